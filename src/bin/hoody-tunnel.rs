@@ -1,0 +1,2 @@
+//! The kit's program.
+fn main() {}

@@ -1,0 +1,2 @@
+//! The laptop's program.
+fn main() {}
