@@ -1,1 +1,8 @@
-//! hoody-tunnel.
+//! hoody-tunnel: a self-hosted tunnel in both directions over one multiplexed WebSocket.
+
+pub mod buffer;
+pub mod clock;
+pub mod entropy;
+pub mod machine;
+pub mod table;
+pub mod timers;

@@ -1,0 +1,228 @@
+//! THE SEAM between logic and the world: bytes, connections, deadlines.
+//!
+//! A *machine* is pure: it does no I/O, reads no clock, draws no random number by itself. A *host*
+//! carries bytes between machines and the world and decides nothing. Three hosts run the same
+//! machines: the reactor (mio), the simulator in `tests/sim`, and the fuzz bodies.
+//!
+//! Laws, kept by every host and asserted by the simulator:
+//!
+//! 1. After anything told (`handle`, `accepted`, `received`, `transmitted`, `order`) the host drains
+//!    [`Machine::poll_command`] before it tells the next thing.
+//! 2. `now` never goes back.
+//! 3. The machine names connections and listeners; the host only carries the name. After
+//!    [`Command::Close`] or [`Event::Ended`] a key is dead, and whatever is said about a dead key is
+//!    ignored (keys carry a generation).
+//! 4. [`Command::Finish`] is half-close and never confused with [`Command::Close`]. A machine says it
+//!    only when it has nothing left to transmit on that connection.
+//! 5. `read_space` is followed at once by `received` on the same connection, or by nothing at all
+//!    (the socket had no bytes); nothing is told in between. An empty space means "not now": the
+//!    host stops reading that connection until [`Command::Wake`] names it.
+//! 6. `transmit` is followed at once by `transmitted`, or by nothing (the socket took nothing). A
+//!    host goes on until `transmit` is empty or the socket is full.
+//! 7. Connections that [`Command::Wake`] named are flushed (`transmit`) before any connection is read
+//!    again, so that a machine may lend received bytes straight to `transmit`. The next `read_space`
+//!    on the lending connection ends the loan.
+//! 8. [`Command::Wake`] re-arms both directions: the host tries to transmit, and if there were bytes
+//!    to read when reading stopped it reads again.
+
+use std::net::SocketAddr;
+
+use crate::clock::Instant;
+use crate::table::Key;
+
+/// Marks keys that name connections.
+#[derive(Debug)]
+pub enum Conn {}
+/// Marks keys that name listeners.
+#[derive(Debug)]
+pub enum Listener {}
+/// The machine's name for a connection.
+pub type ConnKey = Key<Conn>;
+/// The machine's name for a listening socket.
+pub type ListenerKey = Key<Listener>;
+
+/// Pure logic that a host runs. The laws are above.
+pub trait Machine {
+    /// What the program around the machine asks of it (a user's call, an operator's wish).
+    type Order;
+    /// What the machine tells the program around it.
+    type Notice;
+
+    /// Told: something happened.
+    fn handle(&mut self, event: Event, now: Instant);
+
+    /// Told: `listener` accepted a connection. Gives it a name; `None` has the host close it at once.
+    fn accepted(
+        &mut self,
+        listener: ListenerKey,
+        peer: SocketAddr,
+        now: Instant,
+    ) -> Option<ConnKey>;
+
+    /// Told: the program around the machine wants something.
+    fn order(&mut self, order: Self::Order, now: Instant);
+
+    /// Asked: where the next received bytes go. Empty means "not now" (back-pressure).
+    fn read_space(&mut self, conn: ConnKey) -> &mut [u8];
+
+    /// Told: `count` bytes lie in the space that was asked for last. Zero is the peer's FIN: it will
+    /// send nothing more, but still reads.
+    fn received(&mut self, conn: ConnKey, count: usize, now: Instant);
+
+    /// Asked: what to send next, made at the last moment. Empty means nothing for now.
+    fn transmit(&mut self, conn: ConnKey, now: Instant) -> &[u8];
+
+    /// Told: the first `count` bytes of the last `transmit` were taken by the socket.
+    fn transmitted(&mut self, conn: ConnKey, count: usize, now: Instant);
+
+    /// Asked until silent: what the host should do.
+    fn poll_command(&mut self) -> Option<Command<Self::Notice>>;
+
+    /// The next deadline. When it has come the host tells [`Event::Timeout`].
+    fn poll_timeout(&self) -> Option<Instant>;
+}
+
+/// What a host tells a machine.
+#[derive(Debug)]
+pub enum Event {
+    /// A dialled connection stands (TCP; and TLS too when it was asked for with the dial).
+    Connected {
+        /// Which one.
+        conn: ConnKey,
+        /// Whom it reached.
+        peer: SocketAddr,
+    },
+    /// TLS that was asked for by [`Command::StartTls`] stands.
+    Secured {
+        /// On which connection.
+        conn: ConnKey,
+    },
+    /// The world ended a connection (or it never came about). Its key is dead now.
+    Ended {
+        /// Which one.
+        conn: ConnKey,
+        /// How.
+        how: Ended,
+    },
+    /// The answer to [`Command::Listen`].
+    Listening {
+        /// Which listener.
+        listener: ListenerKey,
+        /// The address it got, or why not; after an error the key is dead.
+        outcome: Result<SocketAddr, IoFailure>,
+    },
+    /// The host could not accept, usually for want of descriptors; it has paused this listener, and
+    /// goes on after [`Command::Accept`].
+    AcceptFailed {
+        /// Which listener.
+        listener: ListenerKey,
+        /// Why.
+        why: IoFailure,
+    },
+    /// The deadline of [`Machine::poll_timeout`] has come.
+    Timeout,
+    /// The operator wants the program to end: say goodbye, finish what runs, then [`Command::Stop`].
+    /// A second one means at once.
+    Shutdown,
+    /// The host found that the world may have changed under its connections: the wall clock jumped
+    /// (the machine slept), or routes changed. Silence so far proves nothing any more.
+    Disturbed,
+}
+
+/// How the world ended a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// The peer reset it.
+    Reset,
+    /// Reading, writing, connecting, resolving or TLS failed.
+    Failed(IoFailure),
+}
+
+/// An operating system's error (or a resolver's, or TLS's), as far as a machine needs to know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IoFailure {
+    /// The kind, for decisions.
+    pub kind: std::io::ErrorKind,
+    /// The sentence, for people.
+    pub text: String,
+}
+
+/// What a machine wants of its host.
+#[derive(Debug)]
+pub enum Command<N> {
+    /// Open a listening socket; answered by [`Event::Listening`].
+    Listen {
+        /// The machine's name for it.
+        listener: ListenerKey,
+        /// Where; port 0 is the system's choice.
+        addr: SocketAddr,
+    },
+    /// Close a listening socket.
+    Unlisten {
+        /// Which one.
+        listener: ListenerKey,
+    },
+    /// Pause or resume accepting; connections meanwhile wait in the kernel's backlog.
+    Accept {
+        /// Which listener.
+        listener: ListenerKey,
+        /// Whether to accept.
+        on: bool,
+    },
+    /// Open a connection; answered by [`Event::Connected`] or [`Event::Ended`].
+    Dial {
+        /// The machine's name for it.
+        conn: ConnKey,
+        /// Whom to reach.
+        target: DialTarget,
+    },
+    /// Wrap a standing connection in TLS as a client, verifying `server_name`; answered by
+    /// [`Event::Secured`] or [`Event::Ended`].
+    StartTls {
+        /// Which connection.
+        conn: ConnKey,
+        /// The name the certificate must carry.
+        server_name: String,
+    },
+    /// There is something to transmit, or room to read again.
+    Wake {
+        /// Which connection.
+        conn: ConnKey,
+    },
+    /// Half-close: nothing more will be transmitted, reading goes on.
+    Finish {
+        /// Which connection.
+        conn: ConnKey,
+    },
+    /// Close both directions; the key is dead.
+    Close {
+        /// Which connection.
+        conn: ConnKey,
+        /// Whether the peer is to see an orderly end or a reset.
+        how: CloseHow,
+    },
+    /// Tell the program around the machine.
+    Notify(N),
+    /// The machine is done; the host's run ends.
+    Stop,
+}
+
+/// How a connection is closed from our side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseHow {
+    /// FIN.
+    Clean,
+    /// RST: the peer must not take what it got for whole.
+    Reset,
+}
+
+/// Whom to dial.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DialTarget {
+    /// A TCP address.
+    Addr(SocketAddr),
+    /// A host name and port; the host resolves it afresh and tries its addresses in turn.
+    Name(String, u16),
+    /// The in-process handler that the host was given (`serve`), by its number.
+    Handler(u32),
+}
