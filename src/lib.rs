@@ -3,6 +3,9 @@
 pub mod buffer;
 pub mod clock;
 pub mod entropy;
+pub mod limits;
 pub mod machine;
 pub mod table;
 pub mod timers;
+pub mod wire;
+pub mod ws;

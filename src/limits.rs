@@ -1,0 +1,68 @@
+//! Every bound of the protocol and of the process, with its unit and where it comes from.
+//!
+//! Bounds that depend on each other are tied together by the assertions at the end of their
+//! section, so that changing one alone does not compile.
+
+// ---- wire: messages and frames (PROTOCOL §1.1, §1.2) ----
+
+/// Bytes in one binary WebSocket message, at most (PROTOCOL §1.1).
+pub const MAX_MESSAGE: usize = 262_144;
+/// Frames in one message, at most, skipped extension frames counted (PROTOCOL §1.1).
+pub const MAX_FRAMES: usize = 64;
+/// Bytes in one frame's payload, at most (PROTOCOL §1.1).
+pub const MAX_FRAME_PAYLOAD: usize = 65_536;
+/// Bytes in front of every frame's payload: type, stream id, length (PROTOCOL §1.2).
+pub const FRAME_HEADER: usize = 9;
+
+const _: () = assert!(FRAME_HEADER == 1 + 4 + 4);
+const _: () = assert!(MAX_FRAME_PAYLOAD + FRAME_HEADER <= MAX_MESSAGE);
+const _: () = assert!(MAX_FRAMES * FRAME_HEADER <= MAX_MESSAGE);
+
+// ---- wire: heads in STREAM_OPEN and STREAM_RESPONSE_HEAD (PROTOCOL §4, §11) ----
+
+/// Header fields in one HTTP head, at most (PROTOCOL §11).
+pub const MAX_HEADER_FIELDS: usize = 128;
+/// Bytes in a visitor's request head, at most (PROTOCOL §11).
+pub const MAX_HTTP_HEAD: usize = 32 * 1024;
+
+const _: () = assert!(MAX_HTTP_HEAD < MAX_FRAME_PAYLOAD);
+
+// ---- wire: credit (PROTOCOL §5) ----
+
+/// Bytes in the smallest window that may be configured: some clients send 64 KiB only when 64 KiB
+/// is free, and a quarter of a window may be withheld (PROTOCOL §5).
+pub const MIN_WINDOW: u32 = 256 * 1024;
+/// Bytes a stream may have in flight when nothing else was said (PROTOCOL §2).
+pub const DEFAULT_STREAM_WINDOW: u32 = 1024 * 1024;
+/// Bytes a session may have in flight when nothing else was said (PROTOCOL §2).
+pub const DEFAULT_SESSION_WINDOW: u32 = 16 * 1024 * 1024;
+/// Bytes a stream's window may grow to under `grow-windows` (PROTOCOL §5).
+pub const MAX_STREAM_WINDOW: u32 = 16 * 1024 * 1024;
+/// Bytes a session's window may grow to under `grow-windows` (PROTOCOL §5).
+pub const MAX_SESSION_WINDOW: u32 = 64 * 1024 * 1024;
+
+const _: () = assert!(MIN_WINDOW as usize / 4 >= MAX_FRAME_PAYLOAD);
+const _: () = assert!(MIN_WINDOW <= DEFAULT_STREAM_WINDOW);
+const _: () = assert!(DEFAULT_STREAM_WINDOW <= DEFAULT_SESSION_WINDOW);
+const _: () = assert!(DEFAULT_STREAM_WINDOW <= MAX_STREAM_WINDOW);
+const _: () = assert!(DEFAULT_SESSION_WINDOW <= MAX_SESSION_WINDOW);
+const _: () = assert!(MAX_STREAM_WINDOW <= MAX_SESSION_WINDOW);
+
+// ---- ws: WebSocket framing (RFC 6455) ----
+
+/// Bytes in a control frame's payload, at most (RFC 6455 §5.5).
+pub const MAX_WS_CONTROL: usize = 125;
+/// Fragments in one WebSocket message, at most: a bound of ours, so that headers of empty fragments
+/// cannot fill a lane's buffer. Proxies that cut a message again make a few dozen.
+pub const MAX_WS_FRAGMENTS: usize = 1024;
+/// Bytes of spent headers and control frames that may lie between a half-joined message and the
+/// next frame before the decoder closes the gap: a bound of ours, large enough that closing it
+/// (a move of at most `MAX_MESSAGE` bytes) stays cheap against the bytes that opened it.
+pub const WS_GAP: usize = 16 * 1024;
+/// Bytes a lane's receive buffer must be able to hold so that any legal message can be completed in
+/// place: the message, its largest header, one control frame, and the gap between fragments.
+pub const MAX_WS_BUFFERED: usize = MAX_MESSAGE + 32 * 1024;
+
+const _: () = assert!(
+    MAX_WS_BUFFERED >= MAX_MESSAGE + WS_GAP + MAX_WS_FRAGMENTS * 8 + 6 * 16 + MAX_WS_CONTROL + 14
+);

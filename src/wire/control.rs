@@ -1,0 +1,620 @@
+//! The JSON payloads of session frames (PROTOCOL §2, §3, §6, §7, §9).
+//!
+//! A receiver ignores keys it does not know, and `null` or an absent optional key is the default.
+//! Tokens, nonces and session ids are capabilities: their types do not show them.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer};
+use serde::ser::{Serialize, Serializer};
+use serde::{Deserialize as DeriveDeserialize, Serialize as DeriveSerialize};
+
+use super::code::Code;
+use super::frame::FrameType;
+use super::json::{null_is_default, read_object};
+use crate::limits;
+
+pub use super::json::ControlError;
+
+/// A JSON payload of a session frame.
+pub trait ControlPayload: Serialize + serde::de::DeserializeOwned {
+    /// The frame that carries it.
+    const KIND: FrameType;
+}
+
+/// Reads a payload: one object, nothing behind it.
+pub fn parse<T: ControlPayload>(payload: &[u8]) -> Result<T, ControlError> {
+    read_object(T::KIND.name(), payload)
+}
+
+/// Appends a payload to `out`.
+pub fn write<T: ControlPayload>(payload: &T, out: &mut Vec<u8>) {
+    // These types have string keys and no values that JSON cannot say, and a Vec takes any bytes.
+    let written = serde_json::to_writer(out, payload);
+    debug_assert!(written.is_ok(), "a control payload is always JSON");
+}
+
+/// A token or a nonce: shown to nobody, compared in constant time.
+#[derive(Clone, Default)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Keeps a secret.
+    pub fn new(text: impl Into<String>) -> Self {
+        Secret(text.into())
+    }
+
+    /// The secret itself, for the wire and for comparing.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether both are the same, in a time that tells only their lengths.
+    pub fn matches(&self, other: &str) -> bool {
+        let (ours, theirs) = (self.0.as_bytes(), other.as_bytes());
+        let differing = ours
+            .iter()
+            .zip(theirs)
+            .fold(0, |bits, (a, b)| bits | (a ^ b));
+        // The optimiser must not turn the fold into a loop that stops early.
+        ours.len() == theirs.len() && std::hint::black_box(differing) == 0
+    }
+}
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.matches(&other.0)
+    }
+}
+
+impl Eq for Secret {}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Secret)
+    }
+}
+
+/// `S-` and a UUID. It is a capability: [`fmt::Display`] and [`fmt::Debug`] show its first characters
+/// only, [`SessionId::as_str`] is the whole.
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SessionId(String);
+
+impl SessionId {
+    /// Keeps an id.
+    pub fn new(text: impl Into<String>) -> Self {
+        SessionId(text.into())
+    }
+
+    /// The whole id, for the wire and for looking it up.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A peer may send anything here: only what our own ids are made of is shown.
+        let plain = |c: &char| c.is_ascii_alphanumeric() || *c == '-';
+        for c in self.0.chars().take(6).take_while(plain) {
+            write!(f, "{c}")?;
+        }
+        f.write_str("…")
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for SessionId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for SessionId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(SessionId)
+    }
+}
+
+/// An enum of words. A word that we do not know reads as the last variant: it is for the room above
+/// to refuse it with a frame of its own, not for the parser to end the session.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)* } else $other:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum $name { $($(#[$vdoc])* $variant,)* }
+
+        impl $name {
+            /// The word on the wire.
+            pub fn name(self) -> &'static str {
+                match self { $($name::$variant => $word,)* }
+            }
+
+            /// The variant for a word.
+            pub fn from_name(word: &str) -> $name {
+                match word { $($word => $name::$variant,)* _ => $name::$other }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.name())
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer).map(|word| $name::from_name(&word))
+            }
+        }
+    };
+}
+
+words! {
+    /// What a binding carries.
+    BindingKind {
+        /// HTTP requests.
+        Http = "http",
+        /// Raw connections.
+        Tcp = "tcp",
+        /// A word that we do not know: INVALID_KIND.
+        Unknown = "unknown",
+    } else Unknown
+}
+
+words! {
+    /// Which way a binding goes.
+    BindMode {
+        /// The kit's port leads to the laptop's HTTP server.
+        Expose = "expose",
+        /// The kit's loopback port leads to the laptop's service.
+        Pull = "pull",
+        /// A word that we do not know: INVALID_KIND.
+        Unknown = "unknown",
+    } else Unknown
+}
+
+words! {
+    /// Why a BIND or UNBIND was refused (PROTOCOL §3).
+    BindErrCode {
+        /// Held by another session.
+        AlreadyBound = "ALREADY_BOUND",
+        /// The system says no.
+        PortInUse = "PORT_IN_USE",
+        /// A port of the system or of the kit.
+        ReservedPort = "RESERVED_PORT",
+        /// A port below 1024 that the kit does not allow.
+        PrivilegedPort = "PRIVILEGED_PORT",
+        /// PULL asked for a host that is not loopback.
+        InvalidHost = "INVALID_HOST",
+        /// Not one of the two pairs of kind and mode.
+        InvalidKind = "INVALID_KIND",
+        /// The session has all the bindings it may have.
+        BindCapExceeded = "BIND_CAP_EXCEEDED",
+        /// UNBIND of what is not bound.
+        NotFound = "NOT_FOUND",
+        /// The kit's own fault, and every code that is newer than we are.
+        Internal = "INTERNAL",
+    } else Internal
+}
+
+words! {
+    /// Why a JOIN was refused (PROTOCOL §7).
+    JoinErrCode {
+        /// No such session.
+        UnknownSession = "UNKNOWN_SESSION",
+        /// The nonce is not the index's ticket.
+        BadTicket = "BAD_TICKET",
+        /// The ticket is too old.
+        Expired = "EXPIRED",
+        /// The index has its socket.
+        IndexInUse = "INDEX_IN_USE",
+        /// Any code that we do not know.
+        Unknown = "UNKNOWN",
+    } else Unknown
+}
+
+/// A payload type: camelCase keys, `null` and absent alike for every field with a default.
+macro_rules! payload {
+    ($name:ident = $kind:ident) => {
+        impl ControlPayload for $name {
+            const KIND: FrameType = FrameType::$kind;
+        }
+    };
+}
+
+/// HELLO (PROTOCOL §2).
+#[derive(Clone, Debug, Default, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Hello {
+    /// Must be the negotiated subprotocol.
+    pub version: String,
+    /// Proof of the token, unless the upgrade request carried it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<Auth>,
+    /// What the client can do.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub capabilities: Vec<String>,
+    /// Asks for a parked session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<Resume>,
+    /// Lanes asked for; absent is 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<u32>,
+    /// Bytes this side will retain (PROTOCOL §9).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay_buffer: Option<u64>,
+}
+
+/// Proof of the token.
+#[derive(Clone, Debug, Default, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+pub struct Auth {
+    /// `bearer`.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub kind: String,
+    /// The token.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub token: Secret,
+}
+
+/// Asks for a session that is there already.
+#[derive(Clone, Debug, Default, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Resume {
+    /// Which one.
+    pub session_id: SessionId,
+    /// Reliable frames taken, by socket index (PROTOCOL §9).
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub received: Vec<u64>,
+}
+
+/// HELLO_OK (PROTOCOL §2).
+#[derive(Clone, Debug, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HelloOk {
+    /// The session.
+    pub session_id: SessionId,
+    /// Whether it is the one that was asked for.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub resumed: bool,
+    /// The bindings that it still has.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub resumed_binds: Vec<ResumedBind>,
+    /// Credit that every stream starts with, both ways.
+    #[serde(default = "default_stream_window")]
+    pub stream_window: u32,
+    /// Credit that the session starts with, both ways.
+    #[serde(default = "default_session_window")]
+    pub session_window: u32,
+    /// Lanes granted, the primary counted; absent is 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections_granted: Option<u32>,
+    /// One for each index but the primary's.
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub join_tickets: Vec<JoinTicket>,
+    /// What was granted of the client's capabilities (**ours**).
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub capabilities: Vec<String>,
+    /// Streams that the session may have open (**ours**).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_streams: Option<u32>,
+    /// Bytes this side will retain (PROTOCOL §9).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay_buffer: Option<u64>,
+    /// Reliable frames taken, by socket index (PROTOCOL §9).
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub received: Vec<u64>,
+}
+
+fn default_stream_window() -> u32 {
+    limits::DEFAULT_STREAM_WINDOW
+}
+
+fn default_session_window() -> u32 {
+    limits::DEFAULT_SESSION_WINDOW
+}
+
+impl Default for HelloOk {
+    fn default() -> Self {
+        HelloOk {
+            session_id: SessionId::default(),
+            resumed: false,
+            resumed_binds: Vec::new(),
+            stream_window: limits::DEFAULT_STREAM_WINDOW,
+            session_window: limits::DEFAULT_SESSION_WINDOW,
+            connections_granted: None,
+            join_tickets: Vec::new(),
+            capabilities: Vec::new(),
+            max_streams: None,
+            replay_buffer: None,
+            received: Vec::new(),
+        }
+    }
+}
+
+/// A binding that a resumed session still has.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ResumedBind {
+    /// Its id, the same as before.
+    pub bind_id: u64,
+    /// What it carries.
+    pub kind: BindingKind,
+    /// Which way it goes.
+    pub mode: BindMode,
+    /// Its port, the same as before.
+    pub container_port: u16,
+}
+
+/// The right to join one socket, once.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JoinTicket {
+    /// The socket's index, from 1.
+    pub index: u32,
+    /// The ticket itself.
+    pub nonce: Secret,
+    /// Milliseconds it is good for.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub expires_ms: u64,
+}
+
+/// BIND (PROTOCOL §3).
+#[derive(Clone, Debug, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Bind {
+    /// The client's name for the answer.
+    pub client_bind_ref: u64,
+    /// What it carries.
+    pub kind: BindingKind,
+    /// Which way it goes.
+    pub mode: BindMode,
+    /// The port; 0 lets the kit pick.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub container_port: u16,
+    /// A name for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// Whether to take the port from another session.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub takeover: bool,
+    /// Where PULL listens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+}
+
+/// BIND_OK.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BindOk {
+    /// The client's name for it.
+    pub client_bind_ref: u64,
+    /// The kit's name for it.
+    pub bind_id: u64,
+    /// The port it got.
+    pub container_port: u16,
+    /// Where the world reaches it; written as `null` when unknown.
+    #[serde(default)]
+    pub public_url: Option<String>,
+}
+
+/// BIND_ERR.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BindErr {
+    /// The client's name for it.
+    pub client_bind_ref: u64,
+    /// Why.
+    pub code: BindErrCode,
+    /// Why, for people.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub message: String,
+}
+
+/// UNBIND.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Unbind {
+    /// Which one.
+    pub bind_id: u64,
+}
+
+/// UNBIND_OK.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UnbindOk {
+    /// Which one.
+    pub bind_id: u64,
+}
+
+/// UNBIND_ERR.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UnbindErr {
+    /// Which one.
+    pub bind_id: u64,
+    /// Why.
+    pub code: BindErrCode,
+    /// Why, for people.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub message: String,
+}
+
+/// BIND_REVOKED.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BindRevoked {
+    /// Which one.
+    pub bind_id: u64,
+    /// Why, for people.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub reason: String,
+}
+
+/// JOIN (PROTOCOL §7).
+#[derive(Clone, Debug, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Join {
+    /// The session to join.
+    pub session_id: SessionId,
+    /// The socket's index, from 1.
+    pub index: u32,
+    /// The ticket.
+    pub nonce: Secret,
+    /// Reliable frames taken on this index, as an array of one (PROTOCOL §9).
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub received: Vec<u64>,
+}
+
+/// JOIN_OK.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JoinOk {
+    /// The socket's index.
+    pub index: u32,
+    /// Reliable frames taken on this index, as an array of one (PROTOCOL §9).
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub received: Vec<u64>,
+}
+
+/// JOIN_ERR.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JoinErr {
+    /// Why.
+    pub code: JoinErrCode,
+    /// Why, for people.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub message: String,
+}
+
+/// SHARD_MAP: informative.
+#[derive(Clone, Debug, Default, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShardMap {
+    /// One for each socket.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub connections: Vec<Shard>,
+}
+
+/// One socket of a session.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Shard {
+    /// The socket's index.
+    pub index: u32,
+    /// `open`, or what else the kit says.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub state: String,
+}
+
+/// REISSUE_JOIN_TICKETS from a client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+pub struct ReissueRequest {}
+
+/// REISSUE_JOIN_TICKETS from the kit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReissueAnswer {
+    /// One for each index that is missing.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub join_tickets: Vec<JoinTicket>,
+}
+
+/// GOAWAY (PROTOCOL §6).
+#[derive(Clone, Debug, Default, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GoAway {
+    /// The code's number, also when we do not know it.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub code: u16,
+    /// Why, for people.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub message: String,
+    /// The last stream that was served.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub last_stream_id: u32,
+    /// Milliseconds that streams get to finish.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub grace_ms: u32,
+}
+
+impl GoAway {
+    /// A GOAWAY of ours.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        GoAway {
+            code: code.as_u16(),
+            message: message.into(),
+            ..GoAway::default()
+        }
+    }
+
+    /// The code, by [`Code::from_peer`].
+    pub fn code(&self) -> Code {
+        Code::from_peer(self.code)
+    }
+}
+
+payload!(Hello = Hello);
+payload!(HelloOk = HelloOk);
+payload!(Bind = Bind);
+payload!(BindOk = BindOk);
+payload!(BindErr = BindErr);
+payload!(Unbind = Unbind);
+payload!(UnbindOk = UnbindOk);
+payload!(UnbindErr = UnbindErr);
+payload!(BindRevoked = BindRevoked);
+payload!(Join = Join);
+payload!(JoinOk = JoinOk);
+payload!(JoinErr = JoinErr);
+payload!(ShardMap = ShardMap);
+payload!(ReissueRequest = ReissueJoinTickets);
+payload!(ReissueAnswer = ReissueJoinTickets);
+payload!(GoAway = GoAway);

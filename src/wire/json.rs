@@ -1,0 +1,206 @@
+//! JSON as this protocol needs it: strings written by hand, strings read as octets, and errors that
+//! never repeat what the peer sent.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{self, Deserialize, DeserializeOwned, Deserializer, Visitor};
+
+/// Why a JSON payload was refused. It names the payload and the place, never the value: the value
+/// may be a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlError {
+    what: &'static str,
+    why: String,
+}
+
+impl ControlError {
+    /// An error of ours about a payload called `what`. `why` must not repeat the peer's bytes.
+    pub fn new(what: &'static str, why: impl Into<String>) -> Self {
+        ControlError {
+            what,
+            why: why.into(),
+        }
+    }
+
+    fn from_serde(what: &'static str, error: &serde_json::Error) -> Self {
+        // Of serde's own texts only these two are made of our field names alone.
+        let text = error.to_string();
+        let ours = ["missing field", "duplicate field"]
+            .iter()
+            .any(|start| text.starts_with(start));
+        let (line, column) = (error.line(), error.column());
+        let why = match error.classify() {
+            _ if ours => text
+                .split(" at line ")
+                .next()
+                .unwrap_or_default()
+                .to_string(),
+            serde_json::error::Category::Data => {
+                format!("a value of the wrong type or out of range before {line}:{column}")
+            }
+            _ => format!("not one JSON object, see {line}:{column}"),
+        };
+        ControlError { what, why }
+    }
+}
+
+impl fmt::Display for ControlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "malformed {}: {}", self.what, self.why)
+    }
+}
+
+impl std::error::Error for ControlError {}
+
+/// Reads one object that fills the payload; nesting is bounded by serde_json at 128.
+pub(super) fn read_object<'a, T: Deserialize<'a>>(
+    what: &'static str,
+    payload: &'a [u8],
+) -> Result<T, ControlError> {
+    // serde would also take an array for a struct.
+    match payload.iter().find(|octet| !octet.is_ascii_whitespace()) {
+        Some(b'{') => {}
+        _ => return Err(ControlError::new(what, "not a JSON object")),
+    }
+    serde_json::from_slice(payload).map_err(|error| ControlError::from_serde(what, &error))
+}
+
+/// `null` reads like an absent key.
+pub(super) fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: DeserializeOwned + Default,
+{
+    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// A string of text, borrowed from the payload where it has no escapes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Text<'a>(pub(super) Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextVisitor;
+        impl<'de> Visitor<'de> for TextVisitor {
+            type Value = Text<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(text.to_string())))
+            }
+        }
+        deserializer.deserialize_str(TextVisitor)
+    }
+}
+
+/// A string of octets: code points up to U+00FF stand for themselves (PROTOCOL §4). Borrowed from
+/// the payload where it is ASCII without escapes.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub(super) struct Octets<'a>(pub(super) Cow<'a, [u8]>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Octets<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OctetsVisitor;
+        impl<'de> Visitor<'de> for OctetsVisitor {
+            type Value = Octets<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string of code points up to U+00FF")
+            }
+            fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Octets<'de>, E> {
+                match text.is_ascii() {
+                    true => Ok(Octets(Cow::Borrowed(text.as_bytes()))),
+                    false => self.visit_str(text),
+                }
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Octets<'de>, E> {
+                let octets = text
+                    .chars()
+                    .map(u8::try_from)
+                    .collect::<Result<Vec<u8>, _>>();
+                match octets {
+                    Ok(octets) => Ok(Octets(Cow::Owned(octets))),
+                    Err(_) => Err(E::custom("a code point above U+00FF")),
+                }
+            }
+        }
+        deserializer.deserialize_str(OctetsVisitor)
+    }
+}
+
+/// Appends a quoted JSON string in which each octet is one code point (ISO-8859-1).
+pub(super) fn push_octets(out: &mut Vec<u8>, octets: &[u8]) {
+    out.push(b'"');
+    let mut rest = octets;
+    loop {
+        let run = rest
+            .iter()
+            .position(|octet| !is_plain(*octet))
+            .unwrap_or(rest.len());
+        let (plain, after) = rest.split_at(run);
+        out.extend_from_slice(plain);
+        let Some((octet, after)) = after.split_first() else {
+            break;
+        };
+        push_special(out, *octet);
+        rest = after;
+    }
+    out.push(b'"');
+}
+
+/// Appends a quoted JSON string of text.
+pub(super) fn push_text(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    for octet in text.bytes() {
+        match octet {
+            // Bytes of UTF-8 stay as they are: this is text already.
+            0x80.. => out.push(octet),
+            _ if is_plain(octet) => out.push(octet),
+            _ => push_special(out, octet),
+        }
+    }
+    out.push(b'"');
+}
+
+/// Appends a number.
+pub(super) fn push_number(out: &mut Vec<u8>, number: u64) {
+    let mut digits = [0u8; 20];
+    let mut at = digits.len();
+    let mut rest = number;
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+/// Whether an octet stands for itself in a JSON string.
+#[inline]
+fn is_plain(octet: u8) -> bool {
+    matches!(octet, 0x20..=0x7F) && octet != b'"' && octet != b'\\'
+}
+
+/// Appends one octet that does not.
+fn push_special(out: &mut Vec<u8>, octet: u8) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    match octet {
+        b'"' | b'\\' => out.extend_from_slice(&[b'\\', octet]),
+        b'\n' => out.extend_from_slice(b"\\n"),
+        b'\r' => out.extend_from_slice(b"\\r"),
+        b'\t' => out.extend_from_slice(b"\\t"),
+        // The two bytes of UTF-8 for U+0080 to U+00FF.
+        0x80.. => out.extend_from_slice(&[0xC0 | (octet >> 6), 0x80 | (octet & 0x3F)]),
+        _ => {
+            let (high, low) = (HEX[usize::from(octet >> 4)], HEX[usize::from(octet & 15)]);
+            out.extend_from_slice(&[b'\\', b'u', b'0', b'0', high, low]);
+        }
+    }
+}

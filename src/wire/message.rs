@@ -1,0 +1,327 @@
+//! One message: 1 to 64 frames, read whole or refused whole (PROTOCOL §1.1, §1.2).
+//!
+//! What refuses a message, and what does not: everything that makes the frames behind it
+//! unreadable (lengths, counts, unknown types), everything that no stream can pay for (a stream
+//! frame on id 0, a session frame on a stream, the fixed payloads of PING, PONG, ACK, and WINDOW on
+//! stream 0) is a [`DecodeError`]. A bad payload of EOF, RESET or a stream's WINDOW costs only its
+//! stream: the frame is yielded, and [`Frame::eof`], [`Frame::reset`] and
+//! [`Frame::window_increment`] say what is wrong with it. JSON payloads are not looked at here.
+
+use std::fmt;
+
+use super::code::Code;
+use super::frame::{Frame, FrameHeader, FrameType, HEADER_LEN, StreamRule, encode_header};
+use crate::limits::{MAX_FRAME_PAYLOAD, MAX_FRAMES, MAX_MESSAGE};
+
+/// Unknown types that an older receiver skips (PROTOCOL §1.2).
+const EXTENSIONS: std::ops::RangeInclusive<u8> = 0x40..=0x7F;
+
+/// The frames of one message. [`FrameDecoder::new`] judges the whole message; the iterator that it
+/// gives cannot fail, allocates nothing, and skips extension frames.
+#[derive(Clone)]
+pub struct FrameDecoder<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> FrameDecoder<'a> {
+    /// Judges a message by its headers.
+    pub fn new(message: &'a [u8]) -> Result<Self, DecodeError> {
+        if message.is_empty() {
+            return Err(DecodeError::Empty);
+        }
+        if message.len() > MAX_MESSAGE {
+            return Err(DecodeError::TooLarge { len: message.len() });
+        }
+        let mut rest = message;
+        let mut count = 0;
+        while !rest.is_empty() {
+            if count == MAX_FRAMES {
+                return Err(DecodeError::TooManyFrames);
+            }
+            count += 1;
+            let (header, payload, after) = split(rest)?;
+            judge(header, payload)?;
+            rest = after;
+        }
+        Ok(FrameDecoder { rest: message })
+    }
+}
+
+impl<'a> Iterator for FrameDecoder<'a> {
+    type Item = Frame<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Frame<'a>> {
+        loop {
+            // `new` walked the same bytes, so this ends only where the message does.
+            let (header, payload, after) = split(self.rest).ok()?;
+            self.rest = after;
+            if let Some(kind) = FrameType::from_u8(header.kind) {
+                return Some(Frame {
+                    kind,
+                    stream_id: header.stream_id,
+                    payload,
+                });
+            }
+        }
+    }
+}
+
+impl std::iter::FusedIterator for FrameDecoder<'_> {}
+
+/// Cuts the first frame off.
+#[inline]
+fn split(bytes: &[u8]) -> Result<(FrameHeader, &[u8], &[u8]), DecodeError> {
+    let Some((header, rest)) = bytes.split_first_chunk::<HEADER_LEN>() else {
+        return Err(DecodeError::HeaderCutShort { have: bytes.len() });
+    };
+    let header = FrameHeader::parse(header);
+    let len = header.len as usize;
+    if len > MAX_FRAME_PAYLOAD {
+        return Err(DecodeError::PayloadTooLong {
+            kind: header.kind,
+            len: header.len,
+        });
+    }
+    match rest.split_at_checked(len) {
+        Some((payload, after)) => Ok((header, payload, after)),
+        None => Err(DecodeError::PayloadCutShort {
+            kind: header.kind,
+            len: header.len,
+            have: rest.len(),
+        }),
+    }
+}
+
+/// Judges one frame by itself.
+#[inline]
+fn judge(header: FrameHeader, payload: &[u8]) -> Result<(), DecodeError> {
+    let Some(kind) = FrameType::from_u8(header.kind) else {
+        return match EXTENSIONS.contains(&header.kind) {
+            true => Ok(()),
+            false => Err(DecodeError::UnknownType { kind: header.kind }),
+        };
+    };
+    match (kind.stream_rule(), header.stream_id) {
+        (StreamRule::Zero, 1..) => {
+            return Err(DecodeError::SessionFrameOnStream {
+                kind,
+                stream_id: header.stream_id,
+            });
+        }
+        (StreamRule::NonZero, 0) => return Err(DecodeError::StreamFrameOnZero { kind }),
+        _ => {}
+    }
+    let expected = match kind {
+        FrameType::Ping | FrameType::Pong | FrameType::Ack => 8,
+        FrameType::Window if header.stream_id == 0 => 4,
+        _ => return Ok(()),
+    };
+    if payload.len() != expected {
+        return Err(DecodeError::PayloadSize {
+            kind,
+            len: payload.len(),
+            expected,
+        });
+    }
+    if kind == FrameType::Window && payload == [0; 4] {
+        return Err(DecodeError::ZeroSessionIncrement);
+    }
+    Ok(())
+}
+
+/// Why a message was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DecodeError {
+    /// No bytes.
+    Empty,
+    /// More than 262,144 bytes.
+    TooLarge {
+        /// Bytes in the message.
+        len: usize,
+    },
+    /// More than 64 frames.
+    TooManyFrames,
+    /// The message ends inside a header.
+    HeaderCutShort {
+        /// Bytes of the header that are there.
+        have: usize,
+    },
+    /// A length over 65,536.
+    PayloadTooLong {
+        /// The type's number.
+        kind: u8,
+        /// The declared length.
+        len: u32,
+    },
+    /// The message ends inside a payload.
+    PayloadCutShort {
+        /// The type's number.
+        kind: u8,
+        /// The declared length.
+        len: u32,
+        /// Bytes of the payload that are there.
+        have: usize,
+    },
+    /// A type that we do not know and may not skip.
+    UnknownType {
+        /// The type's number.
+        kind: u8,
+    },
+    /// A session frame with a stream id.
+    SessionFrameOnStream {
+        /// The frame's type.
+        kind: FrameType,
+        /// The stream id it came with.
+        stream_id: u32,
+    },
+    /// A stream frame without a stream id.
+    StreamFrameOnZero {
+        /// The frame's type.
+        kind: FrameType,
+    },
+    /// A session frame whose payload has a fixed size, and not this one.
+    PayloadSize {
+        /// The frame's type.
+        kind: FrameType,
+        /// Bytes in its payload.
+        len: usize,
+        /// Bytes there should be.
+        expected: usize,
+    },
+    /// WINDOW on stream 0 that gives nothing.
+    ZeroSessionIncrement,
+}
+
+impl DecodeError {
+    /// The code for GOAWAY: PROTOCOL §1.2 calls a malformed message a protocol error, whatever
+    /// part of it is; only a fixed payload of the wrong size has a code of its own.
+    pub fn code(self) -> Code {
+        match self {
+            DecodeError::PayloadSize { .. } => Code::FrameSizeError,
+            _ => Code::ProtocolError,
+        }
+    }
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            DecodeError::Empty => f.write_str("empty message"),
+            DecodeError::TooLarge { len } => {
+                write!(
+                    f,
+                    "message of {len} bytes, at most {MAX_MESSAGE} are allowed"
+                )
+            }
+            DecodeError::TooManyFrames => write!(f, "more than {MAX_FRAMES} frames in a message"),
+            DecodeError::HeaderCutShort { have } => {
+                write!(f, "frame header cut short: {have} of {HEADER_LEN} bytes")
+            }
+            DecodeError::PayloadTooLong { kind, len } => write!(
+                f,
+                "frame of type {kind:#04x} declares {len} bytes, at most {MAX_FRAME_PAYLOAD} are allowed"
+            ),
+            DecodeError::PayloadCutShort { kind, len, have } => {
+                write!(
+                    f,
+                    "payload of type {kind:#04x} cut short: {have} of {len} bytes"
+                )
+            }
+            DecodeError::UnknownType { kind } => write!(f, "unknown frame type {kind:#04x}"),
+            DecodeError::SessionFrameOnStream { kind, stream_id } => {
+                write!(f, "{kind} on stream {stream_id}, it belongs to the session")
+            }
+            DecodeError::StreamFrameOnZero { kind } => write!(f, "{kind} without a stream id"),
+            DecodeError::PayloadSize {
+                kind,
+                len,
+                expected,
+            } => {
+                write!(f, "{kind} payload of {len} bytes instead of {expected}")
+            }
+            DecodeError::ZeroSessionIncrement => f.write_str("WINDOW increment is 0"),
+        }
+    }
+}
+
+impl std::error::Error for DecodeError {}
+
+/// Appends frames to a message body and cannot make an illegal one.
+///
+/// The body is everything in the buffer behind where the writer found it, so that room for a
+/// WebSocket header may lie in front.
+pub struct MessageWriter<'b> {
+    body: &'b mut Vec<u8>,
+    start: usize,
+    frames: usize,
+}
+
+impl<'b> MessageWriter<'b> {
+    /// Starts a message at the end of `body`.
+    pub fn new(body: &'b mut Vec<u8>) -> Self {
+        let start = body.len();
+        MessageWriter {
+            body,
+            start,
+            frames: 0,
+        }
+    }
+
+    /// Appends one frame, or changes nothing.
+    pub fn push(&mut self, kind: FrameType, stream_id: u32, payload: &[u8]) -> Result<(), Full> {
+        let used = self.body.len() - self.start;
+        if self.frames == MAX_FRAMES {
+            return Err(Full::Frames);
+        }
+        if payload.len() > MAX_FRAME_PAYLOAD {
+            return Err(Full::Payload);
+        }
+        if used + HEADER_LEN + payload.len() > MAX_MESSAGE {
+            return Err(Full::Message);
+        }
+        let header = FrameHeader {
+            kind: kind.as_u8(),
+            stream_id,
+            len: payload.len() as u32,
+        };
+        judge(header, payload).map_err(Full::Illegal)?;
+        let mut bytes = [0; HEADER_LEN];
+        encode_header(&mut bytes, kind, stream_id, payload.len());
+        self.body.extend_from_slice(&bytes);
+        self.body.extend_from_slice(payload);
+        self.frames += 1;
+        Ok(())
+    }
+
+    /// Frames in the message so far.
+    pub fn frames(&self) -> usize {
+        self.frames
+    }
+}
+
+/// Why a frame was not appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// 64 frames are in the message.
+    Frames,
+    /// The message would be larger than 262,144 bytes.
+    Message,
+    /// The payload is larger than 65,536 bytes.
+    Payload,
+    /// No message may carry this frame.
+    Illegal(DecodeError),
+}
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Full::Frames => f.write_str("the message has all its frames"),
+            Full::Message => f.write_str("the message has no room"),
+            Full::Payload => f.write_str("the payload is too long for a frame"),
+            Full::Illegal(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Full {}

@@ -1,0 +1,433 @@
+//! The payloads of STREAM_OPEN and STREAM_RESPONSE_HEAD (PROTOCOL §4, §8): one of each for every
+//! request, so they are written by hand and read without a tree of values.
+//!
+//! Header octets are octets here, on both sides; on the wire 0x80 to 0xFF are the code points of the
+//! same number. Whether a field's name or value may stand in an HTTP head is judged in `http`.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::net::SocketAddr;
+
+use serde::de::{self, Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
+
+use super::json::{self, Octets, Text, push_number, push_octets, push_text};
+use crate::limits::{MAX_FRAME_PAYLOAD, MAX_HEADER_FIELDS};
+
+pub use super::json::ControlError;
+
+/// How a request's body is framed on its way to the kit (`body`, **ours**).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyKind {
+    /// There is none.
+    None,
+    /// Content-Length says how long it is.
+    Length,
+    /// It came in chunks: its length is known when it ends.
+    Chunked,
+}
+
+impl BodyKind {
+    /// The word on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            BodyKind::None => "none",
+            BodyKind::Length => "length",
+            BodyKind::Chunked => "chunked",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<BodyKind> {
+        [BodyKind::None, BodyKind::Length, BodyKind::Chunked]
+            .into_iter()
+            .find(|kind| kind.name() == name)
+    }
+}
+
+/// What an http STREAM_OPEN says, beside the header fields.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenHttpParts<'a> {
+    /// The binding that the visitor came to.
+    pub bind_id: u64,
+    /// The port that the visitor came to.
+    pub container_port: u16,
+    /// The method, as sent.
+    pub method: &'a str,
+    /// The request target in origin form.
+    pub target: &'a [u8],
+    /// Whether this asks for a WebSocket.
+    pub is_upgrade: bool,
+    /// How the body is framed.
+    pub body: BodyKind,
+    /// The visitor.
+    pub remote_addr: SocketAddr,
+}
+
+/// The payload would not fit a frame: nothing was appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLong;
+
+impl fmt::Display for TooLong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the head is too long for a frame")
+    }
+}
+
+impl std::error::Error for TooLong {}
+
+/// Appends the payload of an http STREAM_OPEN.
+///
+/// A head within [`crate::limits::MAX_HTTP_HEAD`] may still be too long, because an octet outside
+/// ASCII takes two bytes here.
+pub fn write_open_http<'h>(
+    out: &mut Vec<u8>,
+    parts: &OpenHttpParts<'_>,
+    headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
+) -> Result<(), TooLong> {
+    let start = out.len();
+    out.extend_from_slice(br#"{"kind":"http","bindId":"#);
+    push_number(out, parts.bind_id);
+    out.extend_from_slice(br#","containerPort":"#);
+    push_number(out, parts.container_port.into());
+    out.extend_from_slice(br#","method":"#);
+    push_text(out, parts.method);
+    out.extend_from_slice(br#","target":"#);
+    push_octets(out, parts.target);
+    out.extend_from_slice(br#","headers":"#);
+    push_headers(out, headers);
+    out.extend_from_slice(match parts.is_upgrade {
+        true => br#","isUpgrade":true,"body":""#,
+        false => br#","isUpgrade":false,"body":""#,
+    });
+    out.extend_from_slice(parts.body.name().as_bytes());
+    out.extend_from_slice(br#"","remoteAddr":""#);
+    push_display(out, parts.remote_addr);
+    out.extend_from_slice(br#""}"#);
+    bounded(out, start)
+}
+
+/// Appends the payload of a tcp STREAM_OPEN.
+pub fn write_open_tcp(
+    out: &mut Vec<u8>,
+    bind_id: u64,
+    container_port: u16,
+    remote_addr: SocketAddr,
+) {
+    out.extend_from_slice(br#"{"kind":"tcp","bindId":"#);
+    push_number(out, bind_id);
+    out.extend_from_slice(br#","containerPort":"#);
+    push_number(out, container_port.into());
+    out.extend_from_slice(br#","remoteAddr":""#);
+    push_display(out, remote_addr);
+    out.extend_from_slice(br#""}"#);
+}
+
+/// Appends the payload of a *forward* STREAM_OPEN (PROTOCOL §8).
+pub fn write_open_forward(out: &mut Vec<u8>, host: &str, port: u16) -> Result<(), TooLong> {
+    let start = out.len();
+    out.extend_from_slice(br#"{"kind":"tcp","mode":"forward","host":"#);
+    push_text(out, host);
+    out.extend_from_slice(br#","port":"#);
+    push_number(out, port.into());
+    out.push(b'}');
+    bounded(out, start)
+}
+
+/// Appends the payload of a STREAM_RESPONSE_HEAD.
+pub fn write_response_head<'h>(
+    out: &mut Vec<u8>,
+    status: u16,
+    headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
+    is_final: bool,
+) -> Result<(), TooLong> {
+    let start = out.len();
+    out.extend_from_slice(br#"{"status":"#);
+    push_number(out, status.into());
+    out.extend_from_slice(br#","headers":"#);
+    push_headers(out, headers);
+    out.extend_from_slice(match is_final {
+        true => br#","final":true}"#,
+        false => br#","final":false}"#,
+    });
+    bounded(out, start)
+}
+
+fn push_headers<'h>(out: &mut Vec<u8>, headers: impl Iterator<Item = (&'h [u8], &'h [u8])>) {
+    out.push(b'[');
+    for (index, (name, value)) in headers.enumerate() {
+        out.extend_from_slice(if index == 0 { b"[" } else { b",[" });
+        push_octets(out, name);
+        out.push(b',');
+        push_octets(out, value);
+        out.push(b']');
+    }
+    out.push(b']');
+}
+
+fn push_display(out: &mut Vec<u8>, value: impl fmt::Display) {
+    use std::io::Write;
+    // Writing to a Vec cannot fail.
+    let _ = write!(out, "{value}");
+}
+
+fn bounded(out: &mut Vec<u8>, start: usize) -> Result<(), TooLong> {
+    if out.len() - start > MAX_FRAME_PAYLOAD {
+        out.truncate(start);
+        return Err(TooLong);
+    }
+    Ok(())
+}
+
+/// A header field as octets.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Header<'a> {
+    /// The name, as sent.
+    pub name: Cow<'a, [u8]>,
+    /// The value, as sent.
+    pub value: Cow<'a, [u8]>,
+}
+
+impl fmt::Debug for Header<'_> {
+    /// The name only: values carry cookies and credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}: ({} bytes)",
+            self.name.escape_ascii(),
+            self.value.len()
+        )
+    }
+}
+
+/// The value of the first field called `name`, in any case.
+pub fn header<'h>(headers: &'h [Header<'_>], name: &str) -> Option<&'h [u8]> {
+    headers
+        .iter()
+        .find(|field| field.name.eq_ignore_ascii_case(name.as_bytes()))
+        .map(|field| field.value.as_ref())
+}
+
+/// A STREAM_OPEN, read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StreamOpen<'a> {
+    /// A visitor's request.
+    Http(OpenHttp<'a>),
+    /// A caller's connection.
+    Tcp(OpenTcp<'a>),
+    /// A client asks the kit to connect (PROTOCOL §8).
+    Forward(OpenForward<'a>),
+}
+
+/// A visitor's request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenHttp<'a> {
+    /// The binding; an older kit does not say.
+    pub bind_id: Option<u64>,
+    /// The port; an older kit does not say.
+    pub container_port: Option<u16>,
+    /// The method.
+    pub method: Cow<'a, str>,
+    /// The request target.
+    pub target: Cow<'a, [u8]>,
+    /// The fields in their order.
+    pub headers: Vec<Header<'a>>,
+    /// Whether this asks for a WebSocket.
+    pub is_upgrade: bool,
+    /// How the body is framed; an older kit does not say, see [`OpenHttp::body`].
+    pub declared_body: Option<BodyKind>,
+    /// The visitor; an older kit does not say.
+    pub remote_addr: Option<Cow<'a, str>>,
+}
+
+impl OpenHttp<'_> {
+    /// How the body is framed: as declared, else inferred (PROTOCOL §4).
+    pub fn body(&self) -> BodyKind {
+        if let Some(declared) = self.declared_body {
+            return declared;
+        }
+        if self.is_upgrade || matches!(self.method.as_ref(), "GET" | "HEAD") {
+            return BodyKind::None;
+        }
+        match header(&self.headers, "content-length") {
+            Some(_) => BodyKind::Length,
+            None => BodyKind::Chunked,
+        }
+    }
+}
+
+/// A caller's connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenTcp<'a> {
+    /// The binding; an older kit does not say.
+    pub bind_id: Option<u64>,
+    /// The port; an older kit does not say.
+    pub container_port: Option<u16>,
+    /// The caller; an older kit does not say.
+    pub remote_addr: Option<Cow<'a, str>>,
+}
+
+/// An address that a client asks the kit to connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenForward<'a> {
+    /// A name or an IP literal, without brackets.
+    pub host: Cow<'a, str>,
+    /// The port, not 0.
+    pub port: u16,
+}
+
+/// A STREAM_RESPONSE_HEAD, read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResponseHead<'a> {
+    /// The status, 100 to 999.
+    pub status: u16,
+    /// The fields in their order.
+    pub headers: Vec<Header<'a>>,
+    /// Whether the body follows; else another head does.
+    pub is_final: bool,
+}
+
+const OPEN: &str = "STREAM_OPEN";
+const RESPONSE_HEAD: &str = "STREAM_RESPONSE_HEAD";
+
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawOpen<'a> {
+    #[serde(borrow)]
+    kind: Text<'a>,
+    #[serde(borrow)]
+    mode: Option<Text<'a>>,
+    bind_id: Option<u64>,
+    container_port: Option<u16>,
+    #[serde(borrow)]
+    method: Option<Text<'a>>,
+    #[serde(borrow)]
+    target: Option<Octets<'a>>,
+    #[serde(borrow)]
+    headers: Option<Headers<'a>>,
+    is_upgrade: Option<bool>,
+    #[serde(borrow)]
+    body: Option<Text<'a>>,
+    #[serde(borrow)]
+    remote_addr: Option<Text<'a>>,
+    #[serde(borrow)]
+    host: Option<Text<'a>>,
+    port: Option<u16>,
+}
+
+#[derive(serde::Deserialize)]
+struct RawResponseHead<'a> {
+    status: u16,
+    #[serde(borrow)]
+    headers: Option<Headers<'a>>,
+    #[serde(rename = "final")]
+    is_final: Option<bool>,
+}
+
+impl<'a> StreamOpen<'a> {
+    /// Reads a payload. A malformed one costs only its stream (PROTOCOL §1.4).
+    pub fn parse(payload: &'a [u8]) -> Result<StreamOpen<'a>, ControlError> {
+        let raw: RawOpen<'a> = json::read_object(OPEN, payload)?;
+        let lacks = |field: &str| ControlError::new(OPEN, format!("missing field `{field}`"));
+        let forward = match raw.mode.as_ref().map(|mode| mode.0.as_ref()) {
+            None | Some("expose" | "pull") => false,
+            Some("forward") => true,
+            Some(_) => return Err(ControlError::new(OPEN, "unknown mode")),
+        };
+        match raw.kind.0.as_ref() {
+            "http" => Ok(StreamOpen::Http(OpenHttp {
+                bind_id: raw.bind_id,
+                container_port: raw.container_port,
+                method: raw.method.ok_or_else(|| lacks("method"))?.0,
+                target: raw.target.ok_or_else(|| lacks("target"))?.0,
+                headers: raw.headers.unwrap_or_default().0,
+                is_upgrade: raw.is_upgrade.unwrap_or(false),
+                declared_body: raw.body.and_then(|body| BodyKind::from_name(&body.0)),
+                remote_addr: raw.remote_addr.map(|addr| addr.0),
+            })),
+            "tcp" if forward => Ok(StreamOpen::Forward(OpenForward {
+                host: raw.host.ok_or_else(|| lacks("host"))?.0,
+                port: raw
+                    .port
+                    .filter(|port| *port != 0)
+                    .ok_or_else(|| lacks("port"))?,
+            })),
+            "tcp" => Ok(StreamOpen::Tcp(OpenTcp {
+                bind_id: raw.bind_id,
+                container_port: raw.container_port,
+                remote_addr: raw.remote_addr.map(|addr| addr.0),
+            })),
+            _ => Err(ControlError::new(OPEN, "unknown kind")),
+        }
+    }
+}
+
+impl<'a> ResponseHead<'a> {
+    /// Reads a payload. A malformed one costs only its stream (PROTOCOL §1.4).
+    pub fn parse(payload: &'a [u8]) -> Result<ResponseHead<'a>, ControlError> {
+        let raw: RawResponseHead<'a> = json::read_object(RESPONSE_HEAD, payload)?;
+        if !(100..=999).contains(&raw.status) {
+            return Err(ControlError::new(
+                RESPONSE_HEAD,
+                "status is not three digits",
+            ));
+        }
+        Ok(ResponseHead {
+            status: raw.status,
+            headers: raw.headers.unwrap_or_default().0,
+            is_final: raw.is_final.unwrap_or(true),
+        })
+    }
+}
+
+/// `headers`, counted while they are read.
+#[derive(Default)]
+struct Headers<'a>(Vec<Header<'a>>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Headers<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct HeadersVisitor;
+        impl<'de> Visitor<'de> for HeadersVisitor {
+            type Value = Headers<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of [name, value]")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Headers<'de>, A::Error> {
+                let mut fields = Vec::with_capacity(TYPICAL_FIELDS);
+                while let Some(Pair(name, value)) = seq.next_element()? {
+                    if fields.len() == MAX_HEADER_FIELDS {
+                        return Err(de::Error::custom("too many header fields"));
+                    }
+                    fields.push(Header { name, value });
+                }
+                Ok(Headers(fields))
+            }
+        }
+        deserializer.deserialize_seq(HeadersVisitor)
+    }
+}
+
+/// Fields that most requests stay below, so that one allocation is enough.
+const TYPICAL_FIELDS: usize = 16;
+
+struct Pair<'a>(Cow<'a, [u8]>, Cow<'a, [u8]>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Pair<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct PairVisitor;
+        impl<'de> Visitor<'de> for PairVisitor {
+            type Value = Pair<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("[name, value]")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Pair<'de>, A::Error> {
+                let lacks = |index| de::Error::invalid_length(index, &"[name, value]");
+                let Octets(name) = seq.next_element()?.ok_or_else(|| lacks(0))?;
+                let Octets(value) = seq.next_element()?.ok_or_else(|| lacks(1))?;
+                match seq.next_element::<IgnoredAny>()? {
+                    Some(_) => Err(lacks(3)),
+                    None => Ok(Pair(name, value)),
+                }
+            }
+        }
+        deserializer.deserialize_seq(PairVisitor)
+    }
+}
