@@ -3,6 +3,7 @@
 pub mod buffer;
 pub mod clock;
 pub mod entropy;
+pub mod http;
 pub mod limits;
 pub mod machine;
 pub mod table;

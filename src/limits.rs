@@ -66,3 +66,17 @@ pub const MAX_WS_BUFFERED: usize = MAX_MESSAGE + 32 * 1024;
 const _: () = assert!(
     MAX_WS_BUFFERED >= MAX_MESSAGE + WS_GAP + MAX_WS_FRAGMENTS * 8 + 6 * 16 + MAX_WS_CONTROL + 14
 );
+
+// ---- http: heads and bodies (RFC 9112) ----
+
+/// Names of other fields that the `Connection` fields of one head may list, at most: a bound of
+/// ours, since every field is compared with each of them. Real traffic names one or two.
+pub const MAX_CONNECTION_NAMES: usize = 16;
+/// Bytes in the extensions of one chunk, at most: a bound of ours. They are skipped, never kept.
+pub const MAX_CHUNK_EXTENSION: usize = 256;
+/// Bytes in a body's trailers, at most: a bound of ours. They are skipped, never kept.
+pub const MAX_TRAILERS: usize = 8 * 1024;
+
+// A field's place in a head is kept as 16-bit offsets, the count of fields as a byte.
+const _: () = assert!(MAX_HTTP_HEAD <= u16::MAX as usize);
+const _: () = assert!(MAX_HEADER_FIELDS <= u8::MAX as usize);

@@ -1,0 +1,195 @@
+//! Header fields: where they are in a head, and which octets they may have.
+
+use crate::limits::MAX_HEADER_FIELDS;
+
+/// A field's name and value, the value without surrounding whitespace.
+pub type Field<'a> = (&'a [u8], &'a [u8]);
+
+/// Where a field lies in its head. A head fits in 32 KiB, so 16 bits are enough, and a whole list
+/// is one KiB that is cheap to move.
+#[derive(Clone, Copy, Default)]
+struct Span {
+    name_start: u16,
+    name_len: u16,
+    value_start: u16,
+    value_len: u16,
+}
+
+/// The fields of a head in the order they came, repeats included.
+#[derive(Clone)]
+pub struct Fields<'a> {
+    head: &'a [u8],
+    spans: [Span; MAX_HEADER_FIELDS],
+    count: u8,
+}
+
+impl<'a> Fields<'a> {
+    /// Notes where `parsed`, which borrows from `head`, lies in it.
+    pub(super) fn locate(head: &'a [u8], parsed: &[httparse::Header<'a>]) -> Self {
+        let mut spans = [Span::default(); MAX_HEADER_FIELDS];
+        let base = head.as_ptr() as usize;
+        let offset = |part: &[u8]| (part.as_ptr() as usize).wrapping_sub(base) as u16;
+        for (span, field) in spans.iter_mut().zip(parsed) {
+            *span = Span {
+                name_start: offset(field.name.as_bytes()),
+                name_len: field.name.len() as u16,
+                // The parser gives an empty value as a literal that lies outside the head.
+                value_start: if field.value.is_empty() {
+                    0
+                } else {
+                    offset(field.value)
+                },
+                value_len: field.value.len() as u16,
+            };
+        }
+        Self {
+            head,
+            spans,
+            count: parsed.len().min(MAX_HEADER_FIELDS) as u8,
+        }
+    }
+
+    /// How many fields there are.
+    pub fn len(&self) -> usize {
+        usize::from(self.count)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// All fields, in order.
+    pub fn iter(&self) -> impl Iterator<Item = Field<'a>> + Clone + use<'a, '_> {
+        let head = self.head;
+        self.spans.iter().take(self.len()).map(move |span| {
+            let part = |start: u16, len: u16| {
+                let start = usize::from(start);
+                head.get(start..start + usize::from(len))
+                    .unwrap_or_default()
+            };
+            (
+                part(span.name_start, span.name_len),
+                part(span.value_start, span.value_len),
+            )
+        })
+    }
+
+    /// The values of every field called `name`, in any case.
+    pub fn all<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n, '_> {
+        let matches = move |field: &Field<'a>| field.0.eq_ignore_ascii_case(name.as_bytes());
+        self.iter().filter(matches).map(|field| field.1)
+    }
+
+    /// The value of the first field called `name`, in any case.
+    pub fn get(&self, name: &str) -> Option<&'a [u8]> {
+        self.all(name).next()
+    }
+}
+
+impl std::fmt::Debug for Fields<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = |part| String::from_utf8_lossy(part).into_owned();
+        f.debug_list()
+            .entries(self.iter().map(|(name, value)| (text(name), text(value))))
+            .finish()
+    }
+}
+
+/// The elements of a comma-separated list, without whitespace around them; empty ones are skipped.
+pub fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value
+        .split(|&octet| octet == b',')
+        .map(trim_whitespace)
+        .filter(|token| !token.is_empty())
+}
+
+/// `value` without the spaces and tabs around it.
+pub fn trim_whitespace(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = value {
+        value = rest;
+    }
+    while let [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
+/// A `Content-Length`: digits only (no sign, no space, no list) and within 64 bits, or nothing.
+pub fn parse_content_length(value: &[u8]) -> Option<u64> {
+    if value.is_empty() {
+        return None;
+    }
+    value.iter().try_fold(0u64, |length, octet| {
+        let digit = octet.is_ascii_digit().then(|| octet - b'0')?;
+        length.checked_mul(10)?.checked_add(u64::from(digit))
+    })
+}
+
+/// Whether `text` is a token (RFC 9110 §5.6.2): what methods and field names are made of.
+pub fn is_token(text: &[u8]) -> bool {
+    let is_token_octet = |octet: &u8| {
+        octet.is_ascii_alphanumeric()
+            || matches!(
+                octet,
+                b'!' | b'#'
+                    | b'$'
+                    | b'%'
+                    | b'&'
+                    | b'\''
+                    | b'*'
+                    | b'+'
+                    | b'-'
+                    | b'.'
+                    | b'^'
+                    | b'_'
+                    | b'`'
+                    | b'|'
+                    | b'~'
+            )
+    };
+    !text.is_empty() && text.iter().all(is_token_octet)
+}
+
+/// Whether `name` may be written as a field's name.
+pub fn is_name(name: &[u8]) -> bool {
+    is_token(name)
+}
+
+/// Whether `value` may be written as a field's value: nothing that ends a line or that some parser
+/// takes for its end (CR, LF, NUL and every other control character but the tab).
+pub fn is_value(value: &[u8]) -> bool {
+    value
+        .iter()
+        .all(|&octet| octet == b'\t' || (octet >= b' ' && octet != 0x7F))
+}
+
+/// Whether `authority` may stand in a `Host` field: a name or address, and perhaps a port.
+///
+/// User information, a path or a list are refused, since parsers disagree about where the host is
+/// in them. An empty value is legal.
+pub(super) fn is_host(authority: &[u8]) -> bool {
+    authority.iter().all(|octet| {
+        octet.is_ascii_alphanumeric()
+            || matches!(
+                octet,
+                b'-' | b'.'
+                    | b'_'
+                    | b'~'
+                    | b':'
+                    | b'['
+                    | b']'
+                    | b'%'
+                    | b'!'
+                    | b'$'
+                    | b'&'
+                    | b'\''
+                    | b'('
+                    | b')'
+                    | b'*'
+                    | b'+'
+                    | b';'
+                    | b'='
+            )
+    })
+}

@@ -1,0 +1,111 @@
+//! What of a head passes to the other side (PROTOCOL §4, §11).
+//!
+//! Filters, not lists: they borrow from the head and yield field by field, and whoever calls writes
+//! JSON or HTTP text from them without a list in between. Names come out as they were written.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use super::connection::ConnectionOptions;
+use super::fields::Field;
+use super::head::{RequestHead, ResponseHead, Version};
+
+/// What we tell the upstream about where a request came from.
+///
+/// `X-Forwarded-For` is appended to what is there. `X-Forwarded-Proto` and `-Host` are set only
+/// when absent: a proxy in front of the kit ended TLS and knows both better than we do. All three
+/// are as trustworthy as whoever can reach the port; a visitor who comes directly can invent them.
+#[derive(Debug, Clone)]
+pub struct Forwarded<'a> {
+    chain: Cow<'a, [u8]>,
+    proto: Option<&'static [u8]>,
+    host: Option<&'a [u8]>,
+}
+
+impl<'a> Forwarded<'a> {
+    /// From a request and the address and scheme (`http` or `https`) it came by.
+    pub fn new(head: &RequestHead<'a>, peer: IpAddr, scheme: &'static str) -> Self {
+        let mut chain = String::new();
+        // A visitor over a dual-stack socket is still an IPv4 visitor. A String takes any text.
+        let _ = write!(chain, "{}", peer.to_canonical());
+        let mut octets = Vec::new();
+        for earlier in head
+            .fields
+            .all("x-forwarded-for")
+            .filter(|value| !value.is_empty())
+        {
+            octets.extend_from_slice(earlier);
+            octets.extend_from_slice(b", ");
+        }
+        octets.extend_from_slice(chain.as_bytes());
+        Self {
+            chain: Cow::Owned(octets),
+            proto: head
+                .fields
+                .get("x-forwarded-proto")
+                .is_none()
+                .then_some(scheme.as_bytes()),
+            host: head
+                .host
+                .filter(|_| head.fields.get("x-forwarded-host").is_none()),
+        }
+    }
+}
+
+/// The fields of a visitor's request that go on to the client, in order, and those we add.
+///
+/// `Host` comes first and is the host that was asked (of the absolute-form target, if it was one).
+/// `Content-Length` stays. On an upgrade `Connection: Upgrade` and `Upgrade: websocket` follow,
+/// written by us, so that nothing else that `Connection` said passes along.
+pub fn request_fields<'a>(
+    head: &'a RequestHead<'a>,
+    forwarded: &'a Forwarded<'a>,
+) -> impl Iterator<Item = Field<'a>> + Clone {
+    let host = head.host.map(|host| (b"host".as_slice(), host));
+    let passing = head.fields.iter().filter(|(name, _)| {
+        let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
+        let is_replaced = is("host") || is("x-forwarded-for");
+        // An HTTP/1.0 visitor would never see the 100 (RFC 9110 §10.1.1).
+        let is_vain = head.version == Version::Http10 && is("expect");
+        // Forwarding facts stay even if Connection names them, or anyone could erase the trail.
+        let is_kept = is("x-forwarded-proto") || is("x-forwarded-host");
+        !is_replaced && !is_vain && (is_kept || !head.options.removes(name))
+    });
+    let added = [
+        Some((b"x-forwarded-for".as_slice(), forwarded.chain.as_ref())),
+        forwarded
+            .proto
+            .map(|proto| (b"x-forwarded-proto".as_slice(), proto)),
+        forwarded
+            .host
+            .map(|host| (b"x-forwarded-host".as_slice(), host)),
+    ];
+    host.into_iter()
+        .chain(passing)
+        .chain(added.into_iter().flatten())
+        .chain(upgrade_fields(head.upgrade))
+}
+
+/// The fields of an upstream's response that go on to the kit, in order. `switches` is whether this
+/// is the 101 that accepts an upgrade ([`ResponseHead::accepts_upgrade`]).
+pub fn response_fields<'a>(
+    head: &'a ResponseHead<'a>,
+    switches: bool,
+) -> impl Iterator<Item = Field<'a>> + Clone {
+    end_to_end(head.fields.iter(), &head.options).chain(upgrade_fields(switches))
+}
+
+/// `fields` without those that end at this hop.
+pub(super) fn end_to_end<'a>(
+    fields: impl Iterator<Item = Field<'a>> + Clone,
+    options: &ConnectionOptions<'a>,
+) -> impl Iterator<Item = Field<'a>> + Clone {
+    fields.filter(move |(name, _)| !options.removes(name))
+}
+
+/// The two fields that make an upgrade, or none.
+pub(super) fn upgrade_fields<'a>(upgrade: bool) -> impl Iterator<Item = Field<'a>> + Clone {
+    let fields: [Field<'a>; 2] = [(b"connection", b"Upgrade"), (b"upgrade", b"websocket")];
+    fields.into_iter().filter(move |_| upgrade)
+}

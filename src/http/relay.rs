@@ -1,0 +1,276 @@
+//! Heads that arrive as JSON and leave as HTTP text.
+//!
+//! A peer may be of another make or hostile, so its words are checked as strictly as a visitor's: a
+//! plan exists only for a head that can be written safely, and holds what was decided about it.
+
+use super::connection::ConnectionOptions;
+use super::fields::{Field, is_name, is_token, is_value, parse_content_length};
+use super::forward::{end_to_end, upgrade_fields};
+use super::head::{Asked, RequestBody, ResponseBody, Version, is_bodiless, is_interim};
+use super::write;
+use crate::limits::MAX_HEADER_FIELDS;
+
+/// Why a head from the peer is not written, in a sentence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused(pub &'static str);
+
+/// What STREAM_OPEN says about the body (PROTOCOL §4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyHint {
+    /// `none`.
+    None,
+    /// `length`.
+    Length,
+    /// `chunked`.
+    Chunked,
+    /// Not said: an older kit. `Content-Length` decides if there is one; else GET and HEAD have no
+    /// body and anything else is sent in chunks.
+    Unknown,
+}
+
+impl From<RequestBody> for BodyHint {
+    fn from(body: RequestBody) -> Self {
+        match body {
+            RequestBody::None => Self::None,
+            RequestBody::Length(_) => Self::Length,
+            RequestBody::Chunked => Self::Chunked,
+        }
+    }
+}
+
+/// A request for the local server, checked and ready to be written. `I` yields the peer's fields.
+#[derive(Debug, Clone)]
+pub struct RequestPlan<'a, I> {
+    /// How its body is to be framed: raw for a length, in chunks, or not at all.
+    pub body: RequestBody,
+    /// The host that the visitor asked.
+    pub host: Option<&'a [u8]>,
+    /// What to remember for the response.
+    pub asked: Asked,
+    method: &'a str,
+    target: &'a [u8],
+    options: ConnectionOptions<'a>,
+    fields: I,
+}
+
+impl<'a, I: Iterator<Item = Field<'a>> + Clone> RequestPlan<'a, I> {
+    /// Checks what STREAM_OPEN said. Values are octets: the JSON's Latin-1 is undone before.
+    ///
+    /// The target must be in origin-form (or `*` for OPTIONS), so that a peer cannot make the local
+    /// server, which may be a proxy, fetch something else.
+    pub fn new(
+        method: &'a str,
+        target: &'a [u8],
+        fields: I,
+        hint: BodyHint,
+        upgrade: bool,
+    ) -> Result<Self, Refused> {
+        if !is_token(method.as_bytes()) || method.eq_ignore_ascii_case("CONNECT") {
+            return Err(Refused("The method is malformed."));
+        }
+        let is_origin = target.first() == Some(&b'/') || (target == b"*" && method == "OPTIONS");
+        if !is_origin || target.iter().any(|&octet| octet <= b' ' || octet == 0x7F) {
+            return Err(Refused("The request target is malformed."));
+        }
+        let checked = Checked::new(fields.clone())?;
+        let body = match (hint, checked.length) {
+            (BodyHint::None, None | Some(0)) => RequestBody::None,
+            (BodyHint::Length | BodyHint::Unknown, Some(length)) => RequestBody::Length(length),
+            (BodyHint::Chunked, None) => RequestBody::Chunked,
+            (BodyHint::Unknown, None) if matches!(method, "GET" | "HEAD") => RequestBody::None,
+            (BodyHint::Unknown, None) => RequestBody::Chunked,
+            _ => return Err(Refused("Content-Length does not fit the kind of body.")),
+        };
+        if upgrade
+            && (method != "GET" || !matches!(body, RequestBody::None | RequestBody::Length(0)))
+        {
+            return Err(Refused("An upgrade is a GET without a body."));
+        }
+        let (version, keep_alive, head) = (Version::Http11, true, method == "HEAD");
+        let asked = Asked {
+            head,
+            version,
+            keep_alive,
+            upgrade,
+        };
+        let Checked { host, options, .. } = checked;
+        Ok(Self {
+            body,
+            host,
+            asked,
+            method,
+            target,
+            options,
+            fields,
+        })
+    }
+
+    /// The peer's fields that go on, without `Host`, lengths and what ends at this hop.
+    pub fn fields(&self) -> impl Iterator<Item = Field<'a>> + Clone {
+        let is = |name: &[u8], other: &str| name.eq_ignore_ascii_case(other.as_bytes());
+        end_to_end(self.fields.clone(), &self.options)
+            .filter(move |(name, _)| !is(name, "host") && !is(name, "content-length"))
+    }
+
+    /// Appends the head. `host` is written as `Host`; `origin`, when given, replaces an `Origin` that
+    /// is there, to match a rewritten host. Both are the user's configuration and are checked.
+    pub fn write(
+        &self,
+        out: &mut Vec<u8>,
+        host: &[u8],
+        origin: Option<&[u8]>,
+    ) -> Result<(), Refused> {
+        if !is_value(host) || !origin.is_none_or(is_value) {
+            return Err(Refused("The host contains a control character."));
+        }
+        write::put_request_line(out, self.method, self.target);
+        write::put_checked_field(out, b"host", host);
+        for (name, value) in self.fields() {
+            let replaced = origin.filter(|_| name.eq_ignore_ascii_case(b"origin"));
+            write::put_checked_field(out, name, replaced.unwrap_or(value));
+        }
+        match self.body {
+            RequestBody::None => {}
+            RequestBody::Length(length) => write::put_content_length(out, length),
+            RequestBody::Chunked => out.extend_from_slice(CHUNKED),
+        }
+        for (name, value) in upgrade_fields(self.asked.upgrade) {
+            write::put_checked_field(out, name, value);
+        }
+        out.extend_from_slice(write::CRLF);
+        Ok(())
+    }
+}
+
+/// A response for a visitor, checked and ready to be written. `I` yields the peer's fields.
+#[derive(Debug, Clone)]
+pub struct ResponsePlan<'a, I> {
+    /// How the body is to be framed. `None` also where the peer sends data for a HEAD: drop it.
+    pub body: ResponseBody,
+    /// The connection stays after this response. May be set to false before writing.
+    pub keep_alive: bool,
+    status: u16,
+    version: Version,
+    /// The `Content-Length` to write: it may be there without a body (HEAD, 304).
+    length: Option<u64>,
+    options: ConnectionOptions<'a>,
+    fields: I,
+}
+
+impl<'a, I: Iterator<Item = Field<'a>> + Clone> ResponsePlan<'a, I> {
+    /// Checks what STREAM_RESPONSE_HEAD said. Values are octets: the JSON's Latin-1 is undone
+    /// before. A 101 is refused unless the visitor asked for an upgrade.
+    pub fn new(status: u16, fields: I, asked: Asked) -> Result<Self, Refused> {
+        if !(100..=999).contains(&status) {
+            return Err(Refused("The status is not between 100 and 999."));
+        }
+        if status == 101 && !asked.upgrade {
+            return Err(Refused("The visitor did not ask to switch protocols."));
+        }
+        let Checked {
+            length, options, ..
+        } = Checked::new(fields.clone())?;
+        let body = match length {
+            _ if asked.head || is_bodiless(status) => ResponseBody::None,
+            Some(length) => ResponseBody::Length(length),
+            None if asked.version == Version::Http11 => ResponseBody::Chunked,
+            None => ResponseBody::UntilClose,
+        };
+        let keep_alive = asked.keep_alive && body != ResponseBody::UntilClose;
+        // RFC 9110 §8.6: no length with 1xx and 204.
+        let length = length.filter(|_| status == 304 || !is_bodiless(status));
+        let version = asked.version;
+        Ok(Self {
+            body,
+            keep_alive,
+            status,
+            version,
+            length,
+            options,
+            fields,
+        })
+    }
+
+    /// Whether another head follows: 1xx, but not 101.
+    pub fn is_interim(&self) -> bool {
+        is_interim(self.status)
+    }
+
+    /// Whether both directions become raw octets after this head.
+    pub fn switches(&self) -> bool {
+        self.status == 101
+    }
+
+    /// Appends the head; nothing for an interim one when the visitor speaks HTTP/1.0.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        if self.is_interim() && self.version == Version::Http10 {
+            return;
+        }
+        write::put_status_line(out, self.status);
+        let fields = end_to_end(self.fields.clone(), &self.options);
+        for (name, value) in
+            fields.filter(|(name, _)| !name.eq_ignore_ascii_case(b"content-length"))
+        {
+            write::put_checked_field(out, name, value);
+        }
+        if let Some(length) = self.length {
+            write::put_content_length(out, length);
+        }
+        if self.body == ResponseBody::Chunked {
+            out.extend_from_slice(CHUNKED);
+        }
+        if self.switches() {
+            for (name, value) in upgrade_fields(true) {
+                write::put_checked_field(out, name, value);
+            }
+        } else if !self.is_interim() {
+            write::put_persistence(out, self.keep_alive, self.version);
+        }
+        out.extend_from_slice(write::CRLF);
+    }
+}
+
+const CHUNKED: &[u8] = b"transfer-encoding: chunked\r\n";
+
+/// What all fields of a peer's head say together, once each of them was found writable.
+struct Checked<'a> {
+    host: Option<&'a [u8]>,
+    length: Option<u64>,
+    options: ConnectionOptions<'a>,
+}
+
+impl<'a> Checked<'a> {
+    fn new(fields: impl Iterator<Item = Field<'a>> + Clone) -> Result<Self, Refused> {
+        let options = ConnectionOptions::gather(fields.clone());
+        let options = options.ok_or(Refused("Connection names too many fields."))?;
+        let mut checked = Self {
+            host: None,
+            length: None,
+            options,
+        };
+        for (index, (name, value)) in fields.enumerate() {
+            if index >= MAX_HEADER_FIELDS + FIELDS_ADDED {
+                return Err(Refused("There are too many fields."));
+            }
+            if !is_name(name) {
+                return Err(Refused("A field name is malformed."));
+            }
+            if !is_value(value) {
+                return Err(Refused("A field value contains a control character."));
+            }
+            if name.eq_ignore_ascii_case(b"content-length") {
+                let length = parse_content_length(value);
+                let length = length.ok_or(Refused("Content-Length is malformed."))?;
+                if checked.length.replace(length).is_some() {
+                    return Err(Refused("There is more than one Content-Length."));
+                }
+            } else if name.eq_ignore_ascii_case(b"host") && checked.host.replace(value).is_some() {
+                return Err(Refused("There is more than one Host."));
+            }
+        }
+        Ok(checked)
+    }
+}
+
+/// How many fields a kit may add to a full head: the `X-Forwarded-*`, a `Host` and an upgrade's two.
+const FIELDS_ADDED: usize = 8;

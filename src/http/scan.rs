@@ -1,0 +1,130 @@
+//! Finding the end of a head, each octet once.
+//!
+//! The scanner is also the strict half of the parser. It sees every octet, so it refuses here what
+//! the general parser would let pass or would notice only at the end: bare LF, bare CR, NUL and
+//! other control characters, folded lines, too many lines, too many octets.
+
+use super::Reject;
+use crate::limits::{MAX_HEADER_FIELDS, MAX_HTTP_HEAD};
+
+/// Looks for the empty line that ends a head in a buffer that grows at its end.
+///
+/// The buffer must start where the head starts and keep what it had. One scanner serves one head.
+#[derive(Debug, Clone, Default)]
+pub struct HeadScanner {
+    /// Octets that need not be looked at again.
+    scanned: usize,
+    /// Where the line under the cursor starts.
+    line_start: usize,
+    /// Lines seen in full: the first line and the fields.
+    lines: usize,
+}
+
+impl HeadScanner {
+    /// A scanner at the start of a head.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The length of the head in `buffer`, its empty line included, once it is all there.
+    ///
+    /// Empty lines before the first line are skipped and counted in the length: RFC 9112 §2.2 asks
+    /// that of servers. A response's head may not have them ([`super::ResponseHead`] refuses).
+    pub fn scan(&mut self, buffer: &[u8]) -> Result<Option<usize>, Reject> {
+        let end = buffer.len().min(MAX_HTTP_HEAD);
+        let window = buffer.get(..end).unwrap_or_default();
+        loop {
+            self.refuse_folding(window)?;
+            self.scanned = skip_plain(window, self.scanned);
+            match window.get(self.scanned..).unwrap_or_default() {
+                [] => break,
+                [b'\t', ..] => self.scanned += 1,
+                [b'\r', b'\n', ..] => {
+                    if self.end_line()? {
+                        return Ok(Some(self.scanned));
+                    }
+                }
+                // The LF may still come.
+                [b'\r'] => break,
+                [b'\r', ..] => return Err(Reject::bad("A CR in the head is not followed by LF.")),
+                [b'\n', ..] => return Err(Reject::bad("A line of the head ends in a bare LF.")),
+                _ => return Err(Reject::bad("The head contains a control character.")),
+            }
+        }
+        if end == MAX_HTTP_HEAD {
+            return Err(Reject {
+                status: 431,
+                why: "The head is larger than 32 KiB.",
+            });
+        }
+        Ok(None)
+    }
+
+    /// Whether nothing but empty lines has come: the connection is idle between two requests.
+    pub fn is_untouched(&self, buffer: &[u8]) -> bool {
+        self.lines == 0 && buffer.iter().all(|octet| matches!(octet, b'\r' | b'\n'))
+    }
+
+    /// Takes the CR LF under the cursor; true when it ends the head.
+    fn end_line(&mut self) -> Result<bool, Reject> {
+        let is_empty = self.line_start == self.scanned;
+        self.scanned += 2;
+        self.line_start = self.scanned;
+        if is_empty {
+            return Ok(self.lines > 0);
+        }
+        self.lines += 1;
+        if self.lines > 1 + MAX_HEADER_FIELDS {
+            return Err(Reject {
+                status: 431,
+                why: "The head has more than 128 fields.",
+            });
+        }
+        Ok(false)
+    }
+
+    /// A line that starts with whitespace continues the one before it in old parsers, and is a
+    /// field of its own or the end of the head in others.
+    fn refuse_folding(&self, window: &[u8]) -> Result<(), Reject> {
+        let at_line_start = self.scanned == self.line_start;
+        match window.get(self.scanned) {
+            Some(b' ' | b'\t') if at_line_start && self.lines == 0 => {
+                Err(Reject::bad("The first line starts with whitespace."))
+            }
+            Some(b' ' | b'\t') if at_line_start => {
+                Err(Reject::bad("A field is folded over several lines."))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The first place at or after `from` whose octet is a control character.
+///
+/// Heads are almost all plain text, so eight octets are judged at once where that is possible.
+fn skip_plain(window: &[u8], from: usize) -> usize {
+    let mut at = from;
+    while let Some(word) = window.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        if !is_plain_word(u64::from_ne_bytes(*word)) {
+            break;
+        }
+        at += 8;
+    }
+    while window
+        .get(at)
+        .is_some_and(|&octet| octet >= b' ' && octet != 0x7F)
+    {
+        at += 1;
+    }
+    at
+}
+
+/// Whether none of the eight octets in `word` is below the space or is DEL.
+fn is_plain_word(word: u64) -> bool {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x80 * EACH;
+    let below_space = word.wrapping_sub(0x20 * EACH) & !word & HIGH;
+    let delta = word ^ (0x7F * EACH);
+    let is_del = delta.wrapping_sub(EACH) & !delta & HIGH;
+    below_space | is_del == 0
+}
