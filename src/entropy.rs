@@ -5,18 +5,25 @@
 
 /// A source of random octets with a small pool, so that a four-byte mask costs no system call.
 pub struct Entropy {
-    fill: Box<dyn FnMut(&mut [u8]) + Send>,
+    source: Source,
     pool: [u8; POOL],
     used: usize,
+}
+
+enum Source {
+    /// The operating system's, through a function that fills the whole slice it is given.
+    System(fn(&mut [u8])),
+    /// SplitMix64 from a seed: repeats itself, for simulations and fuzzing.
+    Seed(u64),
 }
 
 const POOL: usize = 512;
 
 impl Entropy {
-    /// Draws from `fill`, which must fill the whole slice it is given.
-    pub fn new(fill: impl FnMut(&mut [u8]) + Send + 'static) -> Entropy {
+    /// Draws from `fill`, which must fill the whole slice it is given with octets nobody can guess.
+    pub fn new(fill: fn(&mut [u8])) -> Entropy {
         Entropy {
-            fill: Box::new(fill),
+            source: Source::System(fill),
             pool: [0; POOL],
             used: POOL,
         }
@@ -24,24 +31,26 @@ impl Entropy {
 
     /// A source that repeats itself from a seed, for simulations and fuzzing. Never for production.
     pub fn from_seed(seed: u64) -> Entropy {
-        let mut state = seed ^ 0x9E37_79B9_7F4A_7C15;
-        Entropy::new(move |out| {
-            for byte in out {
-                // SplitMix64, one step an octet: plain and good enough to tell runs apart.
-                state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-                let mut mixed = state;
-                mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-                mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-                *byte = (mixed ^ (mixed >> 31)) as u8;
-            }
-        })
+        Entropy {
+            source: Source::Seed(seed),
+            pool: [0; POOL],
+            used: POOL,
+        }
+    }
+
+    /// Another source of the same kind, with a pool of its own.
+    pub fn fork(&mut self) -> Entropy {
+        match self.source {
+            Source::System(fill) => Entropy::new(fill),
+            Source::Seed(_) => Entropy::from_seed(u64::from_be_bytes(self.octets())),
+        }
     }
 
     /// `N` random octets, `N` at most 512. What was handed out is wiped from the pool.
     pub fn octets<const N: usize>(&mut self) -> [u8; N] {
         const { assert!(N <= POOL) };
         if self.used + N > POOL {
-            (self.fill)(&mut self.pool);
+            self.source.fill(&mut self.pool);
             self.used = 0;
         }
         let mut out = [0; N];
@@ -60,6 +69,23 @@ impl Entropy {
             let drawn = u32::from_be_bytes(self.octets());
             if drawn < fair {
                 return drawn % bound;
+            }
+        }
+    }
+}
+
+impl Source {
+    fn fill(&mut self, out: &mut [u8]) {
+        match self {
+            Source::System(fill) => fill(out),
+            Source::Seed(state) => {
+                for byte in out {
+                    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+                    let mut mixed = *state;
+                    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+                    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+                    *byte = (mixed ^ (mixed >> 31)) as u8;
+                }
             }
         }
     }

@@ -6,6 +6,7 @@ pub mod entropy;
 pub mod http;
 pub mod limits;
 pub mod machine;
+pub mod mux;
 pub mod table;
 pub mod timers;
 pub mod wire;

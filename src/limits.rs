@@ -3,6 +3,8 @@
 //! Bounds that depend on each other are tied together by the assertions at the end of their
 //! section, so that changing one alone does not compile.
 
+use std::time::Duration;
+
 // ---- wire: messages and frames (PROTOCOL §1.1, §1.2) ----
 
 /// Bytes in one binary WebSocket message, at most (PROTOCOL §1.1).
@@ -80,3 +82,62 @@ pub const MAX_TRAILERS: usize = 8 * 1024;
 // A field's place in a head is kept as 16-bit offsets, the count of fields as a byte.
 const _: () = assert!(MAX_HTTP_HEAD <= u16::MAX as usize);
 const _: () = assert!(MAX_HEADER_FIELDS <= u8::MAX as usize);
+
+// ---- mux: lanes and streams ----
+
+/// Bytes of bulk that may wait in a lane's outbox before its streams stop reading their sockets:
+/// more makes small exchanges wait behind bulk, less starves the socket (DESIGN: fairness).
+pub const LANE_QUEUE_SOFT: usize = 128 * 1024;
+/// Bytes of answers (PONG, WINDOW) that may wait for a peer that does not read, before we stop
+/// reading from it.
+pub const LANE_URGENT_MAX: usize = 64 * 1024;
+/// Bytes of room that a lane offers to one read, at least and at most. One bulk message a read keeps
+/// the bytes in the processor's cache on their way through.
+pub const LANE_READ_MIN: usize = 16 * 1024;
+/// See [`LANE_READ_MIN`].
+pub const LANE_READ_MAX: usize = MAX_FRAME_PAYLOAD + 64;
+/// Lanes of one session, at most (PROTOCOL §7: `maxConnections` 2..=16).
+pub const MAX_LANES: usize = 16;
+/// Ranges of stream ids that were jumped over and may still come on another lane, at most.
+pub const MAX_ID_GAPS: usize = 64;
+/// How long the local side of a stream may take nothing before its bytes count as stalled
+/// (PROTOCOL §5).
+pub const STALLED_AFTER: Duration = Duration::from_secs(1);
+/// How often streams are looked over for stalls and half-closed idleness.
+pub const SWEEP_EVERY: Duration = Duration::from_millis(500);
+
+/// A bucket's size: how many at once, and how many more a second.
+#[derive(Debug, Clone, Copy)]
+pub struct Allowance {
+    /// Tokens in a full bucket.
+    pub burst: u32,
+    /// Tokens added a second.
+    pub per_second: u32,
+}
+
+/// STREAM_OPEN and RESET frames that our own streams do not explain.
+pub const FLOOD_OPEN_RESET: Allowance = Allowance {
+    burst: 1024,
+    per_second: 200,
+};
+/// PING frames.
+pub const FLOOD_PING: Allowance = Allowance {
+    burst: 64,
+    per_second: 10,
+};
+/// WINDOW frames that data we sent does not explain.
+pub const FLOOD_WINDOW: Allowance = Allowance {
+    burst: 4096,
+    per_second: 500,
+};
+/// DATA frames without a byte.
+pub const FLOOD_EMPTY_DATA: Allowance = Allowance {
+    burst: 256,
+    per_second: 50,
+};
+/// WINDOW frames that one DATA frame of ours explains: existing clients answer with two, and a
+/// proxy may have cut the credit in pieces (PROTOCOL §5 asks for "that and more").
+pub const WINDOWS_EARNED_PER_DATA: u32 = 4;
+
+const _: () = assert!(LANE_READ_MIN <= LANE_READ_MAX);
+const _: () = assert!(LANE_QUEUE_SOFT >= MAX_FRAME_PAYLOAD + FRAME_HEADER);

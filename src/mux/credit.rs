@@ -1,0 +1,229 @@
+//! Credit: how many bytes of DATA may be sent (PROTOCOL §5).
+//!
+//! Two types, so that they cannot be swapped. Both count bytes of DATA payload only. Each stream has
+//! one of either, and so has the session.
+
+/// What the peer allows us to send.
+#[derive(Debug)]
+pub struct SendCredit {
+    available: u32,
+    /// The most that may ever be available: the window, or more where windows may grow.
+    ceiling: u32,
+}
+
+/// The peer gave more credit than its window can hold (FLOW_CONTROL_ERROR).
+#[derive(Debug, PartialEq, Eq)]
+pub struct CreditOverflow;
+
+impl SendCredit {
+    /// A full window of `window` bytes that never exceeds `ceiling`.
+    pub fn new(window: u32, ceiling: u32) -> SendCredit {
+        SendCredit {
+            available: window,
+            ceiling: ceiling.max(window),
+        }
+    }
+
+    /// How many bytes may be sent now.
+    pub fn available(&self) -> u32 {
+        self.available
+    }
+
+    /// Spends credit on bytes that are about to be sent.
+    pub fn spend(&mut self, count: u32) {
+        assert!(count <= self.available, "sent more than the peer allowed");
+        self.available -= count;
+    }
+
+    /// The peer gave `increment` bytes back.
+    pub fn add(&mut self, increment: u32) -> Result<(), CreditOverflow> {
+        match self.available.checked_add(increment) {
+            Some(sum) if sum <= self.ceiling => {
+                self.available = sum;
+                Ok(())
+            }
+            _ => Err(CreditOverflow),
+        }
+    }
+}
+
+/// What we allowed the peer to send.
+///
+/// Invariant, also through resets: `granted + buffered + unclaimed == window + early`. Bytes move
+/// from `granted` (the peer may send them) to `buffered` (they came, the local side has not taken
+/// them) to `unclaimed` (taken, but not given back yet), and by a WINDOW back to `granted`.
+#[derive(Debug)]
+pub struct RecvCredit {
+    window: u32,
+    granted: u32,
+    buffered: u32,
+    unclaimed: u32,
+    /// Given back although still buffered, because their local side had stalled.
+    early: u32,
+}
+
+/// The peer sent past the credit it had (FLOW_CONTROL_ERROR).
+#[derive(Debug, PartialEq, Eq)]
+pub struct CreditExceeded;
+
+impl RecvCredit {
+    /// A full window of `window` bytes.
+    pub fn new(window: u32) -> RecvCredit {
+        RecvCredit {
+            window,
+            granted: window,
+            buffered: 0,
+            unclaimed: 0,
+            early: 0,
+        }
+    }
+
+    /// Bytes that came and that the local side has not taken.
+    pub fn buffered(&self) -> u32 {
+        self.buffered
+    }
+
+    /// Of those, the bytes whose credit was given back all the same.
+    pub fn early(&self) -> u32 {
+        self.early
+    }
+
+    /// The window as it is now, grown or not.
+    pub fn window(&self) -> u32 {
+        self.window
+    }
+
+    /// `count` bytes came from the peer.
+    pub fn receive(&mut self, count: u32) -> Result<(), CreditExceeded> {
+        if count > self.granted {
+            return Err(CreditExceeded);
+        }
+        self.granted -= count;
+        self.buffered += count;
+        self.check();
+        Ok(())
+    }
+
+    /// The local side took `count` bytes, `early` of them with their credit given back before.
+    pub fn pass_on(&mut self, count: u32, early: u32) {
+        assert!(count <= self.buffered, "passed on more than had come");
+        assert!(
+            early <= count && early <= self.early,
+            "credit would go back twice"
+        );
+        self.buffered -= count;
+        self.early -= early;
+        self.unclaimed += count - early;
+        self.check();
+    }
+
+    /// Lets `count` buffered bytes have their credit back before they are passed on.
+    pub fn give_early(&mut self, count: u32) {
+        assert!(
+            count <= self.buffered - self.early,
+            "credit cannot go back early twice"
+        );
+        self.early += count;
+        self.unclaimed += count;
+        self.check();
+    }
+
+    /// Whether the peer has used nearly all of a window whose bytes the local side takes at once:
+    /// then it is the window that limits the speed, not the reader.
+    pub fn is_limiting(&self) -> bool {
+        self.granted < self.window / 8 && self.buffered <= self.window / 4
+    }
+
+    /// Grows the window by `extra` bytes, given to the peer with the next claim.
+    pub fn grow(&mut self, extra: u32) {
+        self.window += extra;
+        self.unclaimed += extra;
+        self.check();
+    }
+
+    /// The increment to give back now, if it is worth a WINDOW. Credit is gathered up to a quarter of
+    /// the window, and less while the peer has little left: some senders wait until they may send
+    /// 64 KiB at once (PROTOCOL §5).
+    pub fn claim(&mut self) -> Option<u32> {
+        let plenty = self.unclaimed >= self.window / 4;
+        let needed = self.granted < SENDERS_WAIT_FOR && self.unclaimed >= SENDERS_WAIT_FOR;
+        if !plenty && !needed {
+            return None;
+        }
+        let increment = self.unclaimed;
+        self.unclaimed = 0;
+        self.granted += increment;
+        self.check();
+        Some(increment)
+    }
+
+    fn check(&self) {
+        debug_assert_eq!(
+            u64::from(self.granted) + u64::from(self.buffered) + u64::from(self.unclaimed),
+            u64::from(self.window) + u64::from(self.early),
+            "credit was lost or made up"
+        );
+    }
+}
+
+/// The piece, in bytes, that some senders want to send whole or not at all (PROTOCOL §5).
+const SENDERS_WAIT_FOR: u32 = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credit_is_refused_past_the_window() {
+        let mut credit = SendCredit::new(100, 100);
+        credit.spend(40);
+        assert_eq!(credit.add(41), Err(CreditOverflow));
+        assert_eq!(credit.add(u32::MAX), Err(CreditOverflow));
+        assert_eq!(credit.add(40), Ok(()));
+        assert_eq!(credit.available(), 100);
+    }
+
+    #[test]
+    fn every_byte_gives_its_credit_back() {
+        let mut credit = RecvCredit::new(1 << 20);
+        let (mut sent, mut back) = (0u64, 0u64);
+        for round in 0..10_000u32 {
+            let piece = round * 37 % 65_536;
+            if credit.receive(piece).is_ok() {
+                sent += u64::from(piece);
+            }
+            credit.pass_on(credit.buffered() / 2, 0);
+            back += u64::from(credit.claim().unwrap_or(0));
+        }
+        credit.pass_on(credit.buffered(), 0);
+        back += u64::from(credit.claim().unwrap_or(0));
+        assert!(sent > 1 << 22, "the window never reopened");
+        assert!(
+            sent - back < 1 << 18,
+            "more than a quarter of the window was withheld"
+        );
+    }
+
+    #[test]
+    fn credit_given_early_does_not_go_back_twice() {
+        let mut credit = RecvCredit::new(1 << 20);
+        credit.receive(1 << 20).unwrap();
+        credit.give_early(1 << 20);
+        assert_eq!(credit.claim(), Some(1 << 20));
+        credit.receive(5).unwrap();
+        credit.pass_on(1 << 20, 1 << 20);
+        credit.pass_on(5, 0);
+        assert_eq!(credit.buffered(), 0);
+        assert_eq!(credit.claim(), None);
+    }
+
+    #[test]
+    fn a_sender_without_credit_for_one_piece_is_helped_before_a_quarter_is_gathered() {
+        let mut credit = RecvCredit::new(1 << 20);
+        credit.receive(1 << 20).unwrap();
+        credit.pass_on(65_535, 0);
+        assert_eq!(credit.claim(), None);
+        credit.pass_on(1, 0);
+        assert_eq!(credit.claim(), Some(65_536));
+    }
+}

@@ -1,0 +1,153 @@
+//! Token buckets against frames that cost the receiver more than the sender.
+//!
+//! A flood ends the session with ENHANCE_YOUR_CALM, never the kit. Whatever answers something we did
+//! is paid for by what we did: existing clients answer every DATA with two WINDOWs (PROTOCOL §5), and
+//! a client that resets every stream we opened does nothing wrong.
+
+use crate::clock::Instant;
+use crate::limits::{
+    Allowance, FLOOD_EMPTY_DATA, FLOOD_OPEN_RESET, FLOOD_PING, FLOOD_WINDOW,
+    WINDOWS_EARNED_PER_DATA,
+};
+use crate::mux::violation::Violation;
+use crate::wire::code::Code;
+
+/// What a bucket counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nuisance {
+    /// STREAM_OPEN and RESET.
+    OpenReset,
+    /// PING, of the tunnel or of the WebSocket.
+    Ping,
+    /// WINDOW.
+    Window,
+    /// DATA without bytes.
+    EmptyData,
+}
+
+/// One session's buckets.
+#[derive(Debug)]
+pub struct Flood {
+    buckets: [Bucket; 4],
+}
+
+#[derive(Debug)]
+struct Bucket {
+    tokens: u32,
+    refilled: Instant,
+}
+
+impl Flood {
+    /// Full buckets.
+    pub fn new(now: Instant) -> Flood {
+        let full = |nuisance| Bucket {
+            tokens: allowance(nuisance).burst,
+            refilled: now,
+        };
+        Flood {
+            buckets: [
+                full(Nuisance::OpenReset),
+                full(Nuisance::Ping),
+                full(Nuisance::Window),
+                full(Nuisance::EmptyData),
+            ],
+        }
+    }
+
+    /// We sent a DATA frame: WINDOWs will answer it.
+    pub fn sent_data(&mut self) {
+        self.earn(Nuisance::Window, WINDOWS_EARNED_PER_DATA);
+    }
+
+    /// We opened a stream: the peer may reset it.
+    pub fn opened_stream(&mut self) {
+        self.earn(Nuisance::OpenReset, 1);
+    }
+
+    /// The peer sent one more; a violation when that was one too many.
+    pub fn count(&mut self, nuisance: Nuisance, now: Instant) -> Result<(), Violation> {
+        let bucket = &mut self.buckets[nuisance as usize];
+        if bucket.tokens == 0 {
+            bucket.refill(allowance(nuisance), now);
+        }
+        match bucket.tokens.checked_sub(1) {
+            Some(left) => {
+                bucket.tokens = left;
+                Ok(())
+            }
+            None => Err(Violation::session(
+                Code::EnhanceYourCalm,
+                nuisance.sentence(),
+            )),
+        }
+    }
+
+    fn earn(&mut self, nuisance: Nuisance, count: u32) {
+        let bucket = &mut self.buckets[nuisance as usize];
+        bucket.tokens = bucket.tokens.saturating_add(count);
+    }
+}
+
+impl Bucket {
+    /// Looks at the clock only when the bucket is empty: a well-behaved peer costs no arithmetic.
+    fn refill(&mut self, allowance: Allowance, now: Instant) {
+        let passed = now.since(self.refilled).as_millis();
+        let earned = passed.saturating_mul(u128::from(allowance.per_second)) / 1000;
+        if earned > 0 {
+            self.tokens = u32::try_from(earned)
+                .unwrap_or(u32::MAX)
+                .min(allowance.burst);
+            self.refilled = now;
+        }
+    }
+}
+
+impl Nuisance {
+    fn sentence(self) -> &'static str {
+        match self {
+            Nuisance::OpenReset => "too many streams opened or reset in a short time",
+            Nuisance::Ping => "too many PINGs in a short time",
+            Nuisance::Window => "more WINDOWs than the data sent to you explains",
+            Nuisance::EmptyData => "too many DATA frames without data",
+        }
+    }
+}
+
+fn allowance(nuisance: Nuisance) -> Allowance {
+    match nuisance {
+        Nuisance::OpenReset => FLOOD_OPEN_RESET,
+        Nuisance::Ping => FLOOD_PING,
+        Nuisance::Window => FLOOD_WINDOW,
+        Nuisance::EmptyData => FLOOD_EMPTY_DATA,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn two_windows_for_every_data_are_no_flood() {
+        let mut flood = Flood::new(Instant::ZERO);
+        for _ in 0..1_000_000 {
+            flood.sent_data();
+            flood.count(Nuisance::Window, Instant::ZERO).unwrap();
+            flood.count(Nuisance::Window, Instant::ZERO).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_flood_is_a_violation_and_patience_refills() {
+        let mut flood = Flood::new(Instant::ZERO);
+        let mut now = Instant::ZERO;
+        let mut allowed = 0;
+        while flood.count(Nuisance::Ping, now).is_ok() {
+            allowed += 1;
+        }
+        assert_eq!(allowed, FLOOD_PING.burst);
+        now = now + Duration::from_secs(1);
+        assert!(flood.count(Nuisance::Ping, now).is_ok());
+    }
+}

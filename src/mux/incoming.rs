@@ -1,0 +1,392 @@
+//! What comes in: frames are judged, credit is booked, and the rest is handed to the owner.
+
+use crate::clock::Instant;
+use crate::limits::MAX_STREAM_WINDOW;
+use crate::mux::flood::Nuisance;
+use crate::mux::lane::{LaneItem, Span};
+use crate::mux::session::{Session, wake_sender};
+use crate::mux::stream::{StreamKey, Waits};
+use crate::mux::violation::Violation;
+use crate::wire::code::Code;
+use crate::wire::frame::{Frame, FrameType};
+
+/// What the owner of a session has to know. Spans name bytes in the buffer of the polled lane, and
+/// are good until its next `read_space`.
+#[derive(Debug)]
+pub enum Incoming<T> {
+    /// A session frame with JSON that the session itself does not understand (HELLO to SHARD_MAP,
+    /// GOAWAY, BIND_REVOKED).
+    Control {
+        /// Its type.
+        kind: FrameType,
+        /// Its JSON.
+        payload: Span,
+    },
+    /// The peer opens a stream; the owner takes it with [`Session::accept`] or refuses it with
+    /// [`Session::refuse`], before it polls on.
+    Opened {
+        /// Its id.
+        id: u32,
+        /// The JSON of STREAM_OPEN.
+        payload: Span,
+    },
+    /// A response head.
+    Head {
+        /// The stream.
+        stream: StreamKey,
+        /// What hangs on it.
+        tag: T,
+        /// Its JSON.
+        payload: Span,
+    },
+    /// Bytes; their credit goes back by [`Session::passed_on`].
+    Data {
+        /// The stream.
+        stream: StreamKey,
+        /// What hangs on it.
+        tag: T,
+        /// Where they are.
+        payload: Span,
+    },
+    /// The peer sends nothing more on this stream.
+    Eof {
+        /// The stream.
+        stream: StreamKey,
+        /// What hangs on it.
+        tag: T,
+    },
+    /// The stream is over in both directions; its key is dead.
+    Reset {
+        /// What hung on it.
+        tag: T,
+        /// Why.
+        code: Code,
+        /// The peer's words, or ours where the peer broke the protocol.
+        reason: String,
+        /// Whether it was our doing, in answer to a violation.
+        violation: bool,
+    },
+    /// The peer's WebSocket close frame: it sends nothing more.
+    Closed {
+        /// Its code; none when the frame was empty.
+        code: Option<u16>,
+    },
+}
+
+impl<T: Copy> Session<T> {
+    /// The next thing that came on lane `index`. A violation ends the session.
+    pub fn poll(&mut self, index: usize, now: Instant) -> Result<Option<Incoming<T>>, Violation> {
+        loop {
+            let Some(lane) = self.lane_mut(index) else {
+                return Ok(None);
+            };
+            let (kind, id, payload) = match lane.poll()? {
+                None => return Ok(None),
+                Some(LaneItem::Closed { code }) => return Ok(Some(Incoming::Closed { code })),
+                Some(LaneItem::Pinged) => {
+                    self.flood.count(Nuisance::Ping, now)?;
+                    self.wake_lane(index);
+                    continue;
+                }
+                Some(LaneItem::Frame {
+                    kind,
+                    stream_id,
+                    payload,
+                }) => (kind, stream_id, payload),
+            };
+            self.traffic.frames_in += 1;
+            let incoming = match kind {
+                FrameType::Data => self.data(index, id, payload, now)?,
+                FrameType::Window => self.window(index, id, &payload, now)?,
+                FrameType::StreamOpen => self.stream_open(id, payload, now)?,
+                FrameType::StreamResponseHead => self.head(index, id, payload, now),
+                FrameType::Eof => self.eof(index, id, &payload, now),
+                FrameType::Reset => self.peer_reset(index, id, &payload, now)?,
+                FrameType::Ping => {
+                    self.ping(index, &payload, now)?;
+                    None
+                }
+                // Any byte counts as life, so the payload of a PONG proves nothing more; ACK belongs
+                // to an extension that was not granted.
+                FrameType::Pong | FrameType::Ack => None,
+                _ => Some(Incoming::Control { kind, payload }),
+            };
+            if incoming.is_some() {
+                return Ok(incoming);
+            }
+        }
+    }
+
+    /// Takes a stream that the peer opened on lane `index`. `None` when there are too many, which the
+    /// peer was told.
+    pub fn accept(&mut self, index: usize, id: u32, tag: T, now: Instant) -> Option<StreamKey> {
+        let key = self.insert(id, index as u8, tag, now);
+        if key.is_none() {
+            self.refuse(index, id, Code::RefusedStream, "max streams exceeded");
+        }
+        key
+    }
+
+    /// Refuses a stream that the peer opened on lane `index`.
+    pub fn refuse(&mut self, index: usize, id: u32, code: Code, reason: &str) {
+        self.push_reset(index as u8, id, code, reason);
+    }
+
+    fn data(
+        &mut self,
+        index: usize,
+        id: u32,
+        payload: Span,
+        now: Instant,
+    ) -> Result<Option<Incoming<T>>, Violation> {
+        let count = payload.len() as u32;
+        if count == 0 {
+            self.flood.count(Nuisance::EmptyData, now)?;
+        }
+        self.recv.receive(count).map_err(|_| {
+            Violation::session(Code::FlowControlError, "DATA past the session's window")
+        })?;
+        self.traffic.data_in += u64::from(count);
+        let Some(key) = self.by_id.get(&id).copied() else {
+            self.recv.pass_on(count, 0);
+            self.give_session_credit();
+            self.unknown_stream(index, id, FrameType::Data);
+            return Ok(None);
+        };
+        let Some(stream) = self.streams.get_mut(key.retype()) else {
+            return Ok(None);
+        };
+        let fault = if stream.remote_done {
+            Some((Code::StreamClosed, "DATA after EOF"))
+        } else if stream.recv.receive(count).is_err() {
+            Some((Code::FlowControlError, "DATA past the stream's window"))
+        } else {
+            None
+        };
+        if let Some((code, why)) = fault {
+            self.recv.pass_on(count, 0);
+            self.give_session_credit();
+            return Ok(self.stream_violation(key, code, why));
+        }
+        if stream.recv.buffered() == count {
+            // Nothing was waiting, so its local side has had nothing to take until now.
+            stream.last_taken = now;
+        }
+        stream.bytes_in += u64::from(count);
+        stream.last_moved = now;
+        let tag = stream.tag;
+        self.grow_windows(key);
+        if count == 0 {
+            return Ok(None);
+        }
+        Ok(Some(Incoming::Data {
+            stream: key,
+            tag,
+            payload,
+        }))
+    }
+
+    /// Grows the windows of a stream that fills a long link, within what both ends allow
+    /// (PROTOCOL §5).
+    fn grow_windows(&mut self, key: StreamKey) {
+        if !self.terms.grow_windows {
+            return;
+        }
+        let (_, session_top) = self.terms.ceilings();
+        if self.recv.is_limiting() && self.recv.window() < session_top {
+            let extra = self.recv.window().min(session_top - self.recv.window());
+            self.recv.grow(extra);
+            self.give_session_credit();
+        }
+        let Some(stream) = self.streams.get_mut(key.retype()) else {
+            return;
+        };
+        // Half the session's window is the most that one stream may hold of it.
+        let top = MAX_STREAM_WINDOW.min(self.recv.window() / 2);
+        if stream.remote_done || !stream.recv.is_limiting() || stream.recv.window() >= top {
+            return;
+        }
+        let extra = stream.recv.window().min(top - stream.recv.window());
+        stream.recv.grow(extra);
+        let (id, lane) = (stream.id, stream.lane);
+        if let Some(increment) = stream.recv.claim() {
+            self.push_window(lane, id, increment);
+        }
+    }
+
+    fn window(
+        &mut self,
+        index: usize,
+        id: u32,
+        payload: &Span,
+        now: Instant,
+    ) -> Result<Option<Incoming<T>>, Violation> {
+        self.flood.count(Nuisance::Window, now)?;
+        let frame = Frame {
+            kind: FrameType::Window,
+            stream_id: id,
+            payload: self.payload(index, payload),
+        };
+        let increment = frame.window_increment();
+        if id == 0 {
+            let increment = increment
+                .map_err(|fault| Violation::session(Code::ProtocolError, fault.to_string()))?;
+            self.send.add(increment).map_err(|_| {
+                let why = "WINDOW raises the session's window above its size";
+                Violation::session(Code::FlowControlError, why)
+            })?;
+            for key in std::mem::take(&mut self.starved) {
+                wake_sender(&mut self.streams, &mut self.wakes, key);
+            }
+            return Ok(None);
+        }
+        let Some(key) = self.by_id.get(&id).copied() else {
+            self.unknown_stream(index, id, FrameType::Window);
+            return Ok(None);
+        };
+        let increment = match increment {
+            Ok(increment) => increment,
+            Err(fault) => return Ok(self.stream_violation(key, fault.code(), &fault.to_string())),
+        };
+        let Some(stream) = self.streams.get_mut(key.retype()) else {
+            return Ok(None);
+        };
+        if stream.send.add(increment).is_err() {
+            let why = "WINDOW raises the stream's window above its size";
+            return Ok(self.stream_violation(key, Code::FlowControlError, why));
+        }
+        if stream.waits == Waits::StreamCredit {
+            wake_sender(&mut self.streams, &mut self.wakes, key);
+        }
+        Ok(None)
+    }
+
+    fn stream_open(
+        &mut self,
+        id: u32,
+        payload: Span,
+        now: Instant,
+    ) -> Result<Option<Incoming<T>>, Violation> {
+        self.flood.count(Nuisance::OpenReset, now)?;
+        if self.peer_ids.open(id) {
+            return Ok(Some(Incoming::Opened { id, payload }));
+        }
+        // An id that was given before would make two streams one: nothing about it can be trusted.
+        Err(Violation::session(
+            Code::ProtocolError,
+            format!("STREAM_OPEN with used id {id}"),
+        ))
+    }
+
+    fn head(&mut self, index: usize, id: u32, payload: Span, now: Instant) -> Option<Incoming<T>> {
+        let Some(key) = self.by_id.get(&id).copied() else {
+            self.unknown_stream(index, id, FrameType::StreamResponseHead);
+            return None;
+        };
+        let stream = self.streams.get_mut(key.retype())?;
+        if stream.remote_done {
+            return self.stream_violation(key, Code::StreamClosed, "response head after EOF");
+        }
+        stream.last_moved = now;
+        Some(Incoming::Head {
+            stream: key,
+            tag: stream.tag,
+            payload,
+        })
+    }
+
+    fn eof(&mut self, index: usize, id: u32, payload: &Span, now: Instant) -> Option<Incoming<T>> {
+        let Some(key) = self.by_id.get(&id).copied() else {
+            self.unknown_stream(index, id, FrameType::Eof);
+            return None;
+        };
+        if !payload.is_empty() {
+            return self.stream_violation(key, Code::FrameSizeError, "EOF with a payload");
+        }
+        let stream = self.streams.get_mut(key.retype())?;
+        if stream.remote_done {
+            return self.stream_violation(key, Code::StreamClosed, "EOF after EOF");
+        }
+        stream.remote_done = true;
+        stream.last_moved = now;
+        let tag = stream.tag;
+        self.drop_if_spent(key);
+        Some(Incoming::Eof { stream: key, tag })
+    }
+
+    fn peer_reset(
+        &mut self,
+        index: usize,
+        id: u32,
+        payload: &Span,
+        now: Instant,
+    ) -> Result<Option<Incoming<T>>, Violation> {
+        self.flood.count(Nuisance::OpenReset, now)?;
+        let Some(key) = self.by_id.get(&id).copied() else {
+            // A RESET is never answered with a RESET (PROTOCOL §4).
+            return Ok(None);
+        };
+        let bytes = self.payload(index, payload);
+        let frame = Frame {
+            kind: FrameType::Reset,
+            stream_id: id,
+            payload: bytes,
+        };
+        let (code, reason, violation) = match frame.reset() {
+            Ok(reset) => (reset.code(), reset.reason_text().into_owned(), false),
+            Err(fault) => (fault.code(), fault.to_string(), true),
+        };
+        let tag = self.forget(key);
+        Ok(tag.map(|tag| Incoming::Reset {
+            tag,
+            code,
+            reason,
+            violation,
+        }))
+    }
+
+    fn ping(&mut self, index: usize, payload: &Span, now: Instant) -> Result<(), Violation> {
+        self.flood.count(Nuisance::Ping, now)?;
+        let mut echoed = [0; 8];
+        echoed.copy_from_slice(self.payload(index, payload));
+        if let Some(lane) = self.lane_mut(index) {
+            lane.out.push_urgent(FrameType::Pong, 0, &echoed);
+            self.traffic.frames_out += 1;
+        }
+        self.wake_lane(index);
+        Ok(())
+    }
+
+    /// A frame on a stream that is not there: ignored when the stream is over, else its stream's
+    /// violation (PROTOCOL §1.4).
+    fn unknown_stream(&mut self, index: usize, id: u32, kind: FrameType) {
+        let ours = id % 2 == self.terms.side.first_id() % 2;
+        let known = if ours {
+            id < self.next_id
+        } else {
+            self.peer_ids.was_opened(id)
+        };
+        if !known {
+            let reason = format!("{kind} on a stream that was never opened");
+            self.push_reset(index as u8, id, Code::ProtocolError, &reason);
+        }
+    }
+
+    pub(super) fn stream_violation(
+        &mut self,
+        key: StreamKey,
+        code: Code,
+        why: &str,
+    ) -> Option<Incoming<T>> {
+        let stream = self.streams.get(key.retype())?;
+        let (tag, id, lane) = (stream.tag, stream.id, stream.lane);
+        self.push_reset(lane, id, code, why);
+        self.forget(key);
+        Some(Incoming::Reset {
+            tag,
+            code,
+            reason: why.to_owned(),
+            violation: true,
+        })
+    }
+}

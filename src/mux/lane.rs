@@ -1,0 +1,317 @@
+//! A lane: one connection that carries a session's WebSocket, from its first byte after the upgrade.
+//!
+//! A lane turns received bytes into frames, one at a time, and holds the outgoing frames. Payloads are
+//! named by a [`Span`] of its receive buffer, which stays where it is until the next
+//! [`Lane::read_space`]: so a payload can be lent to another connection without a copy.
+
+use std::ops::Range;
+
+use crate::buffer::Buffer;
+use crate::clock::Instant;
+use crate::entropy::Entropy;
+use crate::limits::{LANE_READ_MAX, LANE_READ_MIN, LANE_URGENT_MAX};
+use crate::machine::ConnKey;
+use crate::mux::outbox::Outbox;
+use crate::mux::violation::{CLOSE_UNSUPPORTED, Scope, Violation};
+use crate::wire::code::Code;
+use crate::wire::frame::{FrameHeader, FrameType, HEADER_LEN};
+use crate::wire::message::FrameDecoder;
+use crate::ws::{OpCode, Role, WsDecoder, WsEvent, WsStep};
+
+/// Where a payload lies in its lane's receive buffer.
+pub type Span = Range<usize>;
+
+/// One WebSocket of a session.
+#[derive(Debug)]
+pub struct Lane {
+    conn: ConnKey,
+    decoder: WsDecoder,
+    received: Buffer,
+    /// Bytes at the head of `received` whose frames were handed out.
+    parsed: usize,
+    /// The frames of the current message that were not handed out yet.
+    frames: Range<usize>,
+    /// How many more bytes the decoder wants at least.
+    wanted: usize,
+    /// Outgoing frames.
+    pub(super) out: Outbox,
+    /// Whether the host was told that there is something to transmit.
+    pub(super) woken: bool,
+    /// Whether reading stopped because the peer does not read our answers.
+    choked: bool,
+    last_heard: Instant,
+    pinged: Option<Instant>,
+    /// The peer's close frame came: nothing it sends afterwards counts.
+    closed: bool,
+    bytes_in: u64,
+    bytes_out: u64,
+}
+
+/// What a lane hands out.
+#[derive(Debug)]
+pub enum LaneItem {
+    /// A frame; the payload is in the lane's buffer.
+    Frame {
+        /// Its type.
+        kind: FrameType,
+        /// The stream, or 0.
+        stream_id: u32,
+        /// Where its payload is.
+        payload: Span,
+    },
+    /// A WebSocket ping was answered.
+    Pinged,
+    /// The peer's close frame, answered already. Nothing comes after it.
+    Closed {
+        /// Its code; none when the frame was empty.
+        code: Option<u16>,
+    },
+}
+
+/// How a lane's peer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Liveness {
+    /// It was heard lately, or was just pinged; look again then.
+    LookAgain(Instant),
+    /// Nothing came for the pong timeout after a PING.
+    Dead,
+}
+
+impl Lane {
+    /// A kit's lane on `conn`.
+    pub fn server(conn: ConnKey, now: Instant) -> Lane {
+        Lane::new(conn, Role::Server, None, now)
+    }
+
+    /// A client's lane on `conn`, with a source of masks.
+    pub fn client(conn: ConnKey, masks: Entropy, now: Instant) -> Lane {
+        Lane::new(conn, Role::Client, Some(masks), now)
+    }
+
+    fn new(conn: ConnKey, role: Role, masks: Option<Entropy>, now: Instant) -> Lane {
+        Lane {
+            conn,
+            decoder: WsDecoder::new(role),
+            received: Buffer::new(),
+            parsed: 0,
+            frames: 0..0,
+            wanted: 0,
+            out: Outbox::new(role, masks),
+            woken: false,
+            choked: false,
+            last_heard: now,
+            pinged: None,
+            closed: false,
+            bytes_in: 0,
+            bytes_out: 0,
+        }
+    }
+
+    /// The connection it runs on.
+    pub fn conn(&self) -> ConnKey {
+        self.conn
+    }
+
+    /// Where the next bytes go; ends every loan of spans. Empty while the peer does not read what we
+    /// answer, so that a peer which only asks cannot fill our memory.
+    pub fn read_space(&mut self) -> &mut [u8] {
+        self.received.consume(self.parsed);
+        self.parsed = 0;
+        self.frames = 0..0;
+        self.choked = self.out.urgent_len() > LANE_URGENT_MAX;
+        if self.choked {
+            return &mut [];
+        }
+        let room = (self.wanted + WS_AND_FRAME_HEADER).clamp(LANE_READ_MIN, LANE_READ_MAX);
+        self.received.space(room)
+    }
+
+    /// `count` bytes were read into the space.
+    pub fn received(&mut self, count: usize, now: Instant) {
+        self.received.commit(count);
+        self.bytes_in += count as u64;
+        self.last_heard = now;
+    }
+
+    /// Takes in bytes that came before the lane was made (behind an HTTP upgrade).
+    pub fn feed(&mut self, bytes: &[u8], now: Instant) {
+        self.received.extend(bytes);
+        self.bytes_in += bytes.len() as u64;
+        self.last_heard = now;
+    }
+
+    /// The next frame, if a whole one is there. After an error the lane is of no use.
+    pub fn poll(&mut self) -> Result<Option<LaneItem>, Violation> {
+        loop {
+            if let Some(item) = self.next_frame() {
+                return Ok(Some(item));
+            }
+            if self.closed {
+                return Ok(None);
+            }
+            let waiting = &mut self.received.bytes_mut()[self.parsed..];
+            let step = self.decoder.next(waiting).map_err(|error| Violation {
+                scope: Scope::WebSocket(error.close_code),
+                code: Code::ProtocolError,
+                why: error.reason.into(),
+            })?;
+            let (consumed, event) = match step {
+                WsStep::Need(count) => {
+                    self.wanted = count;
+                    return Ok(None);
+                }
+                WsStep::Item { consumed, event } => (consumed, event),
+            };
+            let start = self.parsed;
+            self.parsed += consumed;
+            match event {
+                WsEvent::Message(range) => self.open_message(start, range)?,
+                WsEvent::Text => return Err(text_is_not_spoken()),
+                WsEvent::Ping(range) => {
+                    let echoed = self.received.bytes()[start..][range].to_vec();
+                    self.out.push_websocket_control(OpCode::Pong, &echoed);
+                    return Ok(Some(LaneItem::Pinged));
+                }
+                WsEvent::Pong(_) => {}
+                WsEvent::Close { code, .. } => {
+                    self.closed = true;
+                    return Ok(Some(LaneItem::Closed { code }));
+                }
+            }
+        }
+    }
+
+    fn open_message(&mut self, start: usize, range: Range<usize>) -> Result<(), Violation> {
+        let message = &self.received.bytes()[start..][range.clone()];
+        FrameDecoder::new(message)
+            .map_err(|error| Violation::session(error.code(), error.to_string()))?;
+        self.frames = start + range.start..start + range.end;
+        Ok(())
+    }
+
+    /// The next known frame of the current message, whose lengths were all checked when it opened.
+    fn next_frame(&mut self) -> Option<LaneItem> {
+        loop {
+            let rest = &self.received.bytes()[self.frames.clone()];
+            let header = FrameHeader::parse(rest.first_chunk::<HEADER_LEN>()?);
+            let start = self.frames.start + HEADER_LEN;
+            let end = start + header.len as usize;
+            self.frames.start = end;
+            if let Some(kind) = FrameType::from_u8(header.kind) {
+                let stream_id = header.stream_id;
+                return Some(LaneItem::Frame {
+                    kind,
+                    stream_id,
+                    payload: start..end,
+                });
+            }
+        }
+    }
+
+    /// The bytes of a span that this lane handed out since the last [`Lane::read_space`].
+    pub fn payload(&self, span: &Span) -> &[u8] {
+        &self.received.bytes()[span.clone()]
+    }
+
+    /// Queues a session frame (stream 0) with a JSON payload.
+    pub fn push_control(&mut self, kind: FrameType, payload: &[u8]) {
+        self.out.push(kind, 0, payload);
+    }
+
+    /// Queues a close frame behind everything else.
+    pub fn push_close(&mut self, code: u16, reason: &str) {
+        self.out.push_close(code, reason);
+    }
+
+    /// What to send next.
+    pub fn transmit(&mut self) -> &[u8] {
+        let bytes = self.out.transmit();
+        self.woken = !bytes.is_empty();
+        bytes
+    }
+
+    /// The socket took `count` bytes of it. Says whether reading may go on that had stopped.
+    pub fn transmitted(&mut self, count: usize) -> bool {
+        self.out.transmitted(count);
+        self.bytes_out += count as u64;
+        self.choked && self.out.urgent_len() <= LANE_URGENT_MAX / 2
+    }
+
+    /// Whether all that was queued has left.
+    pub fn is_flushed(&self) -> bool {
+        self.out.is_empty()
+    }
+
+    /// Whether the peer sent its close frame.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Bytes that wait to leave.
+    pub fn waiting(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Bytes from the peer and to it, WebSocket and frame headers included.
+    pub fn traffic(&self) -> (u64, u64) {
+        (self.bytes_in, self.bytes_out)
+    }
+
+    /// When the last byte came.
+    pub fn last_heard(&self) -> Instant {
+        self.last_heard
+    }
+
+    /// Looks after a quiet peer: sends a PING after `quiet` without a byte, and calls the lane dead
+    /// when nothing came for `patience` after the PING (PROTOCOL §6).
+    pub fn check(
+        &mut self,
+        now: Instant,
+        quiet: std::time::Duration,
+        patience: std::time::Duration,
+        ping: [u8; 8],
+    ) -> Liveness {
+        if let Some(at) = self.pinged.filter(|at| *at >= self.last_heard) {
+            return match now >= at + patience {
+                true => Liveness::Dead,
+                false => Liveness::LookAgain(at + patience),
+            };
+        }
+        self.pinged = None;
+        if now < self.last_heard + quiet {
+            return Liveness::LookAgain(self.last_heard + quiet);
+        }
+        self.out.push_urgent(FrameType::Ping, 0, &ping);
+        self.pinged = Some(now);
+        // While it waits for the PONG the lane is looked at early, to free what it does not need.
+        self.received.release_if_idle(0);
+        self.out.release_if_idle();
+        Liveness::LookAgain(now + patience)
+    }
+
+    /// Memory held for bytes on their way, in bytes.
+    pub fn capacity(&self) -> usize {
+        self.received.capacity() + self.out.capacity()
+    }
+
+    /// Gives memory back that a quiet lane does not need. Never while spans are lent.
+    pub fn release_if_idle(&mut self) {
+        if self.parsed == self.received.len() && self.frames.is_empty() {
+            self.received.consume(self.parsed);
+            self.parsed = 0;
+            self.received.release_if_idle(0);
+        }
+        self.out.release_if_idle();
+    }
+}
+
+/// So that a read of one message also brings the next one's headers, and thereby its length.
+const WS_AND_FRAME_HEADER: usize = 32;
+
+fn text_is_not_spoken() -> Violation {
+    Violation {
+        scope: Scope::WebSocket(CLOSE_UNSUPPORTED),
+        code: Code::ProtocolError,
+        why: "text message: the tunnel speaks binary messages only".into(),
+    }
+}

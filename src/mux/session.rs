@@ -1,0 +1,571 @@
+//! One session, seen from either end: lanes, streams, and the credit that ties them.
+//!
+//! This file has the session's shape and its outgoing half; what comes in is in `incoming.rs`, what
+//! only time does in `sweep.rs`.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::clock::Instant;
+use crate::limits::{MAX_FRAME_PAYLOAD, MAX_LANES, MAX_SESSION_WINDOW, MAX_STREAM_WINDOW};
+use crate::machine::ConnKey;
+use crate::mux::credit::{RecvCredit, SendCredit};
+use crate::mux::flood::Flood;
+use crate::mux::ids::PeerIds;
+use crate::mux::lane::{Lane, Span};
+use crate::mux::stream::{Stream, StreamKey, StreamRecord, Waits};
+use crate::table::Table;
+use crate::wire::code::Code;
+use crate::wire::frame::{FrameType, Reset};
+
+/// Which end of the session this is; decides the parity of stream ids (PROTOCOL §4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Opens even streams, from 2.
+    Kit,
+    /// Opens odd streams, from 1.
+    Client,
+}
+
+/// What both ends agreed on in the handshake, and our own bounds.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// Which end we are.
+    pub side: Side,
+    /// Each stream's window in both directions, in bytes.
+    pub stream_window: u32,
+    /// The session's window in both directions, in bytes.
+    pub session_window: u32,
+    /// Streams at once, at most.
+    pub max_streams: usize,
+    /// Both said `grow-windows` (PROTOCOL §5).
+    pub grow_windows: bool,
+    /// Bytes of session credit that may be out early for stalled streams (PROTOCOL §5).
+    pub stall_budget: u32,
+}
+
+/// A session's lanes and streams. `T` is what the owner hangs on a stream.
+#[derive(Debug)]
+pub struct Session<T> {
+    pub(super) terms: Terms,
+    pub(super) lanes: Vec<Option<LaneSlot>>,
+    pub(super) streams: Table<Stream<T>>,
+    pub(super) by_id: BTreeMap<u32, StreamKey>,
+    pub(super) next_id: u32,
+    pub(super) peer_ids: PeerIds,
+    pub(super) send: SendCredit,
+    pub(super) recv: RecvCredit,
+    /// Streams whose senders wait for session credit, in line.
+    pub(super) starved: VecDeque<StreamKey>,
+    pub(super) wakes: VecDeque<Wake<T>>,
+    pub(super) flood: Flood,
+    pub(super) traffic: Traffic,
+}
+
+/// A lane and the line of senders that wait for room in it.
+#[derive(Debug)]
+pub(super) struct LaneSlot {
+    pub(super) lane: Lane,
+    pub(super) line: VecDeque<StreamKey>,
+}
+
+/// Who may go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wake<T> {
+    /// This lane's connection has something to transmit, or room to read again.
+    Lane(ConnKey),
+    /// This stream's sender found no room or no credit, and may try again.
+    Sender(T),
+}
+
+/// Frames and DATA bytes, both directions.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Traffic {
+    /// Frames from the peer.
+    pub frames_in: u64,
+    /// Frames to the peer.
+    pub frames_out: u64,
+    /// DATA bytes from the peer.
+    pub data_in: u64,
+    /// DATA bytes to the peer.
+    pub data_out: u64,
+}
+
+/// Why a stream cannot be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CannotOpen {
+    /// As many streams as agreed are open.
+    AtCap,
+    /// No lane is attached.
+    NoLane,
+    /// All stream ids of this side were used: the session must end (PROTOCOL §4).
+    IdsUsedUp,
+}
+
+impl<T: Copy> Session<T> {
+    /// A session with full windows and no lanes.
+    pub fn new(terms: Terms, now: Instant) -> Session<T> {
+        let (stream_top, session_top) = terms.ceilings();
+        debug_assert!(terms.stream_window <= stream_top && terms.session_window <= session_top);
+        Session {
+            terms,
+            lanes: Vec::new(),
+            streams: Table::new(terms.max_streams),
+            by_id: BTreeMap::new(),
+            next_id: terms.side.first_id(),
+            peer_ids: PeerIds::new(terms.side.other().first_id()),
+            send: SendCredit::new(terms.session_window, session_top),
+            recv: RecvCredit::new(terms.session_window),
+            starved: VecDeque::new(),
+            wakes: VecDeque::new(),
+            flood: Flood::new(now),
+            traffic: Traffic::default(),
+        }
+    }
+
+    /// Adds a lane under `index`, 0 being the primary. A lane that was there before is gone first.
+    pub fn attach(&mut self, index: usize, lane: Lane) {
+        assert!(index < MAX_LANES, "a session has at most 16 lanes");
+        if self.lanes.len() <= index {
+            self.lanes.resize_with(index + 1, || None);
+        }
+        let conn = lane.conn();
+        let waits = !lane.is_flushed();
+        self.lanes[index] = Some(LaneSlot {
+            lane,
+            line: VecDeque::new(),
+        });
+        if waits {
+            self.wakes.push_back(Wake::Lane(conn));
+        }
+    }
+
+    /// Takes a lane out; its streams are over, and come out with it.
+    pub fn detach(&mut self, index: usize) -> (Option<Lane>, Vec<T>) {
+        let slot = self.lanes.get_mut(index).and_then(Option::take);
+        let lost: Vec<StreamKey> = self
+            .streams
+            .iter()
+            .filter(|(_, stream)| usize::from(stream.lane) == index)
+            .map(|(key, _)| key.retype())
+            .collect();
+        let tags = lost
+            .into_iter()
+            .filter_map(|key| self.forget(key))
+            .collect();
+        (slot.map(|slot| slot.lane), tags)
+    }
+
+    /// The lane under `index`, if one is attached.
+    pub fn lane(&self, index: usize) -> Option<&Lane> {
+        Some(&self.lanes.get(index)?.as_ref()?.lane)
+    }
+
+    /// The lane under `index`, to use.
+    pub fn lane_mut(&mut self, index: usize) -> Option<&mut Lane> {
+        Some(&mut self.lanes.get_mut(index)?.as_mut()?.lane)
+    }
+
+    /// All attached lanes with their indexes.
+    pub fn lanes(&self) -> impl Iterator<Item = (usize, &Lane)> {
+        self.lanes
+            .iter()
+            .enumerate()
+            .filter_map(|(index, slot)| Some((index, &slot.as_ref()?.lane)))
+    }
+
+    /// Queues a session frame with a JSON payload on the primary lane.
+    pub fn push_control(&mut self, kind: FrameType, payload: &[u8]) {
+        if let Some(slot) = self.lanes.get_mut(0).and_then(Option::as_mut) {
+            slot.lane.push_control(kind, payload);
+            self.traffic.frames_out += 1;
+            self.wake_lane(0);
+        }
+    }
+
+    /// Queues a WebSocket close on every lane.
+    pub fn push_close(&mut self, code: u16, reason: &str) {
+        for index in 0..self.lanes.len() {
+            if let Some(lane) = self.lane_mut(index) {
+                lane.push_close(code, reason);
+                self.wake_lane(index);
+            }
+        }
+    }
+
+    /// Opens a stream on the lane with the least waiting (PROTOCOL §7). `open` is the JSON of
+    /// STREAM_OPEN, at most one frame's payload.
+    pub fn open(&mut self, tag: T, open: &[u8], now: Instant) -> Result<StreamKey, CannotOpen> {
+        let lane = self
+            .lanes()
+            .filter(|(_, lane)| !lane.is_closed())
+            .min_by_key(|(_, lane)| lane.waiting())
+            .map(|(index, _)| index)
+            .ok_or(CannotOpen::NoLane)?;
+        if self.streams.is_full() {
+            return Err(CannotOpen::AtCap);
+        }
+        let id = self.next_id;
+        self.next_id = id.checked_add(2).ok_or(CannotOpen::IdsUsedUp)?;
+        let key = self
+            .insert(id, lane as u8, tag, now)
+            .ok_or(CannotOpen::AtCap)?;
+        self.flood.opened_stream();
+        self.push_on(lane as u8, FrameType::StreamOpen, id, open);
+        Ok(key)
+    }
+
+    pub(super) fn insert(&mut self, id: u32, lane: u8, tag: T, now: Instant) -> Option<StreamKey> {
+        let (stream_top, _) = self.terms.ceilings();
+        let stream = Stream {
+            id,
+            tag,
+            lane,
+            send: SendCredit::new(self.terms.stream_window, stream_top),
+            recv: RecvCredit::new(self.terms.stream_window),
+            local_done: false,
+            remote_done: false,
+            waits: Waits::No,
+            early: 0,
+            last_taken: now,
+            last_moved: now,
+            opened: now,
+            bytes_in: 0,
+            bytes_out: 0,
+        };
+        let key = self.streams.insert(stream).ok()?.retype();
+        self.by_id.insert(id, key);
+        Some(key)
+    }
+
+    /// Hangs another tag on a stream.
+    pub fn set_tag(&mut self, key: StreamKey, tag: T) {
+        if let Some(stream) = self.streams.get_mut(key.retype()) {
+            stream.tag = tag;
+        }
+    }
+
+    /// Room for the stream's next DATA, at most `wanted` bytes of it, to be filled in place and taken
+    /// in by [`Session::data_commit`]. Empty when there is no credit or no room: then a
+    /// [`Wake::Sender`] comes when it is worth trying again.
+    pub fn data_space(&mut self, key: StreamKey, wanted: usize) -> &mut [u8] {
+        let Some(room) = self.may_send(key, wanted) else {
+            return &mut [];
+        };
+        let Some(stream) = self.streams.get(key.retype()) else {
+            return &mut [];
+        };
+        let lane = usize::from(stream.lane);
+        match self.lanes.get_mut(lane).and_then(Option::as_mut) {
+            Some(slot) => slot.lane.out.data_space(room),
+            None => &mut [],
+        }
+    }
+
+    /// Sends the first `count` bytes of the last [`Session::data_space`] as DATA of the stream.
+    pub fn data_commit(&mut self, key: StreamKey, count: usize, now: Instant) {
+        if count == 0 {
+            return;
+        }
+        let Some(stream) = self.streams.get_mut(key.retype()) else {
+            return;
+        };
+        stream.send.spend(count as u32);
+        stream.bytes_out += count as u64;
+        stream.last_moved = now;
+        self.send.spend(count as u32);
+        let (id, lane) = (stream.id, usize::from(stream.lane));
+        if let Some(slot) = self.lanes.get_mut(lane).and_then(Option::as_mut) {
+            slot.lane.out.data_commit(id, count);
+        }
+        self.traffic.data_out += count as u64;
+        self.traffic.frames_out += 1;
+        self.flood.sent_data();
+        self.wake_lane(lane);
+    }
+
+    /// Sends as much of `bytes` as credit and room allow, by copying it, and says how much that was.
+    /// When it was not all, a [`Wake::Sender`] comes when it is worth trying again.
+    pub fn send(&mut self, key: StreamKey, bytes: &[u8], now: Instant) -> usize {
+        let mut sent = 0;
+        while sent < bytes.len() {
+            let space = self.data_space(key, bytes.len() - sent);
+            let count = space.len().min(bytes.len() - sent);
+            if count == 0 {
+                break;
+            }
+            space[..count].copy_from_slice(&bytes[sent..sent + count]);
+            self.data_commit(key, count, now);
+            sent += count;
+        }
+        sent
+    }
+
+    /// How many bytes the stream may send now, at most `wanted`; otherwise its sender gets in line.
+    fn may_send(&mut self, key: StreamKey, wanted: usize) -> Option<usize> {
+        let stream = self.streams.get_mut(key.retype())?;
+        if stream.local_done || wanted == 0 {
+            return None;
+        }
+        let slot = self.lanes.get_mut(usize::from(stream.lane))?.as_mut()?;
+        let (by_stream, by_session) = (stream.send.available(), self.send.available());
+        if by_stream > 0 && by_session > 0 && slot.lane.out.has_room() {
+            let credit = by_stream.min(by_session) as usize;
+            return Some(credit.min(wanted).min(MAX_FRAME_PAYLOAD));
+        }
+        if stream.waits == Waits::No {
+            stream.waits = if by_stream == 0 {
+                Waits::StreamCredit
+            } else if by_session == 0 {
+                self.starved.push_back(key);
+                Waits::SessionCredit
+            } else {
+                slot.line.push_back(key);
+                Waits::Room
+            };
+        }
+        None
+    }
+
+    /// Sends a response head (PROTOCOL §4), JSON of at most one frame's payload.
+    pub fn send_head(&mut self, key: StreamKey, head: &[u8], now: Instant) {
+        let Some(stream) = self.streams.get_mut(key.retype()) else {
+            return;
+        };
+        if stream.local_done {
+            return;
+        }
+        stream.last_moved = now;
+        let (id, lane) = (stream.id, stream.lane);
+        self.push_on(lane, FrameType::StreamResponseHead, id, head);
+    }
+
+    /// Half-closes: nothing more will be sent. What came already is still to be passed on.
+    pub fn send_eof(&mut self, key: StreamKey, now: Instant) {
+        let Some(stream) = self.streams.get_mut(key.retype()) else {
+            return;
+        };
+        if stream.local_done {
+            return;
+        }
+        stream.local_done = true;
+        stream.last_moved = now;
+        let (id, lane) = (stream.id, stream.lane);
+        self.push_on(lane, FrameType::Eof, id, &[]);
+        self.drop_if_spent(key);
+    }
+
+    /// Ends the stream in both directions at once; harmless on one that is over. Bytes that were not
+    /// passed on give their session credit back.
+    pub fn reset(&mut self, key: StreamKey, code: Code, reason: &str) {
+        let Some(stream) = self.streams.get(key.retype()) else {
+            return;
+        };
+        let (id, lane, over) = (stream.id, stream.lane, stream.is_over());
+        if !over {
+            self.push_reset(lane, id, code, reason);
+        }
+        self.forget(key);
+    }
+
+    pub(super) fn push_reset(&mut self, lane: u8, id: u32, code: Code, reason: &str) {
+        let mut payload = Vec::with_capacity(2 + reason.len());
+        Reset::write(&mut payload, code, reason);
+        self.push_on(lane, FrameType::Reset, id, &payload);
+    }
+
+    /// The local side took `count` bytes of the stream's DATA: their credit goes back.
+    pub fn passed_on(&mut self, key: StreamKey, count: usize, now: Instant) {
+        let Some(stream) = self.streams.get_mut(key.retype()) else {
+            return;
+        };
+        let count = count as u32;
+        let early = stream.early.min(count);
+        stream.early -= early;
+        stream.recv.pass_on(count, 0);
+        stream.last_taken = now;
+        stream.last_moved = now;
+        let increment = if stream.remote_done {
+            None
+        } else {
+            stream.recv.claim()
+        };
+        let (id, lane) = (stream.id, stream.lane);
+        if let Some(increment) = increment {
+            self.push_window(lane, id, increment);
+        }
+        self.recv.pass_on(count, early);
+        self.give_session_credit();
+        self.drop_if_spent(key);
+    }
+
+    pub(super) fn give_session_credit(&mut self) {
+        if let Some(increment) = self.recv.claim() {
+            self.push_window(0, 0, increment);
+        }
+    }
+
+    pub(super) fn push_window(&mut self, lane: u8, id: u32, increment: u32) {
+        if let Some(lane) = self.lane_mut(usize::from(lane)) {
+            lane.out
+                .push_urgent(FrameType::Window, id, &increment.to_be_bytes());
+            self.traffic.frames_out += 1;
+        }
+        self.wake_lane(usize::from(lane));
+    }
+
+    pub(super) fn push_on(&mut self, lane: u8, kind: FrameType, id: u32, payload: &[u8]) {
+        if let Some(slot) = self
+            .lanes
+            .get_mut(usize::from(lane))
+            .and_then(Option::as_mut)
+        {
+            slot.lane.out.push(kind, id, payload);
+            self.traffic.frames_out += 1;
+        }
+        self.wake_lane(usize::from(lane));
+    }
+
+    /// Has the host look at a lane that got something to transmit, once until it has looked.
+    pub(super) fn wake_lane(&mut self, index: usize) {
+        if let Some(lane) = self.lane_mut(index)
+            && !lane.woken
+            && !lane.is_flushed()
+        {
+            lane.woken = true;
+            let conn = lane.conn();
+            self.wakes.push_back(Wake::Lane(conn));
+        }
+    }
+
+    /// What lane `index` sends next.
+    pub fn transmit(&mut self, index: usize) -> &[u8] {
+        self.lane_mut(index).map_or(&[], Lane::transmit)
+    }
+
+    /// Lane `index`'s socket took `count` bytes.
+    pub fn transmitted(&mut self, index: usize, count: usize) {
+        let Some(slot) = self.lanes.get_mut(index).and_then(Option::as_mut) else {
+            return;
+        };
+        if slot.lane.transmitted(count) {
+            self.wakes.push_back(Wake::Lane(slot.lane.conn()));
+        }
+        if slot.line.is_empty() || !slot.lane.out.is_half_empty() {
+            return;
+        }
+        for key in std::mem::take(&mut slot.line) {
+            wake_sender(&mut self.streams, &mut self.wakes, key);
+        }
+    }
+
+    /// Who may go on; asked until silent after everything that was told.
+    pub fn poll_wake(&mut self) -> Option<Wake<T>> {
+        self.wakes.pop_front()
+    }
+
+    /// The payload that a span names, in the buffer of lane `index`.
+    pub fn payload(&self, index: usize, span: &Span) -> &[u8] {
+        self.lane(index).map_or(&[], |lane| lane.payload(span))
+    }
+
+    /// Removes a stream that is over and whose bytes are all passed on.
+    pub(super) fn drop_if_spent(&mut self, key: StreamKey) {
+        if let Some(stream) = self.streams.get(key.retype())
+            && stream.is_over()
+            && stream.recv.buffered() == 0
+        {
+            self.forget(key);
+        }
+    }
+
+    /// Removes a stream and gives the session credit of its unread bytes back.
+    pub(super) fn forget(&mut self, key: StreamKey) -> Option<T> {
+        let stream = self.streams.remove(key.retype())?;
+        self.by_id.remove(&stream.id);
+        let buffered = stream.recv.buffered();
+        if buffered > 0 {
+            self.recv.pass_on(buffered, stream.early);
+            self.give_session_credit();
+        }
+        Some(stream.tag)
+    }
+
+    /// Streams that are not spent.
+    pub fn stream_count(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// What hangs on each stream.
+    pub fn tags(&self) -> impl Iterator<Item = T> {
+        self.streams.iter().map(|(_, stream)| stream.tag)
+    }
+
+    /// What a stream carried so far.
+    pub fn record(&self, key: StreamKey) -> Option<StreamRecord> {
+        let stream = self.streams.get(key.retype())?;
+        Some(StreamRecord {
+            id: stream.id,
+            bytes_in: stream.bytes_in,
+            bytes_out: stream.bytes_out,
+            opened: stream.opened,
+        })
+    }
+
+    /// DATA bytes that came and that no local side has taken.
+    pub fn buffered(&self) -> usize {
+        self.recv.buffered() as usize
+    }
+
+    /// Frames and bytes so far.
+    pub fn traffic(&self) -> Traffic {
+        self.traffic
+    }
+
+    /// The agreed terms.
+    pub fn terms(&self) -> &Terms {
+        &self.terms
+    }
+}
+
+/// Takes a sender out of its wait and has it try again.
+pub(super) fn wake_sender<T: Copy>(
+    streams: &mut Table<Stream<T>>,
+    wakes: &mut VecDeque<Wake<T>>,
+    key: StreamKey,
+) {
+    if let Some(stream) = streams.get_mut(key.retype()) {
+        stream.waits = Waits::No;
+        wakes.push_back(Wake::Sender(stream.tag));
+    }
+}
+
+impl Side {
+    /// The first stream id that this side gives.
+    pub fn first_id(self) -> u32 {
+        match self {
+            Side::Kit => 2,
+            Side::Client => 1,
+        }
+    }
+
+    /// The other end.
+    pub fn other(self) -> Side {
+        match self {
+            Side::Kit => Side::Client,
+            Side::Client => Side::Kit,
+        }
+    }
+}
+
+impl Terms {
+    /// The most credit that a stream and the session may ever have.
+    pub(super) fn ceilings(&self) -> (u32, u32) {
+        match self.grow_windows {
+            true => (
+                self.stream_window.max(MAX_STREAM_WINDOW),
+                self.session_window.max(MAX_SESSION_WINDOW),
+            ),
+            false => (self.stream_window, self.session_window),
+        }
+    }
+}

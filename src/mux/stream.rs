@@ -1,0 +1,72 @@
+//! One exchange on one lane (PROTOCOL §4).
+
+use crate::clock::Instant;
+use crate::mux::credit::{RecvCredit, SendCredit};
+use crate::table::Key;
+
+/// Marks keys that name streams of a session.
+#[derive(Debug)]
+pub enum StreamMark {}
+/// The session's name for a stream; dead once the stream is over and all its bytes are passed on.
+pub type StreamKey = Key<StreamMark>;
+
+/// A stream's state. `T` is what the owner hangs on it, usually the connection it belongs to.
+#[derive(Debug)]
+pub struct Stream<T> {
+    pub(super) id: u32,
+    pub(super) tag: T,
+    /// The lane whose STREAM_OPEN it was, and that all our frames for it use (PROTOCOL §7).
+    pub(super) lane: u8,
+    pub(super) send: SendCredit,
+    pub(super) recv: RecvCredit,
+    /// We sent EOF.
+    pub(super) local_done: bool,
+    /// The peer sent EOF.
+    pub(super) remote_done: bool,
+    /// What its sender waits for, if it found no room or no credit.
+    pub(super) waits: Waits,
+    /// Bytes of it whose session credit went back although they are still buffered.
+    pub(super) early: u32,
+    /// When the local side last took bytes, or last had none to take.
+    pub(super) last_taken: Instant,
+    /// When anything moved, for the half-close timeout.
+    pub(super) last_moved: Instant,
+    /// When it was opened.
+    pub(super) opened: Instant,
+    /// DATA bytes from the peer.
+    pub(super) bytes_in: u64,
+    /// DATA bytes to the peer.
+    pub(super) bytes_out: u64,
+}
+
+/// What the local sender of a stream waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waits {
+    No,
+    /// A WINDOW of the stream.
+    StreamCredit,
+    /// A WINDOW of the session; it stands in the session's line.
+    SessionCredit,
+    /// Room in the lane's outbox; it stands in the lane's line.
+    Room,
+}
+
+impl<T> Stream<T> {
+    /// Whether both directions are closed. It is kept until its last bytes are passed on.
+    pub(super) fn is_over(&self) -> bool {
+        self.local_done && self.remote_done
+    }
+}
+
+/// What a stream carried, for the log line at its end.
+#[derive(Debug, Clone, Copy)]
+pub struct StreamRecord {
+    /// Its number on the wire.
+    pub id: u32,
+    /// DATA bytes from the peer.
+    pub bytes_in: u64,
+    /// DATA bytes to the peer.
+    pub bytes_out: u64,
+    /// When it was opened.
+    pub opened: Instant,
+}
