@@ -3,11 +3,8 @@
 //! A receiver ignores keys it does not know, and `null` or an absent optional key is the default.
 //! Tokens, nonces and session ids are capabilities: their types do not show them.
 
-use std::fmt;
-
-use serde::de::{Deserialize, Deserializer};
-use serde::ser::{Serialize, Serializer};
-use serde::{Deserialize as DeriveDeserialize, Serialize as DeriveSerialize};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::code::Code;
 use super::frame::FrameType;
@@ -15,9 +12,10 @@ use super::json::{null_is_default, read_object};
 use crate::limits;
 
 pub use super::json::ControlError;
+pub use super::words::{BindErrCode, BindMode, BindingKind, JoinErrCode, Secret, SessionId};
 
 /// A JSON payload of a session frame.
-pub trait ControlPayload: Serialize + serde::de::DeserializeOwned {
+pub trait ControlPayload: Serialize + DeserializeOwned {
     /// The frame that carries it.
     const KIND: FrameType;
 }
@@ -34,209 +32,6 @@ pub fn write<T: ControlPayload>(payload: &T, out: &mut Vec<u8>) {
     debug_assert!(written.is_ok(), "a control payload is always JSON");
 }
 
-/// A token or a nonce: shown to nobody, compared in constant time.
-#[derive(Clone, Default)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Keeps a secret.
-    pub fn new(text: impl Into<String>) -> Self {
-        Secret(text.into())
-    }
-
-    /// The secret itself, for the wire and for comparing.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-
-    /// Whether both are the same, in a time that tells only their lengths.
-    pub fn matches(&self, other: &str) -> bool {
-        let (ours, theirs) = (self.0.as_bytes(), other.as_bytes());
-        let differing = ours
-            .iter()
-            .zip(theirs)
-            .fold(0, |bits, (a, b)| bits | (a ^ b));
-        // The optimiser must not turn the fold into a loop that stops early.
-        ours.len() == theirs.len() && std::hint::black_box(differing) == 0
-    }
-}
-
-impl PartialEq for Secret {
-    fn eq(&self, other: &Self) -> bool {
-        self.matches(&other.0)
-    }
-}
-
-impl Eq for Secret {}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(secret)")
-    }
-}
-
-impl Serialize for Secret {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for Secret {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(Secret)
-    }
-}
-
-/// `S-` and a UUID. It is a capability: [`fmt::Display`] and [`fmt::Debug`] show its first characters
-/// only, [`SessionId::as_str`] is the whole.
-#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct SessionId(String);
-
-impl SessionId {
-    /// Keeps an id.
-    pub fn new(text: impl Into<String>) -> Self {
-        SessionId(text.into())
-    }
-
-    /// The whole id, for the wire and for looking it up.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A peer may send anything here: only what our own ids are made of is shown.
-        let plain = |c: &char| c.is_ascii_alphanumeric() || *c == '-';
-        for c in self.0.chars().take(6).take_while(plain) {
-            write!(f, "{c}")?;
-        }
-        f.write_str("…")
-    }
-}
-
-impl fmt::Debug for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl Serialize for SessionId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for SessionId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(SessionId)
-    }
-}
-
-/// An enum of words. A word that we do not know reads as the last variant: it is for the room above
-/// to refuse it with a frame of its own, not for the parser to end the session.
-macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)* } else $other:ident) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum $name { $($(#[$vdoc])* $variant,)* }
-
-        impl $name {
-            /// The word on the wire.
-            pub fn name(self) -> &'static str {
-                match self { $($name::$variant => $word,)* }
-            }
-
-            /// The variant for a word.
-            pub fn from_name(word: &str) -> $name {
-                match word { $($word => $name::$variant,)* _ => $name::$other }
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(self.name())
-            }
-        }
-
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(self.name())
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                String::deserialize(deserializer).map(|word| $name::from_name(&word))
-            }
-        }
-    };
-}
-
-words! {
-    /// What a binding carries.
-    BindingKind {
-        /// HTTP requests.
-        Http = "http",
-        /// Raw connections.
-        Tcp = "tcp",
-        /// A word that we do not know: INVALID_KIND.
-        Unknown = "unknown",
-    } else Unknown
-}
-
-words! {
-    /// Which way a binding goes.
-    BindMode {
-        /// The kit's port leads to the laptop's HTTP server.
-        Expose = "expose",
-        /// The kit's loopback port leads to the laptop's service.
-        Pull = "pull",
-        /// A word that we do not know: INVALID_KIND.
-        Unknown = "unknown",
-    } else Unknown
-}
-
-words! {
-    /// Why a BIND or UNBIND was refused (PROTOCOL §3).
-    BindErrCode {
-        /// Held by another session.
-        AlreadyBound = "ALREADY_BOUND",
-        /// The system says no.
-        PortInUse = "PORT_IN_USE",
-        /// A port of the system or of the kit.
-        ReservedPort = "RESERVED_PORT",
-        /// A port below 1024 that the kit does not allow.
-        PrivilegedPort = "PRIVILEGED_PORT",
-        /// PULL asked for a host that is not loopback.
-        InvalidHost = "INVALID_HOST",
-        /// Not one of the two pairs of kind and mode.
-        InvalidKind = "INVALID_KIND",
-        /// The session has all the bindings it may have.
-        BindCapExceeded = "BIND_CAP_EXCEEDED",
-        /// UNBIND of what is not bound.
-        NotFound = "NOT_FOUND",
-        /// The kit's own fault, and every code that is newer than we are.
-        Internal = "INTERNAL",
-    } else Internal
-}
-
-words! {
-    /// Why a JOIN was refused (PROTOCOL §7).
-    JoinErrCode {
-        /// No such session.
-        UnknownSession = "UNKNOWN_SESSION",
-        /// The nonce is not the index's ticket.
-        BadTicket = "BAD_TICKET",
-        /// The ticket is too old.
-        Expired = "EXPIRED",
-        /// The index has its socket.
-        IndexInUse = "INDEX_IN_USE",
-        /// Any code that we do not know.
-        Unknown = "UNKNOWN",
-    } else Unknown
-}
-
 /// A payload type: camelCase keys, `null` and absent alike for every field with a default.
 macro_rules! payload {
     ($name:ident = $kind:ident) => {
@@ -247,7 +42,7 @@ macro_rules! payload {
 }
 
 /// HELLO (PROTOCOL §2).
-#[derive(Clone, Debug, Default, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Hello {
     /// Must be the negotiated subprotocol.
@@ -270,7 +65,7 @@ pub struct Hello {
 }
 
 /// Proof of the token.
-#[derive(Clone, Debug, Default, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Auth {
     /// `bearer`.
     #[serde(default, deserialize_with = "null_is_default")]
@@ -281,7 +76,7 @@ pub struct Auth {
 }
 
 /// Asks for a session that is there already.
-#[derive(Clone, Debug, Default, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Resume {
     /// Which one.
@@ -296,7 +91,7 @@ pub struct Resume {
 }
 
 /// HELLO_OK (PROTOCOL §2).
-#[derive(Clone, Debug, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HelloOk {
     /// The session.
@@ -372,7 +167,7 @@ impl Default for HelloOk {
 }
 
 /// A binding that a resumed session still has.
-#[derive(Clone, Debug, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ResumedBind {
     /// Its id, the same as before.
@@ -386,7 +181,7 @@ pub struct ResumedBind {
 }
 
 /// The right to join one socket, once.
-#[derive(Clone, Debug, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct JoinTicket {
     /// The socket's index, from 1.
@@ -399,7 +194,7 @@ pub struct JoinTicket {
 }
 
 /// BIND (PROTOCOL §3).
-#[derive(Clone, Debug, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Bind {
     /// The client's name for the answer.
@@ -423,7 +218,7 @@ pub struct Bind {
 }
 
 /// BIND_OK.
-#[derive(Clone, Debug, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BindOk {
     /// The client's name for it.
@@ -438,7 +233,7 @@ pub struct BindOk {
 }
 
 /// BIND_ERR.
-#[derive(Clone, Debug, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BindErr {
     /// The client's name for it.
@@ -451,7 +246,7 @@ pub struct BindErr {
 }
 
 /// UNBIND.
-#[derive(Clone, Debug, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Unbind {
     /// Which one.
@@ -459,7 +254,7 @@ pub struct Unbind {
 }
 
 /// UNBIND_OK.
-#[derive(Clone, Debug, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UnbindOk {
     /// Which one.
@@ -467,7 +262,7 @@ pub struct UnbindOk {
 }
 
 /// UNBIND_ERR.
-#[derive(Clone, Debug, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UnbindErr {
     /// Which one.
@@ -480,7 +275,7 @@ pub struct UnbindErr {
 }
 
 /// BIND_REVOKED.
-#[derive(Clone, Debug, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BindRevoked {
     /// Which one.
@@ -491,7 +286,7 @@ pub struct BindRevoked {
 }
 
 /// JOIN (PROTOCOL §7).
-#[derive(Clone, Debug, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Join {
     /// The session to join.
@@ -510,7 +305,7 @@ pub struct Join {
 }
 
 /// JOIN_OK.
-#[derive(Clone, Debug, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct JoinOk {
     /// The socket's index.
@@ -525,7 +320,7 @@ pub struct JoinOk {
 }
 
 /// JOIN_ERR.
-#[derive(Clone, Debug, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct JoinErr {
     /// Why.
@@ -536,7 +331,7 @@ pub struct JoinErr {
 }
 
 /// SHARD_MAP: informative.
-#[derive(Clone, Debug, Default, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ShardMap {
     /// One for each socket.
@@ -545,7 +340,7 @@ pub struct ShardMap {
 }
 
 /// One socket of a session.
-#[derive(Clone, Debug, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Shard {
     /// The socket's index.
@@ -556,11 +351,11 @@ pub struct Shard {
 }
 
 /// REISSUE_JOIN_TICKETS from a client.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReissueRequest {}
 
 /// REISSUE_JOIN_TICKETS from the kit.
-#[derive(Clone, Debug, Default, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ReissueAnswer {
     /// One for each index that is missing.
@@ -569,7 +364,7 @@ pub struct ReissueAnswer {
 }
 
 /// GOAWAY (PROTOCOL §6).
-#[derive(Clone, Debug, Default, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GoAway {
     /// The code's number, also when we do not know it.

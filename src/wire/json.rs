@@ -53,7 +53,8 @@ impl fmt::Display for ControlError {
 
 impl std::error::Error for ControlError {}
 
-/// Reads one object that fills the payload; nesting is bounded by serde_json at 128.
+/// Reads one object that fills the payload. What is read nests as deep as its type does; what is
+/// ignored is skipped without recursion.
 pub(super) fn read_object<'a, T: Deserialize<'a>>(
     what: &'static str,
     payload: &'a [u8],

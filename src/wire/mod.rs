@@ -19,3 +19,4 @@ pub mod frame;
 pub mod json;
 pub mod message;
 pub mod open;
+mod words;
