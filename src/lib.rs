@@ -7,6 +7,7 @@ pub mod http;
 pub mod limits;
 pub mod machine;
 pub mod mux;
+pub mod outflow;
 pub mod table;
 pub mod timers;
 pub mod wire;

@@ -1,0 +1,187 @@
+//! Bytes on their way to a connection, copied only when its socket did not take them at once.
+//!
+//! DATA that came on a lane lies in the lane's receive buffer. An outflow may hold one such span as a
+//! loan, so that the host writes it from there (law 7 in `machine.rs`); before the lane reads again,
+//! its owner has every borrower [`Outflow::spill`], which copies what is left. Order is kept: bytes
+//! of its own, then the loan, then bytes of its own that came later.
+//!
+//! It also knows how many bytes of DATA payload it holds, for their credit goes back when the socket
+//! has taken them (PROTOCOL §5), and chunk headers and HTTP heads in between are not payload.
+
+use std::ops::Range;
+
+use crate::buffer::Buffer;
+
+/// A queue of bytes for one connection. `L` names a lane.
+#[derive(Debug)]
+pub struct Outflow<L> {
+    first: Buffer,
+    loan: Option<(L, Range<usize>)>,
+    later: Buffer,
+    payload: usize,
+}
+
+/// The bytes that leave next.
+#[derive(Debug)]
+pub enum Piece<'a, L> {
+    /// Nothing waits.
+    Nothing,
+    /// Bytes held here.
+    Own(&'a [u8]),
+    /// Bytes in a lane's receive buffer.
+    Loan(&'a L, &'a Range<usize>),
+}
+
+impl<L> Outflow<L> {
+    /// An empty one, without memory.
+    pub const fn new() -> Outflow<L> {
+        Outflow {
+            first: Buffer::new(),
+            loan: None,
+            later: Buffer::new(),
+            payload: 0,
+        }
+    }
+
+    /// Bytes that wait.
+    pub fn len(&self) -> usize {
+        let lent = self.loan.as_ref().map_or(0, |(_, span)| span.len());
+        self.first.len() + lent + self.later.len()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Adds bytes that are not payload: a head, a chunk header.
+    pub fn push(&mut self, bytes: &[u8]) {
+        match self.loan {
+            None => self.first.extend(bytes),
+            Some(_) => self.later.extend(bytes),
+        }
+    }
+
+    /// Adds payload by copying it.
+    pub fn push_payload(&mut self, bytes: &[u8]) {
+        self.push(bytes);
+        self.payload += bytes.len();
+    }
+
+    /// Whether a loan may be taken: small pieces are better copied, and only one is held.
+    pub fn may_borrow(&self, count: usize) -> bool {
+        self.loan.is_none() && count >= WORTH_BORROWING
+    }
+
+    /// Adds payload that lies in a lane's receive buffer, where [`Outflow::may_borrow`] said yes.
+    pub fn borrow(&mut self, lane: L, span: Range<usize>) {
+        assert!(self.loan.is_none(), "one loan at a time");
+        self.payload += span.len();
+        self.loan = Some((lane, span));
+    }
+
+    /// Ends the loan by copying what is left of it; `lent` gives the bytes of a span.
+    pub fn spill<'b>(&mut self, lent: impl FnOnce(&L, &Range<usize>) -> &'b [u8]) {
+        let Some((lane, span)) = self.loan.take() else {
+            return;
+        };
+        self.first.extend(lent(&lane, &span));
+        self.first.extend(self.later.bytes());
+        self.later.release();
+    }
+
+    /// What leaves next.
+    pub fn next(&self) -> Piece<'_, L> {
+        if !self.first.is_empty() {
+            return Piece::Own(self.first.bytes());
+        }
+        match &self.loan {
+            Some((lane, span)) => Piece::Loan(lane, span),
+            None => Piece::Nothing,
+        }
+    }
+
+    /// The socket took the first `count` bytes of [`Outflow::next`]. Gives back how many bytes of
+    /// payload are known to have left with them.
+    ///
+    /// What is left may all be payload, so a chunk header among it is counted as if it were: credit
+    /// comes a few bytes late, never too early, and whole when the outflow is empty.
+    pub fn taken(&mut self, count: usize) -> usize {
+        if !self.first.is_empty() {
+            self.first.consume(count);
+        } else if let Some((_, span)) = &mut self.loan {
+            span.start += count;
+            assert!(span.start <= span.end, "more was taken than lent");
+            if span.is_empty() {
+                self.loan = None;
+                std::mem::swap(&mut self.first, &mut self.later);
+            }
+        }
+        if self.is_empty() {
+            self.first.release_if_idle(KEEP_IDLE);
+            self.later.release_if_idle(0);
+        }
+        let left = self.payload.min(self.len());
+        std::mem::replace(&mut self.payload, left) - left
+    }
+}
+
+impl<L> Default for Outflow<L> {
+    fn default() -> Self {
+        Outflow::new()
+    }
+}
+
+/// Below this many bytes a copy is cheaper than the care that a loan needs.
+const WORTH_BORROWING: usize = 2048;
+/// Memory that an empty outflow keeps, in bytes: a small reply, so that a busy keep-alive connection
+/// does not allocate for each.
+const KEEP_IDLE: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drain(out: &mut Outflow<()>, lane: &[u8], step: usize) -> (Vec<u8>, usize) {
+        let (mut bytes, mut payload) = (Vec::new(), 0);
+        loop {
+            let piece = match out.next() {
+                Piece::Nothing => return (bytes, payload),
+                Piece::Own(own) => own,
+                Piece::Loan((), span) => &lane[span.clone()],
+            };
+            let count = piece.len().min(step);
+            bytes.extend_from_slice(&piece[..count]);
+            payload += out.taken(count);
+        }
+    }
+
+    #[test]
+    fn order_and_payload_are_kept_with_and_without_a_spill() {
+        let lane: Vec<u8> = (0..5000u32).map(|n| n as u8).collect();
+        for spill in [false, true] {
+            for step in [1, 7, 100_000] {
+                let mut out = Outflow::new();
+                out.push(b"head");
+                assert!(out.may_borrow(4000));
+                out.borrow((), 500..4500);
+                out.push_payload(b"payload");
+                out.push(b"end");
+                assert!(!out.may_borrow(4000));
+                if spill {
+                    assert_eq!(out.taken(4), 0);
+                    out.spill(|(), span| &lane[span.clone()]);
+                    out.push_payload(b"!");
+                    let (bytes, payload) = drain(&mut out, &lane, step);
+                    assert_eq!(bytes, [&lane[500..4500], b"payloadend!"].concat());
+                    assert_eq!(payload, 4008);
+                } else {
+                    let (bytes, payload) = drain(&mut out, &lane, step);
+                    assert_eq!(bytes, [b"head", &lane[500..4500], b"payloadend"].concat());
+                    assert_eq!(payload, 4007);
+                }
+                assert!(out.is_empty());
+            }
+        }
+    }
+}
