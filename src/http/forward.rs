@@ -3,8 +3,7 @@
 //! Filters, not lists: they borrow from the head and yield field by field, and whoever calls writes
 //! JSON or HTTP text from them without a list in between. Names come out as they were written.
 
-use std::borrow::Cow;
-use std::fmt::Write as _;
+use std::io::Write as _;
 use std::net::IpAddr;
 
 use super::connection::ConnectionOptions;
@@ -18,7 +17,9 @@ use super::head::{RequestHead, ResponseHead, Version};
 /// are as trustworthy as whoever can reach the port; a visitor who comes directly can invent them.
 #[derive(Debug, Clone)]
 pub struct Forwarded<'a> {
-    chain: Cow<'a, [u8]>,
+    peer: AddressText,
+    /// The earlier hops and the peer, where there were earlier hops.
+    chain: Option<Vec<u8>>,
     proto: Option<&'static [u8]>,
     host: Option<&'a [u8]>,
 }
@@ -26,21 +27,23 @@ pub struct Forwarded<'a> {
 impl<'a> Forwarded<'a> {
     /// From a request and the address and scheme (`http` or `https`) it came by.
     pub fn new(head: &RequestHead<'a>, peer: IpAddr, scheme: &'static str) -> Self {
-        let mut chain = String::new();
-        // A visitor over a dual-stack socket is still an IPv4 visitor. A String takes any text.
-        let _ = write!(chain, "{}", peer.to_canonical());
-        let mut octets = Vec::new();
+        let peer = AddressText::new(peer);
+        let mut chain = None;
         for earlier in head
             .fields
             .all("x-forwarded-for")
             .filter(|value| !value.is_empty())
         {
-            octets.extend_from_slice(earlier);
-            octets.extend_from_slice(b", ");
+            let chain = chain.get_or_insert_with(Vec::new);
+            chain.extend_from_slice(earlier);
+            chain.extend_from_slice(b", ");
         }
-        octets.extend_from_slice(chain.as_bytes());
+        if let Some(chain) = &mut chain {
+            chain.extend_from_slice(peer.as_bytes());
+        }
         Self {
-            chain: Cow::Owned(octets),
+            peer,
+            chain,
             proto: head
                 .fields
                 .get("x-forwarded-proto")
@@ -50,6 +53,36 @@ impl<'a> Forwarded<'a> {
                 .host
                 .filter(|_| head.fields.get("x-forwarded-host").is_none()),
         }
+    }
+
+    fn chain(&self) -> &[u8] {
+        self.chain.as_deref().unwrap_or(self.peer.as_bytes())
+    }
+}
+
+/// An address as text, without an allocation for each request.
+#[derive(Debug, Clone, Copy)]
+struct AddressText {
+    octets: [u8; 48],
+    len: usize,
+}
+
+impl AddressText {
+    fn new(address: IpAddr) -> Self {
+        let mut octets = [0; 48];
+        let mut space = octets.as_mut_slice();
+        // A visitor over a dual-stack socket is still an IPv4 visitor. No address has more than 45
+        // octets, so this cannot run out of space.
+        let _ = write!(space, "{}", address.to_canonical());
+        let left = space.len();
+        Self {
+            octets,
+            len: octets.len() - left,
+        }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        self.octets.get(..self.len).unwrap_or_default()
     }
 }
 
@@ -73,7 +106,7 @@ pub fn request_fields<'a>(
         !is_replaced && !is_vain && (is_kept || !head.options.removes(name))
     });
     let added = [
-        Some((b"x-forwarded-for".as_slice(), forwarded.chain.as_ref())),
+        Some((b"x-forwarded-for".as_slice(), forwarded.chain())),
         forwarded
             .proto
             .map(|proto| (b"x-forwarded-proto".as_slice(), proto)),

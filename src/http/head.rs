@@ -238,10 +238,10 @@ impl<'a> ResponseHead<'a> {
 
     /// Whether the connection can carry another request after this response.
     ///
-    /// Some servers send a body after a status that has none; after a head that declares one there
-    /// we would read it as the next response, so such a connection is not used again.
+    /// Some servers send the body that they declared with a 204 although there is none; we would
+    /// read it as the next response, so such a connection is not used again.
     pub fn reusable(&self, asked: Asked) -> bool {
-        let hides_body = matches!(self.status, 204 | 205)
+        let hides_body = self.status == 204
             && !matches!(self.declared, RequestBody::None | RequestBody::Length(0));
         let ends_by_close = self.body(asked) == ResponseBody::UntilClose;
         self.keep_alive && !hides_body && !ends_by_close && self.status != 101

@@ -4,7 +4,7 @@
 //! plan exists only for a head that can be written safely, and holds what was decided about it.
 
 use super::connection::ConnectionOptions;
-use super::fields::{Field, is_name, is_token, is_value, parse_content_length};
+use super::fields::{Field, is_host, is_name, is_token, is_value, parse_content_length};
 use super::forward::{end_to_end, upgrade_fields};
 use super::head::{Asked, RequestBody, ResponseBody, Version, is_bodiless, is_interim};
 use super::write;
@@ -264,8 +264,13 @@ impl<'a> Checked<'a> {
                 if checked.length.replace(length).is_some() {
                     return Err(Refused("There is more than one Content-Length."));
                 }
-            } else if name.eq_ignore_ascii_case(b"host") && checked.host.replace(value).is_some() {
-                return Err(Refused("There is more than one Host."));
+            } else if name.eq_ignore_ascii_case(b"host") {
+                if !is_host(value) {
+                    return Err(Refused("The Host is malformed."));
+                }
+                if checked.host.replace(value).is_some() {
+                    return Err(Refused("There is more than one Host."));
+                }
             }
         }
         Ok(checked)
