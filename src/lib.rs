@@ -1,6 +1,8 @@
 //! hoody-tunnel: a self-hosted tunnel in both directions over one multiplexed WebSocket.
 
 pub mod buffer;
+#[cfg(feature = "client")]
+pub mod client;
 pub mod clock;
 pub mod entropy;
 pub mod http;

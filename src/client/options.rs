@@ -1,0 +1,246 @@
+//! What a session is to do, checked before anything is opened.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::client::serve::{Request, Response};
+use crate::client::{Error, Target};
+use crate::wire::control::{BindMode, Secret};
+
+/// How to reach a kit and how to behave. Made with [`TunnelOptions::new`] and changed by the methods
+/// that take and give it; [`TunnelOptions::check`] says what cannot work.
+#[derive(Debug, Clone)]
+pub struct TunnelOptions {
+    pub(super) url: String,
+    pub(super) token: Option<Secret>,
+    pub(super) token_file: Option<PathBuf>,
+    pub(super) ca_files: Vec<PathBuf>,
+    pub(super) ca_pem: Vec<u8>,
+    pub(super) proxy: Proxy,
+    pub(super) connections: u32,
+    pub(super) keepalive: Duration,
+    pub(super) retry_for: Option<Duration>,
+    pub(super) resume: Option<String>,
+    pub(super) headers: Vec<(String, String)>,
+}
+
+/// Which proxy to use.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub enum Proxy {
+    /// `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, in either case.
+    #[default]
+    FromEnv,
+    /// None, whatever the environment says.
+    None,
+    /// This one: `http://user:password@host:port`.
+    Url(String),
+}
+
+/// A proxy's URL may hold a password.
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Proxy::FromEnv => "FromEnv",
+            Proxy::None => "None",
+            Proxy::Url(_) => "Url(…)",
+        })
+    }
+}
+
+impl TunnelOptions {
+    /// A kit's URL: `wss://host/api/v1/tunnel/connect`, or `ws://…`. `https` and `http` are taken
+    /// for them, and a URL without a path gets the usual one.
+    pub fn new(url: impl Into<String>) -> TunnelOptions {
+        TunnelOptions {
+            url: url.into(),
+            token: None,
+            token_file: None,
+            ca_files: Vec::new(),
+            ca_pem: Vec::new(),
+            proxy: Proxy::FromEnv,
+            connections: 1,
+            keepalive: DEFAULT_KEEPALIVE,
+            retry_for: None,
+            resume: None,
+            headers: Vec::new(),
+        }
+    }
+
+    /// The token to prove, itself.
+    pub fn token(mut self, token: impl Into<String>) -> TunnelOptions {
+        self.token = Some(Secret::new(token));
+        self
+    }
+
+    /// The file that holds the token; white space around it does not count.
+    pub fn token_file(mut self, file: impl AsRef<Path>) -> TunnelOptions {
+        self.token_file = Some(file.as_ref().to_owned());
+        self
+    }
+
+    /// A file with certificates in PEM to trust besides the system's. May be said again.
+    pub fn ca_file(mut self, file: impl AsRef<Path>) -> TunnelOptions {
+        self.ca_files.push(file.as_ref().to_owned());
+        self
+    }
+
+    /// Certificates in PEM to trust besides the system's. May be said again.
+    pub fn ca_pem(mut self, pem: impl AsRef<[u8]>) -> TunnelOptions {
+        self.ca_pem.extend_from_slice(pem.as_ref());
+        self.ca_pem.push(b'\n');
+        self
+    }
+
+    /// Which proxy to use.
+    pub fn proxy(mut self, proxy: Proxy) -> TunnelOptions {
+        self.proxy = proxy;
+        self
+    }
+
+    /// How many connections to spread streams over, 1 to 16.
+    pub fn connections(mut self, count: u32) -> TunnelOptions {
+        self.connections = count;
+        self
+    }
+
+    /// After how much silence to look whether the kit is still there, 100 ms to 60 s.
+    pub fn keepalive(mut self, quiet: Duration) -> TunnelOptions {
+        self.keepalive = quiet;
+        self
+    }
+
+    /// For how long to try again after a loss; `None` is for ever.
+    pub fn retry_for(mut self, span: Option<Duration>) -> TunnelOptions {
+        self.retry_for = span;
+        self
+    }
+
+    /// The whole id of an earlier session to come back to, see
+    /// [`TunnelSession::id`](crate::client::TunnelSession::id).
+    pub fn resume_session_id(mut self, id: impl Into<String>) -> TunnelOptions {
+        self.resume = Some(id.into());
+        self
+    }
+
+    /// One more field for the upgrade request, for a proxy in front of the kit.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> TunnelOptions {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Whether these can work: reads the files, parses the URLs, opens no connection.
+    pub fn check(&self) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// What to bind.
+#[derive(Clone)]
+pub struct BindOptions {
+    pub(super) mode: BindMode,
+    pub(super) container_port: u16,
+    pub(super) to: Option<To>,
+    pub(super) label: Option<String>,
+    pub(super) takeover: bool,
+    pub(super) host: Option<String>,
+    pub(super) host_header: HostHeader,
+}
+
+/// Where streams of a binding go.
+#[derive(Clone)]
+pub(super) enum To {
+    /// A local server.
+    Target(Target),
+    /// A function of this process.
+    Handler(Handler),
+}
+
+/// Answers requests.
+pub type Handler = Arc<dyn Fn(Request) -> Response + Send + Sync>;
+
+/// What the local server sees as `Host`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum HostHeader {
+    /// The target's own name, so that development servers accept it unchanged.
+    #[default]
+    Rewrite,
+    /// What the visitor asked for.
+    Keep,
+    /// This name.
+    Name(String),
+}
+
+impl BindOptions {
+    /// The kit's port `container_port` shall lead to a local HTTP server; 0 has the kit pick a port.
+    pub fn expose(container_port: u16) -> BindOptions {
+        BindOptions::new(BindMode::Expose, container_port)
+    }
+
+    /// The kit's loopback port `container_port` shall lead to a local TCP service; 0 has the kit pick
+    /// a port.
+    pub fn pull(container_port: u16) -> BindOptions {
+        BindOptions::new(BindMode::Pull, container_port)
+    }
+
+    fn new(mode: BindMode, container_port: u16) -> BindOptions {
+        BindOptions {
+            mode,
+            container_port,
+            to: None,
+            label: None,
+            takeover: false,
+            host: None,
+            host_header: HostHeader::Rewrite,
+        }
+    }
+
+    /// The local server; `127.0.0.1` and the container's port when nothing is said.
+    pub fn to(mut self, target: impl Into<Target>) -> BindOptions {
+        self.to = Some(To::Target(target.into()));
+        self
+    }
+
+    /// A function of this process instead of a local server; for `expose` only.
+    pub fn handler(
+        mut self,
+        handler: impl Fn(Request) -> Response + Send + Sync + 'static,
+    ) -> BindOptions {
+        self.to = Some(To::Handler(Arc::new(handler)));
+        self
+    }
+
+    /// A name for people.
+    pub fn label(mut self, label: impl Into<String>) -> BindOptions {
+        self.label = Some(label.into());
+        self
+    }
+
+    /// Take the port from whichever session has it; for `expose` only.
+    pub fn takeover(mut self, takeover: bool) -> BindOptions {
+        self.takeover = takeover;
+        self
+    }
+
+    /// Which loopback address of the kit a `pull` listens on: `127.0.0.1`, `::1` or `localhost`.
+    pub fn host(mut self, host: impl Into<String>) -> BindOptions {
+        self.host = Some(host.into());
+        self
+    }
+
+    /// What the local server sees as `Host`.
+    pub fn host_header(mut self, host_header: HostHeader) -> BindOptions {
+        self.host_header = host_header;
+        self
+    }
+}
+
+impl fmt::Debug for BindOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BindOptions({} {})", self.mode, self.container_port)
+    }
+}
+
+/// See [`TunnelOptions::keepalive`] (PROTOCOL §6).
+const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(2);
