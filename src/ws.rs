@@ -6,18 +6,18 @@
 //!
 //! # The decoder's contract
 //!
-//! The owner keeps one contiguous buffer with all bytes that were received and not yet consumed, and
-//! calls [`WsDecoder::next`] with it until it says [`WsStep::Need`]. After each [`WsStep::Item`] it
-//! uses the event's ranges (they lie in the buffer it passed), drops `consumed` bytes from the front,
-//! and calls again. Bytes at the front that were not consumed belong to the decoder: it has unmasked
-//! and moved them.
+//! The owner keeps one contiguous buffer with all bytes that were received and not yet consumed,
+//! and calls [`WsDecoder::next`] with it until it says [`WsStep::Need`]. After each
+//! [`WsStep::Item`] it uses the event's ranges (they lie in the buffer it passed), drops `consumed`
+//! bytes from the front, and calls again. Bytes at the front that were not consumed belong to the
+//! decoder: it has unmasked and moved them.
 //!
-//! A fragmented message is joined in place. Its payload so far lies at the buffer's front, then comes
-//! a *gap* of spent headers, then the bytes not yet looked at; each new fragment is moved down over
-//! the gap, so a byte is moved once however many fragments there are. A control frame between
+//! A fragmented message is joined in place. Its payload so far lies at the buffer's front, then
+//! comes a *gap* of spent headers, then the bytes not yet looked at; each new fragment is moved down
+//! over the gap, so a byte is moved once however many fragments there are. A control frame between
 //! fragments becomes part of the gap, and its item consumes 0 bytes. Only when the gap has grown to
-//! [`WS_GAP`] is it closed, by moving the joined bytes up, and such an item consumes the gap.
-//! A buffer of [`MAX_WS_BUFFERED`] bytes holds any legal message with its gap.
+//! `WS_GAP` is it closed, by moving the joined bytes up, and such an item consumes the gap.
+//! A buffer of `MAX_WS_BUFFERED` bytes holds any legal message with its gap.
 
 mod decoder;
 mod encoder;

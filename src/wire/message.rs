@@ -52,22 +52,36 @@ impl<'a> Iterator for FrameDecoder<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Frame<'a>> {
-        loop {
-            // `new` walked the same bytes, so this ends only where the message does.
-            let (header, payload, after) = split(self.rest).ok()?;
-            self.rest = after;
-            if let Some(kind) = FrameType::from_u8(header.kind) {
-                return Some(Frame {
-                    kind,
-                    stream_id: header.stream_id,
-                    payload,
-                });
-            }
-        }
+        let (frame, rest) = next_frame(self.rest)?;
+        self.rest = rest;
+        Some(frame)
     }
 }
 
 impl std::iter::FusedIterator for FrameDecoder<'_> {}
+
+/// The next known frame and what follows it, in a message (or the rest of one) that
+/// [`FrameDecoder::new`] took: for an owner that cannot hold the iterator's borrow from one frame to
+/// the next.
+#[inline]
+pub fn next_frame(rest: &[u8]) -> Option<(Frame<'_>, &[u8])> {
+    let mut rest = rest;
+    loop {
+        // The message was walked before, so this ends only where the message does.
+        let (header, payload, after) = split(rest).ok()?;
+        if let Some(kind) = FrameType::from_u8(header.kind) {
+            return Some((
+                Frame {
+                    kind,
+                    stream_id: header.stream_id,
+                    payload,
+                },
+                after,
+            ));
+        }
+        rest = after;
+    }
+}
 
 /// Cuts the first frame off.
 #[inline]
@@ -220,7 +234,7 @@ impl fmt::Display for DecodeError {
             }
             DecodeError::PayloadTooLong { kind, len } => write!(
                 f,
-                "frame of type {kind:#04x} declares {len} bytes, at most {MAX_FRAME_PAYLOAD} are allowed"
+                "type {kind:#04x} declares {len} bytes, at most {MAX_FRAME_PAYLOAD} are allowed"
             ),
             DecodeError::PayloadCutShort { kind, len, have } => {
                 write!(

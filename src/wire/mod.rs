@@ -2,11 +2,12 @@
 //!
 //! This room knows byte offsets and JSON keys (PROTOCOL §1, and the payloads of §2 to §9). It never
 //! knows who is speaking, whether a stream exists, or how much credit is left: that is `mux`.
-//! It does no I/O, reads no clock, allocates nothing for a frame and never panics on a peer's bytes.
+//! It does no I/O, reads no clock, allocates nothing for a frame and never panics on a peer's
+//! bytes.
 //!
-//! Order of calls for a receiver: [`message::FrameDecoder::new`] judges a whole message, its iterator
-//! then yields [`frame::Frame`]s that need no further checks of length; [`frame::Frame`] reads fixed
-//! payloads, [`control::parse`] and [`open`] read JSON ones.
+//! Order of calls for a receiver: [`message::FrameDecoder::new`] judges a whole message, its
+//! iterator then yields [`frame::Frame`]s that need no further checks of length; [`frame::Frame`]
+//! reads fixed payloads, [`control::parse`] and [`open`] read JSON ones.
 //!
 //! Invariants:
 //! - A message is decoded whole or refused whole (PROTOCOL §1.2).

@@ -1,8 +1,8 @@
 //! The payloads of STREAM_OPEN and STREAM_RESPONSE_HEAD (PROTOCOL §4, §8): one of each for every
 //! request, so they are written by hand and read without a tree of values.
 //!
-//! Header octets are octets here, on both sides; on the wire 0x80 to 0xFF are the code points of the
-//! same number. Whether a field's name or value may stand in an HTTP head is judged in `http`.
+//! Header octets are octets here, on both sides; on the wire 0x80 to 0xFF are the code points of
+//! the same number. Whether a field's name or value may stand in an HTTP head is judged in `http`.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -59,8 +59,8 @@ impl<'de> Deserialize<'de> for Secret {
     }
 }
 
-/// `S-` and a UUID. It is a capability: [`fmt::Display`] and [`fmt::Debug`] show its first characters
-/// only, [`SessionId::as_str`] is the whole.
+/// `S-` and a UUID. It is a capability: [`fmt::Display`] and [`fmt::Debug`] show its first
+/// characters only, [`SessionId::as_str`] is the whole.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SessionId(String);
 
@@ -108,7 +108,10 @@ impl<'de> Deserialize<'de> for SessionId {
 /// An enum of words. A word that we do not know reads as the last variant: it is for the room above
 /// to refuse it with a frame of its own, not for the parser to end the session.
 macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)* } else $other:ident) => {
+    (
+        $(#[$doc:meta])*
+        $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)* } else $other:ident
+    ) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum $name { $($(#[$vdoc])* $variant,)* }

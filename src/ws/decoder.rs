@@ -106,35 +106,29 @@ impl WsDecoder {
         frame: Whole,
     ) -> Result<Option<WsStep>, WsError> {
         let consumed = frame.payload.end;
-        let message = match held.fragments {
-            0 => frame.payload.clone(),
-            _ => {
-                // Down over the gap, to the end of what was joined.
-                buf.copy_within(frame.payload.clone(), held.len);
-                0..held.len + frame.payload.len()
-            }
-        };
-        if frame.is_final {
-            self.state = State::Between;
-            return Ok(Some(WsStep::Item {
-                consumed,
-                event: WsEvent::Message(message),
-            }));
+        if frame.is_final && held.fragments == 0 {
+            let event = WsEvent::Message(frame.payload);
+            return Ok(Some(WsStep::Item { consumed, event }));
         }
         if held.fragments == MAX_WS_FRAGMENTS {
+            let reason = "too many fragments in a message";
             return Err(WsError {
                 close_code: 1008,
-                reason: "too many fragments in a message",
+                reason,
             });
         }
-        if held.fragments == 0 {
-            buf.copy_within(message.clone(), 0);
-        }
+        // Down over the gap, to the end of what was joined.
         let len = held.len + frame.payload.len();
-        let fragments = held.fragments + 1;
+        buf.copy_within(frame.payload, held.len);
+        if frame.is_final {
+            self.state = State::Between;
+            let event = WsEvent::Message(0..len);
+            return Ok(Some(WsStep::Item { consumed, event }));
+        }
+        let (gap, fragments) = (consumed - len, held.fragments + 1);
         self.state = State::Joining(Joining {
             len,
-            gap: consumed - len,
+            gap,
             fragments,
         });
         Ok(None)
@@ -286,9 +280,11 @@ fn parse_header(role: Role, bytes: &[u8], joined: Option<usize>) -> Result<Parse
     if len < minimal {
         return Err(broken("length is not in its shortest form"));
     }
-    // From the header alone: nobody waits for bytes that will be refused.
-    let room = MAX_MESSAGE - joined.unwrap_or(0).min(MAX_MESSAGE);
-    if len > room as u64 && !matches!(opcode, OpCode::Text) {
+    // From the header alone: nobody waits for bytes that will be refused. A control frame is short
+    // and does not count to the message around it; a text message is refused whatever its length.
+    let room = MAX_MESSAGE.saturating_sub(joined.unwrap_or(0));
+    let counts = matches!(opcode, OpCode::Binary | OpCode::Continuation);
+    if counts && len > room as u64 {
         return Err(WsError {
             close_code: 1009,
             reason: "message is too big",

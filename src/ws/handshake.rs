@@ -65,8 +65,8 @@ pub enum HandshakeError {
 }
 
 impl HandshakeError {
-    /// The status that a server answers with. With 426 belongs `Sec-WebSocket-Version: 13`, with 405
-    /// `Allow: GET`.
+    /// The status that a server answers with. `Sec-WebSocket-Version: 13` belongs to 426, and
+    /// `Allow: GET` to 405.
     pub fn status(self) -> u16 {
         match self {
             HandshakeError::Method => 405,
@@ -216,5 +216,152 @@ fn is_key(key: &[u8]) -> bool {
     match key {
         [digits @ .., b'=', b'='] => digits.len() == 22 && digits.iter().all(is_base64),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+
+    type Fields = Vec<(&'static str, &'static str)>;
+
+    fn request() -> Fields {
+        vec![
+            ("Host", "h"),
+            ("Upgrade", "websocket"),
+            ("Connection", "keep-alive, Upgrade"),
+            ("Sec-WebSocket-Version", "13"),
+            ("Sec-WebSocket-Key", KEY),
+            ("Sec-WebSocket-Protocol", "hoody-tunnel.v1, hoody-tunnel.v2"),
+        ]
+    }
+
+    fn response() -> Fields {
+        vec![
+            ("upgrade", "WebSocket"),
+            ("connection", "upgrade"),
+            ("sec-websocket-accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
+            ("sec-websocket-protocol", "hoody-tunnel.v2"),
+        ]
+    }
+
+    fn octets(fields: &Fields) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
+        fields
+            .iter()
+            .map(|(name, value)| (name.as_bytes(), value.as_bytes()))
+    }
+
+    fn check(fields: &Fields) -> Result<Subprotocol, HandshakeError> {
+        check_request("GET", 1, octets(fields)).map(|offer| offer.subprotocol)
+    }
+
+    fn with(mut fields: Fields, name: &str, value: &'static str) -> Fields {
+        for field in &mut fields {
+            if field.0.eq_ignore_ascii_case(name) {
+                field.1 = value;
+            }
+        }
+        fields
+    }
+
+    fn without(mut fields: Fields, name: &str) -> Fields {
+        fields.retain(|field| !field.0.eq_ignore_ascii_case(name));
+        fields
+    }
+
+    #[test]
+    fn the_key_of_the_rfc_has_the_answer_of_the_rfc() {
+        assert_eq!(accept_key(KEY), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        let offer = check_request("GET", 1, octets(&request())).expect("a good request");
+        assert_eq!(offer.accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    #[test]
+    fn v2_is_picked_where_it_is_offered() {
+        assert_eq!(check(&request()), Ok(Subprotocol::V2));
+        let v1 = with(request(), "sec-websocket-protocol", "other,hoody-tunnel.v1");
+        assert_eq!(check(&v1), Ok(Subprotocol::V1));
+        let mut lines = v1;
+        lines.push(("sec-websocket-protocol", "hoody-tunnel.v2"));
+        assert_eq!(check(&lines), Ok(Subprotocol::V2));
+    }
+
+    #[test]
+    fn a_request_that_is_no_handshake_is_refused_for_its_reason() {
+        let get = |fields: &Fields| check(fields).expect_err("refused");
+        assert_eq!(
+            check_request("POST", 1, octets(&request())).err(),
+            Some(HandshakeError::Method)
+        );
+        assert_eq!(
+            check_request("GET", 0, octets(&request())).err(),
+            Some(HandshakeError::HttpVersion)
+        );
+        for name in ["upgrade", "connection"] {
+            assert_eq!(get(&without(request(), name)), HandshakeError::NoUpgrade);
+            assert_eq!(
+                get(&with(request(), name, "h2c")),
+                HandshakeError::NoUpgrade
+            );
+        }
+        let version = with(request(), "sec-websocket-version", "8");
+        assert_eq!(get(&version), HandshakeError::WebSocketVersion);
+        let none = with(request(), "sec-websocket-protocol", "hoody-tunnel.v3");
+        assert_eq!(get(&none), HandshakeError::NoSubprotocol);
+        let absent = without(request(), "sec-websocket-protocol");
+        assert_eq!(get(&absent), HandshakeError::NoSubprotocol);
+    }
+
+    #[test]
+    fn a_key_is_sixteen_bytes_of_base64_and_there_once() {
+        let bad = [
+            "",
+            "AAAA",
+            "dGhlIHNhbXBsZSBub25jZQ=",
+            "dGhlIHNhbXBsZSBub25jZQ===",
+            "dGhl IHNhbXBsZSBub25jZ==",
+            "dGhlIHNhbXBsZSBub25jZWQ=",
+        ];
+        for key in bad {
+            let fields = with(request(), "sec-websocket-key", key);
+            assert_eq!(check(&fields), Err(HandshakeError::Key), "{key}");
+        }
+        let mut twice = request();
+        twice.push(("sec-websocket-key", KEY));
+        assert_eq!(check(&twice), Err(HandshakeError::Key));
+    }
+
+    #[test]
+    fn a_response_must_answer_what_was_asked() {
+        let both = [Subprotocol::V1, Subprotocol::V2];
+        let check = |status, fields: &Fields, offered: &[Subprotocol]| {
+            check_response(status, octets(fields), KEY, offered)
+        };
+        assert_eq!(check(101, &response(), &both), Ok(Subprotocol::V2));
+        assert_eq!(
+            check(200, &response(), &both),
+            Err(HandshakeError::Status(200))
+        );
+        assert_eq!(
+            check(101, &without(response(), "upgrade"), &both),
+            Err(HandshakeError::NoUpgrade)
+        );
+        assert_eq!(
+            check(101, &with(response(), "sec-websocket-accept", "x"), &both),
+            Err(HandshakeError::Accept)
+        );
+        assert_eq!(
+            check(101, &response(), &[Subprotocol::V1]),
+            Err(HandshakeError::Subprotocol)
+        );
+        assert_eq!(
+            check(101, &without(response(), "sec-websocket-protocol"), &both),
+            Err(HandshakeError::Subprotocol)
+        );
+        let mut extended = response();
+        extended.push(("sec-websocket-extensions", "permessage-deflate"));
+        assert_eq!(check(101, &extended, &both), Err(HandshakeError::Extension));
     }
 }
