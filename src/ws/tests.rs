@@ -172,7 +172,8 @@ fn the_largest_message_in_the_smallest_fragments_fits_the_buffer() {
             ));
         }
     }
-    stream.extend(frame(Role::Server, OpCode::Continuation, true, b""));
+    let last = stream.len() - frame(Role::Server, OpCode::Binary, true, &vec![0; piece]).len();
+    stream[last] |= 0x80;
     let (seen, peak) = decode(Role::Server, &stream, 1000).expect("a legal stream");
     assert!(peak <= MAX_WS_BUFFERED, "{peak} bytes were held");
     let Some(Seen::Message(message)) = seen.last() else {
