@@ -413,3 +413,80 @@ payload!(ShardMap = ShardMap);
 payload!(ReissueRequest = ReissueJoinTickets);
 payload!(ReissueAnswer = ReissueJoinTickets);
 payload!(GoAway = GoAway);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOKEN: &str = "s3cr3t-t0k3n-of-the-kit";
+
+    #[test]
+    fn a_secret_is_in_no_debug_output() {
+        let json = format!(
+            r#"{{"version":"v","auth":{{"kind":"bearer","token":"{TOKEN}"}},
+                "resume":{{"sessionId":"S-466ab70d-92e8-49b5-95a9-8c0d585dc2b9"}}}}"#
+        );
+        let hello: Hello = parse(json.as_bytes()).expect("a good HELLO");
+        assert_eq!(
+            hello.auth.as_ref().map(|auth| auth.token.expose()),
+            Some(TOKEN)
+        );
+        let shown = format!("{hello:?}");
+        assert!(!shown.contains(TOKEN), "{shown}");
+        assert!(!shown.contains("92e8"), "{shown}");
+        assert!(
+            shown.contains("S-466a"),
+            "enough of the id is shown to find it: {shown}"
+        );
+    }
+
+    #[test]
+    fn a_secret_is_in_no_error() {
+        let malformed = [
+            r#"{"version":"v","auth":"TOKEN"}"#,
+            r#"{"version":"v","auth":{"kind":1,"token":"TOKEN"}}"#,
+            r#"{"version":"v","maxConnections":"TOKEN"}"#,
+            r#"{"version":"v","auth":{"token":"TOKEN"}"#,
+            r#"{"auth":{"token":"TOKEN"}}"#,
+            r#"{"version":"v","auth":{"token":"TOKEN","token":"TOKEN"}}"#,
+            r#"{"version":"v"}TOKEN"#,
+            r#""TOKEN""#,
+        ];
+        for json in malformed {
+            let error = parse::<Hello>(json.replace("TOKEN", TOKEN).as_bytes()).expect_err(json);
+            assert!(!error.to_string().contains("s3cr3t"), "{error}");
+            assert!(!format!("{error:?}").contains("s3cr3t"), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn an_error_names_the_payload_and_the_place() {
+        let error = |json: &str| parse::<Bind>(json.as_bytes()).expect_err(json).to_string();
+        assert_eq!(error("[]"), "malformed BIND: not a JSON object");
+        assert_eq!(error("{}"), "malformed BIND: missing field `clientBindRef`");
+        assert_eq!(
+            error(r#"{"a":1"#),
+            "malformed BIND: not one JSON object, see 1:6"
+        );
+        assert_eq!(
+            error(r#"{"clientBindRef":"x"}"#),
+            "malformed BIND: a value of the wrong type or out of range before 1:20"
+        );
+    }
+
+    #[test]
+    fn secrets_are_equal_only_when_every_octet_is() {
+        let secret = Secret::new(TOKEN);
+        assert!(secret.matches(TOKEN));
+        assert!(!secret.matches(""));
+        assert!(!secret.matches(&TOKEN[1..]));
+        assert!(!secret.matches(&TOKEN.replace("kit", "kiT")));
+        assert!(Secret::default().matches(""));
+    }
+
+    #[test]
+    fn a_session_id_of_a_hostile_peer_shows_nothing_but_plain_characters() {
+        assert_eq!(SessionId::new("S-\x1b[31mred").to_string(), "S-…");
+        assert_eq!(SessionId::new("").to_string(), "…");
+    }
+}

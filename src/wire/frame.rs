@@ -354,3 +354,68 @@ impl fmt::Display for PayloadFault {
 }
 
 impl std::error::Error for PayloadFault {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_type_survives_its_number_and_no_other_number_is_a_type() {
+        let known: Vec<FrameType> = (0..=u8::MAX).filter_map(FrameType::from_u8).collect();
+        assert_eq!(known, FrameType::ALL);
+        for kind in known {
+            assert_eq!(FrameType::from_u8(kind.as_u8()), Some(kind));
+        }
+    }
+
+    #[test]
+    fn a_header_is_read_as_it_was_written() {
+        let mut bytes = [0; HEADER_LEN];
+        encode_header(&mut bytes, FrameType::Data, 0x0102_0304, 0x1_0000);
+        assert_eq!(bytes, [0x12, 1, 2, 3, 4, 0, 1, 0, 0]);
+        let header = FrameHeader {
+            kind: 0x12,
+            stream_id: 0x0102_0304,
+            len: 0x1_0000,
+        };
+        assert_eq!(FrameHeader::parse(&bytes), header);
+    }
+
+    #[test]
+    fn replay_counts_what_changes_something_and_nothing_else() {
+        let counted: Vec<&str> = FrameType::ALL
+            .iter()
+            .filter(|kind| kind.is_reliable())
+            .map(|k| k.name())
+            .collect();
+        let expected = "BIND BIND_OK BIND_ERR UNBIND UNBIND_OK UNBIND_ERR STREAM_OPEN DATA EOF \
+            RESET WINDOW STREAM_RESPONSE_HEAD BIND_REVOKED";
+        assert_eq!(counted.join(" "), expected);
+    }
+
+    #[test]
+    fn a_reset_is_read_as_it_was_written() {
+        let mut payload = Vec::new();
+        Reset::write(&mut payload, Code::Cancel, "gone");
+        let frame = Frame {
+            kind: FrameType::Reset,
+            stream_id: 2,
+            payload: &payload,
+        };
+        let reset = frame.reset().expect("a whole reset");
+        assert_eq!(
+            (reset.code(), reset.reason_text().as_ref()),
+            (Code::Cancel, "gone")
+        );
+    }
+
+    #[test]
+    fn a_frame_does_not_show_what_it_carries() {
+        let frame = Frame {
+            kind: FrameType::Hello,
+            stream_id: 0,
+            payload: b"token",
+        };
+        assert_eq!(format!("{frame:?}"), "HELLO(0, 5 bytes)");
+    }
+}

@@ -205,3 +205,40 @@ fn push_special(out: &mut Vec<u8>, octet: u8) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_octet_is_written_as_serde_would_write_its_code_point() {
+        let octets: Vec<u8> = (0..=255).collect();
+        let text: String = octets.iter().copied().map(char::from).collect();
+        let mut out = Vec::new();
+        push_octets(&mut out, &octets);
+        assert_eq!(
+            serde_json::from_slice::<String>(&out).ok(),
+            Some(text.clone())
+        );
+        out.clear();
+        push_text(&mut out, &text);
+        assert_eq!(serde_json::from_slice::<String>(&out).ok(), Some(text));
+    }
+
+    #[test]
+    fn octets_are_borrowed_where_nothing_was_escaped() {
+        let plain: Octets<'_> = serde_json::from_str(r#""text/plain""#).expect("octets");
+        assert!(matches!(plain.0, Cow::Borrowed(b"text/plain")));
+        let escaped: Octets<'_> = serde_json::from_str(r#""a\"b\u00ff""#).expect("octets");
+        assert!(matches!(&escaped.0, Cow::Owned(octets) if octets == b"a\"b\xff"));
+    }
+
+    #[test]
+    fn numbers_are_written_whole() {
+        for number in [0, 1, 9, 10, 65535, u64::from(u32::MAX), u64::MAX] {
+            let mut out = Vec::new();
+            push_number(&mut out, number);
+            assert_eq!(out, number.to_string().as_bytes());
+        }
+    }
+}

@@ -339,3 +339,124 @@ impl fmt::Display for Full {
 }
 
 impl std::error::Error for Full {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_writer_holds_sixty_four_frames() {
+        let mut body = Vec::new();
+        let mut writer = MessageWriter::new(&mut body);
+        for _ in 0..MAX_FRAMES {
+            assert_eq!(writer.push(FrameType::Eof, 2, b""), Ok(()));
+        }
+        assert_eq!(writer.push(FrameType::Eof, 2, b""), Err(Full::Frames));
+        assert_eq!(writer.frames(), MAX_FRAMES);
+        assert_eq!(
+            FrameDecoder::new(&body).map(Iterator::count),
+            Ok(MAX_FRAMES)
+        );
+    }
+
+    #[test]
+    fn a_writer_fills_a_message_to_the_last_byte() {
+        let mut body = b"room for a header".to_vec();
+        let front = body.len();
+        let payload = vec![7; MAX_FRAME_PAYLOAD];
+        let mut writer = MessageWriter::new(&mut body);
+        assert_eq!(
+            writer.push(FrameType::Data, 2, &[&payload[..], b"x"].concat()),
+            Err(Full::Payload)
+        );
+        for _ in 0..3 {
+            assert_eq!(writer.push(FrameType::Data, 2, &payload), Ok(()));
+        }
+        let left = MAX_MESSAGE - 3 * (HEADER_LEN + MAX_FRAME_PAYLOAD) - HEADER_LEN;
+        assert_eq!(
+            writer.push(FrameType::Data, 2, &payload[..left + 1]),
+            Err(Full::Message)
+        );
+        assert_eq!(writer.push(FrameType::Data, 2, &payload[..left]), Ok(()));
+        assert_eq!(writer.push(FrameType::Eof, 2, b""), Err(Full::Message));
+        let message = body
+            .get(front..)
+            .expect("the message lies behind what was there");
+        assert_eq!(message.len(), MAX_MESSAGE);
+        assert_eq!(FrameDecoder::new(message).map(Iterator::count), Ok(4));
+    }
+
+    #[test]
+    fn a_writer_refuses_what_a_decoder_would() {
+        let mut body = Vec::new();
+        let mut writer = MessageWriter::new(&mut body);
+        let no_stream = DecodeError::StreamFrameOnZero {
+            kind: FrameType::Data,
+        };
+        assert_eq!(
+            writer.push(FrameType::Data, 0, b""),
+            Err(Full::Illegal(no_stream))
+        );
+        let size = DecodeError::PayloadSize {
+            kind: FrameType::Ping,
+            len: 1,
+            expected: 8,
+        };
+        assert_eq!(
+            writer.push(FrameType::Ping, 0, b"1"),
+            Err(Full::Illegal(size))
+        );
+        let zero = DecodeError::ZeroSessionIncrement;
+        assert_eq!(
+            writer.push(FrameType::Window, 0, &[0; 4]),
+            Err(Full::Illegal(zero))
+        );
+        assert!(body.is_empty(), "a refused frame leaves nothing");
+    }
+
+    #[test]
+    fn an_error_says_exactly_what_was_wrong() {
+        let text = |message: &[u8]| FrameDecoder::new(message).err().map(|e| e.to_string());
+        let said = |text: &str| Some(text.to_string());
+        assert_eq!(text(b""), said("empty message"));
+        assert_eq!(
+            text(&[0x12, 0]),
+            said("frame header cut short: 2 of 9 bytes")
+        );
+        assert_eq!(
+            text(&[0x12, 0, 0, 0, 2, 0, 0, 0, 3, 1]),
+            said("payload of type 0x12 cut short: 1 of 3 bytes")
+        );
+        assert_eq!(
+            text(&[0x99, 0, 0, 0, 0, 0, 0, 0, 0]),
+            said("unknown frame type 0x99")
+        );
+        assert_eq!(
+            text(&[0x01, 0, 0, 0, 7, 0, 0, 0, 0]),
+            said("HELLO on stream 7, it belongs to the session")
+        );
+    }
+
+    #[test]
+    fn next_frame_walks_like_the_iterator() {
+        let mut body = Vec::new();
+        let mut writer = MessageWriter::new(&mut body);
+        for id in 1..5 {
+            writer
+                .push(FrameType::Data, id, &[id as u8; 3])
+                .expect("there is room");
+        }
+        // An extension frame in front.
+        body.splice(0..0, [0x50, 0, 0, 0, 0, 0, 0, 0, 1, 9]);
+        let (mut rest, mut walked) = (&body[..], Vec::new());
+        while let Some((frame, after)) = next_frame(rest) {
+            walked.push(frame);
+            rest = after;
+        }
+        assert!(
+            FrameDecoder::new(&body)
+                .expect("a legal message")
+                .eq(walked)
+        );
+    }
+}

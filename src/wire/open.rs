@@ -431,3 +431,63 @@ impl<'de: 'a, 'a> Deserialize<'de> for Pair<'a> {
         deserializer.deserialize_seq(PairVisitor)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::MAX_HTTP_HEAD;
+
+    fn one(value: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+        [(&b"x"[..], value)].into_iter()
+    }
+
+    #[test]
+    fn a_head_that_does_not_fit_a_frame_leaves_nothing_behind() {
+        let mut out = b"before".to_vec();
+        let octets = vec![0xFF; MAX_FRAME_PAYLOAD / 2];
+        assert_eq!(
+            write_response_head(&mut out, 200, one(&octets), true),
+            Err(TooLong)
+        );
+        assert_eq!(out, b"before");
+        let octets = vec![b'a'; MAX_FRAME_PAYLOAD / 2];
+        assert_eq!(
+            write_response_head(&mut out, 200, one(&octets), true),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn the_largest_plain_head_fits_a_frame() {
+        let field = vec![b'"'; MAX_HTTP_HEAD / MAX_HEADER_FIELDS - 5];
+        let fields = (0..MAX_HEADER_FIELDS).map(|_| (&b"x"[..], &field[..]));
+        assert_eq!(
+            write_response_head(&mut Vec::new(), 200, fields, true),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn a_plain_head_is_read_without_copying() {
+        let payload = br#"{"kind":"http","method":"GET","target":"/","headers":[["host","h"]]}"#;
+        let Ok(StreamOpen::Http(http)) = StreamOpen::parse(payload) else {
+            panic!("a good open")
+        };
+        assert!(matches!(http.method, Cow::Borrowed("GET")));
+        assert!(matches!(http.target, Cow::Borrowed(b"/")));
+        let [field] = http.headers.as_slice() else {
+            panic!("one field")
+        };
+        assert!(matches!(field.name, Cow::Borrowed(b"host")));
+        assert_eq!(header(&http.headers, "HOST"), Some(&b"h"[..]));
+    }
+
+    #[test]
+    fn a_header_does_not_show_its_value() {
+        let field = Header {
+            name: b"cookie"[..].into(),
+            value: b"id=1"[..].into(),
+        };
+        assert_eq!(format!("{field:?}"), "cookie: (4 bytes)");
+    }
+}
