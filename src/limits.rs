@@ -141,3 +141,20 @@ pub const WINDOWS_EARNED_PER_DATA: u32 = 4;
 
 const _: () = assert!(LANE_READ_MIN <= LANE_READ_MAX);
 const _: () = assert!(LANE_QUEUE_SOFT >= MAX_FRAME_PAYLOAD + FRAME_HEADER);
+
+// ---- kit: what can be configured, descriptors ----
+
+/// Descriptors in the smallest budget: with fewer the reserves of `kit/budget.rs` would be empty.
+pub const MIN_FD_BUDGET: usize = 24;
+/// Descriptors in the largest budget: four times what Linux lets one process have by default.
+pub const MAX_FD_BUDGET: usize = 1 << 22;
+/// Sessions at once that may be configured.
+pub const MAX_SESSIONS: usize = 4096;
+/// Bindings of one session that may be configured.
+pub const MAX_BINDINGS: usize = 1024;
+/// Streams of one session at once that may be configured.
+pub const MAX_STREAMS: usize = 65_536;
+/// Connections that have proven nothing yet that may be configured.
+pub const MAX_PRE_AUTH: usize = 4096;
+/// Bytes of session credit for stalled streams that may be configured (PROTOCOL §5).
+pub const MAX_STALL_BUDGET: u32 = 1 << 30;

@@ -1,0 +1,5 @@
+//! The daemon in the container.
+
+pub mod budget;
+pub mod config;
+pub mod public_url;

@@ -1,0 +1,123 @@
+//! Where the world reaches EXPOSE ports: a URL with `{port}` in it.
+
+use crate::kit::config::ConfigError;
+
+/// A checked pattern. `https://myapp-{port}.example` gives `https://myapp-3000.example`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicUrl {
+    pattern: String,
+    /// The host in the pattern, in lower case, without its port.
+    host: String,
+}
+
+impl PublicUrl {
+    /// Checks a pattern.
+    pub fn parse(pattern: &str) -> Result<PublicUrl, ConfigError> {
+        let refuse = |why: &str| {
+            Err(ConfigError::new(format!(
+                "--public-url-pattern {why}, not `{pattern}`"
+            )))
+        };
+        let rest = ["http://", "https://"]
+            .into_iter()
+            .find_map(|scheme| pattern.strip_prefix(scheme));
+        let Some(rest) = rest else {
+            return refuse("must start with http:// or https://");
+        };
+        if !pattern.contains(PLACE) {
+            return refuse("must contain {port}");
+        }
+        if !pattern.bytes().all(|octet| octet.is_ascii_graphic()) {
+            return refuse("must be printable ASCII without spaces");
+        }
+        if pattern.replace(PLACE, "").contains(['{', '}']) {
+            return refuse("must not contain other braces than those of {port}");
+        }
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let host = host_of(authority);
+        if host.is_empty() || authority.contains('@') {
+            return refuse("must name a host, and no user");
+        }
+        let host = host.to_ascii_lowercase();
+        Ok(PublicUrl {
+            pattern: pattern.to_string(),
+            host,
+        })
+    }
+
+    /// The URL of a port.
+    pub fn for_port(&self, port: u16) -> String {
+        self.pattern.replace(PLACE, &port.to_string())
+    }
+
+    /// Whether `host`, in lower case and without port, is a name that the pattern can give: what
+    /// the kit is publicly called.
+    pub fn names(&self, host: &str) -> bool {
+        let Some((before, after)) = self.host.split_once(PLACE) else {
+            return self.host == host;
+        };
+        let middle = host
+            .strip_prefix(before)
+            .and_then(|rest| rest.strip_suffix(after));
+        middle.is_some_and(|digits| {
+            (1..=5).contains(&digits.len()) && digits.bytes().all(|octet| octet.is_ascii_digit())
+        })
+    }
+}
+
+/// `authority` without its port.
+pub(super) fn host_of(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        // The colons of an address in brackets are no port's.
+        Some((_, port)) if port.contains(']') => authority,
+        Some((host, _)) => host,
+        None => authority,
+    }
+}
+
+const PLACE: &str = "{port}";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_gives_the_url_of_a_port() {
+        let url = PublicUrl::parse("https://myapp-{port}.example/").unwrap();
+        assert_eq!(url.for_port(3000), "https://myapp-3000.example/");
+        let url = PublicUrl::parse("http://Kit.example:{port}").unwrap();
+        assert_eq!(url.for_port(80), "http://Kit.example:80");
+        assert!(url.names("kit.example"));
+    }
+
+    #[test]
+    fn the_names_of_a_pattern_differ_only_in_the_port() {
+        let url = PublicUrl::parse("https://myapp-{port}.example").unwrap();
+        assert!(url.names("myapp-50.example"));
+        for other in [
+            "myapp-.example",
+            "myapp-x.example",
+            "myapp-123456.example",
+            "evil",
+        ] {
+            assert!(!url.names(other), "{other}");
+        }
+        assert!(!url.names("myapp-50.example.evil.test"));
+    }
+
+    #[test]
+    fn a_pattern_without_port_scheme_or_host_is_refused() {
+        for pattern in [
+            "",
+            "https://a.example",
+            "ftp://a-{port}.example",
+            "https://",
+            "https://{port}@a",
+            "https://a-{port}.{zone}",
+            "https://a b-{port}",
+            "https://:{port}",
+        ] {
+            assert!(PublicUrl::parse(pattern).is_err(), "{pattern}");
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Durations, sizes and dates as people write them.
+//!
+//! What the room is for: command lines, environment and a few answers. It never guesses: a unit that
+//! could mean two things (`kb`) is refused.
+
+use std::time::Duration;
+
+/// Reads `60` and `60s` (seconds), `500ms`, `2m`, `1h`.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let (digits, unit) = split_unit(text);
+    let refuse = || format!("`{text}` is not a duration: write 60, 60s, 500ms, 2m or 1h");
+    let count: u64 = digits.parse().map_err(|_| refuse())?;
+    let millis = match unit {
+        "ms" => Some(count),
+        "" | "s" => count.checked_mul(1000),
+        "m" => count.checked_mul(60_000),
+        "h" => count.checked_mul(3_600_000),
+        _ => return Err(refuse()),
+    };
+    millis.map(Duration::from_millis).ok_or_else(refuse)
+}
+
+/// Writes a duration the way [`parse_duration`] reads it.
+pub fn show_duration(span: Duration) -> String {
+    let millis = span.as_millis();
+    if millis.is_multiple_of(1000) {
+        format!("{}s", millis / 1000)
+    } else {
+        format!("{millis}ms")
+    }
+}
+
+/// Reads a number of bytes: `1048576`, `256k`, `256KiB`, `1M`, `1MiB`, `1GiB`. All are powers of two.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let (digits, unit) = split_unit(text);
+    let refuse = || format!("`{text}` is not a size: write 1048576, 256KiB or 1MiB");
+    let count: u64 = digits.parse().map_err(|_| refuse())?;
+    let scale = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kib" => 1 << 10,
+        "m" | "mib" => 1 << 20,
+        "g" | "gib" => 1 << 30,
+        _ => return Err(refuse()),
+    };
+    count.checked_mul(scale).ok_or_else(refuse)
+}
+
+/// Writes a number of bytes with the largest unit that divides it.
+pub fn show_size(bytes: u64) -> String {
+    match bytes {
+        0 => "0".to_string(),
+        _ if bytes.is_multiple_of(1 << 30) => format!("{} GiB", bytes >> 30),
+        _ if bytes.is_multiple_of(1 << 20) => format!("{} MiB", bytes >> 20),
+        _ if bytes.is_multiple_of(1 << 10) => format!("{} KiB", bytes >> 10),
+        _ => format!("{bytes}"),
+    }
+}
+
+/// The digits in front, and what follows them. A sign is no digit.
+fn split_unit(text: &str) -> (&str, &str) {
+    let end = text.find(|c: char| !c.is_ascii_digit());
+    text.split_at(end.unwrap_or(text.len()))
+}
+
+/// A moment as RFC 3339 in UTC, to the second: `2024-02-29T12:00:00Z`.
+pub fn rfc3339(unix_seconds: u64) -> String {
+    let (days, second) = (unix_seconds / 86_400, unix_seconds % 86_400);
+    let (year, month, day) = civil(days);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// Year, month and day of a day counted from 1970-01-01, in the Gregorian calendar.
+///
+/// Years are counted from March, so that the day that comes and goes is the last of its year.
+fn civil(days: u64) -> (u64, u64, u64) {
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    (year, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_as_people_write_them() {
+        for (text, millis) in [
+            ("60", 60_000),
+            ("60s", 60_000),
+            ("500ms", 500),
+            ("2m", 120_000),
+            ("1h", 3_600_000),
+        ] {
+            assert_eq!(
+                parse_duration(text),
+                Ok(Duration::from_millis(millis)),
+                "{text}"
+            );
+        }
+        for text in [
+            "",
+            "s",
+            "-1",
+            "+1",
+            "1d",
+            "1.5s",
+            " 1",
+            "1 s",
+            "99999999999999999999",
+            "1S",
+        ] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+        assert!(parse_duration("18446744073709551615h").is_err());
+    }
+
+    #[test]
+    fn durations_are_written_as_they_are_read() {
+        for text in ["60s", "500ms", "0s", "1500ms"] {
+            assert_eq!(show_duration(parse_duration(text).unwrap()), text);
+        }
+    }
+
+    #[test]
+    fn sizes_are_powers_of_two_and_never_ambiguous() {
+        for (text, bytes) in [
+            ("1048576", 1_048_576),
+            ("256k", 262_144),
+            ("256KiB", 262_144),
+            ("1M", 1_048_576),
+            ("1MiB", 1_048_576),
+            ("2g", 2 << 30),
+        ] {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for text in [
+            "",
+            "MiB",
+            "1MB",
+            "1kb",
+            "-1",
+            "18446744073709551615k",
+            "0x10",
+        ] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn dates_follow_the_calendar() {
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
+        assert_eq!(rfc3339(951_782_400), "2000-02-29T00:00:00Z");
+        assert_eq!(rfc3339(1_709_210_096), "2024-02-29T12:34:56Z");
+        assert_eq!(rfc3339(4_102_444_799), "2099-12-31T23:59:59Z");
+    }
+}
