@@ -11,6 +11,7 @@ pub mod limits;
 pub mod machine;
 pub mod mux;
 pub mod outflow;
+pub mod reactor;
 pub mod table;
 pub mod timers;
 pub mod units;

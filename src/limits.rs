@@ -158,3 +158,49 @@ pub const MAX_STREAMS: usize = 65_536;
 pub const MAX_PRE_AUTH: usize = 4096;
 /// Bytes of session credit for stalled streams that may be configured (PROTOCOL §5).
 pub const MAX_STALL_BUDGET: u32 = 1 << 30;
+
+// ---- reactor: what one turn may do, and how long the host waits (bounds of ours) ----
+
+/// Events that one turn takes from the kernel: 3 KiB of memory; the rest comes with the next turn.
+pub const EVENTS_A_TURN: usize = 256;
+/// Connections that one turn accepts on one listener, so that a storm leaves room for others.
+pub const ACCEPTS_A_TURN: usize = 64;
+/// Bytes that one connection is read for in a turn, at most, whatever space the machine lends.
+pub const READ_QUANTUM: usize = 256 * 1024;
+/// Bytes that one connection transmits in a turn before the others get theirs; the last write may
+/// go past it.
+pub const WRITE_QUANTUM: usize = 256 * 1024;
+/// Connections in the backlog of a listening socket; the kernel caps it at `somaxconn`.
+pub const LISTEN_BACKLOG: i32 = 1024;
+/// Unsent bytes that the kernel takes for one socket: enough for the line, and no queue that nobody
+/// can put in another order.
+pub const NOTSENT_LOWAT: i32 = 128 * 1024;
+/// Seconds of silence after which an accepted connection is probed, so that a visitor whose power
+/// went does not hold a descriptor for ever.
+pub const KEEPALIVE_IDLE_SECS: i32 = 75;
+/// Seconds between two probes.
+pub const KEEPALIVE_STEP_SECS: i32 = 15;
+/// Unanswered probes after which a connection is dead.
+pub const KEEPALIVE_PROBES: i32 = 4;
+/// How long a name may take to resolve, and then all its addresses together to connect.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an address may be silent before the next one is tried too (RFC 8305 §5).
+pub const DIAL_NEXT_AFTER: Duration = Duration::from_millis(250);
+/// Names that are looked up at once; each costs a thread for as long as it takes.
+pub const RESOLVER_THREADS: usize = 8;
+/// Connections that in-process handlers serve at once; others wait for a thread.
+pub const HANDLER_THREADS: usize = 64;
+/// How long an idle handler thread waits for work before it ends.
+pub const HANDLER_IDLE: Duration = Duration::from_secs(10);
+/// Bytes thrown away before a clean close, at most, so that the kernel sends FIN and not RST.
+pub const CLOSE_DRAIN: usize = 256 * 1024;
+/// How far a witness clock may move against ours before it counts as a jump.
+pub const CLOCK_JUMP: Duration = Duration::from_millis(1500);
+/// How long after the first message a change of network is told: they come in bursts.
+pub const NETWORK_SETTLE: Duration = Duration::from_millis(300);
+/// Bytes of ciphertext that one TLS connection reads at a time.
+pub const TLS_STAGE: usize = 64 * 1024;
+/// How long a closed TLS connection may take to get its last records out.
+pub const DEPART_WITHIN: Duration = Duration::from_secs(2);
+
+const _: () = assert!(READ_QUANTUM >= LANE_READ_MAX);

@@ -26,6 +26,7 @@
 //!    to read when reading stopped it reads again.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::clock::Instant;
 use crate::table::Key;
@@ -80,6 +81,12 @@ pub trait Machine {
 
     /// The next deadline. When it has come the host tells [`Event::Timeout`].
     fn poll_timeout(&self) -> Option<Instant>;
+
+    /// Told, for metrics only: a turn of the host's loop took `busy` without the waiting, and `conns`
+    /// connections are open. No command may follow from it.
+    fn turn_ended(&mut self, busy: Duration, conns: usize) {
+        let _ = (busy, conns);
+    }
 }
 
 /// What a host tells a machine.

@@ -1,0 +1,217 @@
+//! Connecting to one of several addresses.
+//!
+//! The addresses are tried in turn: the next one starts when one has failed, or has not answered
+//! for a quarter of a second (RFC 8305 in small), and the first that stands wins.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use mio::Registry;
+use mio::event::{Event, Source};
+use mio::net::TcpStream;
+
+use crate::clock::Instant;
+use crate::limits::{DIAL_NEXT_AFTER, DIAL_TIMEOUT};
+use crate::machine::{ConnKey, IoFailure};
+
+use super::conn::sentence;
+use super::socket::{interest, set_user_timeout, tune};
+use super::token::{self, Class};
+
+/// A connection that does not stand yet.
+#[derive(Debug)]
+pub(super) struct Dial {
+    key: ConnKey,
+    addrs: Vec<SocketAddr>,
+    /// The first of `addrs` that was not tried yet.
+    next: usize,
+    next_at: Instant,
+    give_up: Instant,
+    attempts: Vec<Attempt>,
+    failures: Failures,
+    user_timeout: Option<Duration>,
+}
+
+#[derive(Debug)]
+struct Attempt {
+    number: usize,
+    addr: SocketAddr,
+    stream: TcpStream,
+    stirred: Option<Stirred>,
+}
+
+/// What the system said about an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stirred {
+    /// It is writable and nothing else, which a connect is only when it is through.
+    Standing,
+    /// It has to be asked.
+    Unclear,
+}
+
+/// What a look at a dial came to.
+#[derive(Debug)]
+pub(super) enum Progress {
+    /// Look again at this moment, or when an attempt stirs.
+    Pending(Instant),
+    /// It stands. `quiet`: there is nothing to read yet.
+    Connected {
+        stream: TcpStream,
+        peer: SocketAddr,
+        quiet: bool,
+    },
+    Failed(IoFailure),
+}
+
+impl Dial {
+    /// Will try `addrs` in their order, once asked for its [`Dial::progress`].
+    pub fn new(
+        key: ConnKey,
+        mut addrs: Vec<SocketAddr>,
+        user_timeout: Option<Duration>,
+        now: Instant,
+    ) -> Dial {
+        addrs.truncate(token::ATTEMPTS);
+        Dial {
+            key,
+            addrs,
+            next: 0,
+            next_at: now,
+            give_up: now + DIAL_TIMEOUT,
+            attempts: Vec::new(),
+            failures: Failures::default(),
+            user_timeout,
+        }
+    }
+
+    /// Keeps what the system said about attempt `number`.
+    pub fn latch(&mut self, number: usize, event: &Event) {
+        let plain = event.is_writable()
+            && !event.is_readable()
+            && !event.is_error()
+            && !event.is_read_closed()
+            && !event.is_write_closed();
+        let linux = cfg!(any(target_os = "linux", target_os = "android"));
+        for attempt in &mut self.attempts {
+            if attempt.number == number {
+                attempt.stirred = Some(match plain && linux {
+                    true => Stirred::Standing,
+                    false => Stirred::Unclear,
+                });
+            }
+        }
+    }
+
+    /// Looks at what stirred, and starts what is due.
+    pub fn progress(&mut self, registry: &Registry, now: Instant) -> Progress {
+        if let Some((attempt, quiet)) = self.look() {
+            return Progress::Connected {
+                stream: attempt.stream,
+                peer: attempt.addr,
+                quiet,
+            };
+        }
+        if now >= self.give_up {
+            for attempt in &self.attempts {
+                let error = io::Error::new(io::ErrorKind::TimedOut, "no answer");
+                self.failures.add(attempt.addr, &error);
+            }
+            return Progress::Failed(self.failures.sum());
+        }
+        while self.next < self.addrs.len() && (self.attempts.is_empty() || now >= self.next_at) {
+            self.start_next(registry);
+            self.next_at = now + DIAL_NEXT_AFTER;
+        }
+        if self.attempts.is_empty() {
+            return Progress::Failed(self.failures.sum());
+        }
+        if self.next < self.addrs.len() {
+            return Progress::Pending(self.next_at.min(self.give_up));
+        }
+        Progress::Pending(self.give_up)
+    }
+
+    /// The attempt that stands, if one does, and whether it is quiet; those that failed are struck
+    /// off.
+    fn look(&mut self) -> Option<(Attempt, bool)> {
+        let mut at = 0;
+        while at < self.attempts.len() {
+            let outcome = match self.attempts[at].stirred.take() {
+                None => Ok(false),
+                Some(Stirred::Standing) => return Some((self.attempts.swap_remove(at), true)),
+                Some(Stirred::Unclear) => standing(&self.attempts[at].stream),
+            };
+            match outcome {
+                Ok(true) => return Some((self.attempts.swap_remove(at), false)),
+                Ok(false) => at += 1,
+                Err(error) => {
+                    let attempt = self.attempts.swap_remove(at);
+                    self.failures.add(attempt.addr, &error);
+                }
+            }
+        }
+        None
+    }
+
+    fn start_next(&mut self, registry: &Registry) {
+        let (number, addr) = (self.next, self.addrs[self.next]);
+        self.next += 1;
+        match self.start(registry, number, addr) {
+            Ok(stream) => self.attempts.push(Attempt {
+                number,
+                addr,
+                stream,
+                stirred: None,
+            }),
+            Err(error) => self.failures.add(addr, &error),
+        }
+    }
+
+    fn start(&self, registry: &Registry, number: usize, addr: SocketAddr) -> io::Result<TcpStream> {
+        let mut stream = TcpStream::connect(addr)?;
+        tune(&stream)?;
+        if let Some(span) = self.user_timeout {
+            set_user_timeout(&stream, span);
+        }
+        let token = token::of(Class::Conn, self.key, number);
+        stream.register(registry, token, interest())?;
+        Ok(stream)
+    }
+}
+
+/// Whether a connect is through: `false` while it still runs.
+fn standing(stream: &TcpStream) -> io::Result<bool> {
+    if let Some(error) = stream.take_error()? {
+        return Err(error);
+    }
+    match stream.peer_addr() {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// What went wrong with each address, for one sentence in the end.
+#[derive(Debug, Default)]
+struct Failures {
+    kind: Option<io::ErrorKind>,
+    text: String,
+}
+
+impl Failures {
+    fn add(&mut self, addr: SocketAddr, error: &io::Error) {
+        self.kind = Some(error.kind());
+        if !self.text.is_empty() {
+            self.text.push_str("; ");
+        }
+        self.text.push_str(&format!("{addr}: {}", sentence(error)));
+    }
+
+    fn sum(&mut self) -> IoFailure {
+        IoFailure {
+            kind: self.kind.unwrap_or(io::ErrorKind::NotFound),
+            text: std::mem::take(&mut self.text),
+        }
+    }
+}

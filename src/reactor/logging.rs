@@ -1,0 +1,181 @@
+//! Log records as lines on standard error, for people or for programs.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::str::FromStr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use log::{LevelFilter, Log, Metadata, Record};
+
+/// How a record looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Format {
+    /// `2026-01-31T12:00:00.123Z INFO session S-466a ended`.
+    #[default]
+    Text,
+    /// One JSON object: `ts`, `level`, `target`, `msg`.
+    Json,
+}
+
+impl FromStr for Format {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Format, String> {
+        match text {
+            "text" => Ok(Format::Text),
+            "json" => Ok(Format::Json),
+            _ => Err(format!("log format {text:?} is neither text nor json")),
+        }
+    }
+}
+
+/// Starts logging. The level comes from `level`, else from `HOODY_TUNNEL_LOG`, else it is `info`.
+/// A second call changes the level only.
+pub fn init(format: Format, level: Option<LevelFilter>) {
+    let from_env = || std::env::var("HOODY_TUNNEL_LOG").ok()?.parse().ok();
+    let level = level.or_else(from_env).unwrap_or(LevelFilter::Info);
+    // The journal stamps every line itself.
+    let stamped = std::env::var_os("JOURNAL_STREAM").is_none();
+    let logger = Box::new(Lines { format, stamped });
+    let _ = log::set_boxed_logger(logger);
+    log::set_max_level(level);
+}
+
+struct Lines {
+    format: Format,
+    stamped: bool,
+}
+
+impl Log for Lines {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        // rustls logs each handshake at debug: that is nobody's tunnel.
+        metadata.target().starts_with("hoody") || metadata.level() <= log::Level::Warn
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let stamp = rfc3339(SystemTime::now());
+        let line = match self.format {
+            Format::Text => text_line(record, self.stamped.then_some(stamp.as_str())),
+            Format::Json => json_line(record, &stamp),
+        };
+        // Whole lines at once, so that lines of several threads do not mix. When nobody reads
+        // standard error there is nowhere to complain.
+        let _ = io::stderr().lock().write_all(line.as_bytes());
+    }
+
+    fn flush(&self) {}
+}
+
+fn text_line(record: &Record<'_>, stamp: Option<&str>) -> String {
+    let mut line = String::with_capacity(120);
+    if let Some(stamp) = stamp {
+        line.push_str(stamp);
+        line.push(' ');
+    }
+    let _ = write!(line, "{:5} ", record.level());
+    for c in record.args().to_string().chars() {
+        // Somebody's bytes must not forge a line or move a terminal's cursor.
+        if c.is_control() {
+            let _ = write!(line, "{}", c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    line.push('\n');
+    line
+}
+
+fn json_line(record: &Record<'_>, stamp: &str) -> String {
+    let level = record.level().as_str().to_ascii_lowercase();
+    let mut line = String::with_capacity(160);
+    let _ = write!(
+        line,
+        "{{\"ts\":\"{stamp}\",\"level\":\"{level}\",\"target\":"
+    );
+    push_json_string(&mut line, record.target());
+    line.push_str(",\"msg\":");
+    push_json_string(&mut line, &record.args().to_string());
+    line.push_str("}\n");
+    line
+}
+
+/// Appends `text` as a JSON string, quotes included.
+pub fn push_json_string(out: &mut String, text: &str) {
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            c if c.is_control() => {
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+}
+
+/// `time` in UTC with milliseconds, as RFC 3339 has it.
+pub fn rfc3339(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (seconds, millis) = (since.as_secs(), since.subsec_millis());
+    let (days, second_of_day) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = civil(days);
+    let (hour, minute, second) = (
+        second_of_day / 3600,
+        second_of_day / 60 % 60,
+        second_of_day % 60,
+    );
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+}
+
+/// Year, month and day of the `days`-th day since 1970-01-01. Years are counted from March, so that
+/// the leap day is a year's last day; eras of 400 years all have the same number of days.
+fn civil(days: u64) -> (u64, u64, u64) {
+    let since_year_0 = days + 719_468;
+    let (era, day_of_era) = (since_year_0 / 146_097, since_year_0 % 146_097);
+    let leaps = day_of_era / 1460 - day_of_era / 36_524 + day_of_era / 146_096;
+    let year_of_era = (day_of_era - leaps) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = (month_from_march + 2) % 12 + 1;
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    (year, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn known_moments_come_out_as_known_dates() {
+        let at = |seconds: u64| rfc3339(UNIX_EPOCH + Duration::from_millis(seconds * 1000 + 7));
+        assert_eq!(at(0), "1970-01-01T00:00:00.007Z");
+        assert_eq!(at(951_782_399), "2000-02-28T23:59:59.007Z");
+        assert_eq!(at(951_782_400), "2000-02-29T00:00:00.007Z");
+        assert_eq!(at(1_767_225_599), "2025-12-31T23:59:59.007Z");
+        assert_eq!(at(4_107_542_400), "2100-03-01T00:00:00.007Z");
+    }
+
+    #[test]
+    fn foreign_bytes_cannot_forge_a_line() {
+        let args = format_args!("bad \"host\"\n\x1b[2J\\ ü").to_string();
+        let args = format_args!("{args}");
+        let record = Record::builder().args(args).target("hoody::x").build();
+        let text = text_line(&record, Some("T"));
+        assert_eq!(text, "T INFO  bad \"host\"\\n\\u{1b}[2J\\ ü\n");
+        let json = json_line(&record, "T");
+        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(value["msg"], "bad \"host\"\n\x1b[2J\\ ü");
+        assert_eq!(value["level"], "info");
+        assert_eq!(json.matches('\n').count(), 1);
+    }
+}

@@ -1,0 +1,433 @@
+//! What the host does when the machine commands it.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use mio::Interest;
+
+use crate::machine::{CloseHow, Command, ConnKey, DialTarget, Ended, Event, ListenerKey, Machine};
+
+use super::Reactor;
+use super::conn::{Conn, Link, ended_by, failure};
+use super::dial::{Dial, Progress};
+use super::listener::{Listening, listen};
+use super::resolve::{self, Answer};
+use super::socket::Socket;
+#[cfg(feature = "client")]
+use super::tls::{Departing, Tls, client_config};
+use super::token::{self, Class};
+use crate::limits::DIAL_TIMEOUT;
+
+#[cfg(feature = "client")]
+use crate::limits::DEPART_WITHIN;
+
+impl<M: Machine> Reactor<M> {
+    /// Obeys until the machine is silent and was told all news, one at a time.
+    pub(super) fn settle(&mut self) {
+        loop {
+            while let Some(command) = self.machine.poll_command() {
+                self.obey(command);
+            }
+            let Some(event) = self.news.pop_front() else {
+                return;
+            };
+            if self.concerns_the_living(&event) {
+                self.machine.handle(event, self.now);
+            }
+        }
+    }
+
+    /// Whether the machine still knows whom `event` is about. News wait for the end of a drain, in
+    /// which their key may have been closed.
+    fn concerns_the_living(&mut self, event: &Event) -> bool {
+        match event {
+            Event::Connected { conn, .. } | Event::Secured { conn } => {
+                self.conns.get_mut(*conn).is_some()
+            }
+            Event::Listening {
+                listener,
+                outcome: Ok(_),
+            }
+            | Event::AcceptFailed { listener, .. } => {
+                find(&mut self.listeners, *listener).is_some()
+            }
+            _ => true,
+        }
+    }
+
+    fn obey(&mut self, command: Command<M::Notice>) {
+        match command {
+            Command::Listen { listener, addr } => self.listen(listener, addr),
+            Command::Unlisten { listener } => {
+                if find(&mut self.listeners, listener).is_some() {
+                    self.listeners[listener.index()] = None;
+                }
+            }
+            Command::Accept { listener, on } => {
+                if let Some(listening) = find(&mut self.listeners, listener) {
+                    listening.on = on;
+                    post_listener(&mut self.accepting, listening);
+                }
+            }
+            Command::Dial { conn, target } => self.dial(conn, target),
+            Command::StartTls { conn, server_name } => self.start_tls(conn, &server_name),
+            Command::Wake { conn } => self.wake(conn),
+            Command::Finish { conn } => {
+                if let Some(entry) = self.conns.get_mut(conn) {
+                    entry.finishing = true;
+                    self.wake(conn);
+                }
+            }
+            Command::Close { conn, how } => self.close(conn, how),
+            Command::Notify(notice) => self.notices.push(notice),
+            Command::Stop => self.stopped = true,
+        }
+    }
+
+    fn listen(&mut self, key: ListenerKey, addr: SocketAddr) {
+        let opened = listen(addr).and_then(|(mut socket, addr)| {
+            let token = token::of(Class::Listener, key, 0);
+            let registry = self.poll.registry();
+            registry.register(&mut socket, token, Interest::READABLE)?;
+            Ok((socket, addr))
+        });
+        let outcome = match opened {
+            Ok((socket, addr)) => {
+                let listening = Listening {
+                    key,
+                    socket,
+                    on: true,
+                    ready: false,
+                    posted: false,
+                };
+                if self.listeners.len() <= key.index() {
+                    self.listeners.resize_with(key.index() + 1, || None);
+                }
+                self.listeners[key.index()] = Some(listening);
+                Ok(addr)
+            }
+            Err(error) => Err(failure(&error)),
+        };
+        self.news.push_back(Event::Listening {
+            listener: key,
+            outcome,
+        });
+    }
+
+    fn wake(&mut self, key: ConnKey) {
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.paused = false;
+            if !conn.woken {
+                conn.woken = true;
+                self.woken.push_back(key);
+            }
+        }
+    }
+
+    fn dial(&mut self, key: ConnKey, target: DialTarget) {
+        match target {
+            DialTarget::Addr(addr) => self.dial_addrs(key, vec![addr]),
+            DialTarget::Name(name, port) => match resolve::known(&name, port) {
+                Some(addrs) => self.dial_addrs(key, addrs),
+                None => {
+                    self.conns.insert(Conn::new(key, Link::Resolving));
+                    self.dial_timers.arm(key, self.now + DIAL_TIMEOUT);
+                    self.resolve((key, name, port));
+                }
+            },
+            DialTarget::Handler(number) => self.dial_handler(key, number),
+        }
+    }
+
+    fn dial_addrs(&mut self, key: ConnKey, addrs: Vec<SocketAddr>) {
+        let dial = Dial::new(key, addrs, self.user_timeout, self.now);
+        self.conns
+            .insert(Conn::new(key, Link::Dialing(Box::new(dial))));
+        self.progress(key);
+    }
+
+    fn dial_handler(&mut self, key: ConnKey, number: u32) {
+        let opened = self.handlers.dial(number).and_then(|stream| {
+            let mut socket = Socket::Unix(mio::net::UnixStream::from_std(stream));
+            let token = token::of(Class::Conn, key, 0);
+            socket.register(self.poll.registry(), token)?;
+            Ok(socket)
+        });
+        match opened {
+            Ok(socket) => {
+                self.conns.insert(Conn::new(key, Link::Plain(socket)));
+                // A pair has no address; the machine gets one that names nobody.
+                let peer = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+                self.news.push_back(Event::Connected { conn: key, peer });
+            }
+            Err(error) => self.news.push_back(Event::Ended {
+                conn: key,
+                how: Ended::Failed(failure(&error)),
+            }),
+        }
+    }
+
+    fn resolve(&mut self, question: (ConnKey, String, u16)) {
+        let (answers, bell) = (self.answers.0.clone(), Arc::clone(&self.handle.bell));
+        self.resolver.ask(question, move |answer| {
+            // The loop may have ended meanwhile, and then the answer interests nobody.
+            let _ = answers.send(answer);
+            bell.ring();
+        });
+    }
+
+    /// A look-up came back.
+    pub(super) fn resolved(&mut self, (key, answer): Answer) {
+        let conns = &mut self.conns;
+        if let Some(question) = self.resolver.answered(|key| conns.get_mut(key).is_some()) {
+            self.resolve(question);
+        }
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
+        match answer {
+            Ok(addrs) => {
+                let dial = Dial::new(key, addrs, self.user_timeout, self.now);
+                conn.link = Link::Dialing(Box::new(dial));
+                self.progress(key);
+            }
+            Err(error) => self.end(key, Ended::Failed(failure(&error))),
+        }
+    }
+
+    /// Looks how a dial gets on.
+    pub(super) fn progress(&mut self, key: ConnKey) {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
+        let Link::Dialing(dial) = &mut conn.link else {
+            return;
+        };
+        match dial.progress(self.poll.registry(), self.now) {
+            Progress::Pending(until) => self.dial_timers.arm(key, until),
+            Progress::Connected {
+                stream,
+                peer,
+                quiet,
+            } => {
+                conn.link = Link::Plain(Socket::Tcp(stream));
+                self.dial_timers.disarm(key);
+                if !quiet {
+                    // Bytes or an end came with the edge that said connected.
+                    conn.readable = true;
+                    conn.read_closed = true;
+                    self.post(key);
+                }
+                self.news.push_back(Event::Connected { conn: key, peer });
+            }
+            Progress::Failed(why) => self.end(key, Ended::Failed(why)),
+        }
+    }
+
+    /// Ends a connection because the world did; the machine is told with the next `settle`.
+    pub(super) fn end(&mut self, key: ConnKey, how: Ended) {
+        if let Some(conn) = self.conns.remove(key) {
+            self.dial_timers.disarm(key);
+            self.reaped.push(conn.link);
+            self.news.push_back(Event::Ended { conn: key, how });
+        }
+    }
+
+    fn close(&mut self, key: ConnKey, how: CloseHow) {
+        let Some(mut conn) = self.conns.remove(key) else {
+            return;
+        };
+        self.dial_timers.disarm(key);
+        match (&mut conn.link, how) {
+            (Link::Plain(socket), CloseHow::Reset) => socket.reset_on_close(),
+            (Link::Plain(socket), CloseHow::Clean) if conn.readable && !conn.ended => {
+                socket.drain();
+            }
+            #[cfg(feature = "client")]
+            (Link::Tls(tls), CloseHow::Reset) => tls.socket.reset_on_close(),
+            #[cfg(feature = "client")]
+            (Link::Tls(tls), CloseHow::Clean) => {
+                let waits = conn.broken.is_none() && matches!(tls.finish(), Ok(false));
+                if waits {
+                    return self.let_depart(key, conn.link);
+                }
+            }
+            _ => {}
+        }
+        self.reaped.push(conn.link);
+    }
+
+    /// Puts `key` into the queue of conns to serve.
+    pub(super) fn post(&mut self, key: ConnKey) {
+        if let Some(conn) = self.conns.get_mut(key)
+            && !conn.posted
+        {
+            conn.posted = true;
+            self.posted.push_back(key);
+        }
+    }
+
+    /// Takes in a connection that a listener accepted.
+    pub(super) fn adopt(&mut self, key: ConnKey, stream: mio::net::TcpStream) {
+        let mut socket = Socket::Tcp(stream);
+        let token = token::of(Class::Conn, key, 0);
+        let registered = socket.register(self.poll.registry(), token);
+        self.conns.insert(Conn::new(key, Link::Plain(socket)));
+        if let Err(error) = registered {
+            self.end(key, ended_by(&error));
+        }
+    }
+
+    #[cfg(not(feature = "client"))]
+    fn start_tls(&mut self, key: ConnKey, _: &str) {
+        let error = io::Error::new(io::ErrorKind::Unsupported, "built without TLS");
+        self.end(key, ended_by(&error));
+    }
+
+    #[cfg(not(feature = "client"))]
+    pub(super) fn depart(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Finds a listener unless it is gone.
+pub(super) fn find(
+    listeners: &mut [Option<Listening>],
+    key: ListenerKey,
+) -> Option<&mut Listening> {
+    match listeners.get_mut(key.index()) {
+        Some(Some(listening)) if listening.key == key => Some(listening),
+        _ => None,
+    }
+}
+
+/// Queues `listening` when connections wait and are wanted.
+pub(super) fn post_listener(accepting: &mut VecDeque<ListenerKey>, listening: &mut Listening) {
+    if listening.on && listening.ready && !listening.posted {
+        listening.posted = true;
+        accepting.push_back(listening.key);
+    }
+}
+
+/// What the host keeps for TLS besides the connections.
+#[cfg(feature = "client")]
+pub(super) struct TlsState {
+    ca_pem: Option<Vec<u8>>,
+    /// Made for the first connection that wants it: reading the system's roots takes a while.
+    config: Option<Arc<rustls::ClientConfig>>,
+    departing: Vec<(ConnKey, Departing)>,
+}
+
+#[cfg(feature = "client")]
+impl TlsState {
+    pub fn new(ca_pem: Option<Vec<u8>>) -> TlsState {
+        TlsState {
+            ca_pem,
+            config: None,
+            departing: Vec::new(),
+        }
+    }
+
+    fn config(&mut self) -> io::Result<Arc<rustls::ClientConfig>> {
+        let config = match self.config.take() {
+            Some(config) => config,
+            None => client_config(self.ca_pem.as_deref())?,
+        };
+        self.config = Some(Arc::clone(&config));
+        Ok(config)
+    }
+}
+
+#[cfg(feature = "client")]
+impl<M: Machine> Reactor<M> {
+    fn start_tls(&mut self, key: ConnKey, server_name: &str) {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
+        let link = std::mem::replace(&mut conn.link, Link::Resolving);
+        let Link::Plain(socket) = link else {
+            // A machine that asks twice, or too early, has a fault of its own.
+            unreachable!("TLS was asked for on a connection that is not a plain standing one");
+        };
+        let started = self.tls.config().and_then(|config| {
+            let tls = Tls::start(socket, server_name, &config)?;
+            Ok(Link::Tls(Box::new(tls)))
+        });
+        match started {
+            Ok(link) => {
+                conn.link = link;
+                conn.securing = true;
+                conn.readable = true;
+                self.post(key);
+            }
+            Err(error) => self.end(key, Ended::Failed(failure(&error))),
+        }
+    }
+
+    /// Goes on with the handshake of a connection that is being secured.
+    pub(super) fn secure(&mut self, key: ConnKey) {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
+        let Link::Tls(tls) = &mut conn.link else {
+            return;
+        };
+        match tls.handshake() {
+            Ok(true) => {
+                conn.securing = false;
+                // Plaintext may have come with the end of the handshake.
+                conn.readable = true;
+                conn.flush_due = true;
+                self.post(key);
+                self.news.push_back(Event::Secured { conn: key });
+            }
+            Ok(false) => {}
+            Err(error) => self.end(key, Ended::Failed(failure(&error))),
+        }
+    }
+
+    fn let_depart(&mut self, key: ConnKey, link: Link) {
+        let Link::Tls(mut tls) = link else {
+            return;
+        };
+        let token = token::of(Class::Departing, key, 0);
+        if tls.socket.reregister(self.poll.registry(), token).is_ok() {
+            let until = self.now + DEPART_WITHIN;
+            self.tls.departing.push((key, Departing { tls, until }));
+        }
+    }
+
+    /// Told: a departing connection became writable.
+    pub(super) fn departed(&mut self, token: mio::Token) {
+        self.tls.departing.retain_mut(|(key, departing)| {
+            !token::names(token, *key) || matches!(departing.tls.finish(), Ok(false))
+        });
+    }
+
+    /// Lets go of what did not depart in time; gives the next deadline.
+    pub(super) fn hurry_departing(&mut self) -> Option<crate::clock::Instant> {
+        let now = self.now;
+        self.tls
+            .departing
+            .retain(|(_, departing)| departing.until > now);
+        self.tls.departing.iter().map(|(_, one)| one.until).min()
+    }
+
+    /// After the run: waits, within a bound, for what was closed to get out.
+    pub(super) fn depart(&mut self) -> io::Result<()> {
+        while let Some(until) = self.hurry_departing() {
+            let span = until.since(self.now);
+            super::socket::retry(|| self.poll.poll(&mut self.events, Some(span)))?;
+            self.now = self.clock.now();
+            let tokens: Vec<_> = self.events.iter().map(mio::event::Event::token).collect();
+            for token in tokens {
+                if token::class(token) == Class::Departing {
+                    self.departed(token);
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,110 @@
+//! The operator's signals, as readiness of a socket.
+//!
+//! The handler does the one thing a handler may do: it writes a byte, and the loop reads it.
+
+use std::io::{self, Read};
+use std::os::fd::IntoRawFd;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use mio::net::UnixStream;
+use mio::{Interest, Registry};
+
+use super::token;
+
+/// Catches SIGTERM, SIGINT and SIGHUP for one reactor of the process.
+#[derive(Debug)]
+pub(super) struct Signals {
+    reader: UnixStream,
+}
+
+/// Where the handler writes. It stays open for the life of the process, because a handler may run
+/// at any time.
+static WRITER: AtomicI32 = AtomicI32::new(-1);
+
+impl Signals {
+    /// Installs the handlers.
+    pub fn catch(registry: &Registry) -> io::Result<Signals> {
+        let (mut reader, writer) = UnixStream::pair()?;
+        let taken =
+            WRITER.compare_exchange(-1, writer.into_raw_fd(), Ordering::SeqCst, Ordering::SeqCst);
+        if taken.is_err() {
+            let text = "another reactor of this process catches the signals";
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+        }
+        registry.register(&mut reader, token::host(token::SIGNALS), Interest::READABLE)?;
+        install(libc::SIGTERM, handler())?;
+        install(libc::SIGINT, handler())?;
+        if !is_ignored(libc::SIGHUP)? {
+            // Under nohup it is ignored, and has to stay so.
+            install(libc::SIGHUP, handler())?;
+        }
+        Ok(Signals { reader })
+    }
+
+    /// How many signals came since the last call.
+    pub fn take(&mut self) -> usize {
+        let mut bytes = [0; 64];
+        let mut count = 0;
+        while let Ok(taken @ 1..) = self.reader.read(&mut bytes) {
+            count += taken;
+        }
+        count
+    }
+}
+
+/// Has a write to a socket without reader fail instead of ending the process. Rust's own start-up
+/// code does the same, but a library cannot know that it ran.
+pub(super) fn ignore_sigpipe() -> io::Result<()> {
+    install(libc::SIGPIPE, libc::SIG_IGN)
+}
+
+fn handler() -> libc::sighandler_t {
+    on_signal as extern "C" fn(libc::c_int) as libc::sighandler_t
+}
+
+extern "C" fn on_signal(_: libc::c_int) {
+    // SAFETY: write(2) is allowed in a handler; the byte lives; a closed or full socket is only an
+    // error that nobody needs. errno is put back, because the interrupted code may be reading it.
+    unsafe {
+        let errno = errno_location();
+        let before = *errno;
+        libc::write(WRITER.load(Ordering::SeqCst), [1u8].as_ptr().cast(), 1);
+        *errno = before;
+    }
+}
+
+#[cfg(target_os = "linux")]
+unsafe fn errno_location() -> *mut libc::c_int {
+    // SAFETY: it has no preconditions.
+    unsafe { libc::__errno_location() }
+}
+
+#[cfg(not(target_os = "linux"))]
+unsafe fn errno_location() -> *mut libc::c_int {
+    // SAFETY: it has no preconditions.
+    unsafe { libc::__error() }
+}
+
+fn install(signal: libc::c_int, action: libc::sighandler_t) -> io::Result<()> {
+    // SAFETY: all zeroes is a valid sigaction: no flags, an empty mask.
+    let mut wanted: libc::sigaction = unsafe { std::mem::zeroed() };
+    wanted.sa_sigaction = action;
+    wanted.sa_flags = libc::SA_RESTART;
+    // SAFETY: `wanted` is valid and lives through the call; the old action is not asked for.
+    let outcome = unsafe { libc::sigaction(signal, &wanted, std::ptr::null_mut()) };
+    if outcome < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+fn is_ignored(signal: libc::c_int) -> io::Result<bool> {
+    // SAFETY: all zeroes is a valid sigaction.
+    let mut current: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: no new action is set, and `current` is a valid place for the old one.
+    let outcome = unsafe { libc::sigaction(signal, std::ptr::null(), &mut current) };
+    if outcome < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(current.sa_sigaction == libc::SIG_IGN)
+}

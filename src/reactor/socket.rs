@@ -1,0 +1,179 @@
+//! A standing socket, TCP or Unix, and the options we set on it.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
+
+use mio::event::Source;
+use mio::net::{TcpStream, UnixStream};
+use mio::{Interest, Registry, Token};
+
+use crate::limits::{CLOSE_DRAIN, NOTSENT_LOWAT};
+
+/// A stream of bytes with two directions.
+#[derive(Debug)]
+pub(super) enum Socket {
+    /// From a listener or a dial.
+    Tcp(TcpStream),
+    /// Our end of a pair whose other end a handler holds.
+    Unix(UnixStream),
+}
+
+impl Socket {
+    /// Reads once.
+    pub fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
+        retry(|| match self {
+            Socket::Tcp(stream) => stream.read(space),
+            Socket::Unix(stream) => stream.read(space),
+        })
+    }
+
+    /// Writes once.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        retry(|| match self {
+            Socket::Tcp(stream) => stream.write(bytes),
+            Socket::Unix(stream) => stream.write(bytes),
+        })
+    }
+
+    /// Sends FIN. A socket whose peer is gone already says so when it is used next.
+    pub fn finish(&mut self) {
+        let _ = match self {
+            Socket::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Socket::Unix(stream) => stream.shutdown(Shutdown::Write),
+        };
+    }
+
+    /// The error that the system holds for this socket; asking takes it.
+    pub fn take_error(&self) -> Option<io::Error> {
+        match self {
+            Socket::Tcp(stream) => stream.take_error(),
+            Socket::Unix(stream) => stream.take_error(),
+        }
+        .unwrap_or_else(Some)
+    }
+
+    /// Whether a reset by the peer shall be told even while nobody reads. A Unix peer that merely
+    /// left something unread looks the same as a reset, so there what it sent comes first.
+    pub fn resets_at_once(&self) -> bool {
+        matches!(self, Socket::Tcp(_))
+    }
+
+    /// Makes the coming close a RST.
+    pub fn reset_on_close(&self) {
+        if let Socket::Tcp(stream) = self {
+            let linger = libc::linger {
+                l_onoff: 1,
+                l_linger: 0,
+            };
+            let _ = set_option(stream, libc::SOL_SOCKET, libc::SO_LINGER, &linger);
+        }
+    }
+
+    /// Throws away what waits to be read, within a bound: the kernel answers a close over unread
+    /// bytes with RST, and that could overtake the end of what we sent.
+    pub fn drain(&mut self) {
+        let mut scratch = [0; 4096];
+        let mut drained = 0;
+        while drained < CLOSE_DRAIN {
+            match self.read(&mut scratch) {
+                Ok(0) | Err(_) => return,
+                Ok(count) => drained += count,
+            }
+        }
+    }
+
+    /// Moves an existing registration to `token`.
+    #[cfg(feature = "client")]
+    pub fn reregister(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        match self {
+            Socket::Tcp(stream) => stream.reregister(registry, token, interest()),
+            Socket::Unix(stream) => stream.reregister(registry, token, interest()),
+        }
+    }
+
+    /// Registers once, edge-triggered, both directions.
+    pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        match self {
+            Socket::Tcp(stream) => stream.register(registry, token, interest()),
+            Socket::Unix(stream) => stream.register(registry, token, interest()),
+        }
+    }
+}
+
+/// Both directions; and urgent data, because a read stops short before it (see `conn.rs`).
+pub(super) fn interest() -> Interest {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    return Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    return Interest::READABLE | Interest::WRITABLE;
+}
+
+/// What every TCP stream gets: small replies leave at once, and the kernel does not take more
+/// unsent bytes than keep the line busy. (An accepted one has both from its listener.)
+pub(super) fn tune(socket: &impl AsRawFd) -> io::Result<()> {
+    set_option(socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, &on())?;
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        let bytes = NOTSENT_LOWAT;
+        // Kernels before 3.12 and some sandboxes do not know it, and do without.
+        let _ = set_option(socket, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, &bytes);
+    }
+    Ok(())
+}
+
+/// Has the kernel give a connection up when what we sent stays unacknowledged for `span`.
+pub(super) fn set_user_timeout(socket: &impl AsRawFd, span: Duration) {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        let millis = u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
+        let _ = set_option(socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, &millis);
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let _ = (socket, span);
+}
+
+/// The value of a switch that is on.
+pub(super) const fn on() -> libc::c_int {
+    1
+}
+
+/// `setsockopt` with a value of the type that the option wants.
+pub(super) fn set_option<T>(
+    socket: &impl AsRawFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: &T,
+) -> io::Result<()> {
+    let fd: RawFd = socket.as_raw_fd();
+    // SAFETY: the pointer and the length describe `value`, which lives through the call.
+    let outcome = unsafe {
+        libc::setsockopt(
+            fd,
+            level,
+            name,
+            std::ptr::from_ref(value).cast(),
+            size_of::<T>() as libc::socklen_t,
+        )
+    };
+    if outcome < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// The plain address behind an IPv4 peer of a listener that takes both families.
+pub(super) fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
+}
+
+/// Runs `call` again as long as a signal cut it short.
+pub(super) fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
+    }
+}
