@@ -1,6 +1,12 @@
 //! Every fuzz body over its corpus on stable; see `fuzz/README.md`. Each input is also changed a
 //! little, by a fixed seed, so that the neighbourhood of a fixed crash is walked each time.
 
+#[path = "../fuzz/bodies/http_cuts.rs"]
+mod http_cuts;
+#[path = "../fuzz/bodies/http_request.rs"]
+mod http_request;
+#[path = "../fuzz/bodies/http_response.rs"]
+mod http_response;
 #[path = "../fuzz/bodies/wire_control.rs"]
 mod wire_control;
 #[path = "../fuzz/bodies/wire_message.rs"]
@@ -21,6 +27,16 @@ fn wire_control_takes_its_corpus() {
 #[test]
 fn ws_stream_takes_its_corpus() {
     replay("ws_stream", ws_stream::run);
+}
+
+#[test]
+fn http_request_takes_its_corpus() {
+    replay("http_request", http_request::run);
+}
+
+#[test]
+fn http_response_takes_its_corpus() {
+    replay("http_response", http_response::run);
 }
 
 /// Changed copies of each input.
