@@ -1,0 +1,130 @@
+//! The local side of EXPOSE: how the client finds, names and reuses the server it exposes.
+
+use crate::support::client::{Hoody, hoody_at};
+use crate::support::free_port;
+use crate::support::http::Talk;
+use crate::support::kit::Kit;
+use crate::support::tcp::TcpServer;
+use crate::support::upstream::Upstream;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
+
+#[test]
+fn the_upstream_sees_a_host_of_its_own_unless_told_otherwise() {
+    let upstream = Upstream::mirror();
+    let own = format!("127.0.0.1:{}", upstream.port());
+    let ask = |flags: &[&str]| {
+        let kit = Kit::start();
+        let hoody = Hoody::expose_with(&kit, upstream.port(), flags);
+        let mut talk = Talk::port(hoody.port());
+        talk.say("GET / HTTP/1.1\r\nHost: app.example\r\nOrigin: https://app.example\r\n");
+        talk.say("Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n");
+        talk.say("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n");
+        talk.reply(false);
+        let seen = upstream.next();
+        (
+            seen.field("host").unwrap_or_default(),
+            seen.field("origin").unwrap_or_default(),
+        )
+    };
+    assert_eq!(ask(&[]), (own.clone(), format!("http://{own}")));
+    assert_eq!(ask(&["--host-header", "rewrite"]).0, own);
+    assert_eq!(
+        ask(&["--host-header", "keep"]),
+        ("app.example".to_owned(), "https://app.example".to_owned())
+    );
+    assert_eq!(ask(&["--host-header", "dev.local"]).0, "dev.local");
+}
+
+#[test]
+fn a_local_server_that_is_down_gives_502_and_the_next_request_tries_again() {
+    let port = free_port();
+    let kit = Kit::start();
+    let hoody = Hoody::expose(&kit, port);
+    let mut talk = Talk::port(hoody.port());
+    let reply = talk.get("/");
+    assert_eq!(reply.status, 502);
+    assert!(
+        reply.text().contains(&port.to_string()),
+        "says what was tried: {}",
+        reply.text()
+    );
+    let upstream = Upstream::on((Ipv4Addr::LOCALHOST, port).into(), |exchange| {
+        exchange.answer(200, "", b"up");
+        true
+    });
+    assert_eq!(Talk::port(hoody.port()).get("/").text(), "up");
+    drop(upstream);
+}
+
+#[test]
+fn localhost_is_tried_on_both_families() {
+    let kit = Kit::start();
+    let six = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).expect("IPv6 loopback");
+    let port = six.local_addr().expect("bound").port();
+    drop(six);
+    let serve_six = Upstream::on((Ipv6Addr::LOCALHOST, port).into(), |exchange| {
+        exchange.answer(200, "", b"six");
+        true
+    });
+    let target = format!("localhost:{port}");
+    let hoody = Hoody::start(&kit, &["expose", &target, "--container-port", "0"], 1);
+    assert_eq!(Talk::port(hoody.port()).get("/").text(), "six");
+    drop(serve_six);
+    let four = Upstream::start(|exchange| {
+        exchange.answer(200, "", b"four");
+        true
+    });
+    let target = format!("localhost:{}", four.port());
+    let hoody = Hoody::start(&kit, &["expose", &target, "--container-port", "0"], 1);
+    assert_eq!(Talk::port(hoody.port()).get("/").text(), "four");
+}
+
+#[test]
+fn several_bindings_of_one_session_go_to_several_targets() {
+    let one = Upstream::start(|exchange| {
+        exchange.answer(200, "", b"one");
+        true
+    });
+    let two = TcpServer::start(|mut stream| {
+        let _ = stream.write_all(b"two");
+    });
+    let kit = Kit::start();
+    let expose = format!("127.0.0.1:{}=0", one.port());
+    let pull = format!("127.0.0.1:{}=0", two.port);
+    let mut command = hoody_at(
+        &kit,
+        &["up", "--expose", &expose, "--pull", &pull, "--json"],
+    );
+    let hoody = Hoody::from_command(&mut command, 2);
+    let port_of = |mode: &str| {
+        let found = hoody.ready.iter().find(|ready| ready["mode"] == mode);
+        found.expect("both modes are there")["containerPort"]
+            .as_u64()
+            .expect("a port") as u16
+    };
+    assert_eq!(Talk::port(port_of("expose")).get("/").text(), "one");
+    let mut text = String::new();
+    let mut caller = TcpStream::connect((Ipv4Addr::LOCALHOST, port_of("pull"))).expect("open");
+    caller.read_to_string(&mut text).expect("read");
+    assert_eq!(text, "two");
+    assert_eq!(kit.json("sessions")["total"], 1);
+}
+
+#[test]
+fn requests_share_a_bounded_pool_of_local_connections() {
+    let upstream = Upstream::start(|exchange| {
+        exchange.answer(200, "", b"pooled");
+        true
+    });
+    let kit = Kit::start();
+    let hoody = Hoody::expose(&kit, upstream.port());
+    for _ in 0..100 {
+        assert_eq!(Talk::port(hoody.port()).get("/").text(), "pooled");
+    }
+    let dialled = upstream.server.accepted();
+    assert!(
+        dialled <= 5,
+        "a hundred requests in a row dialled {dialled} times"
+    );
+}

@@ -1,0 +1,214 @@
+//! Limits that nobody outside can exceed: sockets before HELLO, sessions, descriptors, floods.
+
+use crate::support::client::Hoody;
+use crate::support::http::Talk;
+use crate::support::kit::{Kit, KitPlan};
+use crate::support::tunnel::*;
+use crate::support::upstream::Upstream;
+use crate::support::{PATIENCE, eventually};
+use serde_json::json;
+use std::net::TcpStream;
+use std::time::Duration;
+
+#[test]
+fn a_socket_that_does_not_say_hello_is_closed() {
+    let kit = Kit::with(&["--hello-timeout", "1s"]);
+    let mut quiet = Tunnel::dial(&kit);
+    loop {
+        match quiet.hear(PATIENCE) {
+            Heard::Close(..) | Heard::Gone => break,
+            Heard::Silence => panic!("a silent socket was kept"),
+            Heard::Frame(_) => {}
+        }
+    }
+    let mut slow = Talk::port(kit.port);
+    slow.say("GET /api/v1/tunnel/connect HTTP/1.1\r\nHost: a\r\n");
+    while slow.more() > 0 {}
+    let mut mute = Talk::port(kit.port);
+    while mute.more() > 0 {}
+}
+
+#[test]
+fn sockets_that_have_not_said_hello_are_capped() {
+    let kit = Kit::with(&["--max-pre-auth-connections", "4", "--hello-timeout", "4s"]);
+    let waiting: Vec<Tunnel> = (0..4).map(|_| Tunnel::dial(&kit)).collect();
+    let how = Upgrade {
+        protocols: Some("hoody-tunnel.v1"),
+        fields: &[],
+    };
+    assert_eq!(
+        Tunnel::upgrade(&kit, &how).err().map(|refusal| refusal.0),
+        Some(0)
+    );
+    drop(waiting);
+    eventually("there is room again", PATIENCE, || {
+        Tunnel::upgrade(&kit, &how).ok()
+    });
+    assert!(Tunnel::open(&kit).alive());
+}
+
+#[test]
+fn sessions_are_capped_and_one_that_ends_makes_room() {
+    let kit = Kit::with(&["--max-sessions", "2"]);
+    let one = Tunnel::open(&kit);
+    let mut two = Tunnel::open(&kit);
+    let mut three = Tunnel::dial(&kit);
+    three.say_hello(json!({}));
+    let goaway = three.expect(GOAWAY).json();
+    assert_eq!(goaway["code"].as_u64(), Some(u64::from(RESOURCE_EXHAUSTED)));
+    assert!(
+        goaway["message"]
+            .as_str()
+            .is_some_and(|text| text.contains("session limit"))
+    );
+    assert_eq!(three.expect_close().0, 1013);
+    assert!(two.alive());
+    one.close(1000);
+    eventually("there is room", PATIENCE, || {
+        (kit.json("sessions")["total"] == 1).then_some(())
+    });
+    assert!(Tunnel::open(&kit).alive());
+}
+
+#[test]
+fn floods_end_the_session_and_never_the_kit() {
+    let kit = Kit::start();
+    let mut witness = Tunnel::open(&kit);
+    for (what, message) in [
+        ("PING", frame(PING, 0, b"12345678").repeat(64)),
+        (
+            "WINDOW for a stream that is over",
+            frame(WINDOW, 2, &[0, 0, 0, 1]).repeat(64),
+        ),
+        ("empty DATA", frame(DATA, 2, b"").repeat(64)),
+        ("RESET", frame(RESET, 2, &[0, 7]).repeat(64)),
+    ] {
+        let mut flood = Tunnel::open(&kit);
+        let (_, port) = flood.expose(0);
+        let mut talk = Talk::port(port);
+        talk.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(flood.expect(STREAM_OPEN).stream, 2);
+        for _ in 0..4000 {
+            flood.message(message.clone());
+        }
+        let mut code = None;
+        loop {
+            match flood.hear(PATIENCE) {
+                Heard::Frame(frame) if frame.kind == GOAWAY => code = frame.json()["code"].as_u64(),
+                Heard::Frame(_) => {}
+                Heard::Silence => panic!("a flood of {what} was not ended"),
+                // The kit may close while our own flood is still under way, and then the reset
+                // that answers it can overtake the GOAWAY.
+                Heard::Close(..) | Heard::Gone => break,
+            }
+        }
+        assert!(
+            code.is_none_or(|code| code == u64::from(ENHANCE_YOUR_CALM)),
+            "{what}: {code:?}"
+        );
+        assert!(witness.alive(), "{what}");
+    }
+    let counted = kit.metric(
+        "hoody_tunnel_protocol_violations_total",
+        "enhance_your_calm",
+    );
+    assert!(counted >= 4.0, "counted {counted}");
+}
+
+#[test]
+fn two_windows_for_each_data_frame_are_no_flood() {
+    let kit = Kit::start();
+    let mut owner = Tunnel::open(&kit);
+    let (_, port) = owner.pull(0);
+    let mut caller = Talk::port(port);
+    let stream = owner.expect(STREAM_OPEN).stream;
+    let writer = caller.stream.try_clone().expect("a second handle");
+    let sending = std::thread::spawn(move || {
+        use std::io::Write;
+        let mut writer = writer;
+        // Small pieces make the most frames.
+        for _ in 0..60_000 {
+            writer.write_all(&[1; 100]).expect("the kit reads");
+        }
+    });
+    let mut got = 0;
+    while got < 6_000_000 {
+        let data = owner.expect(DATA);
+        let size = data.payload.len() as u32;
+        got += size;
+        owner.frame(WINDOW, stream, &size.to_be_bytes());
+        owner.frame(WINDOW, 0, &size.to_be_bytes());
+    }
+    sending.join().expect("all was sent");
+    assert!(owner.alive());
+    caller.finish();
+}
+
+#[test]
+fn sixty_four_descriptors_and_five_hundred_visitors() {
+    let upstream = Upstream::start(|exchange| {
+        std::thread::sleep(Duration::from_millis(20));
+        exchange.answer(200, "", b"served");
+        true
+    });
+    let kit = KitPlan::new().open_files(64).start();
+    let hoody = Hoody::expose(&kit, upstream.port());
+    let port = hoody.port();
+    let home = kit.permits();
+    let visitors: Vec<_> = (0..500)
+        .map(|_| {
+            std::thread::spawn(move || {
+                let stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+                let mut talk = Talk::over(stream);
+                talk.stream
+                    .set_read_timeout(Some(Duration::from_secs(60)))
+                    .ok()?;
+                talk.say_into_the_void("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+                let reply = talk.try_reply(false)?;
+                // The connection is held for a while, so that descriptors do run out.
+                std::thread::sleep(Duration::from_millis(50));
+                Some((reply.status, reply.field("retry-after")))
+            })
+        })
+        .collect();
+    for _ in 0..10 {
+        assert_eq!(
+            kit.admin("GET", "health").status,
+            200,
+            "admin answers meanwhile"
+        );
+        assert_eq!(kit.admin("GET", "sessions").status, 200);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let answers: Vec<_> = visitors
+        .into_iter()
+        .map(|one| one.join().expect("none hangs"))
+        .collect();
+    let served = answers
+        .iter()
+        .filter(|one| matches!(one, Some((200, _))))
+        .count();
+    let busy = answers
+        .iter()
+        .flatten()
+        .filter(|(status, _)| *status == 503)
+        .count();
+    println!(
+        "500 visitors, 64 descriptors: {served} served, {busy} told 503, {} closed",
+        500 - served - busy
+    );
+    assert!(served > 0, "some are served");
+    for (status, retry) in answers.iter().flatten() {
+        assert!(
+            *status == 200 || (*status == 503 && retry.as_deref() == Some("1")),
+            "{status}"
+        );
+    }
+    eventually("all permits are home", PATIENCE, || {
+        (kit.permits() == home).then_some(())
+    });
+    eventually("visitors are served again", PATIENCE, || {
+        let reply = Talk::port(port).get("/");
+        (reply.text() == "served").then_some(())
+    });
+}

@@ -1,0 +1,420 @@
+//! Sessions that outlive their sockets: parking, resume, takeover, liveness and ends.
+
+use crate::support::client::Hoody;
+use crate::support::http::Talk;
+use crate::support::kit::{Kit, KitPlan};
+use crate::support::tunnel::*;
+use crate::support::upstream::Upstream;
+use crate::support::{PATIENCE, eventually, free_port};
+use serde_json::json;
+use std::io::Read;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+fn parked(kit: &Kit) -> u64 {
+    kit.json("tunnels")["orphanedSessions"]
+        .as_u64()
+        .expect("a number")
+}
+
+#[track_caller]
+fn park(kit: &Kit, tunnel: Tunnel, with_reset: bool) {
+    tunnel.vanish(with_reset);
+    eventually("the session is parked", PATIENCE, || {
+        (parked(kit) == 1).then_some(())
+    });
+}
+
+#[test]
+fn a_parked_session_keeps_its_ports_and_comes_back_whole() {
+    let kit = Kit::start();
+    for with_reset in [false, true] {
+        let mut owner = Tunnel::open(&kit);
+        let (web, port) = owner.expose(0);
+        let (db, pull_port) = owner.pull(0);
+        let id = owner.id();
+        park(&kit, owner, with_reset);
+        let away = Talk::port(port).get("/");
+        assert_eq!(
+            (away.status, away.field("retry-after").as_deref()),
+            (503, Some("5"))
+        );
+        let mut caller = TcpStream::connect(("127.0.0.1", pull_port)).expect("it still listens");
+        caller
+            .set_read_timeout(Some(PATIENCE))
+            .expect("a TCP socket");
+        assert!(
+            !caller.read(&mut [0; 1]).is_ok_and(|count| count > 0),
+            "closed at once"
+        );
+        let mut other = Tunnel::open(&kit);
+        let bind = json!({ "kind": "http", "mode": "expose", "containerPort": port });
+        assert_eq!(other.bind(bind).json()["code"], "ALREADY_BOUND");
+        other.close(1000);
+        let mut back = Tunnel::resume(&kit, &id);
+        assert_eq!(
+            (back.hello["resumed"].as_bool(), back.id()),
+            (Some(true), id)
+        );
+        assert_eq!(
+            back.hello["resumedBinds"],
+            json!([
+                { "bindId": web, "kind": "http", "mode": "expose", "containerPort": port },
+                { "bindId": db, "kind": "tcp", "mode": "pull", "containerPort": pull_port },
+            ])
+        );
+        let mut talk = Talk::port(port);
+        talk.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let open = back.expect(STREAM_OPEN);
+        assert_eq!(open.json()["bindId"].as_u64(), Some(web));
+        back.respond(open.stream, 200, b"back");
+        assert_eq!(talk.reply(false).text(), "back");
+        let (next, _) = back.expose(0);
+        assert!(next > db, "ids go on");
+        back.close(1000);
+        eventually("the port is free", PATIENCE, || {
+            TcpStream::connect(("127.0.0.1", port)).err()
+        });
+        assert_eq!(parked(&kit), 0);
+    }
+}
+
+#[test]
+fn requests_in_flight_end_when_their_socket_drops() {
+    let kit = Kit::start();
+    let mut owner = Tunnel::open(&kit);
+    let (_, port) = owner.expose(0);
+    let mut talk = Talk::port(port);
+    talk.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    owner.expect(STREAM_OPEN);
+    owner.vanish(true);
+    let reply = talk.reply(false);
+    assert!(matches!(reply.status, 502 | 503), "{}", reply.status);
+}
+
+#[test]
+fn a_session_the_kit_believes_alive_is_moved_at_once() {
+    let kit = Kit::start();
+    let mut old = Tunnel::open(&kit);
+    let (_, port) = old.expose(0);
+    let start = Instant::now();
+    let mut new = Tunnel::resume(&kit, &old.id());
+    assert_eq!(new.hello["resumed"], true);
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "no timeout was waited for"
+    );
+    assert!(!old.alive(), "its old socket is closed");
+    let mut talk = Talk::port(port);
+    talk.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let open = new.expect(STREAM_OPEN);
+    new.respond(open.stream, 200, b"moved");
+    assert_eq!(talk.reply(false).text(), "moved");
+    assert_eq!(kit.json("sessions")["total"], 1);
+}
+
+#[test]
+fn ends_that_were_meant_do_not_park() {
+    let kit = Kit::start();
+    let mut ids = Vec::new();
+    for end in ["close 1000", "close without a code", "GOAWAY"] {
+        let mut owner = Tunnel::open(&kit);
+        let (_, port) = owner.expose(0);
+        ids.push(owner.id());
+        match end {
+            "close 1000" => owner.close(1000),
+            "close without a code" => owner.close_silently(),
+            _ => {
+                owner.json(
+                    GOAWAY,
+                    json!({ "code": 0, "message": "bye", "lastStreamId": 0, "graceMs": 0 }),
+                );
+                while !matches!(owner.hear(PATIENCE), Heard::Close(..) | Heard::Gone) {}
+            }
+        }
+        eventually(end, PATIENCE, || {
+            TcpStream::connect(("127.0.0.1", port)).err()
+        });
+    }
+    for id in ids {
+        assert_eq!(Tunnel::resume(&kit, &id).hello["resumed"], false);
+    }
+    let mut owner = Tunnel::open(&kit);
+    owner.expose(0);
+    let id = owner.id();
+    owner.close(1001);
+    assert_eq!(
+        Tunnel::resume(&kit, &id).hello["resumed"],
+        true,
+        "1001 is a page that went away"
+    );
+}
+
+#[test]
+fn the_grace_ends_and_grace_zero_means_no_parking() {
+    let kit = Kit::with(&["--takeover-grace", "1s"]);
+    let mut owner = Tunnel::open(&kit);
+    let (_, port) = owner.expose(0);
+    let id = owner.id();
+    park(&kit, owner, true);
+    eventually("the grace ends", PATIENCE, || {
+        TcpStream::connect(("127.0.0.1", port)).err()
+    });
+    let late = Tunnel::resume(&kit, &id);
+    assert_eq!(late.hello["resumed"], false);
+    assert_ne!(late.id(), id, "a fresh session has a fresh id");
+    let strict = Kit::with(&["--takeover-grace", "0"]);
+    let mut owner = Tunnel::open(&strict);
+    let (_, port) = owner.expose(0);
+    owner.vanish(true);
+    eventually("no parking", PATIENCE, || {
+        TcpStream::connect(("127.0.0.1", port)).err()
+    });
+    assert_eq!(parked(&strict), 0);
+}
+
+#[test]
+fn an_id_that_never_was_gives_a_fresh_session() {
+    let kit = Kit::start();
+    for id in ["S-466ab70d-92e8-49b5-95a9-8c0d585dc2b9", "", "nonsense"] {
+        let tunnel = Tunnel::resume(&kit, id);
+        assert_eq!(tunnel.hello["resumed"], false, "{id:?}");
+        assert!(
+            tunnel.id().len() == 38 && tunnel.id().starts_with("S-"),
+            "{}",
+            tunnel.id()
+        );
+    }
+}
+
+#[test]
+fn silence_is_asked_about_and_then_parks() {
+    let kit = Kit::with(&["--pong-timeout", "1s", "--idle-timeout", "300s"]);
+    let mut owner = Tunnel::open(&kit);
+    assert!(owner.alive(), "PING is answered with its own payload");
+    owner.expose(0);
+    let id = owner.id();
+    let start = Instant::now();
+    // Nothing is read or written here, so the kit's PING after 30 s stays unanswered.
+    if crate::support::long() {
+        eventually("the pong timeout parks it", Duration::from_secs(60), || {
+            (parked(&kit) == 1).then_some(())
+        });
+        assert!(
+            start.elapsed() > Duration::from_secs(20),
+            "no PING before 30 s of silence"
+        );
+        assert_eq!(Tunnel::resume(&kit, &id).hello["resumed"], true);
+    }
+}
+
+#[test]
+fn a_session_without_anything_to_do_is_ended() {
+    let kit = Kit::with(&["--idle-timeout", "1s"]);
+    let mut idle = Tunnel::open(&kit);
+    let mut busy = Tunnel::open(&kit);
+    busy.expose(0);
+    let goaway = idle.expect(GOAWAY).json();
+    assert_eq!(goaway["code"].as_u64(), Some(u64::from(IDLE_TIMEOUT)));
+    assert!(
+        goaway["message"]
+            .as_str()
+            .is_some_and(|text| text.contains("idle")),
+        "{goaway}"
+    );
+    assert!(busy.alive(), "a binding is a reason to stay");
+}
+
+#[test]
+fn takeover_under_load_refuses_nobody() {
+    let kit = Kit::start();
+    let web = |name: &'static str| {
+        Upstream::start(move |exchange| {
+            exchange.answer(200, "", name.as_bytes());
+            true
+        })
+    };
+    let (one, two) = (web("one"), web("two"));
+    let port = free_port();
+    let flags = ["--container-port", &port.to_string(), "--takeover"];
+    let first = Hoody::start(
+        &kit,
+        &[&["expose", &one.port().to_string()], &flags[..]].concat(),
+        1,
+    );
+    let stop = Arc::new(AtomicBool::new(false));
+    let served = Arc::new(AtomicUsize::new(0));
+    let visitors: Vec<_> = (0..50)
+        .map(|_| {
+            let (stop, served) = (stop.clone(), served.clone());
+            std::thread::spawn(move || {
+                let mut bad = Vec::new();
+                while !stop.load(Ordering::Relaxed) {
+                    match TcpStream::connect(("127.0.0.1", port)) {
+                        Ok(stream) => {
+                            let mut talk = Talk::over(stream);
+                            if !talk.say_into_the_void("GET / HTTP/1.1\r\nHost: a\r\n\r\n") {
+                                continue;
+                            }
+                            match talk.try_reply(false).map(|reply| reply.status) {
+                                Some(200) => served.fetch_add(1, Ordering::Relaxed),
+                                // A request that was in flight on the old owner.
+                                Some(502) | None => 0,
+                                Some(other) => {
+                                    bad.push(format!("status {other}"));
+                                    0
+                                }
+                            };
+                        }
+                        Err(error) => bad.push(error.to_string()),
+                    }
+                }
+                bad
+            })
+        })
+        .collect();
+    let enough = |count: usize| {
+        let from = served.load(Ordering::Relaxed);
+        eventually("visitors are served", PATIENCE, || {
+            (served.load(Ordering::Relaxed) > from + count).then_some(())
+        });
+    };
+    enough(100);
+    let second = Hoody::start(
+        &kit,
+        &[&["expose", &two.port().to_string()], &flags[..]].concat(),
+        1,
+    );
+    enough(100);
+    assert_eq!(Talk::port(port).get("/").text(), "two");
+    stop.store(true, Ordering::Relaxed);
+    let bad: Vec<String> = visitors
+        .into_iter()
+        .flat_map(|one| one.join().expect("no visitor hangs"))
+        .collect();
+    assert!(bad.is_empty(), "refused or worse: {bad:?}");
+    drop((first, second));
+}
+
+#[test]
+fn two_owners_that_take_over_from_each_other_leak_nothing() {
+    let kit = Kit::start();
+    let (mut one, mut two) = (Tunnel::open(&kit), Tunnel::open(&kit));
+    let (_, port) = one.expose(0);
+    let bind = json!({ "kind": "http", "mode": "expose", "containerPort": port, "takeover": true });
+    let (permits, fds, rss) = (kit.permits(), kit.proc.fds(), kit.proc.rss_kib());
+    for round in 0..200 {
+        let (new, old) = if round % 2 == 0 {
+            (&mut two, &mut one)
+        } else {
+            (&mut one, &mut two)
+        };
+        let mut talk = Talk::port(port);
+        talk.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        old.expect(STREAM_OPEN);
+        new.bound(bind.clone());
+        old.expect(BIND_REVOKED);
+        assert_eq!(talk.reply(false).status, 502);
+    }
+    assert_eq!(kit.json("bindings")["total"], 1);
+    eventually("permits are home", PATIENCE, || {
+        (kit.permits() == permits).then_some(())
+    });
+    eventually("descriptors are closed", PATIENCE, || {
+        (kit.proc.fds() <= fds).then_some(())
+    });
+    let grown = kit.proc.rss_kib().saturating_sub(rss);
+    assert!(grown < 1024, "200 takeovers cost {grown} KiB");
+}
+
+#[test]
+fn a_killed_client_comes_back_to_its_ports() {
+    let upstream = Upstream::start(|exchange| {
+        exchange.answer(200, "", b"here");
+        true
+    });
+    let kit = Kit::with(&["--takeover-grace", "2s"]);
+    let port = free_port();
+    let args = [
+        "expose",
+        &upstream.port().to_string(),
+        "--container-port",
+        &port.to_string(),
+    ];
+    let first = Hoody::start(&kit, &args, 1);
+    assert_eq!(Talk::port(port).get("/").text(), "here");
+    first.proc.signal(libc::SIGKILL);
+    eventually("the session is parked", PATIENCE, || {
+        (parked(&kit) == 1).then_some(())
+    });
+    let takeover = [&args[..], &["--takeover"]].concat();
+    let second = Hoody::start(&kit, &takeover, 1);
+    assert_eq!(Talk::port(port).get("/").text(), "here");
+    drop((first, second));
+}
+
+#[test]
+fn a_killed_kit_that_comes_back_gets_its_bindings_again() {
+    let upstream = Upstream::start(|exchange| {
+        exchange.answer(200, "", b"here");
+        true
+    });
+    let at = free_port();
+    let kit = KitPlan::new().port(at).start();
+    let port = free_port();
+    let args = [
+        "expose",
+        &upstream.port().to_string(),
+        "--container-port",
+        &port.to_string(),
+    ];
+    let hoody = Hoody::start(&kit, &args, 1);
+    let mark = hoody.mark();
+    drop(kit);
+    hoody.wait_event(mark, "lost", PATIENCE);
+    let start = Instant::now();
+    let kit = KitPlan::new().port(at).start();
+    eventually(
+        "the same port answers again",
+        Duration::from_secs(30),
+        || {
+            let stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+            let mut talk = Talk::over(stream);
+            talk.say_into_the_void("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+            talk.try_reply(false).filter(|reply| reply.text() == "here")
+        },
+    );
+    println!(
+        "after kill -9 of the kit: answers {:?} after its return",
+        start.elapsed()
+    );
+    drop(kit);
+}
+
+#[test]
+fn a_stopped_client_takes_its_session_back_when_it_wakes() {
+    let upstream = Upstream::start(|exchange| {
+        exchange.answer(200, "", b"awake");
+        true
+    });
+    let kit = Kit::start();
+    let hoody = Hoody::expose(&kit, upstream.port());
+    hoody.proc.signal(libc::SIGSTOP);
+    std::thread::sleep(Duration::from_secs(if crate::support::long() {
+        20
+    } else {
+        7
+    }));
+    hoody.proc.signal(libc::SIGCONT);
+    let start = Instant::now();
+    eventually("it answers again", PATIENCE, || {
+        let mut talk = Talk::port(hoody.port());
+        talk.say_into_the_void("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        talk.try_reply(false)
+            .filter(|reply| reply.text() == "awake")
+    });
+    println!("after SIGSTOP: answers {:?} after SIGCONT", start.elapsed());
+    assert_eq!(kit.json("sessions")["total"], 1);
+}
