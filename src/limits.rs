@@ -24,6 +24,9 @@ const _: () = assert!(MAX_FRAMES * FRAME_HEADER <= MAX_MESSAGE);
 
 /// Header fields in one HTTP head, at most (PROTOCOL §11).
 pub const MAX_HEADER_FIELDS: usize = 128;
+/// Header fields in one head on its way between kit and client, at most: a full head and the few
+/// that a kit adds (Host, three of X-Forwarded, two of an upgrade) with room for an older one's.
+pub const MAX_PASSED_FIELDS: usize = MAX_HEADER_FIELDS + 8;
 /// Bytes in a visitor's request head, at most (PROTOCOL §11).
 pub const MAX_HTTP_HEAD: usize = 32 * 1024;
 

@@ -8,7 +8,7 @@ use super::fields::{Field, is_host, is_name, is_token, is_value, parse_content_l
 use super::forward::{end_to_end, upgrade_fields};
 use super::head::{Asked, RequestBody, ResponseBody, Version, is_bodiless, is_interim};
 use super::write;
-use crate::limits::MAX_HEADER_FIELDS;
+use crate::limits::MAX_PASSED_FIELDS;
 
 /// Why a head from the peer is not written, in a sentence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -249,7 +249,7 @@ impl<'a> Checked<'a> {
             options,
         };
         for (index, (name, value)) in fields.enumerate() {
-            if index >= MAX_HEADER_FIELDS + FIELDS_ADDED {
+            if index >= MAX_PASSED_FIELDS {
                 return Err(Refused("There are too many fields."));
             }
             if !is_name(name) {
@@ -276,6 +276,3 @@ impl<'a> Checked<'a> {
         Ok(checked)
     }
 }
-
-/// How many fields a kit may add to a full head: the `X-Forwarded-*`, a `Host` and an upgrade's two.
-const FIELDS_ADDED: usize = 8;

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use serde::de::{self, Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
 
 use super::json::{self, Octets, Text, push_number, push_octets, push_text};
-use crate::limits::{MAX_FRAME_PAYLOAD, MAX_HEADER_FIELDS};
+use crate::limits::{MAX_FRAME_PAYLOAD, MAX_PASSED_FIELDS};
 
 pub use super::json::ControlError;
 
@@ -393,7 +393,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Headers<'a> {
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Headers<'de>, A::Error> {
                 let mut fields = Vec::with_capacity(TYPICAL_FIELDS);
                 while let Some(Pair(name, value)) = seq.next_element()? {
-                    if fields.len() == MAX_HEADER_FIELDS {
+                    if fields.len() == MAX_PASSED_FIELDS {
                         return Err(de::Error::custom("too many header fields"));
                     }
                     fields.push(Header { name, value });
@@ -459,8 +459,8 @@ mod tests {
 
     #[test]
     fn the_largest_plain_head_fits_a_frame() {
-        let field = vec![b'"'; MAX_HTTP_HEAD / MAX_HEADER_FIELDS - 5];
-        let fields = (0..MAX_HEADER_FIELDS).map(|_| (&b"x"[..], &field[..]));
+        let field = vec![b'"'; MAX_HTTP_HEAD / MAX_PASSED_FIELDS - 5];
+        let fields = (0..MAX_PASSED_FIELDS).map(|_| (&b"x"[..], &field[..]));
         assert_eq!(
             write_response_head(&mut Vec::new(), 200, fields, true),
             Ok(())
