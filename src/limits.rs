@@ -207,3 +207,23 @@ pub const TLS_STAGE: usize = 64 * 1024;
 pub const DEPART_WITHIN: Duration = Duration::from_secs(2);
 
 const _: () = assert!(READ_QUANTUM >= LANE_READ_MAX);
+
+// ---- kit: the front and its guards ----
+
+/// Wrong tokens that cost an address nothing: people mistype.
+pub const AUTH_FREE_FAILURES: u32 = 3;
+/// How long the next attempt waits then; each failure doubles it.
+pub const AUTH_DELAY_FIRST: Duration = Duration::from_millis(100);
+/// How long an attempt waits at most, so that nobody behind the same proxy is locked out, and HELLO
+/// is answered before a client gives up.
+pub const AUTH_DELAY_MAX: Duration = Duration::from_secs(2);
+/// One failure is forgotten after so long.
+pub const AUTH_FORGET_AFTER: Duration = Duration::from_secs(10);
+/// Addresses whose failures are remembered, at most.
+pub const MAX_THROTTLED_PEERS: usize = 1024;
+/// Milliseconds that an operator may give the streams of a session to end (PROTOCOL §10).
+pub const MAX_KILL_GRACE_MS: u64 = 5000;
+/// Milliseconds they get when the operator says nothing.
+pub const DEFAULT_KILL_GRACE_MS: u64 = 50;
+/// EXPOSE ports whose requests are counted under a label of their own; the others share one.
+pub const MAX_LABELLED_BINDINGS: usize = 64;

@@ -124,11 +124,11 @@ impl FdBudget {
 
     /// Permits at home.
     pub fn available(&self) -> usize {
-        self.total.saturating_sub(self.taken())
+        self.total.saturating_sub(self.used())
     }
 
     /// Permits that are out.
-    pub fn taken(&self) -> usize {
+    pub fn used(&self) -> usize {
         self.out.iter().sum()
     }
 
@@ -172,7 +172,7 @@ impl FdBudget {
     /// The invariants that tie the counts together.
     pub fn check_invariants(&self) {
         assert!(
-            self.taken() <= self.total,
+            self.used() <= self.total,
             "more permits are out than there are"
         );
         assert!(
@@ -180,7 +180,7 @@ impl FdBudget {
             "refusals never go beyond their reserve"
         );
         assert!(
-            self.accepting || self.taken() > 0,
+            self.accepting || self.used() > 0,
             "with every permit at home somebody can be accepted"
         );
     }
@@ -273,7 +273,7 @@ mod tests {
         for permit in rest.into_iter().chain([permit, front]) {
             budget.give_back(permit);
         }
-        assert_eq!(budget.taken(), 0);
+        assert_eq!(budget.used(), 0);
     }
 
     #[test]
@@ -304,7 +304,7 @@ mod tests {
                 _ => {}
             }
             budget.check_invariants();
-            assert_eq!(budget.taken(), held.len());
+            assert_eq!(budget.used(), held.len());
         }
         for permit in held {
             budget.give_back(permit);

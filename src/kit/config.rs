@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use crate::kit::budget::Needs;
 use crate::kit::public_url::PublicUrl;
 use crate::limits::{
     DEFAULT_SESSION_WINDOW, DEFAULT_STREAM_WINDOW, MAX_BINDINGS, MAX_FD_BUDGET, MAX_LANES,
@@ -38,9 +39,9 @@ pub struct Config {
     /// Sockets of one session (`--max-connections-per-session`), PROTOCOL §7.
     pub max_connections_per_session: usize,
     /// Bytes of a stream's window (`--stream-initial-window`), PROTOCOL §5.
-    pub stream_window: u32,
+    pub stream_initial_window: u32,
     /// Bytes of a session's window (`--session-initial-window`), PROTOCOL §5.
-    pub session_window: u32,
+    pub session_initial_window: u32,
     /// Bytes of session credit that may be out early for stalled streams, over all sessions
     /// (`--stall-budget`), PROTOCOL §5.
     pub stall_budget: u32,
@@ -133,8 +134,8 @@ impl Default for Config {
             max_bindings_per_session: 8,
             max_streams_per_session: 1024,
             max_connections_per_session: MAX_LANES,
-            stream_window: DEFAULT_STREAM_WINDOW,
-            session_window: DEFAULT_SESSION_WINDOW,
+            stream_initial_window: DEFAULT_STREAM_WINDOW,
+            session_initial_window: DEFAULT_SESSION_WINDOW,
             stall_budget: 32 << 20,
             hello_timeout: Duration::from_secs(5),
             ping_after: Duration::from_secs(30),
@@ -178,6 +179,15 @@ impl Config {
         self.check_auth()
     }
 
+    /// How many descriptors each class could use at most.
+    pub fn descriptor_needs(&self) -> Needs {
+        Needs {
+            listeners: 1 + self.max_sessions * self.max_bindings_per_session,
+            fronts: self.max_pre_auth_connections,
+            lanes: self.max_sessions * self.max_connections_per_session,
+        }
+    }
+
     fn check_counts(&self) -> Result<(), ConfigError> {
         let count = |flag, value: usize, top: usize| between(flag, value, 1, top, usize::to_string);
         count("--max-sessions", self.max_sessions, MAX_SESSIONS)?;
@@ -218,23 +228,23 @@ impl Config {
         };
         size(
             "--stream-initial-window",
-            self.stream_window,
+            self.stream_initial_window,
             MIN_WINDOW,
             MAX_STREAM_WINDOW,
         )?;
         size(
             "--session-initial-window",
-            self.session_window,
+            self.session_initial_window,
             MIN_WINDOW,
             MAX_SESSION_WINDOW,
         )?;
         size("--stall-budget", self.stall_budget, 0, MAX_STALL_BUDGET)?;
-        if self.stream_window > self.session_window {
+        if self.stream_initial_window > self.session_initial_window {
             return Err(ConfigError::new(format!(
                 "--stream-initial-window ({}) must not be larger than --session-initial-window \
                  ({})",
-                show_size(u64::from(self.stream_window)),
-                show_size(u64::from(self.session_window)),
+                show_size(u64::from(self.stream_initial_window)),
+                show_size(u64::from(self.session_initial_window)),
             )));
         }
         Ok(())
@@ -396,11 +406,11 @@ mod tests {
             "--max-sessions must be between 1 and 4096, not 0"
         );
         assert_eq!(
-            refused(|config| config.stream_window = 65_536),
+            refused(|config| config.stream_initial_window = 65_536),
             "--stream-initial-window must be between 256 KiB and 16 MiB, not 64 KiB"
         );
         assert_eq!(
-            refused(|config| config.session_window = (64 << 20) + 1),
+            refused(|config| config.session_initial_window = (64 << 20) + 1),
             "--session-initial-window must be between 256 KiB and 64 MiB, not 67108865"
         );
         assert_eq!(
@@ -408,7 +418,9 @@ mod tests {
             "--hello-timeout must be between 100ms and 300s, not 0s"
         );
         assert!(refused(|config| config.fd_budget = 3).starts_with("--fd-budget"));
-        assert!(refused(|config| config.session_window = MIN_WINDOW).contains("not be larger"));
+        assert!(
+            refused(|config| config.session_initial_window = MIN_WINDOW).contains("not be larger")
+        );
     }
 
     #[test]

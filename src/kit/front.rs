@@ -1,0 +1,417 @@
+//! What is asked on the kit's own listener, and what may be answered (PROTOCOL §1, §10).
+//!
+//! [`Front`] takes the bytes of one connection and gives one [`Ask`] for each request in them; it
+//! answers nothing and changes nothing. Whoever owns the connection acts on the [`Route`]:
+//!
+//! 1. While `Throttle::delay` is not zero and [`Ask::shows_token`], the ask waits.
+//! 2. [`Credential::Wrong`] is told to the throttle. On `Connect` HELLO may still prove it.
+//! 3. [`Refusal::write`] writes what is refused, [`write_answer`] what is answered.
+//!
+//! Order of the guards: name (403), path (404), method (405), origin (403), token (401), parameters
+//! (400). So a page that got here by DNS rebinding learns nothing at all.
+
+use std::time::Duration;
+
+use crate::buffer::Buffer;
+use crate::http::write::Reply;
+use crate::http::{Asked, HeadScanner, Reject, RequestBody, RequestHead, Version};
+use crate::kit::config::Config;
+use crate::kit::guard::{Credential, host_is_ours, origin_is_fine};
+use crate::kit::metrics::RefusalReason;
+use crate::limits::{DEFAULT_KILL_GRACE_MS, MAX_KILL_GRACE_MS};
+use crate::wire::control::SessionId;
+use crate::ws::{ClientOffer, HandshakeError, Subprotocol, check_request};
+
+/// One connection's incoming HTTP.
+#[derive(Debug, Default)]
+pub struct Front {
+    inbound: Buffer,
+    scanner: HeadScanner,
+}
+
+/// What the bytes so far amount to.
+#[derive(Debug)]
+pub enum Step {
+    /// No whole head yet.
+    More,
+    /// A request.
+    Asked(Ask),
+    /// Not a request: answer with [`Refusal::of_reject`] and close.
+    Malformed(Reject),
+}
+
+/// One request.
+#[derive(Debug)]
+pub struct Ask {
+    /// What for.
+    pub route: Route,
+    /// How to answer. `keep_alive` is false also when the request has a body: nothing here wants
+    /// one, so it is never read.
+    pub asked: Asked,
+    /// What it showed as proof.
+    pub credential: Credential,
+}
+
+impl Ask {
+    /// Whether it is an attempt at a token, right or wrong, which the throttle may slow.
+    pub fn shows_token(&self) -> bool {
+        matches!(self.credential, Credential::Proven | Credential::Wrong)
+    }
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Route {
+    /// A tunnel's WebSocket. It may still have to prove itself in HELLO.
+    Connect(Connect),
+    /// `GET /api/v1/tunnel/health`
+    Health,
+    /// `GET /api/v1/tunnel/metrics`
+    Metrics,
+    /// `GET /api/v1/tunnel/sessions`
+    Sessions,
+    /// `GET /api/v1/tunnel/bindings`
+    Bindings,
+    /// `GET /api/v1/tunnel/tunnels`
+    Tunnels,
+    /// `GET /api/v1/tunnel/openapi.json`
+    OpenApi,
+    /// `DELETE /api/v1/tunnel/sessions/{id}`
+    Kill {
+        /// The session, which may not exist.
+        session: SessionId,
+        /// How long its streams may take to end.
+        grace: Duration,
+    },
+    /// Nothing that is given.
+    Refuse(Refusal),
+}
+
+/// The answer to an upgrade.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connect {
+    /// What was picked.
+    pub subprotocol: Subprotocol,
+    accept: String,
+}
+
+impl Connect {
+    /// Appends the 101.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(
+            b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n",
+        );
+        for (name, value) in [
+            ("sec-websocket-accept", self.accept.as_str()),
+            ("sec-websocket-protocol", self.subprotocol.name()),
+        ] {
+            let line = [name, ": ", value, "\r\n"].concat();
+            out.extend_from_slice(line.as_bytes());
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Our no, as HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The status.
+    pub status: u16,
+    /// One sentence for the body.
+    pub why: String,
+    /// Whether the body is JSON (§10) or plain text (§1).
+    json: bool,
+    /// More fields: Allow and the like.
+    fields: &'static [(&'static str, &'static str)],
+    /// For the metrics, when it was a handshake or a guard that refused.
+    pub reason: Option<RefusalReason>,
+}
+
+impl Refusal {
+    /// An error of an endpoint: `{"error":"…"}`.
+    pub fn json(status: u16, why: impl Into<String>) -> Refusal {
+        Refusal {
+            status,
+            why: why.into(),
+            json: true,
+            fields: &[],
+            reason: None,
+        }
+    }
+
+    /// What a malformed request gets.
+    pub fn of_reject(reject: Reject) -> Refusal {
+        Refusal::json(reject.status, reject.why)
+    }
+
+    fn text(status: u16, why: impl Into<String>, reason: RefusalReason) -> Refusal {
+        Refusal {
+            status,
+            why: why.into(),
+            json: false,
+            fields: &[],
+            reason: Some(reason),
+        }
+    }
+
+    fn with(self, fields: &'static [(&'static str, &'static str)]) -> Refusal {
+        Refusal { fields, ..self }
+    }
+
+    fn because(self, reason: RefusalReason) -> Refusal {
+        Refusal {
+            reason: Some(reason),
+            ..self
+        }
+    }
+
+    /// Appends the answer; the connection stays if `asked` says so.
+    pub fn write(&self, out: &mut Vec<u8>, asked: Asked) {
+        if self.json {
+            let mut body = br#"{"error":"#.to_vec();
+            // A string is always JSON, and a Vec takes everything.
+            let _ = serde_json::to_writer(&mut body, &self.why);
+            body.push(b'}');
+            Reply::json(self.status, &body)
+                .with(self.fields)
+                .write(out, asked);
+        } else {
+            Reply::text(self.status, &self.why)
+                .with(self.fields)
+                .write(out, asked);
+        }
+    }
+}
+
+/// How an answer is written to somebody whose request could not be read.
+pub const UNREADABLE: Asked = Asked {
+    head: false,
+    version: Version::Http11,
+    keep_alive: false,
+    upgrade: false,
+};
+
+/// Appends an answer that is not a refusal. Nothing here may be kept by a cache or guessed at.
+pub fn write_answer(out: &mut Vec<u8>, asked: Asked, status: u16, content_type: &str, body: &[u8]) {
+    let fields = &[
+        ("cache-control", "no-store"),
+        ("x-content-type-options", "nosniff"),
+    ];
+    Reply {
+        status,
+        content_type,
+        fields,
+        body,
+    }
+    .write(out, asked);
+}
+
+impl Front {
+    /// A new connection.
+    pub fn new() -> Front {
+        Front::default()
+    }
+
+    /// Takes bytes as they come.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        self.inbound.extend(bytes);
+    }
+
+    /// Whether no request has begun: the connection can be closed without a word.
+    pub fn is_idle(&self) -> bool {
+        self.scanner.is_untouched(self.inbound.bytes())
+    }
+
+    /// Bytes that wait, bounded by the largest head and one `feed` when every ask is taken at once.
+    pub fn waiting(&self) -> usize {
+        self.inbound.len()
+    }
+
+    /// The next request in the bytes so far. After [`Step::Malformed`] there is none.
+    pub fn next(&mut self, config: &Config) -> Step {
+        let length = match self.scanner.scan(self.inbound.bytes()) {
+            Ok(Some(length)) => length,
+            Ok(None) => return Step::More,
+            Err(reject) => return Step::Malformed(reject),
+        };
+        let bytes = self.inbound.bytes().get(..length).unwrap_or_default();
+        let step = match RequestHead::parse(bytes) {
+            Ok(head) => Step::Asked(ask(&head, config)),
+            Err(reject) => Step::Malformed(reject),
+        };
+        self.inbound.consume(length);
+        self.scanner = HeadScanner::new();
+        step
+    }
+
+    /// What came behind the last request: after an upgrade it belongs to the WebSocket.
+    pub fn rest(&mut self) -> Vec<u8> {
+        let rest = self.inbound.bytes().to_vec();
+        self.inbound.consume(rest.len());
+        self.inbound.release();
+        rest
+    }
+}
+
+fn ask(head: &RequestHead<'_>, config: &Config) -> Ask {
+    let credential = Credential::of(head, config);
+    let mut asked = head.asked();
+    if !matches!(head.body, RequestBody::None | RequestBody::Length(0)) {
+        asked.keep_alive = false;
+    }
+    let route = route(head, config, credential).unwrap_or_else(Route::Refuse);
+    Ask {
+        route,
+        asked,
+        credential,
+    }
+}
+
+/// Decides what one request is for, and whether it may be that.
+fn route(
+    head: &RequestHead<'_>,
+    config: &Config,
+    credential: Credential,
+) -> Result<Route, Refusal> {
+    let target = head.target.as_ref();
+    let cut = target
+        .iter()
+        .position(|octet| *octet == b'?')
+        .unwrap_or(target.len());
+    let (path, query) = target.split_at(cut);
+    let below = path.strip_prefix(PREFIX).unwrap_or_default();
+    if below == b"connect" {
+        return connect(head, config).map(Route::Connect);
+    }
+    if config.token.is_none() && !host_is_ours(head, config) {
+        let why = "this Host is not one of this kit's names (--allow-host)";
+        return Err(Refusal::json(403, why).because(RefusalReason::Host));
+    }
+    let getting = match below {
+        b"health" => Route::Health,
+        b"metrics" => Route::Metrics,
+        b"sessions" => Route::Sessions,
+        b"bindings" => Route::Bindings,
+        b"tunnels" => Route::Tunnels,
+        b"openapi.json" => Route::OpenApi,
+        _ => return kill(below, query, head, config, credential),
+    };
+    if !matches!(head.method, "GET" | "HEAD") {
+        return Err(wrong_method(&[("allow", "GET, HEAD")]));
+    }
+    if getting != Route::Health {
+        authorize(credential)?;
+    }
+    Ok(getting)
+}
+
+fn kill(
+    below: &[u8],
+    query: &[u8],
+    head: &RequestHead<'_>,
+    config: &Config,
+    credential: Credential,
+) -> Result<Route, Refusal> {
+    let unknown = || Refusal::json(404, "there is nothing at this path");
+    let id = below.strip_prefix(b"sessions/").ok_or_else(unknown)?;
+    let is_id = |octet: &u8| octet.is_ascii_alphanumeric() || *octet == b'-';
+    let id = std::str::from_utf8(id).map_err(|_| unknown())?;
+    if id.is_empty() || !id.bytes().all(|octet| is_id(&octet)) {
+        return Err(unknown());
+    }
+    if head.method != "DELETE" {
+        return Err(wrong_method(&[("allow", "DELETE")]));
+    }
+    if !origin_is_fine(head, config) {
+        let why = "a page of this Origin may not end sessions (--allow-origin)";
+        return Err(Refusal::json(403, why).because(RefusalReason::Origin));
+    }
+    authorize(credential)?;
+    let grace = grace(query).ok_or_else(|| {
+        Refusal::json(
+            400,
+            format!("grace_ms must be a number from 0 to {MAX_KILL_GRACE_MS}"),
+        )
+    })?;
+    Ok(Route::Kill {
+        session: SessionId::new(id),
+        grace,
+    })
+}
+
+/// `grace_ms` in a query; other parameters are ignored, a second one is not.
+fn grace(query: &[u8]) -> Option<Duration> {
+    let query = query.strip_prefix(b"?").unwrap_or_default();
+    let mut values = query.split(|octet| *octet == b'&').filter_map(|pair| {
+        match pair.strip_prefix(b"grace_ms")? {
+            [] => Some([].as_slice()),
+            [b'=', value @ ..] => Some(value),
+            _ => None,
+        }
+    });
+    let Some(value) = values.next() else {
+        return Some(Duration::from_millis(DEFAULT_KILL_GRACE_MS));
+    };
+    let millis = crate::http::parse_content_length(value)?;
+    (values.next().is_none() && millis <= MAX_KILL_GRACE_MS).then(|| Duration::from_millis(millis))
+}
+
+fn authorize(credential: Credential) -> Result<(), Refusal> {
+    if credential.suffices() {
+        return Ok(());
+    }
+    let why = if credential == Credential::Missing {
+        "a bearer token is required"
+    } else {
+        "the bearer token is wrong"
+    };
+    let refusal = Refusal::json(401, why).with(&[("www-authenticate", "Bearer")]);
+    Err(refusal.because(RefusalReason::Auth))
+}
+
+fn wrong_method(allow: &'static [(&'static str, &'static str)]) -> Refusal {
+    Refusal::json(405, "this path does not have that method").with(allow)
+}
+
+fn connect(head: &RequestHead<'_>, config: &Config) -> Result<Connect, Refusal> {
+    if !origin_is_fine(head, config) {
+        let why = "a page of this Origin may not open a tunnel here (--allow-origin)";
+        return Err(Refusal::text(403, why, RefusalReason::Origin));
+    }
+    if !matches!(head.body, RequestBody::None | RequestBody::Length(0)) {
+        let why = "an upgrade has no body";
+        return Err(Refusal::text(400, why, RefusalReason::Upgrade));
+    }
+    let minor = match head.version {
+        Version::Http10 => 0,
+        Version::Http11 => 1,
+    };
+    let ClientOffer {
+        accept,
+        subprotocol,
+    } = check_request(head.method, minor, head.fields.iter()).map_err(refuse_handshake)?;
+    Ok(Connect {
+        subprotocol,
+        accept,
+    })
+}
+
+fn refuse_handshake(error: HandshakeError) -> Refusal {
+    let reason = match error {
+        HandshakeError::NoSubprotocol => RefusalReason::Subprotocol,
+        _ => RefusalReason::Upgrade,
+    };
+    let refusal = Refusal::text(error.status(), error.to_string(), reason);
+    match error.status() {
+        405 => refusal.with(&[("allow", "GET")]),
+        426 => refusal.with(&[("upgrade", "websocket"), ("sec-websocket-version", "13")]),
+        _ => refusal,
+    }
+}
+
+/// What every path of ours starts with.
+const PREFIX: &[u8] = b"/api/v1/tunnel/";
+
+#[cfg(test)]
+#[path = "front_tests.rs"]
+mod tests;

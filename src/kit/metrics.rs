@@ -1,0 +1,441 @@
+//! What the kit counts, and how Prometheus reads it (text format 0.0.4).
+//!
+//! Counting allocates nothing and looks nothing up but the port of a binding. Labels have few
+//! values, all known here: words of ours, codes of the protocol, and at most
+//! `MAX_LABELLED_BINDINGS` ports.
+
+use std::time::Duration;
+
+use crate::kit::bindings_seen::BindingsSeen;
+use crate::kit::config::About;
+use crate::kit::exposition::Exposition;
+use crate::mux::Traffic;
+use crate::wire::code::Code;
+use crate::wire::control::JoinErrCode;
+
+pub use crate::kit::exposition::Histogram;
+
+/// Declares an enum whose variants are the values of a label.
+macro_rules! label {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name { $($(#[$vdoc])* $variant,)* }
+
+        impl $name {
+            /// Every value, in the order of the enum.
+            pub const ALL: &'static [$name] = &[$($name::$variant,)*];
+
+            /// The label's value.
+            pub fn name(self) -> &'static str {
+                match self { $($name::$variant => $word,)* }
+            }
+        }
+    };
+}
+
+label! {
+    /// Why somebody who wanted to connect or to ask was sent away.
+    RefusalReason {
+        /// A page of a foreign Origin.
+        Origin = "origin",
+        /// A Host that is not ours.
+        Host = "host",
+        /// Not a WebSocket upgrade as it should be.
+        Upgrade = "upgrade",
+        /// Neither of our subprotocols.
+        Subprotocol = "subprotocol",
+        /// The token was missing or wrong.
+        Auth = "auth",
+        /// HELLO named another version than the subprotocol.
+        Version = "version",
+        /// The first frames broke the protocol, or HELLO did not come in time.
+        Protocol = "protocol",
+        /// As many sessions as may be.
+        SessionLimit = "session_limit",
+        /// As many connections that have proven nothing as may be.
+        PreAuthLimit = "pre_auth_limit",
+        /// A JOIN that fits no session.
+        Join = "join",
+    }
+}
+
+label! {
+    /// How a stream ended.
+    StreamOutcome {
+        /// Both sides sent EOF.
+        Finished = "finished",
+        /// The client reset it.
+        ResetByClient = "reset_by_client",
+        /// The visitor or caller went away.
+        ResetByPeer = "reset_by_peer",
+        /// It was refused before anything was done for it.
+        Refused = "refused",
+        /// No head came within the response timeout, or it was silent after a half-close.
+        TimedOut = "timed_out",
+        /// Its binding was taken over.
+        TakenOver = "taken_over",
+        /// Its session or lane ended.
+        Lost = "lost",
+        /// The client broke the protocol on it, or it held memory for too long.
+        Violated = "violated",
+    }
+}
+
+label! {
+    /// How a session ended.
+    SessionEnd {
+        /// The client said goodbye.
+        Client = "client",
+        /// Nothing happened for the idle timeout.
+        Idle = "idle",
+        /// It was parked and nobody came back.
+        GraceOver = "grace_over",
+        /// The operator killed it.
+        Killed = "killed",
+        /// The client broke the protocol.
+        Violation = "violation",
+        /// The connection was lost, and there was nothing to park.
+        Lost = "lost",
+        /// The kit shut down.
+        Shutdown = "shutdown",
+    }
+}
+
+/// Everything that only grows, and histograms.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    traffic: Traffic,
+    streams: [u64; StreamOutcome::ALL.len()],
+    refusals: [u64; RefusalReason::ALL.len()],
+    violations: [u64; Code::ALL.len()],
+    session_ends: [u64; SessionEnd::ALL.len()],
+    sessions: u64,
+    resumes: u64,
+    takeovers: u64,
+    parks: u64,
+    accept_failures: u64,
+    admin: [u64; 5],
+    bindings: BindingsSeen,
+    /// From a visitor's request to the final head of the answer.
+    pub response_head: Histogram,
+    /// From reading bytes on one side to having written them on the other.
+    pub relay_wait: Histogram,
+    /// One turn of the host's loop, without its waiting.
+    pub loop_turn: Histogram,
+}
+
+/// What is so right now, filled in for each reading.
+#[derive(Debug, Clone, Default)]
+pub struct Gauges {
+    /// Sessions, parked ones counted.
+    pub sessions: usize,
+    /// Sessions without a socket.
+    pub parked: usize,
+    /// EXPOSE bindings.
+    pub expose_bindings: usize,
+    /// PULL bindings.
+    pub pull_bindings: usize,
+    /// Open streams.
+    pub streams: usize,
+    /// Connections of visitors.
+    pub visitors: usize,
+    /// Connections of callers.
+    pub callers: usize,
+    /// WebSockets of sessions.
+    pub lanes: usize,
+    /// Connections that have proven nothing yet.
+    pub pre_auth: usize,
+    /// Permits at home.
+    pub fd_permits_available: usize,
+    /// Bytes of resident memory.
+    pub rss: u64,
+    /// Open descriptors of the process.
+    pub fds: u64,
+}
+
+/// The type of the rendered text.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+impl Metrics {
+    /// Nothing has happened yet.
+    pub fn new() -> Metrics {
+        Metrics::default()
+    }
+
+    /// Frames and DATA bytes that a session carried since it was asked last.
+    pub fn add_traffic(&mut self, more: &Traffic) {
+        self.traffic.frames_in += more.frames_in;
+        self.traffic.frames_out += more.frames_out;
+        self.traffic.data_in += more.data_in;
+        self.traffic.data_out += more.data_out;
+    }
+
+    /// A stream ended.
+    pub fn stream_ended(&mut self, outcome: StreamOutcome) {
+        self.streams[outcome as usize] += 1;
+    }
+
+    /// Somebody was sent away before there was a session.
+    pub fn refused(&mut self, reason: RefusalReason) {
+        self.refusals[reason as usize] += 1;
+    }
+
+    /// A WebSocket was closed before it had a session, with this GOAWAY and this close code.
+    pub fn refused_handshake(&mut self, goaway: Option<Code>, _close: u16) {
+        self.refused(match goaway {
+            Some(Code::AuthError) => RefusalReason::Auth,
+            Some(Code::VersionMismatch) => RefusalReason::Version,
+            Some(Code::ResourceExhausted) => RefusalReason::SessionLimit,
+            _ => RefusalReason::Protocol,
+        });
+    }
+
+    /// A connection was closed for want of room before authentication.
+    pub fn refused_pre_auth(&mut self) {
+        self.refused(RefusalReason::PreAuthLimit);
+    }
+
+    /// A JOIN was refused.
+    pub fn refused_join(&mut self, _code: JoinErrCode) {
+        self.refused(RefusalReason::Join);
+    }
+
+    /// The peer broke the protocol.
+    pub fn violation(&mut self, code: Code) {
+        self.violations[usize::from(code.as_u16())] += 1;
+    }
+
+    /// A fresh session.
+    pub fn session_opened(&mut self) {
+        self.sessions += 1;
+    }
+
+    /// A session came back under its id.
+    pub fn session_resumed(&mut self) {
+        self.resumes += 1;
+    }
+
+    /// A session lost its socket and is kept.
+    pub fn session_parked(&mut self) {
+        self.parks += 1;
+    }
+
+    /// A session is gone for good.
+    pub fn session_ended(&mut self, how: SessionEnd) {
+        self.session_ends[how as usize] += 1;
+    }
+
+    /// An EXPOSE port changed its owner.
+    pub fn taken_over(&mut self) {
+        self.takeovers += 1;
+    }
+
+    /// The host could not accept.
+    pub fn accept_failed(&mut self) {
+        self.accept_failures += 1;
+    }
+
+    /// A request to the kit itself was answered.
+    pub fn admin_answered(&mut self, status: u16) {
+        if let Some(count) = self.admin.get_mut(class(status)) {
+            *count += 1;
+        }
+    }
+
+    /// An EXPOSE port has an owner: from now on its requests are counted under its own label, if
+    /// there is room for one more.
+    pub fn binding_opened(&mut self, port: u16) {
+        self.bindings.opened(port);
+    }
+
+    /// An EXPOSE port is free again. Its label stays until another port needs the room.
+    pub fn binding_closed(&mut self, port: u16) {
+        self.bindings.closed(port);
+    }
+
+    /// A visitor of an EXPOSE port got this status, from the client or from us.
+    pub fn request(&mut self, port: u16, status: u16) {
+        self.bindings.request(port, class(status));
+    }
+
+    /// Appends everything in the text format 0.0.4.
+    pub fn render(&self, now: &Gauges, about: &About, out: &mut Vec<u8>) {
+        let mut page = Exposition::new(out);
+        render_gauges(&mut page, now, about);
+        self.render_sessions(&mut page);
+        self.render_traffic(&mut page);
+        page.histogram(
+            "hoody_tunnel_response_head_seconds",
+            "Time from a visitor's request to the final head of its answer.",
+            &self.response_head,
+        );
+        page.histogram(
+            "hoody_tunnel_relay_wait_seconds",
+            "Time that bytes waited in the kit between reading and writing them.",
+            &self.relay_wait,
+        );
+        page.histogram(
+            "hoody_tunnel_loop_turn_seconds",
+            "Time that one turn of the event loop took, without its waiting for events.",
+            &self.loop_turn,
+        );
+    }
+
+    fn render_sessions(&self, page: &mut Exposition<'_>) {
+        for (name, help, count) in [
+            (
+                "sessions_opened_total",
+                "Sessions opened, resumed ones not counted.",
+                self.sessions,
+            ),
+            (
+                "session_resumes_total",
+                "Sessions that came back under their id.",
+                self.resumes,
+            ),
+            (
+                "session_parks_total",
+                "Sessions that lost their socket and were kept.",
+                self.parks,
+            ),
+            (
+                "takeovers_total",
+                "EXPOSE ports that changed their owner.",
+                self.takeovers,
+            ),
+            (
+                "accept_failures_total",
+                "Failures to accept, usually for want of descriptors.",
+                self.accept_failures,
+            ),
+        ] {
+            page.family(name, "counter", help);
+            page.sample(&[], count);
+        }
+        page.family(
+            "sessions_ended_total",
+            "counter",
+            "Sessions that ended, by reason.",
+        );
+        for (how, count) in SessionEnd::ALL.iter().zip(self.session_ends) {
+            page.sample(&[("reason", how.name())], count);
+        }
+        page.family(
+            "handshake_refusals_total",
+            "counter",
+            "Refused connections, by reason.",
+        );
+        for (reason, count) in RefusalReason::ALL.iter().zip(self.refusals) {
+            page.sample(&[("reason", reason.name())], count);
+        }
+        let help = "Times that a client broke the protocol, by code.";
+        page.family("protocol_violations_total", "counter", help);
+        for (code, count) in Code::ALL.iter().zip(self.violations) {
+            page.sample(&[("code", code.name())], count);
+        }
+    }
+
+    fn render_traffic(&self, page: &mut Exposition<'_>) {
+        let traffic = &self.traffic;
+        let help = "Payload bytes of streams: in from clients, out to clients.";
+        page.family("data_bytes_total", "counter", help);
+        page.sample(&[("direction", "in")], traffic.data_in);
+        page.sample(&[("direction", "out")], traffic.data_out);
+        let help = "Frames on WebSockets: in from clients, out to clients.";
+        page.family("frames_total", "counter", help);
+        page.sample(&[("direction", "in")], traffic.frames_in);
+        page.sample(&[("direction", "out")], traffic.frames_out);
+        page.family(
+            "streams_total",
+            "counter",
+            "Streams that ended, by outcome.",
+        );
+        for (outcome, count) in StreamOutcome::ALL.iter().zip(self.streams) {
+            page.sample(&[("outcome", outcome.name())], count);
+        }
+        let help =
+            "Visitors' requests that got a final status, by EXPOSE port and class of status.";
+        page.family("requests_total", "counter", help);
+        for (port, counts) in self.bindings.rows() {
+            for (class, count) in CLASSES.iter().zip(counts) {
+                page.sample(&[("binding", &port), ("status", class)], *count);
+            }
+        }
+        page.family(
+            "admin_requests_total",
+            "counter",
+            "Answers of the kit's own endpoints.",
+        );
+        for (class, count) in CLASSES.iter().zip(self.admin) {
+            page.sample(&[("status", class)], count);
+        }
+    }
+}
+
+fn render_gauges(page: &mut Exposition<'_>, now: &Gauges, about: &About) {
+    page.family("build_info", "gauge", "The running version; always 1.");
+    page.sample(&[("version", about.version)], 1);
+    page.family("sessions_active", "gauge", "Sessions, parked ones counted.");
+    page.sample(&[], now.sessions as u64);
+    page.family(
+        "sessions_parked",
+        "gauge",
+        "Sessions without a socket, kept for the grace.",
+    );
+    page.sample(&[], now.parked as u64);
+    page.family("bindings_active", "gauge", "Bindings, by kind and mode.");
+    page.sample(
+        &[("kind", "http"), ("mode", "expose")],
+        now.expose_bindings as u64,
+    );
+    page.sample(
+        &[("kind", "tcp"), ("mode", "pull")],
+        now.pull_bindings as u64,
+    );
+    page.family("streams_active", "gauge", "Streams that are open.");
+    page.sample(&[], now.streams as u64);
+    page.family(
+        "connections_active",
+        "gauge",
+        "Open connections, by what they are for.",
+    );
+    for (role, count) in [
+        ("visitor", now.visitors),
+        ("caller", now.callers),
+        ("lane", now.lanes),
+        ("pre_auth", now.pre_auth),
+    ] {
+        page.sample(&[("role", role)], count as u64);
+    }
+    let help = "Descriptors that may still be opened within the budget.";
+    page.family("fd_permits_available", "gauge", help);
+    page.sample(&[], now.fd_permits_available as u64);
+    // These three have the names that every Prometheus client library gives them.
+    page.process(
+        "process_resident_memory_bytes",
+        "Resident memory in bytes.",
+        now.rss,
+    );
+    page.process("process_open_fds", "Open descriptors.", now.fds);
+    let help = "When the process started, in seconds since 1970.";
+    page.process("process_start_time_seconds", help, about.started_unix);
+}
+
+impl Histogram {
+    /// Notes how long something took.
+    pub fn observe(&mut self, span: Duration) {
+        self.observe_nanos(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX));
+    }
+}
+
+/// 0 for 1xx, up to 4 for 5xx and whatever else there may be.
+fn class(status: u16) -> usize {
+    usize::from(status / 100).clamp(1, 5) - 1
+}
+
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+#[cfg(test)]
+#[path = "metrics_tests.rs"]
+mod tests;
