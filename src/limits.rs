@@ -227,3 +227,36 @@ pub const MAX_KILL_GRACE_MS: u64 = 5000;
 pub const DEFAULT_KILL_GRACE_MS: u64 = 50;
 /// EXPOSE ports whose requests are counted under a label of their own; the others share one.
 pub const MAX_LABELLED_BINDINGS: usize = 64;
+
+// ---- kit: connections, visitors, bindings ----
+
+/// Connections that the kit's table holds, at most; the descriptor budget is the real bound.
+pub const MAX_CONNS: usize = 1 << 20;
+/// Listening sockets, at most.
+pub const MAX_LISTENERS: usize = 1 << 16;
+/// How long a first request on the kit's own listener may take to come.
+pub const FRONT_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an operator's keep-alive connection may be idle.
+pub const FRONT_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a visitor's head may take (PROTOCOL §11).
+pub const VISITOR_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a visitor's keep-alive connection may be idle between requests.
+pub const VISITOR_IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// Bytes that are read of a visitor ahead of their use: part of a head, or pipelined requests.
+pub const VISITOR_AHEAD: usize = 16 * 1024;
+/// Bytes of an unwanted request body that are read away so that the visitor gets its answer.
+pub const LEAVING_DRAINS: usize = 256 * 1024;
+/// How long a leaving connection's peer may take to close.
+pub const LEAVING_FOR: Duration = Duration::from_secs(5);
+/// How long a join ticket is good (PROTOCOL §7).
+pub const TICKET_LIFE: Duration = Duration::from_secs(10);
+/// The first port that the kit picks for EXPOSE (PROTOCOL §3).
+pub const AUTO_PORT_FIRST: u16 = 20_000;
+/// The last one.
+pub const AUTO_PORT_LAST: u16 = 65_534;
+/// Ports that are tried before the kit gives up picking one.
+pub const AUTO_PORT_TRIES: u32 = 32;
+/// How soon accepting is tried again after the host could not.
+pub const ACCEPT_RETRY: Duration = Duration::from_millis(200);
+/// How long streams may go on after a shutdown was asked for.
+pub const SHUTDOWN_DRAIN: Duration = Duration::from_secs(5);

@@ -112,7 +112,7 @@ impl<L> Outflow<L> {
         } else if let Some((_, span)) = &mut self.loan {
             span.start += count;
             assert!(span.start <= span.end, "more was taken than lent");
-            if span.is_empty() {
+            if span.start == span.end {
                 self.loan = None;
                 std::mem::swap(&mut self.first, &mut self.later);
             }

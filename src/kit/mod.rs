@@ -1,11 +1,460 @@
-//! The daemon in the container.
+//! The daemon in the container: the machine that owns sessions, ports, visitors and callers.
+//!
+//! The room decides everything the kit does and carries no byte itself. [`Kit`] is the table of
+//! tables; each file of the room adds one part of its behaviour:
+//!
+//! | file | part |
+//! | --- | --- |
+//! | `conns` | connections: what each is for, how each ends |
+//! | `front`, `serve` | the kit's own listener: HTTP, and the upgrade |
+//! | `greeter` | from the upgrade to HELLO or JOIN (PROTOCOL §2, §7) |
+//! | `sessions` | attach, park, resume, end (PROTOCOL §6) |
+//! | `lanes` | frames of a session's lanes |
+//! | `bindings`, `listeners` | who owns which port (PROTOCOL §3) |
+//! | `visitor` (`request`, `response`) | EXPOSE (PROTOCOL §4, §11) |
+//! | `caller` | PULL |
+//! | `budget`, `throttle`, `config`, `metrics`, `admin` | what their names say |
+//!
+//! It never does I/O, and never imports `client`.
+//!
+//! Invariants: a port has one owner; a connection's permit goes home when its entry does; a loan ends
+//! before its lane reads again; a session that holds no lane is parked or gone.
 
+pub mod admin;
+mod bindings;
 mod bindings_seen;
 pub mod budget;
+mod caller;
 pub mod config;
+mod conns;
 mod exposition;
 pub mod front;
+mod greeter;
 pub mod guard;
+mod lanes;
+mod listeners;
 pub mod metrics;
 pub mod public_url;
+mod serve;
+mod sessions;
 pub mod throttle;
+mod visitor;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+
+use crate::clock::Instant;
+use crate::entropy::Entropy;
+use crate::limits::{MAX_CONNS, MAX_LISTENERS};
+use crate::machine::{CloseHow, Command, ConnKey, Ended, Event, ListenerKey, Machine};
+use crate::outflow::Piece;
+use crate::table::Table;
+
+use budget::FdBudget;
+use config::Config;
+use conns::{ConnEntry, Role};
+use listeners::{ListenerEntry, PortName};
+use metrics::Metrics;
+use sessions::{KitSession, SessionKey};
+use throttle::Throttle;
+
+/// What the program around the kit asks of it: nothing yet, operators speak HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KitOrder {}
+
+/// What the kit tells the program around it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KitNotice {
+    /// The kit's own listener stands.
+    Listening(SocketAddr),
+    /// The kit's own listener could not be opened; the kit stops.
+    CannotListen(String),
+}
+
+/// The daemon's machine.
+#[derive(Debug)]
+pub struct Kit {
+    config: Config,
+    entropy: Entropy,
+    metrics: Metrics,
+    budget: FdBudget,
+    throttle: Throttle,
+    conns: Table<ConnEntry>,
+    listeners: Table<ListenerEntry>,
+    sessions: Table<KitSession>,
+    by_id: BTreeMap<String, SessionKey>,
+    ports: BTreeMap<PortName, ListenerKey>,
+    timers: crate::timers::Timers<Reason>,
+    commands: VecDeque<Command<KitNotice>>,
+    /// Sessions whose wakes were not told yet.
+    touched: Vec<SessionKey>,
+    /// Connections that may hold a loan from a lane's buffer.
+    borrowers: Vec<ConnKey>,
+    /// Connections that have not proven who they are.
+    pre_auth: usize,
+    front: Option<ListenerKey>,
+    /// Listeners that stopped accepting for want of permits.
+    accepting: bool,
+    stopping: Stopping,
+    /// Where heads and small bodies are read before it is known whose they are.
+    scratch: Vec<u8>,
+    /// Where JSON and HTTP heads are written before they are queued.
+    text: Vec<u8>,
+    now: Instant,
+    started: Instant,
+}
+
+/// Why the machine wants to be told at a certain time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Reason {
+    /// A visitor's, greeter's, front's or leaving connection's next look.
+    Conn(ConnKey),
+    /// A session's lanes: PING and pong timeout.
+    Lanes(SessionKey),
+    /// A session's streams: stalls, half-closed idleness.
+    Sweep(SessionKey),
+    /// A session without streams and bindings.
+    Idle(SessionKey),
+    /// The grace of a parked session, or of one that is closing.
+    Grace(SessionKey),
+    /// Accepting stopped because the host had no descriptors.
+    Accept,
+    /// What runs gets this long after a shutdown.
+    Shutdown,
+}
+
+/// How far the end of the program is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stopping {
+    No,
+    Draining,
+    Done,
+}
+
+impl Kit {
+    /// A kit that will listen as `config` says. The config must have passed its own check.
+    pub fn new(config: Config, entropy: Entropy, now: Instant) -> Kit {
+        let mut kit = Kit {
+            budget: FdBudget::new(config.fd_budget, needs(&config)),
+            sessions: Table::new(config.max_sessions),
+            config,
+            entropy,
+            metrics: Metrics::new(),
+            throttle: Throttle::new(),
+            conns: Table::new(MAX_CONNS),
+            listeners: Table::new(MAX_LISTENERS),
+            by_id: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            timers: crate::timers::Timers::new(),
+            commands: VecDeque::new(),
+            touched: Vec::new(),
+            borrowers: Vec::new(),
+            pre_auth: 0,
+            front: None,
+            accepting: true,
+            stopping: Stopping::No,
+            scratch: Vec::new(),
+            text: Vec::new(),
+            now,
+            started: now,
+        };
+        kit.open_front();
+        kit
+    }
+
+    /// The first shutdown drains, the second ends.
+    fn shut_down(&mut self, now: Instant) {
+        if self.stopping != Stopping::No {
+            self.stop_now();
+            return;
+        }
+        self.stopping = Stopping::Draining;
+        self.timers
+            .arm(Reason::Shutdown, now + crate::limits::SHUTDOWN_DRAIN);
+        self.close_listeners();
+        for session in self.session_keys() {
+            self.say_goodbye(session, "the kit is shutting down");
+        }
+        self.stop_if_drained();
+    }
+
+    fn stop_if_drained(&mut self) {
+        if self.stopping == Stopping::Draining && self.stream_total() == 0 {
+            let flushed =
+                |entry: &ConnEntry| !matches!(entry.role, Role::Visitor(_) | Role::Caller(_));
+            let served = self
+                .conns
+                .iter()
+                .all(|(_, entry)| flushed(entry) || entry.out.is_empty());
+            if served && self.lanes_flushed() {
+                self.stop_now();
+            }
+        }
+    }
+
+    fn stop_now(&mut self) {
+        if self.stopping == Stopping::Done {
+            return;
+        }
+        self.stopping = Stopping::Done;
+        for session in self.session_keys() {
+            let why = "the kit is shutting down";
+            self.end_session(session, metrics::SessionEnd::Shutdown, why, Some(1001));
+        }
+        let all: Vec<ConnKey> = self.conns.iter().map(|(key, _)| key.retype()).collect();
+        for conn in all {
+            self.close_conn(conn, CloseHow::Clean);
+        }
+        self.commands.push_back(Command::Stop);
+    }
+
+    fn timeout(&mut self, now: Instant) {
+        while let Some(reason) = self.timers.pop_due(now) {
+            match reason {
+                Reason::Conn(conn) => self.conn_timeout(conn, now),
+                Reason::Lanes(session) => self.check_lanes(session, now),
+                Reason::Sweep(session) => self.sweep(session, now),
+                Reason::Idle(session) => self.check_idle(session, now),
+                Reason::Grace(session) => self.grace_over(session),
+                Reason::Accept => self.accept_again(),
+                Reason::Shutdown => self.stop_now(),
+            }
+        }
+    }
+
+    fn conn_timeout(&mut self, conn: ConnKey, now: Instant) {
+        let Some(entry) = self.conns.get(conn.retype()) else {
+            return;
+        };
+        match entry.role {
+            Role::Front(_) => self.front_timeout(conn, now),
+            Role::Greeter(_) => self.greeter_timeout(conn),
+            Role::Visitor(_) => self.visitor_timeout(conn, now),
+            Role::Leaving { .. } => self.close_conn(conn, CloseHow::Clean),
+            Role::Lane(..) | Role::Caller(_) => {}
+        }
+    }
+
+    fn ended(&mut self, conn: ConnKey, how: &Ended, now: Instant) {
+        let Some(entry) = self.conns.get(conn.retype()) else {
+            return;
+        };
+        match entry.role {
+            Role::Lane(session, index) => self.lane_lost(session, index, how, now),
+            Role::Visitor(_) => self.visitor_gone(conn, how),
+            Role::Caller(_) => self.caller_gone(conn, how),
+            Role::Front(_) | Role::Greeter(_) | Role::Leaving { .. } => {}
+        }
+        self.drop_conn(conn);
+    }
+
+    /// Whether the pieces fit each other; run after every entry in debug builds.
+    pub fn check_invariants(&self) {
+        for (key, session) in self.sessions.iter() {
+            session.check_invariants();
+            assert_eq!(
+                self.by_id.get(session.id()),
+                Some(&key),
+                "a session without its id"
+            );
+        }
+        assert_eq!(
+            self.by_id.len(),
+            self.sessions.len(),
+            "an id without its session"
+        );
+        let waiting = |entry: &ConnEntry| matches!(entry.role, Role::Front(_) | Role::Greeter(_));
+        let pre_auth = self
+            .conns
+            .iter()
+            .filter(|(_, entry)| waiting(entry))
+            .count();
+        assert_eq!(
+            pre_auth, self.pre_auth,
+            "connections before authentication miscounted"
+        );
+        for (port, listener) in &self.ports {
+            let entry = self.listeners.get(listener.retype());
+            assert!(
+                entry.is_some_and(|entry| entry.port_name() == Some(*port)),
+                "a port's ghost"
+            );
+        }
+        let held = self.conns.len() + self.listeners.len();
+        assert_eq!(self.budget.used(), held, "permits and descriptors differ");
+    }
+
+    /// Sessions, streams, connections and timers that are left: all zero after a drain.
+    pub fn leftovers(&self) -> [usize; 4] {
+        [
+            self.sessions.len(),
+            self.stream_total(),
+            self.conns.len(),
+            self.timers.len(),
+        ]
+    }
+
+    fn told(&mut self) {
+        if self.stopping == Stopping::Draining {
+            self.stop_if_drained();
+        }
+        #[cfg(debug_assertions)]
+        self.check_invariants();
+    }
+}
+
+/// What the kit must always have descriptors for.
+fn needs(config: &Config) -> budget::Needs {
+    budget::Needs {
+        listeners: 1 + config.max_sessions * config.max_bindings_per_session,
+        fronts: config.max_pre_auth_connections,
+        lanes: config.max_sessions * config.max_connections_per_session,
+    }
+}
+
+impl Machine for Kit {
+    type Order = KitOrder;
+    type Notice = KitNotice;
+
+    fn handle(&mut self, event: Event, now: Instant) {
+        self.now = now;
+        match event {
+            // The kit dials nobody.
+            Event::Connected { .. } | Event::Secured { .. } => {}
+            Event::Ended { conn, how } => self.ended(conn, &how, now),
+            Event::Listening { listener, outcome } => self.listening(listener, outcome, now),
+            Event::AcceptFailed { listener, why } => self.accept_failed(listener, &why, now),
+            Event::Timeout => self.timeout(now),
+            Event::Shutdown => self.shut_down(now),
+            // A kit's clock may jump too (a frozen container); its lanes are then looked at anew.
+            Event::Disturbed => self.disturbed(now),
+        }
+        self.told();
+    }
+
+    fn accepted(
+        &mut self,
+        listener: ListenerKey,
+        peer: SocketAddr,
+        now: Instant,
+    ) -> Option<ConnKey> {
+        self.now = now;
+        let conn = self.accept(listener, peer, now);
+        self.told();
+        conn
+    }
+
+    fn order(&mut self, order: KitOrder, _now: Instant) {
+        match order {}
+    }
+
+    fn read_space(&mut self, conn: ConnKey) -> &mut [u8] {
+        let Some(entry) = self.conns.get(conn.retype()) else {
+            return &mut [];
+        };
+        if entry.read_closed {
+            return &mut [];
+        }
+        match entry.role {
+            Role::Lane(session, index) => {
+                self.spill_loans();
+                match self.sessions.get_mut(session).and_then(KitSession::mux_mut) {
+                    Some(mux) => mux
+                        .lane_mut(index)
+                        .map_or(&mut [], |lane| lane.read_space()),
+                    None => &mut [],
+                }
+            }
+            Role::Greeter(_) => self.greeter_space(conn),
+            Role::Visitor(_) => self.visitor_space(conn),
+            Role::Caller(_) => self.caller_space(conn),
+            Role::Front(_) | Role::Leaving { .. } => self.scratch_space(),
+        }
+    }
+
+    fn received(&mut self, conn: ConnKey, count: usize, now: Instant) {
+        self.now = now;
+        let Some(entry) = self.conns.get(conn.retype()) else {
+            return;
+        };
+        match entry.role {
+            Role::Lane(session, index) => self.lane_received(session, index, count, now),
+            Role::Greeter(_) => self.greeter_received(conn, count, now),
+            Role::Visitor(_) => self.visitor_received(conn, count, now),
+            Role::Caller(_) => self.caller_received(conn, count, now),
+            Role::Front(_) => self.front_received(conn, count, now),
+            Role::Leaving { .. } => self.leaving_received(conn, count),
+        }
+        self.told();
+    }
+
+    fn transmit(&mut self, conn: ConnKey, _now: Instant) -> &[u8] {
+        let Some(entry) = self.conns.get_mut(conn.retype()) else {
+            return &[];
+        };
+        let ConnEntry { role, out, .. } = entry;
+        match out.next() {
+            Piece::Own(bytes) => bytes,
+            Piece::Loan((session, lane), span) => {
+                let session = self.sessions.get(*session).and_then(KitSession::mux);
+                session.map_or(&[], |mux| mux.payload(*lane, span))
+            }
+            Piece::Nothing => match role {
+                Role::Greeter(greeter) => greeter.lane.transmit(),
+                Role::Lane(session, index) => {
+                    match self
+                        .sessions
+                        .get_mut(*session)
+                        .and_then(KitSession::mux_mut)
+                    {
+                        Some(mux) => mux.transmit(*index),
+                        None => &[],
+                    }
+                }
+                _ => &[],
+            },
+        }
+    }
+
+    fn transmitted(&mut self, conn: ConnKey, count: usize, now: Instant) {
+        self.now = now;
+        let Some(entry) = self.conns.get_mut(conn.retype()) else {
+            return;
+        };
+        if entry.out.is_empty() {
+            match &mut entry.role {
+                Role::Greeter(greeter) => {
+                    greeter.lane.transmitted(count);
+                }
+                Role::Lane(session, index) => {
+                    let (session, index) = (*session, *index);
+                    self.lane_transmitted(session, index, count);
+                }
+                _ => {}
+            }
+        } else {
+            let passed = entry.out.taken(count);
+            let drained = entry.out.is_empty();
+            match entry.role {
+                Role::Visitor(_) => self.visitor_transmitted(conn, passed, drained, now),
+                Role::Caller(_) => self.caller_transmitted(conn, passed, drained, now),
+                _ => {}
+            }
+            if drained {
+                self.after_sending(conn);
+            }
+        }
+        self.told();
+    }
+
+    fn poll_command(&mut self) -> Option<Command<KitNotice>> {
+        if self.commands.is_empty() {
+            self.tell_wakes();
+        }
+        self.commands.pop_front()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.next().map(|(at, _)| at)
+    }
+}

@@ -281,12 +281,16 @@ impl Lane {
         if now < self.last_heard + quiet {
             return Liveness::LookAgain(self.last_heard + quiet);
         }
+        self.release_if_idle();
         self.out.push_urgent(FrameType::Ping, 0, &ping);
         self.pinged = Some(now);
-        // While it waits for the PONG the lane is looked at early, to free what it does not need.
-        self.received.release_if_idle(0);
-        self.out.release_if_idle();
         Liveness::LookAgain(now + patience)
+    }
+
+    /// Counts silence from now on.
+    pub(super) fn forgive_silence(&mut self, now: Instant) {
+        self.last_heard = now;
+        self.pinged = None;
     }
 
     /// Memory held for bytes on their way, in bytes.

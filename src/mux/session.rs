@@ -4,6 +4,7 @@
 //! only time does in `sweep.rs`.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use crate::clock::Instant;
 use crate::limits::{MAX_FRAME_PAYLOAD, MAX_LANES, MAX_SESSION_WINDOW, MAX_STREAM_WINDOW};
@@ -11,7 +12,7 @@ use crate::machine::ConnKey;
 use crate::mux::credit::{RecvCredit, SendCredit};
 use crate::mux::flood::Flood;
 use crate::mux::ids::PeerIds;
-use crate::mux::lane::{Lane, Span};
+use crate::mux::lane::{Lane, Liveness, Span};
 use crate::mux::stream::{Stream, StreamKey, StreamRecord, Waits};
 use crate::table::Table;
 use crate::wire::code::Code;
@@ -455,6 +456,27 @@ impl<T: Copy> Session<T> {
         }
         for key in std::mem::take(&mut slot.line) {
             wake_sender(&mut self.streams, &mut self.wakes, key);
+        }
+    }
+
+    /// Looks after lane `index`; see [`Lane::check`]. `None` when there is no such lane.
+    pub fn check_lane(
+        &mut self,
+        index: usize,
+        now: Instant,
+        quiet: Duration,
+        patience: Duration,
+        ping: [u8; 8],
+    ) -> Option<Liveness> {
+        let health = self.lane_mut(index)?.check(now, quiet, patience, ping);
+        self.wake_lane(index);
+        Some(health)
+    }
+
+    /// The clock jumped: silence until now proves nothing against any lane.
+    pub fn forgive_silence(&mut self, now: Instant) {
+        for slot in self.lanes.iter_mut().flatten() {
+            slot.lane.forgive_silence(now);
         }
     }
 

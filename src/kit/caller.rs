@@ -1,0 +1,172 @@
+//! PULL: a caller on the container's loopback, raw TCP to the laptop's service (PROTOCOL §4).
+
+use std::net::SocketAddr;
+
+use log::debug;
+
+use crate::clock::Instant;
+use crate::kit::conns::{After, Role};
+use crate::kit::lanes::outcome_of;
+use crate::kit::metrics::StreamOutcome;
+use crate::kit::sessions::{KitSession, SessionKey};
+use crate::limits::MAX_FRAME_PAYLOAD;
+use crate::machine::{CloseHow, ConnKey, Ended};
+use crate::mux::StreamKey;
+use crate::wire::code::Code;
+use crate::wire::open::write_open_tcp;
+
+use super::Kit;
+
+/// A connection to a PULL port.
+#[derive(Debug)]
+pub(super) struct Caller {
+    session: SessionKey,
+    stream: Option<StreamKey>,
+    bind_id: u64,
+}
+
+impl Caller {
+    pub(super) fn new(session: SessionKey) -> Caller {
+        Caller {
+            session,
+            stream: None,
+            bind_id: 0,
+        }
+    }
+}
+
+impl Kit {
+    /// Opens the caller's stream, or sends it away: a TCP service has no way to say "later".
+    pub(super) fn caller_arrived(
+        &mut self,
+        conn: ConnKey,
+        key: SessionKey,
+        bind_id: u64,
+        peer: SocketAddr,
+        now: Instant,
+    ) -> Option<ConnKey> {
+        self.text.clear();
+        let session = self.sessions.get_mut(key)?;
+        let port = session
+            .bindings
+            .iter()
+            .find(|it| it.bind_id == bind_id)
+            .map_or(0, |it| it.port);
+        write_open_tcp(&mut self.text, bind_id, port, peer);
+        let opened = session
+            .mux_mut()
+            .and_then(|mux| mux.open(conn, &self.text, now).ok());
+        let Some(stream) = opened else {
+            self.metrics.stream_ended(StreamOutcome::Refused);
+            self.drop_conn(conn);
+            return None;
+        };
+        if let Some(Role::Caller(caller)) = self
+            .conns
+            .get_mut(conn.retype())
+            .map(|entry| &mut entry.role)
+        {
+            caller.stream = Some(stream);
+            caller.bind_id = bind_id;
+        }
+        self.touch(key);
+        Some(conn)
+    }
+
+    fn caller(&mut self, conn: ConnKey) -> Option<(SessionKey, StreamKey)> {
+        match self.conns.get(conn.retype()).map(|entry| &entry.role) {
+            Some(Role::Caller(caller)) => Some((caller.session, caller.stream?)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn caller_space(&mut self, conn: ConnKey) -> &mut [u8] {
+        let Some((key, stream)) = self.caller(conn) else {
+            return &mut [];
+        };
+        match self.sessions.get_mut(key).and_then(KitSession::mux_mut) {
+            Some(mux) => mux.data_space(stream, MAX_FRAME_PAYLOAD),
+            None => &mut [],
+        }
+    }
+
+    pub(super) fn caller_received(&mut self, conn: ConnKey, count: usize, now: Instant) {
+        let Some((key, stream)) = self.caller(conn) else {
+            return;
+        };
+        let Some(mux) = self.sessions.get_mut(key).and_then(KitSession::mux_mut) else {
+            return;
+        };
+        if count > 0 {
+            mux.data_commit(stream, count, now);
+        } else {
+            mux.send_eof(stream, now);
+            if let Some(entry) = self.conns.get_mut(conn.retype()) {
+                entry.read_closed = true;
+            }
+            self.close_caller_if_over(conn);
+        }
+        self.touch(key);
+    }
+
+    pub(super) fn caller_eof(&mut self, conn: ConnKey) {
+        if let Some(entry) = self.conns.get_mut(conn.retype()) {
+            entry.after = After::Finish;
+        }
+        self.after_sending(conn);
+        self.close_caller_if_over(conn);
+    }
+
+    pub(super) fn caller_transmitted(
+        &mut self,
+        conn: ConnKey,
+        passed: usize,
+        drained: bool,
+        now: Instant,
+    ) {
+        let Some((key, stream)) = self.caller(conn) else {
+            return;
+        };
+        if passed > 0 {
+            if let Some(mux) = self.sessions.get_mut(key).and_then(KitSession::mux_mut) {
+                mux.passed_on(stream, passed, now);
+            }
+            self.touch(key);
+        }
+        if drained {
+            self.after_sending(conn);
+            self.close_caller_if_over(conn);
+        }
+    }
+
+    /// Both sides said FIN and everything has left.
+    fn close_caller_if_over(&mut self, conn: ConnKey) {
+        let over = self.conns.get(conn.retype()).is_some_and(|entry| {
+            entry.read_closed && entry.after == After::Finished && entry.out.is_empty()
+        });
+        if over {
+            self.metrics.stream_ended(StreamOutcome::Finished);
+            self.close_conn(conn, CloseHow::Clean);
+        }
+    }
+
+    /// RESET, or the lane is gone: the caller sees a reset.
+    pub(super) fn caller_broken(&mut self, conn: ConnKey, code: Code, reason: &str) {
+        debug!("caller broken: {reason} ({})", code.name());
+        self.metrics.stream_ended(outcome_of(code));
+        self.close_conn(conn, CloseHow::Reset);
+    }
+
+    /// The caller's connection is gone.
+    pub(super) fn caller_gone(&mut self, conn: ConnKey, how: &Ended) {
+        let Some((key, stream)) = self.caller(conn) else {
+            return;
+        };
+        debug!("caller gone: {how:?}");
+        self.metrics.stream_ended(StreamOutcome::ResetByPeer);
+        if let Some(mux) = self.sessions.get_mut(key).and_then(KitSession::mux_mut) {
+            mux.reset(stream, Code::Cancel, "the caller's connection was reset");
+        }
+        self.touch(key);
+    }
+}

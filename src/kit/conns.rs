@@ -1,0 +1,189 @@
+//! The kit's connections: what each one is for, and what happens when its last bytes have left.
+
+use std::net::SocketAddr;
+
+use crate::clock::Instant;
+use crate::kit::budget::FdPermit;
+use crate::kit::caller::Caller;
+use crate::kit::greeter::Greeter;
+use crate::kit::serve::FrontConn;
+use crate::kit::sessions::SessionKey;
+use crate::kit::visitor::Visitor;
+use crate::limits::{LEAVING_DRAINS, LEAVING_FOR};
+use crate::machine::{CloseHow, Command, ConnKey};
+use crate::outflow::Outflow;
+
+use super::{Kit, Reason};
+
+/// Which lane's receive buffer a loan is in.
+pub(super) type LaneName = (SessionKey, usize);
+
+/// A connection that the kit serves.
+#[derive(Debug)]
+pub(super) struct ConnEntry {
+    pub(super) role: Role,
+    /// What is to be sent, but for lanes only what goes before the WebSocket: the answer to the
+    /// upgrade.
+    pub(super) out: Outflow<LaneName>,
+    /// What is done once `out` is empty.
+    pub(super) after: After,
+    /// The peer sent FIN.
+    pub(super) read_closed: bool,
+    pub(super) peer: SocketAddr,
+    pub(super) permit: FdPermit,
+}
+
+/// What a connection is for.
+#[derive(Debug)]
+pub(super) enum Role {
+    /// HTTP on the kit's own listener.
+    Front(FrontConn),
+    /// Upgraded, and it has not said who it is.
+    Greeter(Greeter),
+    /// Carries a lane of a session.
+    Lane(SessionKey, usize),
+    /// Came to an EXPOSE port.
+    Visitor(Visitor),
+    /// Came to a PULL port.
+    Caller(Caller),
+    /// Said all it had to say, and reads on so that the peer gets it (a close with unread bytes is a
+    /// reset, which may destroy what is on its way).
+    Leaving {
+        /// Bytes that may still be read and thrown away.
+        patience: usize,
+    },
+}
+
+/// What is done with a connection once everything was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum After {
+    /// Nothing.
+    Stay,
+    /// Half-close, and stay.
+    Finish,
+    /// It was half-closed.
+    Finished,
+    /// Half-close and leave: read until the peer closes, for a while.
+    Leave,
+}
+
+impl Kit {
+    pub(super) fn wake(&mut self, conn: ConnKey) {
+        self.commands.push_back(Command::Wake { conn });
+    }
+
+    /// Closes a connection and forgets all about it but what its session must do.
+    pub(super) fn close_conn(&mut self, conn: ConnKey, how: CloseHow) {
+        if self.drop_conn(conn) {
+            self.commands.push_back(Command::Close { conn, how });
+        }
+    }
+
+    /// Takes the entry out and its permit home. The host has closed the connection or will.
+    pub(super) fn drop_conn(&mut self, conn: ConnKey) -> bool {
+        let Some(entry) = self.conns.remove(conn.retype()) else {
+            return false;
+        };
+        if matches!(entry.role, Role::Front(_) | Role::Greeter(_)) {
+            self.pre_auth -= 1;
+        }
+        self.timers.disarm(Reason::Conn(conn));
+        self.budget.give_back(entry.permit);
+        self.resume_accepting();
+        true
+    }
+
+    /// Sends `bytes` and then leaves politely.
+    pub(super) fn say_and_leave(&mut self, conn: ConnKey, bytes: &[u8], now: Instant) {
+        let Some(entry) = self.conns.get_mut(conn.retype()) else {
+            return;
+        };
+        if matches!(entry.role, Role::Front(_) | Role::Greeter(_)) {
+            self.pre_auth -= 1;
+        }
+        entry.out.push(bytes);
+        entry.after = After::Leave;
+        entry.role = Role::Leaving {
+            patience: LEAVING_DRAINS,
+        };
+        self.timers.arm(Reason::Conn(conn), now + LEAVING_FOR);
+        self.wake(conn);
+        self.after_sending(conn);
+    }
+
+    /// Does what was to be done once everything was sent, if everything was.
+    pub(super) fn after_sending(&mut self, conn: ConnKey) {
+        let Some(entry) = self.conns.get_mut(conn.retype()) else {
+            return;
+        };
+        if !entry.out.is_empty() {
+            return;
+        }
+        match entry.after {
+            After::Stay | After::Finished => {}
+            After::Finish | After::Leave => {
+                let leaving = entry.after == After::Leave;
+                entry.after = After::Finished;
+                let read_closed = entry.read_closed;
+                if leaving && read_closed {
+                    self.close_conn(conn, CloseHow::Clean);
+                } else {
+                    self.commands.push_back(Command::Finish { conn });
+                    self.wake(conn);
+                }
+            }
+        }
+    }
+
+    /// Reads of a leaving connection: thrown away, up to a bound.
+    pub(super) fn leaving_received(&mut self, conn: ConnKey, count: usize) {
+        let Some(entry) = self.conns.get_mut(conn.retype()) else {
+            return;
+        };
+        let Role::Leaving { patience } = &mut entry.role else {
+            return;
+        };
+        *patience = patience.saturating_sub(count);
+        if *patience == 0 {
+            self.close_conn(conn, CloseHow::Clean);
+        } else if count == 0 {
+            entry.read_closed = true;
+            if entry.out.is_empty() {
+                self.close_conn(conn, CloseHow::Clean);
+            }
+        }
+    }
+
+    /// Ends all loans: whoever borrowed copies what is left.
+    pub(super) fn spill_loans(&mut self) {
+        for conn in std::mem::take(&mut self.borrowers) {
+            let Some(entry) = self.conns.get_mut(conn.retype()) else {
+                continue;
+            };
+            let sessions = &self.sessions;
+            entry.out.spill(|(session, lane), span| {
+                let session = sessions.get(*session).and_then(|session| session.mux());
+                session.map_or(&[], |mux| mux.payload(*lane, span))
+            });
+        }
+    }
+
+    /// Hands a piece of the lane's receive buffer to a connection, lent if that is worth it.
+    pub(super) fn pass_payload(
+        &mut self,
+        conn: ConnKey,
+        lane: LaneName,
+        span: std::ops::Range<usize>,
+    ) {
+        let Some(entry) = self.conns.get_mut(conn.retype()) else {
+            return;
+        };
+        if entry.out.may_borrow(span.len()) {
+            entry.out.borrow(lane, span);
+            self.borrowers.push(conn);
+        } else if let Some(mux) = self.sessions.get(lane.0).and_then(|session| session.mux()) {
+            entry.out.push_payload(mux.payload(lane.1, &span));
+        }
+        self.wake(conn);
+    }
+}

@@ -1,0 +1,269 @@
+//! From the upgrade to HELLO or JOIN: a WebSocket that has not said who it is (PROTOCOL §2, §7).
+
+use std::borrow::Cow;
+
+use crate::clock::Instant;
+use crate::kit::conns::Role;
+use crate::machine::ConnKey;
+use crate::mux::{Lane, LaneItem, Span};
+use crate::wire::code::Code;
+use crate::wire::control::{self, GoAway, Hello, Join};
+use crate::wire::frame::FrameType;
+use crate::ws::Subprotocol;
+
+use super::{Kit, Reason};
+
+/// A lane before its session is known.
+#[derive(Debug)]
+pub(super) struct Greeter {
+    pub(super) lane: Lane,
+    pub(super) subprotocol: Subprotocol,
+    /// The upgrade request carried the right token, or none is needed.
+    pub(super) proven: bool,
+    /// HELLO came from an address that guessed wrong before, and waits to be looked at.
+    held: Option<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    hello: Hello,
+    until: Instant,
+}
+
+/// Why a greeter is sent away.
+#[derive(Debug)]
+pub(super) struct Refused {
+    /// GOAWAY's code and message, where the protocol has one.
+    pub(super) goaway: Option<Code>,
+    /// The WebSocket close code.
+    pub(super) close: u16,
+    /// For both.
+    pub(super) why: Cow<'static, str>,
+}
+
+impl Refused {
+    /// A protocol error before HELLO_OK (PROTOCOL §1.4).
+    pub(super) fn protocol(why: impl Into<Cow<'static, str>>) -> Refused {
+        Refused {
+            goaway: None,
+            close: 1002,
+            why: why.into(),
+        }
+    }
+}
+
+impl Kit {
+    /// The front answered an upgrade; what came behind the request belongs to the WebSocket.
+    pub(super) fn greet(
+        &mut self,
+        conn: ConnKey,
+        subprotocol: Subprotocol,
+        proven: bool,
+        early: &[u8],
+        now: Instant,
+    ) {
+        let Some(entry) = self.conns.get_mut(conn.retype()) else {
+            return;
+        };
+        let mut lane = Lane::server(conn, now);
+        lane.feed(early, now);
+        entry.role = Role::Greeter(Greeter {
+            lane,
+            subprotocol,
+            proven,
+            held: None,
+        });
+        self.timers
+            .arm(Reason::Conn(conn), now + self.config.hello_timeout);
+        self.wake(conn);
+        self.greeter_pump(conn, now);
+    }
+
+    pub(super) fn greeter_space(&mut self, conn: ConnKey) -> &mut [u8] {
+        match self
+            .conns
+            .get_mut(conn.retype())
+            .map(|entry| &mut entry.role)
+        {
+            // While HELLO waits nothing else is read.
+            Some(Role::Greeter(greeter)) if greeter.held.is_none() => greeter.lane.read_space(),
+            _ => &mut [],
+        }
+    }
+
+    pub(super) fn greeter_received(&mut self, conn: ConnKey, count: usize, now: Instant) {
+        if count == 0 {
+            self.close_conn(conn, crate::machine::CloseHow::Clean);
+            return;
+        }
+        if let Some(Role::Greeter(greeter)) = self
+            .conns
+            .get_mut(conn.retype())
+            .map(|entry| &mut entry.role)
+        {
+            greeter.lane.received(count, now);
+            self.greeter_pump(conn, now);
+        }
+    }
+
+    fn greeter_pump(&mut self, conn: ConnKey, now: Instant) {
+        loop {
+            let Some(Role::Greeter(greeter)) = self
+                .conns
+                .get_mut(conn.retype())
+                .map(|entry| &mut entry.role)
+            else {
+                return;
+            };
+            let refused = match greeter.lane.poll() {
+                Ok(None) => return,
+                Ok(Some(LaneItem::Pinged)) => {
+                    self.wake(conn);
+                    continue;
+                }
+                Ok(Some(LaneItem::Closed { .. })) => Refused {
+                    goaway: None,
+                    close: 1000,
+                    why: "closed before HELLO".into(),
+                },
+                Ok(Some(LaneItem::Frame {
+                    kind: FrameType::Hello,
+                    payload,
+                    ..
+                })) => match self.first_hello(conn, &payload, now) {
+                    Ok(()) => return,
+                    Err(refused) => refused,
+                },
+                Ok(Some(LaneItem::Frame {
+                    kind: FrameType::Join,
+                    payload,
+                    ..
+                })) => match self.first_join(conn, &payload, now) {
+                    Ok(()) => return,
+                    Err(refused) => refused,
+                },
+                Ok(Some(LaneItem::Frame { kind, .. })) => {
+                    Refused::protocol(format!("the first frame must be HELLO or JOIN, not {kind}"))
+                }
+                Err(violation) => Refused {
+                    goaway: None,
+                    close: violation.close_code(),
+                    why: violation.why,
+                },
+            };
+            return self.send_away(conn, &refused, now);
+        }
+    }
+
+    fn first_hello(&mut self, conn: ConnKey, payload: &Span, now: Instant) -> Result<(), Refused> {
+        let (greeter, peer) = self.greeter(conn).ok_or_else(gone)?;
+        let hello: Hello = control::parse(greeter.lane.payload(payload))
+            .map_err(|error| Refused::protocol(format!("malformed HELLO: {error}")))?;
+        if hello.version != greeter.subprotocol.name() {
+            return Err(Refused {
+                goaway: Some(Code::VersionMismatch),
+                close: 1002,
+                why: "HELLO.version is not the negotiated subprotocol".into(),
+            });
+        }
+        let delay = self.throttle.delay(peer.ip(), now);
+        if self.config.token.is_some() && !delay.is_zero() {
+            let (greeter, _) = self.greeter(conn).ok_or_else(gone)?;
+            greeter.held = Some(Held {
+                hello,
+                until: now + delay,
+            });
+            self.timers.arm(Reason::Conn(conn), now + delay);
+            return Ok(());
+        }
+        self.judge_hello(conn, &hello, now)
+    }
+
+    fn judge_hello(&mut self, conn: ConnKey, hello: &Hello, now: Instant) -> Result<(), Refused> {
+        let (greeter, peer) = self.greeter(conn).ok_or_else(gone)?;
+        let proven = greeter.proven;
+        let shown = hello.auth.as_ref().map_or("", |auth| auth.token.expose());
+        if let Some(token) = &self.config.token
+            && !proven
+            && !token.matches(shown)
+        {
+            self.throttle.failed(peer.ip(), now);
+            return Err(Refused {
+                goaway: Some(Code::AuthError),
+                close: 1008,
+                why: "the token is missing or wrong".into(),
+            });
+        }
+        self.throttle.succeeded(peer.ip());
+        self.hello(conn, hello, now)
+    }
+
+    fn first_join(&mut self, conn: ConnKey, payload: &Span, now: Instant) -> Result<(), Refused> {
+        let (greeter, _) = self.greeter(conn).ok_or_else(gone)?;
+        let join: Join = control::parse(greeter.lane.payload(payload))
+            .map_err(|error| Refused::protocol(format!("malformed JOIN: {error}")))?;
+        self.join(conn, &join, now);
+        Ok(())
+    }
+
+    fn greeter(&mut self, conn: ConnKey) -> Option<(&mut Greeter, std::net::SocketAddr)> {
+        let entry = self.conns.get_mut(conn.retype())?;
+        match &mut entry.role {
+            Role::Greeter(greeter) => Some((greeter, entry.peer)),
+            _ => None,
+        }
+    }
+
+    /// HELLO did not come in time, or one that was held may be looked at now.
+    pub(super) fn greeter_timeout(&mut self, conn: ConnKey) {
+        let now = self.now;
+        let Some((greeter, _)) = self.greeter(conn) else {
+            return;
+        };
+        let outcome = match greeter.held.take() {
+            Some(held) if held.until <= now => self.judge_hello(conn, &held.hello, now),
+            _ => Err(Refused::protocol("no HELLO within the hello timeout")),
+        };
+        if let Err(refused) = outcome {
+            self.send_away(conn, &refused, now);
+        } else {
+            self.greeter_pump(conn, now);
+        }
+    }
+
+    /// GOAWAY where there is a code for it, the close frame, and the end.
+    pub(super) fn send_away(&mut self, conn: ConnKey, refused: &Refused, now: Instant) {
+        let Some((greeter, peer)) = self.greeter(conn) else {
+            return;
+        };
+        log::info!("refused {}: {}", peer.ip(), refused.why);
+        if let Some(code) = refused.goaway {
+            let mut json = Vec::new();
+            control::write(&GoAway::new(code, refused.why.clone()), &mut json);
+            greeter.lane.push_control(FrameType::GoAway, &json);
+        }
+        greeter.lane.push_close(refused.close, &refused.why);
+        let bytes = drain_lane(&mut greeter.lane);
+        self.metrics
+            .refused_handshake(refused.goaway, refused.close);
+        self.say_and_leave(conn, &bytes, now);
+    }
+}
+
+/// All that a lane still has to say.
+pub(super) fn drain_lane(lane: &mut Lane) -> Vec<u8> {
+    let mut all = Vec::new();
+    loop {
+        let bytes = lane.transmit();
+        if bytes.is_empty() {
+            return all;
+        }
+        let count = bytes.len();
+        all.extend_from_slice(bytes);
+        lane.transmitted(count);
+    }
+}
+
+fn gone() -> Refused {
+    Refused::protocol("the connection is gone")
+}

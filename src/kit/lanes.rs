@@ -1,0 +1,348 @@
+//! Frames of a session's lanes: taken in, told on, looked after.
+
+use log::{debug, warn};
+
+use crate::clock::Instant;
+use crate::kit::conns::Role;
+use crate::kit::metrics::{SessionEnd, StreamOutcome};
+use crate::kit::sessions::{KitSession, SessionKey};
+use crate::limits::SWEEP_EVERY;
+use crate::machine::{ConnKey, Ended};
+use crate::mux::{Incoming, Liveness, Scope, Span, Violation, Wake};
+use crate::wire::code::Code;
+use crate::wire::control::{self, Bind, GoAway, Unbind};
+use crate::wire::frame::FrameType;
+
+use super::{Kit, Reason};
+
+/// How a stream that was reset with `code` ended, for the metrics.
+pub(super) fn outcome_of(code: Code) -> StreamOutcome {
+    match code {
+        Code::BindTakeover => StreamOutcome::TakenOver,
+        Code::IdleTimeout => StreamOutcome::TimedOut,
+        Code::ProtocolError
+        | Code::FlowControlError
+        | Code::StreamClosed
+        | Code::FrameSizeError
+        | Code::EnhanceYourCalm => StreamOutcome::Violated,
+        _ => StreamOutcome::ResetByClient,
+    }
+}
+
+impl Kit {
+    pub(super) fn lane_received(
+        &mut self,
+        key: SessionKey,
+        index: usize,
+        count: usize,
+        now: Instant,
+    ) {
+        if count == 0 {
+            return self.lane_ended(key, index, "the connection was closed", now);
+        }
+        let Some(mux) = self.sessions.get_mut(key).and_then(KitSession::mux_mut) else {
+            return;
+        };
+        if let Some(lane) = mux.lane_mut(index) {
+            lane.received(count, now);
+        }
+        self.pump(key, index, now);
+    }
+
+    /// Takes in all frames that are whole on a lane.
+    pub(super) fn pump(&mut self, key: SessionKey, index: usize, now: Instant) {
+        loop {
+            let Some(mux) = self.sessions.get_mut(key).and_then(KitSession::mux_mut) else {
+                return;
+            };
+            match mux.poll(index, now) {
+                Ok(Some(incoming)) => self.incoming(key, index, incoming, now),
+                Ok(None) => break,
+                Err(violation) => return self.violated(key, &violation),
+            }
+        }
+        self.touch(key);
+    }
+
+    fn incoming(
+        &mut self,
+        key: SessionKey,
+        index: usize,
+        incoming: Incoming<ConnKey>,
+        now: Instant,
+    ) {
+        match incoming {
+            Incoming::Control { kind, payload } => {
+                if let Err(violation) = self.control(key, index, kind, &payload, now) {
+                    self.violated(key, &violation);
+                }
+            }
+            Incoming::Opened { id, .. } => {
+                if let Some(mux) = self.sessions.get_mut(key).and_then(KitSession::mux_mut) {
+                    let reason = "this kit opens no connections for clients";
+                    mux.refuse(index, id, Code::RefusedStream, reason);
+                }
+            }
+            Incoming::Head { tag, payload, .. } => {
+                self.visitor_head(tag, (key, index), &payload);
+            }
+            Incoming::Data { tag, payload, .. } => self.stream_data(tag, (key, index), payload),
+            Incoming::Eof { tag, .. } => self.stream_eof(tag, now),
+            Incoming::Reset {
+                tag,
+                code,
+                reason,
+                violation,
+            } => {
+                if violation {
+                    self.metrics.violation(code);
+                }
+                self.stream_lost(tag, code, &reason);
+            }
+            Incoming::Closed { code } => {
+                // Ended without parking: a close frame with code 1000 or none (PROTOCOL §6).
+                match code {
+                    None | Some(1000) if index == 0 => {
+                        self.end_session(
+                            key,
+                            SessionEnd::Client,
+                            "closed by the client",
+                            Some(1000),
+                        );
+                    }
+                    _ => self.lane_ended(key, index, "the client closed the connection", now),
+                }
+            }
+        }
+    }
+
+    fn stream_data(&mut self, conn: ConnKey, lane: (SessionKey, usize), span: Span) {
+        match self.conns.get(conn.retype()).map(|entry| &entry.role) {
+            Some(Role::Visitor(_)) => self.visitor_data(conn, lane, span),
+            Some(Role::Caller(_)) => self.pass_payload(conn, lane, span),
+            _ => {}
+        }
+    }
+
+    fn stream_eof(&mut self, conn: ConnKey, now: Instant) {
+        match self.conns.get(conn.retype()).map(|entry| &entry.role) {
+            Some(Role::Visitor(_)) => self.visitor_eof(conn, now),
+            Some(Role::Caller(_)) => self.caller_eof(conn),
+            _ => {}
+        }
+    }
+
+    /// A stream is over in both directions; what it belonged to is broken or answered.
+    pub(super) fn stream_lost(&mut self, conn: ConnKey, code: Code, reason: &str) {
+        match self.conns.get(conn.retype()).map(|entry| &entry.role) {
+            Some(Role::Visitor(_)) => self.visitor_broken(conn, code, reason),
+            Some(Role::Caller(_)) => self.caller_broken(conn, code, reason),
+            _ => {}
+        }
+    }
+
+    fn control(
+        &mut self,
+        key: SessionKey,
+        index: usize,
+        kind: FrameType,
+        span: &Span,
+        now: Instant,
+    ) -> Result<(), Violation> {
+        let malformed = |error: control::ControlError| {
+            Violation::session(Code::ProtocolError, format!("malformed {kind}: {error}"))
+        };
+        let Some(mux) = self.sessions.get(key).and_then(KitSession::mux) else {
+            return Ok(());
+        };
+        let payload = mux.payload(index, span);
+        match kind {
+            FrameType::Bind => {
+                let bind: Bind = control::parse(payload).map_err(malformed)?;
+                self.bind(key, bind);
+            }
+            FrameType::Unbind => {
+                let unbind: Unbind = control::parse(payload).map_err(malformed)?;
+                self.unbind(key, unbind.bind_id);
+            }
+            FrameType::ReissueJoinTickets => self.reissue_tickets(key, now),
+            FrameType::GoAway => {
+                let goaway: GoAway = control::parse(payload).map_err(malformed)?;
+                debug!("GOAWAY from the client: {:?}", goaway.code());
+                let why = "the client said GOAWAY";
+                self.end_session(key, SessionEnd::Client, why, Some(1000));
+            }
+            other => {
+                let why = format!("{other} is not for a client to send here");
+                return Err(Violation::session(Code::ProtocolError, why));
+            }
+        }
+        Ok(())
+    }
+
+    /// The peer broke the protocol: GOAWAY, close, and no parking (PROTOCOL §1.4).
+    fn violated(&mut self, key: SessionKey, violation: &Violation) {
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
+        warn!("session {}: {violation}", session.short_id());
+        self.metrics.violation(violation.code);
+        match violation.scope {
+            Scope::WebSocket(close) => {
+                self.end_session(key, SessionEnd::Violation, &violation.why, Some(close));
+            }
+            _ => {
+                let close = violation.close_code();
+                self.expel(
+                    key,
+                    SessionEnd::Violation,
+                    violation.code,
+                    close,
+                    &violation.why,
+                );
+            }
+        }
+    }
+
+    /// The world ended a lane's connection; its entry is dropped by the caller.
+    pub(super) fn lane_lost(&mut self, key: SessionKey, index: usize, how: &Ended, now: Instant) {
+        let why = match how {
+            Ended::Reset => "the connection was reset",
+            Ended::Failed(failure) => failure.text.as_str(),
+        };
+        self.lane_ended(key, index, why, now);
+    }
+
+    /// A lane is over: the primary takes the session along, a secondary only its streams.
+    fn lane_ended(&mut self, key: SessionKey, index: usize, why: &str, now: Instant) {
+        if index == 0 {
+            return self.park(key, why, now);
+        }
+        self.spill_loans();
+        let Some(mux) = self.sessions.get_mut(key).and_then(KitSession::mux_mut) else {
+            return;
+        };
+        let (lane, lost) = mux.detach(index);
+        for conn in lost {
+            self.stream_lost(conn, Code::Cancel, "its connection to the client was lost");
+        }
+        if let Some(mut lane) = lane {
+            let conn = lane.conn();
+            lane.push_close(1000, why);
+            let bytes = crate::kit::greeter::drain_lane(&mut lane);
+            self.say_and_leave(conn, &bytes, now);
+        }
+        self.send_shard_map(key);
+    }
+
+    pub(super) fn lane_transmitted(&mut self, key: SessionKey, index: usize, count: usize) {
+        if let Some(mux) = self.sessions.get_mut(key).and_then(KitSession::mux_mut) {
+            mux.transmitted(index, count);
+            self.touch(key);
+        }
+    }
+
+    /// PING after silence, and the end of lanes that do not answer (PROTOCOL §6).
+    pub(super) fn check_lanes(&mut self, key: SessionKey, now: Instant) {
+        self.spill_loans();
+        let (quiet, patience) = (self.config.ping_after, self.config.pong_timeout);
+        let Some(mux) = self.sessions.get_mut(key).and_then(KitSession::mux_mut) else {
+            return;
+        };
+        let indexes: Vec<usize> = mux.lanes().map(|(index, _)| index).collect();
+        let mut again = now + quiet;
+        let mut dead = Vec::new();
+        for index in indexes {
+            let ping = self.entropy.octets::<8>();
+            match mux.check_lane(index, now, quiet, patience, ping) {
+                Some(Liveness::LookAgain(at)) => again = again.min(at),
+                Some(Liveness::Dead) => dead.push(index),
+                None => {}
+            }
+        }
+        self.touch(key);
+        self.timers.arm(Reason::Lanes(key), again);
+        for index in dead {
+            if index == 0 {
+                if let Some(session) = self.sessions.get_mut(key) {
+                    let goaway = GoAway::new(Code::IdleTimeout, "pong timeout");
+                    super::sessions::push_json(session.mux_mut(), &goaway);
+                }
+                return self.park(key, "pong timeout", now);
+            }
+            self.lane_ended(key, index, "pong timeout", now);
+        }
+    }
+
+    /// The kit's own clock jumped: silence so far proves nothing, so every lane is asked again.
+    pub(super) fn disturbed(&mut self, now: Instant) {
+        for key in self.session_keys() {
+            if let Some(mux) = self.sessions.get_mut(key).and_then(KitSession::mux_mut) {
+                mux.forgive_silence(now);
+            }
+        }
+    }
+
+    pub(super) fn sweep(&mut self, key: SessionKey, now: Instant) {
+        self.spill_loans();
+        let half_close = self.config.half_close_timeout;
+        let Some(mux) = self.sessions.get_mut(key).and_then(KitSession::mux_mut) else {
+            return;
+        };
+        let swept = mux.sweep(now, half_close);
+        if mux.stream_count() > 0 {
+            self.timers.arm(Reason::Sweep(key), now + SWEEP_EVERY);
+        }
+        for gone in swept {
+            self.stream_lost(gone.tag, gone.code, gone.reason);
+        }
+        self.touch(key);
+    }
+
+    /// The session's wakes will be told with the next command.
+    pub(super) fn touch(&mut self, key: SessionKey) {
+        if let Some(session) = self.sessions.get_mut(key)
+            && !session.touched
+        {
+            session.touched = true;
+            self.touched.push(key);
+        }
+    }
+
+    /// Turns wakes of touched sessions into commands.
+    pub(super) fn tell_wakes(&mut self) {
+        while let Some(key) = self.touched.pop() {
+            let now = self.now;
+            let Some(session) = self.sessions.get_mut(key) else {
+                continue;
+            };
+            session.touched = false;
+            if session.is_busy() {
+                session.busy_at = now;
+            }
+            let streams = session.mux().map_or(0, |mux| mux.stream_count());
+            if streams > 0 {
+                self.timers
+                    .arm_if_unset(Reason::Sweep(key), now + SWEEP_EVERY);
+            }
+            while let Some(wake) = self
+                .sessions
+                .get_mut(key)
+                .and_then(KitSession::mux_mut)
+                .and_then(|mux| mux.poll_wake())
+            {
+                match wake {
+                    Wake::Lane(conn) => self.wake(conn),
+                    Wake::Sender(conn) => self.sender_may_go_on(conn),
+                }
+            }
+        }
+    }
+
+    fn sender_may_go_on(&mut self, conn: ConnKey) {
+        if let Some(Role::Visitor(_)) = self.conns.get(conn.retype()).map(|entry| &entry.role) {
+            self.visitor_goes_on(conn, self.now);
+        }
+        self.wake(conn);
+    }
+}

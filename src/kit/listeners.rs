@@ -1,0 +1,324 @@
+//! Listening sockets: the kit's own and those of bindings; who may come in, and when nobody may.
+
+use std::net::{IpAddr, SocketAddr};
+
+use log::{error, info, warn};
+
+use crate::clock::Instant;
+use crate::kit::budget::{Class, FdPermit};
+use crate::kit::caller::Caller;
+use crate::kit::conns::{After, ConnEntry, Role};
+use crate::kit::serve::FrontConn;
+use crate::kit::sessions::SessionKey;
+use crate::kit::visitor::Visitor;
+use crate::limits::{ACCEPT_RETRY, FRONT_HEAD_TIMEOUT, VISITOR_HEAD_TIMEOUT};
+use crate::machine::{Command, ConnKey, IoFailure, ListenerKey};
+use crate::outflow::Outflow;
+use crate::wire::control::Bind;
+
+use super::{Kit, KitNotice, Reason, Stopping};
+
+/// What a port is known by: EXPOSE and PULL of one number may listen on different addresses.
+pub(super) type PortName = (Mode, u16);
+
+/// Which way a binding goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Mode {
+    /// HTTP from the world to the laptop.
+    Expose,
+    /// TCP from the container to the laptop.
+    Pull,
+}
+
+/// A listening socket.
+#[derive(Debug)]
+pub(super) struct ListenerEntry {
+    pub(super) purpose: Purpose,
+    pub(super) permit: FdPermit,
+}
+
+/// What a listener is for.
+#[derive(Debug)]
+pub(super) enum Purpose {
+    /// The kit's own.
+    Front,
+    /// A BIND that waits for the socket.
+    Opening(Opening),
+    /// A binding's.
+    Bound {
+        /// Its owner, live or parked.
+        session: SessionKey,
+        /// The owner's name for it.
+        bind_id: u64,
+        /// EXPOSE or PULL.
+        mode: Mode,
+        /// The port.
+        port: u16,
+    },
+}
+
+/// A BIND that waits for its socket.
+#[derive(Debug)]
+pub(super) struct Opening {
+    pub(super) session: SessionKey,
+    pub(super) bind: Bind,
+    pub(super) mode: Mode,
+    pub(super) addr: SocketAddr,
+    /// How many more ports may be tried when the kit picks.
+    pub(super) tries: u32,
+}
+
+impl ListenerEntry {
+    /// The port it holds, if it is a binding's (or about to be).
+    pub(super) fn port_name(&self) -> Option<PortName> {
+        match &self.purpose {
+            Purpose::Front => None,
+            Purpose::Opening(opening) => {
+                Some((opening.mode, opening.addr.port())).filter(|(_, port)| *port != 0)
+            }
+            Purpose::Bound { mode, port, .. } => Some((*mode, *port)),
+        }
+    }
+}
+
+impl Kit {
+    pub(super) fn open_front(&mut self) {
+        let Some(permit) = self.budget.take(Class::Listener) else {
+            self.commands
+                .push_back(Command::Notify(KitNotice::CannotListen(
+                    "the descriptor budget is too small for a listener".into(),
+                )));
+            self.commands.push_back(Command::Stop);
+            return;
+        };
+        let entry = ListenerEntry {
+            purpose: Purpose::Front,
+            permit,
+        };
+        if let Ok(key) = self.listeners.insert(entry) {
+            let listener = key.retype();
+            self.front = Some(listener);
+            self.commands.push_back(Command::Listen {
+                listener,
+                addr: self.config.listen,
+            });
+        }
+    }
+
+    pub(super) fn listening(
+        &mut self,
+        listener: ListenerKey,
+        outcome: Result<SocketAddr, IoFailure>,
+        now: Instant,
+    ) {
+        let Some(entry) = self.listeners.get(listener.retype()) else {
+            return;
+        };
+        match (&entry.purpose, outcome) {
+            (Purpose::Front, Ok(addr)) => {
+                // The port may have been the system's choice; no binding may have it.
+                self.config.listen = addr;
+                info!("listening on {addr}");
+                self.commands
+                    .push_back(Command::Notify(KitNotice::Listening(addr)));
+            }
+            (Purpose::Front, Err(why)) => {
+                let text = format!("cannot listen on {}: {}", self.config.listen, why.text);
+                error!("{text}");
+                self.drop_listener(listener);
+                self.commands
+                    .push_back(Command::Notify(KitNotice::CannotListen(text)));
+                self.commands.push_back(Command::Stop);
+            }
+            (Purpose::Opening(_), Ok(addr)) => self.binding_opened(listener, addr, now),
+            (Purpose::Opening(_), Err(why)) => self.binding_failed(listener, &why, now),
+            (Purpose::Bound { .. }, _) => {}
+        }
+    }
+
+    /// Forgets a listener whose socket is closed, and frees its port and permit.
+    pub(super) fn drop_listener(&mut self, listener: ListenerKey) -> Option<Purpose> {
+        let entry = self.listeners.remove(listener.retype())?;
+        if let Some(port) = entry.port_name()
+            && self.ports.get(&port) == Some(&listener)
+        {
+            self.ports.remove(&port);
+        }
+        if self.front == Some(listener) {
+            self.front = None;
+        }
+        self.budget.give_back(entry.permit);
+        Some(entry.purpose)
+    }
+
+    pub(super) fn close_listener(&mut self, listener: ListenerKey) {
+        if self.drop_listener(listener).is_some() {
+            self.commands.push_back(Command::Unlisten { listener });
+        }
+    }
+
+    /// On shutdown nobody new comes in.
+    pub(super) fn close_listeners(&mut self) {
+        let all: Vec<ListenerKey> = self.listeners.iter().map(|(key, _)| key.retype()).collect();
+        for listener in all {
+            self.close_listener(listener);
+        }
+    }
+
+    pub(super) fn accept(
+        &mut self,
+        listener: ListenerKey,
+        peer: SocketAddr,
+        now: Instant,
+    ) -> Option<ConnKey> {
+        if self.stopping != Stopping::No {
+            return None;
+        }
+        let entry = self.listeners.get(listener.retype())?;
+        match &entry.purpose {
+            Purpose::Front => {
+                if self.pre_auth >= self.config.max_pre_auth_connections {
+                    self.metrics.refused_pre_auth();
+                    return None;
+                }
+                let permit = self.take_permit(Class::Front)?;
+                let conn = self.add_conn(Role::Front(FrontConn::default()), peer, permit)?;
+                self.pre_auth += 1;
+                self.arm_conn(conn, now + FRONT_HEAD_TIMEOUT);
+                Some(conn)
+            }
+            Purpose::Opening(_) => None,
+            Purpose::Bound {
+                session,
+                bind_id,
+                mode: Mode::Pull,
+                ..
+            } => {
+                let (session, bind_id) = (*session, *bind_id);
+                if !self
+                    .sessions
+                    .get(session)
+                    .is_some_and(|session| session.is_open())
+                {
+                    return None;
+                }
+                let permit = self.take_permit(Class::Caller)?;
+                let conn = self.add_conn(Role::Caller(Caller::new(session)), peer, permit)?;
+                self.caller_arrived(conn, session, bind_id, peer, now)
+            }
+            Purpose::Bound {
+                mode: Mode::Expose, ..
+            } => {
+                if let Some(permit) = self.budget.take(Class::Visitor) {
+                    let role = Role::Visitor(Visitor::new(listener, now));
+                    let conn = self.add_conn(role, peer, permit)?;
+                    self.arm_conn(conn, now + VISITOR_HEAD_TIMEOUT);
+                    self.pause_accepting_at_cap();
+                    return Some(conn);
+                }
+                let permit = self.take_permit(Class::Refusal)?;
+                let role = Role::Visitor(Visitor::new(listener, now).without_descriptors());
+                let conn = self.add_conn(role, peer, permit)?;
+                self.arm_conn(conn, now + VISITOR_HEAD_TIMEOUT);
+                self.pause_accepting_at_cap();
+                Some(conn)
+            }
+        }
+    }
+
+    fn add_conn(&mut self, role: Role, peer: SocketAddr, permit: FdPermit) -> Option<ConnKey> {
+        let entry = ConnEntry {
+            role,
+            out: Outflow::new(),
+            after: After::Stay,
+            read_closed: false,
+            peer,
+            permit,
+        };
+        match self.conns.insert(entry) {
+            Ok(key) => Some(key.retype()),
+            Err(entry) => {
+                self.budget.give_back(entry.permit);
+                None
+            }
+        }
+    }
+
+    pub(super) fn arm_conn(&mut self, conn: ConnKey, at: Instant) {
+        self.timers.arm(Reason::Conn(conn), at);
+    }
+
+    /// A permit, or the listeners stop accepting until some come home.
+    fn take_permit(&mut self, class: Class) -> Option<FdPermit> {
+        let permit = self.budget.take(class);
+        if permit.is_none() {
+            self.pause_accepting_at_cap();
+        }
+        permit
+    }
+
+    /// At the cap nobody is accepted on bindings; those who wait do so in the kernel.
+    fn pause_accepting_at_cap(&mut self) {
+        if self.accepting && !self.budget.accepting() {
+            self.accepting = false;
+            self.tell_accepting(false);
+        }
+    }
+
+    /// Accepts again once enough permits are home.
+    pub(super) fn resume_accepting(&mut self) {
+        if !self.accepting && self.budget.accepting() {
+            self.accepting = true;
+            self.tell_accepting(true);
+        }
+    }
+
+    fn tell_accepting(&mut self, on: bool) {
+        let bound: Vec<ListenerKey> = self
+            .listeners
+            .iter()
+            .filter(|(_, entry)| matches!(entry.purpose, Purpose::Bound { .. }))
+            .map(|(key, _)| key.retype())
+            .collect();
+        for listener in bound {
+            self.commands.push_back(Command::Accept { listener, on });
+        }
+    }
+
+    pub(super) fn accept_failed(&mut self, listener: ListenerKey, why: &IoFailure, now: Instant) {
+        warn!("cannot accept: {}; trying again shortly", why.text);
+        self.metrics.accept_failed();
+        if self.listeners.get(listener.retype()).is_some() {
+            self.timers.arm_if_unset(Reason::Accept, now + ACCEPT_RETRY);
+        }
+    }
+
+    pub(super) fn accept_again(&mut self) {
+        let all: Vec<ListenerKey> = self.listeners.iter().map(|(key, _)| key.retype()).collect();
+        for listener in all {
+            if self.accepting || self.front == Some(listener) {
+                self.commands
+                    .push_back(Command::Accept { listener, on: true });
+            }
+        }
+    }
+
+    /// Whether a binding may not have this port because the kit itself listens there.
+    pub(super) fn is_own_port(&self, port: u16) -> bool {
+        self.front.is_some() && self.config.listen.port() == port
+    }
+
+    pub(super) fn expose_addr(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.config.expose_host, port)
+    }
+
+    /// The loopback address that BIND's `host` names, if it does (PROTOCOL §3).
+    pub(super) fn pull_addr(host: Option<&str>, port: u16) -> Option<SocketAddr> {
+        let ip: IpAddr = match host {
+            None | Some("127.0.0.1") | Some("localhost") => [127, 0, 0, 1].into(),
+            Some("::1") => std::net::Ipv6Addr::LOCALHOST.into(),
+            Some(_) => return None,
+        };
+        Some(SocketAddr::new(ip, port))
+    }
+}

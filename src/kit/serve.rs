@@ -1,0 +1,158 @@
+//! The kit's own listener at work: requests answered in order, upgrades handed to the greeter.
+
+use crate::clock::Instant;
+use crate::kit::conns::{After, Role};
+use crate::kit::front::{Ask, Connect, Front, Refusal, Route, Step, UNREADABLE};
+use crate::kit::guard::Credential;
+use crate::limits::{FRONT_HEAD_TIMEOUT, FRONT_IDLE_TIMEOUT, MAX_HTTP_HEAD};
+use crate::machine::{CloseHow, ConnKey};
+
+use super::Kit;
+
+/// A connection to the kit's own listener.
+#[derive(Debug, Default)]
+pub(super) struct FrontConn {
+    front: Front,
+    /// A request with a token, from an address that guessed wrong before: it waits to be judged.
+    held: Option<(Ask, Instant)>,
+}
+
+impl Kit {
+    pub(super) fn front_received(&mut self, conn: ConnKey, count: usize, now: Instant) {
+        let Some(entry) = self.conns.get_mut(conn.retype()) else {
+            return;
+        };
+        if count == 0 {
+            entry.read_closed = true;
+            if entry.out.is_empty() {
+                self.close_conn(conn, CloseHow::Clean);
+            } else {
+                entry.after = After::Leave;
+            }
+            return;
+        }
+        let Role::Front(it) = &mut entry.role else {
+            return;
+        };
+        it.front.feed(&self.scratch[..count]);
+        if it.front.waiting() > 2 * MAX_HTTP_HEAD {
+            // Asks ahead while an earlier one is held back; nobody needs to.
+            return self.close_conn(conn, CloseHow::Reset);
+        }
+        self.front_goes_on(conn, now);
+    }
+
+    /// Serves the requests at hand, one after the other, each once its answer's turn has come.
+    pub(super) fn front_goes_on(&mut self, conn: ConnKey, now: Instant) {
+        loop {
+            let Some(entry) = self.conns.get_mut(conn.retype()) else {
+                return;
+            };
+            let peer = entry.peer.ip();
+            let Role::Front(it) = &mut entry.role else {
+                return;
+            };
+            if it.held.is_some() {
+                return;
+            }
+            match it.front.next(&self.config) {
+                Step::More => return,
+                Step::Malformed(reject) => {
+                    let mut text = Vec::new();
+                    Refusal::of_reject(reject).write(&mut text, UNREADABLE);
+                    return self.say_and_leave(conn, &text, now);
+                }
+                Step::Asked(ask) => {
+                    let delay = self.throttle.delay(peer, now);
+                    if ask.shows_token() && !delay.is_zero() {
+                        let Some(entry) = self.conns.get_mut(conn.retype()) else {
+                            return;
+                        };
+                        let Role::Front(it) = &mut entry.role else {
+                            return;
+                        };
+                        it.held = Some((ask, now + delay));
+                        return self.arm_conn(conn, now + delay);
+                    }
+                    self.serve(conn, ask, now);
+                }
+            }
+        }
+    }
+
+    fn serve(&mut self, conn: ConnKey, ask: Ask, now: Instant) {
+        let Some(entry) = self.conns.get(conn.retype()) else {
+            return;
+        };
+        let peer = entry.peer.ip();
+        match ask.credential {
+            Credential::Wrong => self.throttle.failed(peer, now),
+            Credential::Proven => self.throttle.succeeded(peer),
+            _ => {}
+        }
+        let mut text = Vec::new();
+        match ask.route {
+            Route::Connect(connect) => return self.upgrade(conn, &connect, ask.credential, now),
+            Route::Refuse(refusal) => {
+                if let Some(reason) = refusal.reason {
+                    self.metrics.refused(reason);
+                }
+                refusal.write(&mut text, ask.asked);
+            }
+            route => self.admin(route, &mut text, ask.asked, now),
+        }
+        if !ask.asked.keep_alive {
+            return self.say_and_leave(conn, &text, now);
+        }
+        if let Some(entry) = self.conns.get_mut(conn.retype()) {
+            entry.out.push(&text);
+            self.wake(conn);
+            self.arm_conn(conn, now + FRONT_IDLE_TIMEOUT);
+        }
+    }
+
+    fn upgrade(&mut self, conn: ConnKey, connect: &Connect, credential: Credential, now: Instant) {
+        let mut text = Vec::new();
+        connect.write(&mut text);
+        let Some(entry) = self.conns.get_mut(conn.retype()) else {
+            return;
+        };
+        let Role::Front(it) = &mut entry.role else {
+            return;
+        };
+        let early = it.front.rest();
+        entry.out.push(&text);
+        self.greet(
+            conn,
+            connect.subprotocol,
+            credential.suffices(),
+            &early,
+            now,
+        );
+    }
+
+    /// A head that does not come, or an idle connection of an operator; or one that was held back.
+    pub(super) fn front_timeout(&mut self, conn: ConnKey, now: Instant) {
+        let Some(entry) = self.conns.get_mut(conn.retype()) else {
+            return;
+        };
+        let Role::Front(it) = &mut entry.role else {
+            return;
+        };
+        if let Some((ask, _)) = it.held.take_if(|(_, until)| *until <= now) {
+            self.arm_conn(conn, now + FRONT_HEAD_TIMEOUT);
+            self.serve(conn, ask, now);
+            return self.front_goes_on(conn, now);
+        }
+        if it.front.is_idle() {
+            return self.close_conn(conn, CloseHow::Clean);
+        }
+        let mut text = Vec::new();
+        Refusal::json(408, "the head of the request took too long").write(&mut text, UNREADABLE);
+        self.say_and_leave(conn, &text, now);
+    }
+
+    fn admin(&mut self, route: Route, out: &mut Vec<u8>, asked: crate::http::Asked, _now: Instant) {
+        let _ = (route, out, asked);
+    }
+}

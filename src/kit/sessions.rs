@@ -1,0 +1,682 @@
+//! Sessions: made, resumed, joined, parked and ended (PROTOCOL §2, §6, §7).
+
+use std::net::SocketAddr;
+
+use log::info;
+
+use crate::clock::Instant;
+use crate::entropy::Entropy;
+use crate::kit::bindings::Binding;
+use crate::kit::conns::Role;
+use crate::kit::greeter::{Refused, drain_lane};
+use crate::kit::listeners::Mode;
+use crate::kit::metrics::SessionEnd;
+use crate::limits::{MAX_LANES, TICKET_LIFE};
+use crate::machine::ConnKey;
+use crate::mux::{Lane, Session, Side, Terms};
+use crate::table::Key;
+use crate::wire::code::Code;
+use crate::wire::control::{
+    self, BindMode, BindingKind, GoAway, Hello, HelloOk, Join, JoinErr, JoinErrCode, JoinOk,
+    JoinTicket, ReissueAnswer, ResumedBind, Secret, SessionId, Shard, ShardMap,
+};
+use crate::wire::frame::FrameType;
+use crate::ws::Subprotocol;
+
+use super::{Kit, Reason, Stopping};
+
+pub(super) type SessionKey = Key<KitSession>;
+
+/// A tunnel session as the kit keeps it: it outlives its lanes.
+#[derive(Debug)]
+pub(super) struct KitSession {
+    id: String,
+    state: State,
+    pub(super) bindings: Vec<Binding>,
+    next_bind_id: u64,
+    pub(super) peer: SocketAddr,
+    pub(super) subprotocol: Subprotocol,
+    pub(super) granted: usize,
+    tickets: Vec<Ticket>,
+    since: Instant,
+    /// When it was last seen with a stream or a binding.
+    pub(super) busy_at: Instant,
+    /// It was told to go, and lets its streams finish.
+    pub(super) closing: bool,
+    /// Its wakes are to be told.
+    pub(super) touched: bool,
+    /// Bytes of lanes that are gone.
+    bytes: (u64, u64),
+}
+
+#[derive(Debug)]
+enum State {
+    Attached(Box<Session<ConnKey>>),
+    Parked { until: Instant },
+}
+
+/// The right to join one lane, once.
+#[derive(Debug)]
+struct Ticket {
+    index: usize,
+    nonce: Secret,
+    expires: Instant,
+}
+
+impl KitSession {
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The id as logs may show it: it is a capability.
+    pub(super) fn short_id(&self) -> &str {
+        self.id.get(..SHORT_ID).unwrap_or("S-?")
+    }
+
+    pub(super) fn mux(&self) -> Option<&Session<ConnKey>> {
+        match &self.state {
+            State::Attached(mux) => Some(mux),
+            State::Parked { .. } => None,
+        }
+    }
+
+    pub(super) fn mux_mut(&mut self) -> Option<&mut Session<ConnKey>> {
+        match &mut self.state {
+            State::Attached(mux) => Some(mux),
+            State::Parked { .. } => None,
+        }
+    }
+
+    /// Whether it takes new streams.
+    pub(super) fn is_open(&self) -> bool {
+        !self.closing && self.mux().is_some()
+    }
+
+    pub(super) fn is_parked(&self) -> bool {
+        matches!(self.state, State::Parked { .. })
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        !self.bindings.is_empty() || self.mux().is_some_and(|mux| mux.stream_count() > 0)
+    }
+
+    pub(super) fn next_bind_id(&mut self) -> u64 {
+        self.next_bind_id += 1;
+        self.next_bind_id
+    }
+
+    pub(super) fn check_invariants(&self) {
+        if let Some(mux) = self.mux() {
+            mux.check_invariants();
+            assert!(
+                mux.lane(0).is_some(),
+                "an attached session without a primary lane"
+            );
+        }
+    }
+}
+
+impl Kit {
+    /// A HELLO whose sender has proven itself.
+    pub(super) fn hello(
+        &mut self,
+        conn: ConnKey,
+        hello: &Hello,
+        now: Instant,
+    ) -> Result<(), Refused> {
+        if self.stopping != Stopping::No {
+            return Err(Refused {
+                goaway: Some(Code::NoError),
+                close: 1001,
+                why: "the kit is shutting down".into(),
+            });
+        }
+        let resumed = hello
+            .resume
+            .as_ref()
+            .and_then(|resume| self.by_id.get(resume.session_id.as_str()).copied())
+            .filter(|key| {
+                self.sessions
+                    .get(*key)
+                    .is_some_and(|session| !session.closing)
+            });
+        let key = match resumed {
+            Some(key) => {
+                let why = "resumed on another connection";
+                self.leave_lanes(key, CLOSE_GOING_AWAY, why, now);
+                key
+            }
+            None => self.new_session(conn, now)?,
+        };
+        let Some((lane, subprotocol, peer)) = self.take_greeter_lane(conn, key, 0) else {
+            return Ok(());
+        };
+        let grow_windows = hello.capabilities.iter().any(|word| word == "grow-windows");
+        let granted = self.grant_lanes(hello, subprotocol);
+        let terms = Terms {
+            side: Side::Kit,
+            stream_window: self.config.stream_initial_window,
+            session_window: self.config.session_initial_window,
+            max_streams: self.config.max_streams_per_session,
+            grow_windows,
+            stall_budget: self.config.stall_budget,
+        };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return Ok(());
+        };
+        let mut mux = Box::new(Session::new(terms, now));
+        mux.attach(0, lane);
+        session.state = State::Attached(mux);
+        session.peer = peer;
+        session.subprotocol = subprotocol;
+        session.granted = granted;
+        session.busy_at = now;
+        self.timers.disarm(Reason::Grace(key));
+        self.timers
+            .arm(Reason::Lanes(key), now + self.config.ping_after);
+        self.timers
+            .arm(Reason::Idle(key), now + self.config.idle_timeout);
+        self.answer_hello(key, resumed.is_some(), grow_windows, now);
+        self.log_attached(key, resumed.is_some());
+        self.pump(key, 0, now);
+        Ok(())
+    }
+
+    fn log_attached(&mut self, key: SessionKey, resumed: bool) {
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
+        let word = if resumed { "resumed" } else { "opened" };
+        info!(
+            "session {} {word} from {}",
+            session.short_id(),
+            session.peer.ip()
+        );
+        if resumed {
+            self.metrics.session_resumed();
+        } else {
+            self.metrics.session_opened();
+        }
+    }
+
+    fn new_session(&mut self, conn: ConnKey, now: Instant) -> Result<SessionKey, Refused> {
+        let id = session_id(&mut self.entropy);
+        let peer = self.conns.get(conn.retype()).map(|entry| entry.peer);
+        let session = KitSession {
+            id: id.clone(),
+            state: State::Parked { until: now },
+            bindings: Vec::new(),
+            next_bind_id: 0,
+            peer: peer.ok_or_else(|| Refused::protocol("the connection is gone"))?,
+            subprotocol: Subprotocol::V1,
+            granted: 1,
+            tickets: Vec::new(),
+            since: now,
+            busy_at: now,
+            closing: false,
+            touched: false,
+            bytes: (0, 0),
+        };
+        match self.sessions.insert(session) {
+            Ok(key) => {
+                self.by_id.insert(id, key);
+                Ok(key)
+            }
+            Err(_) => Err(Refused {
+                goaway: Some(Code::ResourceExhausted),
+                close: 1013,
+                why: format!("session limit of {} reached", self.config.max_sessions).into(),
+            }),
+        }
+    }
+
+    /// Makes a greeter's connection carry lane `index` of a session.
+    fn take_greeter_lane(
+        &mut self,
+        conn: ConnKey,
+        key: SessionKey,
+        index: usize,
+    ) -> Option<(Lane, Subprotocol, SocketAddr)> {
+        let entry = self.conns.get_mut(conn.retype())?;
+        if !matches!(entry.role, Role::Greeter(_)) {
+            return None;
+        }
+        let Role::Greeter(greeter) = std::mem::replace(&mut entry.role, Role::Lane(key, index))
+        else {
+            return None;
+        };
+        self.pre_auth -= 1;
+        let peer = entry.peer;
+        self.timers.disarm(Reason::Conn(conn));
+        Some((greeter.lane, greeter.subprotocol, peer))
+    }
+
+    fn grant_lanes(&self, hello: &Hello, subprotocol: Subprotocol) -> usize {
+        let asked = hello.max_connections.unwrap_or(1) as usize;
+        let able = hello.capabilities.iter().any(|word| word == "multi-ws");
+        if subprotocol != Subprotocol::V2 || !able {
+            return 1;
+        }
+        asked.clamp(1, self.config.max_connections_per_session.min(MAX_LANES))
+    }
+
+    fn answer_hello(&mut self, key: SessionKey, resumed: bool, grow: bool, now: Instant) {
+        let tickets = self.make_tickets(key, now);
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let is_v2 = session.subprotocol == Subprotocol::V2;
+        let resumed_binds = session.bindings.iter().map(Binding::as_resumed).collect();
+        let mut capabilities = Vec::new();
+        if session.granted > 1 {
+            capabilities.push("multi-ws".to_owned());
+        }
+        if grow {
+            capabilities.push("grow-windows".to_owned());
+        }
+        let answer = HelloOk {
+            session_id: SessionId::new(session.id.clone()),
+            resumed,
+            resumed_binds,
+            stream_window: self.config.stream_initial_window,
+            session_window: self.config.session_initial_window,
+            connections_granted: is_v2.then_some(session.granted as u32),
+            join_tickets: tickets,
+            capabilities,
+            max_streams: Some(self.config.max_streams_per_session as u32),
+            replay_buffer: None,
+            received: Vec::new(),
+        };
+        push_json(session.mux_mut(), &answer);
+        self.touch(key);
+    }
+
+    /// Fresh tickets for all indexes that are missing; older ones are void.
+    fn make_tickets(&mut self, key: SessionKey, now: Instant) -> Vec<JoinTicket> {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return Vec::new();
+        };
+        let State::Attached(mux) = &session.state else {
+            return Vec::new();
+        };
+        let missing = (1..session.granted).filter(|index| mux.lane(*index).is_none());
+        session.tickets = missing
+            .map(|index| {
+                let nonce = Secret::new(hex(&self.entropy.octets::<16>()));
+                Ticket {
+                    index,
+                    nonce,
+                    expires: now + TICKET_LIFE,
+                }
+            })
+            .collect();
+        session
+            .tickets
+            .iter()
+            .map(|ticket| JoinTicket {
+                index: ticket.index as u32,
+                nonce: ticket.nonce.clone(),
+                expires_ms: TICKET_LIFE.as_millis() as u64,
+            })
+            .collect()
+    }
+
+    /// REISSUE_JOIN_TICKETS (PROTOCOL §7).
+    pub(super) fn reissue_tickets(&mut self, key: SessionKey, now: Instant) {
+        let answer = ReissueAnswer {
+            join_tickets: self.make_tickets(key, now),
+        };
+        push_json(
+            self.sessions.get_mut(key).and_then(KitSession::mux_mut),
+            &answer,
+        );
+        self.touch(key);
+    }
+
+    /// JOIN: a secondary lane (PROTOCOL §7).
+    pub(super) fn join(&mut self, conn: ConnKey, join: &Join, now: Instant) {
+        let (code, why) = match self.check_join(join, now) {
+            Ok((key, index)) => return self.attach_secondary(conn, key, index, now),
+            Err(refusal) => refusal,
+        };
+        self.metrics.refused_join(code);
+        let Some(entry) = self.conns.get_mut(conn.retype()) else {
+            return;
+        };
+        let Role::Greeter(greeter) = &mut entry.role else {
+            return;
+        };
+        let mut json = Vec::new();
+        control::write(
+            &JoinErr {
+                code,
+                message: why.to_owned(),
+            },
+            &mut json,
+        );
+        greeter.lane.push_control(FrameType::JoinErr, &json);
+        greeter.lane.push_close(1008, why);
+        let bytes = drain_lane(&mut greeter.lane);
+        self.say_and_leave(conn, &bytes, now);
+    }
+
+    fn check_join(
+        &mut self,
+        join: &Join,
+        now: Instant,
+    ) -> Result<(SessionKey, usize), (JoinErrCode, &'static str)> {
+        let unknown = (JoinErrCode::UnknownSession, "no such session is attached");
+        let key = *self.by_id.get(join.session_id.as_str()).ok_or(unknown)?;
+        let session = self
+            .sessions
+            .get_mut(key)
+            .filter(|it| it.is_open())
+            .ok_or(unknown)?;
+        let index = join.index as usize;
+        let at = session
+            .tickets
+            .iter()
+            .position(|ticket| ticket.index == index && ticket.nonce.matches(join.nonce.expose()))
+            .ok_or((
+                JoinErrCode::BadTicket,
+                "the ticket is not good for this index",
+            ))?;
+        // A ticket is good once, also when it came too late.
+        let ticket = session.tickets.remove(at);
+        if ticket.expires <= now {
+            return Err((
+                JoinErrCode::Expired,
+                "the ticket has expired; ask for a new one",
+            ));
+        }
+        if session.mux().is_some_and(|mux| mux.lane(index).is_some()) {
+            return Err((
+                JoinErrCode::IndexInUse,
+                "this index has a connection already",
+            ));
+        }
+        Ok((key, index))
+    }
+
+    fn attach_secondary(&mut self, conn: ConnKey, key: SessionKey, index: usize, now: Instant) {
+        let Some((mut lane, ..)) = self.take_greeter_lane(conn, key, index) else {
+            return;
+        };
+        let mut json = Vec::new();
+        let answer = JoinOk {
+            index: index as u32,
+            received: Vec::new(),
+        };
+        control::write(&answer, &mut json);
+        lane.push_control(FrameType::JoinOk, &json);
+        if let Some(mux) = self.sessions.get_mut(key).and_then(KitSession::mux_mut) {
+            mux.attach(index, lane);
+        }
+        self.touch(key);
+        self.send_shard_map(key);
+        self.pump(key, index, now);
+    }
+
+    pub(super) fn send_shard_map(&mut self, key: SessionKey) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let granted = session.granted;
+        let Some(mux) = session.mux_mut() else { return };
+        let connections = (0..granted)
+            .map(|index| Shard {
+                index: index as u32,
+                state: if mux.lane(index).is_some() {
+                    "open"
+                } else {
+                    "missing"
+                }
+                .to_owned(),
+            })
+            .collect();
+        push_json(Some(mux), &ShardMap { connections });
+        self.touch(key);
+    }
+
+    /// The primary lane is gone without a goodbye: the session waits for its client, if it has a port
+    /// to keep (PROTOCOL §6).
+    pub(super) fn park(&mut self, key: SessionKey, why: &str, now: Instant) {
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
+        let grace = self.config.takeover_grace;
+        if session.bindings.is_empty() || grace.is_zero() || session.closing {
+            return self.end_session(key, SessionEnd::Lost, why, None);
+        }
+        if self.stopping != Stopping::No {
+            return self.end_session(key, SessionEnd::Shutdown, why, None);
+        }
+        self.leave_lanes(key, CLOSE_GOING_AWAY, why, now);
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        info!("session {} parked for {grace:?}: {why}", session.short_id());
+        session.state = State::Parked { until: now + grace };
+        session.tickets.clear();
+        self.metrics.session_parked();
+        self.timers.disarm(Reason::Lanes(key));
+        self.timers.disarm(Reason::Sweep(key));
+        self.timers.disarm(Reason::Idle(key));
+        self.timers.arm(Reason::Grace(key), now + grace);
+    }
+
+    /// Closes a session's lanes and breaks what its streams belonged to. It is in between states
+    /// until the caller gives it a new one.
+    fn leave_lanes(&mut self, key: SessionKey, close: u16, why: &str, now: Instant) {
+        self.spill_loans();
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let State::Attached(mut mux) =
+            std::mem::replace(&mut session.state, State::Parked { until: now })
+        else {
+            return;
+        };
+        let traffic = mux.traffic();
+        self.metrics.add_traffic(&traffic);
+        let mut lost = Vec::new();
+        let mut lanes = Vec::new();
+        for index in 0..MAX_LANES {
+            let (lane, tags) = mux.detach(index);
+            lost.extend(tags);
+            lanes.extend(lane);
+        }
+        for lane in &lanes {
+            let (bytes_in, bytes_out) = lane.traffic();
+            session.bytes.0 += bytes_in;
+            session.bytes.1 += bytes_out;
+        }
+        for conn in lost {
+            self.stream_lost(conn, Code::Cancel, why);
+        }
+        for mut lane in lanes {
+            let conn = lane.conn();
+            lane.push_close(close, why);
+            let bytes = drain_lane(&mut lane);
+            self.say_and_leave(conn, &bytes, now);
+        }
+    }
+
+    /// Ends a session for good: its ports are free, its visitors told.
+    pub(super) fn end_session(
+        &mut self,
+        key: SessionKey,
+        how: SessionEnd,
+        why: &str,
+        close: Option<u16>,
+    ) {
+        let now = self.now;
+        self.leave_lanes(key, close.unwrap_or(CLOSE_GOING_AWAY), why, now);
+        let Some(mut session) = self.sessions.remove(key) else {
+            return;
+        };
+        self.by_id.remove(session.id());
+        for binding in std::mem::take(&mut session.bindings) {
+            self.log_unbound(&session, &binding, why);
+            self.close_listener(binding.listener);
+        }
+        self.drop_openings_of(key);
+        for reason in [
+            Reason::Lanes(key),
+            Reason::Sweep(key),
+            Reason::Idle(key),
+            Reason::Grace(key),
+        ] {
+            self.timers.disarm(reason);
+        }
+        info!(
+            "session {} ended after {:?}: {why}; {} bytes in, {} out",
+            session.short_id(),
+            now.since(session.since),
+            session.bytes.0,
+            session.bytes.1
+        );
+        self.metrics.session_ended(how);
+    }
+
+    /// GOAWAY now; the streams may finish until the caller's deadline.
+    pub(super) fn say_goodbye(&mut self, key: SessionKey, why: &str) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        session.closing = true;
+        if session.is_parked() {
+            return self.end_session(key, SessionEnd::Killed, why, None);
+        }
+        push_json(session.mux_mut(), &GoAway::new(Code::NoError, why));
+        self.touch(key);
+    }
+
+    /// GOAWAY with a code, then the end (PROTOCOL §1.4, §6).
+    pub(super) fn expel(
+        &mut self,
+        key: SessionKey,
+        how: SessionEnd,
+        code: Code,
+        close: u16,
+        why: &str,
+    ) {
+        if let Some(session) = self.sessions.get_mut(key) {
+            push_json(session.mux_mut(), &GoAway::new(code, why));
+        }
+        self.end_session(key, how, why, Some(close));
+    }
+
+    pub(super) fn grace_over(&mut self, key: SessionKey) {
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
+        match session.state {
+            State::Parked { .. } => {
+                self.end_session(key, SessionEnd::GraceOver, "nobody came back in time", None);
+            }
+            State::Attached(_) => {
+                self.end_session(
+                    key,
+                    SessionEnd::Killed,
+                    "closed by the operator",
+                    Some(1000),
+                );
+            }
+        }
+    }
+
+    pub(super) fn check_idle(&mut self, key: SessionKey, now: Instant) {
+        let timeout = self.config.idle_timeout;
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        if session.is_busy() {
+            session.busy_at = now;
+        }
+        let due = session.busy_at + timeout;
+        if now < due {
+            self.timers.arm(Reason::Idle(key), due);
+            return;
+        }
+        let why = "session idle timeout";
+        self.expel(key, SessionEnd::Idle, Code::IdleTimeout, 1000, why);
+    }
+
+    pub(super) fn session_keys(&self) -> Vec<SessionKey> {
+        self.sessions.iter().map(|(key, _)| key).collect()
+    }
+
+    pub(super) fn stream_total(&self) -> usize {
+        self.sessions
+            .iter()
+            .filter_map(|(_, it)| it.mux())
+            .map(Session::stream_count)
+            .sum()
+    }
+
+    pub(super) fn lanes_flushed(&self) -> bool {
+        self.sessions
+            .iter()
+            .filter_map(|(_, session)| session.mux())
+            .all(|mux| mux.lanes().all(|(_, lane)| lane.is_flushed()))
+    }
+}
+
+/// Queues a session frame on the primary lane.
+pub(super) fn push_json<P: control::ControlPayload>(
+    mux: Option<&mut Session<ConnKey>>,
+    payload: &P,
+) {
+    if let Some(mux) = mux {
+        let mut json = Vec::new();
+        control::write(payload, &mut json);
+        mux.push_control(P::KIND, &json);
+    }
+}
+
+impl Binding {
+    fn as_resumed(&self) -> ResumedBind {
+        let (kind, mode) = match self.mode {
+            Mode::Expose => (BindingKind::Http, BindMode::Expose),
+            Mode::Pull => (BindingKind::Tcp, BindMode::Pull),
+        };
+        ResumedBind {
+            bind_id: self.bind_id,
+            kind,
+            mode,
+            container_port: self.port,
+        }
+    }
+}
+
+/// `S-` and a random UUID of version 4 (RFC 9562 §5.4).
+fn session_id(entropy: &mut Entropy) -> String {
+    let mut octets = entropy.octets::<16>();
+    octets[6] = octets[6] & 0x0F | 0x40;
+    octets[8] = octets[8] & 0x3F | 0x80;
+    let text = hex(&octets);
+    let (a, b, c, d, e) = (
+        &text[..8],
+        &text[8..12],
+        &text[12..16],
+        &text[16..20],
+        &text[20..],
+    );
+    format!("S-{a}-{b}-{c}-{d}-{e}")
+}
+
+fn hex(octets: &[u8]) -> String {
+    use std::fmt::Write;
+    let mut text = String::with_capacity(octets.len() * 2);
+    for octet in octets {
+        // A String takes any text.
+        let _ = write!(text, "{octet:02x}");
+    }
+    text
+}
+
+/// RFC 6455 §7.4.1: an endpoint is going away.
+pub(super) const CLOSE_GOING_AWAY: u16 = 1001;
+/// How much of an id is shown: `S-` and eight digits.
+const SHORT_ID: usize = 10;

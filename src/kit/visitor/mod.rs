@@ -1,0 +1,311 @@
+//! EXPOSE: a visitor's connection, one HTTP exchange after the other (PROTOCOL §4, §11).
+//!
+//! `request` carries what the visitor sends, `response` what it gets. A connection belongs to its
+//! listener, not to a session: whoever owns the port when a request's head is complete serves it, so
+//! a takeover or a resume costs nobody a connection.
+//!
+//! Invariants: the next head is parsed only when the response before it has left whole; bytes of a
+//! body are never parsed as a head; until the client's 101 nothing is raw.
+
+mod request;
+mod response;
+
+use log::debug;
+
+use crate::buffer::Buffer;
+use crate::clock::Instant;
+use crate::http::write::Reply;
+use crate::http::{Asked, BodyDecoder, HeadScanner, ResponseBody};
+use crate::kit::conns::{After, Role};
+use crate::kit::lanes::outcome_of;
+use crate::kit::metrics::StreamOutcome;
+use crate::kit::sessions::{KitSession, SessionKey};
+use crate::limits::{VISITOR_AHEAD, VISITOR_HEAD_TIMEOUT, VISITOR_IDLE_TIMEOUT};
+use crate::machine::{CloseHow, ConnKey, Ended, ListenerKey};
+use crate::mux::StreamKey;
+use crate::wire::code::Code;
+
+use super::Kit;
+
+/// A connection to an EXPOSE port.
+#[derive(Debug)]
+pub(super) struct Visitor {
+    listener: ListenerKey,
+    /// What came and was not used yet: part of a head, or what was sent ahead.
+    inbound: Buffer,
+    scanner: HeadScanner,
+    state: State,
+    /// There was no descriptor for it but to say so.
+    no_descriptors: bool,
+    /// When its current head, or the wait for one, began.
+    since: Instant,
+    /// Requests that were answered.
+    answered: u32,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Between requests.
+    Waiting,
+    /// A request is being served.
+    Exchange(Exchange),
+    /// After a 101: bytes both ways.
+    Raw(StreamName),
+}
+
+/// A stream and its session.
+#[derive(Debug, Clone, Copy)]
+struct StreamName {
+    session: SessionKey,
+    stream: StreamKey,
+}
+
+#[derive(Debug)]
+struct Exchange {
+    /// None once the stream is over and the rest is only to be sent.
+    stream: Option<StreamName>,
+    asked: Asked,
+    upload: BodyDecoder,
+    /// EOF was sent after the request's body.
+    upload_done: bool,
+    /// Decoded data at the head of `inbound` that found no credit, and framing behind it.
+    owed: usize,
+    owed_framing: usize,
+    response: Response,
+    /// Since when only the upstream is waited for.
+    waiting_since: Instant,
+    keep_alive: bool,
+    status: u16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Response {
+    /// The final head has not come.
+    Awaited,
+    /// The head was sent; for a body of known length this is what is left of it.
+    Body(ResponseBody),
+    /// Everything was queued.
+    Done,
+}
+
+impl Visitor {
+    pub(super) fn new(listener: ListenerKey, now: Instant) -> Visitor {
+        Visitor {
+            listener,
+            inbound: Buffer::new(),
+            scanner: HeadScanner::new(),
+            state: State::Waiting,
+            no_descriptors: false,
+            since: now,
+            answered: 0,
+        }
+    }
+
+    /// One that is only told that there is no room for it.
+    pub(super) fn without_descriptors(self) -> Visitor {
+        Visitor {
+            no_descriptors: true,
+            ..self
+        }
+    }
+
+    pub(super) fn listener(&self) -> ListenerKey {
+        self.listener
+    }
+
+    fn stream(&self) -> Option<StreamName> {
+        match &self.state {
+            State::Waiting => None,
+            State::Exchange(exchange) => exchange.stream,
+            State::Raw(name) => Some(*name),
+        }
+    }
+}
+
+impl Kit {
+    fn visitor(&mut self, conn: ConnKey) -> Option<&mut Visitor> {
+        match self
+            .conns
+            .get_mut(conn.retype())
+            .map(|entry| &mut entry.role)
+        {
+            Some(Role::Visitor(visitor)) => Some(visitor),
+            _ => None,
+        }
+    }
+
+    /// Counts a request of the port that the visitor came to.
+    fn count_request(&mut self, conn: ConnKey, status: u16) {
+        let Some(listener) = self.visitor(conn).map(|visitor| visitor.listener) else {
+            return;
+        };
+        if let Some((_, port)) = self
+            .listeners
+            .get(listener.retype())
+            .and_then(|entry| entry.port_name())
+        {
+            self.metrics.request(port, status);
+        }
+    }
+
+    fn mux_of(&mut self, name: StreamName) -> Option<&mut crate::mux::Session<ConnKey>> {
+        self.touch(name.session);
+        self.sessions
+            .get_mut(name.session)
+            .and_then(KitSession::mux_mut)
+    }
+
+    /// Where small things are read: heads, chunked bodies, what is thrown away.
+    pub(super) fn scratch_space(&mut self) -> &mut [u8] {
+        if self.scratch.is_empty() {
+            self.scratch = vec![0; VISITOR_AHEAD];
+        }
+        &mut self.scratch
+    }
+
+    /// A reply of the kit's own, in place of a response; the connection stays if the request was
+    /// read whole and the visitor likes it to.
+    fn answer(&mut self, conn: ConnKey, asked: Asked, read_whole: bool, reply: &Reply<'_>) {
+        let now = self.now;
+        let stays = asked.keep_alive && read_whole;
+        self.text.clear();
+        reply.write(
+            &mut self.text,
+            Asked {
+                keep_alive: stays,
+                ..asked
+            },
+        );
+        self.count_request(conn, reply.status);
+        let text = std::mem::take(&mut self.text);
+        if !stays {
+            self.say_and_leave(conn, &text, now);
+        } else if let Some(entry) = self.conns.get_mut(conn.retype()) {
+            entry.out.push(&text);
+            if let Role::Visitor(visitor) = &mut entry.role {
+                visitor.state = State::Waiting;
+                visitor.since = now;
+                visitor.answered += 1;
+            }
+            self.wake(conn);
+        }
+        self.text = text;
+    }
+
+    /// A malformed request: said and closed, nothing forwarded.
+    fn reject(&mut self, conn: ConnKey, status: u16, why: &str) {
+        debug!("visitor refused with {status}: {why}");
+        let now = self.now;
+        let mut text = std::mem::take(&mut self.text);
+        text.clear();
+        let allow = [("allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")];
+        let fields: &[(&str, &str)] = if status == 405 { &allow } else { &[] };
+        Reply::text(status, why)
+            .with(fields)
+            .write_and_close(&mut text, false);
+        self.count_request(conn, status);
+        self.say_and_leave(conn, &text, now);
+        self.text = text;
+    }
+
+    /// The stream of a visitor is over before its exchange was.
+    pub(super) fn visitor_broken(&mut self, conn: ConnKey, code: Code, reason: &str) {
+        debug!("visitor's stream broken: {reason} ({})", code.name());
+        self.metrics.stream_ended(outcome_of(code));
+        let Some(visitor) = self.visitor(conn) else {
+            return;
+        };
+        match &mut visitor.state {
+            State::Waiting => {}
+            State::Exchange(exchange) if exchange.response == Response::Awaited => {
+                exchange.stream = None;
+                let (asked, whole) = (exchange.asked, exchange.upload_done);
+                let reply = Reply::text(502, "the tunnel's client did not answer\n");
+                self.answer(conn, asked, whole, &reply);
+            }
+            State::Exchange(exchange) if exchange.response == Response::Done => {
+                exchange.stream = None;
+            }
+            // A cut body must never look whole (PROTOCOL §4).
+            State::Exchange(_) | State::Raw(_) => self.close_conn(conn, CloseHow::Reset),
+        }
+    }
+
+    /// Another session owns the port now.
+    pub(super) fn visitor_taken_over(&mut self, conn: ConnKey) {
+        if let Some(name) = self.visitor(conn).and_then(|visitor| visitor.stream())
+            && let Some(mux) = self.mux_of(name)
+        {
+            mux.reset(name.stream, Kit::TAKEN_OVER, "the port was taken over");
+        }
+        self.visitor_broken(conn, Kit::TAKEN_OVER, "the port was taken over");
+    }
+
+    /// The visitor's connection is gone; its entry is dropped by the caller.
+    pub(super) fn visitor_gone(&mut self, conn: ConnKey, how: &Ended) {
+        debug!("visitor gone: {how:?}");
+        self.abandon_stream(conn, "the visitor is gone");
+    }
+
+    /// Resets the visitor's stream, if it has one.
+    fn abandon_stream(&mut self, conn: ConnKey, why: &str) {
+        let Some(name) = self.visitor(conn).and_then(|visitor| visitor.stream()) else {
+            return;
+        };
+        self.metrics.stream_ended(StreamOutcome::ResetByPeer);
+        if let Some(mux) = self.mux_of(name) {
+            mux.reset(name.stream, Code::Cancel, why);
+        }
+    }
+
+    pub(super) fn visitor_timeout(&mut self, conn: ConnKey, now: Instant) {
+        let response_timeout = self.config.response_timeout;
+        let Some(visitor) = self.visitor(conn) else {
+            return;
+        };
+        let due = match &visitor.state {
+            State::Raw(_) => return,
+            State::Waiting if visitor.answered == 0 || !visitor.inbound.is_empty() => {
+                visitor.since + VISITOR_HEAD_TIMEOUT
+            }
+            State::Waiting => visitor.since + VISITOR_IDLE_TIMEOUT,
+            State::Exchange(exchange) if exchange.response == Response::Awaited => {
+                exchange.waiting_since + response_timeout
+            }
+            State::Exchange(_) => now + VISITOR_HEAD_TIMEOUT,
+        };
+        if now < due {
+            // Looked at often enough for the shortest of its deadlines, which may begin any time.
+            return self.arm_conn(conn, due.min(now + VISITOR_HEAD_TIMEOUT));
+        }
+        match &visitor.state {
+            State::Waiting if visitor.answered > 0 && visitor.inbound.is_empty() => {
+                self.close_conn(conn, CloseHow::Clean);
+            }
+            State::Waiting => self.reject(conn, 408, "the head of the request took too long\n"),
+            State::Exchange(exchange) => {
+                let (asked, whole) = (exchange.asked, exchange.upload_done);
+                self.abandon_stream(conn, "no response in time");
+                let reply = Reply::text(504, "the upstream did not answer in time\n");
+                self.answer(conn, asked, whole, &reply);
+                self.arm_conn(conn, now + VISITOR_HEAD_TIMEOUT);
+            }
+            State::Raw(_) => {}
+        }
+    }
+
+    /// Both directions of an upgraded connection are closed and everything has left.
+    fn close_raw_if_over(&mut self, conn: ConnKey) {
+        let Some(entry) = self.conns.get(conn.retype()) else {
+            return;
+        };
+        let Role::Visitor(visitor) = &entry.role else {
+            return;
+        };
+        let raw = matches!(visitor.state, State::Raw(_));
+        if raw && entry.read_closed && entry.after == After::Finished && entry.out.is_empty() {
+            self.metrics.stream_ended(StreamOutcome::Finished);
+            self.close_conn(conn, CloseHow::Clean);
+        }
+    }
+}

@@ -1,0 +1,423 @@
+//! What a visitor sends: heads, bodies, raw bytes after an upgrade.
+
+use std::net::SocketAddr;
+
+use crate::clock::Instant;
+use crate::http::forward::{Forwarded, request_fields};
+use crate::http::write::Reply;
+use crate::http::{Asked, BodyDecoder, HeadScanner, Reject, RequestBody, RequestHead};
+use crate::kit::Kit;
+use crate::kit::conns::Role;
+use crate::kit::listeners::Purpose;
+use crate::kit::metrics::SessionEnd;
+use crate::kit::sessions::{KitSession, SessionKey};
+use crate::limits::{MAX_FRAME_PAYLOAD, VISITOR_AHEAD};
+use crate::machine::{CloseHow, ConnKey};
+use crate::mux::CannotOpen;
+use crate::wire::code::Code;
+use crate::wire::open::{BodyKind, OpenHttpParts, write_open_http};
+
+use super::{Exchange, Response, State, StreamName, Visitor};
+
+/// What a parsed head asks for, without its borrowed parts.
+struct Request {
+    asked: Asked,
+    body: RequestBody,
+    head_len: usize,
+    /// STREAM_OPEN was written to `Kit::text`; it may not fit a frame.
+    fits: bool,
+}
+
+impl Kit {
+    pub(in crate::kit) fn visitor_space(&mut self, conn: ConnKey) -> &mut [u8] {
+        let Some(visitor) = self.visitor(conn) else {
+            return &mut [];
+        };
+        let ahead = visitor.inbound.len();
+        let (name, wanted) = match &visitor.state {
+            State::Raw(_) if ahead > 0 => return &mut [],
+            State::Raw(name) => (*name, MAX_FRAME_PAYLOAD as u64),
+            State::Waiting => return self.space_ahead(ahead),
+            State::Exchange(exchange) if exchange.upload_done => return self.space_ahead(ahead),
+            // What came already has not found credit: nothing more is read until it has.
+            State::Exchange(_) if ahead > 0 => return &mut [],
+            State::Exchange(exchange) => match (exchange.stream, exchange.upload.certain_data()) {
+                (Some(name), certain @ 1..) => (name, certain.min(MAX_FRAME_PAYLOAD as u64)),
+                _ => return self.space_ahead(ahead),
+            },
+        };
+        match self
+            .sessions
+            .get_mut(name.session)
+            .and_then(KitSession::mux_mut)
+        {
+            Some(mux) => mux.data_space(name.stream, wanted as usize),
+            None => &mut [],
+        }
+    }
+
+    /// Room for what is not known to be a body, while little of it waits.
+    fn space_ahead(&mut self, ahead: usize) -> &mut [u8] {
+        match ahead < VISITOR_AHEAD {
+            true => self.scratch_space(),
+            false => &mut [],
+        }
+    }
+
+    pub(in crate::kit) fn visitor_received(&mut self, conn: ConnKey, count: usize, now: Instant) {
+        if count == 0 {
+            return self.visitor_fin(conn, now);
+        }
+        let scratch = std::mem::take(&mut self.scratch);
+        if let Some(visitor) = self.visitor(conn) {
+            match visitor.reads_directly() {
+                Some(name) => {
+                    if let State::Exchange(exchange) = &mut visitor.state {
+                        exchange.upload.skip_data(count as u64);
+                        exchange.waiting_since = now;
+                    }
+                    if let Some(mux) = self.mux_of(name) {
+                        mux.data_commit(name.stream, count, now);
+                    }
+                }
+                None => {
+                    if visitor.inbound.is_empty() && matches!(visitor.state, State::Waiting) {
+                        visitor.since = now;
+                    }
+                    visitor.inbound.extend(&scratch[..count]);
+                }
+            }
+        }
+        self.scratch = scratch;
+        self.visitor_goes_on(conn, now);
+    }
+
+    /// Does whatever the bytes at hand allow: parses a head, or sends more of a body.
+    pub(in crate::kit) fn visitor_goes_on(&mut self, conn: ConnKey, now: Instant) {
+        let Some(entry) = self.conns.get_mut(conn.retype()) else {
+            return;
+        };
+        let flushed = entry.out.is_empty();
+        let Role::Visitor(visitor) = &mut entry.role else {
+            return;
+        };
+        match &mut visitor.state {
+            State::Waiting if flushed => self.next_head(conn, now),
+            State::Waiting => {}
+            State::Exchange(exchange) if exchange.upload_done => {}
+            State::Exchange(_) => self.upload(conn, now),
+            State::Raw(name) => {
+                let name = *name;
+                self.send_ahead(conn, name, now);
+            }
+        }
+    }
+
+    fn next_head(&mut self, conn: ConnKey, now: Instant) {
+        let Some(entry) = self.conns.get_mut(conn.retype()) else {
+            return;
+        };
+        let peer = entry.peer;
+        let Role::Visitor(visitor) = &mut entry.role else {
+            return;
+        };
+        if visitor.inbound.is_empty() {
+            return;
+        }
+        let length = match visitor.scanner.scan(visitor.inbound.bytes()) {
+            Ok(Some(length)) => length,
+            Ok(None) => return,
+            Err(Reject { status, why }) => return self.reject(conn, status, why),
+        };
+        visitor.scanner = HeadScanner::new();
+        let listener = visitor.listener;
+        let Some(owner) = self.listeners.get(listener.retype()) else {
+            // Unbound while the visitor kept its connection.
+            return self.close_conn(conn, CloseHow::Clean);
+        };
+        let Purpose::Bound {
+            session,
+            bind_id,
+            port,
+            ..
+        } = owner.purpose
+        else {
+            return;
+        };
+        // Taken out so that the head may borrow it while the kit goes on.
+        let Some(visitor) = self.visitor(conn) else {
+            return;
+        };
+        let mut inbound = std::mem::take(&mut visitor.inbound);
+        let head = inbound.bytes().get(..length).unwrap_or_default();
+        let request = self.read_request(head, peer, bind_id, port);
+        inbound.consume(length);
+        let Some(visitor) = self.visitor(conn) else {
+            return;
+        };
+        visitor.inbound = inbound;
+        match request {
+            Ok(request) => self.begin(conn, request, session, bind_id, now),
+            Err(Reject { status, why }) => self.reject(conn, status, why),
+        }
+    }
+
+    /// Parses a head and writes its STREAM_OPEN to `self.text`.
+    fn read_request(
+        &mut self,
+        head: &[u8],
+        peer: SocketAddr,
+        bind_id: u64,
+        port: u16,
+    ) -> Result<Request, Reject> {
+        let parsed = RequestHead::parse(head)?;
+        let forwarded = Forwarded::new(&parsed, peer.ip(), "http");
+        let parts = OpenHttpParts {
+            bind_id,
+            container_port: port,
+            method: parsed.method,
+            target: &parsed.target,
+            is_upgrade: parsed.upgrade,
+            body: match parsed.body {
+                RequestBody::None => BodyKind::None,
+                RequestBody::Length(_) => BodyKind::Length,
+                RequestBody::Chunked => BodyKind::Chunked,
+            },
+            remote_addr: peer,
+        };
+        self.text.clear();
+        let fields = request_fields(&parsed, &forwarded);
+        let fits = write_open_http(&mut self.text, &parts, fields).is_ok();
+        Ok(Request {
+            asked: parsed.asked(),
+            body: parsed.body,
+            head_len: head.len(),
+            fits,
+        })
+    }
+
+    fn begin(
+        &mut self,
+        conn: ConnKey,
+        request: Request,
+        session: SessionKey,
+        bind_id: u64,
+        now: Instant,
+    ) {
+        let Request {
+            asked, body, fits, ..
+        } = request;
+        debug_assert!(request.head_len > 0, "a head without octets");
+        let bodiless = matches!(body, RequestBody::None | RequestBody::Length(0));
+        if !fits {
+            return self.reject(conn, 431, "the head does not fit a frame of the tunnel\n");
+        }
+        if self
+            .visitor(conn)
+            .is_some_and(|visitor| visitor.no_descriptors)
+        {
+            return self.busy(conn, asked, "1", "no file descriptors left\n");
+        }
+        let open = std::mem::take(&mut self.text);
+        let opened = self
+            .sessions
+            .get_mut(session)
+            .filter(|session| session.is_open())
+            .and_then(KitSession::mux_mut)
+            .map(|mux| mux.open(conn, &open, now));
+        self.text = open;
+        let stream = match opened {
+            Some(Ok(stream)) => stream,
+            Some(Err(CannotOpen::AtCap)) => {
+                let reply = Reply::text(503, "max streams exceeded\n");
+                let reply = reply.with(&[("retry-after", "1")]);
+                return self.answer(conn, asked, bodiless, &reply);
+            }
+            Some(Err(CannotOpen::IdsUsedUp)) => {
+                let why = "all stream ids were used";
+                self.expel(session, SessionEnd::Killed, Code::NoError, 1000, why);
+                return self.owner_away(conn, asked, bodiless);
+            }
+            Some(Err(CannotOpen::NoLane)) | None => return self.owner_away(conn, asked, bodiless),
+        };
+        if let Some(session) = self.sessions.get_mut(session)
+            && let Some(binding) = session.bindings.iter_mut().find(|it| it.bind_id == bind_id)
+        {
+            binding.served += 1;
+        }
+        let Some(visitor) = self.visitor(conn) else {
+            return;
+        };
+        visitor.state = State::Exchange(Exchange {
+            stream: Some(StreamName { session, stream }),
+            asked,
+            upload: BodyDecoder::for_request(body),
+            upload_done: false,
+            owed: 0,
+            owed_framing: 0,
+            response: Response::Awaited,
+            waiting_since: now,
+            keep_alive: asked.keep_alive,
+            status: 0,
+        });
+        self.touch(session);
+        self.upload(conn, now);
+    }
+
+    fn owner_away(&mut self, conn: ConnKey, asked: Asked, bodiless: bool) {
+        let reply = Reply::text(
+            503,
+            "the tunnel's client is away; it may come back shortly\n",
+        );
+        self.answer(conn, asked, bodiless, &reply.with(&[("retry-after", "5")]));
+    }
+
+    fn busy(&mut self, conn: ConnKey, asked: Asked, retry: &'static str, why: &'static str) {
+        let fields = [("retry-after", retry)];
+        self.answer(conn, asked, false, &Reply::text(503, why).with(&fields));
+    }
+
+    /// Sends what is at hand of the request's body, as far as credit goes.
+    fn upload(&mut self, conn: ConnKey, now: Instant) {
+        loop {
+            let Some(visitor) = self.visitor(conn) else {
+                return;
+            };
+            let Visitor { inbound, state, .. } = visitor;
+            let State::Exchange(exchange) = state else {
+                return;
+            };
+            let Some(name) = exchange.stream else { return };
+            if exchange.owed > 0 {
+                let (owed, framing) = (exchange.owed, exchange.owed_framing);
+                let sent = self.send_from_inbound(conn, name, owed, now);
+                let Some(visitor) = self.visitor(conn) else {
+                    return;
+                };
+                let State::Exchange(exchange) = &mut visitor.state else {
+                    return;
+                };
+                exchange.owed -= sent;
+                exchange.waiting_since = now;
+                if exchange.owed > 0 {
+                    return;
+                }
+                exchange.owed_framing = 0;
+                visitor.inbound.consume(framing);
+                continue;
+            }
+            if exchange.upload.is_complete() {
+                exchange.upload_done = true;
+                exchange.waiting_since = now;
+                if let Some(mux) = self.mux_of(name) {
+                    mux.send_eof(name.stream, now);
+                }
+                return;
+            }
+            if inbound.is_empty() {
+                return;
+            }
+            match exchange.upload.decode(inbound.bytes()) {
+                Ok(step) => {
+                    exchange.owed = step.data.len();
+                    exchange.owed_framing = step.consumed - step.data.end;
+                    inbound.consume(step.data.start);
+                    if exchange.owed == 0 {
+                        inbound.consume(std::mem::take(&mut exchange.owed_framing));
+                    }
+                }
+                Err(error) => return self.bad_body(conn, &error),
+            }
+        }
+    }
+
+    fn bad_body(&mut self, conn: ConnKey, error: &crate::http::BodyError) {
+        self.abandon_stream(conn, "the visitor's body is malformed");
+        let answered = self.visitor(conn).is_some_and(|visitor| {
+            matches!(&visitor.state, State::Exchange(it) if it.response != Response::Awaited)
+        });
+        match error {
+            crate::http::BodyError::Malformed(why) if !answered => self.reject(conn, 400, why),
+            _ => self.close_conn(conn, CloseHow::Reset),
+        }
+    }
+
+    fn send_from_inbound(
+        &mut self,
+        conn: ConnKey,
+        name: StreamName,
+        count: usize,
+        now: Instant,
+    ) -> usize {
+        let Some(visitor) = self.visitor(conn) else {
+            return 0;
+        };
+        let mut inbound = std::mem::take(&mut visitor.inbound);
+        let bytes = inbound.bytes().get(..count).unwrap_or_default();
+        let sent = self
+            .mux_of(name)
+            .map_or(0, |mux| mux.send(name.stream, bytes, now));
+        inbound.consume(sent);
+        if let Some(visitor) = self.visitor(conn) {
+            visitor.inbound = inbound;
+        }
+        sent
+    }
+
+    /// Bytes that came before the 101 and are raw now.
+    fn send_ahead(&mut self, conn: ConnKey, name: StreamName, now: Instant) {
+        let ahead = self
+            .visitor(conn)
+            .map_or(0, |visitor| visitor.inbound.len());
+        if ahead > 0 {
+            self.send_from_inbound(conn, name, ahead, now);
+        }
+    }
+
+    /// The visitor sends nothing more; it may still read (RFC 9112 §9.6 leaves that open, and a
+    /// half-closing client deserves its answer).
+    fn visitor_fin(&mut self, conn: ConnKey, now: Instant) {
+        let Some(entry) = self.conns.get_mut(conn.retype()) else {
+            return;
+        };
+        entry.read_closed = true;
+        let flushed = entry.out.is_empty();
+        let Role::Visitor(visitor) = &mut entry.role else {
+            return;
+        };
+        match &visitor.state {
+            State::Waiting if flushed => self.close_conn(conn, CloseHow::Clean),
+            // The answer is on its way; the connection is closed behind it.
+            State::Waiting => entry.after = crate::kit::conns::After::Leave,
+            State::Exchange(exchange) if exchange.upload_done => {}
+            State::Exchange(_) => {
+                self.abandon_stream(conn, "the visitor's body was cut off");
+                self.close_conn(conn, CloseHow::Reset);
+            }
+            State::Raw(name) => {
+                let name = *name;
+                if let Some(mux) = self.mux_of(name) {
+                    mux.send_eof(name.stream, now);
+                }
+                self.close_raw_if_over(conn);
+            }
+        }
+    }
+}
+
+impl Visitor {
+    /// Whether the bytes that come next go straight to the stream, as `visitor_space` decided.
+    fn reads_directly(&self) -> Option<StreamName> {
+        match &self.state {
+            State::Raw(name) => Some(*name),
+            State::Exchange(exchange)
+                if !exchange.upload_done
+                    && self.inbound.is_empty()
+                    && exchange.upload.certain_data() > 0 =>
+            {
+                exchange.stream
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! What a visitor gets: the client's heads and bodies, framed for this visitor.
+
+use crate::clock::Instant;
+use crate::http::write::{CRLF, LAST_CHUNK, chunk_header};
+use crate::http::{ResponseBody, ResponsePlan};
+use crate::kit::Kit;
+use crate::kit::conns::{After, LaneName, Role};
+use crate::kit::metrics::StreamOutcome;
+use crate::kit::sessions::KitSession;
+use crate::machine::{CloseHow, ConnKey};
+use crate::mux::Span;
+use crate::wire::code::Code;
+use crate::wire::open::ResponseHead;
+
+use super::{Response, State};
+
+/// What a head from the client made of the exchange.
+enum Planned {
+    Interim,
+    Switch,
+    Final {
+        status: u16,
+        body: ResponseBody,
+        keep_alive: bool,
+    },
+}
+
+impl Kit {
+    /// STREAM_RESPONSE_HEAD.
+    pub(in crate::kit) fn visitor_head(&mut self, conn: ConnKey, lane: LaneName, span: &Span) {
+        let now = self.now;
+        let Some(visitor) = self.visitor(conn) else {
+            return;
+        };
+        let State::Exchange(exchange) = &visitor.state else {
+            return self.peer_fault(conn, "a response head where none is due");
+        };
+        if exchange.response != Response::Awaited {
+            return self.peer_fault(conn, "a second final response head");
+        }
+        let asked = exchange.asked;
+        let upload_done = exchange.upload_done;
+        let mut text = std::mem::take(&mut self.text);
+        text.clear();
+        let mux = self.sessions.get(lane.0).and_then(KitSession::mux);
+        let payload = mux.map_or(&[][..], |mux| mux.payload(lane.1, span));
+        let planned = plan_head(payload, asked, upload_done, &mut text);
+        if planned.is_ok()
+            && let Some(entry) = self.conns.get_mut(conn.retype())
+        {
+            entry.out.push(&text);
+        }
+        self.text = text;
+        self.wake(conn);
+        let Some(visitor) = self.visitor(conn) else {
+            return;
+        };
+        let State::Exchange(exchange) = &mut visitor.state else {
+            return;
+        };
+        match planned {
+            Ok(Planned::Interim) => exchange.waiting_since = now,
+            Ok(Planned::Switch) => {
+                if let Some(name) = exchange.stream {
+                    visitor.state = State::Raw(name);
+                }
+                self.count_request(conn, 101);
+                self.visitor_goes_on(conn, now);
+            }
+            Ok(Planned::Final {
+                status,
+                body,
+                keep_alive,
+            }) => {
+                exchange.status = status;
+                exchange.keep_alive = keep_alive;
+                exchange.response = Response::Body(body);
+            }
+            Err(why) => self.peer_fault(conn, why),
+        }
+    }
+
+    /// The client broke the exchange: its stream is reset, and the visitor gets a `502` or, after the
+    /// head, a broken connection.
+    fn peer_fault(&mut self, conn: ConnKey, why: &'static str) {
+        self.metrics.violation(Code::ProtocolError);
+        if let Some(name) = self.visitor(conn).and_then(|visitor| visitor.stream())
+            && let Some(mux) = self.mux_of(name)
+        {
+            mux.reset(name.stream, Code::ProtocolError, why);
+        }
+        self.visitor_broken(conn, Code::ProtocolError, why);
+    }
+
+    /// DATA of the response, or of an upgraded connection.
+    pub(in crate::kit) fn visitor_data(&mut self, conn: ConnKey, lane: LaneName, span: Span) {
+        let now = self.now;
+        let Some(visitor) = self.visitor(conn) else {
+            return;
+        };
+        let exchange = match &mut visitor.state {
+            State::Raw(_) => return self.pass_payload(conn, lane, span),
+            State::Waiting => return,
+            State::Exchange(exchange) => exchange,
+        };
+        let count = span.len();
+        match &mut exchange.response {
+            Response::Awaited => self.peer_fault(conn, "DATA before the response head"),
+            Response::Done => self.peer_fault(conn, "DATA behind the response's end"),
+            Response::Body(ResponseBody::None) => {
+                // A body where there is none (HEAD): dropped, with its credit.
+                if let Some(name) = exchange.stream
+                    && let Some(mux) = self.mux_of(name)
+                {
+                    mux.passed_on(name.stream, count, now);
+                }
+            }
+            Response::Body(ResponseBody::Length(left)) => match left.checked_sub(count as u64) {
+                Some(rest) => {
+                    *left = rest;
+                    self.pass_payload(conn, lane, span);
+                }
+                None => self.peer_fault(conn, "more DATA than Content-Length says"),
+            },
+            Response::Body(ResponseBody::UntilClose) => self.pass_payload(conn, lane, span),
+            Response::Body(ResponseBody::Chunked) => self.pass_chunk(conn, lane, &span),
+        }
+    }
+
+    /// A chunk is copied: three small writes would cost more than the copy.
+    fn pass_chunk(&mut self, conn: ConnKey, lane: LaneName, span: &Span) {
+        let Some(entry) = self.conns.get_mut(conn.retype()) else {
+            return;
+        };
+        if let Some(mux) = self.sessions.get(lane.0).and_then(KitSession::mux) {
+            entry.out.push(chunk_header(span.len()).as_ref());
+            entry.out.push_payload(mux.payload(lane.1, span));
+            entry.out.push(CRLF);
+        }
+        self.wake(conn);
+    }
+
+    /// EOF: the response is whole, or should be.
+    pub(in crate::kit) fn visitor_eof(&mut self, conn: ConnKey, now: Instant) {
+        let Some(entry) = self.conns.get_mut(conn.retype()) else {
+            return;
+        };
+        let Role::Visitor(visitor) = &mut entry.role else {
+            return;
+        };
+        let exchange = match &mut visitor.state {
+            State::Raw(_) => {
+                entry.after = After::Finish;
+                self.after_sending(conn);
+                return self.close_raw_if_over(conn);
+            }
+            State::Waiting => return,
+            State::Exchange(exchange) => exchange,
+        };
+        match exchange.response {
+            Response::Awaited => return self.peer_fault(conn, "EOF before the response head"),
+            Response::Body(ResponseBody::Length(1..)) => {
+                return self.peer_fault(conn, "EOF before Content-Length bytes");
+            }
+            Response::Body(ResponseBody::Chunked) => entry.out.push(LAST_CHUNK),
+            Response::Body(_) | Response::Done => {}
+        }
+        exchange.response = Response::Done;
+        let status = exchange.status;
+        let flushed = entry.out.is_empty();
+        self.count_request(conn, status);
+        self.wake(conn);
+        if flushed {
+            self.response_sent(conn, now);
+        }
+    }
+
+    pub(in crate::kit) fn visitor_transmitted(
+        &mut self,
+        conn: ConnKey,
+        passed: usize,
+        drained: bool,
+        now: Instant,
+    ) {
+        if passed > 0
+            && let Some(name) = self.visitor(conn).and_then(|visitor| visitor.stream())
+            && let Some(mux) = self.mux_of(name)
+        {
+            mux.passed_on(name.stream, passed, now);
+        }
+        if drained {
+            self.response_sent(conn, now);
+        }
+    }
+
+    /// Everything that was queued has left: the next request, the end, or more to come.
+    fn response_sent(&mut self, conn: ConnKey, now: Instant) {
+        let Some(entry) = self.conns.get_mut(conn.retype()) else {
+            return;
+        };
+        let read_closed = entry.read_closed;
+        let Role::Visitor(visitor) = &mut entry.role else {
+            return;
+        };
+        let exchange = match &visitor.state {
+            State::Raw(_) => {
+                self.after_sending(conn);
+                return self.close_raw_if_over(conn);
+            }
+            State::Waiting if read_closed => return self.close_conn(conn, CloseHow::Clean),
+            State::Waiting => return self.visitor_goes_on(conn, now),
+            State::Exchange(exchange) => exchange,
+        };
+        if exchange.response != Response::Done {
+            return;
+        }
+        let stays = exchange.keep_alive && exchange.upload_done && !read_closed;
+        if !exchange.upload_done {
+            // The upstream did not want the rest of the body. It is never parsed as a request:
+            // leaving reads it away up to a bound.
+            self.abandon_stream(conn, "the response is complete");
+        } else {
+            self.metrics.stream_ended(StreamOutcome::Finished);
+        }
+        if !stays {
+            return self.say_and_leave(conn, &[], now);
+        }
+        let Some(visitor) = self.visitor(conn) else {
+            return;
+        };
+        visitor.state = State::Waiting;
+        visitor.since = now;
+        visitor.answered += 1;
+        visitor.inbound.release_if_idle(KEEP_IDLE);
+        self.visitor_goes_on(conn, now);
+        self.wake(conn);
+    }
+}
+
+/// Reads the client's JSON and writes the head for the visitor.
+fn plan_head(
+    payload: &[u8],
+    asked: crate::http::Asked,
+    upload_done: bool,
+    text: &mut Vec<u8>,
+) -> Result<Planned, &'static str> {
+    let head = ResponseHead::parse(payload).map_err(|_| "a malformed response head")?;
+    let fields = head
+        .headers
+        .iter()
+        .map(|field| (&*field.name, &*field.value));
+    let mut plan = ResponsePlan::new(head.status, fields, asked).map_err(|refused| refused.0)?;
+    // A response before the end of the request's body: the rest of it may never come.
+    plan.keep_alive &= upload_done;
+    if plan.is_interim() == head.is_final {
+        return Err("1xx heads are not final, and all others are");
+    }
+    plan.write(text);
+    Ok(if plan.is_interim() {
+        Planned::Interim
+    } else if plan.switches() {
+        Planned::Switch
+    } else {
+        Planned::Final {
+            status: head.status,
+            body: plan.body,
+            keep_alive: plan.keep_alive,
+        }
+    })
+}
+
+/// Memory that a waiting visitor keeps for its next head, in bytes.
+const KEEP_IDLE: usize = 1024;
+
+const _: () = assert!(KEEP_IDLE < crate::limits::MAX_HTTP_HEAD);
