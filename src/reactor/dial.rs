@@ -16,7 +16,7 @@ use crate::limits::{DIAL_NEXT_AFTER, DIAL_TIMEOUT};
 use crate::machine::{ConnKey, IoFailure};
 
 use super::conn::sentence;
-use super::socket::{interest, set_user_timeout, tune};
+use super::socket::{interest, reset_on_close, set_user_timeout, tune};
 use super::token::{self, Class};
 
 /// A connection that does not stand yet.
@@ -100,6 +100,13 @@ impl Dial {
                     false => Stirred::Unclear,
                 });
             }
+        }
+    }
+
+    /// Has the attempts end in RST when they are dropped: one may stand already, unseen.
+    pub fn reset_on_close(&self) {
+        for attempt in &self.attempts {
+            reset_on_close(&attempt.stream);
         }
     }
 

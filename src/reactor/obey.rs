@@ -242,6 +242,7 @@ impl<M: Machine> Reactor<M> {
         self.dial_timers.disarm(key);
         match (&mut conn.link, how) {
             (Link::Plain(socket), CloseHow::Reset) => socket.reset_on_close(),
+            (Link::Dialing(dial), CloseHow::Reset) => dial.reset_on_close(),
             (Link::Plain(socket), CloseHow::Clean) if conn.readable && !conn.ended => {
                 socket.drain();
             }
@@ -351,8 +352,12 @@ impl<M: Machine> Reactor<M> {
             // A machine that asks twice, or too early, has a fault of its own.
             unreachable!("TLS was asked for on a connection that is not a plain standing one");
         };
+        let (stirred, thorough) = (conn.readable, conn.read_closed || conn.greedy);
         let started = self.tls.config().and_then(|config| {
-            let tls = Tls::start(socket, server_name, &config)?;
+            let mut tls = Tls::start(socket, server_name, &config)?;
+            if stirred {
+                tls.stirred(thorough);
+            }
             Ok(Link::Tls(Box::new(tls)))
         });
         match started {

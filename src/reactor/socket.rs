@@ -63,11 +63,7 @@ impl Socket {
     /// Makes the coming close a RST.
     pub fn reset_on_close(&self) {
         if let Socket::Tcp(stream) = self {
-            let linger = libc::linger {
-                l_onoff: 1,
-                l_linger: 0,
-            };
-            let _ = set_option(stream, libc::SOL_SOCKET, libc::SO_LINGER, &linger);
+            reset_on_close(stream);
         }
     }
 
@@ -100,6 +96,15 @@ impl Socket {
             Socket::Unix(stream) => stream.register(registry, token, interest()),
         }
     }
+}
+
+/// Makes the coming close of `stream` a RST.
+pub(super) fn reset_on_close(stream: &TcpStream) {
+    let linger = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    let _ = set_option(stream, libc::SOL_SOCKET, libc::SO_LINGER, &linger);
 }
 
 /// Both directions; and urgent data, because a read stops short before it (see `conn.rs`).

@@ -52,7 +52,7 @@ impl Tls {
             session,
             stage: vec![0; TLS_STAGE],
             staged: 0..0,
-            drained: false,
+            drained: true,
             thorough: false,
             fin: false,
             goodbye: false,

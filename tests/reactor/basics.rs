@@ -28,8 +28,9 @@ fn bytes_travel_both_ways_on_an_accepted_connection() {
 fn bytes_travel_both_ways_on_a_dialled_connection() {
     let rig = Rig::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let target = DialTarget::Addr(listener.local_addr().unwrap());
-    let key = rig.connect(target);
+    let addr = listener.local_addr().unwrap();
+    let key = rig.dial(DialTarget::Addr(addr));
+    assert!(matches!(rig.next(), Notice::Connected(conn, peer) if (conn, peer) == (key, addr)));
     let (mut peer, _) = listener.accept().unwrap();
     rig.order(Order::Send(key, vec![7; 3_000_000]));
     let mut sent = vec![0; 3_000_000];
@@ -102,12 +103,12 @@ fn a_name_that_does_not_resolve_ends_the_dial() {
 #[test]
 fn many_names_at_once_are_all_answered() {
     let rig = Rig::new();
-    for n in 0..50 {
+    for n in 0..12 {
         let name = format!("no-{n}.invalid");
         rig.order(Order::Dial(DialTarget::Name(name, 80)));
     }
     let mut ended = 0;
-    while ended < 50 {
+    while ended < 12 {
         match rig.next() {
             Notice::Dialing(_) => {}
             Notice::Ended(..) => ended += 1,

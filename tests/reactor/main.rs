@@ -1,4 +1,14 @@
 //! The real host under toy machines, against the system's own sockets.
 
 mod basics;
+mod child;
+mod cost;
+mod ends;
+mod limits;
+mod relay;
+// Without TLS some of its orders are never given.
+#[cfg_attr(not(feature = "client"), allow(dead_code))]
 mod remote;
+#[cfg(feature = "client")]
+mod tls;
+mod world;

@@ -1,0 +1,204 @@
+//! Back-pressure, crowds, and running out of descriptors.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use hoody_tunnel::machine::{DialTarget, Ended};
+use hoody_tunnel::reactor::{Options, process};
+
+use crate::child;
+use crate::relay::Running;
+use crate::remote::{Notice, Order, Remote, Rig};
+
+#[test]
+fn a_paused_conn_is_not_read_until_it_is_woken() {
+    let rig = Rig::new();
+    let (_, addr) = rig.listen("127.0.0.1:0");
+    let (mut peer, key) = rig.accept_from(addr);
+    rig.order(Order::Pause(key, true));
+    peer.write_all(&[5; 10_000]).unwrap();
+    assert!(rig.is_quiet());
+    // More edges while paused must not change that.
+    peer.write_all(&[6; 10_000]).unwrap();
+    assert!(rig.is_quiet());
+    rig.order(Order::Pause(key, false));
+    assert_eq!(rig.data(key, 20_000)[9_999..10_001], [5, 6]);
+    peer.write_all(b"again").unwrap();
+    assert_eq!(rig.data(key, 5), b"again");
+}
+
+#[test]
+fn a_fin_that_came_during_a_pause_is_told_after_the_bytes() {
+    let rig = Rig::new();
+    let (_, addr) = rig.listen("127.0.0.1:0");
+    let (mut peer, key) = rig.accept_from(addr);
+    rig.order(Order::Pause(key, true));
+    peer.write_all(&[5; 100]).unwrap();
+    drop(peer);
+    assert!(rig.is_quiet());
+    rig.order(Order::Pause(key, false));
+    assert_eq!(rig.data_to_fin(key), [5; 100]);
+}
+
+#[test]
+fn a_peer_that_does_not_read_holds_up_nobody_else() {
+    let rig = Rig::new();
+    let (_, addr) = rig.listen("127.0.0.1:0");
+    let (mut slow, slow_key) = rig.accept_from(addr);
+    let (mut quick, quick_key) = rig.accept_from(addr);
+    rig.order(Order::Send(slow_key, vec![1; 30_000_000]));
+    for _ in 0..100 {
+        quick.write_all(b"ping").unwrap();
+        assert_eq!(rig.data(quick_key, 4), b"ping");
+        rig.order(Order::Send(quick_key, b"pong".to_vec()));
+        quick.read_exact(&mut [0; 4]).unwrap();
+    }
+    let mut all = vec![0; 30_000_000];
+    slow.read_exact(&mut all).unwrap();
+    assert!(all.iter().all(|byte| *byte == 1));
+}
+
+#[test]
+fn space_of_one_byte_loses_nothing() {
+    let mut machine = Remote::new();
+    machine.space = 1;
+    let rig = Rig::with(machine, Options::default());
+    let (_, addr) = rig.listen("127.0.0.1:0");
+    let (mut peer, key) = rig.accept_from(addr);
+    let sent: Vec<u8> = (0..5000u32).map(|n| n as u8).collect();
+    peer.write_all(&sent).unwrap();
+    drop(peer);
+    assert_eq!(rig.data_to_fin(key), sent);
+}
+
+#[test]
+fn a_thousand_conns_at_once_are_all_served() {
+    assert!(process::raise_descriptor_limit(8192).unwrap() >= 4500);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = DialTarget::Addr(listener.local_addr().unwrap());
+    thread::spawn(move || {
+        // Echoes one message of four bytes on each connection, then waits for its end.
+        for stream in listener.incoming().take(1000) {
+            let mut stream = stream.unwrap();
+            let mut bytes = [0; 4];
+            stream.read_exact(&mut bytes).unwrap();
+            stream.write_all(&bytes).unwrap();
+        }
+    });
+    let relay = Running::new(target, Options::default());
+    let mut visitors: Vec<TcpStream> = (0..1000)
+        .map(|_| TcpStream::connect(relay.addr).unwrap())
+        .collect();
+    for (n, visitor) in visitors.iter_mut().enumerate() {
+        visitor.write_all(&(n as u32).to_be_bytes()).unwrap();
+    }
+    for (n, visitor) in visitors.iter_mut().enumerate() {
+        let mut bytes = Vec::new();
+        visitor.read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes, (n as u32).to_be_bytes());
+    }
+    drop(visitors);
+    relay.wait_until_empty();
+}
+
+#[test]
+fn without_descriptors_accepting_pauses_and_goes_on_when_asked() {
+    if !child::is_child("limits::without_descriptors_accepting_pauses_and_goes_on_when_asked") {
+        return;
+    }
+    let rig = Rig::new();
+    let (listener, addr) = rig.listen("127.0.0.1:0");
+    let visitors: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(addr).unwrap()).collect();
+    for _ in 0..20 {
+        assert!(matches!(rig.next(), Notice::Accepted(..)));
+    }
+    rig.order(Order::Accept(listener, false));
+    let more: Vec<TcpStream> = (0..4).map(|_| TcpStream::connect(addr).unwrap()).collect();
+    // From here on every new descriptor is refused.
+    let lowest_free = std::fs::File::open("/dev/null").unwrap().as_raw_fd();
+    child::lower_descriptor_limit(lowest_free as u64);
+    rig.order(Order::Accept(listener, true));
+    match rig.next() {
+        Notice::AcceptFailed(at, why) => {
+            assert_eq!(at, listener);
+            assert_eq!(why.text, "Too many open files");
+        }
+        other => panic!("{other:?}"),
+    }
+    // Paused means silent: no spinning.
+    assert!(rig.is_quiet());
+    rig.order(Order::Accept(listener, true));
+    assert!(matches!(rig.next(), Notice::AcceptFailed(..)));
+    // A dial says it too.
+    let key = rig.dial(DialTarget::Addr(addr));
+    assert!(
+        matches!(rig.ended(key), Ended::Failed(why) if why.text.ends_with("Too many open files"))
+    );
+    drop(visitors);
+    let mut ended = 0;
+    while ended < 20 {
+        if let Notice::Fin(key) = rig.next() {
+            rig.order(Order::Close(key, hoody_tunnel::machine::CloseHow::Clean));
+            ended += 1;
+        }
+    }
+    rig.order(Order::Accept(listener, true));
+    for _ in 0..4 {
+        assert!(matches!(rig.next(), Notice::Accepted(..)));
+    }
+    drop(more);
+}
+
+#[test]
+fn handlers_serve_in_process() {
+    let echo = |mut conn: std::os::unix::net::UnixStream| {
+        let mut bytes = Vec::new();
+        conn.read_to_end(&mut bytes).unwrap();
+        bytes.reverse();
+        conn.write_all(&bytes).unwrap();
+    };
+    let panics = |_| panic!("user code may panic");
+    let options = Options {
+        handlers: vec![Arc::new(echo), Arc::new(panics)],
+        ..Options::default()
+    };
+    let rig = Rig::with(Remote::new(), options);
+    for round in 0..3 {
+        let key = rig.connect(DialTarget::Handler(0));
+        let sent: Vec<u8> = (0..400_000 + round).map(|n| n as u8).collect();
+        rig.order(Order::Send(key, sent.clone()));
+        rig.order(Order::Finish(key));
+        let reversed: Vec<u8> = sent.into_iter().rev().collect();
+        assert_eq!(rig.data_to_fin(key), reversed);
+    }
+    let key = rig.connect(DialTarget::Handler(1));
+    assert!(matches!(rig.next(), Notice::Fin(fin) if fin == key));
+    let key = rig.dial(DialTarget::Handler(2));
+    assert!(matches!(rig.ended(key), Ended::Failed(why) if why.text == "there is no handler 2"));
+}
+
+#[test]
+fn more_conns_than_handler_threads_wait_their_turn() {
+    let slow = |mut conn: std::os::unix::net::UnixStream| {
+        thread::sleep(Duration::from_millis(5));
+        conn.write_all(b"x").unwrap();
+    };
+    let options = Options {
+        handlers: vec![Arc::new(slow)],
+        ..Options::default()
+    };
+    let relay = Running::new(DialTarget::Handler(0), options);
+    let visitors: Vec<TcpStream> = (0..200)
+        .map(|_| TcpStream::connect(relay.addr).unwrap())
+        .collect();
+    for mut visitor in visitors {
+        let mut bytes = Vec::new();
+        visitor.read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes, b"x");
+    }
+    relay.wait_until_empty();
+}
