@@ -160,7 +160,7 @@ impl Default for About {
         About {
             version: env!("CARGO_PKG_VERSION"),
             built: None,
-            started: crate::units::rfc3339(0),
+            started: "1970-01-01T00:00:00Z".to_string(),
             started_unix: 0,
             pid: 0,
             ip: IpAddr::V4(Ipv4Addr::LOCALHOST),

@@ -44,6 +44,20 @@ impl<'a> Exposition<'a> {
         let _ = writeln!(self.out, "{end} {value}");
     }
 
+    /// A counter with one label.
+    pub(super) fn labelled<'v>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: impl IntoIterator<Item = (&'v str, u64)>,
+    ) {
+        self.family(name, "counter", help);
+        for (value, count) in values {
+            self.sample(&[(label, value)], count);
+        }
+    }
+
     /// A gauge of the process, under its customary name.
     pub(super) fn process(&mut self, name: &str, help: &str, value: u64) {
         self.begin(name, "gauge", help);

@@ -7,11 +7,11 @@
 use std::time::Duration;
 
 use crate::kit::bindings_seen::BindingsSeen;
-use crate::kit::config::About;
+use crate::kit::config::{About, Usage};
 use crate::kit::exposition::Exposition;
 use crate::mux::Traffic;
 use crate::wire::code::Code;
-use crate::wire::control::JoinErrCode;
+use crate::wire::control::{BindErrCode, JoinErrCode};
 
 pub use crate::kit::exposition::Histogram;
 
@@ -107,12 +107,16 @@ label! {
 pub struct Metrics {
     traffic: Traffic,
     streams: [u64; StreamOutcome::ALL.len()],
+    refused_binds: [u64; BIND_CODES.len()],
+    refused_joins: [u64; JOIN_CODES.len()],
     refusals: [u64; RefusalReason::ALL.len()],
     violations: [u64; Code::ALL.len()],
     session_ends: [u64; SessionEnd::ALL.len()],
     sessions: u64,
     resumes: u64,
     takeovers: u64,
+    pong_timeouts: u64,
+    bound: u64,
     parks: u64,
     accept_failures: u64,
     admin: [u64; 5],
@@ -148,10 +152,10 @@ pub struct Gauges {
     pub pre_auth: usize,
     /// Permits at home.
     pub fd_permits_available: usize,
-    /// Bytes of resident memory.
-    pub rss: u64,
-    /// Open descriptors of the process.
-    pub fds: u64,
+    /// What the process uses.
+    pub usage: Usage,
+    /// What live sessions carried so far, which was not told to [`Metrics::add_traffic`] yet.
+    pub live_traffic: Traffic,
 }
 
 /// The type of the rendered text.
@@ -163,7 +167,7 @@ impl Metrics {
         Metrics::default()
     }
 
-    /// Frames and DATA bytes that a session carried since it was asked last.
+    /// All frames and DATA bytes that a session carried, once it carries no more.
     pub fn add_traffic(&mut self, more: &Traffic) {
         self.traffic.frames_in += more.frames_in;
         self.traffic.frames_out += more.frames_out;
@@ -197,8 +201,28 @@ impl Metrics {
     }
 
     /// A JOIN was refused.
-    pub fn refused_join(&mut self, _code: JoinErrCode) {
+    pub fn refused_join(&mut self, code: JoinErrCode) {
         self.refused(RefusalReason::Join);
+        if let Some(at) = JOIN_CODES.iter().position(|known| *known == code) {
+            self.refused_joins[at] += 1;
+        }
+    }
+
+    /// A BIND was refused.
+    pub fn refused_bind(&mut self, code: BindErrCode) {
+        if let Some(at) = BIND_CODES.iter().position(|known| *known == code) {
+            self.refused_binds[at] += 1;
+        }
+    }
+
+    /// A BIND was granted.
+    pub fn bound(&mut self) {
+        self.bound += 1;
+    }
+
+    /// A lane was given up for its silence.
+    pub fn pong_timeout(&mut self) {
+        self.pong_timeouts += 1;
     }
 
     /// The peer broke the protocol.
@@ -264,7 +288,7 @@ impl Metrics {
         let mut page = Exposition::new(out);
         render_gauges(&mut page, now, about);
         self.render_sessions(&mut page);
-        self.render_traffic(&mut page);
+        self.render_traffic(&mut page, &now.live_traffic);
         page.histogram(
             "hoody_tunnel_response_head_seconds",
             "Time from a visitor's request to the final head of its answer.",
@@ -300,6 +324,12 @@ impl Metrics {
                 self.parks,
             ),
             (
+                "pong_timeouts_total",
+                "Sockets given up for their silence.",
+                self.pong_timeouts,
+            ),
+            ("binds_total", "Bindings granted.", self.bound),
+            (
                 "takeovers_total",
                 "EXPOSE ports that changed their owner.",
                 self.takeovers,
@@ -313,47 +343,74 @@ impl Metrics {
             page.family(name, "counter", help);
             page.sample(&[], count);
         }
-        page.family(
+        let ends = SessionEnd::ALL
+            .iter()
+            .map(|end| end.name())
+            .zip(self.session_ends);
+        page.labelled(
             "sessions_ended_total",
-            "counter",
             "Sessions that ended, by reason.",
+            "reason",
+            ends,
         );
-        for (how, count) in SessionEnd::ALL.iter().zip(self.session_ends) {
-            page.sample(&[("reason", how.name())], count);
-        }
-        page.family(
-            "handshake_refusals_total",
-            "counter",
-            "Refused connections, by reason.",
+        let binds = BIND_CODES
+            .iter()
+            .map(|code| code.name())
+            .zip(self.refused_binds);
+        page.labelled(
+            "bind_refusals_total",
+            "Bindings refused, by code.",
+            "code",
+            binds,
         );
-        for (reason, count) in RefusalReason::ALL.iter().zip(self.refusals) {
-            page.sample(&[("reason", reason.name())], count);
-        }
+        let joins = JOIN_CODES
+            .iter()
+            .map(|code| code.name())
+            .zip(self.refused_joins);
+        page.labelled(
+            "join_refusals_total",
+            "Joins refused, by code.",
+            "code",
+            joins,
+        );
+        let reasons = RefusalReason::ALL
+            .iter()
+            .map(|reason| reason.name())
+            .zip(self.refusals);
+        let help = "Connections and requests refused, by reason.";
+        page.labelled("handshake_refusals_total", help, "reason", reasons);
+        let codes = Code::ALL
+            .iter()
+            .map(|code| code.name())
+            .zip(self.violations);
         let help = "Times that a client broke the protocol, by code.";
-        page.family("protocol_violations_total", "counter", help);
-        for (code, count) in Code::ALL.iter().zip(self.violations) {
-            page.sample(&[("code", code.name())], count);
-        }
+        page.labelled("protocol_violations_total", help, "code", codes);
     }
 
-    fn render_traffic(&self, page: &mut Exposition<'_>) {
-        let traffic = &self.traffic;
+    fn render_traffic(&self, page: &mut Exposition<'_>, live: &Traffic) {
+        let past = &self.traffic;
+        let bytes = [
+            ("in", past.data_in + live.data_in),
+            ("out", past.data_out + live.data_out),
+        ];
         let help = "Payload bytes of streams: in from clients, out to clients.";
-        page.family("data_bytes_total", "counter", help);
-        page.sample(&[("direction", "in")], traffic.data_in);
-        page.sample(&[("direction", "out")], traffic.data_out);
+        page.labelled("data_bytes_total", help, "direction", bytes);
+        let frames = [
+            ("in", past.frames_in + live.frames_in),
+            ("out", past.frames_out + live.frames_out),
+        ];
         let help = "Frames on WebSockets: in from clients, out to clients.";
-        page.family("frames_total", "counter", help);
-        page.sample(&[("direction", "in")], traffic.frames_in);
-        page.sample(&[("direction", "out")], traffic.frames_out);
-        page.family(
+        page.labelled("frames_total", help, "direction", frames);
+        let outcomes = StreamOutcome::ALL
+            .iter()
+            .map(|outcome| outcome.name())
+            .zip(self.streams);
+        page.labelled(
             "streams_total",
-            "counter",
             "Streams that ended, by outcome.",
+            "outcome",
+            outcomes,
         );
-        for (outcome, count) in StreamOutcome::ALL.iter().zip(self.streams) {
-            page.sample(&[("outcome", outcome.name())], count);
-        }
         let help =
             "Visitors' requests that got a final status, by EXPOSE port and class of status.";
         page.family("requests_total", "counter", help);
@@ -362,14 +419,9 @@ impl Metrics {
                 page.sample(&[("binding", &port), ("status", class)], *count);
             }
         }
-        page.family(
-            "admin_requests_total",
-            "counter",
-            "Answers of the kit's own endpoints.",
-        );
-        for (class, count) in CLASSES.iter().zip(self.admin) {
-            page.sample(&[("status", class)], count);
-        }
+        let admin = CLASSES.into_iter().zip(self.admin);
+        let help = "Answers of the kit's own endpoints, by class of status.";
+        page.labelled("admin_requests_total", help, "status", admin);
     }
 }
 
@@ -415,9 +467,9 @@ fn render_gauges(page: &mut Exposition<'_>, now: &Gauges, about: &About) {
     page.process(
         "process_resident_memory_bytes",
         "Resident memory in bytes.",
-        now.rss,
+        now.usage.rss,
     );
-    page.process("process_open_fds", "Open descriptors.", now.fds);
+    page.process("process_open_fds", "Open descriptors.", now.usage.fds);
     let help = "When the process started, in seconds since 1970.";
     page.process("process_start_time_seconds", help, about.started_unix);
 }
@@ -433,6 +485,25 @@ impl Histogram {
 fn class(status: u16) -> usize {
     usize::from(status / 100).clamp(1, 5) - 1
 }
+
+/// The codes of a refused BIND.
+const BIND_CODES: [BindErrCode; 8] = [
+    BindErrCode::AlreadyBound,
+    BindErrCode::PortInUse,
+    BindErrCode::ReservedPort,
+    BindErrCode::PrivilegedPort,
+    BindErrCode::InvalidHost,
+    BindErrCode::InvalidKind,
+    BindErrCode::BindCapExceeded,
+    BindErrCode::Internal,
+];
+/// The codes of a refused JOIN.
+const JOIN_CODES: [JoinErrCode; 4] = [
+    JoinErrCode::UnknownSession,
+    JoinErrCode::BadTicket,
+    JoinErrCode::Expired,
+    JoinErrCode::IndexInUse,
+];
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 

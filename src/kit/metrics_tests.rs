@@ -44,7 +44,7 @@ fn the_three_gauges_of_the_protocol_have_their_names() {
         expose_bindings: 3,
         pull_bindings: 4,
         fd_permits_available: 5,
-        rss: 6,
+        usage: Usage { rss: 6, fds: 7 },
         ..Gauges::default()
     };
     let samples = samples(&page(&Metrics::new(), &gauges));
@@ -84,6 +84,10 @@ fn everything_that_is_counted_is_shown() {
     metrics.refused_handshake(Some(Code::AuthError), 1008);
     metrics.refused_handshake(None, 1002);
     metrics.refused_pre_auth();
+    metrics.refused_bind(BindErrCode::PortInUse);
+    metrics.refused_join(JoinErrCode::Expired);
+    metrics.pong_timeout();
+    metrics.bound();
     metrics.violation(Code::ResourceExhausted);
     metrics.session_opened();
     metrics.session_resumed();
@@ -97,11 +101,19 @@ fn everything_that_is_counted_is_shown() {
     metrics.request(3000, 599);
     metrics.request(4000, 204);
     metrics.loop_turn.observe(Duration::from_millis(1));
-    let samples = samples(&page(&metrics, &Gauges::default()));
+    let live_traffic = Traffic {
+        data_in: 10,
+        ..Traffic::default()
+    };
+    let gauges = Gauges {
+        live_traffic,
+        ..Gauges::default()
+    };
+    let samples = samples(&page(&metrics, &gauges));
     for (name, value) in [
         ("frames_total{direction=\"in\"}", "2"),
         ("frames_total{direction=\"out\"}", "3"),
-        ("data_bytes_total{direction=\"in\"}", "4"),
+        ("data_bytes_total{direction=\"in\"}", "14"),
         ("data_bytes_total{direction=\"out\"}", "5"),
         ("streams_total{outcome=\"finished\"}", "1"),
         ("handshake_refusals_total{reason=\"auth\"}", "1"),
@@ -116,6 +128,11 @@ fn everything_that_is_counted_is_shown() {
         ("session_parks_total", "1"),
         ("sessions_ended_total{reason=\"shutdown\"}", "1"),
         ("takeovers_total", "1"),
+        ("bind_refusals_total{code=\"PORT_IN_USE\"}", "1"),
+        ("join_refusals_total{code=\"EXPIRED\"}", "1"),
+        ("handshake_refusals_total{reason=\"join\"}", "1"),
+        ("pong_timeouts_total", "1"),
+        ("binds_total", "1"),
         ("accept_failures_total", "1"),
         ("admin_requests_total{status=\"2xx\"}", "1"),
         ("requests_total{binding=\"3000\",status=\"1xx\"}", "1"),
