@@ -1,2 +1,233 @@
-//! The laptop's program.
-fn main() {}
+//! `hoody`: the laptop's command line.
+//!
+//! Exit codes: 0 when it was asked to stop or has done what was asked, 1 when it failed, 2 when the
+//! command line makes no sense.
+
+mod admin;
+mod embedded;
+mod files;
+mod flags;
+mod interrupt;
+mod options;
+mod render;
+mod run;
+mod suggest;
+mod target;
+#[cfg(test)]
+mod testing;
+mod text;
+mod tunnel;
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use argh::{EarlyExit, FromArgs};
+use hoody_tunnel::client::{AdminRequest, Error};
+use hoody_tunnel::reactor::logging;
+
+use flags::{BindingsCommand, Command, Hoody, SessionsCommand, Top, Tunnel};
+use options::Reach;
+use run::Outcome;
+
+/// The command line makes no sense.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let args: Result<Vec<String>, _> = std::env::args_os()
+        .skip(1)
+        .map(|arg| arg.into_string())
+        .collect();
+    let Ok(args) = args else {
+        complain("the command line is not UTF-8");
+        return ExitCode::from(USAGE);
+    };
+    if environment("HOODY_TUNNEL_LOG").is_some_and(|level| !level.is_empty()) {
+        logging::init(logging::Format::Text, None);
+    }
+    let args = split_values(args);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match Hoody::from_args(&["hoody"], &args) {
+        Ok(hoody) => dispatch(hoody),
+        Err(early) => end_early(&args, &early),
+    }
+}
+
+/// `--flag=value` as `--flag value`, which the parser understands.
+fn split_values(args: Vec<String>) -> Vec<String> {
+    let mut out = Vec::with_capacity(args.len());
+    let mut flags_ended = false;
+    for arg in args {
+        flags_ended |= arg == "--";
+        match arg.split_once('=') {
+            Some((flag, value)) if flag.starts_with("--") && !flags_ended => {
+                out.extend([flag.to_owned(), value.to_owned()]);
+            }
+            _ => out.push(arg),
+        }
+    }
+    out
+}
+
+/// Help that was asked for, or a command line that is not understood.
+fn end_early(args: &[&str], early: &EarlyExit) -> ExitCode {
+    if early.status.is_ok() {
+        return say(&early.output);
+    }
+    let mut text = early.output.trim_end().to_owned();
+    let typed = text.strip_prefix("Unrecognized argument: ");
+    if let Some(meant) = typed.and_then(|typed| suggest::closest::<Hoody>(args, typed)) {
+        text.push_str(&format!("; did you mean `{meant}`?"));
+    }
+    // The parser lists what is missing on lines of its own.
+    eprintln!("hoody: {}", text::visible_lines(&text));
+    let place = args.iter().take_while(|arg| is_command(arg));
+    let place: Vec<&str> = place.copied().collect();
+    eprintln!(
+        "Run `{}` for help.",
+        ["hoody", &place.join(" "), "--help"]
+            .join(" ")
+            .replace("  ", " ")
+    );
+    ExitCode::from(USAGE)
+}
+
+fn is_command(arg: &str) -> bool {
+    const COMMANDS: [&str; 11] = [
+        "tunnel", "expose", "pull", "serve", "up", "health", "metrics", "list", "sessions", "kill",
+        "bindings",
+    ];
+    COMMANDS.contains(&arg)
+}
+
+fn dispatch(hoody: Hoody) -> ExitCode {
+    if hoody.version {
+        return say(concat!("hoody ", env!("CARGO_PKG_VERSION")));
+    }
+    let Some(Top::Tunnel(Tunnel { command })) = hoody.command else {
+        return no_command(&[]);
+    };
+    let Some(command) = command else {
+        return no_command(&["tunnel"]);
+    };
+    match command {
+        Command::Expose(flags) => tunnel::expose(flags),
+        Command::Pull(flags) => tunnel::pull(flags),
+        Command::Serve(flags) => tunnel::serve(flags),
+        Command::Up(flags) => tunnel::up(flags),
+        Command::Health(flags) => ask(&flags.reach(), &AdminRequest::Health, flags.is_json()),
+        Command::Metrics(flags) => ask(&flags.reach(), &AdminRequest::Metrics, flags.is_json()),
+        Command::List(flags) => ask(&flags.reach(), &AdminRequest::Tunnels, flags.is_json()),
+        Command::Sessions(flags) => match flags.command {
+            Some(SessionsCommand::List(flags)) => {
+                ask(&flags.reach(), &AdminRequest::Sessions, flags.is_json())
+            }
+            Some(SessionsCommand::Kill(flags)) => kill(&flags),
+            None => no_command(&["tunnel", "sessions"]),
+        },
+        Command::Bindings(flags) => match flags.command {
+            Some(BindingsCommand::List(flags)) => {
+                ask(&flags.reach(), &AdminRequest::Bindings, flags.is_json())
+            }
+            None => no_command(&["tunnel", "bindings"]),
+        },
+    }
+}
+
+/// Shows what commands there are, where one is missing.
+fn no_command(args: &[&str]) -> ExitCode {
+    let args = [args, &["--help"]].concat();
+    if let Err(early) = Hoody::from_args(&["hoody"], &args) {
+        eprintln!("{}", early.output);
+    }
+    ExitCode::from(USAGE)
+}
+
+fn kill(flags: &flags::SessionsKill) -> ExitCode {
+    if flags.grace_ms.is_some_and(|grace| grace > 5000) {
+        return usage("--grace-ms must be 0 to 5000");
+    }
+    let request = AdminRequest::Kill {
+        session_id: flags.id.clone(),
+        grace_ms: flags.grace_ms,
+    };
+    ask(&flags.reach(), &request, flags.is_json())
+}
+
+fn ask(reach: &Reach, request: &AdminRequest, json: bool) -> ExitCode {
+    let url = match reach.url(&environment) {
+        Ok(Some(url)) => url,
+        Ok(None) => {
+            return usage("no kit is named: give --url, --container or HOODY_TUNNEL_URL");
+        }
+        Err(why) => return usage(&why),
+    };
+    let options = reach.options(&url, &environment);
+    if let Err(why) = options.check() {
+        return refused(&why);
+    }
+    match admin::run(&options, request, json) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            complain(&why);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The exit code for how a tunnel ended.
+fn ended(outcome: Result<Outcome, Error>) -> ExitCode {
+    match outcome {
+        Ok(Outcome::Stopped) => ExitCode::SUCCESS,
+        Ok(Outcome::Failed) => ExitCode::FAILURE,
+        Err(why) => refused(&why),
+    }
+}
+
+fn refused(why: &Error) -> ExitCode {
+    complain(&why.to_string());
+    match why {
+        Error::Options(_) => ExitCode::from(USAGE),
+        _ => ExitCode::FAILURE,
+    }
+}
+
+fn usage(why: &str) -> ExitCode {
+    complain(why);
+    ExitCode::from(USAGE)
+}
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// One sentence on stderr.
+fn complain(why: &str) {
+    let why = text::visible(why);
+    let color = io::stderr().is_terminal() && render::is_color_wanted(&environment);
+    let name = if color {
+        "\x1b[31mhoody:\x1b[0m"
+    } else {
+        "hoody:"
+    };
+    // Without a stderr there is nobody to tell.
+    let _ = writeln!(io::stderr(), "{name} {why}");
+}
+
+/// What was asked for, on stdout.
+fn say(text: &str) -> ExitCode {
+    // A reader that went away has seen enough.
+    let _ = writeln!(io::stdout(), "{}", text.trim_end());
+    ExitCode::SUCCESS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_may_stand_behind_an_equals_sign() {
+        let args = ["tunnel", "up", "--expose=3000=80", "--", "--a=b"];
+        let args = split_values(args.iter().map(|arg| arg.to_string()).collect());
+        assert_eq!(args, ["tunnel", "up", "--expose", "3000=80", "--", "--a=b"]);
+    }
+}

@@ -1,0 +1,313 @@
+//! The command line as types. What it means is decided elsewhere.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use argh::{ArgsInfo, FromArgs};
+use hoody_tunnel::client::{HostHeader, Target};
+use hoody_tunnel::units::parse_duration;
+
+use crate::options::{Manner, Reach};
+use crate::target::{Pair, parse, parse_port};
+
+#[derive(FromArgs, ArgsInfo, Debug)]
+/// Tunnels between this machine and a container.
+#[argh(
+    help_triggers("-h", "--help"),
+    example = "{command_name} tunnel serve .\n\
+               {command_name} tunnel expose 3000 --container app.example.com"
+)]
+pub struct Hoody {
+    /// print the version and end
+    #[argh(switch, short = 'V')]
+    pub version: bool,
+    #[argh(subcommand)]
+    pub command: Option<Top>,
+}
+
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(subcommand)]
+pub enum Top {
+    Tunnel(Tunnel),
+}
+
+#[derive(FromArgs, ArgsInfo, Debug)]
+/// Make services of this machine reachable through a container, and steer the kit in it.
+#[argh(
+    subcommand,
+    name = "tunnel",
+    help_triggers("-h", "--help"),
+    example = "{command_name} serve .\n\
+               {command_name} expose 3000 --container app.example.com --token-file ~/.hoody-token\n\
+               {command_name} pull 5432 --url ws://127.0.0.1:5050\n\
+               {command_name} up --expose 3000 --expose 8080=9000 --pull 5432",
+    note = "A kit is named by --url, by --container or by HOODY_TUNNEL_URL. Where none is\n  \
+            named, the commands that open tunnels start one inside their own process,\n  \
+            reachable from this machine only.",
+    note = "The token comes from --token-file or HOODY_TUNNEL_TOKEN, never from the command\n  \
+            line, which every user of the machine can read."
+)]
+pub struct Tunnel {
+    #[argh(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(subcommand)]
+pub enum Command {
+    Expose(Expose),
+    Pull(Pull),
+    Serve(Serve),
+    Up(Up),
+    Health(Health),
+    Metrics(Metrics),
+    List(List),
+    Sessions(Sessions),
+    Bindings(Bindings),
+}
+
+/// Declares a command with the flags that all have, and for `session` those of tunnels too.
+macro_rules! command {
+    ($(#[$about:meta])* session $name:ident { $($own:tt)* }) => {
+        command! { $(#[$about])* $name {
+            $($own)*
+            /// connections to the kit to spread traffic over, 1 to 16 [1]
+            #[argh(option, arg_name = "N")]
+            connections: Option<u32>,
+            /// after how much silence to look whether the kit is still there [2s]
+            #[argh(option, arg_name = "TIME", from_str_fn(parse_duration))]
+            keepalive: Option<Duration>,
+            /// for how long to try again when the kit is lost [for ever]
+            #[argh(option, arg_name = "TIME", from_str_fn(parse_duration))]
+            retry_for: Option<Duration>,
+            /// print addresses and errors only
+            #[argh(switch, short = 'q')]
+            pub quiet: bool,
+        }}
+        impl $name {
+            /// The flags that say how the session behaves.
+            pub fn manner(&self) -> Manner {
+                Manner {
+                    connections: self.connections,
+                    keepalive: self.keepalive,
+                    retry_for: self.retry_for,
+                }
+            }
+        }
+    };
+    ($(#[$about:meta])* $name:ident { $($own:tt)* }) => {
+        #[derive(FromArgs, ArgsInfo, Debug)]
+        $(#[$about])*
+        pub struct $name {
+            $($own)*
+            /// the kit's URL, wss://HOST/api/v1/tunnel/connect (or HOODY_TUNNEL_URL)
+            #[argh(option, arg_name = "URL")]
+            url: Option<String>,
+            /// the kit's host, instead of --url
+            #[argh(option, arg_name = "HOST")]
+            container: Option<String>,
+            /// file with the kit's token (or HOODY_TUNNEL_TOKEN)
+            #[argh(option, arg_name = "FILE")]
+            token_file: Option<PathBuf>,
+            /// file with certificates (PEM) to trust besides the system's
+            #[argh(option, arg_name = "FILE")]
+            ca: Option<PathBuf>,
+            /// print JSON
+            #[argh(switch)]
+            json: bool,
+            /// print text or json [text]
+            #[argh(option, short = 'o', arg_name = "FORMAT", default = "Output::Text")]
+            output: Output,
+        }
+        impl $name {
+            /// The flags that say which kit is meant.
+            pub fn reach(&self) -> Reach {
+                Reach {
+                    url: self.url.clone(),
+                    container: self.container.clone(),
+                    token_file: self.token_file.clone(),
+                    ca: self.ca.clone(),
+                }
+            }
+            /// Whether JSON is wanted.
+            pub fn is_json(&self) -> bool {
+                self.json || self.output == Output::Json
+            }
+        }
+    };
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, argh::FromArgValue)]
+pub enum Output {
+    Text,
+    Json,
+}
+
+command! {
+    /// Make a local HTTP server reachable at a port of the container.
+    #[argh(subcommand, name = "expose", help_triggers("-h", "--help"),
+        example = "{command_name} 3000\n{command_name} localhost:5173 --container-port 8080")]
+    session Expose {
+        /// the local server: 3000, localhost:3000, [::1]:3000 or host:port
+        #[argh(positional, arg_name = "TARGET", from_str_fn(parse))]
+        pub target: Target,
+        /// port of the container; 0 has the kit pick one [the target's port if it is free]
+        #[argh(option, arg_name = "N", from_str_fn(parse_port))]
+        pub container_port: Option<u16>,
+        /// name for people
+        #[argh(option)]
+        pub label: Option<String>,
+        /// take the port over from another session that holds it
+        #[argh(switch)]
+        pub takeover: bool,
+        /// host that the server sees: rewrite (the target's), keep (the visitor's) or a name
+        /// [rewrite]
+        #[argh(option, arg_name = "HOW", default = "HostHeader::Rewrite", from_str_fn(host_header))]
+        pub host_header: HostHeader,
+    }
+}
+
+command! {
+    /// Make a local TCP service reachable at a loopback port of the container.
+    #[argh(subcommand, name = "pull", help_triggers("-h", "--help"),
+        example = "{command_name} 5432\n{command_name} db.lan:5432 --container-port 15432")]
+    session Pull {
+        /// the local service: 5432, localhost:5432, [::1]:5432 or host:port
+        #[argh(positional, arg_name = "TARGET", from_str_fn(parse))]
+        pub target: Target,
+        /// port of the container; 0 has the kit pick one [the target's port if it is free]
+        #[argh(option, arg_name = "N", from_str_fn(parse_port))]
+        pub container_port: Option<u16>,
+        /// loopback address to listen on in the container: 127.0.0.1, ::1 or localhost
+        #[argh(option, arg_name = "HOST")]
+        pub host: Option<String>,
+        /// name for people
+        #[argh(option)]
+        pub label: Option<String>,
+    }
+}
+
+command! {
+    /// Serve a directory's files, without any server of yours.
+    #[argh(subcommand, name = "serve", help_triggers("-h", "--help"),
+        example = "{command_name} .\n{command_name} dist --container-port 8080",
+        note = "Hidden files (.name) and links that lead out of the directory are not served.")]
+    session Serve {
+        /// the directory
+        #[argh(positional, arg_name = "DIR")]
+        pub dir: PathBuf,
+        /// port of the container; 0 has the kit pick one [0]
+        #[argh(option, arg_name = "N", from_str_fn(parse_port))]
+        pub container_port: Option<u16>,
+        /// name for people
+        #[argh(option)]
+        pub label: Option<String>,
+        /// take the port over from another session that holds it
+        #[argh(switch)]
+        pub takeover: bool,
+    }
+}
+
+command! {
+    /// Open several tunnels in one session.
+    #[argh(subcommand, name = "up", help_triggers("-h", "--help"),
+        example = "{command_name} --expose 3000 --expose 8080=9000 --pull 5432")]
+    session Up {
+        /// a local HTTP server, and the container's port for it; may be repeated
+        #[argh(option, arg_name = "T[=PORT]")]
+        pub expose: Vec<Pair>,
+        /// a local TCP service, and the container's port for it; may be repeated
+        #[argh(option, arg_name = "T[=PORT]")]
+        pub pull: Vec<Pair>,
+        /// take ports over from other sessions that hold them
+        #[argh(switch)]
+        pub takeover: bool,
+        /// host that servers see: rewrite (the target's), keep (the visitor's) or a name [rewrite]
+        #[argh(option, arg_name = "HOW", default = "HostHeader::Rewrite", from_str_fn(host_header))]
+        pub host_header: HostHeader,
+    }
+}
+
+command! {
+    /// Ask whether the kit is well.
+    #[argh(subcommand, name = "health", help_triggers("-h", "--help"))]
+    Health {}
+}
+
+command! {
+    /// Print the kit's metrics, as text for Prometheus.
+    #[argh(subcommand, name = "metrics", help_triggers("-h", "--help"))]
+    Metrics {}
+}
+
+command! {
+    /// List the kit's tunnels.
+    #[argh(subcommand, name = "list", help_triggers("-h", "--help"))]
+    List {}
+}
+
+#[derive(FromArgs, ArgsInfo, Debug)]
+/// List the kit's sessions, or end one.
+#[argh(subcommand, name = "sessions", help_triggers("-h", "--help"))]
+pub struct Sessions {
+    #[argh(subcommand)]
+    pub command: Option<SessionsCommand>,
+}
+
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(subcommand)]
+pub enum SessionsCommand {
+    List(SessionsList),
+    Kill(SessionsKill),
+}
+
+command! {
+    /// List the kit's sessions.
+    #[argh(subcommand, name = "list", help_triggers("-h", "--help"))]
+    SessionsList {}
+}
+
+command! {
+    /// End a session and free its ports.
+    #[argh(subcommand, name = "kill", help_triggers("-h", "--help"),
+        example = "{command_name} S-466ab70d\n{command_name} S-466ab70d --grace-ms 2000")]
+    SessionsKill {
+        /// the session's id, or the start of it if no other one starts so
+        #[argh(positional, arg_name = "ID")]
+        pub id: String,
+        /// milliseconds that its streams get to finish, 0 to 5000
+        #[argh(option, arg_name = "N")]
+        pub grace_ms: Option<u32>,
+    }
+}
+
+#[derive(FromArgs, ArgsInfo, Debug)]
+/// List the kit's bindings.
+#[argh(subcommand, name = "bindings", help_triggers("-h", "--help"))]
+pub struct Bindings {
+    #[argh(subcommand)]
+    pub command: Option<BindingsCommand>,
+}
+
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(subcommand)]
+pub enum BindingsCommand {
+    List(BindingsList),
+}
+
+command! {
+    /// List the kit's bindings.
+    #[argh(subcommand, name = "list", help_triggers("-h", "--help"))]
+    BindingsList {}
+}
+
+fn host_header(text: &str) -> Result<HostHeader, String> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
+    match text {
+        "rewrite" => Ok(HostHeader::Rewrite),
+        "keep" => Ok(HostHeader::Keep),
+        _ if !text.is_empty() && text.bytes().all(is_plain) => Ok(HostHeader::Name(text.into())),
+        _ => Err("write rewrite, keep, or a host's name".into()),
+    }
+}

@@ -1,0 +1,361 @@
+//! A running tunnel, from the flags to the exit: connect, bind, tell what happens, end in order.
+//!
+//! Three threads speak to the loop here through one channel: the session's events, the answers to
+//! our binds, and the signals. The loop prints, and decides when it is over. The channel is
+//! bounded, so that a terminal which takes nothing stops the events (the library then drops old
+//! ones) and not the memory.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use hoody_tunnel::client::{
+    BindErrCode, BindOptions, Binding, Error, SessionEvent, TunnelOptions, TunnelSession,
+};
+
+use crate::interrupt::Signals;
+use crate::render::{Line, Ready, Screen};
+
+/// One binding that is wanted.
+pub struct Wish {
+    /// What is reached, for people.
+    pub target: String,
+    /// The port on the kit to ask for.
+    pub port: u16,
+    /// Whether any other port will do when that one cannot be had.
+    pub any_port: bool,
+    /// Makes the bind for a port.
+    pub make: Box<dyn Fn(u16) -> BindOptions + Send + Sync>,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Somebody asked for the end: exit code 0.
+    Stopped,
+    /// It failed, and stderr says why: exit code 1.
+    Failed,
+}
+
+/// What the threads tell the loop.
+enum News {
+    Event(SessionEvent),
+    Bound(usize, Result<Binding, Error>),
+    /// Something that is worth a line.
+    Notice(String),
+    Signal,
+}
+
+/// Runs a session with `wishes` until it is over.
+pub fn run<W: Write>(
+    options: TunnelOptions,
+    wishes: Vec<Wish>,
+    signals: Signals,
+    screen: Screen<W>,
+) -> Result<Outcome, Error> {
+    let (tell, news) = sync_channel(QUEUE);
+    let signal = tell.clone();
+    let watched = signals.watch(move || {
+        let _ = signal.send(News::Signal);
+    });
+    watched.map_err(|error| Error::Io(format!("no thread can be made: {error}")))?;
+    let session = Arc::new(TunnelSession::start(options)?);
+    let wishes = Arc::new(wishes);
+    let mut run = Run {
+        session: Arc::clone(&session),
+        wishes: Arc::clone(&wishes),
+        bound: Vec::new(),
+        waiting: wishes.len(),
+        screen,
+        stopping: None,
+        failure: None,
+    };
+    forward(&session, &tell);
+    bind(session, wishes, tell);
+    run.until_closed(&news);
+    Ok(run.finish())
+}
+
+/// News that may wait for the loop.
+const QUEUE: usize = 256;
+/// How long a closing session gets before we go anyway; it gives its streams 5 s.
+const CLOSING: Duration = Duration::from_secs(8);
+
+/// Passes the session's events on.
+fn forward(session: &Arc<TunnelSession>, tell: &SyncSender<News>) {
+    let (events, tell) = (session.events(), tell.clone());
+    thread::spawn(move || {
+        for event in events {
+            if tell.send(News::Event(event)).is_err() {
+                return;
+            }
+        }
+    });
+}
+
+/// Binds one wish after the other, waiting for each answer.
+fn bind(session: Arc<TunnelSession>, wishes: Arc<Vec<Wish>>, tell: SyncSender<News>) {
+    thread::spawn(move || {
+        for (index, wish) in wishes.iter().enumerate() {
+            let mut outcome = session.bind((wish.make)(wish.port));
+            if let Err(Error::Bind { code, .. }) = &outcome
+                && wish.any_port
+                && let Some(why) = another_port_may_do(*code)
+            {
+                let note = format!(
+                    "port {} of the container {why}: asking for another",
+                    wish.port
+                );
+                let _ = tell.send(News::Notice(note));
+                outcome = session.bind((wish.make)(0));
+            }
+            let failed = outcome.is_err();
+            if tell.send(News::Bound(index, outcome)).is_err() || failed {
+                return;
+            }
+        }
+    });
+}
+
+/// Why a port was refused, if another one may be had.
+fn another_port_may_do(code: BindErrCode) -> Option<&'static str> {
+    match code {
+        BindErrCode::AlreadyBound => Some("is held by another tunnel (--takeover takes it over)"),
+        BindErrCode::PortInUse => Some("is in use"),
+        BindErrCode::ReservedPort => Some("is reserved"),
+        BindErrCode::PrivilegedPort => Some("is a privileged one"),
+        _ => None,
+    }
+}
+
+struct Run<W> {
+    session: Arc<TunnelSession>,
+    wishes: Arc<Vec<Wish>>,
+    /// Bindings that stand, with the wish that each fulfils.
+    bound: Vec<(usize, Binding)>,
+    /// Wishes whose answer is still to come.
+    waiting: usize,
+    screen: Screen<W>,
+    /// When the session is given up, once it was asked to close.
+    stopping: Option<Instant>,
+    /// Why it ends, unless somebody asked for it.
+    failure: Option<Error>,
+}
+
+impl<W: Write> Run<W> {
+    fn until_closed(&mut self, news: &Receiver<News>) {
+        loop {
+            let next = match self.stopping {
+                None => news.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(deadline) => {
+                    news.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+                }
+            };
+            let told = match next {
+                Ok(News::Event(SessionEvent::Closed { error })) => {
+                    if self.stopping.is_none() {
+                        self.failure = error;
+                    }
+                    return;
+                }
+                Ok(News::Event(event)) => self.event(event),
+                Ok(News::Bound(index, outcome)) => self.bound(index, outcome),
+                Ok(News::Notice(message)) => self.screen.print(&Line::Notice { message }),
+                Ok(News::Signal) if self.stopping.is_some() => {
+                    // A second one: now.
+                    self.session.begin_close();
+                    self.stopping = Some(Instant::now() + LAST_WORDS);
+                    Ok(())
+                }
+                Ok(News::Signal) => self.interrupted(),
+                Err(_) => return,
+            };
+            if told.is_err() {
+                // Nobody reads what we tell (`| head -1`): that is an end like another.
+                self.stop();
+            }
+        }
+    }
+
+    fn interrupted(&mut self) -> io::Result<()> {
+        self.stop();
+        self.screen.print(&Line::Notice {
+            message: "closing; streams get 5 s to finish (Ctrl-C again ends at once)".into(),
+        })
+    }
+
+    fn stop(&mut self) {
+        if self.stopping.is_none() {
+            self.stopping = Some(Instant::now() + CLOSING);
+            self.session.begin_close();
+        }
+    }
+
+    /// Ends the session because of `why`.
+    fn fail(&mut self, why: Error) {
+        if self.stopping.is_none() {
+            self.failure = Some(why);
+        }
+        self.stop();
+    }
+
+    fn bound(&mut self, index: usize, outcome: Result<Binding, Error>) -> io::Result<()> {
+        self.waiting -= 1;
+        match outcome {
+            Ok(binding) => {
+                let ready = self.ready(index, &binding, false);
+                self.bound.push((index, binding));
+                self.screen.print(&ready)
+            }
+            // When the session ended its own event says why.
+            Err(Error::Closed(_)) => Ok(()),
+            Err(why) => {
+                self.fail(why);
+                Ok(())
+            }
+        }
+    }
+
+    fn ready(&self, index: usize, binding: &Binding, again: bool) -> Line {
+        Line::Ready(Ready {
+            bind_id: binding.bind_id,
+            mode: binding.mode.to_string(),
+            container_port: binding.container_port,
+            public_url: binding.public_url.clone(),
+            target: self.wishes[index].target.clone(),
+            label: binding.label.clone(),
+            again,
+        })
+    }
+
+    fn event(&mut self, event: SessionEvent) -> io::Result<()> {
+        match event {
+            SessionEvent::Bound {
+                binding,
+                again: true,
+            } => self.bound_again(binding),
+            SessionEvent::Unbound { binding, why } => {
+                let text = format!("port {} is lost: {why}", binding.container_port);
+                self.screen.print(&Line::Notice { message: text })?;
+                self.gone(&binding, why);
+                Ok(())
+            }
+            SessionEvent::TakenOver { binding, reason } => {
+                self.screen.print(&taken_over(&binding, &reason))?;
+                let port = binding.container_port;
+                let text = format!("another session took port {port} over: {reason}");
+                self.gone(&binding, Error::Closed(text));
+                Ok(())
+            }
+            other => match line(other) {
+                Some(line) => self.screen.print(&line),
+                None => Ok(()),
+            },
+        }
+    }
+
+    fn bound_again(&mut self, binding: Binding) -> io::Result<()> {
+        let same = |(_, had): &&mut (usize, Binding)| is_same(had, &binding);
+        let Some((index, had)) = self.bound.iter_mut().find(same) else {
+            return Ok(());
+        };
+        *had = binding.clone();
+        let index = *index;
+        let ready = self.ready(index, &binding, true);
+        self.screen.print(&ready)
+    }
+
+    /// A binding is gone for good. Without any, there is nothing left to do.
+    fn gone(&mut self, binding: &Binding, why: Error) {
+        self.bound.retain(|(_, had)| !is_same(had, binding));
+        if self.bound.is_empty() && self.waiting == 0 {
+            self.fail(why);
+        }
+    }
+
+    fn finish(mut self) -> Outcome {
+        let reason = match (&self.failure, self.stopping) {
+            (Some(_), _) => "failed",
+            (None, Some(_)) => "interrupted",
+            (None, None) => "closed",
+        };
+        let error = self.failure.as_ref();
+        // Whether anybody reads it or not: it is over.
+        let _ = self.screen.print(&Line::Closed {
+            reason,
+            kind: error.map(|error| error.kind().to_owned()),
+            error: error.map(Error::to_string),
+        });
+        match &self.failure {
+            None => Outcome::Stopped,
+            Some(why) => {
+                crate::complain(&why.to_string());
+                Outcome::Failed
+            }
+        }
+    }
+}
+
+/// How long the library gets to say goodbye after the second signal.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// Whether two copies name one binding: its `bind_id` may have changed, its port does not.
+fn is_same(one: &Binding, other: &Binding) -> bool {
+    one.mode == other.mode && one.container_port == other.container_port
+}
+
+fn taken_over(binding: &Binding, reason: &str) -> Line {
+    Line::State {
+        state: "taken over",
+        attempt: None,
+        session: None,
+        container_port: Some(binding.container_port),
+        why: Some(reason.to_owned()),
+        retry_in_ms: None,
+    }
+}
+
+/// Events that are told as they are.
+fn line(event: SessionEvent) -> Option<Line> {
+    let mut told = Line::state("connecting");
+    let Line::State {
+        state,
+        attempt,
+        session,
+        why,
+        retry_in_ms,
+        ..
+    } = &mut told
+    else {
+        return None;
+    };
+    match event {
+        SessionEvent::Connecting { attempt: count } => *attempt = Some(count),
+        SessionEvent::Online { session: id, .. } => {
+            *state = "online";
+            *session = Some(id);
+        }
+        SessionEvent::Resumed { session: id } => {
+            *state = "resumed";
+            *session = Some(id);
+        }
+        SessionEvent::Lost {
+            why: reason,
+            retry_in,
+        } => {
+            *state = "lost";
+            *why = Some(reason);
+            *retry_in_ms = u64::try_from(retry_in.as_millis()).ok();
+        }
+        SessionEvent::Request(record) => return Some(Line::from(record)),
+        SessionEvent::StreamClosed(record) => return Some(Line::from(record)),
+        SessionEvent::Missed(count) => {
+            let message = format!("{count} lines were dropped here: nobody took them in time");
+            return Some(Line::Notice { message });
+        }
+        _ => return None,
+    }
+    Some(told)
+}

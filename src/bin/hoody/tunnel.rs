@@ -1,0 +1,255 @@
+//! The commands that open tunnels: from their flags to a session with wishes.
+
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use hoody_tunnel::client::{BindOptions, Error, HostHeader, Target, TunnelOptions};
+
+use crate::embedded::Embedded;
+use crate::files::{self, Root};
+use crate::flags::{Expose, Pull, Serve, Up};
+use crate::interrupt::Signals;
+use crate::options::{self, Manner, Reach};
+use crate::render::{Line, Screen, Style};
+use crate::run::{self, Outcome, Wish};
+use crate::{complain, ended, environment, refused, usage};
+
+/// What all these commands share.
+struct Common {
+    reach: Reach,
+    manner: Manner,
+    json: bool,
+    quiet: bool,
+}
+
+macro_rules! common {
+    ($flags:expr) => {
+        Common {
+            reach: $flags.reach(),
+            manner: $flags.manner(),
+            json: $flags.is_json(),
+            quiet: $flags.quiet,
+        }
+    };
+}
+
+/// `hoody tunnel expose`
+pub fn expose(flags: Expose) -> ExitCode {
+    let common = common!(flags);
+    open(&common, |near| {
+        let details = Details {
+            label: flags.label.clone(),
+            takeover: flags.takeover,
+            host_header: flags.host_header.clone(),
+        };
+        vec![expose_wish(
+            &flags.target,
+            flags.container_port,
+            details,
+            near,
+        )]
+    })
+}
+
+/// `hoody tunnel pull`
+pub fn pull(flags: Pull) -> ExitCode {
+    let common = common!(flags);
+    open(&common, |near| {
+        let (label, host) = (flags.label.clone(), flags.host.clone());
+        vec![pull_wish(
+            &flags.target,
+            flags.container_port,
+            label,
+            host,
+            near,
+        )]
+    })
+}
+
+/// `hoody tunnel serve`
+pub fn serve(flags: Serve) -> ExitCode {
+    let common = common!(flags);
+    let root = match Root::open(&flags.dir) {
+        Ok(root) => Arc::new(root),
+        Err(error) => return usage(&cannot_serve(&flags.dir, &error)),
+    };
+    let (label, takeover) = (flags.label.clone(), flags.takeover);
+    open(&common, |_| {
+        let target = root.path().display().to_string();
+        let root = Arc::clone(&root);
+        let make = move |port| {
+            let root = Arc::clone(&root);
+            let options = BindOptions::expose(port)
+                .takeover(takeover)
+                .handler(move |request| files::handle(&root, &request));
+            labelled(options, label.as_deref())
+        };
+        vec![Wish {
+            target,
+            port: flags.container_port.unwrap_or(0),
+            any_port: false,
+            make: Box::new(make),
+        }]
+    })
+}
+
+fn cannot_serve(dir: &Path, error: &io::Error) -> String {
+    let why = match error.kind() {
+        io::ErrorKind::NotADirectory => "it is no directory".to_owned(),
+        io::ErrorKind::NotFound => "it does not exist".to_owned(),
+        _ => error.to_string(),
+    };
+    format!("{} cannot be served: {why}", dir.display())
+}
+
+/// `hoody tunnel up`
+pub fn up(flags: Up) -> ExitCode {
+    if flags.expose.is_empty() && flags.pull.is_empty() {
+        return usage("nothing to open: give --expose or --pull, each as often as you like");
+    }
+    let common = common!(flags);
+    open(&common, |near| {
+        let expose = flags.expose.iter().map(|pair| {
+            let details = Details {
+                label: None,
+                takeover: flags.takeover,
+                host_header: flags.host_header.clone(),
+            };
+            expose_wish(&pair.target, pair.port, details, near)
+        });
+        let pull = flags.pull.iter();
+        let pull = pull.map(|pair| pull_wish(&pair.target, pair.port, None, None, near));
+        expose.chain(pull).collect()
+    })
+}
+
+/// How an exposed server is bound.
+struct Details {
+    label: Option<String>,
+    takeover: bool,
+    host_header: HostHeader,
+}
+
+fn expose_wish(target: &Target, port: Option<u16>, details: Details, near: bool) -> Wish {
+    let to = target.clone();
+    let (first, any_port) = first_port(target, port, near);
+    Wish {
+        target: target.to_string(),
+        port: first,
+        // Taking over means this very port.
+        any_port: any_port && !details.takeover,
+        make: Box::new(move |port| {
+            let options = BindOptions::expose(port)
+                .to(to.clone())
+                .takeover(details.takeover)
+                .host_header(details.host_header.clone());
+            labelled(options, details.label.as_deref())
+        }),
+    }
+}
+
+fn pull_wish(
+    target: &Target,
+    port: Option<u16>,
+    label: Option<String>,
+    host: Option<String>,
+    near: bool,
+) -> Wish {
+    let to = target.clone();
+    let (first, any_port) = first_port(target, port, near);
+    Wish {
+        target: target.to_string(),
+        port: first,
+        any_port,
+        make: Box::new(move |port| {
+            let mut options = BindOptions::pull(port).to(to.clone());
+            if let Some(host) = &host {
+                options = options.host(host.clone());
+            }
+            labelled(options, label.as_deref())
+        }),
+    }
+}
+
+/// The port to ask for, and whether another one will do. Without a wish it is the target's own. But
+/// where the kit is `near`, on this machine, its ports are ours: then a server that is not up yet
+/// would find its port taken by the tunnel that leads to it.
+fn first_port(target: &Target, port: Option<u16>, near: bool) -> (u16, bool) {
+    match port {
+        Some(port) => (port, false),
+        None if near => (0, false),
+        None => (target.port(), true),
+    }
+}
+
+fn labelled(options: BindOptions, label: Option<&str>) -> BindOptions {
+    match label {
+        Some(label) => options.label(label),
+        None => options,
+    }
+}
+
+/// Finds the kit, or starts one, and runs a session with the wishes that `wishes` makes; it is told
+/// whether the kit is on this machine.
+fn open(common: &Common, wishes: impl FnOnce(bool) -> Vec<Wish>) -> ExitCode {
+    let url = match common.reach.url(&environment) {
+        Ok(url) => url,
+        Err(why) => return usage(&why),
+    };
+    // Before any thread is made.
+    let signals = match Signals::block() {
+        Ok(signals) => signals,
+        Err(error) => return refused(&Error::Io(format!("signals cannot be watched: {error}"))),
+    };
+    match url {
+        Some(url) => {
+            let options = common.reach.options(&url, &environment);
+            if options::is_plain_and_far(&url) && common.reach.has_token(&environment) {
+                complain(
+                    "warning: the URL is ws://, so the token travels unencrypted (use wss://)",
+                );
+            }
+            let wishes = wishes(options::is_local(&url));
+            ended(session(common, options, wishes, signals, None))
+        }
+        None => {
+            if common.reach.expects_a_kit() {
+                return usage(
+                    "--token-file and --ca say how to reach a kit, but none is named: \
+                     give --url, --container or HOODY_TUNNEL_URL",
+                );
+            }
+            ended(embedded(common, wishes(true), signals))
+        }
+    }
+}
+
+fn embedded(common: &Common, wishes: Vec<Wish>, signals: Signals) -> Result<Outcome, Error> {
+    let kit = Embedded::start().map_err(Error::Io)?;
+    let options = TunnelOptions::new(kit.url()).token(kit.token());
+    let notice = "no kit is named (--url, --container, HOODY_TUNNEL_URL): one runs inside this \
+                  process, reachable from this machine only";
+    session(common, options, wishes, signals, Some(notice))
+}
+
+fn session(
+    common: &Common,
+    options: TunnelOptions,
+    wishes: Vec<Wish>,
+    signals: Signals,
+    notice: Option<&str>,
+) -> Result<Outcome, Error> {
+    let options = common.manner.apply(options);
+    options.check()?;
+    let style = Style::of_stdout(common.json, common.quiet, wishes.len() > 1, &environment);
+    let mut screen = Screen::new(io::stdout(), style);
+    if let Some(notice) = notice {
+        let message = notice.to_owned();
+        if screen.print(&Line::Notice { message }).is_err() {
+            return Ok(Outcome::Stopped);
+        }
+    }
+    run::run(options, wishes, signals, screen)
+}
