@@ -6,7 +6,6 @@ use log::debug;
 
 use crate::clock::Instant;
 use crate::kit::conns::{After, Role};
-use crate::kit::lanes::outcome_of;
 use crate::kit::metrics::StreamOutcome;
 use crate::kit::sessions::{KitSession, SessionKey};
 use crate::limits::MAX_FRAME_PAYLOAD;
@@ -145,15 +144,23 @@ impl Kit {
             entry.read_closed && entry.after == After::Finished && entry.out.is_empty()
         });
         if over {
+            self.log_conn_end(conn, "caller's stream", "finished");
             self.metrics.stream_ended(StreamOutcome::Finished);
             self.close_conn(conn, CloseHow::Clean);
         }
     }
 
     /// RESET, or the lane is gone: the caller sees a reset.
-    pub(super) fn caller_broken(&mut self, conn: ConnKey, code: Code, reason: &str) {
+    pub(super) fn caller_broken(
+        &mut self,
+        conn: ConnKey,
+        outcome: StreamOutcome,
+        code: Code,
+        reason: &str,
+    ) {
         debug!("caller broken: {reason} ({})", code.name());
-        self.metrics.stream_ended(outcome_of(code));
+        self.log_conn_end(conn, "caller's stream", reason);
+        self.metrics.stream_ended(outcome);
         self.close_conn(conn, CloseHow::Reset);
     }
 
@@ -163,6 +170,7 @@ impl Kit {
             return;
         };
         debug!("caller gone: {how:?}");
+        self.log_conn_end(conn, "caller's stream", "the caller is gone");
         self.metrics.stream_ended(StreamOutcome::ResetByPeer);
         if let Some(mux) = self.sessions.get_mut(key).and_then(KitSession::mux_mut) {
             mux.reset(stream, Code::Cancel, "the caller's connection was reset");

@@ -30,6 +30,11 @@ pub(super) struct ConnEntry {
     /// The peer sent FIN.
     pub(super) read_closed: bool,
     pub(super) peer: SocketAddr,
+    pub(super) since: Instant,
+    /// Bytes read from it and written to it.
+    pub(super) bytes: (u64, u64),
+    /// When the bytes that wait in `out` began to.
+    pub(super) waiting_since: Instant,
     pub(super) permit: FdPermit,
 }
 
@@ -68,6 +73,20 @@ pub(super) enum After {
 }
 
 impl Kit {
+    /// One line when something that lives long ends: a caller's or an upgraded visitor's stream. Plain
+    /// requests are told at debug level.
+    pub(super) fn log_conn_end(&self, conn: ConnKey, what: &str, why: &str) {
+        let Some(entry) = self.conns.get(conn.retype()) else {
+            return;
+        };
+        let (read, written) = entry.bytes;
+        let lasted = self.now.since(entry.since);
+        log::info!(
+            "{what} from {} ended after {lasted:?}: {why}; {read} bytes in, {written} out",
+            entry.peer.ip()
+        );
+    }
+
     pub(super) fn wake(&mut self, conn: ConnKey) {
         self.commands.push_back(Command::Wake { conn });
     }
@@ -175,9 +194,13 @@ impl Kit {
         lane: LaneName,
         span: std::ops::Range<usize>,
     ) {
+        let now = self.now;
         let Some(entry) = self.conns.get_mut(conn.retype()) else {
             return;
         };
+        if entry.out.is_empty() {
+            entry.waiting_since = now;
+        }
         if entry.out.may_borrow(span.len()) {
             entry.out.borrow(lane, span);
             self.borrowers.push(conn);

@@ -97,7 +97,7 @@ impl Kit {
                 if violation {
                     self.metrics.violation(code);
                 }
-                self.stream_lost(tag, code, &reason);
+                self.stream_lost(tag, outcome_of(code), code, &reason);
             }
             Incoming::Closed { code } => {
                 // Ended without parking: a close frame with code 1000 or none (PROTOCOL §6).
@@ -133,10 +133,16 @@ impl Kit {
     }
 
     /// A stream is over in both directions; what it belonged to is broken or answered.
-    pub(super) fn stream_lost(&mut self, conn: ConnKey, code: Code, reason: &str) {
+    pub(super) fn stream_lost(
+        &mut self,
+        conn: ConnKey,
+        outcome: StreamOutcome,
+        code: Code,
+        reason: &str,
+    ) {
         match self.conns.get(conn.retype()).map(|entry| &entry.role) {
-            Some(Role::Visitor(_)) => self.visitor_broken(conn, code, reason),
-            Some(Role::Caller(_)) => self.caller_broken(conn, code, reason),
+            Some(Role::Visitor(_)) => self.visitor_broken(conn, outcome, code, reason),
+            Some(Role::Caller(_)) => self.caller_broken(conn, outcome, code, reason),
             _ => {}
         }
     }
@@ -224,7 +230,8 @@ impl Kit {
         };
         let (lane, lost) = mux.detach(index);
         for conn in lost {
-            self.stream_lost(conn, Code::Cancel, "its connection to the client was lost");
+            let why = "its connection to the client was lost";
+            self.stream_lost(conn, StreamOutcome::Lost, Code::Cancel, why);
         }
         if let Some(mut lane) = lane {
             let conn = lane.conn();
@@ -294,7 +301,7 @@ impl Kit {
             self.timers.arm(Reason::Sweep(key), now + SWEEP_EVERY);
         }
         for gone in swept {
-            self.stream_lost(gone.tag, gone.code, gone.reason);
+            self.stream_lost(gone.tag, outcome_of(gone.code), gone.code, gone.reason);
         }
         self.touch(key);
     }

@@ -233,6 +233,9 @@ impl Kit {
             after: After::Stay,
             read_closed: false,
             peer,
+            since: self.now,
+            bytes: (0, 0),
+            waiting_since: self.now,
             permit,
         };
         match self.conns.insert(entry) {

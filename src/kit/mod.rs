@@ -374,9 +374,10 @@ impl Machine for Kit {
 
     fn received(&mut self, conn: ConnKey, count: usize, now: Instant) {
         self.now = now;
-        let Some(entry) = self.conns.get(conn.retype()) else {
+        let Some(entry) = self.conns.get_mut(conn.retype()) else {
             return;
         };
+        entry.bytes.0 += count as u64;
         match entry.role {
             Role::Lane(session, index) => self.lane_received(session, index, count, now),
             Role::Greeter(_) => self.greeter_received(conn, count, now),
@@ -433,8 +434,14 @@ impl Machine for Kit {
                 _ => {}
             }
         } else {
+            entry.bytes.1 += count as u64;
             let passed = entry.out.taken(count);
             let drained = entry.out.is_empty();
+            if drained && passed > 0 {
+                self.metrics
+                    .relay_wait
+                    .observe(now.since(entry.waiting_since));
+            }
             match entry.role {
                 Role::Visitor(_) => self.visitor_transmitted(conn, passed, drained, now),
                 Role::Caller(_) => self.caller_transmitted(conn, passed, drained, now),
@@ -452,6 +459,10 @@ impl Machine for Kit {
             self.tell_wakes();
         }
         self.commands.pop_front()
+    }
+
+    fn turn_ended(&mut self, busy: std::time::Duration, _conns: usize) {
+        self.metrics.loop_turn.observe(busy);
     }
 
     fn poll_timeout(&self) -> Option<Instant> {

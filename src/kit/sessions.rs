@@ -10,7 +10,7 @@ use crate::kit::bindings::Binding;
 use crate::kit::conns::Role;
 use crate::kit::greeter::{Refused, drain_lane};
 use crate::kit::listeners::Mode;
-use crate::kit::metrics::SessionEnd;
+use crate::kit::metrics::{SessionEnd, StreamOutcome};
 use crate::limits::{MAX_LANES, TICKET_LIFE};
 use crate::machine::ConnKey;
 use crate::mux::{Lane, Session, Side, Terms};
@@ -492,7 +492,7 @@ impl Kit {
             session.bytes.1 += bytes_out;
         }
         for conn in lost {
-            self.stream_lost(conn, Code::Cancel, why);
+            self.stream_lost(conn, StreamOutcome::Lost, Code::Cancel, why);
         }
         for mut lane in lanes {
             let conn = lane.conn();

@@ -17,7 +17,6 @@ use crate::clock::Instant;
 use crate::http::write::Reply;
 use crate::http::{Asked, BodyDecoder, HeadScanner, ResponseBody};
 use crate::kit::conns::{After, Role};
-use crate::kit::lanes::outcome_of;
 use crate::kit::metrics::StreamOutcome;
 use crate::kit::sessions::{KitSession, SessionKey};
 use crate::limits::{VISITOR_AHEAD, VISITOR_HEAD_TIMEOUT, VISITOR_IDLE_TIMEOUT};
@@ -72,6 +71,8 @@ struct Exchange {
     owed: usize,
     owed_framing: usize,
     response: Response,
+    /// When the request was complete enough to be passed on.
+    begun: Instant,
     /// Since when only the upstream is waited for.
     waiting_since: Instant,
     keep_alive: bool,
@@ -209,9 +210,15 @@ impl Kit {
     }
 
     /// The stream of a visitor is over before its exchange was.
-    pub(super) fn visitor_broken(&mut self, conn: ConnKey, code: Code, reason: &str) {
+    pub(super) fn visitor_broken(
+        &mut self,
+        conn: ConnKey,
+        outcome: StreamOutcome,
+        code: Code,
+        reason: &str,
+    ) {
         debug!("visitor's stream broken: {reason} ({})", code.name());
-        self.metrics.stream_ended(outcome_of(code));
+        self.metrics.stream_ended(outcome);
         let Some(visitor) = self.visitor(conn) else {
             return;
         };
@@ -227,7 +234,10 @@ impl Kit {
                 exchange.stream = None;
             }
             // A cut body must never look whole (PROTOCOL §4).
-            State::Exchange(_) | State::Raw(_) => self.close_conn(conn, CloseHow::Reset),
+            State::Exchange(_) | State::Raw(_) => {
+                self.log_conn_end(conn, "visitor's stream", reason);
+                self.close_conn(conn, CloseHow::Reset);
+            }
         }
     }
 
@@ -238,7 +248,8 @@ impl Kit {
         {
             mux.reset(name.stream, Kit::TAKEN_OVER, "the port was taken over");
         }
-        self.visitor_broken(conn, Kit::TAKEN_OVER, "the port was taken over");
+        let why = "the port was taken over";
+        self.visitor_broken(conn, StreamOutcome::TakenOver, Kit::TAKEN_OVER, why);
     }
 
     /// The visitor's connection is gone; its entry is dropped by the caller.
@@ -304,6 +315,7 @@ impl Kit {
         };
         let raw = matches!(visitor.state, State::Raw(_));
         if raw && entry.read_closed && entry.after == After::Finished && entry.out.is_empty() {
+            self.log_conn_end(conn, "upgraded stream", "finished");
             self.metrics.stream_ended(StreamOutcome::Finished);
             self.close_conn(conn, CloseHow::Clean);
         }

@@ -256,6 +256,7 @@ impl Kit {
             owed: 0,
             owed_framing: 0,
             response: Response::Awaited,
+            begun: now,
             waiting_since: now,
             keep_alive: asked.keep_alive,
             status: 0,

@@ -73,8 +73,10 @@ impl Kit {
                 keep_alive,
             }) => {
                 exchange.status = status;
+                let begun = exchange.begun;
                 exchange.keep_alive = keep_alive;
                 exchange.response = Response::Body(body);
+                self.metrics.response_head.observe(now.since(begun));
             }
             Err(why) => self.peer_fault(conn, why),
         }
@@ -89,7 +91,7 @@ impl Kit {
         {
             mux.reset(name.stream, Code::ProtocolError, why);
         }
-        self.visitor_broken(conn, Code::ProtocolError, why);
+        self.visitor_broken(conn, StreamOutcome::Violated, Code::ProtocolError, why);
     }
 
     /// DATA of the response, or of an upgraded connection.
@@ -166,7 +168,11 @@ impl Kit {
             Response::Body(_) | Response::Done => {}
         }
         exchange.response = Response::Done;
-        let status = exchange.status;
+        let (status, begun) = (exchange.status, exchange.begun);
+        log::debug!(
+            "request answered with {status} after {:?}",
+            now.since(begun)
+        );
         let flushed = entry.out.is_empty();
         self.count_request(conn, status);
         self.wake(conn);
