@@ -50,6 +50,11 @@ impl<K: Copy + Ord> Timers<K> {
         self.by_time.first().copied()
     }
 
+    /// When the deadline of `reason` is, if one is set.
+    pub fn deadline(&self, reason: K) -> Option<Instant> {
+        self.by_reason.get(&reason).copied()
+    }
+
     /// Takes out the next reason whose deadline has come.
     pub fn pop_due(&mut self, now: Instant) -> Option<K> {
         let (at, reason) = self.next()?;

@@ -13,6 +13,7 @@
 //! | `bindings`, `listeners` | who owns which port (PROTOCOL §3) |
 //! | `visitor` (`request`, `response`) | EXPOSE (PROTOCOL §4, §11) |
 //! | `caller` | PULL |
+//! | `operator` | what the operator asks for (PROTOCOL §10) |
 //! | `budget`, `throttle`, `config`, `metrics`, `admin` | what their names say |
 //!
 //! It never does I/O, and never imports `client`.
@@ -34,6 +35,7 @@ pub mod guard;
 mod lanes;
 mod listeners;
 pub mod metrics;
+mod operator;
 pub mod public_url;
 mod serve;
 mod sessions;
@@ -467,5 +469,9 @@ impl Machine for Kit {
 
     fn poll_timeout(&self) -> Option<Instant> {
         self.timers.next().map(|(at, _)| at)
+    }
+
+    fn turn_ended(&mut self, busy: std::time::Duration, _conns: usize) {
+        self.metrics.loop_turn.observe(busy);
     }
 }

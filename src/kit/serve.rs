@@ -93,12 +93,6 @@ impl Kit {
         let mut text = Vec::new();
         match ask.route {
             Route::Connect(connect) => return self.upgrade(conn, &connect, ask.credential, now),
-            Route::Refuse(refusal) => {
-                if let Some(reason) = refusal.reason {
-                    self.metrics.refused(reason);
-                }
-                refusal.write(&mut text, ask.asked);
-            }
             route => self.admin(route, &mut text, ask.asked, now),
         }
         if !ask.asked.keep_alive {
@@ -150,9 +144,5 @@ impl Kit {
         let mut text = Vec::new();
         Refusal::json(408, "the head of the request took too long").write(&mut text, UNREADABLE);
         self.say_and_leave(conn, &text, now);
-    }
-
-    fn admin(&mut self, route: Route, out: &mut Vec<u8>, asked: crate::http::Asked, _now: Instant) {
-        let _ = (route, out, asked);
     }
 }

@@ -1,0 +1,146 @@
+//! What the operator asks for, answered from the kit's tables (PROTOCOL §10).
+
+use std::time::Duration;
+
+use crate::clock::Instant;
+use crate::http::Asked;
+use crate::kit::admin::{self, BindingRow, SessionRow};
+use crate::kit::budget::Class;
+use crate::kit::front::{Refusal, Route, write_answer};
+use crate::kit::listeners::Mode;
+use crate::kit::metrics::{self, Gauges, SessionEnd};
+use crate::kit::sessions::{KitSession, SessionKey};
+use crate::mux::{Session, Traffic};
+use crate::wire::control::{BindMode, SessionId};
+use crate::ws::Subprotocol;
+
+use super::{Kit, Reason};
+
+impl Kit {
+    /// Appends the answer to one request, and does what it asks.
+    pub(super) fn admin(&mut self, route: Route, out: &mut Vec<u8>, asked: Asked, now: Instant) {
+        let about = &self.config.about;
+        let (status, body) = match route {
+            Route::Health => (200, admin::health(about, (about.usage)())),
+            Route::Sessions => (200, admin::sessions(self.rows())),
+            Route::Bindings => (200, admin::bindings(self.rows())),
+            Route::Tunnels => (200, admin::tunnels(self.rows(), self.budget.available())),
+            Route::OpenApi => (200, admin::OPENAPI.as_bytes().to_vec()),
+            Route::Metrics => {
+                // The page tells of its own answer too.
+                self.metrics.admin_answered(200);
+                let (gauges, mut page) = (self.gauges(), Vec::new());
+                self.metrics.render(&gauges, &self.config.about, &mut page);
+                return write_answer(out, asked, 200, metrics::CONTENT_TYPE, &page);
+            }
+            Route::Kill { session, grace } => match self.by_id.get(session.as_str()) {
+                Some(key) => {
+                    self.kill(*key, grace, now);
+                    (202, admin::closing(session.as_str()))
+                }
+                None => return self.refuse(&Refusal::json(404, "no such session"), out, asked),
+            },
+            Route::Refuse(refusal) => return self.refuse(&refusal, out, asked),
+            // An upgrade is no operator's.
+            Route::Connect(_) => return,
+        };
+        self.metrics.admin_answered(status);
+        write_answer(out, asked, status, "application/json", &body);
+    }
+
+    fn refuse(&mut self, refusal: &Refusal, out: &mut Vec<u8>, asked: Asked) {
+        if let Some(reason) = refusal.reason {
+            self.metrics.refused(reason);
+        }
+        self.metrics.admin_answered(refusal.status);
+        refusal.write(out, asked);
+    }
+
+    /// GOAWAY at once; the streams get `grace`. Asked again, the shorter grace counts.
+    fn kill(&mut self, key: SessionKey, grace: Duration, now: Instant) {
+        const WHY: &str = "closed by the operator";
+        let is_closing = self.sessions.get(key).is_none_or(|session| session.closing);
+        if !is_closing {
+            self.say_goodbye(key, WHY);
+        }
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
+        let streams = session.mux().map_or(0, Session::stream_count);
+        if grace.is_zero() || streams == 0 {
+            self.end_session(key, SessionEnd::Killed, WHY, Some(1000));
+        } else {
+            let due = self.timers.deadline(Reason::Grace(key));
+            let until = now + grace;
+            self.timers
+                .arm(Reason::Grace(key), due.map_or(until, |due| due.min(until)));
+        }
+    }
+
+    fn rows(&self) -> Vec<SessionRow> {
+        self.sessions
+            .iter()
+            .map(|(_, session)| self.row(session))
+            .collect()
+    }
+
+    fn row(&self, session: &KitSession) -> SessionRow {
+        let binding = |binding: &super::bindings::Binding| BindingRow {
+            bind_id: binding.bind_id,
+            port: binding.port,
+            mode: match binding.mode {
+                Mode::Expose => BindMode::Expose,
+                Mode::Pull => BindMode::Pull,
+            },
+            addr: binding.addr.ip(),
+        };
+        SessionRow {
+            session_id: SessionId::new(session.id()),
+            peer_addr: session.peer,
+            is_v2: session.subprotocol == Subprotocol::V2,
+            connections_granted: session.granted,
+            active_streams: session.mux().map_or(0, Session::stream_count),
+            max_streams: self.config.max_streams_per_session,
+            parked: session.is_parked(),
+            bindings: session.bindings.iter().map(binding).collect(),
+        }
+    }
+
+    fn gauges(&self) -> Gauges {
+        let mut gauges = Gauges {
+            visitors: self.budget.out(Class::Visitor) + self.budget.out(Class::Refusal),
+            callers: self.budget.out(Class::Caller),
+            lanes: self.budget.out(Class::Lane),
+            pre_auth: self.pre_auth,
+            fd_permits_available: self.budget.available(),
+            usage: (self.config.about.usage)(),
+            ..Gauges::default()
+        };
+        for (_, session) in self.sessions.iter() {
+            gauges.sessions += 1;
+            gauges.parked += usize::from(session.is_parked());
+            for binding in &session.bindings {
+                match binding.mode {
+                    Mode::Expose => gauges.expose_bindings += 1,
+                    Mode::Pull => gauges.pull_bindings += 1,
+                }
+            }
+            if let Some(mux) = session.mux() {
+                gauges.streams += mux.stream_count();
+                add(&mut gauges.live_traffic, mux.traffic());
+            }
+        }
+        gauges
+    }
+}
+
+fn add(sum: &mut Traffic, more: Traffic) {
+    sum.frames_in += more.frames_in;
+    sum.frames_out += more.frames_out;
+    sum.data_in += more.data_in;
+    sum.data_out += more.data_out;
+}
+
+#[cfg(test)]
+#[path = "operator_tests.rs"]
+mod tests;

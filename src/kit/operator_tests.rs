@@ -1,0 +1,278 @@
+//! The endpoints over the whole machine, without a socket: requests in, answers out.
+
+use std::net::SocketAddr;
+
+use super::*;
+use crate::entropy::Entropy;
+use crate::kit::KitNotice;
+use crate::kit::config::{Config, Usage};
+use crate::limits::{AUTH_DELAY_MAX, AUTH_FREE_FAILURES};
+use crate::machine::{Command, ConnKey, Event, ListenerKey, Machine};
+use crate::wire::control::Secret;
+
+/// A kit with its own listener open.
+struct Host {
+    kit: Kit,
+    front: ListenerKey,
+    now: Instant,
+    closed: Vec<ConnKey>,
+}
+
+impl Host {
+    fn new(config: Config) -> Host {
+        let mut kit = Kit::new(config, Entropy::from_seed(1), Instant::ZERO);
+        let Some(Command::Listen { listener, addr }) = kit.poll_command() else {
+            panic!("the kit opens its own listener first");
+        };
+        kit.handle(
+            Event::Listening {
+                listener,
+                outcome: Ok(addr),
+            },
+            Instant::ZERO,
+        );
+        let mut host = Host {
+            kit,
+            front: listener,
+            now: Instant::ZERO,
+            closed: Vec::new(),
+        };
+        host.settle();
+        host
+    }
+
+    fn settle(&mut self) {
+        while let Some(command) = self.kit.poll_command() {
+            match command {
+                Command::Close { conn, .. } => self.closed.push(conn),
+                Command::Notify(KitNotice::CannotListen(why)) => panic!("{why}"),
+                _ => {}
+            }
+        }
+    }
+
+    fn visit(&mut self, peer: &str) -> Option<ConnKey> {
+        let peer: SocketAddr = peer.parse().unwrap();
+        let conn = self.kit.accepted(self.front, peer, self.now);
+        self.settle();
+        conn
+    }
+
+    fn send(&mut self, conn: ConnKey, bytes: &[u8]) {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let space = self.kit.read_space(conn);
+            let count = rest.len().min(space.len());
+            assert!(count > 0, "the kit does not read on");
+            space[..count].copy_from_slice(&rest[..count]);
+            rest = &rest[count..];
+            self.kit.received(conn, count, self.now);
+            self.settle();
+        }
+    }
+
+    fn receive(&mut self, conn: ConnKey) -> String {
+        let mut all = Vec::new();
+        loop {
+            let bytes = self.kit.transmit(conn, self.now).to_vec();
+            if bytes.is_empty() {
+                return String::from_utf8_lossy(&all).into_owned();
+            }
+            self.kit.transmitted(conn, bytes.len(), self.now);
+            self.settle();
+            all.extend(bytes);
+        }
+    }
+
+    fn pass(&mut self, span: Duration) {
+        let until = self.now + span;
+        while let Some(due) = self.kit.poll_timeout().filter(|due| *due <= until) {
+            self.now = self.now.max(due);
+            self.kit.handle(Event::Timeout, self.now);
+            self.settle();
+        }
+        self.now = until;
+    }
+
+    /// One request on a connection of its own.
+    fn ask(&mut self, request: &str, fields: &str) -> String {
+        let conn = self.visit("192.0.2.1:1000").expect("accepted");
+        let close = "Connection: close\r\n";
+        self.send(
+            conn,
+            format!("{request} HTTP/1.1\r\nHost: ::1\r\n{close}{fields}\r\n").as_bytes(),
+        );
+        let answer = self.receive(conn);
+        self.kit.received(conn, 0, self.now);
+        self.settle();
+        answer
+    }
+
+    fn get(&mut self, path: &str) -> String {
+        self.ask(
+            &format!("GET /api/v1/tunnel/{path}"),
+            "Authorization: Bearer hush\r\n",
+        )
+    }
+}
+
+fn guarded() -> Config {
+    let mut config = Config {
+        token: Some(Secret::new("hush")),
+        ..Config::default()
+    };
+    config.about.usage = || Usage {
+        rss: 12_345,
+        fds: 6,
+    };
+    config
+}
+
+fn body(answer: &str) -> &str {
+    answer.split_once("\r\n\r\n").map_or("", |(_, body)| body)
+}
+
+#[test]
+fn every_endpoint_answers_over_the_machine() {
+    let mut host = Host::new(guarded());
+    let health = host.ask("GET /api/v1/tunnel/health", "");
+    assert!(
+        health.starts_with("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"),
+        "{health}"
+    );
+    assert!(
+        body(&health).contains(r#""memory":{"rss":12345,"heap":null},"fds":6"#),
+        "{health}"
+    );
+    let empty = host.get("sessions");
+    assert_eq!(body(&empty), r#"{"sessions":[],"total":0}"#);
+    assert_eq!(body(&host.get("bindings")), r#"{"bindings":[],"total":0}"#);
+    let tunnels = host.get("tunnels");
+    assert!(
+        body(&tunnels).contains(r#""orphanedSessions":0,"totalStreams":0"#),
+        "{tunnels}"
+    );
+    assert_eq!(body(&host.get("openapi.json")), admin::OPENAPI);
+    let page = host.get("metrics");
+    assert!(
+        page.contains("content-type: text/plain; version=0.0.4"),
+        "{page}"
+    );
+    assert!(page.contains("\nhoody_tunnel_sessions_active 0\n"));
+    // The listener and this very connection.
+    let permits = format!("\nhoody_tunnel_fd_permits_available {}\n", 4096 - 2);
+    assert!(page.contains(&permits), "{page}");
+    assert!(
+        page.contains("\nhoody_tunnel_admin_requests_total{status=\"2xx\"} 6\n"),
+        "{page}"
+    );
+}
+
+#[test]
+fn head_is_get_without_its_body() {
+    let mut host = Host::new(guarded());
+    let answer = host.ask("HEAD /api/v1/tunnel/health", "");
+    assert!(
+        answer.starts_with("HTTP/1.1 200 OK") && body(&answer).is_empty(),
+        "{answer}"
+    );
+    assert!(!answer.contains("content-length: 0"));
+}
+
+#[test]
+fn pipelined_requests_of_an_operator_are_answered_in_order() {
+    let mut host = Host::new(guarded());
+    let conn = host.visit("192.0.2.1:1000").unwrap();
+    let one = "GET /api/v1/tunnel/health HTTP/1.1\r\nHost: a\r\n\r\n";
+    let two = "GET /api/v1/tunnel/sessions HTTP/1.1\r\nHost: a\r\n\r\n";
+    let three = "DELETE /api/v1/tunnel/health HTTP/1.1\r\nHost: a\r\n\r\n";
+    host.send(conn, [one, two, three, one].concat().as_bytes());
+    let answers = host.receive(conn);
+    let statuses: Vec<_> = answers
+        .split("HTTP/1.1 ")
+        .filter_map(|answer| answer.get(..3))
+        .collect();
+    assert_eq!(statuses, ["200", "401", "405", "200"]);
+    assert!(host.closed.is_empty(), "the connection stays");
+}
+
+#[test]
+fn an_unknown_session_cannot_be_killed() {
+    let mut host = Host::new(guarded());
+    let fields = "Authorization: Bearer hush\r\n";
+    let answer = host.ask("DELETE /api/v1/tunnel/sessions/S-1?grace_ms=0", fields);
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+    assert_eq!(body(&answer), r#"{"error":"no such session"}"#);
+}
+
+#[test]
+fn whoever_guesses_tokens_waits_and_nobody_else_does() {
+    let mut host = Host::new(guarded());
+    for _ in 0..=AUTH_FREE_FAILURES {
+        let answer = host.ask(
+            "GET /api/v1/tunnel/sessions",
+            "Authorization: Bearer no\r\n",
+        );
+        assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+    }
+    let conn = host.visit("192.0.2.1:1001").unwrap();
+    let request = "GET /api/v1/tunnel/sessions HTTP/1.1\r\nHost: a\r\n\
+                   Authorization: Bearer hush\r\n\r\n";
+    host.send(conn, request.as_bytes());
+    assert_eq!(
+        host.receive(conn),
+        "",
+        "the right token waits too, or guessers would not"
+    );
+    let other = host.visit("192.0.2.2:1001").unwrap();
+    host.send(other, request.as_bytes());
+    assert!(host.receive(other).starts_with("HTTP/1.1 200 "));
+    host.pass(AUTH_DELAY_MAX);
+    assert!(host.receive(conn).starts_with("HTTP/1.1 200 "));
+    let page = host.get("metrics");
+    assert!(
+        page.contains("hoody_tunnel_handshake_refusals_total{reason=\"auth\"} 4\n"),
+        "{page}"
+    );
+}
+
+#[test]
+fn connections_before_authentication_are_capped_and_their_permits_come_home() {
+    let mut host = Host::new(Config {
+        max_pre_auth_connections: 4,
+        ..guarded()
+    });
+    let conns: Vec<_> = (0..4)
+        .filter_map(|port| host.visit(&format!("192.0.2.1:{}", 1000 + port)))
+        .collect();
+    assert_eq!(conns.len(), 4);
+    assert_eq!(host.visit("192.0.2.1:2000"), None);
+    host.pass(Duration::from_secs(60));
+    assert_eq!(host.closed.len(), 4, "silent connections are closed");
+    let page = host.get("metrics");
+    assert!(
+        page.contains("refusals_total{reason=\"pre_auth_limit\"} 1\n"),
+        "{page}"
+    );
+    assert!(
+        page.contains(&format!("permits_available {}\n", 4096 - 2)),
+        "{page}"
+    );
+}
+
+#[test]
+fn a_request_cut_anywhere_gets_the_same_answer() {
+    let request = b"GET /api/v1/tunnel/tunnels HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut answers = Vec::new();
+    for cut in 1..request.len() {
+        let mut host = Host::new(guarded());
+        let conn = host.visit("192.0.2.1:1000").unwrap();
+        host.send(conn, &request[..cut]);
+        assert_eq!(host.receive(conn), "");
+        host.send(conn, &request[cut..]);
+        answers.push(host.receive(conn));
+    }
+    answers.dedup();
+    assert_eq!(answers.len(), 1);
+    assert!(answers[0].starts_with("HTTP/1.1 401 "));
+}
