@@ -463,10 +463,6 @@ impl Machine for Kit {
         self.commands.pop_front()
     }
 
-    fn turn_ended(&mut self, busy: std::time::Duration, _conns: usize) {
-        self.metrics.loop_turn.observe(busy);
-    }
-
     fn poll_timeout(&self) -> Option<Instant> {
         self.timers.next().map(|(at, _)| at)
     }

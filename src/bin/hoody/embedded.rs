@@ -11,8 +11,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use hoody_tunnel::kit::config::{About, Config, Usage};
 use hoody_tunnel::kit::public_url::PublicUrl;
 use hoody_tunnel::kit::{Kit, KitNotice, KitOrder};
+use hoody_tunnel::reactor::logging::rfc3339;
 use hoody_tunnel::reactor::{self, Handle, Options, Reactor, os_entropy, process};
-use hoody_tunnel::units::rfc3339;
 use hoody_tunnel::wire::control::Secret;
 
 /// A kit that runs on a thread of its own. Dropping it ends the kit.
@@ -96,7 +96,7 @@ fn config(token: &str) -> Result<Config, String> {
         token: Some(Secret::new(token)),
         public_url: Some(PublicUrl::parse("http://127.0.0.1:{port}").map_err(text)?),
         about: About {
-            started: rfc3339(started_unix),
+            started: rfc3339(SystemTime::now()),
             started_unix,
             pid: std::process::id(),
             usage,
