@@ -5,6 +5,7 @@ use crate::support::client::Hoody;
 use crate::support::http::Talk;
 use crate::support::kit::{Kit, KitPlan};
 use crate::support::netns::Net;
+use crate::support::tcp::TcpServer;
 use crate::support::upstream::Upstream;
 use crate::support::{PATIENCE, long};
 use std::net::{SocketAddr, TcpStream};
@@ -206,4 +207,27 @@ fn the_network_comes_up_after_the_client() {
     let ready = hoody.wait_event(0, "ready", Duration::from_secs(30));
     let port = ready["containerPort"].as_u64().expect("a port") as u16;
     assert!(net.in_kit(|| visit((at, port).into())));
+}
+
+#[test]
+fn the_two_machines_reach_each_other_until_the_cable_is_out() {
+    let net = Net::new();
+    let at: SocketAddr = (net.kit_ip(), 5000).into();
+    let server = net.in_kit(|| TcpServer::on(at, |_| {}));
+    let reach = || {
+        let patience = Duration::from_millis(500);
+        net.in_laptop(|| TcpStream::connect_timeout(&at, patience).is_ok())
+    };
+    assert!(reach());
+    net.cable(false);
+    assert!(!reach(), "the cable is out");
+    net.cable(true);
+    assert!(reach());
+    net.black_hole(true);
+    assert!(!reach(), "nothing passes");
+    net.black_hole(false);
+    net.move_laptop(2, 3);
+    assert!(reach(), "from another address");
+    assert_eq!(server.accepted(), 3);
+    net.in_kit(|| drop(server));
 }
