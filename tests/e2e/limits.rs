@@ -110,7 +110,7 @@ fn floods_end_the_session_and_never_the_kit() {
     }
     let counted = kit.metric(
         "hoody_tunnel_protocol_violations_total",
-        "enhance_your_calm",
+        "ENHANCE_YOUR_CALM",
     );
     assert!(counted >= 4.0, "counted {counted}");
 }
@@ -211,4 +211,23 @@ fn sixty_four_descriptors_and_five_hundred_visitors() {
         let reply = Talk::port(port).get("/");
         (reply.text() == "served").then_some(())
     });
+}
+
+#[test]
+fn a_half_closed_stream_on_which_nothing_moves_does_not_live_for_ever() {
+    let kit = Kit::with(&["--half-close-timeout", "1s"]);
+    let mut owner = Tunnel::open(&kit);
+    let (_, port) = owner.pull(0);
+    let mut caller = Talk::port(port);
+    let stream = owner.expect(STREAM_OPEN).stream;
+    caller.finish();
+    owner.expect_on(EOF, stream);
+    for _ in 0..6 {
+        std::thread::sleep(Duration::from_millis(400));
+        owner.frame(DATA, stream, b"tick");
+    }
+    assert_eq!(caller.take(24), b"tick".repeat(6), "what moves lives on");
+    assert_eq!(owner.expect_on(RESET, stream).code(), IDLE_TIMEOUT);
+    assert!(caller.at_end());
+    kit.settles("hoody_tunnel_streams_active", 0);
 }

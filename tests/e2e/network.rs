@@ -135,7 +135,7 @@ fn cable_out_for(seconds: u64) {
     println!("cable out for {seconds} s: served {took:?} after it was back");
     assert_eq!(scene.sessions(), 1, "one session, no ghosts");
     if seconds > 10 {
-        scene.hoody.wait_event(before, "lost", PATIENCE);
+        scene.hoody.wait_state(before, "lost", PATIENCE);
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::support::client::Hoody;
 use crate::support::http::{Reply, Talk};
 use crate::support::kit::Kit;
-use crate::support::tunnel::{DATA, Heard, PING, STREAM_OPEN, Tunnel};
+use crate::support::tunnel::{DATA, Heard, PING, RESET, STREAM_OPEN, Tunnel};
 use crate::support::upstream::Upstream;
 use std::time::Duration;
 
@@ -301,4 +301,17 @@ fn a_session_at_its_stream_cap_gives_503() {
     let open = owner.expect(STREAM_OPEN);
     owner.respond(open.stream, 200, b"again");
     assert_eq!(fourth.reply(false).text(), "again");
+}
+
+#[test]
+fn no_head_within_the_response_timeout_gives_504() {
+    let kit = Kit::with(&["--response-timeout", "1s"]);
+    let mut owner = Tunnel::open(&kit);
+    let (_, port) = owner.expose(0);
+    let mut talk = Talk::port(port);
+    talk.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let stream = owner.expect(STREAM_OPEN).stream;
+    assert_eq!(talk.reply(false).status, 504);
+    owner.expect_on(RESET, stream);
+    assert!(owner.alive());
 }

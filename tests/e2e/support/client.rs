@@ -129,4 +129,15 @@ impl Hoody {
         });
         found.unwrap_or_else(|| panic!("no `{want}` in {patience:?}\n{}", self.proc.said()))
     }
+
+    /// Waits for a state after line `from`.
+    #[track_caller]
+    pub fn wait_state(&self, from: usize, want: &str, patience: Duration) -> Value {
+        let found = self.proc.out.wait_from(from, patience, |line| {
+            event(line)
+                .map(|(_, value)| value)
+                .filter(|value| value["state"] == want)
+        });
+        found.unwrap_or_else(|| panic!("never `{want}` in {patience:?}\n{}", self.proc.said()))
+    }
 }
