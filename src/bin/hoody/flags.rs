@@ -311,3 +311,75 @@ fn host_header(text: &str) -> Result<HostHeader, String> {
         _ => Err("write rewrite, keep, or a host's name".into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command(line: &str) -> Result<Command, String> {
+        let args: Vec<&str> = line.split(' ').collect();
+        let hoody = Hoody::from_args(&["hoody"], &args).map_err(|early| early.output)?;
+        let Some(Top::Tunnel(tunnel)) = hoody.command else {
+            return Err("no command of tunnel".into());
+        };
+        tunnel.command.ok_or_else(|| "no command".into())
+    }
+
+    #[test]
+    fn every_flag_of_a_tunnel_is_understood() {
+        let line = "tunnel expose 3000 --container-port 0 --label web --takeover --host-header keep \
+                    --url ws://h/ --token-file t --ca c --connections 4 --keepalive 500ms \
+                    --retry-for 2m -o json -q";
+        let Ok(Command::Expose(flags)) = command(line) else {
+            panic!("expose is a command");
+        };
+        assert_eq!(flags.target.to_string(), "localhost:3000");
+        assert_eq!(flags.container_port, Some(0));
+        assert_eq!(flags.label.as_deref(), Some("web"));
+        assert!(flags.takeover && flags.quiet && flags.is_json());
+        assert_eq!(flags.host_header, HostHeader::Keep);
+        let (reach, manner) = (flags.reach(), flags.manner());
+        assert_eq!(reach.url.as_deref(), Some("ws://h/"));
+        assert_eq!(reach.token_file, Some("t".into()));
+        assert_eq!(reach.ca, Some("c".into()));
+        assert_eq!(manner.connections, Some(4));
+        assert_eq!(manner.keepalive, Some(Duration::from_millis(500)));
+        assert_eq!(manner.retry_for, Some(Duration::from_secs(120)));
+    }
+
+    #[test]
+    fn every_command_is_there() {
+        for line in [
+            "tunnel pull db:5432 --host ::1 --container-port 5432 --json",
+            "tunnel serve . --container-port 8080 --takeover --label x --quiet",
+            "tunnel up --expose 3000 --expose 8080=9000 --pull [::1]:5432=5433",
+            "tunnel health --url ws://h/ -o json",
+            "tunnel metrics --container h",
+            "tunnel list --json",
+            "tunnel sessions list",
+            "tunnel sessions kill S-1 --grace-ms 50",
+            "tunnel bindings list --token-file t",
+        ] {
+            assert!(command(line).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for line in [
+            "tunnel expose",
+            "tunnel expose 3000 4000",
+            "tunnel expose 0",
+            "tunnel expose 3000 --container-port 65536",
+            "tunnel expose 3000 --host-header a/b",
+            "tunnel expose 3000 --token secret",
+            "tunnel expose 3000 --json yes",
+            "tunnel pull 5432 --takeover",
+            "tunnel up --expose 3000=x",
+            "tunnel health -o yaml",
+            "tunnel sessions kill",
+        ] {
+            assert!(command(line).is_err(), "{line}");
+        }
+    }
+}

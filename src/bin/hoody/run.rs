@@ -359,3 +359,52 @@ fn line(event: SessionEvent) -> Option<Line> {
     }
     Some(told)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_of_a_session_has_its_word() {
+        let id = || "S-466ab70d".to_owned();
+        let lost = SessionEvent::Lost {
+            why: "reset".into(),
+            retry_in: Duration::from_millis(250),
+        };
+        let online = SessionEvent::Online {
+            session: id(),
+            connections: 1,
+        };
+        for (event, wanted) in [
+            (SessionEvent::Connecting { attempt: 1 }, "connecting"),
+            (online, "online"),
+            (lost, "lost"),
+            (SessionEvent::Resumed { session: id() }, "resumed"),
+        ] {
+            let Some(Line::State { state, .. }) = line(event) else {
+                panic!("`{wanted}` is told as a state");
+            };
+            assert_eq!(state, wanted);
+        }
+    }
+
+    #[test]
+    fn only_the_ports_own_trouble_has_us_ask_for_another() {
+        for code in [
+            BindErrCode::AlreadyBound,
+            BindErrCode::PortInUse,
+            BindErrCode::ReservedPort,
+            BindErrCode::PrivilegedPort,
+        ] {
+            assert!(another_port_may_do(code).is_some(), "{code}");
+        }
+        for code in [
+            BindErrCode::InvalidHost,
+            BindErrCode::InvalidKind,
+            BindErrCode::BindCapExceeded,
+            BindErrCode::Internal,
+        ] {
+            assert!(another_port_may_do(code).is_none(), "{code}");
+        }
+    }
+}
