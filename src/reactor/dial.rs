@@ -16,7 +16,7 @@ use crate::limits::{DIAL_NEXT_AFTER, DIAL_TIMEOUT};
 use crate::machine::{ConnKey, IoFailure};
 
 use super::conn::sentence;
-use super::socket::{interest, reset_on_close, set_user_timeout, tune};
+use super::socket::{interest, reset_on_close, set_nodelay, set_notsent_lowat, set_user_timeout};
 use super::token::{self, Class};
 
 /// A connection that does not stand yet.
@@ -177,9 +177,13 @@ impl Dial {
 
     fn start(&self, registry: &Registry, number: usize, addr: SocketAddr) -> io::Result<TcpStream> {
         let mut stream = TcpStream::connect(addr)?;
-        tune(&stream)?;
-        if let Some(span) = self.user_timeout {
-            set_user_timeout(&stream, span);
+        set_nodelay(&stream)?;
+        if !addr.ip().is_loopback() {
+            // What is for real lines would only cost calls here.
+            set_notsent_lowat(&stream);
+            if let Some(span) = self.user_timeout {
+                set_user_timeout(&stream, span);
+            }
         }
         let token = token::of(Class::Conn, self.key, number);
         stream.register(registry, token, interest())?;
@@ -220,5 +224,115 @@ impl Failures {
             kind: self.kind.unwrap_or(io::ErrorKind::NotFound),
             text: std::mem::take(&mut self.text),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::os::fd::AsRawFd;
+
+    use mio::{Events, Poll};
+
+    use super::*;
+    use crate::table::Key;
+
+    fn address(listener: &TcpListener) -> SocketAddr {
+        listener.local_addr().unwrap()
+    }
+
+    /// An address that refuses.
+    fn refusing() -> SocketAddr {
+        address(&TcpListener::bind("127.0.0.1:0").unwrap())
+    }
+
+    /// A listener whose queue is full, so that nobody answers a connect.
+    fn silent() -> (TcpListener, Vec<TcpStream>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        // SAFETY: listen(2) on an open socket, to shorten its queue.
+        assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
+        let streams = (0..4).map(|_| TcpStream::connect(address(&listener)).unwrap());
+        let streams = streams.collect();
+        (listener, streams)
+    }
+
+    fn dial(addrs: Vec<SocketAddr>) -> (Poll, Dial) {
+        let dial = Dial::new(Key::unpack(1 << 32 | 1), addrs, None, Instant::ZERO);
+        (Poll::new().unwrap(), dial)
+    }
+
+    /// Goes on until the dial is decided, with `now` standing still.
+    fn decide(poll: &mut Poll, dial: &mut Dial, now: Instant) -> Progress {
+        let mut events = Events::with_capacity(8);
+        loop {
+            match dial.progress(poll.registry(), now) {
+                Progress::Pending(_) => {}
+                decided => return decided,
+            }
+            poll.poll(&mut events, Some(Duration::from_secs(20)))
+                .unwrap();
+            assert!(!events.is_empty(), "nothing stirs");
+            for event in &events {
+                dial.latch(token::attempt(event.token()), event);
+            }
+        }
+    }
+
+    #[test]
+    fn a_refusing_address_passes_the_turn_on_at_once() {
+        let good = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (mut poll, mut dial) = dial(vec![refusing(), refusing(), address(&good)]);
+        match decide(&mut poll, &mut dial, Instant::ZERO) {
+            Progress::Connected { peer, .. } => assert_eq!(peer, address(&good)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_silent_address_is_raced_by_the_next_after_a_moment() {
+        let (full, _streams) = silent();
+        let good = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (mut poll, mut dial) = dial(vec![address(&full), address(&good)]);
+        let Progress::Pending(next) = dial.progress(poll.registry(), Instant::ZERO) else {
+            panic!("decided too early");
+        };
+        assert_eq!(next, Instant::ZERO + DIAL_NEXT_AFTER);
+        assert_eq!(dial.attempts.len(), 1);
+        match decide(&mut poll, &mut dial, next) {
+            Progress::Connected { peer, .. } => assert_eq!(peer, address(&good)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn in_the_end_each_address_is_named_with_its_reason() {
+        let (full, _streams) = silent();
+        let bad = refusing();
+        let (mut poll, mut dial) = dial(vec![bad, address(&full)]);
+        let end = Instant::ZERO + DIAL_TIMEOUT;
+        loop {
+            match dial.progress(poll.registry(), Instant::ZERO) {
+                Progress::Pending(until) if until == end => break,
+                Progress::Pending(_) => {}
+                other => panic!("{other:?}"),
+            }
+            let mut events = Events::with_capacity(8);
+            poll.poll(&mut events, Some(Duration::from_secs(20)))
+                .unwrap();
+            for event in &events {
+                dial.latch(token::attempt(event.token()), event);
+            }
+        }
+        let Progress::Failed(why) = dial.progress(poll.registry(), end) else {
+            panic!("not failed");
+        };
+        assert_eq!(why.kind, io::ErrorKind::TimedOut);
+        let full = address(&full);
+        assert_eq!(
+            why.text,
+            format!("{bad}: Connection refused; {full}: no answer")
+        );
     }
 }

@@ -9,10 +9,10 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use mio::net::{TcpListener, TcpStream};
 
-use crate::limits::{KEEPALIVE_IDLE_SECS, KEEPALIVE_PROBES, KEEPALIVE_STEP_SECS, LISTEN_BACKLOG};
+use crate::limits::LISTEN_BACKLOG;
 use crate::machine::ListenerKey;
 
-use super::socket::{canonical, on, retry, set_option, tune};
+use super::socket::{canonical, on, retry, set_nodelay, set_notsent_lowat, set_option};
 
 /// One listening socket of the machine.
 #[derive(Debug)]
@@ -76,7 +76,8 @@ pub(super) fn listen(addr: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> 
         let only_v6 = libc::c_int::from(!addr.ip().is_unspecified());
         set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, &only_v6)?;
     }
-    tune(&socket)?;
+    set_nodelay(&socket)?;
+    set_notsent_lowat(&socket);
     keep_alive(&socket)?;
     bind(&socket, addr)?;
     // SAFETY: listen(2) takes a descriptor, which is open, and a number.
@@ -93,6 +94,7 @@ fn keep_alive(socket: &OwnedFd) -> io::Result<()> {
     set_option(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, &on())?;
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
+        use crate::limits::{KEEPALIVE_IDLE_SECS, KEEPALIVE_PROBES, KEEPALIVE_STEP_SECS};
         let tcp = libc::IPPROTO_TCP;
         set_option(socket, tcp, libc::TCP_KEEPIDLE, &KEEPALIVE_IDLE_SECS)?;
         set_option(socket, tcp, libc::TCP_KEEPINTVL, &KEEPALIVE_STEP_SECS)?;

@@ -9,7 +9,7 @@ use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 
-use crate::limits::{CLOSE_DRAIN, NOTSENT_LOWAT};
+use crate::limits::CLOSE_DRAIN;
 
 /// A stream of bytes with two directions.
 #[derive(Debug)]
@@ -115,17 +115,21 @@ pub(super) fn interest() -> Interest {
     return Interest::READABLE | Interest::WRITABLE;
 }
 
-/// What every TCP stream gets: small replies leave at once, and the kernel does not take more
-/// unsent bytes than keep the line busy. (An accepted one has both from its listener.)
-pub(super) fn tune(socket: &impl AsRawFd) -> io::Result<()> {
-    set_option(socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, &on())?;
+/// Small replies leave at once. (An accepted connection has this from its listener.)
+pub(super) fn set_nodelay(socket: &impl AsRawFd) -> io::Result<()> {
+    set_option(socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, &on())
+}
+
+/// The kernel takes no more unsent bytes than keep the line busy. (The same.)
+pub(super) fn set_notsent_lowat(socket: &impl AsRawFd) {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
-        let bytes = NOTSENT_LOWAT;
-        // Kernels before 3.12 and some sandboxes do not know it, and do without.
+        let bytes = crate::limits::NOTSENT_LOWAT;
+        // Some sandboxes do not know it, and do without.
         let _ = set_option(socket, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, &bytes);
     }
-    Ok(())
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let _ = socket;
 }
 
 /// Has the kernel give a connection up when what we sent stays unacknowledged for `span`.

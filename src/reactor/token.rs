@@ -22,7 +22,9 @@ pub(super) enum Class {
 /// Indexes of the class [`Class::Host`].
 pub(super) const WAKER: usize = 0;
 pub(super) const SIGNALS: usize = 1;
+#[cfg(any(target_os = "linux", target_os = "android"))]
 pub(super) const NETWORK: usize = 2;
+#[cfg(any(target_os = "linux", target_os = "android"))]
 pub(super) const SLEEP: usize = 3;
 
 /// How many addresses of a name are tried: as many as the token can count.
@@ -86,8 +88,8 @@ mod tests {
         assert_eq!(index(token), 1234);
         assert!(names(token, key));
         assert!(!names(token, Key::<u8>::unpack(7 << 32 | 1235)));
-        assert_eq!(class(host(SLEEP)), Class::Host);
-        assert_eq!(index(host(SLEEP)), SLEEP);
+        assert_eq!(class(host(SIGNALS)), Class::Host);
+        assert_eq!(index(host(SIGNALS)), SIGNALS);
     }
 
     #[test]

@@ -28,9 +28,11 @@ impl<M: Machine> Reactor<M> {
         self.now = self.clock.now();
         self.latch();
         self.tell_disturbed();
-        self.tell_deadlines();
         self.accept();
         self.serve_posted();
+        // After the bytes: when the process was stopped for a while, what arrived meanwhile proves
+        // life before a deadline can deny it.
+        self.tell_deadlines();
         let busy = self.clock.now().since(self.now);
         self.machine.turn_ended(busy, self.conns.len());
         Ok(())

@@ -106,6 +106,51 @@ fn a_thousand_conns_at_once_are_all_served() {
 }
 
 #[test]
+fn no_descriptor_is_left_behind_however_connections_end() {
+    if !child::is_child("limits::no_descriptor_is_left_behind_however_connections_end") {
+        return;
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = DialTarget::Addr(listener.local_addr().unwrap());
+    let relay = Running::new(target, Options::default());
+    let before = process::open_descriptors().unwrap();
+    for round in 0..600 {
+        let mut visitor = TcpStream::connect(relay.addr).unwrap();
+        let (mut upstream, _) = listener.accept().unwrap();
+        visitor.write_all(b"question").unwrap();
+        match round % 4 {
+            // The upstream leaves the question unread: a reset.
+            0 => drop(upstream),
+            1 => drop(visitor),
+            2 => {
+                upstream.read_exact(&mut [0; 8]).unwrap();
+                upstream.write_all(&[1; 100_000]).unwrap();
+                // The visitor leaves the answer unread.
+                drop(visitor);
+            }
+            _ => {
+                upstream.read_exact(&mut [0; 8]).unwrap();
+                drop(upstream);
+                assert_eq!(visitor.read(&mut [0; 8]).unwrap(), 0);
+            }
+        }
+    }
+    relay.wait_until_empty();
+    // What was closed in the last turn goes before the loop waits again.
+    relay.wait_until_empty();
+    assert_eq!(process::open_descriptors().unwrap(), before);
+    drop(listener);
+    // From here on every dial is refused.
+    for _ in 0..100 {
+        let mut visitor = TcpStream::connect(relay.addr).unwrap();
+        assert!(visitor.read(&mut [0; 8]).is_err(), "a refusal is a reset");
+    }
+    relay.wait_until_empty();
+    relay.wait_until_empty();
+    assert_eq!(process::open_descriptors().unwrap(), before - 1);
+}
+
+#[test]
 fn without_descriptors_accepting_pauses_and_goes_on_when_asked() {
     if !child::is_child("limits::without_descriptors_accepting_pauses_and_goes_on_when_asked") {
         return;

@@ -299,6 +299,42 @@ fn openssl_is_understood() {
     }
 }
 
+/// Bytes a second over TLS. Run it with `--release -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement, for a quiet machine"]
+fn bulk_over_tls() {
+    const SIZE: usize = 512 << 20;
+    let authority = Authority::new("bulk");
+    let (target, server) = authority.serve(|mut stream| {
+        let mut bytes = vec![1; 65_536];
+        let start = std::time::Instant::now();
+        for _ in 0..SIZE / bytes.len() {
+            stream.read_exact(&mut bytes).unwrap();
+        }
+        let rate = SIZE as f64 / start.elapsed().as_secs_f64() / 1e9;
+        println!("{rate:.2} GB/s sent over TLS");
+        for _ in 0..SIZE / bytes.len() {
+            stream.write_all(&bytes).unwrap();
+        }
+        stream.conn.send_close_notify();
+        stream.flush().unwrap();
+    });
+    let rig = authority.rig();
+    let key = secured(&rig, target);
+    rig.order(Order::Send(key, vec![1; SIZE]));
+    let Notice::Data(..) = rig.next() else {
+        panic!("no data");
+    };
+    let start = std::time::Instant::now();
+    let mut total = 0;
+    while let Notice::Data(_, bytes) = rig.next() {
+        total += bytes.len();
+    }
+    let rate = total as f64 / start.elapsed().as_secs_f64() / 1e9;
+    println!("{rate:.2} GB/s received over TLS");
+    server.join().unwrap();
+}
+
 /// `openssl s_server` that sends each line back reversed.
 fn s_server(authority: &Path, port: u16, version: &str) -> std::process::Child {
     Command::new("openssl")
