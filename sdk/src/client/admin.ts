@@ -1,0 +1,246 @@
+/**
+ * The kit's administrative endpoints, typed (PROTOCOL §10).
+ */
+import http from 'node:http';
+import https from 'node:https';
+import type { BindKind, BindMode } from '../wire/control.js';
+import {
+  AdminError,
+  AuthError,
+  LostError,
+  OptionsError,
+  ProtocolError,
+  TunnelTimeoutError,
+} from './errors.js';
+import { parseMetrics, type Metrics } from './metrics.js';
+import { adminUrl, checkKit, isGoodToken, type KitOptions } from './options.js';
+
+/** What `health` answers. */
+export interface Health {
+  status: string;
+  service: string;
+  built: string | null;
+  started: string;
+  memory: { rss: number; heap: number | null };
+  fds: number;
+  pid: number;
+  ip: string;
+  userAgent: string;
+}
+
+/** A session as `sessions` lists it. */
+export interface SessionInfo {
+  sessionId: string;
+  peerAddr: string;
+  isV2: boolean;
+  connectionsGranted: number;
+  activeStreams: number;
+  maxStreams: number;
+  bindings: { bindId: number; containerPort: number; kind: BindKind; mode: BindMode }[];
+}
+
+/** What `sessions` answers. */
+export interface SessionList {
+  sessions: SessionInfo[];
+  total: number;
+}
+
+/** What `bindings` answers. */
+export interface BindingList {
+  bindings: {
+    sessionId: string;
+    bindId: number;
+    port: number;
+    kind: BindKind;
+    mode: BindMode;
+    bindAddr?: string;
+  }[];
+  total: number;
+}
+
+/** What `tunnels` answers. */
+export interface TunnelList {
+  sessions: {
+    sessionId: string;
+    peerAddr: string;
+    protocol: 'v1' | 'v2';
+    connectionsGranted: number;
+    activeStreams: number;
+    exposeBindings: { bindId: number; containerPort: number }[];
+    pullBindings: { bindId: number; containerPort: number }[];
+  }[];
+  orphanedSessions: number;
+  totalStreams: number;
+  totalBindings: number;
+  fdPermitsAvailable: number;
+}
+
+/** What `killSession` answers. */
+export interface KillResult {
+  sessionId: string;
+  status: string;
+}
+
+/** Options of one request. */
+export interface AdminRequest {
+  signal?: AbortSignal;
+}
+
+/** The largest answer that is read, in bytes. */
+const MAX_ANSWER = 16 * 1024 * 1024;
+
+/** The administrative side of a kit. */
+export class TunnelAdmin {
+  private readonly connectUrl: URL;
+  private readonly options: KitOptions & { timeout?: number };
+
+  constructor(options: KitOptions & { timeout?: number }) {
+    this.connectUrl = checkKit(options);
+    this.options = { ...options };
+  }
+
+  /** Whether the kit runs, and how it is. Needs no token. */
+  async health(request: AdminRequest = {}): Promise<Health> {
+    return (await this.json('GET', 'health', request)) as Health;
+  }
+
+  /** The kit's counters. */
+  async metrics(request: AdminRequest = {}): Promise<Metrics> {
+    return parseMetrics(await this.text('GET', 'metrics', request));
+  }
+
+  /** Sessions by direction of their bindings, with totals. */
+  async tunnels(request: AdminRequest = {}): Promise<TunnelList> {
+    return (await this.json('GET', 'tunnels', request)) as TunnelList;
+  }
+
+  /** Every session. */
+  async sessions(request: AdminRequest = {}): Promise<SessionList> {
+    return (await this.json('GET', 'sessions', request)) as SessionList;
+  }
+
+  /** Every binding. */
+  async bindings(request: AdminRequest = {}): Promise<BindingList> {
+    return (await this.json('GET', 'bindings', request)) as BindingList;
+  }
+
+  /** Ends a session; its streams get `graceMs` (up to 5000) to finish. */
+  async killSession(
+    sessionId: string,
+    options: AdminRequest & { graceMs?: number } = {},
+  ): Promise<KillResult> {
+    const { graceMs } = options;
+    const good = graceMs === undefined || (Number.isInteger(graceMs) && graceMs >= 0);
+    if (!good || (graceMs ?? 0) > 5000) throw new OptionsError('graceMs must be 0 to 5000');
+    if (typeof sessionId !== 'string' || sessionId === '') {
+      throw new OptionsError('sessionId must be the id of a session');
+    }
+    const query = graceMs === undefined ? '' : `?grace_ms=${graceMs}`;
+    const endpoint = `sessions/${encodeURIComponent(sessionId)}`;
+    return (await this.json('DELETE', endpoint, options, query)) as KillResult;
+  }
+
+  private async json(
+    method: string,
+    endpoint: string,
+    request: AdminRequest,
+    query = '',
+  ): Promise<unknown> {
+    const text = await this.text(method, endpoint, request, query);
+    try {
+      return JSON.parse(text) as unknown;
+    } catch {
+      throw new ProtocolError(`${endpoint} did not answer with JSON`);
+    }
+  }
+
+  private async text(
+    method: string,
+    endpoint: string,
+    request: AdminRequest,
+    query = '',
+  ): Promise<string> {
+    const url = adminUrl(this.connectUrl, endpoint);
+    url.search = query;
+    const headers = await this.headers();
+    const { signal } = request;
+    signal?.throwIfAborted();
+    const { status, body } = await fetchText(method, url, headers, this.options, signal).catch(
+      (error: unknown) => {
+        signal?.throwIfAborted();
+        throw error;
+      },
+    );
+    if (status >= 200 && status < 300) return body;
+    const why = errorText(body);
+    if (status === 401 || status === 403)
+      throw new AuthError(`${url.host} answered ${status}: ${why}`);
+    throw new AdminError(status, why);
+  }
+
+  private async headers(): Promise<Record<string, string>> {
+    const headers: Record<string, string> = { ...this.options.kitHeaders };
+    const { token } = this.options;
+    const value: unknown = typeof token === 'function' ? await token() : token;
+    if (value === undefined) return headers;
+    if (!isGoodToken(value)) throw new OptionsError('the token function must return a string');
+    const taken = Object.keys(headers).some((name) => name.toLowerCase() === 'authorization');
+    if (!taken) headers['authorization'] = `Bearer ${value}`;
+    return headers;
+  }
+}
+
+function fetchText(
+  method: string,
+  url: URL,
+  headers: Record<string, string>,
+  options: KitOptions & { timeout?: number },
+  signal: AbortSignal | undefined,
+): Promise<{ status: number; body: string }> {
+  const timeout = options.timeout ?? 10_000;
+  return new Promise((resolve, reject) => {
+    const module = url.protocol === 'https:' ? https : http;
+    const request = module.request(url, {
+      method,
+      headers,
+      agent: false,
+      ...(options.ca === undefined ? {} : { ca: options.ca }),
+      ...(signal === undefined ? {} : { signal }),
+    });
+    const timer = setTimeout(() => {
+      reject(new TunnelTimeoutError(`${method} ${url.pathname}`, timeout));
+      request.destroy();
+    }, timeout);
+    const fail = (error: Error): void => {
+      clearTimeout(timer);
+      const why = error.message === '' ? error.name : error.message;
+      reject(new LostError(`No answer from ${url.host}: ${why}`, error));
+    };
+    request.on('error', fail);
+    request.on('response', (response) => {
+      const chunks: Buffer[] = [];
+      let size = 0;
+      response.on('data', (chunk: Buffer) => {
+        size += chunk.length;
+        if (size > MAX_ANSWER) request.destroy(new Error('the answer is too large'));
+        else chunks.push(chunk);
+      });
+      response.on('error', fail);
+      response.on('end', () => {
+        clearTimeout(timer);
+        resolve({ status: response.statusCode ?? 0, body: Buffer.concat(chunks).toString('utf8') });
+      });
+    });
+    request.end();
+  });
+}
+
+function errorText(body: string): string {
+  try {
+    const json = JSON.parse(body) as { error?: unknown };
+    if (typeof json.error === 'string') return json.error;
+  } catch {
+    // A proxy answers with something else than our JSON.
+  }
+  return body.slice(0, 200).trim() || 'no reason given';
+}

@@ -1,0 +1,38 @@
+/**
+ * How long to wait before the next dial: at once, then 250 ms doubling to 10 s, each with jitter so
+ * that the clients of a kit that comes back do not come all together (PROTOCOL §6).
+ */
+
+const FIRST_MS = 250;
+const LAST_MS = 10_000;
+
+/** The waits of one series of attempts. */
+export class Backoff {
+  private attempt = 0;
+
+  /** Milliseconds to wait before the next attempt. */
+  next(): number {
+    const base = this.attempt === 0 ? 0 : Math.min(LAST_MS, FIRST_MS * 2 ** (this.attempt - 1));
+    this.attempt += 1;
+    return base * (0.5 + Math.random() / 2);
+  }
+
+  /** An attempt succeeded. */
+  reset(): void {
+    this.attempt = 0;
+  }
+}
+
+/** Waits; ends early when the signal is aborted. */
+export function sleep(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const done = (): void => {
+      clearTimeout(timer);
+      signal.removeEventListener('abort', done);
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    if (signal.aborted) done();
+    else signal.addEventListener('abort', done);
+  });
+}

@@ -1,0 +1,112 @@
+/**
+ * A port in the container that is ours, and where its traffic goes on this machine. It outlives
+ * the connection: after a resume, or a fresh session, the same object goes on.
+ */
+import { Code } from '../wire/code.js';
+import type { BindKind, BindMode, BindOk } from '../wire/control.js';
+import type { MuxStream } from '../mux/stream.js';
+import { Pool } from '../local/pool.js';
+import { relayToTarget } from '../local/relay.js';
+import type { Report } from '../local/report.js';
+import { serveFromHandler } from '../local/serve.js';
+import { Target } from '../local/target.js';
+import { serveFromUpstream, type Upstream } from '../local/upstream.js';
+import type { CheckedBind } from './options.js';
+
+/** What a binding asks of its session. */
+export interface BindingOwner {
+  unbind(binding: Binding): Promise<void>;
+}
+
+/** What the kit granted. */
+export type Grant = Pick<BindOk, 'bindId' | 'containerPort' | 'publicUrl'>;
+
+/** A granted binding. */
+export class Binding {
+  private grant: Grant;
+  private readonly upstream: Upstream;
+
+  /** @internal */
+  constructor(
+    private readonly owner: BindingOwner,
+    private readonly options: CheckedBind,
+    grant: Grant,
+  ) {
+    this.grant = grant;
+    const address = options.to ?? { host: '127.0.0.1', port: grant.containerPort };
+    this.upstream = {
+      target: new Target(address),
+      pool: new Pool(),
+      hostHeader: options.hostHeader,
+      publicUrl: grant.publicUrl,
+    };
+  }
+
+  /** The kit's id; another one after the kit had to bind anew. */
+  get bindId(): number {
+    return this.grant.bindId;
+  }
+
+  /** The port in the container. */
+  get containerPort(): number {
+    return this.grant.containerPort;
+  }
+
+  /** The address that the kit's URL pattern gives the port; null when it has none. */
+  get publicUrl(): string | null {
+    return this.grant.publicUrl;
+  }
+
+  get kind(): BindKind {
+    return this.options.kind;
+  }
+
+  get mode(): BindMode {
+    return this.options.mode;
+  }
+
+  /** Gives the port back. */
+  unbind(): Promise<void> {
+    return this.owner.unbind(this);
+  }
+
+  /** The same as `unbind`. */
+  close(): Promise<void> {
+    return this.unbind();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.unbind();
+  }
+
+  /** @internal What BIND says to get this port again. */
+  again(): CheckedBind {
+    return { ...this.options, containerPort: this.containerPort };
+  }
+
+  /** @internal The kit has bound anew, under another id. */
+  renew(grant: Grant): void {
+    this.grant = grant;
+    this.upstream.publicUrl = grant.publicUrl;
+  }
+
+  /** @internal A visitor or a caller came. */
+  accept(stream: MuxStream, report: Report): void {
+    const { open } = stream;
+    const { options, upstream } = this;
+    if (open.kind !== options.kind) {
+      stream.reset(Code.RefusedStream, `the binding is ${options.kind}`);
+    } else if (open.kind === 'tcp') {
+      relayToTarget(stream, open, upstream.target, report);
+    } else if (options.fetch !== undefined) {
+      serveFromHandler(stream, open, options.fetch, report);
+    } else {
+      serveFromUpstream(stream, open, upstream, report);
+    }
+  }
+
+  /** @internal The binding is gone. */
+  release(): void {
+    this.upstream.pool.close();
+  }
+}

@@ -1,0 +1,330 @@
+/**
+ * One WebSocket to the kit, on whatever the runtime offers.
+ *
+ * Node and Deno use `ws`, since their own WebSocket cannot send header fields or tell a backlog;
+ * Bun has a native one that can. Both look the same from here on.
+ */
+import type { IncomingMessage } from 'node:http';
+import type { Socket } from 'node:net';
+import { randomFillSync } from 'node:crypto';
+import WebSocket from 'ws';
+import { MAX_MESSAGE } from '../wire/frame.js';
+import type { Carrier } from '../mux/lane.js';
+
+/** What to dial. */
+export interface DialOptions {
+  url: URL;
+  protocols: string[];
+  headers: Record<string, string>;
+  ca: string | string[] | undefined;
+  timeoutMs: number;
+}
+
+/** Told what happens on a socket. */
+export interface KitSocketUser {
+  message(message: Buffer): void;
+  /** Room again after a backlog. */
+  drain(): void;
+  /** Gone; told once. 1006 means without a close frame. */
+  closed(code: number, reason: string): void;
+}
+
+/** An open WebSocket to the kit. */
+export interface KitSocket extends Carrier {
+  readonly protocol: string;
+  /** Told what happens; set before the caller of `dial` gives up control. */
+  user: KitSocketUser;
+  /** Bytes received so far, also of a message that is not complete yet. */
+  received(): number;
+  close(code: number, reason: string): void;
+  /** Drops the connection without a word. */
+  terminate(): void;
+}
+
+/** The server answered with something else than an upgrade. */
+export class UpgradeRefused extends Error {
+  override readonly name = 'UpgradeRefused';
+  constructor(
+    readonly status: number,
+    body: string,
+  ) {
+    super(`the upgrade was answered with status ${status}${body === '' ? '' : `: ${body}`}`);
+  }
+}
+
+/** No answer in time. */
+export class DialTimeout extends Error {
+  override readonly name = 'DialTimeout';
+}
+
+/** Dials. Rejects with `UpgradeRefused`, `DialTimeout`, the signal's reason, or the network's. */
+export function dial(options: DialOptions, signal?: AbortSignal): Promise<KitSocket> {
+  return 'Bun' in globalThis ? dialNative(options, signal) : dialWs(options, signal);
+}
+
+/** The most bytes of a refusal's body that go into an error message. */
+const REFUSAL_BYTES = 200;
+
+/** Random bytes for masks, drawn many at a time. */
+const maskPool = Buffer.allocUnsafeSlow(8192);
+let maskAt = maskPool.length;
+
+/** A mask is never zero, since `ws` would then keep a view of a buffer that we use again. */
+function generateMask(mask: Buffer): void {
+  if (maskAt === maskPool.length) {
+    randomFillSync(maskPool);
+    maskAt = 0;
+  }
+  maskPool.copy(mask, 0, maskAt, maskAt + 4);
+  maskAt += 4;
+  if (mask.readUInt32BE(0) === 0) mask[0] = 1;
+}
+
+function dialWs(options: DialOptions, signal?: AbortSignal): Promise<KitSocket> {
+  return new Promise((resolve, reject) => {
+    const socket = new WebSocket(options.url, options.protocols, {
+      headers: options.headers,
+      perMessageDeflate: false,
+      maxPayload: MAX_MESSAGE,
+      generateMask,
+      skipUTF8Validation: true,
+      followRedirects: false,
+      ...(options.ca === undefined ? {} : { ca: options.ca }),
+    });
+    const kit = new WsSocket(socket);
+    const settled = guard(options.timeoutMs, signal, (error) => {
+      socket.on('error', ignore);
+      socket.terminate();
+      reject(error);
+    });
+    socket.once('open', () => {
+      settled();
+      resolve(kit);
+    });
+    socket.once('error', (error) => {
+      settled();
+      reject(error);
+    });
+    socket.once('unexpected-response', (_request, response: IncomingMessage) => {
+      settled();
+      void readRefusal(response).then((body) => {
+        socket.on('error', ignore);
+        socket.terminate();
+        reject(new UpgradeRefused(response.statusCode ?? 0, body));
+      });
+    });
+  });
+}
+
+class WsSocket implements KitSocket {
+  user: KitSocketUser = NOBODY;
+  private outstanding = 0;
+  private full = false;
+  private tcp: Socket | undefined;
+
+  constructor(private readonly socket: WebSocket) {
+    socket.on('upgrade', (response: IncomingMessage) => {
+      this.tcp = response.socket;
+      this.tcp.setNoDelay(true);
+    });
+    socket.on('message', (data, isBinary) => {
+      if (isBinary) this.user.message(data as Buffer);
+      else socket.close(1003, 'text is not spoken here');
+    });
+    socket.on('close', (code, reason) => {
+      const { user } = this;
+      this.user = NOBODY;
+      user.closed(code, reason.toString());
+    });
+    // What goes wrong on an open socket also closes it, and the close is what is told.
+    socket.on('error', ignore);
+  }
+
+  get protocol(): string {
+    return this.socket.protocol;
+  }
+
+  get backlog(): number {
+    return this.outstanding;
+  }
+
+  send(message: Buffer): void {
+    const { length } = message;
+    this.outstanding += length;
+    if (this.outstanding > DRAIN_MARK) this.full = true;
+    this.socket.send(message, (error) => {
+      this.outstanding -= length;
+      if (!this.full || this.outstanding > DRAIN_MARK || error instanceof Error) return;
+      this.full = false;
+      this.user.drain();
+    });
+  }
+
+  received(): number {
+    return this.tcp?.bytesRead ?? 0;
+  }
+
+  close(code: number, reason: string): void {
+    this.socket.close(code, reason);
+  }
+
+  terminate(): void {
+    this.socket.terminate();
+  }
+}
+
+/** A backlog that falls to this is told as room again. */
+const DRAIN_MARK = 256 * 1024;
+
+/** What Bun's WebSocket can do beyond the standard. */
+interface NativeSocket {
+  binaryType: string;
+  readonly protocol: string;
+  readonly bufferedAmount: number;
+  onopen: (() => void) | null;
+  onerror: ((event: { message?: string }) => void) | null;
+  onclose: ((event: { code: number; reason: string }) => void) | null;
+  onmessage: ((event: { data: unknown }) => void) | null;
+  send(data: Uint8Array): void;
+  close(code: number, reason: string): void;
+  terminate(): void;
+}
+
+type NativeConstructor = new (url: string, options: Record<string, unknown>) => NativeSocket;
+
+function dialNative(options: DialOptions, signal?: AbortSignal): Promise<KitSocket> {
+  const { WebSocket: Native } = globalThis as unknown as { WebSocket: NativeConstructor };
+  return new Promise((resolve, reject) => {
+    const socket = new Native(options.url.href, {
+      protocols: options.protocols,
+      headers: options.headers,
+      perMessageDeflate: false,
+      ...(options.ca === undefined ? {} : { tls: { ca: options.ca } }),
+    });
+    socket.binaryType = 'nodebuffer';
+    const settled = guard(options.timeoutMs, signal, (error) => {
+      socket.onopen = socket.onclose = null;
+      socket.terminate();
+      reject(error);
+    });
+    let message = '';
+    socket.onopen = () => {
+      settled();
+      resolve(new BunSocket(socket));
+    };
+    socket.onerror = (event) => {
+      message = event.message ?? '';
+    };
+    socket.onclose = ({ reason }) => {
+      settled();
+      const status = /status code: ([1-5][0-9]{2})$/.exec(message)?.[1];
+      const why = message === '' ? reason : message;
+      reject(status === undefined ? new Error(why) : new UpgradeRefused(Number(status), why));
+    };
+  });
+}
+
+/** How often a backlog of Bun's WebSocket is looked at; it has no event for it. */
+const POLL_MS = 2;
+
+class BunSocket implements KitSocket {
+  user: KitSocketUser = NOBODY;
+  private bytes = 0;
+  private timer: NodeJS.Timeout | undefined;
+
+  constructor(private readonly socket: NativeSocket) {
+    socket.onmessage = ({ data }) => {
+      if (!Buffer.isBuffer(data)) {
+        socket.close(1003, 'text is not spoken here');
+        return;
+      }
+      this.bytes += data.length;
+      this.user.message(data);
+    };
+    socket.onclose = ({ code, reason }) => {
+      clearInterval(this.timer);
+      const { user } = this;
+      this.user = NOBODY;
+      user.closed(code, reason);
+    };
+  }
+
+  get protocol(): string {
+    return this.socket.protocol;
+  }
+
+  get backlog(): number {
+    return this.socket.bufferedAmount;
+  }
+
+  send(message: Buffer): void {
+    this.socket.send(message);
+    if (this.timer !== undefined || this.socket.bufferedAmount <= DRAIN_MARK) return;
+    this.timer = setInterval(() => {
+      if (this.socket.bufferedAmount > DRAIN_MARK) return;
+      clearInterval(this.timer);
+      this.timer = undefined;
+      this.user.drain();
+    }, POLL_MS);
+  }
+
+  received(): number {
+    return this.bytes;
+  }
+
+  close(code: number, reason: string): void {
+    this.socket.close(code, reason);
+  }
+
+  terminate(): void {
+    this.socket.terminate();
+  }
+}
+
+/** Calls `fail` once, on time-out or abort; the returned function calls it off. */
+function guard(ms: number, signal: AbortSignal | undefined, fail: (error: Error) => void) {
+  const timer = setTimeout(() => {
+    off();
+    fail(new DialTimeout(`no answer within ${ms} ms`));
+  }, ms);
+  const aborted = (): void => {
+    off();
+    fail(reasonOf(signal));
+  };
+  const off = (): void => {
+    clearTimeout(timer);
+    signal?.removeEventListener('abort', aborted);
+  };
+  if (signal?.aborted === true) queueMicrotask(aborted);
+  else signal?.addEventListener('abort', aborted);
+  return off;
+}
+
+/** Why a signal was aborted; its reason may be anything, and rejections are errors. */
+function reasonOf(signal: AbortSignal | undefined): Error {
+  const reason: unknown = signal?.reason;
+  return reason instanceof Error ? reason : new Error('aborted', { cause: reason });
+}
+
+async function readRefusal(response: IncomingMessage): Promise<string> {
+  let body = '';
+  try {
+    for await (const chunk of response) {
+      body += (chunk as Buffer).toString('latin1');
+      if (body.length >= REFUSAL_BYTES) break;
+    }
+  } catch {
+    // Half a reason is better than none.
+  }
+  return body.slice(0, REFUSAL_BYTES).trim();
+}
+
+const NOBODY: KitSocketUser = {
+  message: ignore,
+  drain: ignore,
+  closed: ignore,
+};
+
+function ignore(): void {
+  // Nobody is told.
+}

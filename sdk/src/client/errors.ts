@@ -1,0 +1,139 @@
+/**
+ * Every way in which a tunnel can fail, as a class with a stable `code`. The message says what
+ * happened and what to do next.
+ */
+
+/** The stable codes. */
+export type TunnelErrorCode =
+  | 'OPTIONS'
+  | 'AUTH'
+  | 'SESSION_LIMIT'
+  | 'BIND_ERR'
+  | 'RESUME_EXPIRED'
+  | 'LOST'
+  | 'TIMEOUT'
+  | 'PROTOCOL'
+  | 'CLOSED'
+  | 'ADMIN';
+
+/** What all errors of this package have in common. */
+export class TunnelError extends Error {
+  override readonly name: string = 'TunnelError';
+  constructor(
+    readonly code: TunnelErrorCode,
+    message: string,
+    cause?: unknown,
+  ) {
+    super(message, cause === undefined ? undefined : { cause });
+  }
+}
+
+/** An option is wrong; nothing was opened. */
+export class OptionsError extends TunnelError {
+  override readonly name = 'OptionsError';
+  constructor(message: string) {
+    super('OPTIONS', message);
+  }
+}
+
+/** The kit, or a proxy in front of it, does not accept the token. */
+export class AuthError extends TunnelError {
+  override readonly name = 'AuthError';
+  constructor(why: string) {
+    super('AUTH', `${why}. Check the token: it must be the one that the kit was started with.`);
+  }
+}
+
+/** The kit has as many sessions as it may. */
+export class SessionLimitError extends TunnelError {
+  override readonly name = 'SessionLimitError';
+  constructor(why: string) {
+    super(
+      'SESSION_LIMIT',
+      `The kit is at its session limit (${why}). Close another session, or raise --max-sessions.`,
+    );
+  }
+}
+
+const BIND_ADVICE: Record<string, string> = {
+  ALREADY_BOUND:
+    'Another session has this port: choose another one, or expose with takeover: true.',
+  PORT_IN_USE: 'A program in the container listens on this port: stop it or choose another port.',
+  RESERVED_PORT: 'Choose a port from 1024 on, or 0 for any.',
+  PRIVILEGED_PORT:
+    'Choose a port from 1024 on, or start the kit with --allow-privileged-expose/-pull.',
+  INVALID_HOST: 'A pull binding listens on 127.0.0.1, ::1 or localhost.',
+  INVALID_KIND: 'Bind http/expose or tcp/pull; takeover is for expose alone.',
+  BIND_CAP_EXCEEDED: 'Unbind another binding, or raise --max-bindings-per-session.',
+};
+
+/** The kit refused a binding; `kitCode` says why. */
+export class BindError extends TunnelError {
+  override readonly name = 'BindError';
+  constructor(
+    readonly kitCode: string,
+    message: string,
+  ) {
+    const advice = BIND_ADVICE[kitCode] ?? 'See the log of the kit.';
+    super('BIND_ERR', `The kit refused the binding: ${kitCode}, ${message}. ${advice}`);
+  }
+}
+
+/** The session to resume is unknown to the kit, or its grace is over. */
+export class ResumeExpiredError extends TunnelError {
+  override readonly name = 'ResumeExpiredError';
+  constructor() {
+    super(
+      'RESUME_EXPIRED',
+      'The session cannot be resumed: the kit does not know it any more. Connect without ' +
+        'resumeSessionId and bind again.',
+    );
+  }
+}
+
+/** The connection was lost, or could not be made. */
+export class LostError extends TunnelError {
+  override readonly name = 'LostError';
+  constructor(why: string, cause?: unknown) {
+    super('LOST', `${why}. Check that the kit runs and is reachable, then connect again.`, cause);
+  }
+}
+
+/** Something took too long. */
+export class TunnelTimeoutError extends TunnelError {
+  override readonly name = 'TunnelTimeoutError';
+  constructor(what: string, ms: number, cause?: unknown) {
+    super(
+      'TIMEOUT',
+      `${what} took more than ${ms} ms. Check the network, or raise the timeout.`,
+      cause,
+    );
+  }
+}
+
+/** One of the two sides broke the protocol. */
+export class ProtocolError extends TunnelError {
+  override readonly name = 'ProtocolError';
+  constructor(why: string) {
+    super('PROTOCOL', `${why}. Check that the URL is a tunnel kit's and that versions fit.`);
+  }
+}
+
+/** The session was closed, by us or by the kit. */
+export class ClosedError extends TunnelError {
+  override readonly name = 'ClosedError';
+  constructor(why: string) {
+    super('CLOSED', `The session is closed: ${why}. Make a new one.`);
+  }
+}
+
+/** An administrative request failed; `status` is the kit's answer. */
+export class AdminError extends TunnelError {
+  override readonly name = 'AdminError';
+  constructor(
+    readonly status: number,
+    why: string,
+  ) {
+    super('ADMIN', `The kit answered ${status}: ${why}.`);
+  }
+}

@@ -1,0 +1,333 @@
+/**
+ * One life of a session's sockets: from HELLO_OK to the loss of the primary, or to GOAWAY
+ * (PROTOCOL §6, §7). It keeps the secondary lanes joined and notices a dead link; what comes after
+ * the end is decided by `TunnelSession`.
+ */
+import { Code } from '../wire/code.js';
+import {
+  parseObject,
+  readGoaway,
+  readTickets,
+  type Goaway,
+  type HelloOk,
+  type JoinTicket,
+} from '../wire/control.js';
+import { FrameType, WireError, type Frame } from '../wire/frame.js';
+import { Lane } from '../mux/lane.js';
+import { MuxSession, type MuxHost } from '../mux/session.js';
+import type { MuxStream } from '../mux/stream.js';
+import { Violation } from '../mux/violation.js';
+import { Backoff } from './backoff.js';
+import type { KitSocket } from './dial.js';
+import { JoinRefused, sayHello, sayJoin } from './handshake.js';
+import type { CheckedSession } from './options.js';
+
+/** How a link ended. */
+export type LinkEnd =
+  | { kind: 'lost'; reason: string }
+  | { kind: 'goaway'; goaway: Goaway }
+  | { kind: 'violation'; reason: string };
+
+/** What a link asks of the session above it. */
+export interface LinkHost {
+  /** HELLO_OK came; told before any other frame. */
+  online(link: Link): void;
+  accept(stream: MuxStream): void;
+  control(frame: Frame): void;
+  ended(link: Link, end: LinkEnd): void;
+}
+
+/** How often links are looked after, in milliseconds. */
+const TICK_MS = 500;
+/** Silence after which we ask whether the kit is there (PROTOCOL §6). */
+const PING_AFTER_MS = 2000;
+/** Silence after which a socket is given up (PROTOCOL §6). */
+const LOST_AFTER_MS = 5000;
+/** A tick that comes this late means that the machine, or this process, was asleep. */
+const JUMP_MS = 3000;
+/** How long a socket may stay silent after such a jump. */
+const WAKE_MS = 1000;
+/** How long the kit may let streams finish after GOAWAY before we close. */
+const GOAWAY_MS = 6000;
+/** How long a close may take before the connection is dropped. */
+const CLOSE_MS = 1000;
+/** The maximum of streams when the kit names none. */
+const DEFAULT_STREAMS = 1024;
+
+/** A socket of the session, with what liveness knows of it. */
+interface Member {
+  socket: KitSocket;
+  lane: Lane;
+  bytes: number;
+  heardAt: number;
+  pingedAt: number;
+}
+
+/** The sockets of a session. */
+export class Link implements MuxHost {
+  readonly mux: MuxSession;
+  private readonly members = new Map<number, Member>();
+  private readonly joining = new Set<number>();
+  private readonly backoff = new Backoff();
+  private readonly abort = new AbortController();
+  private readonly ticker: NodeJS.Timeout;
+  private reissue: NodeJS.Timeout | undefined;
+  private lastTick = Date.now();
+  private goaway: Goaway | undefined;
+  private goawayAt = 0;
+  private over = false;
+  private whenClosed: (() => void) | undefined;
+
+  private constructor(
+    private readonly config: CheckedSession,
+    private readonly host: LinkHost,
+    /** What the kit answered. */
+    readonly hello: HelloOk,
+    socket: KitSocket,
+  ) {
+    const { streamWindow, sessionWindow } = hello;
+    const maxStreams = hello.maxStreams ?? DEFAULT_STREAMS;
+    this.mux = new MuxSession({ streamWindow, sessionWindow, maxStreams }, this);
+    this.addMember(0, socket);
+    this.ticker = setInterval(() => {
+      this.tick(Date.now());
+    }, TICK_MS).unref();
+  }
+
+  /** Dials, says HELLO, and tells the host before anything else can arrive. */
+  static open(
+    config: CheckedSession,
+    resumeId: string | undefined,
+    timeoutMs: number,
+    signal: AbortSignal,
+    host: LinkHost,
+  ): Promise<void> {
+    return sayHello(config, resumeId, timeoutMs, signal, (socket, hello, rest) => {
+      const link = new Link(config, host, hello, socket);
+      host.online(link);
+      const primary = link.members.get(0);
+      if (rest.length > 0 && primary !== undefined) link.receive(primary.lane, rest);
+      link.joinAll(hello.joinTickets);
+    });
+  }
+
+  /** Sends a session frame. */
+  send(type: number, json: object): void {
+    const text = JSON.stringify(json);
+    this.mux.primary?.pushText(type, 0, text, Buffer.byteLength(text));
+  }
+
+  /** Ends the session for good: the kit does not park it. */
+  close(): Promise<void> {
+    const goodbye = { code: Code.NoError, message: 'closed', lastStreamId: 0, graceMs: 0 };
+    return this.shut(1000, goodbye);
+  }
+
+  /** Drops the sockets without a word; the kit parks the session. */
+  drop(): void {
+    this.settle();
+    for (const { socket } of this.members.values()) socket.terminate();
+    this.mux.abandon('the session is gone');
+  }
+
+  // What the mux asks.
+
+  accept(stream: MuxStream): void {
+    this.host.accept(stream);
+  }
+
+  control(frame: Frame): void {
+    if (frame.type === FrameType.Goaway) this.onGoaway(readGoaway(frame.payload));
+    else if (frame.type === FrameType.ReissueJoinTickets) {
+      this.joinAll(readTickets(parseObject(frame.payload, 'REISSUE_JOIN_TICKETS')));
+    } else this.host.control(frame);
+  }
+
+  private receive(lane: Lane, message: Buffer): void {
+    if (this.over) return;
+    try {
+      this.mux.receive(lane, message);
+    } catch (error) {
+      if (error instanceof Violation) this.violated(error.code, error.message);
+      else if (error instanceof WireError) this.violated(error.code, error.message);
+      else throw error;
+    }
+  }
+
+  private violated(code: number, message: string): void {
+    void this.shut(1002, { code, message, lastStreamId: 0, graceMs: 0 });
+    this.host.ended(this, { kind: 'violation', reason: message });
+  }
+
+  private shut(closeCode: number, goodbye: object): Promise<void> {
+    if (this.over) return Promise.resolve();
+    this.send(FrameType.Goaway, goodbye);
+    this.settle();
+    for (const { lane, socket } of this.members.values()) {
+      lane.flush();
+      socket.close(closeCode, '');
+    }
+    this.mux.abandon('the session is closed');
+    return new Promise((resolve) => {
+      const timer = setTimeout(() => {
+        for (const { socket } of this.members.values()) socket.terminate();
+        resolve();
+      }, CLOSE_MS);
+      this.whenClosed = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+      if (this.members.size === 0) this.whenClosed();
+    });
+  }
+
+  private addMember(index: number, socket: KitSocket): void {
+    const lane = new Lane(index, socket);
+    const now = Date.now();
+    const member: Member = { socket, lane, bytes: socket.received(), heardAt: now, pingedAt: now };
+    this.members.set(index, member);
+    this.mux.addLane(lane);
+    socket.user = {
+      message: (message) => {
+        this.receive(lane, message);
+      },
+      drain: () => {
+        this.mux.laneDrained(lane);
+      },
+      closed: (code, reason) => {
+        this.onClosed(index, member, `closed with ${code}${reason === '' ? '' : `: ${reason}`}`);
+      },
+    };
+  }
+
+  private onClosed(index: number, member: Member, reason: string): void {
+    if (this.members.get(index) !== member) return;
+    this.members.delete(index);
+    if (this.over) {
+      if (this.members.size === 0) this.whenClosed?.();
+      return;
+    }
+    this.mux.dropLane(member.lane, 'the lane is gone');
+    if (index !== 0) {
+      this.askForTickets();
+      return;
+    }
+    const { goaway } = this;
+    this.drop();
+    this.host.ended(
+      this,
+      goaway === undefined ? { kind: 'lost', reason } : { kind: 'goaway', goaway },
+    );
+  }
+
+  private onGoaway(goaway: Goaway): void {
+    this.goaway = goaway;
+    this.goawayAt = Date.now();
+    this.finishGoaway(this.goawayAt);
+  }
+
+  /** After GOAWAY the kit lets streams finish; with none left there is nothing to wait for. */
+  private finishGoaway(now: number): void {
+    const { goaway } = this;
+    if (goaway === undefined || this.over) return;
+    if (this.mux.size > 0 && now - this.goawayAt < GOAWAY_MS) return;
+    this.settle();
+    for (const { socket } of this.members.values()) socket.close(1000, '');
+    this.mux.abandon(goaway.message);
+    const sockets = [...this.members.values()].map(({ socket }) => socket);
+    setTimeout(() => {
+      for (const socket of sockets) socket.terminate();
+    }, CLOSE_MS).unref();
+    this.host.ended(this, { kind: 'goaway', goaway });
+  }
+
+  private settle(): void {
+    this.over = true;
+    clearInterval(this.ticker);
+    clearTimeout(this.reissue);
+    this.abort.abort();
+  }
+
+  private tick(now: number): void {
+    const jumped = now - this.lastTick > JUMP_MS;
+    this.lastTick = now;
+    this.mux.sweep(now);
+    for (const [index, member] of [...this.members]) {
+      if (this.over) return;
+      this.look(index, member, now, jumped);
+    }
+    this.finishGoaway(now);
+  }
+
+  private look(index: number, member: Member, now: number, jumped: boolean): void {
+    const bytes = member.socket.received();
+    if (bytes !== member.bytes || member.heardAt > now) {
+      member.bytes = bytes;
+      member.heardAt = now;
+    } else if (jumped) {
+      // Asleep: what arrived in the meantime is read right after this; without it the link is dead.
+      member.heardAt = now - (LOST_AFTER_MS - WAKE_MS);
+      member.pingedAt = 0;
+    }
+    const silence = now - member.heardAt;
+    if (silence >= LOST_AFTER_MS) {
+      member.socket.terminate();
+      this.onClosed(index, member, `no sign of life for ${LOST_AFTER_MS} ms`);
+    } else if (silence >= PING_AFTER_MS && now - member.pingedAt >= PING_AFTER_MS / 2) {
+      member.pingedAt = now;
+      member.lane.push(FrameType.Ping, 0, pingPayload(now));
+    }
+  }
+
+  private joinAll(tickets: JoinTicket[]): void {
+    for (const ticket of tickets) {
+      if (ticket.index < 1 || ticket.index > 15 || this.over) continue;
+      if (this.members.has(ticket.index) || this.joining.has(ticket.index)) continue;
+      this.joining.add(ticket.index);
+      void this.join(ticket);
+    }
+  }
+
+  private async join(ticket: JoinTicket): Promise<void> {
+    const { sessionId } = this.hello;
+    const timeout = Math.min(ticket.expiresMs, 10_000);
+    try {
+      await sayJoin(
+        this.config,
+        sessionId,
+        ticket,
+        timeout,
+        this.abort.signal,
+        (socket, _, rest) => {
+          this.joining.delete(ticket.index);
+          if (this.over) {
+            socket.terminate();
+            return;
+          }
+          this.backoff.reset();
+          this.addMember(ticket.index, socket);
+          const lane = this.members.get(ticket.index)?.lane;
+          if (rest.length > 0 && lane !== undefined) this.receive(lane, rest);
+        },
+      );
+    } catch (error) {
+      this.joining.delete(ticket.index);
+      if (error instanceof JoinRefused && error.kitCode === 'UNKNOWN_SESSION') return;
+      this.askForTickets();
+    }
+  }
+
+  private askForTickets(): void {
+    if (this.over || this.reissue !== undefined) return;
+    this.reissue = setTimeout(() => {
+      this.reissue = undefined;
+      this.send(FrameType.ReissueJoinTickets, {});
+    }, this.backoff.next());
+  }
+}
+
+function pingPayload(now: number): Buffer {
+  const payload = Buffer.alloc(8);
+  payload.writeBigUInt64BE(BigInt(now));
+  return payload;
+}

@@ -1,0 +1,126 @@
+/**
+ * Bindings of a session that another process left, taken up by id, until the caller binds them
+ * here. Their visitors wait a moment for that.
+ */
+import { Code } from '../wire/code.js';
+import type { ResumedBind } from '../wire/control.js';
+import type { MuxStream, StreamSink } from '../mux/stream.js';
+import { answerPlain, Tally } from '../local/report.js';
+
+/** How long a visitor waits for its binding to be taken up, in milliseconds. */
+const WAIT_MS = 3000;
+
+/** A binding without a target, and the visitors that came for it. */
+interface Orphan {
+  bind: ResumedBind;
+  waiting: Set<Waiting>;
+}
+
+/** The bindings that nobody has taken up yet. */
+export class Orphans {
+  private readonly all = new Map<number, Orphan>();
+
+  /** A resumed session brought a binding along. */
+  add(bind: ResumedBind): void {
+    this.all.set(bind.bindId, { bind, waiting: new Set() });
+  }
+
+  /** Takes up the binding that fits, if there is one. */
+  adopt(kind: string, mode: string, port: number): Adopted | undefined {
+    for (const { bind, waiting } of this.all.values()) {
+      const fits = bind.kind === kind && bind.mode === mode;
+      if (!fits || (port !== 0 && bind.containerPort !== port)) continue;
+      this.all.delete(bind.bindId);
+      return { bind, waiting: [...waiting] };
+    }
+    return undefined;
+  }
+
+  /** Lets a visitor wait; false when its binding is not here. */
+  accept(stream: MuxStream): boolean {
+    const { bindId } = stream.open;
+    const orphan = bindId === undefined ? undefined : this.all.get(bindId);
+    if (orphan === undefined) return false;
+    const waiting = new Waiting(stream, () => orphan.waiting.delete(waiting));
+    orphan.waiting.add(waiting);
+    stream.sink = waiting;
+    return true;
+  }
+
+  /** Forgets a binding that the kit took away. */
+  revoke(bindId: number): ResumedBind | undefined {
+    const orphan = this.all.get(bindId);
+    this.all.delete(bindId);
+    return orphan?.bind;
+  }
+
+  /** The session starts over or is gone. */
+  clear(): void {
+    this.all.clear();
+  }
+}
+
+/** A binding that was taken up, with the visitors to hand over. */
+export interface Adopted {
+  bind: ResumedBind;
+  waiting: Waiting[];
+}
+
+/** A visitor that waits. */
+export class Waiting implements StreamSink {
+  private chunks: Buffer[] = [];
+  private ended = false;
+  private readonly timer: NodeJS.Timeout;
+
+  constructor(
+    private readonly stream: MuxStream,
+    private readonly gone: () => void,
+  ) {
+    this.timer = setTimeout(() => {
+      this.giveUp();
+    }, WAIT_MS);
+  }
+
+  data(chunk: Buffer): void {
+    if (this.stream.sendable) this.chunks.push(chunk);
+    else this.stream.consumed(chunk.length);
+  }
+
+  end(): void {
+    this.ended = true;
+  }
+
+  reset(): void {
+    clearTimeout(this.timer);
+    this.gone();
+  }
+
+  drain(): void {
+    // Nothing is sent while waiting.
+  }
+
+  /** Hands the visitor over to whoever `accept` gives it to. */
+  handOver(accept: (stream: MuxStream) => void): void {
+    clearTimeout(this.timer);
+    const { stream } = this;
+    accept(stream);
+    for (const chunk of this.chunks) stream.sink?.data(chunk);
+    if (this.ended) stream.sink?.end();
+  }
+
+  private giveUp(): void {
+    this.gone();
+    for (const chunk of this.chunks) this.stream.consumed(chunk.length);
+    this.chunks = [];
+    if (this.stream.open.kind === 'tcp') {
+      this.stream.reset(Code.RefusedStream, 'the resumed binding was not taken up');
+      return;
+    }
+    answerPlain(
+      this.stream,
+      new Tally(this.stream.open, undefined),
+      502,
+      '502 Bad Gateway\n\nThe session was resumed, but nothing was bound to this port again.\n',
+    );
+  }
+}

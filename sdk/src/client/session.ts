@@ -1,0 +1,419 @@
+/**
+ * A session with a kit: what callers hold. It connects, binds, and, when asked to, comes back after
+ * every loss (PROTOCOL §2, §3, §6).
+ *
+ * States: `idle` before `connect`, `connecting`, `online`, `lost` while it dials again, `closed`.
+ * A wrong token and a refused binding end it at once; a lost network does not.
+ */
+import './dispose.js';
+import { performance } from 'node:perf_hooks';
+import { Code } from '../wire/code.js';
+import { readBindId, readBindOk, readRefusal, type Bind, type HelloOk } from '../wire/control.js';
+import { FrameType, type Frame } from '../wire/frame.js';
+import type { MuxStream } from '../mux/stream.js';
+import type { ExchangeReport, Report } from '../local/report.js';
+import { Backoff, sleep } from './backoff.js';
+import { Binding, type BindingOwner, type Grant } from './binding.js';
+import {
+  AuthError,
+  BindError,
+  ClosedError,
+  LostError,
+  OptionsError,
+  ProtocolError,
+  ResumeExpiredError,
+  type TunnelError,
+} from './errors.js';
+import { TunnelEventTarget } from './events.js';
+import { goawayError } from './handshake.js';
+import { Link, type LinkEnd } from './link.js';
+import {
+  checkBind,
+  checkSession,
+  type BindOptions,
+  type CheckedBind,
+  type CheckedSession,
+  type SessionOptions,
+} from './options.js';
+import { Orphans } from './orphans.js';
+import { Requests } from './requests.js';
+
+/** Where a session is in its life. */
+export type SessionState = 'idle' | 'connecting' | 'online' | 'lost' | 'closed';
+
+/** How long one dial of a lost session may take, in milliseconds. */
+const REDIAL_MS = 10_000;
+/** How long the kit may take to answer UNBIND when a session is closed, in milliseconds. */
+const FAREWELL_MS = 1000;
+
+/** A session with a kit. */
+export class TunnelSession extends TunnelEventTarget {
+  /** Resolves when the session is over, with what ended it, or undefined when it was closed. */
+  readonly closed: Promise<TunnelError | undefined>;
+  private readonly config: CheckedSession;
+  private readonly requests: Requests;
+  private readonly orphans = new Orphans();
+  private readonly bindings = new Map<number, Binding>();
+  /** Bindings that a fresh session has to ask for again. */
+  private readonly unbound = new Set<Binding>();
+  private readonly abort = new AbortController();
+  private readonly owner: BindingOwner = { unbind: (binding) => this.unbind(binding) };
+  private readonly report = (report: ExchangeReport): void => {
+    this.emit('request', report);
+  };
+  private current: SessionState = 'idle';
+  private link: Link | undefined;
+  /** Aborted when the link that is just being set up is lost. */
+  private setup: AbortController | undefined;
+  private answer: HelloOk | undefined;
+  private resolveClosed: (error: TunnelError | undefined) => void = () => undefined;
+
+  constructor(options: SessionOptions) {
+    super();
+    this.config = checkSession(options, false);
+    this.requests = new Requests(this.config.requestTimeout);
+    this.closed = new Promise((resolve) => {
+      this.resolveClosed = resolve;
+    });
+    const { signal } = this.config;
+    signal?.addEventListener('abort', () => void this.close(), { signal: this.abort.signal });
+  }
+
+  /** The session's id: whoever knows it may resume the session. Undefined before `connect`. */
+  get id(): string | undefined {
+    return this.answer?.sessionId;
+  }
+
+  /** What the kit granted at the last HELLO. */
+  get hello(): HelloOk | undefined {
+    return this.answer;
+  }
+
+  get state(): SessionState {
+    return this.current;
+  }
+
+  /** WebSockets that are joined right now. */
+  get connections(): number {
+    return this.link?.mux.laneCount ?? 0;
+  }
+
+  /** Connects. With `reconnect`, tries for `connectTimeout` while the kit cannot be reached. */
+  async connect(options: { signal?: AbortSignal } = {}): Promise<this> {
+    if (this.current !== 'idle') {
+      throw this.current === 'closed'
+        ? new ClosedError('it was closed before')
+        : new OptionsError('connect was called before');
+    }
+    const attempt = new AbortController();
+    const { signal } = attempt;
+    const stop = joinSignals(attempt, [this.abort.signal, options.signal, this.config.signal]);
+    this.current = 'connecting';
+    try {
+      signal.throwIfAborted();
+      await this.firstLink(signal);
+    } catch (error) {
+      if (this.in('connecting')) this.current = 'idle';
+      throw error;
+    } finally {
+      stop();
+    }
+    return this;
+  }
+
+  /** Binds a port in the container. Waits for a lost connection to come back. */
+  async bind(options: BindOptions): Promise<Binding> {
+    const checked = checkBind(options);
+    if (this.current === 'idle' || this.current === 'connecting') {
+      throw new OptionsError('call connect, and wait for it, before bind');
+    }
+    if (this.current === 'closed') throw new ClosedError('nothing can be bound');
+    const adopted = this.orphans.adopt(checked.kind, checked.mode, checked.containerPort);
+    if (adopted === undefined) {
+      return this.requests.bind(
+        checked,
+        options.signal,
+        (ok) => this.enter(checked, ok),
+        (bind) => this.sendBind(bind),
+      );
+    }
+    const binding = this.enter(checked, { ...adopted.bind, publicUrl: null });
+    for (const visitor of adopted.waiting) visitor.handOver((stream) => this.accept(stream));
+    return binding;
+  }
+
+  /** Gives a port back. */
+  async unbind(binding: Binding): Promise<void> {
+    const { bindId } = binding;
+    this.unbound.delete(binding);
+    if (this.bindings.get(bindId) !== binding) return;
+    this.bindings.delete(bindId);
+    const { link } = this;
+    if (link !== undefined) {
+      await this.requests.unbind(bindId, () => {
+        link.send(FrameType.Unbind, { bindId });
+      });
+    }
+    binding.release();
+  }
+
+  /** Unbinds everything and ends the session for good. */
+  async close(): Promise<void> {
+    if (this.current === 'closed') return;
+    if (this.link !== undefined) {
+      const all = [...this.bindings.values()].map((binding) => this.unbind(binding));
+      await Promise.race([Promise.all(all), sleep(FAREWELL_MS, this.abort.signal)]);
+    }
+    await this.finish(undefined);
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  /** Tries until the first link is up, the time is over, or trying again would not help. */
+  private async firstLink(signal: AbortSignal): Promise<void> {
+    const { config } = this;
+    const deadline = performance.now() + config.connectTimeout;
+    const backoff = new Backoff();
+    for (;;) {
+      await sleep(backoff.next(), signal);
+      signal.throwIfAborted();
+      const left = Math.max(1, Math.ceil(deadline - performance.now()));
+      try {
+        await this.openLink(config.resumeSessionId, left, signal);
+        return;
+      } catch (error) {
+        const transient = error instanceof LostError && config.reconnect;
+        if (!transient || performance.now() >= deadline) throw error;
+      }
+    }
+  }
+
+  /** Opens a link and binds anew what a fresh session does not have. */
+  private async openLink(
+    resumeId: string | undefined,
+    timeoutMs: number,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const setup = new AbortController();
+    this.setup = setup;
+    await Link.open(this.config, resumeId, timeoutMs, signal, {
+      online: (link) => this.onHello(link),
+      accept: (stream) => this.accept(stream),
+      control: (frame) => this.onControl(frame),
+      ended: (link, end) => this.onEnded(link, end),
+    });
+    if (this.in('connecting')) {
+      // The kit answered with a fresh session where a certain one was asked for.
+      const { link } = this;
+      this.link = undefined;
+      await link?.close();
+      throw new ResumeExpiredError();
+    }
+    const send = (bind: Bind): void => this.sendBind(bind);
+    this.requests.repeat(send);
+    const again = [...this.unbound].map((binding) =>
+      this.requests.bind(binding.again(), setup.signal, (ok) => this.renew(binding, ok), send),
+    );
+    await Promise.all(again);
+    setup.signal.throwIfAborted();
+  }
+
+  private onHello(link: Link): void {
+    const { hello } = link;
+    const first = this.current === 'connecting';
+    const expected = this.config.resumeSessionId !== undefined;
+    this.link = link;
+    this.orphans.clear();
+    if (first && expected && !hello.resumed) return;
+    this.answer = hello;
+    if (hello.resumed) this.takeUp(link, first);
+    else this.forgetBinds();
+    if (!first) return;
+    this.current = 'online';
+    this.emit('online', { sessionId: hello.sessionId });
+  }
+
+  /** Compares what the kit still holds for us with what we think we have. */
+  private takeUp(link: Link, first: boolean): void {
+    const { resumedBinds } = link.hello;
+    const held = new Set(resumedBinds.map(({ bindId }) => bindId));
+    for (const bindId of [...this.bindings.keys()]) {
+      if (!held.has(bindId)) this.revoked(bindId, 'taken over while the connection was lost');
+    }
+    for (const bind of resumedBinds) {
+      if (this.bindings.has(bind.bindId)) continue;
+      // At first these are another process's; later they answer a BIND whose answer was lost.
+      if (first) this.orphans.add(bind);
+      else link.send(FrameType.Unbind, { bindId: bind.bindId });
+    }
+  }
+
+  private forgetBinds(): void {
+    for (const binding of this.bindings.values()) this.unbound.add(binding);
+    this.bindings.clear();
+  }
+
+  private enter(options: CheckedBind, grant: Grant): Binding {
+    const binding = new Binding(this.owner, options, grant);
+    this.bindings.set(grant.bindId, binding);
+    return binding;
+  }
+
+  private renew(binding: Binding, grant: Grant): void {
+    if (!this.unbound.delete(binding)) {
+      // It was closed while the kit bound it again.
+      this.link?.send(FrameType.Unbind, { bindId: grant.bindId });
+      return;
+    }
+    binding.renew(grant);
+    this.bindings.set(grant.bindId, binding);
+  }
+
+  private sendBind(bind: Bind): void {
+    this.link?.send(FrameType.Bind, bind);
+  }
+
+  private onControl(frame: Frame): void {
+    const { payload } = frame;
+    switch (frame.type) {
+      case FrameType.BindOk: {
+        const ok = readBindOk(payload);
+        if (!this.requests.granted(ok)) this.link?.send(FrameType.Unbind, { bindId: ok.bindId });
+        return;
+      }
+      case FrameType.BindErr:
+        return this.requests.refused(readRefusal(payload, 'BIND_ERR'));
+      case FrameType.UnbindOk:
+        return this.requests.unbound(readBindId(payload, 'UNBIND_OK').bindId);
+      case FrameType.UnbindErr:
+        return this.requests.unbound(readRefusal(payload, 'UNBIND_ERR').bindId ?? -1);
+      case FrameType.BindRevoked: {
+        const { bindId, reason } = readBindId(payload, 'BIND_REVOKED');
+        return this.revoked(bindId, reason);
+      }
+      default:
+        // PONG counts as a sign of life by its bytes; SHARD_MAP is informative.
+        return;
+    }
+  }
+
+  private revoked(bindId: number, reason: string): void {
+    const binding = this.bindings.get(bindId);
+    const containerPort = binding?.containerPort ?? this.orphans.revoke(bindId)?.containerPort;
+    if (containerPort === undefined) return;
+    this.bindings.delete(bindId);
+    binding?.release();
+    this.emit('takenOver', { bindId, containerPort, reason });
+  }
+
+  private accept(stream: MuxStream): void {
+    const { bindId, containerPort, kind } = stream.open;
+    const report: Report = this.wants('request') ? this.report : undefined;
+    const binding =
+      bindId === undefined ? this.byPort(kind, containerPort) : this.bindings.get(bindId);
+    if (binding !== undefined) binding.accept(stream, report);
+    else if (!this.orphans.accept(stream)) {
+      stream.reset(Code.RefusedStream, 'no such binding');
+    }
+  }
+
+  /** Older kits name the port, or nothing when there is only one binding. */
+  private byPort(kind: string, port: number | undefined): Binding | undefined {
+    const fitting = [...this.bindings.values()].filter((binding) => binding.kind === kind);
+    if (port === undefined) return fitting.length === 1 ? fitting[0] : undefined;
+    return fitting.find((binding) => binding.containerPort === port);
+  }
+
+  private onEnded(link: Link, end: LinkEnd): void {
+    if (this.link !== link) return;
+    this.link = undefined;
+    const fatal = fatalEnd(end);
+    const reason = end.kind === 'goaway' ? end.goaway.message : end.reason;
+    const error = fatal ?? new LostError(`The connection was lost: ${reason}`);
+    this.setup?.abort(error);
+    if (this.in('online')) {
+      const retrying = fatal === undefined && this.config.reconnect;
+      this.emit('lost', { reason, retrying });
+      if (retrying) {
+        this.current = 'lost';
+        void this.recover();
+        return;
+      }
+    }
+    if (this.in('online') || fatal !== undefined) void this.finish(error);
+  }
+
+  /** Dials until the session is back, or cannot come back. */
+  private async recover(): Promise<void> {
+    const lostAt = performance.now();
+    const backoff = new Backoff();
+    while (this.in('lost')) {
+      await sleep(backoff.next(), this.abort.signal);
+      if (!this.in('lost')) return;
+      try {
+        await this.openLink(this.id, REDIAL_MS, this.abort.signal);
+      } catch (error) {
+        if (isFatal(error)) return void this.finish(error);
+        continue;
+      }
+      if (!this.in('lost') || this.link === undefined) continue;
+      this.current = 'online';
+      const { sessionId, resumed } = this.link.hello;
+      const afterMs = Math.round(performance.now() - lostAt);
+      this.emit('resumed', { sessionId, fresh: !resumed, afterMs });
+    }
+  }
+
+  private async finish(error: TunnelError | undefined): Promise<void> {
+    if (this.current === 'closed') return;
+    this.current = 'closed';
+    this.abort.abort();
+    const gone = this.link?.close();
+    this.link = undefined;
+    this.requests.fail(error ?? new ClosedError('it was asked to close'));
+    for (const binding of [...this.bindings.values(), ...this.unbound]) binding.release();
+    this.bindings.clear();
+    this.unbound.clear();
+    this.orphans.clear();
+    await gone;
+    this.emit('closed', { error });
+    this.resolveClosed(error);
+  }
+
+  /** Asked across calls that may change the state, which the compiler does not see. */
+  private in(state: SessionState): boolean {
+    return this.current === state;
+  }
+}
+
+/** What ends a session for good; anything else is a loss, from which it may come back. */
+function fatalEnd(end: LinkEnd): TunnelError | undefined {
+  if (end.kind === 'lost') return undefined;
+  if (end.kind === 'violation')
+    return new ProtocolError(`The kit broke the protocol: ${end.reason}`);
+  const { code, message } = end.goaway;
+  // A kit that shuts down may come back, and one that missed our PONG has parked the session.
+  const comesBack =
+    code === Code.NoError || (code === Code.IdleTimeout && message.includes('pong'));
+  return comesBack ? undefined : goawayError(end.goaway);
+}
+
+/** Whether dialling again would only meet the same refusal. */
+function isFatal(error: unknown): error is TunnelError {
+  return error instanceof AuthError || error instanceof BindError || error instanceof OptionsError;
+}
+
+/** Aborts `joint` when any of the signals is; the returned function lets go of them. */
+function joinSignals(joint: AbortController, signals: (AbortSignal | undefined)[]): () => void {
+  const stops = signals.map((signal) => {
+    const abort = (): void => joint.abort(signal?.reason);
+    if (signal?.aborted === true) abort();
+    signal?.addEventListener('abort', abort);
+    return () => signal?.removeEventListener('abort', abort);
+  });
+  return () => {
+    for (const stop of stops) stop();
+  };
+}

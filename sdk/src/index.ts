@@ -1,0 +1,57 @@
+/**
+ * The TypeScript client of hoody-tunnel.
+ *
+ * Rooms from the ground up: `wire` (bytes to frames), `mux` (streams and credit on lanes), `local`
+ * (the local server or handler) and `client` (sessions, which is what callers see).
+ */
+/// <reference lib="esnext.disposable" preserve="true" />
+import './client/dispose.js';
+
+export { tunnel, Tunnel } from './client/tunnel.js';
+export { TunnelSession, type SessionState } from './client/session.js';
+export type { Binding } from './client/binding.js';
+export type {
+  BindOptions,
+  ExposeOptions,
+  KitOptions,
+  PullOptions,
+  ServeOptions,
+  SessionOptions,
+  Token,
+} from './client/options.js';
+export {
+  AdminError,
+  AuthError,
+  BindError,
+  ClosedError,
+  LostError,
+  OptionsError,
+  ProtocolError,
+  ResumeExpiredError,
+  SessionLimitError,
+  TunnelError,
+  TunnelTimeoutError,
+  type TunnelErrorCode,
+} from './client/errors.js';
+export type {
+  ListenOptions,
+  TunnelEvent,
+  TunnelEventMap,
+  TunnelEventType,
+  TunnelListener,
+} from './client/events.js';
+export type {
+  BindingList,
+  Health,
+  KillResult,
+  SessionInfo,
+  SessionList,
+  TunnelAdmin,
+  TunnelList,
+} from './client/admin.js';
+export type { Metrics, Sample } from './client/metrics.js';
+export type { ExchangeReport } from './local/report.js';
+export type { FetchHandler } from './local/serve.js';
+export type { HostHeader } from './local/request.js';
+export type { LocalAddress } from './local/target.js';
+export type { BindKind, BindMode, HelloOk, JoinTicket, ResumedBind } from './wire/control.js';

@@ -1,0 +1,128 @@
+/**
+ * Where a response's body ends (PROTOCOL §4), by length, by chunks, or with its connection.
+ *
+ * A decoder is fed reads and hands on the parts of them that are body, where they lie.
+ */
+import { allOf, commaList, contentLength, HttpFault, type Head } from './head.js';
+
+/** Gets the parts of a read that are body. */
+export type Emit = (buffer: Buffer, start: number, end: number) => void;
+
+/** Finds the end of one body. */
+export interface BodyDecoder {
+  /** Whether the body is complete. */
+  readonly done: boolean;
+  /** Whether the end of the connection completes it. */
+  readonly endsWithConnection: boolean;
+  /** Takes a read; returns where in it the body ended, or `end`. */
+  feed(buffer: Buffer, start: number, end: number, emit: Emit): number;
+}
+
+/** Chooses the decoder that a response's head asks for; throws on ambiguous framing. */
+export function bodyOf(head: Head, method: string): BodyDecoder {
+  const codings = allOf(head.headers, 'transfer-encoding').flatMap(commaList);
+  const length = contentLength(head.headers);
+  if (codings.length > 0) {
+    if (length !== undefined) throw new HttpFault('both Content-Length and Transfer-Encoding');
+    if (codings.length > 1 || codings[0] !== 'chunked' || head.minor === 0) {
+      throw new HttpFault('a Transfer-Encoding other than chunked');
+    }
+  }
+  if (method === 'HEAD' || head.status < 200 || head.status === 204 || head.status === 304) {
+    return new LengthBody(0);
+  }
+  if (codings.length > 0) return new ChunkedBody();
+  return length === undefined ? new CloseBody() : new LengthBody(length);
+}
+
+/** A body of a known length. */
+export class LengthBody implements BodyDecoder {
+  readonly endsWithConnection = false;
+
+  constructor(private left: number) {}
+
+  get done(): boolean {
+    return this.left === 0;
+  }
+
+  feed(buffer: Buffer, start: number, end: number, emit: Emit): number {
+    const stop = Math.min(end, start + this.left);
+    if (stop > start) {
+      this.left -= stop - start;
+      emit(buffer, start, stop);
+    }
+    return stop;
+  }
+}
+
+/** A body that ends with its connection. */
+export class CloseBody implements BodyDecoder {
+  readonly done = false;
+  readonly endsWithConnection = true;
+
+  feed(buffer: Buffer, start: number, end: number, emit: Emit): number {
+    if (end > start) emit(buffer, start, end);
+    return end;
+  }
+}
+
+/** The longest line of chunk framing, in bytes: size, extensions, or a trailer field. */
+const MAX_LINE = 4096;
+/** The most bytes of trailer fields; they are read over, as hop-by-hop framing. */
+const MAX_TRAILERS = 16 * 1024;
+
+/** A chunked body. Extensions and trailers are read over. */
+export class ChunkedBody implements BodyDecoder {
+  readonly endsWithConnection = false;
+  done = false;
+  private state: 'size' | 'data' | 'data-end' | 'trailers' = 'size';
+  private left = 0;
+  private line = '';
+  private trailerBytes = 0;
+
+  feed(buffer: Buffer, start: number, end: number, emit: Emit): number {
+    let at = start;
+    while (at < end && !this.done) {
+      at = this.state === 'data' ? this.data(buffer, at, end, emit) : this.text(buffer, at, end);
+    }
+    return at;
+  }
+
+  private data(buffer: Buffer, at: number, end: number, emit: Emit): number {
+    const stop = Math.min(end, at + this.left);
+    this.left -= stop - at;
+    if (this.left === 0) this.state = 'data-end';
+    emit(buffer, at, stop);
+    return stop;
+  }
+
+  private text(buffer: Buffer, at: number, end: number): number {
+    const newline = buffer.subarray(at, end).indexOf(0x0a);
+    const stop = newline < 0 ? end : at + newline + 1;
+    this.line += buffer.toString('latin1', at, stop);
+    if (this.line.length > MAX_LINE) throw new HttpFault('a chunk line that is too long');
+    if (newline < 0) return stop;
+    const line = this.line;
+    this.line = '';
+    if (!line.endsWith('\r\n')) throw new HttpFault('a chunk line without CRLF');
+    this.onLine(line.slice(0, -2));
+    return stop;
+  }
+
+  private onLine(line: string): void {
+    if (this.state === 'data-end') {
+      if (line !== '') throw new HttpFault('a chunk that is longer than its size');
+      this.state = 'size';
+    } else if (this.state === 'size') {
+      const match = /^([0-9a-fA-F]{1,13})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?$/.exec(line);
+      if (match?.[1] === undefined) throw new HttpFault('a malformed chunk size');
+      this.left = parseInt(match[1], 16);
+      this.state = this.left === 0 ? 'trailers' : 'data';
+    } else if (line === '') {
+      this.done = true;
+    } else {
+      this.trailerBytes += line.length;
+      if (this.trailerBytes > MAX_TRAILERS) throw new HttpFault('too many trailer fields');
+    }
+  }
+}

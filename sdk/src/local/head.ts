@@ -1,0 +1,153 @@
+/**
+ * HTTP/1.1 heads, strictly (PROTOCOL §4, §11).
+ *
+ * What is ambiguous is refused, in both directions: a head that two readers may read in two ways is
+ * how requests are smuggled. Octets travel as code points 0 to 255, so heads are Latin-1 strings.
+ */
+import type { Headers } from '../wire/control.js';
+
+/** The head of a response as the local server sent it. */
+export interface Head {
+  minor: number;
+  status: number;
+  headers: Headers;
+}
+
+/** A head, or a body, that is not HTTP/1.1. */
+export class HttpFault extends Error {
+  override readonly name = 'HttpFault';
+}
+
+/** Fields between two neighbours only, never passed on (PROTOCOL §4). */
+const HOP_BY_HOP = new Set([
+  'connection',
+  'keep-alive',
+  'proxy-connection',
+  'te',
+  'trailer',
+  'transfer-encoding',
+  'upgrade',
+]);
+
+const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
+const VALUE = /^[\t\x20-\x7e\x80-\xff]*$/;
+const TARGET = /^[\x21-\x7e\x80-\xff]+$/;
+
+/** Whether a string is a method or a field name. */
+export function isToken(text: string): boolean {
+  return TOKEN.test(text);
+}
+
+/** Whether a string can be a field value without ending its line. */
+export function isFieldValue(text: string): boolean {
+  return VALUE.test(text);
+}
+
+/** Whether a string can be a request target in origin form, or the `*` of OPTIONS. */
+export function isTarget(method: string, target: string): boolean {
+  if (target === '*') return method === 'OPTIONS';
+  return target.startsWith('/') && TARGET.test(target);
+}
+
+/** Throws when a field would not survive being written. */
+export function checkHeaders(headers: Headers): void {
+  for (const [name, value] of headers) {
+    if (!isToken(name)) throw new HttpFault(`a field name that is no token: ${quote(name)}`);
+    if (!isFieldValue(value)) throw new HttpFault(`a bad value in field ${quote(name)}`);
+  }
+}
+
+/** Parses a response head: everything before the empty line. */
+export function parseResponseHead(text: string): Head {
+  const lines = text.split('\r\n');
+  const match = /^HTTP\/1\.([01]) ([1-9][0-9]{2})(?: [\t\x20-\x7e\x80-\xff]*)?$/.exec(
+    lines[0] ?? '',
+  );
+  if (match === null) throw new HttpFault('no HTTP/1.1 status line');
+  const headers: Headers = [];
+  for (let at = 1; at < lines.length; at += 1) headers.push(parseField(lines[at] ?? ''));
+  return { minor: Number(match[1]), status: Number(match[2]), headers };
+}
+
+function parseField(line: string): [string, string] {
+  const colon = line.indexOf(':');
+  const name = line.slice(0, Math.max(colon, 0));
+  if (!isToken(name)) throw new HttpFault(`a line that is no field: ${quote(line)}`);
+  const value = trim(line.slice(colon + 1));
+  if (!isFieldValue(value)) throw new HttpFault(`a bad value in field ${quote(name)}`);
+  return [name, value];
+}
+
+/** Writes a head; the fields have been checked. */
+export function formatRequestHead(method: string, target: string, headers: Headers): string {
+  let text = `${method} ${target} HTTP/1.1\r\n`;
+  for (const [name, value] of headers) text += `${name}: ${value}\r\n`;
+  return text + '\r\n';
+}
+
+/** The fields without those that are for the neighbour only. */
+export function withoutHopByHop(headers: Headers): Headers {
+  const named = namedByConnection(headers);
+  return headers.filter(([name]) => {
+    const lower = name.toLowerCase();
+    return !HOP_BY_HOP.has(lower) && !named.has(lower);
+  });
+}
+
+/** The names that Connection fields list, in lower case. */
+export function namedByConnection(headers: Headers): Set<string> {
+  return new Set(allOf(headers, 'connection').flatMap(commaList));
+}
+
+/** Every value of a field. */
+export function allOf(headers: Headers, wanted: string): string[] {
+  const values: string[] = [];
+  for (const [name, value] of headers) {
+    if (name.length === wanted.length && name.toLowerCase() === wanted) values.push(value);
+  }
+  return values;
+}
+
+/** The first value of a field. */
+export function firstOf(headers: Headers, wanted: string): string | undefined {
+  for (const [name, value] of headers) {
+    if (name.length === wanted.length && name.toLowerCase() === wanted) return value;
+  }
+  return undefined;
+}
+
+/** Splits a list field; in lower case, for tokens compare that way. */
+export function commaList(value: string): string[] {
+  return value
+    .split(',')
+    .map((part) => part.trim().toLowerCase())
+    .filter((part) => part !== '');
+}
+
+/** The one Content-Length of a head; undefined when there is none, a fault when it is ambiguous. */
+export function contentLength(headers: Headers): number | undefined {
+  const values = allOf(headers, 'content-length');
+  const value = values[0];
+  if (value === undefined) return undefined;
+  if (values.length > 1 || !/^[0-9]{1,15}$/.test(value)) {
+    throw new HttpFault('an ambiguous Content-Length');
+  }
+  return Number(value);
+}
+
+/** Only space and tab surround a value; `trim` of the language takes more. */
+function trim(text: string): string {
+  let start = 0;
+  let end = text.length;
+  while (start < end && isBlank(text.charCodeAt(start))) start += 1;
+  while (end > start && isBlank(text.charCodeAt(end - 1))) end -= 1;
+  return text.slice(start, end);
+}
+
+function isBlank(code: number): boolean {
+  return code === 0x20 || code === 0x09;
+}
+
+function quote(text: string): string {
+  return JSON.stringify(text.slice(0, 40));
+}

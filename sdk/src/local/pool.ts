@@ -1,0 +1,81 @@
+/**
+ * Idle keep-alive connections to one local server, at most so many and not for long.
+ *
+ * The one used last is used first, so that a burst's connections fade away. A server may close an
+ * idle connection just when it is used again: a request that may be repeated then is, and one that
+ * may not only takes a connection that was used a moment ago.
+ */
+import type { LocalSocket } from './socket.js';
+
+/** The most idle connections that are kept for one target. */
+const MAX_IDLE = 64;
+/** How long an idle connection is kept, in milliseconds; common servers close theirs after 5 s. */
+const IDLE_MS = 4000;
+/** How fresh a connection must be for a request that cannot be repeated, in milliseconds. */
+const FRESH_MS = 1000;
+
+/** The idle connections of one target. */
+export class Pool {
+  private idle: LocalSocket[] = [];
+  private timer: NodeJS.Timeout | undefined;
+  private closed = false;
+
+  /** Takes an idle connection, or undefined when a new one is needed. */
+  take(repeatable: boolean): LocalSocket | undefined {
+    const limit = repeatable ? IDLE_MS : FRESH_MS;
+    const now = Date.now();
+    for (;;) {
+      const socket = this.idle.pop();
+      if (socket === undefined) return undefined;
+      if (socket.usable && now - socket.idleSince < Math.min(limit, socket.keepMs)) {
+        return socket;
+      }
+      socket.destroy();
+    }
+  }
+
+  /** Puts a connection back after a complete exchange. */
+  put(socket: LocalSocket): void {
+    if (this.closed || !socket.usable || this.idle.length >= MAX_IDLE) {
+      socket.destroy();
+      return;
+    }
+    socket.uses += 1;
+    socket.idleSince = Date.now();
+    const forget = (): void => {
+      this.forget(socket);
+    };
+    // A server that speaks without being asked, or leaves, is not used again.
+    socket.user = { bytes: forget, ended: forget, closed: forget };
+    this.idle.push(socket);
+    this.timer ??= setInterval(() => {
+      this.expire();
+    }, IDLE_MS / 4).unref();
+  }
+
+  /** Closes every idle connection, and those that come back later. */
+  close(): void {
+    this.closed = true;
+    for (const socket of this.idle) socket.destroy();
+    this.idle = [];
+    this.stop();
+  }
+
+  private forget(socket: LocalSocket): void {
+    const at = this.idle.indexOf(socket);
+    if (at >= 0) this.idle.splice(at, 1);
+    socket.destroy();
+  }
+
+  private expire(): void {
+    const now = Date.now();
+    const old = this.idle.filter((socket) => now - socket.idleSince >= IDLE_MS);
+    for (const socket of old) this.forget(socket);
+    if (this.idle.length === 0) this.stop();
+  }
+
+  private stop(): void {
+    clearInterval(this.timer);
+    this.timer = undefined;
+  }
+}

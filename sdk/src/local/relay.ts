@@ -1,0 +1,110 @@
+/**
+ * A caller's TCP connection carried to the local server: bytes, FIN and RST in each direction.
+ */
+import { Code } from '../wire/code.js';
+import type { OpenTcp } from '../wire/control.js';
+import type { MuxStream, StreamSink } from '../mux/stream.js';
+import { Tally, type Report } from './report.js';
+import type { LocalSocket } from './socket.js';
+import type { ConnectUser, Target, Unreachable } from './target.js';
+
+/** Starts to relay a stream that was just opened. */
+export function relayToTarget(
+  stream: MuxStream,
+  open: OpenTcp,
+  target: Target,
+  report: Report,
+): void {
+  const relay = new Relay(stream, new Tally(open, report));
+  stream.sink = relay;
+  relay.start(target);
+}
+
+class Relay implements StreamSink, ConnectUser {
+  private socket: LocalSocket | undefined;
+  private giveUp: (() => void) | undefined;
+  private waiting: Buffer[] = [];
+  private callerEnded = false;
+  private serverEnded = false;
+
+  constructor(
+    private readonly stream: MuxStream,
+    private readonly tally: Tally,
+  ) {}
+
+  start(target: Target): void {
+    this.giveUp = target.connect(this);
+  }
+
+  connected(socket: LocalSocket): void {
+    this.giveUp = undefined;
+    this.socket = socket;
+    const waiting = this.waiting;
+    this.waiting = [];
+    for (const chunk of waiting) this.write(socket, chunk);
+    if (this.callerEnded) socket.end();
+  }
+
+  unreachable(error: Unreachable): void {
+    this.giveUp = undefined;
+    this.fail(`no local server accepted: ${error.message}`);
+  }
+
+  // The caller's side.
+
+  data(chunk: Buffer): void {
+    this.tally.bytesIn += chunk.length;
+    if (this.socket === undefined) this.waiting.push(chunk);
+    else this.write(this.socket, chunk);
+  }
+
+  end(): void {
+    this.callerEnded = true;
+    this.socket?.end();
+    this.settle();
+  }
+
+  reset(code: number, reason: string): void {
+    this.giveUp?.();
+    this.socket?.reset();
+    this.tally.done(reason === '' ? `reset with code ${code}` : reason);
+  }
+
+  drain(): void {
+    this.socket?.resume();
+  }
+
+  // The local server's side.
+
+  bytes(buffer: Buffer, start: number, end: number): void {
+    this.tally.bytesOut += end - start;
+    if (!this.stream.writeInPlace(buffer, start, end)) this.socket?.pause();
+  }
+
+  ended(): void {
+    this.serverEnded = true;
+    this.stream.end();
+    this.settle();
+  }
+
+  closed(error: Error | undefined): void {
+    if (error !== undefined || !this.serverEnded) {
+      this.fail(error?.message ?? 'the local server closed');
+    }
+  }
+
+  private write(socket: LocalSocket, chunk: Buffer): void {
+    socket.write(chunk, () => {
+      this.stream.consumed(chunk.length);
+    });
+  }
+
+  private fail(reason: string): void {
+    this.stream.reset(Code.Cancel, reason);
+    this.tally.done(reason);
+  }
+
+  private settle(): void {
+    if (this.callerEnded && this.serverEnded) this.tally.done();
+  }
+}

@@ -1,0 +1,87 @@
+/**
+ * What is told about an exchange when it is over, and the pages that we answer with ourselves.
+ */
+import { performance } from 'node:perf_hooks';
+import type { StreamOpen } from '../wire/control.js';
+import type { MuxStream } from '../mux/stream.js';
+
+/** One exchange, told when it is over. */
+export interface ExchangeReport {
+  kind: 'http' | 'tcp';
+  bindId: number | undefined;
+  containerPort: number | undefined;
+  remoteAddr: string | undefined;
+  /** Empty for TCP. */
+  method: string;
+  /** Empty for TCP. */
+  target: string;
+  /** The status that was sent; 0 when none was, and for TCP. */
+  status: number;
+  /** Body bytes from the visitor. */
+  bytesIn: number;
+  /** Body bytes to the visitor. */
+  bytesOut: number;
+  durationMs: number;
+  /** Why it did not end well; undefined when it did. */
+  error: string | undefined;
+}
+
+/** Gets the reports; undefined when nobody listens. */
+export type Report = ((report: ExchangeReport) => void) | undefined;
+
+/** Counts one exchange. */
+export class Tally {
+  status = 0;
+  bytesIn = 0;
+  bytesOut = 0;
+  private readonly startedAt: number;
+
+  constructor(
+    private readonly open: StreamOpen,
+    private report: Report,
+  ) {
+    this.startedAt = report === undefined ? 0 : performance.now();
+  }
+
+  /** The exchange is over; only the first call counts. */
+  done(error?: string): void {
+    const report = this.report;
+    if (report === undefined) return;
+    this.report = undefined;
+    const { open } = this;
+    report({
+      kind: open.kind,
+      bindId: open.bindId,
+      containerPort: open.containerPort,
+      remoteAddr: open.remoteAddr,
+      method: open.kind === 'http' ? open.method : '',
+      target: open.kind === 'http' ? open.target : '',
+      status: this.status,
+      bytesIn: this.bytesIn,
+      bytesOut: this.bytesOut,
+      durationMs: performance.now() - this.startedAt,
+      error,
+    });
+  }
+}
+
+/** Answers with a short text of our own and ends our side. */
+export function answerPlain(stream: MuxStream, tally: Tally, status: number, text: string): void {
+  const body = Buffer.from(text, 'utf8');
+  const bare = stream.open.kind === 'http' && stream.open.method === 'HEAD';
+  tally.status = status;
+  stream.head({
+    status,
+    headers: [
+      ['content-type', 'text/plain; charset=utf-8'],
+      ['content-length', String(body.length)],
+      ['cache-control', 'no-store'],
+    ],
+    final: true,
+  });
+  if (!bare) {
+    tally.bytesOut += body.length;
+    stream.write(body);
+  }
+  stream.end();
+}

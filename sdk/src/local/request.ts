@@ -1,0 +1,105 @@
+/**
+ * From STREAM_OPEN to the request that the local server gets: checked, without what was for the
+ * neighbour only, and with the Host that the server expects (PROTOCOL §4).
+ */
+import type { BodyKind, Headers, OpenHttp } from '../wire/control.js';
+import {
+  allOf,
+  checkHeaders,
+  contentLength,
+  firstOf,
+  HttpFault,
+  isTarget,
+  isToken,
+  withoutHopByHop,
+} from './head.js';
+
+/** What the local server gets as Host: its own address, what the visitor sent, or a fixed name. */
+export type HostHeader = 'rewrite' | 'keep' | (string & {});
+
+/** How a request's body is framed; `unknown` until its first bytes, for an older kit does not say. */
+export type RequestBody = BodyKind | 'unknown';
+
+/** A request ready to be written. */
+export interface LocalRequest {
+  method: string;
+  target: string;
+  headers: Headers;
+  body: RequestBody;
+  length: number;
+}
+
+/** What a request is rewritten for. */
+export interface RewriteFor {
+  authority: string;
+  hostHeader: HostHeader;
+  publicUrl: string | null;
+}
+
+/** Checks a visitor's request and makes it the local server's. Throws `HttpFault`. */
+export function localRequest(open: OpenHttp, rewrite: RewriteFor): LocalRequest {
+  if (!isToken(open.method) || open.method === 'CONNECT') {
+    throw new HttpFault('a method that cannot be passed on');
+  }
+  if (!isTarget(open.method, open.target)) {
+    throw new HttpFault('a target that is not in origin form');
+  }
+  checkHeaders(open.headers);
+  if (allOf(open.headers, 'host').length > 1) throw new HttpFault('more than one Host');
+  const length = contentLength(open.headers);
+  const body = bodyKind(open, length);
+  const headers = withoutHopByHop(open.headers).filter(([name]) => keeps(name, body));
+  setHost(headers, open, rewrite);
+  if (body === 'chunked') headers.push(['transfer-encoding', 'chunked']);
+  if (open.isUpgrade) headers.push(['connection', 'Upgrade'], ['upgrade', 'websocket']);
+  return { method: open.method, target: open.target, headers, body, length: length ?? 0 };
+}
+
+/** Whether a request may be sent twice when nothing of an answer was seen. */
+export function isRepeatable(method: string): boolean {
+  return ['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'].includes(method);
+}
+
+function bodyKind(open: OpenHttp, length: number | undefined): RequestBody {
+  if (open.body === 'length' && length === undefined) {
+    throw new HttpFault('a body by length without a Content-Length');
+  }
+  if (open.body === 'chunked' && length !== undefined) {
+    throw new HttpFault('a chunked body with a Content-Length');
+  }
+  if (open.body === 'none' && length !== undefined && length > 0) {
+    throw new HttpFault('no body but a Content-Length');
+  }
+  if (open.isUpgrade) return 'none';
+  if (open.body !== undefined) return open.body;
+  if (length !== undefined) return 'length';
+  return open.method === 'GET' || open.method === 'HEAD' ? 'none' : 'unknown';
+}
+
+/** Fields that would frame the request in a second way are dropped with what framed it before. */
+function keeps(name: string, body: RequestBody): boolean {
+  if (name.length !== 14 || name.toLowerCase() !== 'content-length') return true;
+  return body === 'length' || body === 'none';
+}
+
+function setHost(headers: Headers, open: OpenHttp, rewrite: RewriteFor): void {
+  const { hostHeader } = rewrite;
+  if (hostHeader === 'keep') return;
+  const host = hostHeader === 'rewrite' ? rewrite.authority.replace(/:80$/, '') : hostHeader;
+  const before = firstOf(headers, 'host');
+  const others = headers.filter(([name]) => name.toLowerCase() !== 'host');
+  headers.length = 0;
+  headers.push(['host', host], ...others);
+  if (!open.isUpgrade) return;
+  const ours = new Set([before, firstOf(headers, 'x-forwarded-host'), hostOf(rewrite.publicUrl)]);
+  for (const field of headers) {
+    // A page of another site stays visible as such: only our own Origin follows the Host.
+    const own = field[0].toLowerCase() === 'origin' && ours.has(hostOf(field[1]));
+    if (own) field[1] = `http://${host}`;
+  }
+}
+
+function hostOf(url: string | null): string | undefined {
+  if (url === null || !URL.canParse(url)) return undefined;
+  return new URL(url).host;
+}

@@ -1,0 +1,269 @@
+/**
+ * A visitor's request handed to a function instead of a local server: a standard `Request` in, a
+ * `Response` out, both streaming.
+ */
+import { Code } from '../wire/code.js';
+import type { Headers as FieldList, OpenHttp } from '../wire/control.js';
+import type { MuxStream, StreamSink } from '../mux/stream.js';
+import {
+  checkHeaders,
+  contentLength,
+  firstOf,
+  isTarget,
+  isToken,
+  withoutHopByHop,
+} from './head.js';
+import { answerPlain, Tally, type Report } from './report.js';
+
+/** A function that answers requests. */
+export type FetchHandler = (request: Request) => Response | Promise<Response>;
+
+/** Methods that a `Request` cannot have. */
+const FORBIDDEN = new Set(['CONNECT', 'TRACE', 'TRACK']);
+
+/** Starts to answer a stream that was just opened. */
+export function serveFromHandler(
+  stream: MuxStream,
+  open: OpenHttp,
+  handler: FetchHandler,
+  report: Report,
+): void {
+  const tally = new Tally(open, report);
+  const exchange = new FetchExchange(stream, open, tally);
+  stream.sink = exchange;
+  if (open.isUpgrade) {
+    exchange.refuse(501, '501 Not Implemented\n\nThis server does not take WebSockets.\n');
+  } else if (FORBIDDEN.has(open.method.toUpperCase())) {
+    exchange.refuse(501, `501 Not Implemented\n\n${open.method} is not supported here.\n`);
+  } else {
+    void exchange.run(handler);
+  }
+}
+
+class FetchExchange implements StreamSink {
+  private readonly abort = new AbortController();
+  private body: ReadableStreamDefaultController<Uint8Array> | undefined;
+  /** Sizes of the chunks that the body's queue holds, oldest first. */
+  private queued: number[] = [];
+  private reader: ReadableStreamDefaultReader<Uint8Array> | undefined;
+  private wake: (() => void) | undefined;
+  private answered = false;
+  private gone = false;
+
+  constructor(
+    private readonly stream: MuxStream,
+    private readonly open: OpenHttp,
+    private readonly tally: Tally,
+  ) {}
+
+  refuse(status: number, text: string): void {
+    this.answered = true;
+    answerPlain(this.stream, this.tally, status, text);
+    this.tally.done();
+  }
+
+  async run(handler: FetchHandler): Promise<void> {
+    let request: Request;
+    try {
+      request = this.request();
+    } catch (error) {
+      const why = messageOf(error);
+      this.stream.reset(Code.ProtocolError, why);
+      this.tally.done(why);
+      return;
+    }
+    let response: Response;
+    try {
+      response = await handler(request);
+      if (!isResponse(response)) throw new TypeError('the handler returned no Response');
+    } catch (error) {
+      this.fail(error);
+      return;
+    }
+    try {
+      await this.answer(response);
+    } catch (error) {
+      this.stream.reset(Code.InternalError, messageOf(error));
+      this.tally.done(messageOf(error));
+    } finally {
+      this.settle();
+    }
+  }
+
+  // The visitor's side.
+
+  data(chunk: Buffer): void {
+    this.tally.bytesIn += chunk.length;
+    if (this.body === undefined || this.answered) {
+      this.stream.consumed(chunk.length);
+      return;
+    }
+    this.queued.push(chunk.length);
+    // The message that brought the bytes is not ours to keep: whoever reads may hold them long.
+    this.body.enqueue(new Uint8Array(chunk));
+  }
+
+  end(): void {
+    const { body } = this;
+    this.body = undefined;
+    try {
+      body?.close();
+    } catch {
+      // The handler has cancelled the body already.
+    }
+  }
+
+  reset(code: number, reason: string): void {
+    this.gone = true;
+    const error = new DOMException('the visitor has left', 'AbortError');
+    this.abort.abort(error);
+    this.body?.error(error);
+    this.body = undefined;
+    this.tally.done(reason === '' ? `reset with code ${code}` : reason);
+    this.wake?.();
+    this.reader?.cancel(error).catch(ignore);
+  }
+
+  drain(): void {
+    this.wake?.();
+  }
+
+  private request(): Request {
+    const { open } = this;
+    if (!isToken(open.method) || !isTarget(open.method, open.target)) {
+      throw new TypeError('a malformed request line');
+    }
+    checkHeaders(open.headers);
+    contentLength(open.headers);
+    const headers = new Headers(withoutHopByHop(open.headers));
+    const scheme = firstOf(open.headers, 'x-forwarded-proto') === 'https' ? 'https' : 'http';
+    const host = firstOf(open.headers, 'host') ?? 'localhost';
+    const base = URL.canParse(`${scheme}://${host}`) ? `${scheme}://${host}` : 'http://localhost';
+    const url = base + (open.target === '*' ? '/' : open.target);
+    const init: RequestInit & { duplex?: 'half' } = {
+      method: open.method,
+      headers,
+      signal: this.abort.signal,
+    };
+    if (open.method !== 'GET' && open.method !== 'HEAD' && open.body !== 'none') {
+      init.body = this.bodyStream();
+      init.duplex = 'half';
+    }
+    return new Request(url, init);
+  }
+
+  private bodyStream(): ReadableStream<Uint8Array> {
+    return new ReadableStream<Uint8Array>(
+      {
+        start: (controller) => {
+          this.body = controller;
+        },
+        // Asked again each time a chunk was taken out of the queue: that is when credit goes back.
+        pull: (controller) => {
+          this.taken(controller.desiredSize ?? 0);
+        },
+        cancel: () => {
+          this.body = undefined;
+          this.taken(0);
+        },
+      },
+      { highWaterMark: 0, size: (chunk) => chunk.byteLength },
+    );
+  }
+
+  /** Gives credit back for what left the queue; `-desired` bytes are still in it. */
+  private taken(desired: number): void {
+    let inside = this.queued.reduce((sum, size) => sum + size, 0);
+    while (this.queued.length > 0 && inside > -desired) {
+      const size = this.queued.shift() ?? 0;
+      inside -= size;
+      this.stream.consumed(size);
+    }
+  }
+
+  private async answer(response: Response): Promise<void> {
+    const bare = this.open.method === 'HEAD' || response.status === 204 || response.status === 304;
+    const headers: FieldList = [];
+    response.headers.forEach((value, name) => headers.push([name, value]));
+    const kept = withoutHopByHop(headers);
+    checkHeaders(kept);
+    const declared = contentLength(kept);
+    this.tally.status = response.status;
+    if (this.gone) return void response.body?.cancel().catch(ignore);
+    if (!this.stream.head({ status: response.status, headers: kept, final: true })) {
+      throw new RangeError('the response head is too large');
+    }
+    if (bare) await response.body?.cancel();
+    else await this.sendBody(response.body, declared);
+    if (this.hasLeft()) return;
+    this.stream.end();
+    this.tally.done();
+  }
+
+  private async sendBody(
+    body: ReadableStream<Uint8Array> | null,
+    declared: number | undefined,
+  ): Promise<void> {
+    const reader = body?.getReader();
+    this.reader = reader;
+    let left = declared ?? Infinity;
+    while (reader !== undefined && !this.gone) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      left -= value.byteLength;
+      if (left < 0) throw new RangeError('a body longer than its Content-Length');
+      this.tally.bytesOut += value.byteLength;
+      if (!this.stream.write(value)) await this.drained();
+    }
+    if (declared !== undefined && left > 0 && !this.gone) {
+      throw new RangeError('a body shorter than its Content-Length');
+    }
+  }
+
+  /** Asked across waits, which the compiler does not see. */
+  private hasLeft(): boolean {
+    return this.gone;
+  }
+
+  private drained(): Promise<void> {
+    return new Promise((resolve) => {
+      this.wake = () => {
+        this.wake = undefined;
+        resolve();
+      };
+    });
+  }
+
+  /** The handler failed: the visitor learns that, and nothing about why. */
+  private fail(error: unknown): void {
+    answerPlain(this.stream, this.tally, 500, '500 Internal Server Error\n');
+    this.tally.done(messageOf(error));
+    this.settle();
+  }
+
+  /** The answer is complete: what still comes of the request is read over. */
+  private settle(): void {
+    this.answered = true;
+    const { body } = this;
+    this.body = undefined;
+    try {
+      body?.error(new DOMException('the response is complete', 'AbortError'));
+    } catch {
+      // The body has ended already.
+    }
+    this.taken(0);
+  }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** A `Response` of another realm counts as well: bundlers and polyfills bring their own. */
+function isResponse(value: unknown): boolean {
+  return typeof value === 'object' && value !== null && 'status' in value && 'headers' in value;
+}
+
+function ignore(): void {
+  // Whoever cancels a body that has ended already gets an error that nobody needs.
+}

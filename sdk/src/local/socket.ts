@@ -1,0 +1,159 @@
+/**
+ * A TCP connection to the local server.
+ *
+ * All connections read into one buffer, since a read is handed on before the next one happens. The
+ * bytes before the read are free, so that a frame header fits there and bulk need not be copied.
+ * Half-close is kept in both directions.
+ */
+import net from 'node:net';
+import { HEADER_BYTES } from '../wire/frame.js';
+
+/** Bytes of one read. */
+const READ_BYTES = 64 * 1024;
+
+const scratch = Buffer.allocUnsafeSlow(HEADER_BYTES + READ_BYTES);
+const window = scratch.subarray(HEADER_BYTES);
+
+/** Who a connection tells what happens. */
+export interface SocketUser {
+  /** `buffer[start..end]` arrived; it is valid until this returns. */
+  bytes(buffer: Buffer, start: number, end: number): void;
+  /** The server sent FIN. */
+  ended(): void;
+  /** The connection is gone; told once, also after `destroy`. */
+  closed(error: Error | undefined): void;
+}
+
+/** A connection to a local server. */
+export class LocalSocket {
+  /** Told what happens; changes hands when a pooled connection is used again. */
+  user: SocketUser = NOBODY;
+  /** Requests this connection has answered before. */
+  uses = 0;
+  /** When it was last put back in its pool, in milliseconds. */
+  idleSince = 0;
+  /** How long the server said it keeps an idle connection, in milliseconds. */
+  keepMs = Infinity;
+  private error: Error | undefined;
+  private readonly socket: net.Socket;
+
+  private constructor(host: string, port: number, timeoutMs: number, connected: () => void) {
+    this.socket = net.connect({
+      host,
+      port,
+      allowHalfOpen: true,
+      noDelay: true,
+      onread: {
+        buffer: window,
+        callback: (count) => {
+          this.user.bytes(scratch, HEADER_BYTES, HEADER_BYTES + count);
+          return true;
+        },
+      },
+    });
+    const timer = setTimeout(() => {
+      this.socket.destroy(Object.assign(new Error('no answer'), { code: 'ETIMEDOUT' }));
+    }, timeoutMs);
+    this.socket.on('connect', () => {
+      clearTimeout(timer);
+      connected();
+    });
+    this.socket.on('end', () => {
+      this.user.ended();
+    });
+    this.socket.on('error', (error) => {
+      this.error = error;
+    });
+    this.socket.on('close', () => {
+      clearTimeout(timer);
+      const user = this.user;
+      this.user = NOBODY;
+      user.closed(this.error);
+    });
+  }
+
+  /** Starts to connect; `connected` is told when the server accepted, `user.closed` otherwise. */
+  static connect(
+    host: string,
+    port: number,
+    timeoutMs: number,
+    connected: () => void,
+  ): LocalSocket {
+    return new LocalSocket(host, port, timeoutMs, connected);
+  }
+
+  /** Sends octets of a head, which are Latin-1. */
+  writeText(text: string): void {
+    this.socket.write(text, 'latin1');
+  }
+
+  /** Sends bytes; `done` is called when the kernel took them, or will never take them. */
+  write(chunk: Uint8Array, done: () => void): void {
+    this.socket.write(chunk, done);
+  }
+
+  /** Gathers writes until `uncork`. */
+  cork(): void {
+    this.socket.cork();
+  }
+
+  /** Sends what was gathered. */
+  uncork(): void {
+    this.socket.uncork();
+  }
+
+  /** Stops reading: nothing arrives until `resume`. */
+  pause(): void {
+    this.socket.pause();
+  }
+
+  /** Reads again. */
+  resume(): void {
+    this.socket.resume();
+  }
+
+  /** Sends FIN after what was written. */
+  end(): void {
+    this.socket.end();
+  }
+
+  /** Closes at once, and tells nobody. */
+  discard(): void {
+    this.user = NOBODY;
+    this.socket.destroy();
+  }
+
+  /** Closes at once. */
+  destroy(): void {
+    this.socket.destroy();
+  }
+
+  /** Closes at once with RST, so that the server sees a broken connection and not an end. */
+  reset(): void {
+    if (this.socket.connecting) this.socket.destroy();
+    else this.socket.resetAndDestroy();
+  }
+
+  /** Whether an idle connection keeps the process alive. */
+  hold(active: boolean): void {
+    if (active) this.socket.ref();
+    else this.socket.unref();
+  }
+
+  /** Whether a request may be sent. */
+  get usable(): boolean {
+    return this.socket.writable && !this.socket.readableEnded && !this.socket.destroyed;
+  }
+}
+
+const NOBODY: SocketUser = {
+  bytes() {
+    // Bytes after the last answer belong to nobody.
+  },
+  ended() {
+    // The close that follows is what counts.
+  },
+  closed() {
+    // Nobody waits for it.
+  },
+};

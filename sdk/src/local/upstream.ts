@@ -1,0 +1,405 @@
+/**
+ * One visitor's request carried to the local server and its answer carried back (PROTOCOL §4).
+ *
+ * Request: `waiting` until there is a connection, then written as it arrives; what the server took
+ * gives credit back. Response: heads, then the body where it lies in the read buffer. An answer
+ * that is complete before its request leaves the rest of the request to be read over.
+ */
+import { Code } from '../wire/code.js';
+import type { OpenHttp } from '../wire/control.js';
+import type { MuxStream, StreamSink } from '../mux/stream.js';
+import { bodyOf, type BodyDecoder } from './body.js';
+import {
+  commaList,
+  allOf,
+  firstOf,
+  formatRequestHead,
+  HttpFault,
+  namedByConnection,
+  parseResponseHead,
+  withoutHopByHop,
+  type Head,
+} from './head.js';
+import type { Pool } from './pool.js';
+import { answerPlain, Tally, type Report } from './report.js';
+import { isRepeatable, localRequest, type HostHeader, type LocalRequest } from './request.js';
+import type { LocalSocket } from './socket.js';
+import type { ConnectUser, Target, Unreachable } from './target.js';
+
+/** The largest response head, in bytes; it must fit one frame after it became JSON. */
+const MAX_HEAD = 48 * 1024;
+/** The most interim heads of one response. */
+const MAX_INTERIM = 16;
+
+/** A local HTTP server. */
+export interface Upstream {
+  target: Target;
+  pool: Pool;
+  hostHeader: HostHeader;
+  publicUrl: string | null;
+}
+
+/** Starts an exchange for a stream that was just opened. */
+export function serveFromUpstream(
+  stream: MuxStream,
+  open: OpenHttp,
+  upstream: Upstream,
+  report: Report,
+): void {
+  const tally = new Tally(open, report);
+  let request: LocalRequest;
+  try {
+    request = localRequest(open, { ...upstream, authority: upstream.target.authority });
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error);
+    stream.reset(Code.ProtocolError, why);
+    tally.done(why);
+    return;
+  }
+  const exchange = new HttpExchange(stream, open, request, upstream, tally);
+  stream.sink = exchange;
+  exchange.start();
+}
+
+class HttpExchange implements StreamSink, ConnectUser {
+  private phase: 'head' | 'body' | 'raw' | 'over' = 'head';
+  private socket: LocalSocket | undefined;
+  private giveUp: (() => void) | undefined;
+  private waiting: Buffer[] = [];
+  private requestSent = false;
+  private requestEnded = false;
+  private left: number;
+  private partialHead: Buffer | undefined;
+  private interim = 0;
+  private decoder: BodyDecoder | undefined;
+  private reusable = false;
+
+  constructor(
+    private readonly stream: MuxStream,
+    private readonly open: OpenHttp,
+    private readonly request: LocalRequest,
+    private readonly upstream: Upstream,
+    private readonly tally: Tally,
+  ) {
+    this.left = request.length;
+  }
+
+  start(): void {
+    const pooled = this.open.isUpgrade
+      ? undefined
+      : this.upstream.pool.take(isRepeatable(this.request.method));
+    if (pooled === undefined) {
+      this.giveUp = this.upstream.target.connect(this);
+      return;
+    }
+    pooled.user = this;
+    pooled.hold(true);
+    this.connected(pooled);
+  }
+
+  connected(socket: LocalSocket): void {
+    this.giveUp = undefined;
+    this.socket = socket;
+    this.sendRequest();
+  }
+
+  unreachable(error: Unreachable): void {
+    this.giveUp = undefined;
+    this.badGateway(`No local server accepted the connection. Tried: ${error.message}.`);
+  }
+
+  // The visitor's side.
+
+  data(chunk: Buffer): void {
+    this.tally.bytesIn += chunk.length;
+    if (this.phase === 'over') {
+      this.stream.consumed(chunk.length);
+    } else if (this.socket === undefined || !this.requestSent || this.awaitsUpgrade) {
+      this.waiting.push(chunk);
+      if (this.socket !== undefined && !this.requestSent) this.sendRequest();
+    } else {
+      this.writeBody(this.socket, chunk);
+    }
+  }
+
+  end(): void {
+    this.requestEnded = true;
+    const { socket } = this;
+    if (socket === undefined || this.phase === 'over' || this.awaitsUpgrade) return;
+    if (this.requestSent) this.endBody(socket);
+    else this.sendRequest();
+  }
+
+  reset(code: number, reason: string): void {
+    const raw = this.phase === 'raw';
+    this.phase = 'over';
+    this.giveUp?.();
+    if (raw) this.socket?.reset();
+    else this.socket?.destroy();
+    this.tally.done(reason === '' ? `reset with code ${code}` : reason);
+  }
+
+  drain(): void {
+    this.socket?.resume();
+  }
+
+  // The local server's side.
+
+  bytes(buffer: Buffer, start: number, end: number): void {
+    try {
+      if (this.phase === 'raw') this.send(buffer, start, end);
+      else if (this.phase === 'body') this.onBody(buffer, start, end);
+      else if (this.phase === 'head') this.onHead(buffer, start, end);
+    } catch (error) {
+      if (!(error instanceof HttpFault)) throw error;
+      this.broken(`The local server's answer is not HTTP/1.1: ${error.message}.`);
+    }
+  }
+
+  ended(): void {
+    if (this.phase === 'raw') {
+      this.stream.end();
+      if (this.requestEnded) this.complete();
+    } else if (this.phase === 'body' && this.decoder?.endsWithConnection === true) {
+      this.finish();
+    } else {
+      this.brokenOff();
+    }
+  }
+
+  closed(error: Error | undefined): void {
+    if (this.phase === 'over') return;
+    if (this.phase === 'raw' && error === undefined) {
+      this.stream.end();
+      this.complete();
+    } else {
+      this.brokenOff();
+    }
+  }
+
+  /** Bytes that a visitor sends before the 101 belong to what comes after it. */
+  private get awaitsUpgrade(): boolean {
+    return this.open.isUpgrade && this.phase !== 'raw';
+  }
+
+  private sendRequest(): void {
+    const { socket, request } = this;
+    if (socket === undefined) return;
+    if (request.body === 'unknown') {
+      if (this.waiting.length === 0 && !this.requestEnded) return;
+      const chunked = this.waiting.length > 0;
+      request.body = chunked ? 'chunked' : 'none';
+      request.headers.push(chunked ? ['transfer-encoding', 'chunked'] : ['content-length', '0']);
+    }
+    this.requestSent = true;
+    socket.writeText(formatRequestHead(request.method, request.target, request.headers));
+    if (this.open.isUpgrade) return;
+    this.flushWaiting(socket);
+    if (this.requestEnded) this.endBody(socket);
+  }
+
+  private flushWaiting(socket: LocalSocket): void {
+    const waiting = this.waiting;
+    this.waiting = [];
+    for (const chunk of waiting) {
+      if (this.isOver()) this.stream.consumed(chunk.length);
+      else this.writeBody(socket, chunk);
+    }
+  }
+
+  private writeBody(socket: LocalSocket, chunk: Buffer): void {
+    const taken = (): void => {
+      this.stream.consumed(chunk.length);
+    };
+    if (this.phase === 'raw') {
+      socket.write(chunk, taken);
+    } else if (this.request.body === 'chunked') {
+      socket.cork();
+      socket.writeText(`${chunk.length.toString(16)}\r\n`);
+      socket.write(chunk, taken);
+      socket.writeText('\r\n');
+      socket.uncork();
+    } else if (chunk.length <= this.left) {
+      this.left -= chunk.length;
+      socket.write(chunk, taken);
+    } else {
+      this.abort(Code.ProtocolError, 'a body longer than its Content-Length');
+    }
+  }
+
+  private endBody(socket: LocalSocket): void {
+    if (this.phase === 'raw') {
+      socket.end();
+    } else if (this.request.body === 'chunked') {
+      socket.writeText('0\r\n\r\n');
+    } else if (this.left > 0) {
+      this.abort(Code.ProtocolError, 'a body shorter than its Content-Length');
+    }
+  }
+
+  private onHead(buffer: Buffer, start: number, end: number): void {
+    let input = buffer.subarray(start, end);
+    let at = start;
+    if (this.partialHead !== undefined) {
+      input = Buffer.concat([this.partialHead, input]);
+      at = 0;
+      this.partialHead = undefined;
+    }
+    // `whole` and `at` say where `input` lies, so that a body keeps the room before it.
+    const whole = at === 0 ? input : buffer;
+    const stop = at + input.length;
+    while (this.phase === 'head') {
+      const length = whole.subarray(at, stop).indexOf('\r\n\r\n');
+      if (length < 0 || length > MAX_HEAD) {
+        if (stop - at > MAX_HEAD) throw new HttpFault('a head that is too large');
+        this.partialHead = Buffer.from(whole.subarray(at, stop));
+        return;
+      }
+      const head = parseResponseHead(whole.toString('latin1', at, at + length));
+      at += length + 4;
+      this.onResponse(head);
+    }
+    if (at < stop || this.decoder?.done === true) this.bytes(whole, at, stop);
+  }
+
+  private onResponse(head: Head): void {
+    if (head.status === 101) return this.onSwitch(head);
+    const final = head.status >= 200;
+    if (!final && ++this.interim > MAX_INTERIM) throw new HttpFault('too many interim heads');
+    const decoder = final ? bodyOf(head, this.request.method) : undefined;
+    this.tally.status = head.status;
+    const headers = withoutHopByHop(head.headers);
+    if (!this.stream.head({ status: head.status, headers, final })) {
+      throw new HttpFault('a head that is too large');
+    }
+    if (decoder === undefined) return;
+    this.phase = 'body';
+    this.decoder = decoder;
+    this.reusable =
+      head.minor === 1 &&
+      !decoder.endsWithConnection &&
+      !namedByConnection(head.headers).has('close');
+    this.noteKeepAlive(head);
+  }
+
+  /** The server switched protocols: from here on both directions are raw bytes. */
+  private onSwitch(head: Head): void {
+    const upgrades = allOf(head.headers, 'upgrade').flatMap(commaList);
+    if (!this.open.isUpgrade || !upgrades.includes('websocket') || this.socket === undefined) {
+      throw new HttpFault('a 101 that was not asked for');
+    }
+    const headers = withoutHopByHop(head.headers);
+    headers.push(['connection', 'Upgrade'], ['upgrade', 'websocket']);
+    this.tally.status = 101;
+    this.stream.head({ status: 101, headers, final: true });
+    this.phase = 'raw';
+    this.flushWaiting(this.socket);
+    if (this.requestEnded) this.socket.end();
+  }
+
+  private noteKeepAlive(head: Head): void {
+    const hint = firstOf(head.headers, 'keep-alive');
+    const seconds = hint === undefined ? null : /timeout=([0-9]{1,6})/.exec(hint);
+    if (this.socket !== undefined && seconds !== null) {
+      this.socket.keepMs = Math.max(0, Number(seconds[1]) * 1000 - 1000);
+    }
+  }
+
+  private onBody(buffer: Buffer, start: number, end: number): void {
+    const { decoder } = this;
+    if (decoder === undefined) return;
+    const stop = decoder.feed(buffer, start, end, (part, from, to) => {
+      this.send(part, from, to);
+    });
+    if (!decoder.done) return;
+    if (stop < end) this.reusable = false;
+    this.finish();
+  }
+
+  private send(buffer: Buffer, start: number, end: number): void {
+    this.tally.bytesOut += end - start;
+    if (!this.stream.writeInPlace(buffer, start, end)) this.socket?.pause();
+  }
+
+  /** The response is complete. */
+  private finish(): void {
+    const { socket } = this;
+    this.complete();
+    this.socket = undefined;
+    this.stream.end();
+    if (socket === undefined) return;
+    if (this.reusable && this.requestComplete()) {
+      socket.resume();
+      socket.hold(false);
+      this.upstream.pool.put(socket);
+    } else {
+      socket.destroy();
+    }
+  }
+
+  private requestComplete(): boolean {
+    if (!this.requestSent) return false;
+    return this.request.body === 'chunked' ? this.requestEnded : this.left === 0;
+  }
+
+  /** The connection ended where the answer had not. */
+  private brokenOff(): void {
+    const { socket } = this;
+    const untouched = this.phase === 'head' && this.partialHead === undefined && !this.interim;
+    const whole = this.left === this.request.length && this.tally.bytesIn === 0;
+    this.dropSocket();
+    if (untouched && whole && socket !== undefined && socket.uses > 0) {
+      // The server closed an idle connection while we sent on it: nothing was answered.
+      if (isRepeatable(this.request.method)) {
+        this.requestSent = false;
+        this.giveUp = this.upstream.target.connect(this);
+        return;
+      }
+    }
+    this.broken('The local server closed the connection before its answer was complete.');
+  }
+
+  private broken(text: string): void {
+    if (this.phase === 'head') this.badGateway(text);
+    else this.abort(Code.Cancel, text);
+  }
+
+  private badGateway(text: string): void {
+    this.dropSocket();
+    this.complete(text, 502);
+    answerPlain(
+      this.stream,
+      this.tally,
+      502,
+      `502 Bad Gateway\n\n${text}\n\nStart the server at ${this.upstream.target.authority} ` +
+        'or correct the address that the tunnel was given, then try again.\n',
+    );
+  }
+
+  private abort(code: number, reason: string): void {
+    this.dropSocket();
+    this.stream.reset(code, reason);
+    this.complete(reason);
+  }
+
+  private dropSocket(): void {
+    const { socket } = this;
+    this.socket = undefined;
+    socket?.discard();
+  }
+
+  /** Nothing more is sent for this exchange; the rest of the request is read over. */
+  private complete(error?: string, status = this.tally.status): void {
+    this.phase = 'over';
+    this.tally.status = status;
+    const waiting = this.waiting;
+    this.waiting = [];
+    for (const chunk of waiting) this.stream.consumed(chunk.length);
+    this.tally.done(error);
+  }
+
+  /** Asked again after a call that may have ended the exchange, which the compiler cannot see. */
+  private isOver(): boolean {
+    return this.phase === 'over';
+  }
+}

@@ -1,0 +1,109 @@
+/**
+ * One socket of a session: frames in, messages out (PROTOCOL §1.1, §7).
+ *
+ * Small frames of one turn of the event loop leave in one message. Bulk that lies behind room for a
+ * frame header leaves at once and is not copied here. A lane never waits: who has bulk to send asks
+ * `writable` first and is called back through the session when the carrier has drained.
+ */
+import { Batch } from '../wire/batch.js';
+import { FrameType, HEADER_BYTES, writeHeader } from '../wire/frame.js';
+
+/** What carries messages: a WebSocket, or a test. */
+export interface Carrier {
+  /** Sends one binary message. The bytes are not touched again after it returns. */
+  send(message: Buffer): void;
+  /** Bytes taken that the runtime has not written yet. */
+  readonly backlog: number;
+}
+
+/** Bytes waiting in a carrier above which streams hold their data back. */
+const HIGH_WATER = 512 * 1024;
+/** Payloads from this size on are sent where they lie instead of being gathered. */
+const BULK_BYTES = 16 * 1024;
+
+/** A socket that carries a session's frames. */
+export class Lane {
+  /** The highest stream id that the peer opened on this lane; ids only grow. */
+  lastOpened = 0;
+  private readonly batch = new Batch();
+  private scheduled = false;
+  private closed = false;
+
+  constructor(
+    readonly index: number,
+    private readonly carrier: Carrier,
+  ) {}
+
+  /** Whether bulk may be sent now. */
+  get writable(): boolean {
+    return !this.closed && this.backlog < HIGH_WATER;
+  }
+
+  /** Bytes that wait in this lane and below it. */
+  get backlog(): number {
+    return this.carrier.backlog + this.batch.bytes;
+  }
+
+  /** Queues a frame; it leaves at the end of this turn of the event loop. */
+  push(type: number, streamId: number, payload: Uint8Array): void {
+    if (!this.room(payload.length)) return;
+    this.batch.push(type, streamId, payload);
+    this.schedule();
+  }
+
+  /** Queues a frame whose payload is one number. */
+  pushNumber(type: number, streamId: number, value: number): void {
+    if (!this.room(4)) return;
+    this.batch.pushNumber(type, streamId, value);
+    this.schedule();
+  }
+
+  /** Queues a frame of JSON; `length` is its size in bytes. */
+  pushText(type: number, streamId: number, text: string, length: number): void {
+    if (!this.room(length)) return;
+    this.batch.pushText(type, streamId, text, length);
+    this.schedule();
+  }
+
+  /**
+   * Sends `buffer[start..end]` as DATA. The nine bytes before `start` are free for the header. The
+   * buffer may be reused as soon as this returns.
+   */
+  pushInPlace(streamId: number, buffer: Buffer, start: number, end: number): void {
+    const length = end - start;
+    if (length < BULK_BYTES) {
+      this.push(FrameType.Data, streamId, buffer.subarray(start, end));
+      return;
+    }
+    this.flush();
+    if (this.closed) return;
+    writeHeader(buffer, start - HEADER_BYTES, FrameType.Data, streamId, length);
+    this.carrier.send(buffer.subarray(start - HEADER_BYTES, end));
+  }
+
+  /** Sends what has gathered, now. */
+  flush(): void {
+    if (this.batch.bytes === 0 || this.closed) return;
+    this.carrier.send(this.batch.take());
+  }
+
+  /** From here on nothing is sent; what was queued is dropped. */
+  close(): void {
+    this.closed = true;
+  }
+
+  private room(length: number): boolean {
+    if (this.closed) return false;
+    if (!this.batch.fits(length)) this.flush();
+    return true;
+  }
+
+  private schedule(): void {
+    if (this.scheduled) return;
+    this.scheduled = true;
+    setImmediate(() => {
+      this.scheduled = false;
+      this.flush();
+    });
+  }
+}

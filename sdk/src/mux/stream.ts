@@ -1,0 +1,231 @@
+/**
+ * One exchange of a session (PROTOCOL §4): two directions that end on their own, or both at once
+ * by RESET. It holds at most what its user wrote after being told to wait.
+ */
+import { Code } from '../wire/code.js';
+import { encodeReset, FrameType, MAX_PAYLOAD } from '../wire/frame.js';
+import type { ResponseHead, StreamOpen } from '../wire/control.js';
+import { RecvCredit, SendCredit } from './credit.js';
+import type { Lane } from './lane.js';
+import type { MuxSession } from './session.js';
+
+/** The local side of a stream: what it is told. */
+export interface StreamSink {
+  /** Bytes arrived. The sink says `stream.consumed` once it has passed them on. */
+  data(chunk: Buffer): void;
+  /** The peer sends no more. */
+  end(): void;
+  /** The stream is over in both directions. Told once, and never after both sides ended. */
+  reset(code: number, reason: string): void;
+  /** There is room again after `write` returned false. */
+  drain(): void;
+}
+
+/** What became of an attempt to send queued bytes. */
+export type Pumped = 'empty' | 'sent' | 'no-credit' | 'waiting';
+
+/** The most queued bytes one stream sends before the next one has its turn. */
+const QUANTUM = MAX_PAYLOAD;
+
+/** A stream that the kit opened. */
+export class MuxStream {
+  /** Told what arrives; set by whoever accepted the stream, before anything can arrive. */
+  sink: StreamSink | undefined;
+  /** Bytes that arrived and were not passed on yet. */
+  held = 0;
+  /** Of those, the bytes whose session credit was given back early (see `MuxSession.sweep`). */
+  early = 0;
+  /** When the local side last took bytes, by the clock of `MuxSession.sweep`. */
+  movedAt = 0;
+  private readonly sendCredit: SendCredit;
+  private readonly recvCredit: RecvCredit;
+  private queue: Uint8Array[] = [];
+  private endQueued = false;
+  private localEnded = false;
+  private remoteEnded = false;
+  private wasReset = false;
+
+  constructor(
+    private readonly session: MuxSession,
+    readonly lane: Lane,
+    readonly id: number,
+    readonly open: StreamOpen,
+    window: number,
+  ) {
+    this.sendCredit = new SendCredit(window);
+    this.recvCredit = new RecvCredit(window);
+  }
+
+  /** Whether nothing can happen on this stream any more. */
+  get over(): boolean {
+    return this.wasReset || (this.localEnded && this.remoteEnded);
+  }
+
+  /** Whether our side may still send. */
+  get sendable(): boolean {
+    return !this.wasReset && !this.localEnded && !this.endQueued;
+  }
+
+  /** Sends the head of a response. */
+  head(head: ResponseHead): boolean {
+    if (!this.sendable) return true;
+    const text = JSON.stringify(head);
+    const length = Buffer.byteLength(text);
+    if (length > MAX_PAYLOAD) return false;
+    this.lane.pushText(FrameType.StreamResponseHead, this.id, text, length);
+    return true;
+  }
+
+  /** Sends bytes that are not changed afterwards. False: wait for `drain` before the next. */
+  write(chunk: Uint8Array): boolean {
+    if (!this.sendable || chunk.length === 0) return true;
+    this.queue.push(chunk);
+    if (this.queue.length === 1) while (this.pump() === 'sent');
+    return this.settle();
+  }
+
+  /**
+   * Sends `buffer[start..end]`, where the nine bytes before `start` are free. The buffer may be
+   * reused at once: what cannot leave now is copied. False: wait for `drain` before the next.
+   */
+  writeInPlace(buffer: Buffer, start: number, end: number): boolean {
+    if (!this.sendable || start === end) return true;
+    const length = end - start;
+    if (this.queue.length === 0 && length <= this.allowed()) {
+      this.spend(length);
+      this.lane.pushInPlace(this.id, buffer, start, end);
+      return true;
+    }
+    return this.write(Buffer.from(buffer.subarray(start, end)));
+  }
+
+  /** Our side is done, once what is queued has left. */
+  end(): void {
+    if (!this.sendable) return;
+    this.endQueued = true;
+    if (this.queue.length === 0) this.sendEof();
+  }
+
+  /** Ends both directions. */
+  reset(code: number, reason: string): void {
+    if (this.over) return;
+    this.lane.push(FrameType.Reset, this.id, encodeReset(code, reason));
+    this.finishReset();
+  }
+
+  /** The local side has passed `bytes` on: credit goes back. */
+  consumed(bytes: number): void {
+    if (this.wasReset || bytes === 0) return;
+    this.held -= bytes;
+    this.movedAt = this.session.clock;
+    const early = Math.min(bytes, this.early);
+    this.early -= early;
+    this.session.giveBack(bytes - early, early);
+    if (this.remoteEnded) return;
+    const increment = this.recvCredit.passedOn(bytes);
+    if (increment > 0) this.lane.pushNumber(FrameType.Window, this.id, increment);
+  }
+
+  /** Sends one quantum of what is queued. */
+  pump(): Pumped {
+    const chunk = this.queue[0];
+    if (chunk === undefined) return 'empty';
+    if (this.sendCredit.available === 0) return 'no-credit';
+    const length = Math.min(this.allowed(), chunk.length, QUANTUM);
+    if (length === 0) return 'waiting';
+    this.spend(length);
+    this.lane.push(FrameType.Data, this.id, chunk.subarray(0, length));
+    if (length < chunk.length) {
+      this.queue[0] = chunk.subarray(length);
+      return 'sent';
+    }
+    this.queue.shift();
+    return this.queue.length > 0 ? 'sent' : 'empty';
+  }
+
+  /** Called by the session after `pump` emptied the queue. */
+  drained(): void {
+    if (this.endQueued) this.sendEof();
+    else if (this.sendable) this.sink?.drain();
+  }
+
+  /** DATA arrived; the session has counted it already. */
+  onData(payload: Buffer): void {
+    if (this.remoteEnded) {
+      this.session.giveBack(payload.length, 0);
+      this.reset(Code.StreamClosed, 'DATA after EOF');
+      return;
+    }
+    if (!this.recvCredit.received(payload.length)) {
+      this.session.giveBack(payload.length, 0);
+      this.fail(Code.FlowControlError, 'DATA past the stream window');
+      return;
+    }
+    if (this.held === 0) this.movedAt = this.session.clock;
+    this.held += payload.length;
+    this.sink?.data(payload);
+  }
+
+  /** EOF arrived. */
+  onEof(): void {
+    if (this.remoteEnded) return;
+    this.remoteEnded = true;
+    this.sink?.end();
+    this.session.settle(this);
+  }
+
+  /** RESET arrived, or the lane of this stream is gone. */
+  onReset(code: number, reason: string): void {
+    if (this.over) return;
+    this.finishReset();
+    this.sink?.reset(code, reason);
+  }
+
+  /** The peer gave credit back. */
+  onWindow(increment: number): void {
+    if (!this.sendCredit.grow(increment)) {
+      this.fail(Code.FlowControlError, 'a WINDOW past the initial size');
+    } else if (this.queue.length > 0) this.session.resume(this);
+  }
+
+  /** RESETs the stream for what the peer did, and tells the local side. */
+  fail(code: number, reason: string): void {
+    if (this.over) return;
+    this.reset(code, reason);
+    this.sink?.reset(code, reason);
+  }
+
+  private allowed(): number {
+    if (!this.lane.writable) return 0;
+    return Math.min(this.sendCredit.available, this.session.sendCredit.available);
+  }
+
+  private spend(bytes: number): void {
+    this.sendCredit.spend(bytes);
+    this.session.sendCredit.spend(bytes);
+  }
+
+  private settle(): boolean {
+    if (this.queue.length === 0) return true;
+    this.session.blocked.add(this);
+    return false;
+  }
+
+  private sendEof(): void {
+    this.localEnded = true;
+    this.lane.push(FrameType.Eof, this.id, EMPTY);
+    this.session.settle(this);
+  }
+
+  private finishReset(): void {
+    this.wasReset = true;
+    this.queue = [];
+    this.session.blocked.delete(this);
+    this.session.giveBack(this.held - this.early, this.early);
+    this.held = 0;
+    this.early = 0;
+    this.session.settle(this);
+  }
+}
+
+const EMPTY = new Uint8Array(0);

@@ -1,0 +1,315 @@
+/**
+ * The JSON payloads (PROTOCOL §2 to §7): their shapes, and readers that trust nothing.
+ *
+ * A reader ignores keys it does not know, takes a missing or null optional key as its default, and
+ * throws `WireError` for a required key that is missing or of the wrong type.
+ */
+import { isUtf8 } from 'node:buffer';
+import { WireError } from './frame.js';
+
+/** Header fields in order, repeats kept. */
+export type Headers = [name: string, value: string][];
+
+/** What can be bound. */
+export type BindKind = 'http' | 'tcp';
+/** Which way traffic goes. */
+export type BindMode = 'expose' | 'pull';
+
+/** The client's first frame. */
+export interface Hello {
+  version: string;
+  auth?: { kind: 'bearer'; token: string };
+  capabilities?: string[];
+  resume?: { sessionId: string };
+  maxConnections?: number;
+}
+
+/** A binding that a resumed session still holds. */
+export interface ResumedBind {
+  bindId: number;
+  kind: BindKind;
+  mode: BindMode;
+  containerPort: number;
+}
+
+/** A permission to join one more socket to the session. */
+export interface JoinTicket {
+  index: number;
+  nonce: string;
+  expiresMs: number;
+}
+
+/** The kit's answer to HELLO. */
+export interface HelloOk {
+  sessionId: string;
+  resumed: boolean;
+  resumedBinds: ResumedBind[];
+  streamWindow: number;
+  sessionWindow: number;
+  connectionsGranted: number;
+  joinTickets: JoinTicket[];
+  capabilities: string[];
+  maxStreams: number | undefined;
+}
+
+/** A request for a binding. */
+export interface Bind {
+  clientBindRef: number;
+  kind: BindKind;
+  mode: BindMode;
+  containerPort: number;
+  label?: string;
+  takeover?: boolean;
+  host?: string;
+}
+
+/** A granted binding. */
+export interface BindOk {
+  clientBindRef: number;
+  bindId: number;
+  containerPort: number;
+  publicUrl: string | null;
+}
+
+/** A refusal that names what it refuses: BIND_ERR by ref, UNBIND_ERR by id. */
+export interface BindErr {
+  clientBindRef: number | undefined;
+  bindId: number | undefined;
+  code: string;
+  message: string;
+}
+
+/** How the body of a request is framed; undefined when an older kit does not say. */
+export type BodyKind = 'none' | 'length' | 'chunked';
+
+/** An HTTP request that a visitor made. */
+export interface OpenHttp {
+  kind: 'http';
+  bindId: number | undefined;
+  containerPort: number | undefined;
+  method: string;
+  target: string;
+  headers: Headers;
+  isUpgrade: boolean;
+  body: BodyKind | undefined;
+  remoteAddr: string | undefined;
+}
+
+/** A TCP connection that a caller made. */
+export interface OpenTcp {
+  kind: 'tcp';
+  bindId: number | undefined;
+  containerPort: number | undefined;
+  remoteAddr: string | undefined;
+}
+
+/** What STREAM_OPEN says. */
+export type StreamOpen = OpenHttp | OpenTcp;
+
+/** The head of a response. */
+export interface ResponseHead {
+  status: number;
+  headers: Headers;
+  final: boolean;
+}
+
+/** Why a peer ends the session. */
+export interface Goaway {
+  code: number;
+  message: string;
+  graceMs: number;
+}
+
+type Json = Record<string, unknown>;
+
+/** The windows of a kit that names none, in bytes. */
+const DEFAULT_STREAM_WINDOW = 1_048_576;
+const DEFAULT_SESSION_WINDOW = 16_777_216;
+/** The most fields in a head (PROTOCOL §11). */
+const MAX_FIELDS = 128;
+
+/** Parses a payload that must be one JSON object. */
+export function parseObject(payload: Buffer, what: string): Json {
+  if (!isUtf8(payload)) throw bad(what, 'is not UTF-8');
+  let value: unknown;
+  try {
+    value = JSON.parse(payload.toString('utf8'));
+  } catch {
+    throw bad(what, 'is not JSON');
+  }
+  if (!isObject(value)) throw bad(what, 'is not an object');
+  return value;
+}
+
+/** Reads HELLO_OK. */
+export function readHelloOk(payload: Buffer): HelloOk {
+  const json = parseObject(payload, 'HELLO_OK');
+  return {
+    sessionId: text(json, 'sessionId', 'HELLO_OK'),
+    resumed: json['resumed'] === true,
+    resumedBinds: list(json, 'resumedBinds').map(readResumedBind),
+    streamWindow: optionalCount(json, 'streamWindow') ?? DEFAULT_STREAM_WINDOW,
+    sessionWindow: optionalCount(json, 'sessionWindow') ?? DEFAULT_SESSION_WINDOW,
+    connectionsGranted: optionalCount(json, 'connectionsGranted') ?? 1,
+    joinTickets: readTickets(json),
+    capabilities: list(json, 'capabilities').filter((name) => typeof name === 'string'),
+    maxStreams: optionalCount(json, 'maxStreams'),
+  };
+}
+
+function readResumedBind(value: unknown): ResumedBind {
+  if (!isObject(value)) throw bad('HELLO_OK', 'has a resumed bind that is not an object');
+  return {
+    bindId: count(value, 'bindId', 'HELLO_OK'),
+    kind: value['kind'] === 'tcp' ? 'tcp' : 'http',
+    mode: value['mode'] === 'pull' ? 'pull' : 'expose',
+    containerPort: count(value, 'containerPort', 'HELLO_OK'),
+  };
+}
+
+/** Reads the tickets of HELLO_OK or of REISSUE_JOIN_TICKETS. */
+export function readTickets(json: Json): JoinTicket[] {
+  return list(json, 'joinTickets').map((value) => {
+    if (!isObject(value)) throw bad('a join ticket', 'is not an object');
+    return {
+      index: count(value, 'index', 'a join ticket'),
+      nonce: text(value, 'nonce', 'a join ticket'),
+      expiresMs: optionalCount(value, 'expiresMs') ?? 10_000,
+    };
+  });
+}
+
+/** Reads BIND_OK. */
+export function readBindOk(payload: Buffer): BindOk {
+  const json = parseObject(payload, 'BIND_OK');
+  const url = json['publicUrl'];
+  return {
+    clientBindRef: count(json, 'clientBindRef', 'BIND_OK'),
+    bindId: count(json, 'bindId', 'BIND_OK'),
+    containerPort: count(json, 'containerPort', 'BIND_OK'),
+    publicUrl: typeof url === 'string' ? url : null,
+  };
+}
+
+/** Reads BIND_ERR, UNBIND_ERR and JOIN_ERR. */
+export function readRefusal(payload: Buffer, what: string): BindErr {
+  const json = parseObject(payload, what);
+  return {
+    clientBindRef: optionalCount(json, 'clientBindRef'),
+    bindId: optionalCount(json, 'bindId'),
+    code: typeof json['code'] === 'string' ? json['code'] : 'INTERNAL',
+    message: typeof json['message'] === 'string' ? json['message'] : '',
+  };
+}
+
+/** Reads the id that UNBIND_OK and BIND_REVOKED name. */
+export function readBindId(payload: Buffer, what: string): { bindId: number; reason: string } {
+  const json = parseObject(payload, what);
+  const reason = json['reason'];
+  return {
+    bindId: count(json, 'bindId', what),
+    reason: typeof reason === 'string' ? reason : '',
+  };
+}
+
+/** Reads STREAM_OPEN. */
+export function readStreamOpen(payload: Buffer): StreamOpen {
+  const json = parseObject(payload, 'STREAM_OPEN');
+  const common = {
+    bindId: optionalCount(json, 'bindId'),
+    containerPort: optionalCount(json, 'containerPort'),
+    remoteAddr: typeof json['remoteAddr'] === 'string' ? json['remoteAddr'] : undefined,
+  };
+  if (json['kind'] === 'tcp') {
+    if (json['mode'] != null) throw bad('STREAM_OPEN', 'has a mode that a client does not take');
+    return { kind: 'tcp', ...common };
+  }
+  if (json['kind'] !== 'http') throw bad('STREAM_OPEN', 'has neither kind http nor tcp');
+  const body = json['body'];
+  return {
+    kind: 'http',
+    ...common,
+    method: text(json, 'method', 'STREAM_OPEN'),
+    target: octets(text(json, 'target', 'STREAM_OPEN'), 'STREAM_OPEN'),
+    headers: readHeaders(json['headers'], 'STREAM_OPEN'),
+    isUpgrade: json['isUpgrade'] === true,
+    body: body === 'none' || body === 'length' || body === 'chunked' ? body : undefined,
+  };
+}
+
+/** Reads STREAM_RESPONSE_HEAD; the SDK only writes it, the tests read it. */
+export function readResponseHead(payload: Buffer): ResponseHead {
+  const json = parseObject(payload, 'STREAM_RESPONSE_HEAD');
+  const status = count(json, 'status', 'STREAM_RESPONSE_HEAD');
+  if (status < 100 || status > 999) throw bad('STREAM_RESPONSE_HEAD', 'has a status out of range');
+  return {
+    status,
+    headers: readHeaders(json['headers'], 'STREAM_RESPONSE_HEAD'),
+    final: json['final'] !== false,
+  };
+}
+
+/** Reads GOAWAY. */
+export function readGoaway(payload: Buffer): Goaway {
+  const json = parseObject(payload, 'GOAWAY');
+  return {
+    code: optionalCount(json, 'code') ?? 0,
+    message: typeof json['message'] === 'string' ? json['message'] : '',
+    graceMs: optionalCount(json, 'graceMs') ?? 0,
+  };
+}
+
+function readHeaders(value: unknown, what: string): Headers {
+  if (value === undefined || value === null) return [];
+  if (!Array.isArray(value)) throw bad(what, 'has headers that are not a list');
+  if (value.length > MAX_FIELDS) throw bad(what, `has more than ${MAX_FIELDS} headers`);
+  for (const pair of value as unknown[]) {
+    const good =
+      Array.isArray(pair) &&
+      pair.length === 2 &&
+      typeof pair[0] === 'string' &&
+      typeof pair[1] === 'string';
+    if (!good) throw bad(what, 'has a header that is not a pair of strings');
+    octets(pair[0] as string, what);
+    octets(pair[1] as string, what);
+  }
+  return value as Headers;
+}
+
+/** Octets travel as code points 0 to 255; anything above is no octet. */
+function octets(value: string, what: string): string {
+  if (!/^[\x00-\xff]*$/.test(value)) throw bad(what, 'has a character that is no octet');
+  return value;
+}
+
+function isObject(value: unknown): value is Json {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+function list(json: Json, key: string): unknown[] {
+  const value = json[key];
+  return Array.isArray(value) ? (value as unknown[]) : [];
+}
+
+function text(json: Json, key: string, what: string): string {
+  const value = json[key];
+  if (typeof value !== 'string') throw bad(what, `has no ${key}`);
+  return value;
+}
+
+function count(json: Json, key: string, what: string): number {
+  const value = optionalCount(json, key);
+  if (value === undefined) throw bad(what, `has no ${key}`);
+  return value;
+}
+
+function optionalCount(json: Json, key: string): number | undefined {
+  const value = json[key];
+  if (value === undefined || value === null) return undefined;
+  if (typeof value === 'number' && Number.isSafeInteger(value) && value >= 0) return value;
+  throw bad(key, 'is not a count');
+}
+
+function bad(what: string, why: string): WireError {
+  return new WireError('BAD_JSON', `${what} ${why}`);
+}

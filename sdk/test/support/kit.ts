@@ -1,0 +1,453 @@
+/**
+ * A small kit for tests: the session side of PROTOCOL §1 to §7 with everything under the test's
+ * control. Visitors are made by calling `open`, not by sockets, so a test sees every frame.
+ */
+import { randomUUID } from 'node:crypto';
+import { EventEmitter, once } from 'node:events';
+import { createServer, type IncomingMessage, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { WebSocketServer, type WebSocket } from 'ws';
+import { Code } from '../../src/wire/code.js';
+import { parseObject, readResponseHead, type ResponseHead } from '../../src/wire/control.js';
+import {
+  decodeMessage,
+  decodeReset,
+  encodeFrame,
+  encodeReset,
+  FrameType,
+  type Frame,
+} from '../../src/wire/frame.js';
+import { readHello } from './kit-control.js';
+
+export interface KitConfig {
+  token?: string;
+  streamWindow?: number;
+  sessionWindow?: number;
+  granted?: number;
+  graceMs?: number;
+  publicUrl?: string;
+  /** Streams give credit back at once unless this is set. */
+  manualCredit?: boolean;
+  maxSessions?: number;
+}
+
+interface Bound {
+  bindId: number;
+  kind: string;
+  mode: string;
+  containerPort: number;
+}
+
+/** A stream that the kit opened. */
+export class KitStream {
+  readonly heads: ResponseHead[] = [];
+  readonly chunks: Buffer[] = [];
+  received = 0;
+  ended = false;
+  reset: { code: number; reason: string } | undefined;
+  sendCredit: number;
+  windows = 0;
+  readonly changed = new EventEmitter();
+
+  constructor(
+    readonly session: KitSession,
+    readonly id: number,
+    readonly lane: number,
+  ) {
+    this.sendCredit = session.kit.streamWindow;
+    this.changed.setMaxListeners(0);
+  }
+
+  send(bytes: Buffer): void {
+    for (let at = 0; at < bytes.length; at += 65_536) {
+      const part = bytes.subarray(at, at + 65_536);
+      this.sendCredit -= part.length;
+      this.session.sendCredit -= part.length;
+      this.session.send(FrameType.Data, this.id, part, this.lane);
+    }
+  }
+
+  /** Sends as credit allows. */
+  async pour(bytes: Buffer): Promise<void> {
+    for (let at = 0; at < bytes.length;) {
+      const room = Math.min(this.sendCredit, this.session.sendCredit, bytes.length - at, 65_536);
+      if (room > 0) {
+        this.send(bytes.subarray(at, at + room));
+        at += room;
+      }
+      await new Promise((resolve) => setImmediate(resolve));
+      if (this.reset !== undefined) return;
+    }
+  }
+
+  end(): void {
+    this.session.send(FrameType.Eof, this.id, Buffer.alloc(0), this.lane);
+  }
+
+  abort(code: number, reason = ''): void {
+    this.session.send(FrameType.Reset, this.id, encodeReset(code, reason), this.lane);
+  }
+
+  giveBack(bytes: number): void {
+    this.session.window(this.id, bytes, this.lane);
+    this.session.window(0, bytes, 0);
+  }
+
+  async until(what: () => boolean): Promise<void> {
+    while (!what()) await once(this.changed, 'change');
+  }
+
+  async head(): Promise<ResponseHead> {
+    await this.until(() => this.reset !== undefined || this.heads.some((head) => head.final));
+    const final = this.heads.find((head) => head.final);
+    if (final === undefined) throw new Error(`reset: ${this.reset?.reason ?? ''}`);
+    return final;
+  }
+
+  async body(): Promise<Buffer> {
+    await this.until(() => this.ended || this.reset !== undefined);
+    if (this.reset !== undefined) throw new Error(`reset: ${this.reset.reason}`);
+    return Buffer.concat(this.chunks);
+  }
+
+  async text(): Promise<string> {
+    return (await this.body()).toString();
+  }
+}
+
+/** A session as the kit sees it. */
+export class KitSession {
+  readonly id = `S-${randomUUID()}`;
+  readonly binds = new Map<number, Bound>();
+  readonly streams = new Map<number, KitStream>();
+  readonly frames: Frame[] = [];
+  readonly lanes = new Map<number, WebSocket>();
+  readonly events = new EventEmitter();
+  tickets = new Map<string, number>();
+  granted = 1;
+  sendCredit: number;
+  parked: NodeJS.Timeout | undefined;
+  messages = 0;
+  nextBind = 1;
+  nextStream = 2;
+
+  constructor(readonly kit: FixtureKit) {
+    this.sendCredit = kit.sessionWindow;
+    this.events.setMaxListeners(0);
+  }
+
+  send(type: number, id: number, payload: Buffer, lane = 0): void {
+    this.lanes.get(lane)?.send(encodeFrame(type, id, payload));
+  }
+
+  json(type: number, value: object, id = 0, lane = 0): void {
+    this.send(type, id, Buffer.from(JSON.stringify(value)), lane);
+  }
+
+  raw(message: Buffer, lane = 0): void {
+    this.lanes.get(lane)?.send(message);
+  }
+
+  window(id: number, bytes: number, lane: number): void {
+    const payload = Buffer.alloc(4);
+    payload.writeUInt32BE(bytes);
+    this.send(FrameType.Window, id, payload, lane);
+  }
+
+  /** Opens a stream with any STREAM_OPEN. */
+  open(json: object, lane = 0): KitStream {
+    const stream = new KitStream(this, this.nextStream, lane);
+    this.nextStream += 2;
+    this.streams.set(stream.id, stream);
+    this.json(FrameType.StreamOpen, json, stream.id, lane);
+    return stream;
+  }
+
+  /** A visitor's request without a body. */
+  get(target: string, more: object = {}, lane = 0): KitStream {
+    const stream = this.request('GET', target, more, lane);
+    stream.end();
+    return stream;
+  }
+
+  request(method: string, target: string, more: object = {}, lane = 0): KitStream {
+    const bindId = [...this.binds.values()].at(-1)?.bindId;
+    const headers = [['host', 'app.example']];
+    const open = { kind: 'http', bindId, method, target, headers, isUpgrade: false, body: 'none' };
+    return this.open({ ...open, ...more }, lane);
+  }
+
+  caller(more: object = {}): KitStream {
+    const bindId = [...this.binds.values()].at(-1)?.bindId;
+    return this.open({ kind: 'tcp', bindId, remoteAddr: '127.0.0.1:4000', ...more });
+  }
+
+  goaway(code: number, message: string): void {
+    this.json(FrameType.Goaway, { code, message, lastStreamId: 0, graceMs: 0 });
+  }
+
+  /** Breaks every connection without a close frame. */
+  drop(lane?: number): void {
+    for (const [index, socket] of this.lanes) {
+      if (lane === undefined || lane === index) socket.terminate();
+    }
+  }
+
+  count(type: number): number {
+    return this.frames.filter((frame) => frame.type === type).length;
+  }
+
+  onFrame(frame: Frame): void {
+    this.frames.push({ ...frame, payload: Buffer.from(frame.payload) });
+    const stream = this.streams.get(frame.streamId);
+    if (stream !== undefined) this.onStream(stream, frame);
+    else this.onSession(frame);
+    this.events.emit('frame');
+  }
+
+  private onStream(stream: KitStream, frame: Frame): void {
+    const { payload } = frame;
+    if (frame.type === FrameType.StreamResponseHead) stream.heads.push(readResponseHead(payload));
+    if (frame.type === FrameType.Data) {
+      stream.chunks.push(Buffer.from(payload));
+      stream.received += payload.length;
+      if (this.kit.config.manualCredit !== true) stream.giveBack(payload.length);
+    }
+    if (frame.type === FrameType.Eof) stream.ended = true;
+    if (frame.type === FrameType.Reset) stream.reset = decodeReset(payload);
+    if (frame.type === FrameType.Window) {
+      stream.sendCredit += payload.readUInt32BE(0);
+      stream.windows += 1;
+    }
+    stream.changed.emit('change');
+  }
+
+  private onSession(frame: Frame): void {
+    if (frame.type === FrameType.Bind) this.onBind(parseObject(frame.payload, 'BIND'));
+    else if (frame.type === FrameType.Unbind) {
+      const bindId = Number(parseObject(frame.payload, 'UNBIND')['bindId']);
+      this.binds.delete(bindId);
+      this.json(FrameType.UnbindOk, { bindId });
+    } else if (frame.type === FrameType.Window) this.sendCredit += frame.payload.readUInt32BE(0);
+    else if (frame.type === FrameType.Ping && !this.kit.mute) {
+      this.send(FrameType.Pong, 0, frame.payload);
+    } else if (frame.type === FrameType.ReissueJoinTickets) {
+      this.json(FrameType.ReissueJoinTickets, { joinTickets: this.issue() });
+    }
+  }
+
+  issue(): object[] {
+    const tickets: object[] = [];
+    for (let index = 1; index < this.granted; index += 1) {
+      if (this.lanes.has(index)) continue;
+      const nonce = randomUUID();
+      this.tickets.set(nonce, index);
+      tickets.push({ index, nonce, expiresMs: 10_000 });
+    }
+    return tickets;
+  }
+
+  private onBind(bind: Record<string, unknown>): void {
+    const clientBindRef = Number(bind['clientBindRef']);
+    const refusal = this.kit.refuseBind?.(bind);
+    if (refusal !== undefined) {
+      this.json(FrameType.BindErr, { clientBindRef, code: refusal, message: 'the test says no' });
+      return;
+    }
+    const asked = Number(bind['containerPort']);
+    const containerPort = asked === 0 ? 20_000 + this.nextBind : asked;
+    if (bind['takeover'] === true) this.kit.revoke(containerPort);
+    const bound: Bound = {
+      bindId: this.nextBind++,
+      kind: String(bind['kind']),
+      mode: String(bind['mode']),
+      containerPort,
+    };
+    this.binds.set(bound.bindId, bound);
+    const publicUrl = this.kit.config.publicUrl ?? null;
+    this.json(FrameType.BindOk, { clientBindRef, bindId: bound.bindId, containerPort, publicUrl });
+  }
+}
+
+/** The kit. */
+export class FixtureKit {
+  readonly sessions = new Map<string, KitSession>();
+  readonly upgrades: IncomingMessage[] = [];
+  readonly events = new EventEmitter();
+  readonly streamWindow: number;
+  readonly sessionWindow: number;
+  /** Answers no PING while set. */
+  mute = false;
+  /** Returns a code to refuse a BIND with. */
+  refuseBind: ((bind: Record<string, unknown>) => string | undefined) | undefined;
+  /** Answers upgrades with this status instead, while set. */
+  refuseUpgrade: number | undefined;
+  /** Does not answer HELLO while set. */
+  silent = false;
+  private readonly server: Server;
+  private readonly sockets = new WebSocketServer({
+    noServer: true,
+    handleProtocols: (offered) =>
+      ['hoody-tunnel.v2', 'hoody-tunnel.v1'].find((name) => offered.has(name)) ?? false,
+  });
+
+  private constructor(readonly config: KitConfig) {
+    this.streamWindow = config.streamWindow ?? 1_048_576;
+    this.sessionWindow = config.sessionWindow ?? 16_777_216;
+    this.events.setMaxListeners(0);
+    this.server = createServer((_request, response) => {
+      response.writeHead(404).end();
+    });
+    this.server.on('upgrade', (request, socket, head) => {
+      this.upgrades.push(request);
+      if (this.refuseUpgrade !== undefined) {
+        socket.end(`HTTP/1.1 ${this.refuseUpgrade} No\r\ncontent-length: 2\r\n\r\nno`);
+        return;
+      }
+      this.sockets.handleUpgrade(request, socket, head, (ws) => this.onSocket(ws, request));
+    });
+  }
+
+  static async start(config: KitConfig = {}, port = 0): Promise<FixtureKit> {
+    const kit = new FixtureKit(config);
+    kit.server.listen(port, '127.0.0.1');
+    await once(kit.server, 'listening');
+    return kit;
+  }
+
+  get port(): number {
+    return (this.server.address() as AddressInfo).port;
+  }
+
+  get url(): string {
+    return `ws://127.0.0.1:${this.port}`;
+  }
+
+  /** The only, or the latest, session. */
+  get session(): KitSession {
+    const session = [...this.sessions.values()].at(-1);
+    if (session === undefined) throw new Error('no session');
+    return session;
+  }
+
+  revoke(containerPort: number): void {
+    for (const session of this.sessions.values()) {
+      for (const bound of [...session.binds.values()]) {
+        if (bound.containerPort !== containerPort) continue;
+        session.binds.delete(bound.bindId);
+        session.json(FrameType.BindRevoked, { bindId: bound.bindId, reason: 'taken over' });
+      }
+    }
+  }
+
+  async until(what: () => boolean): Promise<void> {
+    while (!what()) await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+
+  async stop(): Promise<void> {
+    for (const session of this.sessions.values()) {
+      clearTimeout(session.parked);
+      session.drop();
+    }
+    this.server.closeAllConnections();
+    await new Promise((resolve) => this.server.close(resolve));
+  }
+
+  private onSocket(socket: WebSocket, request: IncomingMessage): void {
+    let session: KitSession | undefined;
+    let index = 0;
+    socket.on('error', () => undefined);
+    socket.on('message', (data: Buffer) => {
+      if (this.silent) return;
+      const frames = decodeMessage(Buffer.from(data));
+      if (session !== undefined) session.messages += 1;
+      for (const frame of frames) {
+        if (session !== undefined) session.onFrame(frame);
+        else if (frame.type === FrameType.Hello) session = this.onHello(frame, socket, request);
+        else if (frame.type === FrameType.Join) [session, index] = this.onJoin(frame, socket);
+      }
+    });
+    socket.on('close', (code) => {
+      if (session?.lanes.get(index) !== socket) return;
+      session.lanes.delete(index);
+      session.events.emit('closed', index, code);
+      if (index === 0) this.onPrimaryGone(session, code);
+    });
+  }
+
+  private onPrimaryGone(session: KitSession, code: number): void {
+    const ended = code === 1000 || code === 1005 || session.binds.size === 0;
+    session.drop();
+    session.streams.clear();
+    if (ended) this.sessions.delete(session.id);
+    else {
+      session.parked = setTimeout(
+        () => this.sessions.delete(session.id),
+        this.config.graceMs ?? 60_000,
+      );
+    }
+  }
+
+  private onHello(
+    frame: Frame,
+    socket: WebSocket,
+    request: IncomingMessage,
+  ): KitSession | undefined {
+    const hello = readHello(frame.payload);
+    const proof = [hello.token, request.headers.authorization?.replace('Bearer ', '')];
+    if (this.config.token !== undefined && !proof.includes(this.config.token)) {
+      return this.refuse(socket, Code.AuthError, 'wrong token', 1008);
+    }
+    const old = hello.resume === undefined ? undefined : this.sessions.get(hello.resume);
+    if (old === undefined && this.sessions.size >= (this.config.maxSessions ?? 8)) {
+      return this.refuse(socket, Code.ResourceExhausted, 'session limit reached', 1013);
+    }
+    const session = old ?? new KitSession(this);
+    if (old !== undefined) {
+      clearTimeout(old.parked);
+      const before = [...old.lanes.values()];
+      old.lanes.clear();
+      for (const lane of before) lane.terminate();
+      old.nextStream = 2;
+      old.sendCredit = this.sessionWindow;
+      old.streams.clear();
+    }
+    this.sessions.set(session.id, session);
+    session.lanes.set(0, socket);
+    const v2 = hello.version === 'hoody-tunnel.v2' && hello.capabilities.includes('multi-ws');
+    session.granted = v2 ? Math.min(hello.maxConnections, this.config.granted ?? 16) : 1;
+    session.json(FrameType.HelloOk, {
+      sessionId: session.id,
+      resumed: old !== undefined,
+      resumedBinds: [...session.binds.values()],
+      streamWindow: this.streamWindow,
+      sessionWindow: this.sessionWindow,
+      connectionsGranted: session.granted,
+      joinTickets: session.issue(),
+    });
+    this.events.emit('hello', session);
+    return session;
+  }
+
+  private onJoin(frame: Frame, socket: WebSocket): [KitSession | undefined, number] {
+    const join = parseObject(frame.payload, 'JOIN');
+    const session = this.sessions.get(String(join['sessionId']));
+    const index = session?.tickets.get(String(join['nonce']));
+    if (session === undefined || index === undefined || index !== join['index']) {
+      const code = session === undefined ? 'UNKNOWN_SESSION' : 'BAD_TICKET';
+      const refusal = Buffer.from(JSON.stringify({ code, message: 'no' }));
+      socket.send(encodeFrame(FrameType.JoinErr, 0, refusal));
+      return [undefined, 0];
+    }
+    session.tickets.delete(String(join['nonce']));
+    session.lanes.set(index, socket);
+    session.json(FrameType.JoinOk, { index }, 0, index);
+    return [session, index];
+  }
+
+  private refuse(socket: WebSocket, code: number, message: string, close: number): undefined {
+    const goaway = { code, message, lastStreamId: 0, graceMs: 0 };
+    socket.send(encodeFrame(FrameType.Goaway, 0, Buffer.from(JSON.stringify(goaway))));
+    socket.close(close, message);
+  }
+}

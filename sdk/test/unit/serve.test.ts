@@ -1,0 +1,225 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { tunnel, type FetchHandler } from '../../src/index.js';
+import { FixtureKit, type KitConfig } from '../support/kit.js';
+import { later, until } from '../support/local.js';
+import { rejects } from '../support/assert.js';
+
+async function serving(
+  fetch: FetchHandler,
+  body: (kit: FixtureKit) => Promise<void>,
+  config: KitConfig = {},
+): Promise<void> {
+  const kit = await FixtureKit.start(config);
+  const s = await tunnel.serve({ url: kit.url, containerPort: 3000, fetch });
+  try {
+    await body(kit);
+  } finally {
+    await s.close();
+    await kit.stop();
+  }
+}
+
+test('a handler gets a standard Request and answers with a Response', async () => {
+  await serving(
+    async (request) => {
+      const url = new URL(request.url);
+      assert.ok(request instanceof Request);
+      return Response.json(
+        {
+          method: request.method,
+          host: url.host,
+          path: url.pathname + url.search,
+          header: request.headers.get('x-a'),
+          body: await request.text(),
+        },
+        {
+          status: 201,
+          headers: [
+            ['set-cookie', 'a=1'],
+            ['set-cookie', 'b=2'],
+          ],
+        },
+      );
+    },
+    async (kit) => {
+      const headers = [
+        ['host', 'app.example'],
+        ['x-a', '\u00e9'],
+        ['content-length', '4'],
+      ];
+      const stream = kit.session.request('POST', '/p?q=1', { body: 'length', headers });
+      stream.send(Buffer.from('body'));
+      stream.end();
+      assert.deepEqual(JSON.parse(await stream.text()), {
+        method: 'POST',
+        host: 'app.example',
+        path: '/p?q=1',
+        header: '\u00e9',
+        body: 'body',
+      });
+      const head = await stream.head();
+      assert.equal(head.status, 201);
+      const cookies = head.headers.filter(([name]) => name === 'set-cookie');
+      assert.deepEqual(
+        cookies.map(([, value]) => value),
+        ['a=1', 'b=2'],
+      );
+    },
+  );
+});
+
+test('the url falls back to the host of the kit', async () => {
+  const kit = await FixtureKit.start();
+  await using s = await tunnel.serve({
+    url: kit.url,
+    containerPort: 3000,
+    fetch() {
+      return new Response('Hello');
+    },
+  });
+  assert.equal(s.url, 'http://127.0.0.1:3000');
+  assert.equal(await kit.session.get('/').text(), 'Hello');
+  await s.close();
+  await kit.stop();
+});
+
+test('bodies stream both ways with back-pressure', async () => {
+  await serving(
+    (request) => new Response(request.body),
+    async (kit) => {
+      const bytes = Buffer.alloc(8 * 1024 * 1024, 'x');
+      const stream = kit.session.request('POST', '/', { body: 'chunked', headers: [] });
+      await stream.pour(bytes);
+      stream.end();
+      assert.equal((await stream.body()).length, bytes.length);
+    },
+  );
+});
+
+test('a body that the handler does not read gets no credit back', async () => {
+  let release: (() => void) | undefined;
+  await serving(
+    async () => {
+      await new Promise<void>((resolve) => {
+        release = resolve;
+      });
+      return new Response('late');
+    },
+    async (kit) => {
+      const stream = kit.session.request('POST', '/', { body: 'chunked', headers: [] });
+      const pouring = stream.pour(Buffer.alloc(2 * 1024 * 1024));
+      await later(100);
+      assert.equal(stream.windows, 0);
+      release?.();
+      assert.equal(await stream.text(), 'late');
+      await pouring;
+      stream.end();
+    },
+  );
+});
+
+test('a handler that is ahead of its visitor waits', async () => {
+  let pulled = 0;
+  await serving(
+    () =>
+      new Response(
+        new ReadableStream<Uint8Array>(
+          {
+            pull(controller) {
+              pulled += 65_536;
+              controller.enqueue(new Uint8Array(65_536));
+            },
+          },
+          { highWaterMark: 0 },
+        ),
+      ),
+    async (kit) => {
+      const stream = kit.session.get('/');
+      await until(() => stream.received === 1_048_576);
+      await later(50);
+      assert.ok(pulled <= 1_048_576 + 2 * 65_536, String(pulled));
+      stream.abort(7);
+    },
+    { manualCredit: true },
+  );
+});
+
+test('the signal is aborted when the visitor leaves, and the answer is cancelled', async () => {
+  let aborted = false;
+  let cancelled = false;
+  await serving(
+    (request) => {
+      request.signal.addEventListener('abort', () => (aborted = true));
+      return new Response(
+        new ReadableStream<Uint8Array>({
+          start: (controller) => controller.enqueue(new Uint8Array(3)),
+          cancel: () => void (cancelled = true),
+        }),
+      );
+    },
+    async (kit) => {
+      const stream = kit.session.get('/');
+      await until(() => stream.received === 3);
+      stream.abort(7, 'left');
+      await until(() => aborted && cancelled);
+    },
+  );
+});
+
+test('a handler that throws gives 500 and says nothing of why', async () => {
+  await serving(
+    () => {
+      throw new Error('secret');
+    },
+    async (kit) => {
+      const stream = kit.session.get('/');
+      assert.equal((await stream.text()).includes('secret'), false);
+      assert.equal((await stream.head()).status, 500);
+    },
+  );
+});
+
+test('a WebSocket upgrade is refused with 501', async () => {
+  await serving(
+    () => new Response('never'),
+    async (kit) => {
+      const stream = kit.session.request('GET', '/', { isUpgrade: true });
+      assert.equal((await stream.head()).status, 501);
+    },
+  );
+});
+
+test('a body that fails, or lies about its length, resets the stream', async () => {
+  await serving(
+    (request) => {
+      const headers = { 'content-length': '10' };
+      if (request.url.endsWith('/short')) return new Response('abc', { headers });
+      if (request.url.endsWith('/long')) return new Response('abcdefghijkl', { headers });
+      return new Response(
+        new ReadableStream({
+          start: (controller) => controller.error(new Error('broken')),
+        }),
+      );
+    },
+    async (kit) => {
+      for (const path of ['/short', '/long', '/broken']) {
+        const stream = kit.session.get(path);
+        await rejects(stream.body(), Error);
+      }
+    },
+  );
+});
+
+test('HEAD and 204 have no body', async () => {
+  await serving(
+    (request) =>
+      request.method === 'HEAD' ? new Response('abc') : new Response(null, { status: 204 }),
+    async (kit) => {
+      const head = kit.session.request('HEAD', '/');
+      head.end();
+      assert.equal(await head.text(), '');
+      assert.equal(await kit.session.get('/').text(), '');
+    },
+  );
+});
