@@ -260,3 +260,67 @@ pub const AUTO_PORT_TRIES: u32 = 32;
 pub const ACCEPT_RETRY: Duration = Duration::from_millis(200);
 /// How long streams may go on after a shutdown was asked for.
 pub const SHUTDOWN_DRAIN: Duration = Duration::from_secs(5);
+
+// ---- client: the laptop's side (bounds of ours) ----
+
+/// The shortest silence after which a client may look for its kit.
+pub const CLIENT_KEEPALIVE_MIN: Duration = Duration::from_millis(100);
+/// The longest: proxies drop connections that are quiet for a minute.
+pub const CLIENT_KEEPALIVE_MAX: Duration = Duration::from_secs(60);
+/// Bytes of a token, at most.
+pub const CLIENT_TOKEN_BYTES: usize = 4096;
+/// Bytes of a file with certificates, at most.
+pub const CLIENT_CA_BYTES: usize = 1024 * 1024;
+/// Bindings that a client keeps, at most; a kit allows fewer.
+pub const CLIENT_BINDINGS: usize = 64;
+/// Local connections at once, at most; further streams wait for one. A laptop's usual bound on
+/// descriptors is 1024.
+pub const UPSTREAMS: usize = 512;
+/// Idle connections that are kept to one local server, at most.
+pub const POOL_IDLE: usize = 32;
+/// How long an idle connection to a local server is kept: less than the 5 s after which common
+/// servers close it.
+pub const POOL_IDLE_FOR: Duration = Duration::from_secs(4);
+/// How old an idle connection may be for a request that cannot be sent twice.
+pub const POOL_FRESH_FOR: Duration = Duration::from_secs(1);
+/// Room for one read of a local server's head or chunk framing, in bytes.
+pub const UPSTREAM_READ: usize = 16 * 1024;
+/// The first pause between two tries to reach a kit; it doubles up to [`RETRY_MAX`].
+pub const RETRY_FIRST: Duration = Duration::from_millis(250);
+/// The longest pause between two tries to reach a kit.
+pub const RETRY_MAX: Duration = Duration::from_secs(10);
+/// A session that stood for so long is tried again at once when it is lost.
+pub const STABLE_AFTER: Duration = Duration::from_secs(5);
+/// How long a TCP connection to a kit may take before a fresh try is better.
+pub const REACH_WITHIN: Duration = Duration::from_secs(5);
+/// How long each later step on the way to a kit may take: proxy, TLS, upgrade, HELLO.
+pub const STEP_WITHIN: Duration = Duration::from_secs(10);
+/// How long a kit may take to answer after the network changed.
+pub const PROBE_WITHIN: Duration = Duration::from_millis(1200);
+/// How often a binding is tried again that was ours before a reconnect.
+pub const REBIND_EVERY: Duration = Duration::from_secs(2);
+/// For how long: a kit's usual grace of 60 s for our own ghost, and some more.
+pub const REBIND_FOR: Duration = Duration::from_secs(90);
+/// How often a missing secondary lane is asked for again.
+pub const REJOIN_EVERY: Duration = Duration::from_secs(2);
+/// How long streams may take to finish when the client closes.
+pub const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+/// How long the last frames may take to leave.
+pub const GOODBYE_WITHIN: Duration = Duration::from_millis(500);
+/// How long a half-closed stream may be idle (PROTOCOL §4).
+pub const CLIENT_HALF_CLOSE: Duration = Duration::from_secs(300);
+/// Bytes of session credit that a client gives back early (PROTOCOL §5).
+pub const CLIENT_STALL_BUDGET: u32 = 32 * 1024 * 1024;
+/// Streams that a client takes at once, at most, whatever the kit says that it may open.
+pub const CLIENT_STREAMS: usize = 16 * 1024;
+/// Events that are kept while nobody takes them.
+pub const EVENTS_KEPT: usize = 1024;
+
+const _: () = assert!(MAX_LANES < UPSTREAMS);
+/// Handlers of this process that one session serves, at most.
+pub const CLIENT_HANDLERS: u32 = 64;
+/// Bytes of a kit's answer to an operator's question, at most.
+pub const CLIENT_REPLY_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes of a request's body that a handler did not read and that are skipped, at most, so that the
+/// connection can serve another request.
+pub const HANDLER_SKIP: u64 = 256 * 1024;

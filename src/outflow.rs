@@ -90,6 +90,11 @@ impl<L> Outflow<L> {
         self.later.release();
     }
 
+    /// Drops everything, because nobody wants it any more; gives back how many bytes of it were payload.
+    pub fn discard(&mut self) -> usize {
+        std::mem::take(self).payload
+    }
+
     /// What leaves next.
     pub fn next(&self) -> Piece<'_, L> {
         if !self.first.is_empty() {

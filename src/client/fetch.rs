@@ -1,8 +1,20 @@
 //! One request to the kit's HTTP endpoints (PROTOCOL §10), over the way that a session would take.
 
+use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::buffer::Buffer;
+use crate::client::config::Config;
+use crate::client::setback::Setback;
+use crate::client::upgrade::USER_AGENT;
+use crate::client::way::{Step, Way};
 use crate::client::{Error, TunnelOptions};
+use crate::clock::Instant;
+use crate::http::{Asked, BodyDecoder, HeadScanner, ResponseHead, Version};
+use crate::limits::CLIENT_REPLY_BYTES;
+use crate::machine::{Command, ConnKey, Ended, Event, ListenerKey, Machine};
+use crate::reactor::{self, Reactor};
 
 /// What to ask of a kit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +63,344 @@ pub fn fetch(
     request: &AdminRequest,
     timeout: Duration,
 ) -> Result<AdminReply, Error> {
-    let _ = (request, timeout);
-    options.check()?;
-    Err(Error::Io("not built yet".into()))
+    let config = Config::new(options)?;
+    let host = reactor::Options {
+        ca_pem: config.ca_pem.clone(),
+        ..reactor::Options::default()
+    };
+    let machine = Fetch::new(&config, request, reactor::now() + timeout)?;
+    let fail = |error: std::io::Error| Error::Io(format!("cannot ask: {error}"));
+    let mut reactor = Reactor::new(machine, host).map_err(fail)?;
+    let mut outcome = None;
+    reactor.run(|reply| outcome = Some(reply)).map_err(fail)?;
+    outcome.unwrap_or_else(|| Err(Error::Io("the request ended without an answer".into())))
+}
+
+/// The machine of one request.
+struct Fetch {
+    conn: ConnKey,
+    way: Way,
+    /// The request, until the kit is reached and it is sent.
+    request: Buffer,
+    out: Buffer,
+    reached: bool,
+    received: Buffer,
+    scanner: HeadScanner,
+    reply: Option<(AdminReply, BodyDecoder)>,
+    until: Instant,
+    commands: VecDeque<Command<Result<AdminReply, Error>>>,
+    done: bool,
+}
+
+impl Fetch {
+    fn new(config: &Config, request: &AdminRequest, until: Instant) -> Result<Fetch, Error> {
+        let (method, path) = line(config, request)?;
+        let mut text = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nUser-Agent: {USER_AGENT}\r\n\
+             Connection: close\r\n",
+            config.route.authority()
+        );
+        if let Some(token) = &config.token {
+            text.push_str(&format!("Authorization: Bearer {}\r\n", token.expose()));
+        }
+        for (name, value) in &config.headers {
+            text.push_str(&format!("{name}: {value}\r\n"));
+        }
+        text.push_str("\r\n");
+        let mut out = Buffer::new();
+        out.extend(text.as_bytes());
+        let way = Way::new(config.route.clone());
+        let conn = ConnKey::unpack(1 << 32);
+        let target = way.target();
+        Ok(Fetch {
+            conn,
+            way,
+            request: out,
+            out: Buffer::new(),
+            reached: false,
+            received: Buffer::new(),
+            scanner: HeadScanner::new(),
+            reply: None,
+            until,
+            commands: VecDeque::from([Command::Dial { conn, target }]),
+            done: false,
+        })
+    }
+
+    fn step(&mut self, step: Step) {
+        let conn = self.conn;
+        match step {
+            Step::Wait => {}
+            Step::Secure(server_name) => {
+                return self
+                    .commands
+                    .push_back(Command::StartTls { conn, server_name });
+            }
+            Step::Ready => {
+                self.reached = true;
+                self.out = std::mem::take(&mut self.request);
+            }
+        }
+        self.commands.push_back(Command::Wake { conn });
+    }
+
+    fn finish(&mut self, outcome: Result<AdminReply, Error>) {
+        if !std::mem::replace(&mut self.done, true) {
+            self.commands.push_back(Command::Notify(outcome));
+            self.commands.push_back(Command::Stop);
+        }
+    }
+
+    /// Reads the answer as far as it has come; `ended` when no more will.
+    fn read(&mut self, ended: bool) {
+        loop {
+            if let Some((reply, body)) = &mut self.reply {
+                let Ok(step) = body.decode(self.received.bytes()) else {
+                    return self.finish(Err(Setback::NotHttp("Its chunks are malformed.").error()));
+                };
+                let piece = self.received.bytes().get(step.data).unwrap_or_default();
+                reply.body.extend_from_slice(piece);
+                self.received.consume(step.consumed);
+                if reply.body.len() > CLIENT_REPLY_BYTES {
+                    let text = "the kit's answer is larger than any of its answers should be";
+                    return self.finish(Err(Error::Protocol(text.into())));
+                }
+                if step.end || (ended && body.closed().is_ok()) {
+                    let reply = reply.clone();
+                    return self.finish(Ok(reply));
+                }
+                if step.consumed == 0 || self.received.is_empty() {
+                    break;
+                }
+                continue;
+            }
+            match self.read_head() {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(setback) => return self.finish(Err(setback.error())),
+            }
+        }
+        if ended {
+            self.finish(Err(Setback::HungUp.error()));
+        }
+    }
+
+    /// Looks for a head; true when there was one.
+    fn read_head(&mut self) -> Result<bool, Setback> {
+        let reject = |reject: crate::http::Reject| Setback::NotHttp(reject.why);
+        let Some(length) = self.scanner.scan(self.received.bytes()).map_err(reject)? else {
+            return Ok(false);
+        };
+        let head = self.received.bytes().get(..length).unwrap_or_default();
+        let head = ResponseHead::parse(head).map_err(reject)?;
+        if !head.is_interim() {
+            let kind = head.fields.get("content-type").unwrap_or_default();
+            let reply = AdminReply {
+                status: head.status,
+                content_type: String::from_utf8_lossy(kind).into_owned(),
+                body: Vec::new(),
+            };
+            self.reply = Some((reply, BodyDecoder::for_response(head.body(ASKED))));
+        }
+        self.received.consume(length);
+        self.scanner = HeadScanner::new();
+        Ok(true)
+    }
+}
+
+impl Machine for Fetch {
+    type Order = ();
+    type Notice = Result<AdminReply, Error>;
+
+    fn handle(&mut self, event: Event, _: Instant) {
+        match event {
+            Event::Connected { .. } => {
+                let step = self.way.connected();
+                self.step(step);
+            }
+            Event::Secured { .. } => {
+                let step = self.way.secured();
+                self.step(step);
+            }
+            Event::Ended { how, .. } => {
+                let setback = match (self.way.doing(), how) {
+                    _ if self.reached => Setback::Dropped(Ended::Reset),
+                    ("connecting", Ended::Failed(failure)) => Setback::Dial(failure),
+                    ("negotiating TLS", Ended::Failed(failure)) => Setback::Tls(failure),
+                    (_, how) => Setback::Dropped(how),
+                };
+                self.finish(Err(setback.error()));
+            }
+            Event::Timeout => {
+                let doing = match self.reached {
+                    true => "waiting for the kit's answer",
+                    false => self.way.doing(),
+                };
+                self.finish(Err(Setback::Slow(doing).error()));
+            }
+            Event::Shutdown => self.finish(Err(Error::Closed("interrupted".into()))),
+            Event::Listening { .. } | Event::AcceptFailed { .. } | Event::Disturbed => {}
+        }
+    }
+
+    fn accepted(&mut self, _: ListenerKey, _: SocketAddr, _: Instant) -> Option<ConnKey> {
+        None
+    }
+
+    fn order(&mut self, (): (), _: Instant) {}
+
+    fn read_space(&mut self, _: ConnKey) -> &mut [u8] {
+        match self.reached {
+            true => self.received.space(READ_SPACE),
+            false => self.way.read_space(),
+        }
+    }
+
+    fn received(&mut self, _: ConnKey, count: usize, _: Instant) {
+        if self.reached {
+            self.received.commit(count);
+            return self.read(count == 0);
+        }
+        match self.way.received(count) {
+            Ok(step) => self.step(step),
+            Err(setback) => self.finish(Err(setback.error())),
+        }
+    }
+
+    fn transmit(&mut self, _: ConnKey, _: Instant) -> &[u8] {
+        match self.reached {
+            true => self.out.bytes(),
+            false => self.way.out.bytes(),
+        }
+    }
+
+    fn transmitted(&mut self, _: ConnKey, count: usize, _: Instant) {
+        match self.reached {
+            true => self.out.consume(count),
+            false => self.way.out.consume(count),
+        }
+    }
+
+    fn poll_command(&mut self) -> Option<Command<Self::Notice>> {
+        self.commands.pop_front()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        (!self.done).then_some(self.until)
+    }
+}
+
+/// Method and target of a request.
+fn line(config: &Config, request: &AdminRequest) -> Result<(&'static str, String), Error> {
+    let name = match request {
+        AdminRequest::Health => "health",
+        AdminRequest::Metrics => "metrics",
+        AdminRequest::Tunnels => "tunnels",
+        AdminRequest::Sessions => "sessions",
+        AdminRequest::Bindings => "bindings",
+        AdminRequest::Kill {
+            session_id,
+            grace_ms,
+        } => {
+            let is_plain = |octet: u8| octet.is_ascii_alphanumeric() || octet == b'-';
+            if session_id.is_empty() || !session_id.bytes().all(is_plain) {
+                let text = "That is not the id of a session; it looks like S-… .";
+                return Err(Error::Options(text.into()));
+            }
+            let mut path = config.endpoint(&format!("sessions/{session_id}"));
+            if let Some(grace_ms) = grace_ms {
+                path.push_str(&format!("?grace_ms={grace_ms}"));
+            }
+            return Ok(("DELETE", path));
+        }
+    };
+    Ok(("GET", config.endpoint(name)))
+}
+
+/// What is remembered of the request to read its answer.
+const ASKED: Asked = Asked {
+    head: false,
+    version: Version::Http11,
+    keep_alive: false,
+    upgrade: false,
+};
+/// Room for one read, in bytes.
+const READ_SPACE: usize = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(url: &str) -> Config {
+        Config::with_env(&TunnelOptions::new(url).token("t0"), |_| None).unwrap()
+    }
+
+    fn fetching(request: &AdminRequest) -> Fetch {
+        let config = config("ws://127.0.0.1:50");
+        let mut fetch = Fetch::new(&config, request, Instant::ZERO).unwrap();
+        let peer = "127.0.0.1:50".parse().unwrap();
+        let conn = fetch.conn;
+        fetch.handle(Event::Connected { conn, peer }, Instant::ZERO);
+        fetch
+    }
+
+    fn answer(fetch: &mut Fetch, text: &str) -> Option<Result<AdminReply, Error>> {
+        let conn = fetch.conn;
+        for octet in text.bytes() {
+            fetch.read_space(conn)[0] = octet;
+            fetch.received(conn, 1, Instant::ZERO);
+        }
+        fetch.received(conn, 0, Instant::ZERO);
+        std::iter::from_fn(|| fetch.poll_command()).find_map(|command| match command {
+            Command::Notify(outcome) => Some(outcome),
+            _ => None,
+        })
+    }
+
+    #[test]
+    fn a_kill_names_the_session_and_the_grace() {
+        let session_id = "S-466ab70d".to_owned();
+        let mut fetch = fetching(&AdminRequest::Kill {
+            session_id,
+            grace_ms: Some(50),
+        });
+        let conn = fetch.conn;
+        let text = String::from_utf8(fetch.transmit(conn, Instant::ZERO).to_vec()).unwrap();
+        assert!(text.starts_with("DELETE /api/v1/tunnel/sessions/S-466ab70d?grace_ms=50 HTTP/1.1"));
+        assert!(text.contains("\r\nAuthorization: Bearer t0\r\n"));
+        let session_id = "../health".to_owned();
+        let grace_ms = None;
+        let odd = AdminRequest::Kill {
+            session_id,
+            grace_ms,
+        };
+        assert!(line(&config("ws://k"), &odd).is_err());
+    }
+
+    #[test]
+    fn an_answer_is_read_whole_or_it_is_an_error() {
+        let whole = "HTTP/1.1 202 Accepted\r\ncontent-type: a/b\r\ncontent-length: 2\r\n\r\nok";
+        let reply = answer(&mut fetching(&AdminRequest::Health), whole)
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            (reply.status, reply.body.as_slice()),
+            (202, b"ok".as_slice())
+        );
+        assert!(reply.is_ok() && reply.content_type == "a/b");
+        let chunked = "HTTP/1.1 401 No\r\ntransfer-encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n";
+        let reply = answer(&mut fetching(&AdminRequest::Health), chunked)
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            (reply.status, reply.body.as_slice()),
+            (401, b"no".as_slice())
+        );
+        let cut = "HTTP/1.1 200 OK\r\ncontent-length: 20\r\n\r\nok";
+        assert!(
+            answer(&mut fetching(&AdminRequest::Health), cut)
+                .unwrap()
+                .is_err()
+        );
+    }
 }

@@ -13,18 +13,38 @@
 //! # }
 //! ```
 
+mod base64;
+mod bindings;
+mod config;
 pub mod error;
 pub mod event;
+mod exchange;
+mod farewell;
 pub mod fetch;
+mod frames;
+mod lanes;
+mod link;
+pub mod machine;
 pub mod options;
+mod pool;
+mod proxy;
+mod request;
+mod response;
 pub mod serve;
 pub mod session;
+mod setback;
+mod shared;
+mod talk;
 pub mod target;
+mod upgrade;
+mod url;
+mod way;
 
 pub use crate::wire::control::{BindErrCode, BindMode};
 pub use error::Error;
 pub use event::{RequestRecord, SessionEvent, StreamRecord};
 pub use fetch::{AdminReply, AdminRequest, fetch};
+pub use machine::{Client, Notice, Order};
 pub use options::{BindOptions, Handler, HostHeader, Proxy, TunnelOptions};
 pub use serve::{Request, RequestBody, Response};
 pub use session::{Binding, Events, Tunnel, TunnelSession, expose, pull, serve};

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::client::config::Config;
 use crate::client::serve::{Request, Response};
 use crate::client::{Error, Target};
 use crate::wire::control::{BindMode, Secret};
@@ -132,7 +133,7 @@ impl TunnelOptions {
 
     /// Whether these can work: reads the files, parses the URLs, opens no connection.
     pub fn check(&self) -> Result<(), Error> {
-        Ok(())
+        Config::new(self).map(|_| ())
     }
 }
 

@@ -1,6 +1,17 @@
 //! Requests and responses for handlers that live in this process.
+//!
+//! The host gives a handler one end of a socket pair on a thread of its own; `talk.rs` speaks
+//! HTTP over it.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::client::options::Handler;
+use crate::client::talk;
+use crate::limits::CLIENT_HANDLERS;
+use crate::reactor;
 
 /// A request, its body to be read.
 #[derive(Debug)]
@@ -38,7 +49,7 @@ impl Request {
 
 /// A request's body, as it arrives. What is not read is skipped.
 pub struct RequestBody {
-    inner: Box<dyn Read + Send>,
+    pub(super) inner: Box<dyn Read + Send>,
 }
 
 impl Read for RequestBody {
@@ -116,5 +127,44 @@ impl Response {
     pub fn reader(mut self, body: impl Read + Send + 'static, length: u64) -> Response {
         self.body = ResponseBody::Reader(Box::new(body), Some(length));
         self
+    }
+}
+
+/// The handlers of a session, by the slot that the host knows and the binding that they serve.
+#[derive(Default)]
+pub(super) struct Handlers {
+    slots: Mutex<BTreeMap<u32, (u64, Handler)>>,
+}
+
+impl Handlers {
+    /// What the host runs for slot `number`: whatever handler is in it when a connection comes.
+    pub fn host(self: &Arc<Handlers>, number: u32) -> reactor::Handler {
+        let handlers = Arc::clone(self);
+        Arc::new(move |stream: UnixStream| {
+            let found = handlers
+                .lock()
+                .get(&number)
+                .map(|(_, handler)| Arc::clone(handler));
+            if let Some(handler) = found {
+                talk::talk(stream, &*handler);
+            }
+        })
+    }
+
+    /// Puts a handler for a binding into a free slot.
+    pub fn add(&self, reference: u64, handler: Handler) -> Option<u32> {
+        let mut slots = self.lock();
+        let free = (0..CLIENT_HANDLERS).find(|number| !slots.contains_key(number))?;
+        slots.insert(free, (reference, handler));
+        Some(free)
+    }
+
+    /// The binding is gone.
+    pub fn remove(&self, reference: u64) {
+        self.lock().retain(|_, (of, _)| *of != reference);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u32, (u64, Handler)>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

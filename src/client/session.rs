@@ -1,14 +1,31 @@
 //! The public handles: blocking calls on a session whose loop runs on a thread of its own.
 
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::client::serve::{Request, Response};
-use crate::client::{BindOptions, Error, SessionEvent, Target, TunnelOptions};
+use crate::client::bindings::{BindSpec, Local};
+use crate::client::config::Config;
+use crate::client::machine::{Client, Order, Spec};
+use crate::client::options::To;
+use crate::client::serve::{Handlers, Request, Response};
+use crate::client::shared::Shared;
+use crate::client::{BindOptions, Error, HostHeader, SessionEvent, Target, TunnelOptions};
+use crate::http::is_value;
+use crate::limits::CLIENT_HANDLERS;
+use crate::reactor::{self, Reactor};
 use crate::wire::control::BindMode;
 
 /// A session with a kit. Dropping it closes it.
-#[derive(Debug)]
-pub struct TunnelSession {}
+pub struct TunnelSession {
+    shared: Arc<Shared>,
+    handle: reactor::Handle<Order>,
+    handlers: Arc<Handlers>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    next_reference: AtomicU64,
+}
 
 /// What the kit bound for us, as it was when this was made. Copies of it name the same binding, also
 /// after a reconnect has given it another `bind_id`.
@@ -33,8 +50,42 @@ impl TunnelSession {
     /// Checks the options and begins to connect. Returns at once; [`TunnelSession::events`] tells what
     /// happens, [`TunnelSession::wait_online`] waits.
     pub fn start(options: TunnelOptions) -> Result<TunnelSession, Error> {
-        options.check()?;
-        Err(Error::Io("not built yet".into()))
+        let config = Config::new(&options)?;
+        let handlers = Arc::new(Handlers::default());
+        let host = reactor::Options {
+            signals: false,
+            watch_network: true,
+            user_timeout: Some(config.keepalive * 5 / 2),
+            handlers: (0..CLIENT_HANDLERS)
+                .map(|slot| handlers.host(slot))
+                .collect(),
+            ca_pem: config.ca_pem.clone(),
+        };
+        let client = Client::with_config(config, reactor::os_entropy(), reactor::now());
+        let mut reactor = Reactor::new(client, host).map_err(|error| cannot_start(&error))?;
+        let handle = reactor.handle();
+        let shared = Arc::new(Shared::default());
+        let told = Arc::clone(&shared);
+        let body = move || {
+            // Also when the machine fails by its own fault, nobody may wait for ever.
+            let at_end = EndGuard(&told);
+            let outcome = reactor.run(|notice| told.tell(notice));
+            if let Err(error) = outcome {
+                told.end(Some(Error::Io(format!("the event loop failed: {error}"))));
+            }
+            drop(at_end);
+        };
+        let thread = std::thread::Builder::new()
+            .name("tunnel".into())
+            .spawn(body)
+            .map_err(|error| cannot_start(&error))?;
+        Ok(TunnelSession {
+            shared,
+            handle,
+            handlers,
+            thread: Mutex::new(Some(thread)),
+            next_reference: AtomicU64::new(1),
+        })
     }
 
     /// Checks the options, connects, and returns when the session stands. A network that is not up
@@ -47,69 +98,178 @@ impl TunnelSession {
 
     /// Waits until the session stands, at most for `timeout`.
     pub fn wait_online(&self, timeout: Option<Duration>) -> Result<(), Error> {
-        let _ = timeout;
-        Ok(())
+        self.shared.wait_online(timeout)
     }
 
     /// Binds, and returns when the kit has said yes or no. May be called before the session stands.
     pub fn bind(&self, options: BindOptions) -> Result<Binding, Error> {
-        let _ = options;
-        Err(Error::Io("not built yet".into()))
+        let reference = self.next_reference.fetch_add(1, Ordering::Relaxed);
+        let spec = self.spec(reference, options)?;
+        self.shared.await_bind(reference);
+        let spec = Box::new(Spec(spec));
+        // When the loop is gone the shared state says why.
+        let _ = self.handle.send(Order::Bind { reference, spec });
+        let outcome = self.shared.bound(reference);
+        if outcome.is_err() {
+            self.handlers.remove(reference);
+        }
+        outcome
+    }
+
+    /// Checks what can be checked without the kit.
+    fn spec(&self, reference: u64, options: BindOptions) -> Result<BindSpec, Error> {
+        let wrong = |text: &str| Err(Error::Options(text.into()));
+        let local = match (options.to, options.mode) {
+            (Some(To::Handler(_)), BindMode::Pull) => {
+                return wrong("A handler answers requests; a pull carries raw connections.");
+            }
+            (None, _) if options.container_port == 0 => {
+                return wrong("Say which local server to use when the kit picks the port.");
+            }
+            (Some(To::Target(target)), _) if target.port() == 0 => {
+                return wrong("The target's port must not be 0.");
+            }
+            (Some(To::Target(target)), _) => Local::Target(target),
+            (None, _) => {
+                let port = options.container_port;
+                Local::Target(Target::Addr(([127, 0, 0, 1], port).into()))
+            }
+            (Some(To::Handler(handler)), _) => {
+                let slot = self.handlers.add(reference, handler);
+                Local::Handler(slot.ok_or(Error::Options(format!(
+                    "A session serves at most {CLIENT_HANDLERS} handlers."
+                )))?)
+            }
+        };
+        if options.takeover && options.mode == BindMode::Pull {
+            return wrong("Only what is exposed can be taken over.");
+        }
+        if let HostHeader::Name(name) = &options.host_header
+            && (name.is_empty() || !is_value(name.as_bytes()) || name.contains(char::is_whitespace))
+        {
+            return wrong("The host header must be a name, perhaps with a port.");
+        }
+        Ok(BindSpec {
+            mode: options.mode,
+            container_port: options.container_port,
+            label: options.label,
+            takeover: options.takeover,
+            host: options.host,
+            host_header: options.host_header,
+            local,
+        })
     }
 
     /// Gives a binding up. Streams that it has may go on to their end.
     pub fn unbind(&self, binding: &Binding) -> Result<(), Error> {
-        let _ = binding;
-        Ok(())
+        let reference = binding.reference;
+        self.shared.await_unbind(reference);
+        let _ = self.handle.send(Order::Unbind { reference });
+        let outcome = self.shared.unbound(reference);
+        self.handlers.remove(reference);
+        outcome
     }
 
     /// What happens, from the start of the session on. All receivers share one queue, which keeps the
     /// last 1024 events when nobody takes them.
     pub fn events(&self) -> Events {
-        Events {}
+        Events {
+            shared: Arc::clone(&self.shared),
+        }
     }
 
     /// The session's whole id, once it stands. It is a capability: whoever has it may resume the
     /// session.
     pub fn id(&self) -> Option<String> {
-        None
+        self.shared.id().map(|id| id.as_str().to_owned())
     }
 
     /// Ends the session in order: unbinds, waits up to 5 s for streams to finish, says goodbye.
     /// Returns when that is done.
     pub fn close(self) -> Result<(), Error> {
-        Ok(())
+        if !self.shared.has_ended() {
+            let _ = self.handle.send(Order::Close { at_once: false });
+        }
+        let outcome = self.shared.wait_closed();
+        self.join();
+        outcome
     }
 
     /// As [`TunnelSession::close`], from a place that only borrows it, and without waiting; the second
     /// time it ends at once.
-    pub fn begin_close(&self) {}
+    pub fn begin_close(&self) {
+        let _ = self.handle.send(Order::Close { at_once: false });
+    }
 
     /// Waits until the session has ended, and says why it failed if it did.
     pub fn wait_closed(&self) -> Result<(), Error> {
-        Ok(())
+        self.shared.wait_closed()
+    }
+
+    fn join(&self) {
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(thread) = thread {
+            // Its panic, if any, was told by the guard.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for TunnelSession {
+    fn drop(&mut self) {
+        let _ = self.handle.send(Order::Close { at_once: true });
+        self.join();
+    }
+}
+
+impl std::fmt::Debug for TunnelSession {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TunnelSession({:?})", self.shared.id())
+    }
+}
+
+/// Tells the end when the thread unwinds or returns.
+struct EndGuard<'a>(&'a Shared);
+
+impl Drop for EndGuard<'_> {
+    fn drop(&mut self) {
+        self.0.end(Some(Error::Io(
+            "the tunnel's thread failed; this is a bug".into(),
+        )));
+    }
+}
+
+fn cannot_start(error: &io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::InvalidData => Error::Options(error.to_string()),
+        _ => Error::Io(format!("cannot start: {error}")),
     }
 }
 
 /// Takes a session's events.
 #[derive(Debug, Clone)]
-pub struct Events {}
+pub struct Events {
+    shared: Arc<Shared>,
+}
 
 impl Events {
     /// The next event; `None` when the session has ended and all were taken.
     pub fn recv(&self) -> Option<SessionEvent> {
-        None
+        self.shared.next_event(None)
     }
 
     /// The next event if one comes within `timeout`.
     pub fn recv_timeout(&self, timeout: Duration) -> Option<SessionEvent> {
-        let _ = timeout;
-        None
+        self.shared.next_event(Some(timeout))
     }
 
     /// The next event if it is there already.
     pub fn try_recv(&self) -> Option<SessionEvent> {
-        None
+        self.shared.next_event(Some(Duration::ZERO))
     }
 }
 

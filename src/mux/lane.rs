@@ -257,6 +257,11 @@ impl Lane {
         (self.bytes_in, self.bytes_out)
     }
 
+    /// The peer is there, although it says nothing: its system acknowledged what we sent.
+    pub fn shows_life(&mut self, now: Instant) {
+        self.last_heard = now;
+    }
+
     /// When the last byte came.
     pub fn last_heard(&self) -> Instant {
         self.last_heard

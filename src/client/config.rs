@@ -1,0 +1,242 @@
+//! Options, checked and resolved: what the machine works from.
+
+use std::time::Duration;
+
+use crate::client::Error;
+use crate::client::options::TunnelOptions;
+use crate::client::proxy::{self, ProxyServer};
+use crate::client::url::{Host, Url};
+use crate::http::{is_name, is_value};
+use crate::limits::{
+    CLIENT_CA_BYTES, CLIENT_KEEPALIVE_MAX, CLIENT_KEEPALIVE_MIN, CLIENT_TOKEN_BYTES, MAX_LANES,
+};
+use crate::wire::control::{Secret, SessionId};
+
+/// The way to a kit.
+#[derive(Debug, Clone)]
+pub(super) struct Route {
+    /// TLS, verified.
+    pub secure: bool,
+    pub host: Host,
+    pub port: u16,
+    pub proxy: Option<ProxyServer>,
+}
+
+/// What a session works from.
+#[derive(Debug, Clone)]
+pub(super) struct Config {
+    pub route: Route,
+    /// Path and query of the upgrade request.
+    pub path: String,
+    pub token: Option<Secret>,
+    pub headers: Vec<(String, String)>,
+    pub connections: u32,
+    pub keepalive: Duration,
+    pub retry_for: Option<Duration>,
+    pub resume: Option<SessionId>,
+    /// Certificates to trust besides the system's.
+    pub ca_pem: Option<Vec<u8>>,
+}
+
+impl Config {
+    /// Checks the options, and reads the files and the environment that they name.
+    pub fn new(options: &TunnelOptions) -> Result<Config, Error> {
+        let env = |name: &str| std::env::var(name).ok();
+        Config::with_env(options, env)
+    }
+
+    pub fn with_env(
+        options: &TunnelOptions,
+        env: impl Fn(&str) -> Option<String>,
+    ) -> Result<Config, Error> {
+        let wrong = |text: String| Err(Error::Options(text));
+        let url = Url::parse(options.url.trim())
+            .map_err(|fault| Error::Options(format!("The tunnel's URL cannot be used: {fault}")))?;
+        let secure = match url.scheme.as_str() {
+            "wss" | "https" => true,
+            "ws" | "http" => false,
+            _ => return wrong("The tunnel's URL must begin with wss:// or ws://.".into()),
+        };
+        if url.credentials.is_some() {
+            return wrong("The tunnel's URL must not hold credentials; give the token.".into());
+        }
+        let port = url.port.unwrap_or(if secure { 443 } else { 80 });
+        let proxy = proxy::choose(&options.proxy, &url.host, port, secure, env)?;
+        if !(1..=MAX_LANES as u32).contains(&options.connections) {
+            return wrong(format!("connections must be 1 to {MAX_LANES}."));
+        }
+        if !(CLIENT_KEEPALIVE_MIN..=CLIENT_KEEPALIVE_MAX).contains(&options.keepalive) {
+            return wrong(format!(
+                "keepalive must be {CLIENT_KEEPALIVE_MIN:?} to {CLIENT_KEEPALIVE_MAX:?}."
+            ));
+        }
+        let resume = options.resume.as_deref().map(str::trim);
+        if resume.is_some_and(|id| id.is_empty() || id.len() > 128 || !id.is_ascii()) {
+            return wrong("That is not the id of a session; it looks like S-… .".into());
+        }
+        check_headers(&options.headers)?;
+        Ok(Config {
+            route: Route {
+                secure,
+                host: url.host,
+                port,
+                proxy,
+            },
+            path: match url.path.as_str() {
+                "" | "/" => USUAL_PATH.to_owned(),
+                path if path.starts_with('?') => format!("{USUAL_PATH}{path}"),
+                path => path.to_owned(),
+            },
+            token: read_token(options)?,
+            headers: options.headers.clone(),
+            connections: options.connections,
+            keepalive: options.keepalive,
+            retry_for: options.retry_for,
+            resume: resume.map(SessionId::new),
+            ca_pem: read_ca(options)?,
+        })
+    }
+
+    /// The path of another endpoint of the same kit.
+    pub fn endpoint(&self, name: &str) -> String {
+        let path = self.path.split('?').next().unwrap_or_default();
+        let base = path.strip_suffix("connect").unwrap_or(path);
+        match base.ends_with('/') {
+            true => format!("{base}{name}"),
+            false => format!("{base}/{name}"),
+        }
+    }
+}
+
+impl Route {
+    /// What the upgrade request says as `Host`.
+    pub fn authority(&self) -> String {
+        let host = self.host.bracketed();
+        match (self.secure, self.port) {
+            (true, 443) | (false, 80) => host,
+            (_, port) => format!("{host}:{port}"),
+        }
+    }
+}
+
+/// Where kits listen for tunnels (PROTOCOL §1).
+const USUAL_PATH: &str = "/api/v1/tunnel/connect";
+
+fn check_headers(headers: &[(String, String)]) -> Result<(), Error> {
+    for (name, value) in headers {
+        if !is_name(name.as_bytes()) || !is_value(value.as_bytes()) {
+            let text = "A header's name or value has characters that cannot be sent.";
+            return Err(Error::Options(text.into()));
+        }
+        let lower = name.to_ascii_lowercase();
+        let is_ours = matches!(
+            lower.as_str(),
+            "host" | "connection" | "upgrade" | "authorization" | "content-length"
+        );
+        if is_ours || lower == "transfer-encoding" || lower.starts_with("sec-websocket-") {
+            return Err(Error::Options(format!(
+                "The header {lower} is written by the tunnel itself."
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn read_token(options: &TunnelOptions) -> Result<Option<Secret>, Error> {
+    let token = match (&options.token, &options.token_file) {
+        (Some(_), Some(_)) => {
+            let text = "Give the token or the file that holds it, not both.";
+            return Err(Error::Options(text.into()));
+        }
+        (Some(token), None) => token.expose().to_owned(),
+        (None, Some(file)) => read_text(file, CLIENT_TOKEN_BYTES, "token")?,
+        (None, None) => return Ok(None),
+    };
+    let token = token.trim();
+    if token.is_empty() {
+        return Err(Error::Options("The token is empty.".into()));
+    }
+    // It goes into a header field, in which white space ends it for some readers.
+    if token.len() > CLIENT_TOKEN_BYTES || !token.bytes().all(|octet| octet.is_ascii_graphic()) {
+        let text = "The token must be one line of printable ASCII without spaces.";
+        return Err(Error::Options(text.into()));
+    }
+    Ok(Some(Secret::new(token)))
+}
+
+fn read_ca(options: &TunnelOptions) -> Result<Option<Vec<u8>>, Error> {
+    let mut pem = options.ca_pem.clone();
+    for file in &options.ca_files {
+        pem.extend_from_slice(read_text(file, CLIENT_CA_BYTES, "CA")?.as_bytes());
+        pem.push(b'\n');
+    }
+    Ok((!pem.is_empty()).then_some(pem))
+}
+
+fn read_text(file: &std::path::Path, bound: usize, what: &str) -> Result<String, Error> {
+    use std::io::Read as _;
+    let fail = |why: String| {
+        Error::Options(format!(
+            "The {what} file {} cannot be read: {why}",
+            file.display()
+        ))
+    };
+    let mut text = String::new();
+    let opened = std::fs::File::open(file).map_err(|error| fail(error.to_string()))?;
+    let read = opened.take(bound as u64 + 1).read_to_string(&mut text);
+    read.map_err(|error| fail(error.to_string()))?;
+    match text.len() > bound {
+        true => Err(fail(format!("it is larger than {bound} bytes"))),
+        false => Ok(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::Proxy;
+
+    fn config(options: TunnelOptions) -> Result<Config, Error> {
+        Config::with_env(&options, |_| None)
+    }
+
+    #[test]
+    fn a_url_without_a_path_gets_the_usual_one() {
+        let config = config(TunnelOptions::new("https://kit.example")).unwrap();
+        assert_eq!(config.path, "/api/v1/tunnel/connect");
+        assert_eq!(config.route.authority(), "kit.example");
+        assert_eq!(config.endpoint("health"), "/api/v1/tunnel/health");
+        let odd = self::config(TunnelOptions::new("ws://[::1]:50/x/connect?a=b")).unwrap();
+        assert_eq!(odd.path, "/x/connect?a=b");
+        assert_eq!(odd.endpoint("sessions"), "/x/sessions");
+        assert_eq!(odd.route.authority(), "[::1]:50");
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_before_a_socket_is_opened() {
+        let base = || TunnelOptions::new("wss://kit.example");
+        for (options, word) in [
+            (TunnelOptions::new("ftp://kit.example"), "wss://"),
+            (TunnelOptions::new("kit.example"), "scheme"),
+            (TunnelOptions::new("wss://u:p@kit.example"), "credentials"),
+            (base().connections(0), "1 to 16"),
+            (base().connections(17), "1 to 16"),
+            (base().keepalive(Duration::ZERO), "keepalive"),
+            (base().token("a b"), "printable"),
+            (base().token("a\r\nx: y"), "printable"),
+            (base().token(" "), "empty"),
+            (base().token("x").token_file("/x"), "not both"),
+            (base().token_file("/does/not/exist"), "/does/not/exist"),
+            (base().ca_file("/does/not/exist"), "/does/not/exist"),
+            (base().header("x y", "z"), "header"),
+            (base().header("x", "z\r\na: b"), "header"),
+            (base().header("Authorization", "z"), "authorization"),
+            (base().resume_session_id(""), "id"),
+            (base().proxy(Proxy::Url("socks5://p".into())), "proxies"),
+        ] {
+            let refused = config(options).unwrap_err();
+            assert_eq!(refused.kind(), "options");
+            assert!(refused.to_string().contains(word), "{refused}");
+        }
+    }
+}

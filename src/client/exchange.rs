@@ -1,0 +1,471 @@
+//! Streams and the local connections that serve them.
+//!
+//! An *exchange* is what hangs on a stream: for EXPOSE a request and its response, for PULL two
+//! directions of bytes. It gets a local connection from the pool or dials one, and may outlive it (a
+//! request's body that nobody wants is still received) or wait for it.
+
+use crate::buffer::Buffer;
+use crate::client::bindings::Local;
+use crate::client::event::{RequestRecord, SessionEvent, StreamRecord};
+use crate::client::machine::{Client, Entry, Timer};
+use crate::clock::Instant;
+use crate::http::{Asked, BodyDecoder, HeadScanner};
+use crate::limits::POOL_IDLE_FOR;
+use crate::machine::{CloseHow, Command, ConnKey, Ended};
+use crate::mux::StreamKey;
+use crate::outflow::Outflow;
+use crate::table::Key;
+use crate::wire::code::Code;
+
+/// Our name for an exchange.
+pub(super) type ExchangeKey = Key<Exchange>;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    pub stream: StreamKey,
+    /// Its binding's reference.
+    pub binding: u64,
+    pub container_port: u16,
+    pub conn: Option<ConnKey>,
+    /// To the local connection; loans name the lane whose buffer they lie in.
+    pub out: Outflow<usize>,
+    pub work: Work,
+    /// The kit sent EOF.
+    pub remote_done: bool,
+    /// We sent EOF.
+    pub local_done: bool,
+    /// The last read space lies in the outgoing lane.
+    pub reads_direct: bool,
+    pub started: Instant,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    pub remote_addr: Option<String>,
+    /// Its end was told.
+    pub told: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum Work {
+    /// Bytes in both directions.
+    Raw,
+    /// A request.
+    Http(Box<Http>),
+}
+
+/// A request and its response.
+#[derive(Debug)]
+pub(super) struct Http {
+    pub method: String,
+    pub target: String,
+    pub asked: Asked,
+    /// The head for the local server, kept in case that it has to be sent again.
+    pub head: Vec<u8>,
+    pub upload: Upload,
+    /// Something of the request's body went out.
+    pub body_began: bool,
+    pub retried: bool,
+    pub download: Download,
+    /// Bytes from the local server that were not passed on.
+    pub received: Buffer,
+    pub scanner: HeadScanner,
+    pub status: Option<u16>,
+    /// The connection can be used again after the response.
+    pub reusable: bool,
+}
+
+/// What becomes of DATA from the kit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Upload {
+    /// The request is complete.
+    Complete,
+    /// So many bytes are to come.
+    Length(u64),
+    /// Each DATA is a chunk.
+    Chunked,
+    /// Both directions are raw after a 101.
+    Raw,
+    /// The response is complete, so nobody wants the rest of the request.
+    Unwanted,
+}
+
+/// What is expected of the local server.
+#[derive(Debug)]
+pub(super) enum Download {
+    Head,
+    Body(BodyDecoder),
+    Raw,
+    Complete,
+}
+
+/// A connection to a local server.
+#[derive(Debug)]
+pub(super) struct Upstream {
+    pub binding: u64,
+    pub exchange: Option<ExchangeKey>,
+    pub connected: bool,
+    /// It served another request before.
+    pub reused: bool,
+}
+
+impl Exchange {
+    pub fn http(&mut self) -> Option<&mut Http> {
+        match &mut self.work {
+            Work::Http(http) => Some(http),
+            Work::Raw => None,
+        }
+    }
+
+    /// Whether both directions are plain bytes.
+    pub fn is_raw(&self) -> bool {
+        match &self.work {
+            Work::Raw => true,
+            Work::Http(http) => matches!(http.download, Download::Raw),
+        }
+    }
+
+    /// Whether the request may be sent a second time without doing something twice.
+    pub fn is_repeatable(&self) -> bool {
+        match &self.work {
+            Work::Raw => false,
+            Work::Http(http) => {
+                let idempotent = ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"];
+                idempotent.contains(&http.method.as_str())
+                    && http.upload == Upload::Complete
+                    && !http.body_began
+                    && !http.retried
+            }
+        }
+    }
+}
+
+impl Client {
+    /// Gives an exchange a connection: an idle one, a new one, or a place in the line.
+    pub(super) fn assign(&mut self, key: ExchangeKey, fresh: bool) {
+        let Some(exchange) = self.exchanges.get_mut(key) else {
+            return;
+        };
+        let (binding, repeatable) = (exchange.binding, exchange.is_repeatable());
+        let is_http = matches!(exchange.work, Work::Http(_));
+        if is_http
+            && !fresh
+            && let Some(conn) = self.pool.take(binding, repeatable, self.now)
+            && let Some(Entry::Upstream(upstream)) = self.conns.get_mut(conn.retype())
+        {
+            upstream.exchange = Some(key);
+            upstream.reused = true;
+            exchange.conn = Some(conn);
+            return self.wake(conn);
+        }
+        if !self.pool.has_room()
+            && let Some(conn) = self.pool.sacrifice()
+        {
+            self.close_upstream(conn, CloseHow::Clean);
+        }
+        if !self.pool.has_room() {
+            return self.pool.wait(key);
+        }
+        self.dial_upstream(key);
+    }
+
+    fn dial_upstream(&mut self, key: ExchangeKey) {
+        let Some(exchange) = self.exchanges.get_mut(key) else {
+            return;
+        };
+        let Some(bound) = self.bindings.get(exchange.binding) else {
+            return self.dial_failed(key, "it was unbound");
+        };
+        let target = bound.spec.local.dial();
+        let entry = Entry::Upstream(Upstream {
+            binding: exchange.binding,
+            exchange: Some(key),
+            connected: false,
+            reused: false,
+        });
+        let Ok(conn) = self.conns.insert(entry) else {
+            return self.pool.wait(key);
+        };
+        let conn = conn.retype();
+        exchange.conn = Some(conn);
+        self.pool.opened();
+        self.commands.push_back(Command::Dial { conn, target });
+    }
+
+    /// Those who wait for a connection get one as far as there are any.
+    fn serve_waiting(&mut self) {
+        while self.pool.has_room() {
+            let Some(key) = self.pool.next_waiting() else {
+                return;
+            };
+            if self
+                .exchanges
+                .get(key)
+                .is_some_and(|exchange| exchange.conn.is_none())
+            {
+                self.dial_upstream(key);
+            }
+        }
+    }
+
+    /// Closes a local connection and forgets it.
+    pub(super) fn close_upstream(&mut self, conn: ConnKey, how: CloseHow) {
+        if matches!(self.conns.get(conn.retype()), Some(Entry::Upstream(_))) {
+            self.commands.push_back(Command::Close { conn, how });
+            self.upstream_gone(conn);
+        }
+    }
+
+    /// A local connection is no more.
+    fn upstream_gone(&mut self, conn: ConnKey) {
+        let Some(Entry::Upstream(upstream)) = self.conns.remove(conn.retype()) else {
+            return;
+        };
+        self.pool.forget(upstream.binding, conn);
+        self.pool.closed();
+        if let Some(exchange) = upstream
+            .exchange
+            .and_then(|key| self.exchanges.get_mut(key))
+        {
+            exchange.conn = None;
+        }
+        self.serve_waiting();
+    }
+
+    /// Takes the connection from an exchange whose response is complete, for others to use.
+    pub(super) fn release_upstream(&mut self, key: ExchangeKey, reusable: bool) {
+        let Some(exchange) = self.exchanges.get_mut(key) else {
+            return;
+        };
+        let Some(conn) = exchange.conn else { return };
+        let known = self.bindings.get(exchange.binding).is_some();
+        if !reusable || !known || !exchange.out.is_empty() {
+            return self.close_upstream(conn, CloseHow::Clean);
+        }
+        exchange.conn = None;
+        if let Some(Entry::Upstream(upstream)) = self.conns.get_mut(conn.retype()) {
+            upstream.exchange = None;
+            let binding = upstream.binding;
+            if let Some(surplus) = self.pool.keep(binding, conn, self.now) {
+                self.close_upstream(surplus, CloseHow::Clean);
+            }
+            self.timers
+                .arm_if_unset(Timer::Pool, self.now + POOL_IDLE_FOR);
+            // It may have been left without space to read into; an idle one is watched for its end.
+            self.wake(conn);
+        }
+    }
+
+    /// Closes idle connections that were kept long enough.
+    pub(super) fn sweep_pool(&mut self) {
+        let bindings = &self.bindings;
+        let expired = self
+            .pool
+            .expired(self.now, |binding| bindings.get(binding).is_none());
+        for conn in expired {
+            self.commands.push_back(Command::Close {
+                conn,
+                how: CloseHow::Clean,
+            });
+            self.conns.remove(conn.retype());
+            self.pool.closed();
+        }
+        self.serve_waiting();
+        if self.pool.idle_count() > 0 {
+            self.timers
+                .arm_if_unset(Timer::Pool, self.now + POOL_IDLE_FOR / 4);
+        }
+    }
+
+    pub(super) fn upstream_connected(&mut self, conn: ConnKey) {
+        if let Some(Entry::Upstream(upstream)) = self.conns.get_mut(conn.retype()) {
+            upstream.connected = true;
+            self.wake(conn);
+            self.finish_if_drained(conn);
+        }
+    }
+
+    pub(super) fn upstream_ended(&mut self, conn: ConnKey, how: Ended) {
+        let Some(Entry::Upstream(upstream)) = self.conns.get(conn.retype()) else {
+            return;
+        };
+        let (exchange, connected, reused) =
+            (upstream.exchange, upstream.connected, upstream.reused);
+        let why = match &how {
+            Ended::Reset => "connection reset".to_owned(),
+            Ended::Failed(failure) => failure.text.clone(),
+        };
+        self.upstream_gone(conn);
+        match exchange {
+            Some(key) if !connected => self.dial_failed(key, &why),
+            Some(key) => self.upstream_broke(key, reused, &why),
+            None => {}
+        }
+    }
+
+    fn dial_failed(&mut self, key: ExchangeKey, why: &str) {
+        let Some(exchange) = self.exchanges.get(key) else {
+            return;
+        };
+        if exchange.is_raw() {
+            return self.abandon(key, Code::Cancel, why);
+        }
+        let bound = self.bindings.get(exchange.binding);
+        let name = match bound.map(|bound| &bound.spec.local) {
+            Some(Local::Target(target)) => format!("http://{target}"),
+            _ => "the handler".to_owned(),
+        };
+        let text = format!(
+            "The tunnel works, but the local server does not answer.\n\n\
+             Tried {name}: {why}\n\nIs it running? The next request tries again.\n"
+        );
+        self.answer(key, 502, &text);
+    }
+
+    /// A standing local connection broke under its exchange.
+    pub(super) fn upstream_broke(&mut self, key: ExchangeKey, reused: bool, why: &str) {
+        let Some(exchange) = self.exchanges.get_mut(key) else {
+            return;
+        };
+        let repeatable = exchange.is_repeatable();
+        let Some(http) = exchange.http() else {
+            return self.abandon(key, Code::Cancel, why);
+        };
+        let untouched = http.status.is_none() && http.received.is_empty();
+        match http.download {
+            Download::Head if reused && repeatable && untouched => {
+                // It closed just when the request was on its way: not the server's answer to it.
+                http.retried = true;
+                let head = std::mem::take(&mut http.head);
+                exchange.out = Outflow::new();
+                exchange.out.push(&head);
+                self.assign(key, true);
+            }
+            Download::Head => {
+                let text =
+                    format!("The local server closed the connection without an answer: {why}\n");
+                self.answer(key, 502, &text);
+            }
+            Download::Complete => {}
+            Download::Body(_) | Download::Raw => {
+                self.abandon(key, Code::Cancel, &format!("local server: {why}"));
+            }
+        }
+    }
+
+    /// The socket took `count` bytes.
+    pub(super) fn upstream_transmitted(&mut self, conn: ConnKey, count: usize) {
+        let Some(Entry::Upstream(upstream)) = self.conns.get(conn.retype()) else {
+            return;
+        };
+        let Some(exchange) = upstream
+            .exchange
+            .and_then(|key| self.exchanges.get_mut(key))
+        else {
+            return;
+        };
+        let payload = exchange.out.taken(count);
+        let stream = exchange.stream;
+        if payload > 0
+            && let Some(session) = &mut self.session
+        {
+            session.passed_on(stream, payload, self.now);
+        }
+        self.finish_if_drained(conn);
+    }
+
+    /// Passes the kit's FIN on once all before it has left, and ends a raw exchange whose both
+    /// directions are closed.
+    pub(super) fn finish_if_drained(&mut self, conn: ConnKey) {
+        let Some(Entry::Upstream(upstream)) = self.conns.get(conn.retype()) else {
+            return;
+        };
+        let (Some(key), true) = (upstream.exchange, upstream.connected) else {
+            return;
+        };
+        let Some(exchange) = self.exchanges.get(key) else {
+            return;
+        };
+        if !exchange.is_raw() || !exchange.remote_done || !exchange.out.is_empty() {
+            return;
+        }
+        if exchange.local_done {
+            self.close_upstream(conn, CloseHow::Clean);
+            self.drop_exchange(key, None);
+        } else {
+            self.commands.push_back(Command::Finish { conn });
+        }
+    }
+
+    /// The stream is over by the world's doing: the kit reset it, or its lane is gone.
+    pub(super) fn stream_lost(&mut self, key: ExchangeKey, why: &str) {
+        let Some(exchange) = self.exchanges.get_mut(key) else {
+            return;
+        };
+        // What the local side got must not look whole.
+        let cut = exchange.is_raw()
+            || exchange
+                .http()
+                .is_some_and(|http| http.upload != Upload::Complete)
+            || !exchange.out.is_empty();
+        match exchange.conn {
+            Some(conn) if cut => self.close_upstream(conn, CloseHow::Reset),
+            Some(conn) => self.close_upstream(conn, CloseHow::Clean),
+            None => self.pool.leave(key),
+        }
+        self.drop_exchange(key, Some(why));
+    }
+
+    /// We give the stream up.
+    pub(super) fn abandon(&mut self, key: ExchangeKey, code: Code, why: &str) {
+        if let Some(exchange) = self.exchanges.get(key)
+            && let Some(session) = &mut self.session
+        {
+            session.reset(exchange.stream, code, why);
+        }
+        self.stream_lost(key, why);
+    }
+
+    /// Forgets an exchange, whose stream is over and whose connection is gone, and tells its end.
+    pub(super) fn drop_exchange(&mut self, key: ExchangeKey, cut: Option<&str>) {
+        self.tell_end(key, cut);
+        self.exchanges.remove(key);
+        self.close_when_idle();
+    }
+
+    /// Tells how an exchange ended, once.
+    pub(super) fn tell_end(&mut self, key: ExchangeKey, cut: Option<&str>) {
+        let now = self.now;
+        let Some(exchange) = self.exchanges.get_mut(key) else {
+            return;
+        };
+        if std::mem::replace(&mut exchange.told, true) {
+            return;
+        }
+        let duration = now.since(exchange.started);
+        let cut = cut.map(crate::client::setback::plain);
+        let (container_port, remote_addr) = (exchange.container_port, exchange.remote_addr.take());
+        let (bytes_in, bytes_out) = (exchange.bytes_in, exchange.bytes_out);
+        let event = match &mut exchange.work {
+            Work::Raw => SessionEvent::StreamClosed(StreamRecord {
+                container_port,
+                bytes_in,
+                bytes_out,
+                duration,
+                remote_addr,
+                cut,
+            }),
+            Work::Http(http) => SessionEvent::Request(RequestRecord {
+                container_port,
+                method: std::mem::take(&mut http.method),
+                target: std::mem::take(&mut http.target),
+                status: http.status,
+                bytes_in,
+                bytes_out,
+                duration,
+                remote_addr,
+                cut,
+            }),
+        };
+        self.notify(event);
+    }
+}

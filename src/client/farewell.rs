@@ -1,0 +1,209 @@
+//! Ends: of a connection, which another may follow, and of the session, which nothing follows.
+
+use crate::client::bindings::BindState;
+use crate::client::event::SessionEvent;
+use crate::client::lanes::Phase;
+use crate::client::link::{self, After};
+use crate::client::machine::{Client, Entry, Notice, Timer};
+use crate::client::setback::Setback;
+use crate::client::{Error, setback};
+use crate::limits::{CLOSE_WITHIN, GOODBYE_WITHIN, MAX_LANES};
+use crate::machine::{CloseHow, Command, ConnKey};
+use crate::timers::Timers;
+use crate::wire::code::Code;
+use crate::wire::control::{self, GoAway};
+use crate::wire::frame::FrameType;
+
+impl Client {
+    /// The primary connection is gone, and with it all streams.
+    pub(super) fn link_lost(&mut self, setback: Setback) {
+        let setback = self.goaway.take().unwrap_or(setback);
+        let why = setback.error();
+        self.drop_session("the connection to the kit was lost");
+        let closing = self.link.phase == link::Phase::Closing;
+        match self.link.setback(&setback, &mut self.entropy, self.now) {
+            After::Retry(retry_in) => {
+                let why = why.to_string();
+                self.notify(SessionEvent::Lost { why, retry_in });
+                self.timers.arm(Timer::Retry, self.now + retry_in);
+            }
+            After::GiveUp(_) if closing => self.over(None),
+            After::GiveUp(error) => self.over(Some(error)),
+        }
+    }
+
+    /// Forgets the session's lanes and streams; bindings are wanted again.
+    fn drop_session(&mut self, why: &str) {
+        self.pool.forget_waiting();
+        self.borrowers.clear();
+        let keys: Vec<_> = self.exchanges.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.stream_lost(key, why);
+        }
+        for index in 0..MAX_LANES {
+            if let Some(conn) = self.lanes.conns[index].take() {
+                let how = CloseHow::Clean;
+                self.commands.push_back(Command::Close { conn, how });
+                self.conns.remove(conn.retype());
+            }
+            self.timers.disarm(Timer::Lane(index as u8));
+        }
+        for timer in [Timer::Rejoin, Timer::Rebind, Timer::Goaway, Timer::Sweep] {
+            self.timers.disarm(timer);
+        }
+        self.session = None;
+        self.bindings.session_lost();
+        // Whoever waits for an unbind has it: a resumed session is told of what it should not have.
+        while let Some(bound) = self
+            .bindings
+            .all
+            .iter()
+            .find(|bound| bound.state == BindState::Leaving)
+        {
+            let reference = bound.reference;
+            self.forget_binding(reference);
+            let outcome = Ok(());
+            self.commands
+                .push_back(Command::Notify(Notice::Unbound { reference, outcome }));
+        }
+    }
+
+    /// The user wants the end: unbind, let streams finish, say goodbye.
+    pub(super) fn close(&mut self, at_once: bool) {
+        match self.link.phase {
+            link::Phase::Over => {}
+            link::Phase::Waiting | link::Phase::Reaching => {
+                self.drop_session("closed");
+                self.over(None);
+            }
+            link::Phase::Closing => self.say_goodbye(),
+            link::Phase::Online(_) => {
+                self.link.phase = link::Phase::Closing;
+                if at_once {
+                    return self.say_goodbye();
+                }
+                let mut standing = Vec::new();
+                for bound in &mut self.bindings.all {
+                    if bound.state == BindState::Standing {
+                        standing.push(bound.bind_id());
+                    }
+                    bound.state = BindState::Leaving;
+                }
+                for bind_id in standing {
+                    self.send_unbind(bind_id);
+                }
+                self.timers.arm(Timer::Close, self.now + CLOSE_WITHIN);
+                self.close_when_idle();
+            }
+        }
+    }
+
+    /// While closing: goodbye as soon as nothing runs any more.
+    pub(super) fn close_when_idle(&mut self) {
+        let idle = self.exchanges.is_empty() && self.bindings.all.is_empty();
+        if self.link.phase == link::Phase::Closing && idle {
+            self.say_goodbye();
+        }
+    }
+
+    /// Ends the session without parking it (PROTOCOL §6).
+    pub(super) fn say_goodbye(&mut self) {
+        if self.link.phase == link::Phase::Closing {
+            self.part(
+                &GoAway::new(Code::NoError, "closed by the client"),
+                CLOSE_NORMAL,
+            );
+            self.drop_session("closed");
+            self.over(None);
+        }
+    }
+
+    /// Sends the last words on all lanes, which then only wait for them to leave.
+    pub(super) fn part(&mut self, goaway: &GoAway, close_code: u16) {
+        self.spill();
+        let Some(session) = &mut self.session else {
+            return;
+        };
+        let mut json = Vec::new();
+        control::write(goaway, &mut json);
+        session.push_control(FrameType::GoAway, &json);
+        session.push_close(close_code, &setback::plain(&goaway.message));
+        for index in 0..MAX_LANES {
+            let Some(conn) = self.lanes.conns[index] else {
+                continue;
+            };
+            let Some(Entry::Lane(entry)) = self.conns.get_mut(conn.retype()) else {
+                continue;
+            };
+            let (Some(lane), _) = session.detach(index) else {
+                continue;
+            };
+            entry.phase = Phase::Leaving(lane);
+            self.lanes.conns[index] = None;
+            self.timers
+                .arm(Timer::Leaving(conn), self.now + GOODBYE_WITHIN);
+            self.commands.push_back(Command::Wake { conn });
+        }
+    }
+
+    /// A connection whose last words should have left by now, or whose kit closed it.
+    pub(super) fn leave(&mut self, conn: ConnKey) {
+        self.timers.disarm(Timer::Leaving(conn));
+        if self.conns.remove(conn.retype()).is_some() {
+            let how = CloseHow::Clean;
+            self.commands.push_back(Command::Close { conn, how });
+        }
+        self.stop_if_over();
+    }
+
+    /// Nothing follows.
+    pub(super) fn over(&mut self, error: Option<Error>) {
+        self.link.phase = link::Phase::Over;
+        self.tell_waiting(&error);
+        let mut leaving = Timers::new();
+        let mut closed = Vec::new();
+        for (key, entry) in self.conns.iter() {
+            let conn: ConnKey = key.retype();
+            match entry {
+                Entry::Lane(lane) if matches!(lane.phase, Phase::Leaving(_)) => {
+                    leaving.arm(Timer::Leaving(conn), self.now + GOODBYE_WITHIN);
+                }
+                _ => closed.push(conn),
+            }
+        }
+        self.timers = leaving;
+        for conn in closed {
+            match self.conns.get(conn.retype()) {
+                Some(Entry::Upstream(_)) => self.close_upstream(conn, CloseHow::Clean),
+                _ => self.leave(conn),
+            }
+        }
+        self.notify(SessionEvent::Closed { error });
+        self.stop_if_over();
+    }
+
+    /// Whoever waits for a binding learns that there will be none.
+    fn tell_waiting(&mut self, error: &Option<Error>) {
+        let closed = || Error::Closed("the session was closed".into());
+        for bound in std::mem::take(&mut self.bindings.all) {
+            if bound.binding.is_none() {
+                let notice = Notice::Bound {
+                    reference: bound.reference,
+                    outcome: Err(error.clone().unwrap_or_else(closed)),
+                };
+                self.commands.push_back(Command::Notify(notice));
+            }
+        }
+    }
+
+    /// After the end the host stops as soon as the last words have left.
+    pub(super) fn stop_if_over(&mut self) {
+        if self.link.phase == link::Phase::Over && self.conns.is_empty() && !self.stopped {
+            self.stopped = true;
+            self.commands.push_back(Command::Stop);
+        }
+    }
+}
+
+/// RFC 6455 §7.4.1: the purpose is fulfilled.
+const CLOSE_NORMAL: u16 = 1000;

@@ -1,0 +1,503 @@
+//! Connections to the kit: dialled, upgraded, greeted, watched.
+
+use crate::client::event::SessionEvent;
+use crate::client::link::Phase as LinkPhase;
+use crate::client::machine::{Client, Entry, Timer};
+use crate::client::setback::Setback;
+use crate::client::upgrade::Upgrade;
+use crate::client::way::{Step, Way};
+use crate::clock::Instant;
+use crate::limits::{
+    MAX_LANES, PROBE_WITHIN, REACH_WITHIN, REJOIN_EVERY, RETRY_FIRST, STEP_WITHIN,
+};
+use crate::machine::{CloseHow, Command, ConnKey, Ended};
+use crate::mux::{Lane, LaneItem, Liveness};
+use crate::wire::control::{
+    self, Auth, Hello, Join, JoinTicket, ReissueAnswer, ReissueRequest, Resume, Secret,
+};
+use crate::wire::frame::FrameType;
+use crate::ws::Subprotocol;
+
+/// The connections by index; 0 is the primary.
+#[derive(Debug, Default)]
+pub(super) struct Lanes {
+    pub conns: [Option<ConnKey>; MAX_LANES],
+    /// How many the kit granted.
+    pub granted: u32,
+}
+
+/// One connection to the kit.
+#[derive(Debug)]
+pub(super) struct LaneConn {
+    pub index: usize,
+    pub phase: Phase,
+    /// The right to join, for a secondary one.
+    ticket: Option<Secret>,
+    /// Since when bytes have waited for its socket.
+    backlog_since: Option<Instant>,
+    /// The network changed then, and nothing was heard since.
+    hurried: Option<Instant>,
+}
+
+/// How far a connection to the kit is.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// TCP, proxy, TLS.
+    Way(Way),
+    /// The WebSocket upgrade.
+    Upgrading(Upgrade),
+    /// HELLO or JOIN is out.
+    Greeting(Lane),
+    /// The session has the lane.
+    Live,
+    /// The last frames are on their way out; nobody waits for an answer.
+    Leaving(Lane),
+}
+
+impl Client {
+    /// Tries to reach the kit.
+    pub(super) fn reach(&mut self) {
+        if self.link.phase != LinkPhase::Waiting {
+            return;
+        }
+        let attempt = self.link.reach();
+        self.notify(SessionEvent::Connecting { attempt });
+        self.dial_lane(0, None);
+    }
+
+    pub(super) fn dial_lane(&mut self, index: usize, ticket: Option<Secret>) {
+        let way = Way::new(self.config.route.clone());
+        let target = way.target();
+        let entry = Entry::Lane(Box::new(LaneConn {
+            index,
+            phase: Phase::Way(way),
+            ticket,
+            backlog_since: None,
+            hurried: None,
+        }));
+        let Ok(conn) = self.conns.insert(entry) else {
+            // Local connections have a bound of their own, so there is room for lanes.
+            unreachable!("the table has room for every lane");
+        };
+        let conn = conn.retype();
+        self.lanes.conns[index] = Some(conn);
+        self.commands.push_back(Command::Dial { conn, target });
+        self.timers
+            .arm(Timer::Lane(index as u8), self.now + REACH_WITHIN);
+    }
+
+    fn lane_entry(&mut self, conn: ConnKey) -> Option<&mut LaneConn> {
+        match self.conns.get_mut(conn.retype()) {
+            Some(Entry::Lane(lane)) => Some(lane),
+            _ => None,
+        }
+    }
+
+    pub(super) fn lane_connected(&mut self, conn: ConnKey) {
+        if let Some(lane) = self.lane_entry(conn)
+            && let Phase::Way(way) = &mut lane.phase
+        {
+            let step = way.connected();
+            self.step_on(conn, step);
+        }
+    }
+
+    pub(super) fn lane_secured(&mut self, conn: ConnKey) {
+        if let Some(lane) = self.lane_entry(conn)
+            && let Phase::Way(way) = &mut lane.phase
+        {
+            let step = way.secured();
+            self.step_on(conn, step);
+        }
+    }
+
+    fn step_on(&mut self, conn: ConnKey, step: Step) {
+        let Some(index) = self.lane_entry(conn).map(|lane| lane.index) else {
+            return;
+        };
+        self.timers
+            .arm(Timer::Lane(index as u8), self.now + STEP_WITHIN);
+        match step {
+            Step::Wait => self.wake(conn),
+            Step::Secure(server_name) => {
+                self.commands
+                    .push_back(Command::StartTls { conn, server_name });
+            }
+            Step::Ready => {
+                let upgrade = Upgrade::new(&self.config, &mut self.entropy);
+                if let Some(lane) = self.lane_entry(conn) {
+                    lane.phase = Phase::Upgrading(upgrade);
+                }
+                self.wake(conn);
+            }
+        }
+    }
+
+    /// Bytes came; 0 is the kit's FIN.
+    pub(super) fn lane_received(&mut self, conn: ConnKey, count: usize) {
+        let now = self.now;
+        let Some(lane) = self.lane_entry(conn) else {
+            return;
+        };
+        let index = lane.index;
+        match &mut lane.phase {
+            Phase::Leaving(_) if count == 0 => self.leave(conn),
+            Phase::Leaving(_) => {}
+            Phase::Way(way) => match way.received(count) {
+                Ok(step) => self.step_on(conn, step),
+                Err(setback) => self.lane_setback(index, setback),
+            },
+            Phase::Upgrading(upgrade) => match upgrade.received(count) {
+                Ok(None) => {}
+                Ok(Some(subprotocol)) => self.greet(conn, subprotocol),
+                Err(setback) => self.lane_setback(index, setback),
+            },
+            _ if count == 0 => self.lane_setback(index, Setback::HungUp),
+            Phase::Greeting(greeting) => {
+                greeting.received(count, now);
+                self.poll_greeting(conn);
+            }
+            Phase::Live => {
+                if let Some(session) = &mut self.session
+                    && let Some(lane) = session.lane_mut(index)
+                {
+                    lane.received(count, now);
+                }
+                self.poll_lane(index);
+            }
+        }
+    }
+
+    /// The WebSocket stands: HELLO or JOIN.
+    fn greet(&mut self, conn: ConnKey, subprotocol: Subprotocol) {
+        let (now, masks) = (self.now, self.entropy.fork());
+        let hello = self.hello(subprotocol);
+        let session_id = self.link.session.clone();
+        let Some(entry) = self.lane_entry(conn) else {
+            return;
+        };
+        let mut lane = Lane::client(conn, masks, now);
+        if let Phase::Upgrading(upgrade) = &entry.phase {
+            lane.feed(upgrade.rest(), now);
+        }
+        let mut json = Vec::new();
+        match (&entry.ticket, session_id) {
+            (Some(nonce), Some(session_id)) => {
+                let join = Join {
+                    session_id,
+                    index: entry.index as u32,
+                    nonce: nonce.clone(),
+                    received: Vec::new(),
+                };
+                control::write(&join, &mut json);
+                lane.push_control(FrameType::Join, &json);
+            }
+            _ => {
+                control::write(&hello, &mut json);
+                lane.push_control(FrameType::Hello, &json);
+            }
+        }
+        let index = entry.index;
+        entry.phase = Phase::Greeting(lane);
+        self.timers.arm(Timer::Lane(index as u8), now + STEP_WITHIN);
+        self.wake(conn);
+        self.poll_greeting(conn);
+    }
+
+    fn hello(&self, subprotocol: Subprotocol) -> Hello {
+        let token = self.config.token.clone();
+        let session_id = self.link.session.clone();
+        let v2 = subprotocol == Subprotocol::V2;
+        Hello {
+            version: subprotocol.name().to_owned(),
+            auth: token.map(|token| Auth {
+                kind: "bearer".to_owned(),
+                token,
+            }),
+            capabilities: vec!["multi-ws".to_owned(), GROW_WINDOWS.to_owned()],
+            resume: session_id.map(|session_id| Resume {
+                session_id,
+                received: Vec::new(),
+            }),
+            max_connections: v2.then_some(self.config.connections),
+            replay_buffer: None,
+        }
+    }
+
+    /// What comes before the session has the lane.
+    fn poll_greeting(&mut self, conn: ConnKey) {
+        loop {
+            let Some(entry) = self.lane_entry(conn) else {
+                return;
+            };
+            let index = entry.index;
+            let Phase::Greeting(lane) = &mut entry.phase else {
+                return;
+            };
+            let item = match lane.poll() {
+                Ok(Some(item)) => item,
+                Ok(None) => return,
+                Err(violation) => return self.lane_setback(index, Setback::Violation(violation)),
+            };
+            match item {
+                LaneItem::Pinged => self.wake(conn),
+                LaneItem::Closed { code } => {
+                    return self.lane_setback(index, Setback::Closed(code));
+                }
+                LaneItem::Frame { kind, payload, .. } => {
+                    let payload = lane.payload(&payload).to_vec();
+                    if self.greeted(conn, index, kind, &payload) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// A frame that may be the answer to HELLO or JOIN. True when the lane has left this phase.
+    fn greeted(&mut self, conn: ConnKey, index: usize, kind: FrameType, payload: &[u8]) -> bool {
+        match (kind, index) {
+            (FrameType::HelloOk, 0) => match control::parse(payload) {
+                Ok(ok) => {
+                    let lane = self.go_live(conn);
+                    self.established(lane, ok);
+                    self.poll_lane(0);
+                }
+                Err(error) => self.lane_setback(index, malformed(&error)),
+            },
+            (FrameType::JoinOk, 1..) => {
+                let lane = self.go_live(conn);
+                if let (Some(session), Some(lane)) = (&mut self.session, lane) {
+                    session.attach(index, lane);
+                }
+                self.tell_lanes();
+                self.poll_lane(index);
+            }
+            (FrameType::JoinErr, 1..) => {
+                self.lane_setback(index, Setback::Slow("joining"));
+            }
+            (FrameType::GoAway, _) => {
+                let goaway: control::GoAway = control::parse(payload).unwrap_or_default();
+                let code = goaway.code();
+                let message = goaway.message;
+                self.lane_setback(index, Setback::Goaway { code, message });
+            }
+            // Nothing else means anything before the session stands.
+            _ => return false,
+        }
+        true
+    }
+
+    /// Takes the lane out of its entry, for the session to have.
+    fn go_live(&mut self, conn: ConnKey) -> Option<Lane> {
+        let quiet = self.config.keepalive;
+        let entry = self.lane_entry(conn)?;
+        let index = entry.index;
+        let lane = match std::mem::replace(&mut entry.phase, Phase::Live) {
+            Phase::Greeting(lane) => Some(lane),
+            _ => None,
+        };
+        self.timers.arm(Timer::Lane(index as u8), self.now + quiet);
+        lane
+    }
+
+    pub(super) fn lane_transmitted(&mut self, conn: ConnKey, count: usize) {
+        let now = self.now;
+        let Some(Entry::Lane(entry)) = self.conns.get_mut(conn.retype()) else {
+            return;
+        };
+        match &mut entry.phase {
+            Phase::Way(way) => way.out.consume(count),
+            Phase::Upgrading(upgrade) => upgrade.out.consume(count),
+            Phase::Greeting(lane) | Phase::Leaving(lane) => {
+                lane.transmitted(count);
+            }
+            Phase::Live => {
+                let Some(session) = &mut self.session else {
+                    return;
+                };
+                session.transmitted(entry.index, count);
+                let Some(lane) = session.lane_mut(entry.index) else {
+                    return;
+                };
+                // A socket that was full takes bytes again only when the kit's system acknowledges
+                // others: on a slow link with a long way out that is the life that is seen first.
+                if entry.backlog_since.is_some_and(|since| now > since) {
+                    lane.shows_life(now);
+                }
+                entry.backlog_since = match lane.is_flushed() {
+                    true => None,
+                    false => Some(entry.backlog_since.unwrap_or(now)),
+                };
+            }
+        }
+    }
+
+    /// The world ended a connection to the kit.
+    pub(super) fn lane_ended(&mut self, conn: ConnKey, how: Ended) {
+        let Some(Entry::Lane(entry)) = self.conns.remove(conn.retype()) else {
+            return;
+        };
+        let setback = match (&entry.phase, how) {
+            (Phase::Leaving(_), _) => {
+                self.timers.disarm(Timer::Leaving(conn));
+                return self.stop_if_over();
+            }
+            (Phase::Way(way), Ended::Failed(failure)) => match way.doing() {
+                "connecting" => Setback::Dial(failure),
+                "negotiating TLS" => Setback::Tls(failure),
+                _ => Setback::Dropped(Ended::Failed(failure)),
+            },
+            (_, how) => Setback::Dropped(how),
+        };
+        self.lane_gone(entry.index, setback);
+    }
+
+    /// We give a connection to the kit up.
+    pub(super) fn lane_setback(&mut self, index: usize, setback: Setback) {
+        if let Some(conn) = self.lanes.conns[index] {
+            let how = match setback {
+                // A dead connection's bytes are not worth keeping in the kernel.
+                Setback::Silent => CloseHow::Reset,
+                _ => CloseHow::Clean,
+            };
+            self.commands.push_back(Command::Close { conn, how });
+            self.conns.remove(conn.retype());
+        }
+        self.lane_gone(index, setback);
+    }
+
+    /// The connection of a lane is no more.
+    fn lane_gone(&mut self, index: usize, setback: Setback) {
+        self.lanes.conns[index] = None;
+        self.timers.disarm(Timer::Lane(index as u8));
+        if index == 0 {
+            return self.link_lost(setback);
+        }
+        self.spill();
+        let Some(session) = &mut self.session else {
+            return;
+        };
+        let (lane, lost) = session.detach(index);
+        for key in lost {
+            self.stream_lost(key, "its connection to the kit was lost");
+        }
+        if lane.is_some() {
+            self.tell_lanes();
+        }
+        self.timers
+            .arm_if_unset(Timer::Rejoin, self.now + RETRY_FIRST);
+    }
+
+    fn tell_lanes(&mut self) {
+        let Some(session) = &self.session else { return };
+        let standing = session.lanes().count() as u32;
+        let granted = self.lanes.granted;
+        self.notify(SessionEvent::Lanes { standing, granted });
+    }
+
+    /// Looks after a lane whose time has come.
+    pub(super) fn look_after_lane(&mut self, index: usize) {
+        let Some(conn) = self.lanes.conns.get(index).copied().flatten() else {
+            return;
+        };
+        let (now, ping, keepalive) = (self.now, self.entropy.octets(), self.config.keepalive);
+        let Some(Entry::Lane(entry)) = self.conns.get_mut(conn.retype()) else {
+            return;
+        };
+        let slow = match &entry.phase {
+            Phase::Way(way) => Some(Setback::Slow(way.doing())),
+            Phase::Upgrading(upgrade) => Some(upgrade.timed_out()),
+            Phase::Greeting(_) => Some(Setback::Slow("waiting for the session")),
+            Phase::Live | Phase::Leaving(_) => None,
+        };
+        if let Some(setback) = slow {
+            return self.lane_setback(index, setback);
+        }
+        let Some(lane) = self
+            .session
+            .as_mut()
+            .and_then(|session| session.lane_mut(index))
+        else {
+            return;
+        };
+        entry.hurried = entry.hurried.filter(|at| *at >= lane.last_heard());
+        let (quiet, patience) = match entry.hurried {
+            Some(_) => (std::time::Duration::ZERO, PROBE_WITHIN),
+            None => (keepalive, keepalive * 3 / 2),
+        };
+        match lane.check(now, quiet, patience, ping) {
+            Liveness::LookAgain(at) => {
+                self.timers.arm(Timer::Lane(index as u8), at);
+                self.wake(conn);
+            }
+            Liveness::Dead => self.lane_setback(index, Setback::Silent),
+        }
+    }
+
+    /// Silence so far proves nothing any more: ask at once, and dial at once.
+    pub(super) fn disturbed(&mut self) {
+        self.link.refresh();
+        match self.link.phase {
+            LinkPhase::Waiting => self.timers.arm(Timer::Retry, self.now),
+            LinkPhase::Reaching => self.lane_setback(0, Setback::Disturbed),
+            LinkPhase::Online(_) | LinkPhase::Closing => {
+                for index in 0..MAX_LANES {
+                    let Some(conn) = self.lanes.conns[index] else {
+                        continue;
+                    };
+                    let now = self.now;
+                    if let Some(lane) = self.lane_entry(conn)
+                        && matches!(lane.phase, Phase::Live)
+                    {
+                        lane.hurried = Some(now);
+                        self.look_after_lane(index);
+                    }
+                }
+            }
+            LinkPhase::Over => {}
+        }
+    }
+
+    /// Asks for the right to join the lanes that are missing.
+    pub(super) fn ask_for_tickets(&mut self) {
+        let missing = (1..self.lanes.granted as usize)
+            .any(|index| self.lanes.conns.get(index).is_some_and(Option::is_none));
+        let Some(session) = &mut self.session else {
+            return;
+        };
+        if !missing || !matches!(self.link.phase, LinkPhase::Online(_)) {
+            return;
+        }
+        let mut json = Vec::new();
+        control::write(&ReissueRequest {}, &mut json);
+        session.push_control(FrameType::ReissueJoinTickets, &json);
+        self.timers.arm(Timer::Rejoin, self.now + REJOIN_EVERY);
+    }
+
+    pub(super) fn tickets_came(&mut self, answer: ReissueAnswer) {
+        self.join_with(answer.join_tickets);
+    }
+
+    /// Joins the lanes that there are tickets for.
+    pub(super) fn join_with(&mut self, tickets: Vec<JoinTicket>) {
+        for ticket in tickets {
+            let index = ticket.index as usize;
+            let wanted = (1..self.lanes.granted as usize).contains(&index);
+            if wanted && self.lanes.conns.get(index).is_some_and(Option::is_none) {
+                self.dial_lane(index, Some(ticket.nonce));
+            }
+        }
+    }
+}
+
+/// The capability of PROTOCOL §5.
+pub(super) const GROW_WINDOWS: &str = "grow-windows";
+
+pub(super) fn malformed(error: &control::ControlError) -> Setback {
+    use crate::wire::code::Code;
+    Setback::Violation(crate::mux::Violation::session(
+        Code::ProtocolError,
+        error.to_string(),
+    ))
+}

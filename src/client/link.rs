@@ -1,0 +1,204 @@
+//! The link to the kit: whether it stands, and when to try again.
+//!
+//! Decisions only: connections are made in `lanes.rs`.
+
+use std::time::Duration;
+
+use crate::client::Error;
+use crate::client::setback::Setback;
+use crate::clock::Instant;
+use crate::entropy::Entropy;
+use crate::limits::{RETRY_FIRST, RETRY_MAX, STABLE_AFTER};
+use crate::wire::control::SessionId;
+
+/// Where the link is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Between two tries.
+    Waiting,
+    /// A try is under way.
+    Reaching,
+    /// The session stands, since then.
+    Online(Instant),
+    /// It was online and asked to end; no further try.
+    Closing,
+    /// There is no further try.
+    Over,
+}
+
+/// What follows a setback.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum After {
+    /// Another try, after a pause.
+    Retry(Duration),
+    /// The end.
+    GiveUp(Error),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub phase: Phase,
+    /// A session stood at some time.
+    pub ever_online: bool,
+    /// The session to come back to.
+    pub session: Option<SessionId>,
+    /// Tries since it was last online.
+    attempt: u32,
+    /// Setbacks in a row, without a stable session in between.
+    setbacks: u32,
+    /// Since when there is no session.
+    offline_since: Instant,
+    retry_for: Option<Duration>,
+}
+
+impl Link {
+    pub fn new(retry_for: Option<Duration>, session: Option<SessionId>, now: Instant) -> Link {
+        Link {
+            phase: Phase::Waiting,
+            ever_online: false,
+            session,
+            attempt: 0,
+            setbacks: 0,
+            offline_since: now,
+            retry_for,
+        }
+    }
+
+    /// A try begins; says which one it is.
+    pub fn reach(&mut self) -> u32 {
+        self.phase = Phase::Reaching;
+        self.attempt += 1;
+        self.attempt
+    }
+
+    /// The session stands. Says whether it is the one that was there before.
+    pub fn online(&mut self, id: SessionId, resumed: bool, now: Instant) -> bool {
+        let same = resumed && self.session.as_ref() == Some(&id);
+        self.phase = Phase::Online(now);
+        self.ever_online = true;
+        self.attempt = 0;
+        self.session = Some(id);
+        same
+    }
+
+    /// A try failed, or the session lost its connection.
+    pub fn setback(&mut self, setback: &Setback, entropy: &mut Entropy, now: Instant) -> After {
+        let was = std::mem::replace(&mut self.phase, Phase::Over);
+        if let Phase::Online(since) = was {
+            self.offline_since = now;
+            if now >= since + STABLE_AFTER {
+                self.setbacks = 0;
+            }
+        }
+        if was == Phase::Closing || was == Phase::Over {
+            return After::GiveUp(Error::Closed("the session was closed".into()));
+        }
+        if setback.is_fatal(self.ever_online) {
+            return After::GiveUp(setback.error());
+        }
+        let pause = match (was, self.setbacks) {
+            // What stood for a while is most likely there again at once.
+            (Phase::Online(_), 0) => Duration::ZERO,
+            (_, setbacks) => pause(setbacks, entropy),
+        };
+        self.setbacks = self.setbacks.saturating_add(1);
+        if let Some(span) = self.retry_for
+            && now + pause > self.offline_since + span
+        {
+            return After::GiveUp(match self.ever_online {
+                true => Error::Lost(format!("{}; gave up after {span:?}", setback.error())),
+                false => setback.error(),
+            });
+        }
+        self.phase = Phase::Waiting;
+        After::Retry(pause)
+    }
+
+    /// The network changed: the pauses begin small again.
+    pub fn refresh(&mut self) {
+        self.setbacks = 0;
+    }
+
+    pub fn is_online(&self) -> bool {
+        matches!(self.phase, Phase::Online(_) | Phase::Closing)
+    }
+}
+
+/// The pause after so many setbacks before: doubling, and jittered by half so that clients which
+/// lost the same kit at the same moment do not come back at the same moment.
+fn pause(setbacks: u32, entropy: &mut Entropy) -> Duration {
+    let full = RETRY_FIRST
+        .saturating_mul(1 << setbacks.min(10))
+        .min(RETRY_MAX);
+    let half = full / 2;
+    let jitter = entropy.below(half.as_millis().max(1) as u32);
+    half + Duration::from_millis(jitter.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::Ended;
+
+    const LOST: Setback = Setback::Dropped(Ended::Reset);
+
+    fn at(millis: u64) -> Instant {
+        Instant::ZERO + Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn pauses_double_up_to_their_bound_and_vary() {
+        let mut entropy = Entropy::from_seed(3);
+        let mut link = Link::new(None, None, at(0));
+        let mut last = Duration::ZERO;
+        for round in 0..40 {
+            assert_eq!(link.reach(), round + 1);
+            let After::Retry(pause) = link.setback(&LOST, &mut entropy, at(0)) else {
+                panic!("gave up after {round} rounds");
+            };
+            assert!(pause >= RETRY_FIRST / 2 && pause <= RETRY_MAX);
+            last = pause;
+        }
+        assert!(last >= RETRY_MAX / 2);
+    }
+
+    #[test]
+    fn a_stable_session_is_dialled_again_at_once_and_a_flapping_one_is_not() {
+        let mut entropy = Entropy::from_seed(3);
+        let mut link = Link::new(None, None, at(0));
+        link.reach();
+        link.online(SessionId::new("S-1"), false, at(0));
+        let after = link.setback(&LOST, &mut entropy, at(60_000));
+        assert_eq!(after, After::Retry(Duration::ZERO));
+        link.reach();
+        assert!(link.online(SessionId::new("S-1"), true, at(60_000)));
+        let After::Retry(pause) = link.setback(&LOST, &mut entropy, at(60_100)) else {
+            panic!("gave up");
+        };
+        assert!(pause >= RETRY_FIRST / 2);
+    }
+
+    #[test]
+    fn retry_for_counts_from_the_loss() {
+        let mut entropy = Entropy::from_seed(3);
+        let mut link = Link::new(Some(Duration::from_secs(30)), None, at(0));
+        link.reach();
+        link.online(SessionId::new("S-1"), false, at(10_000));
+        assert!(matches!(
+            link.setback(&LOST, &mut entropy, at(50_000)),
+            After::Retry(_)
+        ));
+        link.reach();
+        assert!(matches!(
+            link.setback(&LOST, &mut entropy, at(60_000)),
+            After::Retry(_)
+        ));
+        link.reach();
+        let After::GiveUp(error) = link.setback(&LOST, &mut entropy, at(81_000)) else {
+            panic!("went on");
+        };
+        assert_eq!(error.kind(), "lost");
+        assert_eq!(link.phase, Phase::Over);
+    }
+}

@@ -1,0 +1,371 @@
+//! Streams from the kit: opening them, and their bytes on the way to the local side.
+
+use crate::buffer::Buffer;
+use crate::client::bindings::Bound;
+use crate::client::exchange::{Download, Exchange, ExchangeKey, Http, Upload, Work};
+use crate::client::machine::{Client, Entry};
+use crate::client::options::HostHeader;
+use crate::http::write::{CRLF, LAST_CHUNK, chunk_header};
+use crate::http::{BodyHint, HeadScanner, RequestBody, RequestPlan};
+use crate::mux::{Span, StreamKey};
+use crate::outflow::Outflow;
+use crate::wire::code::Code;
+use crate::wire::control::BindMode;
+use crate::wire::open::{BodyKind, OpenHttp, StreamOpen, header};
+
+/// What a STREAM_OPEN came to.
+enum Opened {
+    /// An exchange to be.
+    Accepted(Box<Exchange>),
+    /// The stream is refused.
+    Refused(Code, &'static str),
+    /// A request that the local server must not see; the visitor is told.
+    Unfit(Box<Exchange>, &'static str),
+}
+
+impl Client {
+    /// The kit opened stream `id` on lane `index`.
+    pub(super) fn stream_opened(&mut self, index: usize, id: u32, payload: &Span) {
+        let opened = self.judge_open(index, payload);
+        let now = self.now;
+        let Some(session) = &mut self.session else {
+            return;
+        };
+        let (exchange, unfit) = match opened {
+            Opened::Refused(code, why) => return session.refuse(index, id, code, why),
+            Opened::Accepted(exchange) => (exchange, None),
+            Opened::Unfit(exchange, why) => (exchange, Some(why)),
+        };
+        let Ok(key) = self.exchanges.insert(*exchange) else {
+            return session.refuse(index, id, Code::RefusedStream, "max streams exceeded");
+        };
+        let Some(stream) = session.accept(index, id, key, now) else {
+            self.exchanges.remove(key);
+            return;
+        };
+        if let Some(exchange) = self.exchanges.get_mut(key) {
+            exchange.stream = stream;
+        }
+        self.arm_sweep();
+        match unfit {
+            None => self.assign(key, false),
+            Some(why) => {
+                let text = format!("The tunnel did not pass this request on: {why}\n");
+                self.answer(key, 400, &text);
+            }
+        }
+    }
+
+    /// Reads a STREAM_OPEN and makes of it what can be made without a stream.
+    fn judge_open(&self, index: usize, payload: &Span) -> Opened {
+        const NO_BINDING: &str = "no such binding";
+        let Some(session) = &self.session else {
+            return Opened::Refused(Code::InternalError, "no session");
+        };
+        let open = match StreamOpen::parse(session.payload(index, payload)) {
+            Ok(open) => open,
+            Err(_) => return Opened::Refused(Code::ProtocolError, "malformed STREAM_OPEN"),
+        };
+        match open {
+            StreamOpen::Http(open) => {
+                let (id, port) = (open.bind_id, open.container_port);
+                let bound = self.bindings.for_stream(BindMode::Expose, id, port);
+                match bound {
+                    Some(bound) => self.judge_request(bound, &open),
+                    None => Opened::Refused(Code::BindError, NO_BINDING),
+                }
+            }
+            StreamOpen::Tcp(open) => {
+                let (id, port) = (open.bind_id, open.container_port);
+                match self.bindings.for_stream(BindMode::Pull, id, port) {
+                    Some(bound) => {
+                        let remote = open.remote_addr.as_deref();
+                        Opened::Accepted(Box::new(self.exchange(bound, Work::Raw, remote)))
+                    }
+                    None => Opened::Refused(Code::BindError, NO_BINDING),
+                }
+            }
+            // A kit has no business in connecting to whatever it likes from here.
+            StreamOpen::Forward(_) => Opened::Refused(Code::RefusedStream, "not from a kit"),
+        }
+    }
+
+    fn judge_request(&self, bound: &Bound, open: &OpenHttp<'_>) -> Opened {
+        let remote = open.remote_addr.as_deref();
+        let fields = open
+            .headers
+            .iter()
+            .map(|field| (field.name.as_ref(), field.value.as_ref()));
+        let hint = match open.declared_body {
+            None => BodyHint::Unknown,
+            Some(BodyKind::None) => BodyHint::None,
+            Some(BodyKind::Length) => BodyHint::Length,
+            Some(BodyKind::Chunked) => BodyHint::Chunked,
+        };
+        let mut http = Http::new(open.method.as_ref(), &open.target);
+        let plan = RequestPlan::new(&open.method, &open.target, fields, hint, open.is_upgrade);
+        let written = plan.and_then(|plan| {
+            http.asked = plan.asked;
+            http.upload = match plan.body {
+                RequestBody::None | RequestBody::Length(0) => Upload::Complete,
+                RequestBody::Length(length) => Upload::Length(length),
+                RequestBody::Chunked => Upload::Chunked,
+            };
+            let origin = header(&open.headers, "origin");
+            let (host, origin) = host_and_origin(bound, plan.host, origin, open.is_upgrade);
+            plan.write(&mut http.head, &host, origin.as_deref())
+        });
+        let head = http.head.clone();
+        let mut exchange = self.exchange(bound, Work::Http(Box::new(http)), remote);
+        match written {
+            Ok(()) => {
+                exchange.out.push(&head);
+                Opened::Accepted(Box::new(exchange))
+            }
+            Err(refused) => {
+                if let Some(http) = exchange.http() {
+                    http.upload = Upload::Unwanted;
+                }
+                Opened::Unfit(Box::new(exchange), refused.0)
+            }
+        }
+    }
+
+    fn exchange(&self, bound: &Bound, work: Work, remote: Option<&str>) -> Exchange {
+        Exchange {
+            stream: StreamKey::unpack(0),
+            binding: bound.reference,
+            container_port: bound.spec.container_port,
+            conn: None,
+            out: Outflow::new(),
+            work,
+            remote_done: false,
+            local_done: false,
+            reads_direct: false,
+            started: self.now,
+            bytes_in: 0,
+            bytes_out: 0,
+            remote_addr: remote.map(crate::client::setback::plain),
+            told: false,
+        }
+    }
+
+    /// DATA from the kit.
+    pub(super) fn data(&mut self, key: ExchangeKey, index: usize, span: Span) {
+        let count = span.len();
+        let Some(exchange) = self.exchanges.get_mut(key) else {
+            return;
+        };
+        exchange.bytes_in += count as u64;
+        let mut framing = false;
+        let mut wanted = true;
+        if let Some(http) = exchange.http() {
+            match &mut http.upload {
+                Upload::Raw => {}
+                Upload::Chunked => framing = true,
+                Upload::Unwanted => wanted = false,
+                Upload::Length(left) if count as u64 <= *left => *left -= count as u64,
+                Upload::Complete | Upload::Length(_) => {
+                    let why = "more body than was announced";
+                    return self.abandon(key, Code::ProtocolError, why);
+                }
+            }
+            http.body_began = true;
+        }
+        let (stream, conn) = (exchange.stream, exchange.conn);
+        let Some(session) = &mut self.session else {
+            return;
+        };
+        if !wanted {
+            return session.passed_on(stream, count, self.now);
+        }
+        if framing {
+            exchange.out.push(chunk_header(count).as_ref());
+        }
+        let connected = conn.and_then(|conn| match self.conns.get(conn.retype()) {
+            Some(Entry::Upstream(upstream)) if upstream.connected => Some(conn),
+            _ => None,
+        });
+        if connected.is_some() && exchange.out.may_borrow(count) {
+            exchange.out.borrow(index, span);
+            self.borrowers.push(key);
+        } else {
+            exchange.out.push_payload(session.payload(index, &span));
+        }
+        if framing {
+            exchange.out.push(CRLF);
+        }
+        if let Some(conn) = connected {
+            self.wake(conn);
+        }
+    }
+
+    /// The kit sends nothing more on this stream.
+    pub(super) fn remote_eof(&mut self, key: ExchangeKey) {
+        let Some(exchange) = self.exchanges.get_mut(key) else {
+            return;
+        };
+        exchange.remote_done = true;
+        let (conn, local_done, raw) = (exchange.conn, exchange.local_done, exchange.is_raw());
+        if let Some(http) = exchange.http() {
+            match http.upload {
+                Upload::Length(left) if left > 0 => {
+                    let why = "the body ended before its announced length";
+                    return self.abandon(key, Code::ProtocolError, why);
+                }
+                Upload::Chunked => {
+                    http.upload = Upload::Complete;
+                    http.body_began = true;
+                    exchange.out.push(LAST_CHUNK);
+                }
+                Upload::Length(_) => http.upload = Upload::Complete,
+                Upload::Complete | Upload::Raw | Upload::Unwanted => {}
+            }
+        }
+        match conn {
+            Some(conn) if raw => self.finish_if_drained(conn),
+            Some(conn) => self.wake(conn),
+            // Its response is complete and its connection gone: that was all.
+            None if local_done => self.drop_exchange(key, None),
+            None => {}
+        }
+    }
+}
+
+impl Http {
+    fn new(method: &str, target: &[u8]) -> Http {
+        use crate::http::{Asked, Version};
+        Http {
+            method: method.to_owned(),
+            target: String::from_utf8_lossy(target).into_owned(),
+            asked: Asked {
+                head: method == "HEAD",
+                version: Version::Http11,
+                keep_alive: true,
+                upgrade: false,
+            },
+            head: Vec::new(),
+            upload: Upload::Complete,
+            body_began: false,
+            retried: false,
+            download: Download::Head,
+            received: Buffer::new(),
+            scanner: HeadScanner::new(),
+            status: None,
+            reusable: false,
+        }
+    }
+}
+
+/// What the local server sees as `Host`, and as `Origin` where that is to match it.
+///
+/// Development servers compare both on a WebSocket, to keep strangers' pages out. A page that came
+/// through the tunnel has the public name as its origin; it gets the local one. The origin of
+/// any other page stays what it is, so that the server can refuse it.
+fn host_and_origin(
+    bound: &Bound,
+    asked: Option<&[u8]>,
+    origin: Option<&[u8]>,
+    upgrade: bool,
+) -> (Vec<u8>, Option<Vec<u8>>) {
+    let host = match &bound.spec.host_header {
+        HostHeader::Rewrite => bound.spec.local.authority().into_bytes(),
+        HostHeader::Name(name) => name.clone().into_bytes(),
+        HostHeader::Keep => {
+            let asked = asked.map(<[u8]>::to_vec);
+            return (
+                asked.unwrap_or_else(|| bound.spec.local.authority().into_bytes()),
+                None,
+            );
+        }
+    };
+    let is_public = |origin: &[u8]| {
+        let authority = ["https://", "http://"].iter().find_map(|scheme| {
+            let start = origin.get(..scheme.len())?;
+            let rest = origin.get(scheme.len()..)?;
+            start
+                .eq_ignore_ascii_case(scheme.as_bytes())
+                .then_some(rest)
+        });
+        authority.is_some_and(|authority| {
+            asked.is_some_and(|asked| asked.eq_ignore_ascii_case(authority))
+        })
+    };
+    let matching =
+        (upgrade && origin.is_some_and(is_public)).then(|| [b"http://".as_slice(), &host].concat());
+    (host, matching)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::bindings::{BindSpec, Local};
+
+    fn bound(host_header: HostHeader) -> Bound {
+        Bound::new(
+            1,
+            BindSpec {
+                mode: BindMode::Expose,
+                container_port: 3000,
+                label: None,
+                takeover: false,
+                host: None,
+                host_header,
+                local: Local::Target("localhost:5173".parse().unwrap()),
+            },
+        )
+    }
+
+    fn text(pair: (Vec<u8>, Option<Vec<u8>>)) -> (String, Option<String>) {
+        let text = |octets| String::from_utf8(octets).unwrap();
+        (text(pair.0), pair.1.map(text))
+    }
+
+    #[test]
+    fn the_host_is_rewritten_and_the_origin_only_of_our_own_pages_on_upgrades() {
+        let rewrite = bound(HostHeader::Rewrite);
+        let public: Option<&[u8]> = Some(b"app-3000.example");
+        let local = "localhost:5173".to_owned();
+        for (origin, upgrade, wanted) in [
+            (
+                "https://app-3000.example",
+                true,
+                Some("http://localhost:5173"),
+            ),
+            (
+                "https://App-3000.Example",
+                true,
+                Some("http://localhost:5173"),
+            ),
+            ("https://app-3000.example", false, None),
+            ("https://evil.example", true, None),
+            ("https://app-3000.example.evil", true, None),
+            ("null", true, None),
+            ("", true, None),
+        ] {
+            let got = text(host_and_origin(
+                &rewrite,
+                public,
+                Some(origin.as_bytes()),
+                upgrade,
+            ));
+            assert_eq!(got, (local.clone(), wanted.map(str::to_owned)), "{origin}");
+        }
+    }
+
+    #[test]
+    fn the_host_can_be_kept_or_named() {
+        let public: Option<&[u8]> = Some(b"app.example");
+        let origin: Option<&[u8]> = Some(b"https://app.example");
+        let kept = text(host_and_origin(
+            &bound(HostHeader::Keep),
+            public,
+            origin,
+            true,
+        ));
+        assert_eq!(kept, ("app.example".into(), None));
+        let named = bound(HostHeader::Name("web.test".into()));
+        let named = text(host_and_origin(&named, public, origin, true));
+        assert_eq!(named, ("web.test".into(), Some("http://web.test".into())));
+    }
+}

@@ -1,0 +1,341 @@
+//! Bytes from the local side on their way to the kit.
+//!
+//! Where the next bytes are certain to be payload (raw streams, bodies of known length, the inside of
+//! a chunk) they are read straight into the outgoing lane. Everything else comes through the
+//! exchange's own buffer.
+
+use crate::client::exchange::{Download, ExchangeKey, Upload, Work};
+use crate::client::machine::{Client, Entry};
+use crate::http::{BodyDecoder, LengthBody, ResponseBody, ResponseHead, forward};
+use crate::limits::{MAX_FRAME_PAYLOAD, UPSTREAM_READ};
+use crate::machine::{CloseHow, ConnKey};
+use crate::wire::code::Code;
+use crate::wire::open::write_response_head;
+
+/// What the bytes at the front of an exchange's buffer are.
+enum Next {
+    /// Nothing is there, or more must come first.
+    Wait,
+    /// The response is complete.
+    End,
+    /// A head that is complete: handled.
+    Again,
+    /// The local server's answer makes no sense.
+    Broken(&'static str),
+}
+
+impl Client {
+    /// Where the next bytes of the exchange's connection go.
+    pub(super) fn upstream_space(&mut self, key: ExchangeKey) -> &mut [u8] {
+        let Some(exchange) = self.exchanges.get_mut(key) else {
+            return &mut [];
+        };
+        let stream = exchange.stream;
+        let certain = match &mut exchange.work {
+            Work::Raw => u64::MAX,
+            Work::Http(http) => {
+                let certain = http.download.certain();
+                if certain == 0 || matches!(http.download, Download::Complete) {
+                    exchange.reads_direct = false;
+                    return http.received.space(UPSTREAM_READ);
+                }
+                if !http.received.is_empty() {
+                    // They wait for credit; those behind them wait in the socket.
+                    return &mut [];
+                }
+                certain
+            }
+        };
+        exchange.reads_direct = true;
+        let wanted = usize::try_from(certain)
+            .map_or(MAX_FRAME_PAYLOAD, |certain| certain.min(MAX_FRAME_PAYLOAD));
+        match &mut self.session {
+            Some(session) => session.data_space(stream, wanted),
+            None => &mut [],
+        }
+    }
+
+    /// The connection brought `count` bytes; 0 is its FIN.
+    pub(super) fn upstream_received(&mut self, conn: ConnKey, count: usize) {
+        let Some(Entry::Upstream(upstream)) = self.conns.get(conn.retype()) else {
+            return;
+        };
+        let Some(key) = upstream.exchange else {
+            // An idle connection has nothing to say but goodbye.
+            return self.close_upstream(conn, CloseHow::Clean);
+        };
+        let reused = upstream.reused;
+        if count == 0 {
+            return self.upstream_fin(key, reused);
+        }
+        let Some(exchange) = self.exchanges.get_mut(key) else {
+            return;
+        };
+        if exchange.reads_direct {
+            exchange.bytes_out += count as u64;
+            if let Some(session) = &mut self.session {
+                session.data_commit(exchange.stream, count, self.now);
+            }
+            if let Some(http) = exchange.http()
+                && let Download::Body(body) = &mut http.download
+            {
+                body.skip_data(count as u64);
+                if body.is_complete() {
+                    self.finish_response(key);
+                }
+            }
+            return;
+        }
+        if let Some(http) = exchange.http() {
+            http.received.commit(count);
+        }
+        self.pump(key);
+    }
+
+    /// The local side sends nothing more.
+    fn upstream_fin(&mut self, key: ExchangeKey, reused: bool) {
+        let Some(exchange) = self.exchanges.get_mut(key) else {
+            return;
+        };
+        if exchange.is_raw() {
+            exchange.local_done = true;
+            let conn = exchange.conn;
+            if let Some(session) = &mut self.session {
+                session.send_eof(exchange.stream, self.now);
+            }
+            if let Some(conn) = conn {
+                self.finish_if_drained(conn);
+            }
+            return;
+        }
+        let Some(http) = exchange.http() else { return };
+        match &http.download {
+            Download::Body(body) if body.closed().is_ok() => {
+                http.reusable = false;
+                self.finish_response(key);
+            }
+            _ => {
+                if let Some(conn) = exchange.conn {
+                    self.close_upstream(conn, CloseHow::Clean);
+                }
+                self.upstream_broke(key, reused, "closed too early");
+            }
+        }
+    }
+
+    /// Its sender found no room or no credit before, and may try again.
+    pub(super) fn sender_may_go_on(&mut self, key: ExchangeKey) {
+        self.pump(key);
+        if let Some(conn) = self.exchanges.get(key).and_then(|exchange| exchange.conn) {
+            self.wake(conn);
+        }
+    }
+
+    /// Passes on what lies in the exchange's buffer, as far as credit goes.
+    pub(super) fn pump(&mut self, key: ExchangeKey) {
+        loop {
+            match self.pump_once(key) {
+                Next::Wait => return,
+                Next::Again => {}
+                Next::End => return self.finish_response(key),
+                Next::Broken(why) => {
+                    let conn = self.exchanges.get(key).and_then(|exchange| exchange.conn);
+                    if let Some(conn) = conn {
+                        self.close_upstream(conn, CloseHow::Reset);
+                    }
+                    return self.upstream_broke(key, false, why);
+                }
+            }
+        }
+    }
+
+    fn pump_once(&mut self, key: ExchangeKey) -> Next {
+        let (Some(exchange), Some(session)) = (self.exchanges.get_mut(key), &mut self.session)
+        else {
+            return Next::Wait;
+        };
+        let stream = exchange.stream;
+        let Some(http) = exchange.http() else {
+            return Next::Wait;
+        };
+        let body = match &mut http.download {
+            Download::Head => return self.pump_head(key),
+            Download::Complete => return Next::Wait,
+            Download::Raw => None,
+            Download::Body(body) => Some(body),
+        };
+        let certain = body.as_ref().map_or(u64::MAX, |body| body.certain_data());
+        if certain > 0 {
+            let count = usize::try_from(certain).map_or(usize::MAX, |certain| certain);
+            let count = count.min(http.received.len());
+            let sent = session.send(stream, &http.received.bytes()[..count], self.now);
+            http.received.consume(sent);
+            if let Some(body) = body {
+                body.skip_data(sent as u64);
+            }
+            exchange.bytes_out += sent as u64;
+            if sent < count {
+                return Next::Wait;
+            }
+        } else if let Some(body) = body {
+            // One octet of framing at a time, so that no data is taken that there is no credit for.
+            let piece = &http.received.bytes()[..http.received.len().min(1)];
+            match body.decode(piece) {
+                Ok(step) => http.received.consume(step.consumed),
+                Err(_) => return Next::Broken("its chunks are malformed"),
+            }
+        }
+        let Some(http) = exchange.http() else {
+            return Next::Wait;
+        };
+        match &http.download {
+            Download::Body(body) if body.is_complete() => Next::End,
+            _ if http.received.is_empty() => Next::Wait,
+            _ => Next::Again,
+        }
+    }
+
+    /// Looks for the head of the response, and passes it on.
+    fn pump_head(&mut self, key: ExchangeKey) -> Next {
+        let (Some(exchange), Some(session)) = (self.exchanges.get_mut(key), &mut self.session)
+        else {
+            return Next::Wait;
+        };
+        let stream = exchange.stream;
+        let Work::Http(http) = &mut exchange.work else {
+            return Next::Wait;
+        };
+        let length = match http.scanner.scan(http.received.bytes()) {
+            Ok(Some(length)) => length,
+            Ok(None) => return Next::Wait,
+            Err(reject) => return Next::Broken(reject.why),
+        };
+        let head = http.received.bytes().get(..length).unwrap_or_default();
+        let head = match ResponseHead::parse(head) {
+            Ok(head) => head,
+            Err(reject) => return Next::Broken(reject.why),
+        };
+        let switches = head.accepts_upgrade(http.asked);
+        if head.status == 101 && !switches {
+            return Next::Broken("it switched protocols without being asked");
+        }
+        let interim = head.is_interim();
+        let mut json = Vec::with_capacity(length + length / 2);
+        let fields = forward::response_fields(&head, switches);
+        if write_response_head(&mut json, head.status, fields, !interim).is_err() {
+            return Next::Broken("its head is too long");
+        }
+        session.send_head(stream, &json, self.now);
+        if interim {
+            http.received.consume(length);
+            http.scanner = crate::http::HeadScanner::new();
+            return Next::Again;
+        }
+        http.status = Some(head.status);
+        http.reusable = head.reusable(http.asked);
+        let body = head.body(http.asked);
+        http.received.consume(length);
+        http.head = Vec::new();
+        if switches {
+            http.download = Download::Raw;
+            http.upload = Upload::Raw;
+            return match exchange.remote_done {
+                // The visitor has half-closed already.
+                true => self.raw_began(key),
+                false => Next::Again,
+            };
+        }
+        http.download = Download::Body(BodyDecoder::for_response(body));
+        match body {
+            ResponseBody::None | ResponseBody::Length(0) => Next::End,
+            _ => Next::Again,
+        }
+    }
+
+    fn raw_began(&mut self, key: ExchangeKey) -> Next {
+        if let Some(conn) = self.exchanges.get(key).and_then(|exchange| exchange.conn) {
+            self.finish_if_drained(conn);
+        }
+        Next::Again
+    }
+
+    /// The response is complete: EOF, and the connection goes back to the pool.
+    fn finish_response(&mut self, key: ExchangeKey) {
+        let Some(exchange) = self.exchanges.get_mut(key) else {
+            return;
+        };
+        let (stream, remote_done) = (exchange.stream, exchange.remote_done);
+        exchange.local_done = true;
+        let drained = exchange.out.is_empty();
+        let Some(http) = exchange.http() else { return };
+        http.download = Download::Complete;
+        let reusable =
+            http.reusable && drained && http.upload == Upload::Complete && http.received.is_empty();
+        http.upload = Upload::Unwanted;
+        http.received.release();
+        // What it still had to take is not wanted any more.
+        let unwanted = exchange.out.discard();
+        self.release_upstream(key, reusable);
+        self.tell_end(key, None);
+        let now = self.now;
+        if let Some(session) = &mut self.session {
+            session.send_eof(stream, now);
+            session.passed_on(stream, unwanted, now);
+        }
+        if remote_done {
+            self.drop_exchange(key, None);
+        }
+    }
+
+    /// Answers a request ourselves. Nothing of a final head was sent before.
+    pub(super) fn answer(&mut self, key: ExchangeKey, status: u16, text: &str) {
+        let Some(exchange) = self.exchanges.get_mut(key) else {
+            return;
+        };
+        let stream = exchange.stream;
+        if let Some(conn) = exchange.conn {
+            self.close_upstream(conn, CloseHow::Clean);
+        } else {
+            self.pool.leave(key);
+        }
+        let (Some(exchange), Some(session)) = (self.exchanges.get_mut(key), &mut self.session)
+        else {
+            return;
+        };
+        let length = text.len().to_string();
+        let fields: [(&[u8], &[u8]); 3] = [
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"cache-control", b"no-store"),
+            (b"content-length", length.as_bytes()),
+        ];
+        let mut json = Vec::new();
+        if write_response_head(&mut json, status, fields.into_iter(), true).is_err() {
+            return self.abandon(key, Code::InternalError, "cannot answer");
+        }
+        session.send_head(stream, &json, self.now);
+        let unwanted = exchange.out.discard();
+        session.passed_on(stream, unwanted, self.now);
+        let Some(http) = exchange.http() else { return };
+        http.status = Some(status);
+        http.reusable = false;
+        http.upload = Upload::Unwanted;
+        http.received.release();
+        if http.asked.head {
+            return self.finish_response(key);
+        }
+        http.received.extend(text.as_bytes());
+        http.download = Download::Body(BodyDecoder::Length(LengthBody::new(text.len() as u64)));
+        self.pump(key);
+    }
+}
+
+impl Download {
+    /// How many of the next bytes are payload for certain.
+    fn certain(&self) -> u64 {
+        match self {
+            Download::Head | Download::Complete => 0,
+            Download::Body(body) => body.certain_data(),
+            Download::Raw => u64::MAX,
+        }
+    }
+}

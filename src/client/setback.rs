@@ -1,0 +1,249 @@
+//! Why a connection to the kit did not come about or was lost, and whether to try again.
+
+use crate::client::Error;
+use crate::machine::{Ended, IoFailure};
+use crate::mux::Violation;
+use crate::wire::code::Code;
+use crate::ws::HandshakeError;
+
+/// What ended an attempt or a standing connection.
+#[derive(Debug, Clone)]
+pub(super) enum Setback {
+    /// The TCP connection to whoever comes first on the way failed.
+    Dial(IoFailure),
+    /// The proxy answered, but not with a way through.
+    ProxyRefused { status: u16, text: String },
+    /// The proxy's answer was no HTTP.
+    ProxyBroken(&'static str),
+    /// TLS failed.
+    Tls(IoFailure),
+    /// Whoever answers refuses the upgrade.
+    Refused { status: u16, text: String },
+    /// The upgrade's answer is wrong.
+    Handshake(HandshakeError),
+    /// The answer was no HTTP.
+    NotHttp(&'static str),
+    /// The kit said GOAWAY.
+    Goaway { code: Code, message: String },
+    /// The kit closed the WebSocket, with this code.
+    Closed(Option<u16>),
+    /// The kit broke the protocol.
+    Violation(Violation),
+    /// A step of the way took too long.
+    Slow(&'static str),
+    /// A standing connection carried nothing any more.
+    Silent,
+    /// The connection ended.
+    Dropped(Ended),
+    /// The kit ended the connection in order, but without a word.
+    HungUp,
+    /// The network changed, so a new try is better than the one that runs.
+    Disturbed,
+}
+
+impl Setback {
+    /// Whether another try is pointless. Some of it is only before the first success: later a proxy
+    /// that restarts may answer anything for a while.
+    pub fn is_fatal(&self, ever_online: bool) -> bool {
+        let first = !ever_online;
+        match self {
+            Setback::Refused { status: 401, .. } => true,
+            Setback::Refused { status, .. } | Setback::ProxyRefused { status, .. } => {
+                first && (300..500).contains(status) && !matches!(status, 408 | 425 | 429)
+            }
+            Setback::Goaway { code, .. } => match code {
+                Code::AuthError | Code::VersionMismatch => true,
+                Code::ResourceExhausted => first,
+                _ => false,
+            },
+            Setback::Closed(Some(1008)) => true,
+            Setback::Closed(Some(1013)) => first,
+            Setback::Tls(failure) => first && is_distrust(failure),
+            Setback::Handshake(_) | Setback::NotHttp(_) | Setback::ProxyBroken(_) => first,
+            Setback::Violation(_) => first,
+            _ => false,
+        }
+    }
+
+    /// The same for people and programs.
+    pub fn error(&self) -> Error {
+        let quoted = |text: &str| match text.is_empty() {
+            true => String::new(),
+            false => format!(": {text}"),
+        };
+        match self {
+            Setback::Dial(failure) => Error::Io(format!("cannot connect: {}", failure.text)),
+            Setback::ProxyRefused { status: 407, text } => Error::Proxy(format!(
+                "the proxy wants other credentials (HTTP 407{}); put them into its URL",
+                quoted(text)
+            )),
+            Setback::ProxyRefused { status, text } => Error::Proxy(format!(
+                "the proxy did not let us through (HTTP {status}{}); is its URL right?",
+                quoted(text)
+            )),
+            Setback::ProxyBroken(why) => Error::Proxy(format!(
+                "the proxy does not speak HTTP: {why} Is its URL right?"
+            )),
+            Setback::Tls(failure) => Error::Tls(match is_distrust(failure) {
+                true => format!(
+                    "{}; if the certificate is of your own making, give its CA file",
+                    failure.text
+                ),
+                false => format!("TLS failed: {}", failure.text),
+            }),
+            Setback::Refused { status: 401, text } => Error::Auth(format!(
+                "the kit does not accept the token, or wants one (HTTP 401{})",
+                quoted(text)
+            )),
+            Setback::Refused { status, text } => Error::Refused {
+                status: *status,
+                message: format!(
+                    "no tunnel is opened at this URL{}{}",
+                    quoted(text),
+                    hint(*status)
+                ),
+            },
+            Setback::Handshake(error) => Error::Protocol(format!(
+                "that is not a kit, or one that is too old: {error}"
+            )),
+            Setback::NotHttp(why) => Error::Protocol(format!("that is not a kit: {why}")),
+            Setback::Goaway { code, message } => goaway(*code, message),
+            Setback::Closed(Some(1008)) => Error::Auth("the kit does not accept the token".into()),
+            Setback::Closed(Some(1013)) => {
+                Error::SessionLimit("the kit has as many sessions as it may have".into())
+            }
+            Setback::Closed(Some(code)) => Error::Lost(format!("the kit closed with code {code}")),
+            Setback::Closed(None) | Setback::HungUp => {
+                Error::Lost("the kit closed the connection".into())
+            }
+            Setback::Violation(violation) => {
+                Error::Protocol(format!("the kit broke the protocol: {violation}"))
+            }
+            Setback::Slow(step) => Error::Timeout(format!("no answer in time while {step}")),
+            Setback::Silent => Error::Lost("the connection went silent".into()),
+            Setback::Dropped(Ended::Reset) => Error::Lost("the connection was reset".into()),
+            Setback::Dropped(Ended::Failed(failure)) => {
+                Error::Lost(format!("the connection broke: {}", failure.text))
+            }
+            Setback::Disturbed => Error::Lost("the network changed".into()),
+        }
+    }
+}
+
+fn goaway(code: Code, message: &str) -> Error {
+    let said = match message.is_empty() {
+        true => code.name().to_owned(),
+        false => plain(message),
+    };
+    match code {
+        Code::AuthError => Error::Auth(format!("the kit does not accept the token: {said}")),
+        Code::VersionMismatch => Error::Version(format!(
+            "the kit speaks another version of the protocol: {said}; update the older of both"
+        )),
+        Code::ResourceExhausted => Error::SessionLimit(format!(
+            "the kit has no room: {said}; end another session, or raise its limit"
+        )),
+        Code::ProtocolError | Code::FlowControlError | Code::FrameSizeError => {
+            Error::Protocol(format!("the kit says that we broke the protocol: {said}"))
+        }
+        _ => Error::Lost(format!("the kit ended the session: {said}")),
+    }
+}
+
+/// Whether TLS failed because the certificate is not to be trusted, which waiting does not mend.
+fn is_distrust(failure: &IoFailure) -> bool {
+    failure.text.contains("certificate") || failure.kind == std::io::ErrorKind::InvalidInput
+}
+
+fn hint(status: u16) -> &'static str {
+    match status {
+        300..=399 => "; it redirects: use the URL that it leads to",
+        403 => "; if the kit is behind a proxy, its operator may have to allow this host",
+        404 => "; is the path right?",
+        _ => "",
+    }
+}
+
+/// What a peer said, fit for a terminal: printable, and short.
+pub(super) fn plain(text: &str) -> String {
+    let is_shown = |c: &char| !c.is_control();
+    let words: String = text
+        .chars()
+        .map(|c| if c.is_whitespace() { ' ' } else { c })
+        .filter(is_shown)
+        .take(QUOTED_CHARS)
+        .collect();
+    words.trim().to_owned()
+}
+
+/// How much of a peer's words is repeated, in characters.
+const QUOTED_CHARS: usize = 200;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(status: u16) -> Setback {
+        Setback::Refused {
+            status,
+            text: "why".into(),
+        }
+    }
+
+    fn goaway(code: Code) -> Setback {
+        let message = "session limit".into();
+        Setback::Goaway { code, message }
+    }
+
+    #[test]
+    fn what_waiting_cannot_mend_is_fatal_at_first() {
+        for (setback, first, later) in [
+            (refused(401), true, true),
+            (refused(400), true, false),
+            (refused(403), true, false),
+            (refused(404), true, false),
+            (refused(429), false, false),
+            (refused(503), false, false),
+            (goaway(Code::AuthError), true, true),
+            (goaway(Code::VersionMismatch), true, true),
+            (goaway(Code::ResourceExhausted), true, false),
+            (goaway(Code::IdleTimeout), false, false),
+            (goaway(Code::NoError), false, false),
+            (Setback::Closed(Some(1008)), true, true),
+            (Setback::Closed(Some(1013)), true, false),
+            (Setback::Closed(Some(1001)), false, false),
+            (Setback::Silent, false, false),
+            (Setback::Dropped(Ended::Reset), false, false),
+        ] {
+            assert_eq!(setback.is_fatal(false), first, "{setback:?} at first");
+            assert_eq!(setback.is_fatal(true), later, "{setback:?} later");
+        }
+    }
+
+    #[test]
+    fn a_name_that_does_not_resolve_and_a_refused_connection_are_waited_for() {
+        let failure = |kind, text: &str| IoFailure {
+            kind,
+            text: text.into(),
+        };
+        let unresolved = failure(std::io::ErrorKind::NotFound, "no such name");
+        assert!(!Setback::Dial(unresolved).is_fatal(false));
+        let distrusted = failure(
+            std::io::ErrorKind::InvalidData,
+            "TLS: invalid peer certificate: UnknownIssuer",
+        );
+        assert!(Setback::Tls(distrusted.clone()).is_fatal(false));
+        assert!(
+            Setback::Tls(distrusted)
+                .error()
+                .to_string()
+                .contains("CA file")
+        );
+    }
+
+    #[test]
+    fn a_peers_words_cannot_steer_the_terminal() {
+        assert_eq!(plain(" a\x1b[31m\r\nb\u{9b}1m "), "a[31m  b1m");
+        assert_eq!(plain(&"x".repeat(1000)).len(), 200);
+    }
+}

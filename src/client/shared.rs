@@ -1,0 +1,221 @@
+//! What a session's thread and its users share: events, answers, the end.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::client::machine::Notice;
+use crate::client::session::Binding;
+use crate::client::{Error, SessionEvent};
+use crate::limits::EVENTS_KEPT;
+use crate::wire::control::SessionId;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    state: Mutex<State>,
+    news: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    events: VecDeque<SessionEvent>,
+    missed: u64,
+    /// The session stood at some time.
+    stood: bool,
+    id: Option<SessionId>,
+    /// It has ended, with this error if it failed.
+    ended: Option<Option<Error>>,
+    /// Calls that wait, by their binding's reference, and what they wait for once it is there.
+    binds: BTreeMap<u64, Option<Result<Binding, Error>>>,
+    unbinds: BTreeMap<u64, Option<Result<(), Error>>>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing of the user's runs under the lock, so a poisoned one is whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The machine told something.
+    pub fn tell(&self, notice: Notice) {
+        let mut state = self.lock();
+        match notice {
+            Notice::Event(event) => state.push(event),
+            Notice::Session(id) => state.id = Some(id),
+            Notice::Bound { reference, outcome } => {
+                if let Some(slot) = state.binds.get_mut(&reference) {
+                    *slot = Some(outcome);
+                }
+            }
+            Notice::Unbound { reference, outcome } => {
+                if let Some(slot) = state.unbinds.get_mut(&reference) {
+                    *slot = Some(outcome);
+                }
+            }
+        }
+        drop(state);
+        self.news.notify_all();
+    }
+
+    /// The thread is done; without a [`SessionEvent::Closed`] before, something went wrong.
+    pub fn end(&self, error: Option<Error>) {
+        let mut state = self.lock();
+        if state.ended.is_none() {
+            state.push(SessionEvent::Closed { error });
+        }
+        drop(state);
+        self.news.notify_all();
+    }
+
+    pub fn id(&self) -> Option<SessionId> {
+        self.lock().id.clone()
+    }
+
+    /// Waits until `look` finds something, at most for `timeout`.
+    fn wait<R>(
+        &self,
+        timeout: Option<Duration>,
+        mut look: impl FnMut(&mut State) -> Option<R>,
+    ) -> Option<R> {
+        let mut found = None;
+        let mut missing = |state: &mut State| {
+            found = look(state);
+            found.is_none()
+        };
+        let state = self.lock();
+        match timeout {
+            None => drop(self.news.wait_while(state, &mut missing)),
+            Some(span) => drop(self.news.wait_timeout_while(state, span, &mut missing)),
+        }
+        found
+    }
+
+    pub fn wait_online(&self, timeout: Option<Duration>) -> Result<(), Error> {
+        let stands = |state: &mut State| match (&state.ended, state.stood) {
+            (Some(error), _) => Some(Err(error.clone().unwrap_or_else(closed))),
+            (None, true) => Some(Ok(())),
+            (None, false) => None,
+        };
+        self.wait(timeout, stands).unwrap_or_else(|| {
+            Err(Error::Timeout(
+                "The session did not come about in time.".into(),
+            ))
+        })
+    }
+
+    pub fn wait_closed(&self) -> Result<(), Error> {
+        let ended = |state: &mut State| state.ended.clone();
+        match self.wait(None, ended) {
+            Some(Some(error)) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.lock().ended.is_some()
+    }
+
+    /// Someone will wait for this bind; said before it is ordered.
+    pub fn await_bind(&self, reference: u64) {
+        self.lock().binds.insert(reference, None);
+    }
+
+    pub fn bound(&self, reference: u64) -> Result<Binding, Error> {
+        let answered = |state: &mut State| match state.binds.get_mut(&reference)?.take() {
+            Some(outcome) => Some(outcome),
+            None => state
+                .ended
+                .clone()
+                .map(|error| Err(error.unwrap_or_else(closed))),
+        };
+        let outcome = self.wait(None, answered);
+        self.lock().binds.remove(&reference);
+        outcome.unwrap_or_else(|| Err(closed()))
+    }
+
+    /// Someone will wait for this unbind; said before it is ordered.
+    pub fn await_unbind(&self, reference: u64) {
+        self.lock().unbinds.insert(reference, None);
+    }
+
+    pub fn unbound(&self, reference: u64) -> Result<(), Error> {
+        let answered = |state: &mut State| match state.unbinds.get_mut(&reference)?.take() {
+            Some(outcome) => Some(outcome),
+            // What is over holds no bindings.
+            None => state.ended.clone().map(|_| Ok(())),
+        };
+        let outcome = self.wait(None, answered);
+        self.lock().unbinds.remove(&reference);
+        outcome.unwrap_or(Ok(()))
+    }
+
+    /// The next event; `None` when none came in time, or none will come.
+    pub fn next_event(&self, timeout: Option<Duration>) -> Option<SessionEvent> {
+        let next = |state: &mut State| {
+            if state.missed > 0 {
+                return Some(Some(SessionEvent::Missed(std::mem::take(
+                    &mut state.missed,
+                ))));
+            }
+            match state.events.pop_front() {
+                Some(event) => Some(Some(event)),
+                None => state.ended.is_some().then_some(None),
+            }
+        };
+        self.wait(timeout, next).flatten()
+    }
+}
+
+impl State {
+    fn push(&mut self, event: SessionEvent) {
+        match &event {
+            SessionEvent::Online { .. } | SessionEvent::Resumed { .. } => self.stood = true,
+            SessionEvent::Closed { error } => self.ended = Some(error.clone()),
+            _ => {}
+        }
+        if self.events.len() >= EVENTS_KEPT {
+            self.events.pop_front();
+            self.missed += 1;
+        }
+        self.events.push_back(event);
+    }
+}
+
+fn closed() -> Error {
+    Error::Closed("the session was closed".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_events_make_room_and_are_counted() {
+        let shared = Shared::default();
+        for attempt in 0..EVENTS_KEPT as u32 + 3 {
+            shared.tell(Notice::Event(SessionEvent::Connecting { attempt }));
+        }
+        assert_eq!(shared.next_event(None), Some(SessionEvent::Missed(3)));
+        let next = shared.next_event(None);
+        assert_eq!(next, Some(SessionEvent::Connecting { attempt: 3 }));
+    }
+
+    #[test]
+    fn whoever_waits_learns_of_the_end() {
+        let shared = Shared::default();
+        shared.await_bind(1);
+        shared.await_unbind(2);
+        shared.end(Some(Error::Auth("no".into())));
+        shared.end(None);
+        assert_eq!(shared.bound(1), Err(Error::Auth("no".into())));
+        assert_eq!(shared.unbound(2), Ok(()));
+        assert_eq!(shared.wait_closed(), Err(Error::Auth("no".into())));
+        assert_eq!(shared.wait_online(None), Err(Error::Auth("no".into())));
+        assert!(matches!(
+            shared.next_event(None),
+            Some(SessionEvent::Closed { .. })
+        ));
+        assert_eq!(shared.next_event(None), None);
+    }
+}
