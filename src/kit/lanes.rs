@@ -8,7 +8,7 @@ use crate::kit::metrics::{SessionEnd, StreamOutcome};
 use crate::kit::sessions::{KitSession, SessionKey};
 use crate::limits::SWEEP_EVERY;
 use crate::machine::{ConnKey, Ended};
-use crate::mux::{Incoming, Liveness, Scope, Span, Violation, Wake};
+use crate::mux::{Incoming, Liveness, Span, Violation, Wake};
 use crate::wire::code::Code;
 use crate::wire::control::{self, Bind, GoAway, Unbind};
 use crate::wire::frame::FrameType;
@@ -193,21 +193,14 @@ impl Kit {
         };
         warn!("session {}: {violation}", session.short_id());
         self.metrics.violation(violation.code);
-        match violation.scope {
-            Scope::WebSocket(close) => {
-                self.end_session(key, SessionEnd::Violation, &violation.why, Some(close));
-            }
-            _ => {
-                let close = violation.close_code();
-                self.expel(
-                    key,
-                    SessionEnd::Violation,
-                    violation.code,
-                    close,
-                    &violation.why,
-                );
-            }
-        }
+        let close = violation.close_code();
+        self.expel(
+            key,
+            SessionEnd::Violation,
+            violation.code,
+            close,
+            &violation.why,
+        );
     }
 
     /// The world ended a lane's connection; its entry is dropped by the caller.

@@ -150,10 +150,16 @@ impl Lane {
                 return Ok(None);
             }
             let waiting = &mut self.received.bytes_mut()[self.parsed..];
-            let step = self.decoder.next(waiting).map_err(|error| Violation {
-                scope: Scope::WebSocket(error.close_code),
-                code: Code::ProtocolError,
-                why: error.reason.into(),
+            // Whatever a WebSocket endpoint would say of it, to a tunnel it is a protocol error, with
+            // GOAWAY and close 1002 (PROTOCOL §1.4).
+            let step = self.decoder.next(waiting).map_err(|error| {
+                let too_big = error.close_code == CLOSE_TOO_BIG;
+                let code = if too_big {
+                    Code::FrameSizeError
+                } else {
+                    Code::ProtocolError
+                };
+                Violation::session(code, error.reason)
             })?;
             let (consumed, event) = match step {
                 WsStep::Need(count) => {
@@ -316,6 +322,9 @@ impl Lane {
 
 /// So that a read of one message also brings the next one's headers, and thereby its length.
 const WS_AND_FRAME_HEADER: usize = 32;
+
+/// RFC 6455 §7.4.1: a message too big to process.
+const CLOSE_TOO_BIG: u16 = 1009;
 
 fn text_is_not_spoken() -> Violation {
     Violation {
