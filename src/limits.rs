@@ -324,3 +324,16 @@ pub const CLIENT_REPLY_BYTES: usize = 16 * 1024 * 1024;
 /// Bytes of a request's body that a handler did not read and that are skipped, at most, so that the
 /// connection can serve another request.
 pub const HANDLER_SKIP: u64 = 256 * 1024;
+
+// ---- the kit's program ----
+
+/// Descriptors that the process needs besides the machine's: standard streams, the poll and its
+/// waker, signals, one connection that is accepted and refused, the files that tell of memory and
+/// descriptors, and a few for libraries.
+pub const HOST_DESCRIPTORS: usize = 16;
+/// Bytes in a token file, at most: an `Authorization` field must fit a head.
+pub const MAX_TOKEN_FILE: usize = 4096;
+/// Bytes that `hoody-tunnel health` reads, at most.
+pub const MAX_HEALTH_ANSWER: usize = 64 * 1024;
+
+const _: () = assert!(MAX_TOKEN_FILE < MAX_HTTP_HEAD);

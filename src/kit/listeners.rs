@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use log::{error, info, warn};
+use log::{info, warn};
 
 use crate::clock::Instant;
 use crate::kit::budget::{Class, FdPermit};
@@ -124,7 +124,6 @@ impl Kit {
             }
             (Purpose::Front, Err(why)) => {
                 let text = format!("cannot listen on {}: {}", self.config.listen, why.text);
-                error!("{text}");
                 self.drop_listener(listener);
                 self.commands
                     .push_back(Command::Notify(KitNotice::CannotListen(text)));

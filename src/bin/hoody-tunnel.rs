@@ -1,2 +1,0 @@
-//! The kit's program.
-fn main() {}

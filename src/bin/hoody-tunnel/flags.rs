@@ -1,0 +1,146 @@
+//! The command line as types. What it means is decided in `settings`.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use argh::FromArgs;
+use hoody_tunnel::reactor::logging::Format;
+use hoody_tunnel::units::{parse_duration, parse_size};
+
+#[derive(FromArgs, Debug)]
+/// The daemon in the container: clients connect to it, and it opens ports for them.
+#[argh(
+    help_triggers("-h", "--help"),
+    example = "{command_name} --listen 127.0.0.1:50\n\
+               {command_name} --token-file /run/secrets/tunnel \\\n    \
+               --public-url-pattern 'https://app-{{port}}.example.com'\n\
+               {command_name} health",
+    note = "Times are written 60, 60s, 500ms, 2m or 1h, sizes 1048576, 256KiB or 1MiB.",
+    note = "HOODY_TUNNEL_TOKEN, HOODY_TUNNEL_PUBLIC_URL_PATTERN and HOODY_TUNNEL_LISTEN\n  \
+            stand for their flags where those are not given; an empty one is an error.\n  \
+            HOODY_TUNNEL_LOG is the level of the log: error, warn, info, debug or trace."
+)]
+pub struct Flags {
+    /// where clients and operators connect [0.0.0.0:50]
+    #[argh(option, arg_name = "ADDR:PORT", from_str_fn(parse_listen))]
+    pub listen: Option<SocketAddr>,
+    /// the address that EXPOSE ports listen on [0.0.0.0]
+    #[argh(option, arg_name = "ADDR")]
+    pub expose_host: Option<IpAddr>,
+    /// a file with the token that clients and operators must show
+    #[argh(option, arg_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// let anybody connect: something in front decides who may
+    #[argh(switch)]
+    pub no_auth: bool,
+    /// where the world reaches EXPOSE ports, with {port} in it
+    #[argh(option, arg_name = "URL")]
+    pub public_url_pattern: Option<String>,
+    /// sessions at once, live and parked [8]
+    #[argh(option, arg_name = "N")]
+    pub max_sessions: Option<usize>,
+    /// bindings of one session [8]
+    #[argh(option, arg_name = "N")]
+    pub max_bindings_per_session: Option<usize>,
+    /// streams of one session at once [1024]
+    #[argh(option, arg_name = "N")]
+    pub max_streams_per_session: Option<usize>,
+    /// sockets of one session [16]
+    #[argh(option, arg_name = "N")]
+    pub max_connections_per_session: Option<usize>,
+    /// credit of a stream [1MiB]
+    #[argh(option, arg_name = "SIZE", from_str_fn(parse_window))]
+    pub stream_initial_window: Option<u32>,
+    /// credit of a session [16MiB]
+    #[argh(option, arg_name = "SIZE", from_str_fn(parse_window))]
+    pub session_initial_window: Option<u32>,
+    /// memory for visitors who do not read [32MiB]
+    #[argh(option, arg_name = "SIZE", from_str_fn(parse_window))]
+    pub stall_budget: Option<u32>,
+    /// how long a connection may take to say HELLO [5s]
+    #[argh(option, arg_name = "TIME", from_str_fn(parse_duration))]
+    pub hello_timeout: Option<Duration>,
+    /// silence after which a client is asked for a sign of life [30s]
+    #[argh(option, arg_name = "TIME", from_str_fn(parse_duration))]
+    pub ping_after: Option<Duration>,
+    /// silence after that which parks its session [60s]
+    #[argh(option, arg_name = "TIME", from_str_fn(parse_duration))]
+    pub pong_timeout: Option<Duration>,
+    /// how long a lost session keeps its ports; 0 is not at all [60s]
+    #[argh(option, arg_name = "TIME", from_str_fn(parse_duration))]
+    pub takeover_grace: Option<Duration>,
+    /// how long a session without streams and bindings is kept [300s]
+    #[argh(option, arg_name = "TIME", from_str_fn(parse_duration))]
+    pub idle_timeout: Option<Duration>,
+    /// how long a half-closed stream may be silent [300s]
+    #[argh(option, arg_name = "TIME", from_str_fn(parse_duration))]
+    pub half_close_timeout: Option<Duration>,
+    /// how long a visitor waits for the head of an answer [300s]
+    #[argh(option, arg_name = "TIME", from_str_fn(parse_duration))]
+    pub response_timeout: Option<Duration>,
+    /// connections at once that have not said HELLO [32]
+    #[argh(option, arg_name = "N")]
+    pub max_pre_auth_connections: Option<usize>,
+    /// let clients expose ports 80 to 1023
+    #[argh(switch)]
+    pub allow_privileged_expose: bool,
+    /// let clients pull to ports 80 to 1023
+    #[argh(switch)]
+    pub allow_privileged_pull: bool,
+    /// descriptors at once [4096, or what the limit of open files allows]
+    #[argh(option, arg_name = "N")]
+    pub fd_budget: Option<usize>,
+    /// an origin whose pages may connect besides the kit's own, or *; can be repeated
+    #[argh(option, arg_name = "ORIGIN")]
+    pub allow_origin: Vec<String>,
+    /// a name the kit answers to besides its own, *.suffix or *; can be repeated
+    #[argh(option, arg_name = "NAME")]
+    pub allow_host: Vec<String>,
+    /// text or json [text]
+    #[argh(option, arg_name = "FORMAT", default = "Format::Text")]
+    pub log_format: Format,
+    /// print the version and end
+    #[argh(switch, short = 'V')]
+    pub version: bool,
+    #[argh(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(FromArgs, Debug)]
+#[argh(subcommand)]
+pub enum Command {
+    Health(Health),
+}
+
+#[derive(FromArgs, Debug)]
+/// Ask a running kit whether it is well: exit code 0 or 1, for containers without curl.
+#[argh(subcommand, name = "health", help_triggers("-h", "--help"))]
+pub struct Health {
+    /// where the kit listens; a wildcard address is asked on loopback [0.0.0.0:50]
+    #[argh(option, arg_name = "ADDR:PORT", from_str_fn(parse_listen))]
+    pub listen: Option<SocketAddr>,
+    /// a file with the kit's token
+    #[argh(option, arg_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// how long it may take to answer [3s]
+    #[argh(
+        option,
+        arg_name = "TIME",
+        from_str_fn(parse_duration),
+        default = "Duration::from_secs(3)"
+    )]
+    pub timeout: Duration,
+}
+
+/// An address and a port, both needed.
+pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        format!("`{text}` is not an address and port such as 0.0.0.0:50 or [::1]:5050")
+    })
+}
+
+/// A size; what does not fit 32 bits is out of every range and refused with the range.
+fn parse_window(text: &str) -> Result<u32, String> {
+    parse_size(text).map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX))
+}

@@ -1,0 +1,131 @@
+//! `hoody-tunnel`: the daemon in the container.
+//!
+//! Exit codes: 0 when it was asked to stop, 1 when it failed, 2 when the command line or the
+//! environment makes no sense. What went wrong is one line on standard error.
+
+mod flags;
+mod health;
+mod settings;
+
+use std::process::ExitCode;
+
+use argh::{EarlyExit, FromArgs};
+use hoody_tunnel::kit::config::Config;
+use hoody_tunnel::kit::{Kit, KitNotice};
+use hoody_tunnel::limits::{HOST_DESCRIPTORS, MIN_FD_BUDGET};
+use hoody_tunnel::reactor::{self, Options, Reactor, logging, os_entropy, process};
+
+use flags::{Command, Flags};
+use settings::{Environment, Trouble, settings};
+
+fn main() -> ExitCode {
+    let args: Result<Vec<String>, _> = std::env::args_os()
+        .skip(1)
+        .map(|arg| arg.into_string())
+        .collect();
+    let Ok(args) = args else {
+        return complain(2, "the command line is not UTF-8");
+    };
+    let args = split_values(args);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let flags = match Flags::from_args(&["hoody-tunnel"], &args) {
+        Ok(flags) => flags,
+        Err(early) => return end_early(&early),
+    };
+    if flags.version {
+        println!("hoody-tunnel {}", env!("CARGO_PKG_VERSION"));
+        return ExitCode::SUCCESS;
+    }
+    let outcome = match &flags.command {
+        Some(Command::Health(more)) => health::ask(&flags, more, &Environment::real()),
+        None => start(&flags),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Trouble::Usage(why)) => complain(2, &why),
+        Err(Trouble::Failed(why)) => complain(1, &why),
+    }
+}
+
+/// Runs the kit until somebody asks it to stop.
+fn start(flags: &Flags) -> Result<(), Trouble> {
+    let mut config = settings(flags, &Environment::real())?;
+    logging::init(flags.log_format, None);
+    config.fd_budget = affordable(config.fd_budget)?;
+    run(config)
+}
+
+fn run(config: Config) -> Result<(), Trouble> {
+    if config.no_auth && config.token.is_none() {
+        log::warn!(
+            "anybody who reaches {} may open ports here (--no-auth)",
+            config.listen
+        );
+    }
+    let kit = Kit::new(config, os_entropy(), reactor::now());
+    let options = Options {
+        signals: true,
+        ..Options::default()
+    };
+    let failed = |error| Trouble::Failed(format!("the event loop failed: {error}"));
+    let mut reactor = Reactor::new(kit, options).map_err(failed)?;
+    let mut refused = None;
+    let outcome = reactor.run(|notice| match notice {
+        KitNotice::Listening(_) => {}
+        KitNotice::CannotListen(why) => refused = Some(why),
+    });
+    match refused {
+        Some(why) => Err(Trouble::Failed(why)),
+        None => outcome.map_err(failed),
+    }
+}
+
+/// As much of the budget as the limit of open files allows, raised first as far as that goes.
+fn affordable(wanted: usize) -> Result<usize, Trouble> {
+    let needed = (wanted + HOST_DESCRIPTORS) as u64;
+    let failed = |error| Trouble::Failed(format!("cannot read the limit of open files: {error}"));
+    let limit = process::raise_descriptor_limit(needed).map_err(failed)?;
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let budget = wanted.min(limit.saturating_sub(HOST_DESCRIPTORS));
+    if budget < MIN_FD_BUDGET {
+        return Err(Trouble::Failed(format!(
+            "the limit of open files is {limit} (ulimit -n), and at least {} are needed",
+            MIN_FD_BUDGET + HOST_DESCRIPTORS
+        )));
+    }
+    if budget < wanted {
+        log::info!("the descriptor budget is {budget}: the limit of open files is {limit}");
+    }
+    Ok(budget)
+}
+
+/// `--flag=value` as `--flag value`, which the parser understands.
+fn split_values(args: Vec<String>) -> Vec<String> {
+    args.into_iter()
+        .flat_map(|arg| match arg.split_once('=') {
+            Some((flag, value)) if flag.starts_with("--") => {
+                vec![flag.to_string(), value.to_string()]
+            }
+            _ => vec![arg],
+        })
+        .collect()
+}
+
+/// Help that was asked for, or a command line that is not understood.
+fn end_early(early: &EarlyExit) -> ExitCode {
+    if early.status.is_ok() {
+        println!("{}", early.output.trim_end());
+        return ExitCode::SUCCESS;
+    }
+    // The parser lists what is missing on lines of its own.
+    let lines: Vec<&str> = early.output.lines().map(str::trim).collect();
+    complain(
+        2,
+        &format!("{} (--help shows what there is)", lines.join(" ").trim()),
+    )
+}
+
+fn complain(code: u8, why: &str) -> ExitCode {
+    eprintln!("hoody-tunnel: {why}");
+    ExitCode::from(code)
+}

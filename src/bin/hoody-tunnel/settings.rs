@@ -1,0 +1,374 @@
+//! From flags and environment to the kit's configuration. A flag wins over the environment, and an
+//! empty variable is an error: somebody meant to set it.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use hoody_tunnel::kit::config::{About, Config, Usage};
+use hoody_tunnel::kit::public_url::PublicUrl;
+use hoody_tunnel::limits::MAX_TOKEN_FILE;
+use hoody_tunnel::reactor::{logging, process};
+use hoody_tunnel::wire::control::Secret;
+
+use crate::flags::{Flags, parse_listen};
+
+/// Why the program ends before it has begun.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// What was asked for makes no sense.
+    Usage(String),
+    /// It makes sense but did not work.
+    Failed(String),
+}
+
+/// Where variables come from: the process, or a test.
+pub struct Environment {
+    get: Box<dyn Fn(&str) -> Option<std::ffi::OsString>>,
+}
+
+impl Environment {
+    /// The process's own.
+    pub fn real() -> Environment {
+        Environment {
+            get: Box::new(|name| std::env::var_os(name)),
+        }
+    }
+
+    fn text(&self, name: &str) -> Result<Option<String>, Trouble> {
+        let Some(value) = (self.get)(name) else {
+            return Ok(None);
+        };
+        let usage = |why| Err(Trouble::Usage(format!("{name} is {why}")));
+        match value.into_string() {
+            Ok(text) if text.is_empty() => usage("set but empty"),
+            Ok(text) => Ok(Some(text)),
+            Err(_) => usage("not UTF-8"),
+        }
+    }
+}
+
+/// The configuration that was asked for, checked.
+pub fn settings(flags: &Flags, environment: &Environment) -> Result<Config, Trouble> {
+    let public_url = match &flags.public_url_pattern {
+        Some(pattern) => Some(pattern.clone()),
+        None => environment.text("HOODY_TUNNEL_PUBLIC_URL_PATTERN")?,
+    };
+    let mut config = Config {
+        listen: listen(flags.listen, environment)?,
+        token: token(flags.token_file.as_deref(), environment)?,
+        no_auth: flags.no_auth,
+        allow_privileged_expose: flags.allow_privileged_expose,
+        allow_privileged_pull: flags.allow_privileged_pull,
+        allow_origin: flags.allow_origin.clone(),
+        allow_host: flags.allow_host.clone(),
+        ..Config::default()
+    };
+    if let Some(pattern) = public_url {
+        config.public_url = Some(PublicUrl::parse(&pattern).map_err(usage)?);
+    }
+    set(&mut config.expose_host, flags.expose_host);
+    set(&mut config.max_sessions, flags.max_sessions);
+    set(
+        &mut config.max_bindings_per_session,
+        flags.max_bindings_per_session,
+    );
+    set(
+        &mut config.max_streams_per_session,
+        flags.max_streams_per_session,
+    );
+    set(
+        &mut config.max_connections_per_session,
+        flags.max_connections_per_session,
+    );
+    set(
+        &mut config.stream_initial_window,
+        flags.stream_initial_window,
+    );
+    set(
+        &mut config.session_initial_window,
+        flags.session_initial_window,
+    );
+    set(&mut config.stall_budget, flags.stall_budget);
+    set(&mut config.hello_timeout, flags.hello_timeout);
+    set(&mut config.ping_after, flags.ping_after);
+    set(&mut config.pong_timeout, flags.pong_timeout);
+    set(&mut config.takeover_grace, flags.takeover_grace);
+    set(&mut config.idle_timeout, flags.idle_timeout);
+    set(&mut config.half_close_timeout, flags.half_close_timeout);
+    set(&mut config.response_timeout, flags.response_timeout);
+    set(
+        &mut config.max_pre_auth_connections,
+        flags.max_pre_auth_connections,
+    );
+    set(&mut config.fd_budget, flags.fd_budget);
+    config.validate().map_err(usage)?;
+    config.about = about(config.listen.ip());
+    Ok(config)
+}
+
+fn set<T>(place: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *place = value;
+    }
+}
+
+fn usage(error: impl std::fmt::Display) -> Trouble {
+    Trouble::Usage(error.to_string())
+}
+
+/// Where the kit listens.
+pub fn listen(flag: Option<SocketAddr>, environment: &Environment) -> Result<SocketAddr, Trouble> {
+    if let Some(addr) = flag {
+        return Ok(addr);
+    }
+    match environment.text("HOODY_TUNNEL_LISTEN")? {
+        Some(text) => {
+            parse_listen(&text).map_err(|why| usage(format!("HOODY_TUNNEL_LISTEN: {why}")))
+        }
+        None => Ok(Config::default().listen),
+    }
+}
+
+/// The token, without the line end that editors leave in a file.
+pub fn token(file: Option<&Path>, environment: &Environment) -> Result<Option<Secret>, Trouble> {
+    let Some(path) = file else {
+        return Ok(environment.text("HOODY_TUNNEL_TOKEN")?.map(Secret::new));
+    };
+    let failed = |why: String| Trouble::Failed(format!("token file {}: {why}", path.display()));
+    let bytes = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
+    if bytes.len() > MAX_TOKEN_FILE {
+        return Err(failed(format!("larger than {MAX_TOKEN_FILE} bytes")));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| failed("not UTF-8".to_string()))?;
+    match text.trim_end_matches(['\r', '\n']) {
+        "" => Err(failed("empty".to_string())),
+        token => Ok(Some(Secret::new(token))),
+    }
+}
+
+fn about(listen: IpAddr) -> About {
+    let now = SystemTime::now();
+    About {
+        version: env!("CARGO_PKG_VERSION"),
+        built: option_env!("HOODY_TUNNEL_BUILT"),
+        started: logging::rfc3339(now),
+        started_unix: now
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs()),
+        pid: std::process::id(),
+        ip: if listen.is_unspecified() {
+            own_ip().unwrap_or(listen)
+        } else {
+            listen
+        },
+        usage: || Usage {
+            rss: process::resident_bytes().unwrap_or(0),
+            fds: process::open_descriptors().unwrap_or(0),
+        },
+    }
+}
+
+/// The address this machine would send from: connecting a datagram socket asks the routes and sends
+/// nothing. The target is one of the addresses reserved for documentation.
+fn own_ip() -> Option<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use argh::FromArgs;
+
+    use super::*;
+
+    fn environment(pairs: &'static [(&'static str, &'static str)]) -> Environment {
+        let find = |name: &str| pairs.iter().find(|pair| pair.0 == name);
+        Environment {
+            get: Box::new(move |name| find(name).map(|pair| pair.1.into())),
+        }
+    }
+
+    fn config(
+        args: &[&str],
+        pairs: &'static [(&'static str, &'static str)],
+    ) -> Result<Config, Trouble> {
+        let flags = Flags::from_args(&["hoody-tunnel"], args);
+        settings(
+            &flags.map_err(|early| Trouble::Usage(early.output))?,
+            &environment(pairs),
+        )
+    }
+
+    #[test]
+    fn every_flag_changes_what_it_names() {
+        let config = config(
+            &[
+                "--listen",
+                "127.0.0.1:5050",
+                "--expose-host",
+                "127.0.0.2",
+                "--no-auth",
+                "--public-url-pattern",
+                "https://a-{port}.example",
+                "--max-sessions",
+                "1",
+                "--max-bindings-per-session",
+                "2",
+                "--max-streams-per-session",
+                "3",
+                "--max-connections-per-session",
+                "4",
+                "--stream-initial-window",
+                "256k",
+                "--session-initial-window",
+                "512KiB",
+                "--stall-budget",
+                "1MiB",
+                "--hello-timeout",
+                "1s",
+                "--ping-after",
+                "2",
+                "--pong-timeout",
+                "3s",
+                "--takeover-grace",
+                "0",
+                "--idle-timeout",
+                "5m",
+                "--half-close-timeout",
+                "6s",
+                "--response-timeout",
+                "700ms",
+                "--max-pre-auth-connections",
+                "8",
+                "--allow-privileged-expose",
+                "--allow-privileged-pull",
+                "--fd-budget",
+                "100",
+                "--allow-origin",
+                "https://x.example",
+                "--allow-origin",
+                "*",
+                "--allow-host",
+                "y",
+            ],
+            &[],
+        )
+        .unwrap();
+        assert_eq!(config.listen, "127.0.0.1:5050".parse().unwrap());
+        assert_eq!(config.expose_host, IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2)));
+        assert!(config.no_auth && config.token.is_none());
+        let public_url = config.public_url.unwrap();
+        assert_eq!(public_url.for_port(1), "https://a-1.example");
+        assert_eq!(
+            (config.max_sessions, config.max_bindings_per_session),
+            (1, 2)
+        );
+        assert_eq!(
+            (
+                config.max_streams_per_session,
+                config.max_connections_per_session
+            ),
+            (3, 4)
+        );
+        assert_eq!(config.stream_initial_window, 256 << 10);
+        assert_eq!(config.session_initial_window, 512 << 10);
+        assert_eq!(config.stall_budget, 1 << 20);
+        assert_eq!(config.hello_timeout, Duration::from_secs(1));
+        assert_eq!(config.ping_after, Duration::from_secs(2));
+        assert_eq!(config.pong_timeout, Duration::from_secs(3));
+        assert_eq!(config.takeover_grace, Duration::ZERO);
+        assert_eq!(config.idle_timeout, Duration::from_secs(300));
+        assert_eq!(config.half_close_timeout, Duration::from_secs(6));
+        assert_eq!(config.response_timeout, Duration::from_millis(700));
+        assert_eq!(
+            (config.max_pre_auth_connections, config.fd_budget),
+            (8, 100)
+        );
+        assert!(config.allow_privileged_expose && config.allow_privileged_pull);
+        assert_eq!(config.allow_origin, ["https://x.example", "*"]);
+        assert_eq!(config.allow_host, ["y"]);
+    }
+
+    #[test]
+    fn the_environment_stands_for_flags_that_are_not_given() {
+        let pairs = &[
+            ("HOODY_TUNNEL_TOKEN", "hush"),
+            ("HOODY_TUNNEL_PUBLIC_URL_PATTERN", "http://a:{port}"),
+            ("HOODY_TUNNEL_LISTEN", "[::]:5050"),
+        ];
+        let from_env = config(&[], pairs).unwrap();
+        assert!(from_env.token.unwrap().matches("hush"));
+        assert_eq!(from_env.public_url.unwrap().for_port(7), "http://a:7");
+        assert_eq!(from_env.listen.port(), 5050);
+        let args = [
+            "--public-url-pattern",
+            "http://b:{port}",
+            "--listen",
+            "[::1]:6060",
+        ];
+        let from_flags = config(&args, pairs).unwrap();
+        assert_eq!(from_flags.public_url.unwrap().for_port(7), "http://b:7");
+        assert_eq!(from_flags.listen.port(), 6060);
+    }
+
+    #[test]
+    fn an_empty_variable_is_an_error_and_no_open_door() {
+        for name in [
+            "HOODY_TUNNEL_TOKEN",
+            "HOODY_TUNNEL_PUBLIC_URL_PATTERN",
+            "HOODY_TUNNEL_LISTEN",
+        ] {
+            let empty = Environment {
+                get: Box::new(move |asked| (asked == name).then(std::ffi::OsString::new)),
+            };
+            let flags = Flags::from_args(&["hoody-tunnel"], &["--no-auth"]).unwrap();
+            let trouble = settings(&flags, &empty).unwrap_err();
+            assert_eq!(trouble, Trouble::Usage(format!("{name} is set but empty")));
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_a_usage_error_with_the_range() {
+        for (args, part) in [
+            (&[][..], "--no-auth"),
+            (&["--max-sessions", "0"], "between 1 and 4096"),
+            (
+                &["--stream-initial-window", "8G"],
+                "between 256 KiB and 16 MiB",
+            ),
+            (&["--pong-timeout", "1d"], "not a duration"),
+            (&["--listen", "50"], "not an address and port"),
+            (&["--public-url-pattern", "https://a"], "{port}"),
+            (&["--log-format", "xml"], "neither text nor json"),
+            (&["--nonsense"], "--nonsense"),
+        ] {
+            match config(args, &[]) {
+                Err(Trouble::Usage(why)) => assert!(why.contains(part), "{args:?}: {why}"),
+                other => panic!("{args:?} gave {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_token_file_loses_its_line_end_and_must_not_be_empty() {
+        let path = std::env::temp_dir().join(format!("hoody-token-{}", std::process::id()));
+        let none = environment(&[("HOODY_TUNNEL_TOKEN", "other")]);
+        let read = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            token(Some(&path), &none)
+        };
+        assert!(read("hush\r\n").unwrap().unwrap().matches("hush"));
+        assert!(matches!(read("\n"), Err(Trouble::Failed(why)) if why.contains("empty")));
+        assert!(matches!(
+            read(&"x".repeat(MAX_TOKEN_FILE + 1)),
+            Err(Trouble::Failed(_))
+        ));
+        std::fs::remove_file(&path).unwrap();
+        let gone = token(Some(&path), &none).unwrap_err();
+        assert!(matches!(gone, Trouble::Failed(why) if why.contains("token file")));
+    }
+}
