@@ -43,6 +43,7 @@ impl Kit {
     }
 
     fn refuse_bind(&mut self, key: SessionKey, bind_ref: u64, code: BindErrCode, message: String) {
+        self.metrics.refused_bind(code);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -348,6 +349,7 @@ impl Kit {
         );
         session.bindings.push(binding);
         push_json(session.mux_mut(), &answer);
+        self.metrics.bound();
         if mode == Mode::Expose {
             self.metrics.binding_opened(port);
         }

@@ -263,6 +263,7 @@ impl Kit {
         self.touch(key);
         self.timers.arm(Reason::Lanes(key), again);
         for index in dead {
+            self.metrics.pong_timeout();
             if index == 0 {
                 if let Some(session) = self.sessions.get_mut(key) {
                     let goaway = GoAway::new(Code::IdleTimeout, "pong timeout");

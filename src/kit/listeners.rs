@@ -146,7 +146,16 @@ impl Kit {
         if self.front == Some(listener) {
             self.front = None;
         }
+        if let Purpose::Bound {
+            mode: Mode::Expose,
+            port,
+            ..
+        } = entry.purpose
+        {
+            self.metrics.binding_closed(port);
+        }
         self.budget.give_back(entry.permit);
+        self.resume_accepting();
         Some(entry.purpose)
     }
 

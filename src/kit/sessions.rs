@@ -7,6 +7,7 @@ use log::info;
 use crate::clock::Instant;
 use crate::entropy::Entropy;
 use crate::kit::bindings::Binding;
+use crate::kit::budget::Class;
 use crate::kit::conns::Role;
 use crate::kit::greeter::{Refused, drain_lane};
 use crate::kit::listeners::Mode;
@@ -245,6 +246,8 @@ impl Kit {
         else {
             return None;
         };
+        // Where lanes have no place of their own left, this one keeps the front's.
+        self.budget.reclass(&mut entry.permit, Class::Lane);
         self.pre_auth -= 1;
         let peer = entry.peer;
         self.timers.disarm(Reason::Conn(conn));
