@@ -109,6 +109,10 @@ pub const STALLED_AFTER: Duration = Duration::from_secs(1);
 /// How often streams are looked over for stalls and half-closed idleness.
 pub const SWEEP_EVERY: Duration = Duration::from_millis(500);
 
+/// How often a link is measured for windows that may grow, at most: a PING each, and peers count
+/// those ([`FLOOD_PING`]).
+pub const PROBE_EVERY: Duration = Duration::from_millis(250);
+
 /// A bucket's size: how many at once, and how many more a second.
 #[derive(Debug, Clone, Copy)]
 pub struct Allowance {
@@ -132,6 +136,13 @@ pub const FLOOD_PING: Allowance = Allowance {
 pub const FLOOD_WINDOW: Allowance = Allowance {
     burst: 4096,
     per_second: 500,
+};
+/// Session frames that want an answer, and stream frames on ids that were never given, which are
+/// answered with RESET: what answers them waits in memory until the peer reads. The burst fits a BIND
+/// and an UNBIND for every binding that may be configured.
+pub const FLOOD_ASKING: Allowance = Allowance {
+    burst: 2048,
+    per_second: 100,
 };
 /// DATA frames without a byte.
 pub const FLOOD_EMPTY_DATA: Allowance = Allowance {

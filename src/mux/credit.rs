@@ -128,10 +128,11 @@ impl RecvCredit {
         self.check();
     }
 
-    /// Whether the peer has used nearly all of a window whose bytes the local side takes at once:
-    /// then it is the window that limits the speed, not the reader.
-    pub fn is_limiting(&self) -> bool {
-        self.granted < self.window / 8 && self.buffered <= self.window / 4
+    /// How much the window should grow, towards `top`, when `bytes` came in one round trip: it is
+    /// doubled when they are half of it or more, unless the local side holds them up.
+    pub fn growth(&self, bytes: u64, top: u32) -> Option<u32> {
+        let limits = bytes >= u64::from(self.window / 2) && self.buffered <= self.window / 4;
+        (limits && self.window < top).then(|| self.window.min(top - self.window))
     }
 
     /// Grows the window by `extra` bytes, given to the peer with the next claim.

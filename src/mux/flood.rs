@@ -6,7 +6,7 @@
 
 use crate::clock::Instant;
 use crate::limits::{
-    Allowance, FLOOD_EMPTY_DATA, FLOOD_OPEN_RESET, FLOOD_PING, FLOOD_WINDOW,
+    Allowance, FLOOD_ASKING, FLOOD_EMPTY_DATA, FLOOD_OPEN_RESET, FLOOD_PING, FLOOD_WINDOW,
     WINDOWS_EARNED_PER_DATA,
 };
 use crate::mux::violation::Violation;
@@ -23,12 +23,14 @@ pub enum Nuisance {
     Window,
     /// DATA without bytes.
     EmptyData,
+    /// A session frame, or a frame on a stream that was never opened.
+    Asking,
 }
 
 /// One session's buckets.
 #[derive(Debug)]
 pub struct Flood {
-    buckets: [Bucket; 4],
+    buckets: [Bucket; 5],
 }
 
 #[derive(Debug)]
@@ -50,6 +52,7 @@ impl Flood {
                 full(Nuisance::Ping),
                 full(Nuisance::Window),
                 full(Nuisance::EmptyData),
+                full(Nuisance::Asking),
             ],
         }
     }
@@ -109,6 +112,7 @@ impl Nuisance {
             Nuisance::Ping => "too many PINGs in a short time",
             Nuisance::Window => "more WINDOWs than the data sent to you explains",
             Nuisance::EmptyData => "too many DATA frames without data",
+            Nuisance::Asking => "too many frames that want an answer in a short time",
         }
     }
 }
@@ -119,6 +123,7 @@ fn allowance(nuisance: Nuisance) -> Allowance {
         Nuisance::Ping => FLOOD_PING,
         Nuisance::Window => FLOOD_WINDOW,
         Nuisance::EmptyData => FLOOD_EMPTY_DATA,
+        Nuisance::Asking => FLOOD_ASKING,
     }
 }
 

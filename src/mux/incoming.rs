@@ -1,10 +1,10 @@
 //! What comes in: frames are judged, credit is booked, and the rest is handed to the owner.
 
 use crate::clock::Instant;
-use crate::limits::MAX_STREAM_WINDOW;
 use crate::mux::flood::Nuisance;
 use crate::mux::lane::{LaneItem, Span};
-use crate::mux::session::{Session, wake_sender};
+use crate::mux::sending::wake_sender;
+use crate::mux::session::Session;
 use crate::mux::stream::{StreamKey, Waits};
 use crate::mux::violation::Violation;
 use crate::wire::code::Code;
@@ -99,17 +99,25 @@ impl<T: Copy> Session<T> {
                 FrameType::Data => self.data(index, id, payload, now)?,
                 FrameType::Window => self.window(index, id, &payload, now)?,
                 FrameType::StreamOpen => self.stream_open(id, payload, now)?,
-                FrameType::StreamResponseHead => self.head(index, id, payload, now),
-                FrameType::Eof => self.eof(index, id, &payload, now),
+                FrameType::StreamResponseHead => self.head(index, id, payload, now)?,
+                FrameType::Eof => self.eof(index, id, &payload, now)?,
                 FrameType::Reset => self.peer_reset(index, id, &payload, now)?,
                 FrameType::Ping => {
                     self.ping(index, &payload, now)?;
                     None
                 }
-                // Any byte counts as life, so the payload of a PONG proves nothing more; ACK belongs
-                // to an extension that was not granted.
-                FrameType::Pong | FrameType::Ack => None,
-                _ => Some(Incoming::Control { kind, payload }),
+                FrameType::Pong => {
+                    // Any byte counts as life; only the probe of the link is waited for.
+                    let echoed = self.payload(index, &payload).try_into();
+                    echoed.into_iter().for_each(|echoed| self.measured(echoed));
+                    None
+                }
+                // It belongs to an extension that was not granted.
+                FrameType::Ack => None,
+                _ => {
+                    self.flood.count(Nuisance::Asking, now)?;
+                    Some(Incoming::Control { kind, payload })
+                }
             };
             if incoming.is_some() {
                 return Ok(incoming);
@@ -147,10 +155,10 @@ impl<T: Copy> Session<T> {
             Violation::session(Code::FlowControlError, "DATA past the session's window")
         })?;
         self.traffic.data_in += u64::from(count);
-        let Some(key) = self.by_id.get(&id).copied() else {
+        let Some(key) = self.live(id) else {
             self.recv.pass_on(count, 0);
             self.give_session_credit();
-            self.unknown_stream(index, id, FrameType::Data);
+            self.unknown_stream(index, id, FrameType::Data, now)?;
             return Ok(None);
         };
         let Some(stream) = self.streams.get_mut(key.retype()) else {
@@ -175,7 +183,7 @@ impl<T: Copy> Session<T> {
         stream.bytes_in += u64::from(count);
         stream.last_moved = now;
         let tag = stream.tag;
-        self.grow_windows(key);
+        self.measure(key, count, now);
         if count == 0 {
             return Ok(None);
         }
@@ -184,34 +192,6 @@ impl<T: Copy> Session<T> {
             tag,
             payload,
         }))
-    }
-
-    /// Grows the windows of a stream that fills a long link, within what both ends allow
-    /// (PROTOCOL §5).
-    fn grow_windows(&mut self, key: StreamKey) {
-        if !self.terms.grow_windows {
-            return;
-        }
-        let (_, session_top) = self.terms.ceilings();
-        if self.recv.is_limiting() && self.recv.window() < session_top {
-            let extra = self.recv.window().min(session_top - self.recv.window());
-            self.recv.grow(extra);
-            self.give_session_credit();
-        }
-        let Some(stream) = self.streams.get_mut(key.retype()) else {
-            return;
-        };
-        // Half the session's window is the most that one stream may hold of it.
-        let top = MAX_STREAM_WINDOW.min(self.recv.window() / 2);
-        if stream.remote_done || !stream.recv.is_limiting() || stream.recv.window() >= top {
-            return;
-        }
-        let extra = stream.recv.window().min(top - stream.recv.window());
-        stream.recv.grow(extra);
-        let (id, lane) = (stream.id, stream.lane);
-        if let Some(increment) = stream.recv.claim() {
-            self.push_window(lane, id, increment);
-        }
     }
 
     fn window(
@@ -235,13 +215,12 @@ impl<T: Copy> Session<T> {
                 let why = "WINDOW raises the session's window above its size";
                 Violation::session(Code::FlowControlError, why)
             })?;
-            for key in std::mem::take(&mut self.starved) {
-                wake_sender(&mut self.streams, &mut self.wakes, key);
-            }
+            let starved = std::mem::take(&mut self.starved);
+            self.call(starved);
             return Ok(None);
         }
-        let Some(key) = self.by_id.get(&id).copied() else {
-            self.unknown_stream(index, id, FrameType::Window);
+        let Some(key) = self.live(id) else {
+            self.unknown_stream(index, id, FrameType::Window, now)?;
             return Ok(None);
         };
         let increment = match increment {
@@ -278,40 +257,57 @@ impl<T: Copy> Session<T> {
         ))
     }
 
-    fn head(&mut self, index: usize, id: u32, payload: Span, now: Instant) -> Option<Incoming<T>> {
-        let Some(key) = self.by_id.get(&id).copied() else {
-            self.unknown_stream(index, id, FrameType::StreamResponseHead);
-            return None;
+    fn head(
+        &mut self,
+        index: usize,
+        id: u32,
+        payload: Span,
+        now: Instant,
+    ) -> Result<Option<Incoming<T>>, Violation> {
+        let Some(key) = self.live(id) else {
+            self.unknown_stream(index, id, FrameType::StreamResponseHead, now)?;
+            return Ok(None);
         };
-        let stream = self.streams.get_mut(key.retype())?;
+        let Some(stream) = self.streams.get_mut(key.retype()) else {
+            return Ok(None);
+        };
         if stream.remote_done {
-            return self.stream_violation(key, Code::StreamClosed, "response head after EOF");
+            let why = "response head after EOF";
+            return Ok(self.stream_violation(key, Code::StreamClosed, why));
         }
         stream.last_moved = now;
-        Some(Incoming::Head {
+        Ok(Some(Incoming::Head {
             stream: key,
             tag: stream.tag,
             payload,
-        })
+        }))
     }
 
-    fn eof(&mut self, index: usize, id: u32, payload: &Span, now: Instant) -> Option<Incoming<T>> {
-        let Some(key) = self.by_id.get(&id).copied() else {
-            self.unknown_stream(index, id, FrameType::Eof);
-            return None;
+    fn eof(
+        &mut self,
+        index: usize,
+        id: u32,
+        payload: &Span,
+        now: Instant,
+    ) -> Result<Option<Incoming<T>>, Violation> {
+        let Some(key) = self.live(id) else {
+            self.unknown_stream(index, id, FrameType::Eof, now)?;
+            return Ok(None);
         };
         if !payload.is_empty() {
-            return self.stream_violation(key, Code::FrameSizeError, "EOF with a payload");
+            return Ok(self.stream_violation(key, Code::FrameSizeError, "EOF with a payload"));
         }
-        let stream = self.streams.get_mut(key.retype())?;
+        let Some(stream) = self.streams.get_mut(key.retype()) else {
+            return Ok(None);
+        };
         if stream.remote_done {
-            return self.stream_violation(key, Code::StreamClosed, "EOF after EOF");
+            return Ok(self.stream_violation(key, Code::StreamClosed, "EOF after EOF"));
         }
         stream.remote_done = true;
         stream.last_moved = now;
         let tag = stream.tag;
         self.drop_if_spent(key);
-        Some(Incoming::Eof { stream: key, tag })
+        Ok(Some(Incoming::Eof { stream: key, tag }))
     }
 
     fn peer_reset(
@@ -322,7 +318,7 @@ impl<T: Copy> Session<T> {
         now: Instant,
     ) -> Result<Option<Incoming<T>>, Violation> {
         self.flood.count(Nuisance::OpenReset, now)?;
-        let Some(key) = self.by_id.get(&id).copied() else {
+        let Some(key) = self.live(id) else {
             // A RESET is never answered with a RESET (PROTOCOL §4).
             return Ok(None);
         };
@@ -357,9 +353,23 @@ impl<T: Copy> Session<T> {
         Ok(())
     }
 
+    /// The stream with this id, unless it is over: one that is kept until its bytes are passed on is
+    /// over too, and nothing can be added to it or taken from it.
+    fn live(&self, id: u32) -> Option<StreamKey> {
+        let key = *self.by_id.get(&id)?;
+        let stream = self.streams.get(key.retype())?;
+        (!stream.is_over()).then_some(key)
+    }
+
     /// A frame on a stream that is not there: ignored when the stream is over, else its stream's
     /// violation (PROTOCOL §1.4).
-    fn unknown_stream(&mut self, index: usize, id: u32, kind: FrameType) {
+    fn unknown_stream(
+        &mut self,
+        index: usize,
+        id: u32,
+        kind: FrameType,
+        now: Instant,
+    ) -> Result<(), Violation> {
         let ours = id % 2 == self.terms.side.first_id() % 2;
         let known = if ours {
             id < self.next_id
@@ -367,9 +377,11 @@ impl<T: Copy> Session<T> {
             self.peer_ids.was_opened(id)
         };
         if !known {
+            self.flood.count(Nuisance::Asking, now)?;
             let reason = format!("{kind} on a stream that was never opened");
             self.push_reset(index as u8, id, Code::ProtocolError, &reason);
         }
+        Ok(())
     }
 
     pub(super) fn stream_violation(

@@ -129,15 +129,20 @@ impl Lane {
     /// `count` bytes were read into the space.
     pub fn received(&mut self, count: usize, now: Instant) {
         self.received.commit(count);
-        self.bytes_in += count as u64;
-        self.last_heard = now;
+        self.heard(count, now);
     }
 
     /// Takes in bytes that came before the lane was made (behind an HTTP upgrade).
     pub fn feed(&mut self, bytes: &[u8], now: Instant) {
         self.received.extend(bytes);
-        self.bytes_in += bytes.len() as u64;
+        self.heard(bytes.len(), now);
+    }
+
+    /// Any byte counts as life, so it answers a PING too.
+    fn heard(&mut self, count: usize, now: Instant) {
+        self.bytes_in += count as u64;
         self.last_heard = now;
+        self.pinged = None;
     }
 
     /// The next frame, if a whole one is there. After an error the lane is of no use.
@@ -282,13 +287,12 @@ impl Lane {
         patience: std::time::Duration,
         ping: [u8; 8],
     ) -> Liveness {
-        if let Some(at) = self.pinged.filter(|at| *at >= self.last_heard) {
+        if let Some(at) = self.pinged {
             return match now >= at + patience {
                 true => Liveness::Dead,
                 false => Liveness::LookAgain(at + patience),
             };
         }
-        self.pinged = None;
         if now < self.last_heard + quiet {
             return Liveness::LookAgain(self.last_heard + quiet);
         }

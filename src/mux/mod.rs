@@ -17,13 +17,17 @@
 
 pub mod credit;
 pub mod flood;
+mod grow;
 pub mod ids;
 pub mod incoming;
 pub mod lane;
 pub mod outbox;
+mod sending;
 pub mod session;
 pub mod stream;
 pub mod sweep;
+#[cfg(test)]
+mod tests;
 pub mod violation;
 
 pub use incoming::Incoming;

@@ -36,6 +36,8 @@ pub struct Outbox {
     /// Whether part of the first sealed message has left.
     begun: bool,
     open: Option<OpenMessage>,
+    /// A close frame was queued: nothing may follow it (RFC 6455 §5.5.1), so nothing more is taken.
+    closed: bool,
 }
 
 #[derive(Debug)]
@@ -62,6 +64,7 @@ impl Outbox {
             sealed_len: 0,
             begun: false,
             open: None,
+            closed: false,
         }
     }
 
@@ -77,7 +80,7 @@ impl Outbox {
 
     /// Whether bulk may be added; beyond the soft bound only control frames are.
     pub fn has_room(&self) -> bool {
-        self.queue.len() < LANE_QUEUE_SOFT
+        self.queue.len() < LANE_QUEUE_SOFT && !self.closed
     }
 
     /// Whether so little waits that the line of senders should move again.
@@ -93,6 +96,9 @@ impl Outbox {
 
     /// Adds a frame that goes ahead of queued data (PROTOCOL §6: PONG; WINDOW, PING).
     pub fn push_urgent(&mut self, kind: FrameType, stream_id: u32, payload: &[u8]) {
+        if self.closed {
+            return;
+        }
         let space = self.urgent.space(HEADER_LEN + payload.len());
         write_frame(space, kind, stream_id, payload);
         self.urgent.commit(HEADER_LEN + payload.len());
@@ -104,6 +110,9 @@ impl Outbox {
             payload.len() <= MAX_FRAME_PAYLOAD,
             "a frame was made larger than frames may be"
         );
+        if self.closed {
+            return;
+        }
         let frame_len = HEADER_LEN + payload.len();
         self.open_for(frame_len);
         let space = self.queue.space(frame_len);
@@ -113,8 +122,10 @@ impl Outbox {
     }
 
     /// Room for one DATA payload of up to `wanted` bytes, to be filled in place and then taken in by
-    /// [`Outbox::data_commit`]. `wanted` is at most one frame's payload and not zero.
+    /// [`Outbox::data_commit`]. `wanted` is at most one frame's payload and not zero. Asked only
+    /// while there [is room](Outbox::has_room).
     pub fn data_space(&mut self, wanted: usize) -> &mut [u8] {
+        debug_assert!(!self.closed, "DATA behind a close frame");
         let wanted = wanted.min(MAX_FRAME_PAYLOAD);
         if let Some(open) = &self.open {
             let left = open
@@ -154,6 +165,9 @@ impl Outbox {
 
     /// Adds a WebSocket control frame (close, ping, pong), ahead of what has not begun to leave.
     pub fn push_websocket_control(&mut self, opcode: OpCode, payload: &[u8]) {
+        if self.closed {
+            return;
+        }
         let mut body = Buffer::new();
         body.extend(payload);
         self.frame_into_overtaking(opcode, body);
@@ -161,6 +175,9 @@ impl Outbox {
 
     /// Adds a WebSocket close behind everything queued (RFC 6455 §5.5.1: nothing may follow it).
     pub fn push_close(&mut self, code: u16, reason: &str) {
+        if std::mem::replace(&mut self.closed, true) {
+            return;
+        }
         self.flush_urgent_into_queue();
         self.seal();
         let mut payload = [0; 125];

@@ -1,16 +1,17 @@
 //! One session, seen from either end: lanes, streams, and the credit that ties them.
 //!
-//! This file has the session's shape and its outgoing half; what comes in is in `incoming.rs`, what
-//! only time does in `sweep.rs`.
+//! This file has the session's shape, its lanes and its streams' lives. DATA that goes out is in
+//! `sending.rs`, what comes in in `incoming.rs`, what only time does in `sweep.rs`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::clock::Instant;
-use crate::limits::{MAX_FRAME_PAYLOAD, MAX_LANES, MAX_SESSION_WINDOW, MAX_STREAM_WINDOW};
+use crate::limits::{MAX_LANES, MAX_SESSION_WINDOW, MAX_STREAM_WINDOW};
 use crate::machine::ConnKey;
 use crate::mux::credit::{RecvCredit, SendCredit};
 use crate::mux::flood::Flood;
+use crate::mux::grow::Probe;
 use crate::mux::ids::PeerIds;
 use crate::mux::lane::{Lane, Liveness, Span};
 use crate::mux::stream::{Stream, StreamKey, StreamRecord, Waits};
@@ -56,8 +57,11 @@ pub struct Session<T> {
     pub(super) send: SendCredit,
     pub(super) recv: RecvCredit,
     /// Streams whose senders wait for session credit, in line.
-    pub(super) starved: VecDeque<StreamKey>,
+    pub(super) starved: Vec<StreamKey>,
     pub(super) wakes: VecDeque<Wake<T>>,
+    /// DATA frames sent, as a clock for taking turns.
+    pub(super) turns: u64,
+    pub(super) probe: Probe,
     pub(super) flood: Flood,
     pub(super) traffic: Traffic,
 }
@@ -66,7 +70,7 @@ pub struct Session<T> {
 #[derive(Debug)]
 pub(super) struct LaneSlot {
     pub(super) lane: Lane,
-    pub(super) line: VecDeque<StreamKey>,
+    pub(super) line: Vec<StreamKey>,
 }
 
 /// Who may go on.
@@ -116,8 +120,10 @@ impl<T: Copy> Session<T> {
             peer_ids: PeerIds::new(terms.side.other().first_id()),
             send: SendCredit::new(terms.session_window, session_top),
             recv: RecvCredit::new(terms.session_window),
-            starved: VecDeque::new(),
+            starved: Vec::new(),
             wakes: VecDeque::new(),
+            turns: 0,
+            probe: Probe::default(),
             flood: Flood::new(now),
             traffic: Traffic::default(),
         }
@@ -133,7 +139,7 @@ impl<T: Copy> Session<T> {
         let waits = !lane.is_flushed();
         self.lanes[index] = Some(LaneSlot {
             lane,
-            line: VecDeque::new(),
+            line: Vec::new(),
         });
         if waits {
             self.wakes.push_back(Wake::Lane(conn));
@@ -226,7 +232,10 @@ impl<T: Copy> Session<T> {
             local_done: false,
             remote_done: false,
             waits: Waits::No,
+            called: false,
+            last_turn: 0,
             early: 0,
+            since_probe: 0,
             last_taken: now,
             last_moved: now,
             opened: now,
@@ -243,88 +252,6 @@ impl<T: Copy> Session<T> {
         if let Some(stream) = self.streams.get_mut(key.retype()) {
             stream.tag = tag;
         }
-    }
-
-    /// Room for the stream's next DATA, at most `wanted` bytes of it, to be filled in place and taken
-    /// in by [`Session::data_commit`]. Empty when there is no credit or no room: then a
-    /// [`Wake::Sender`] comes when it is worth trying again.
-    pub fn data_space(&mut self, key: StreamKey, wanted: usize) -> &mut [u8] {
-        let Some(room) = self.may_send(key, wanted) else {
-            return &mut [];
-        };
-        let Some(stream) = self.streams.get(key.retype()) else {
-            return &mut [];
-        };
-        let lane = usize::from(stream.lane);
-        match self.lanes.get_mut(lane).and_then(Option::as_mut) {
-            Some(slot) => slot.lane.out.data_space(room),
-            None => &mut [],
-        }
-    }
-
-    /// Sends the first `count` bytes of the last [`Session::data_space`] as DATA of the stream.
-    pub fn data_commit(&mut self, key: StreamKey, count: usize, now: Instant) {
-        if count == 0 {
-            return;
-        }
-        let Some(stream) = self.streams.get_mut(key.retype()) else {
-            return;
-        };
-        stream.send.spend(count as u32);
-        stream.bytes_out += count as u64;
-        stream.last_moved = now;
-        self.send.spend(count as u32);
-        let (id, lane) = (stream.id, usize::from(stream.lane));
-        if let Some(slot) = self.lanes.get_mut(lane).and_then(Option::as_mut) {
-            slot.lane.out.data_commit(id, count);
-        }
-        self.traffic.data_out += count as u64;
-        self.traffic.frames_out += 1;
-        self.flood.sent_data();
-        self.wake_lane(lane);
-    }
-
-    /// Sends as much of `bytes` as credit and room allow, by copying it, and says how much that was.
-    /// When it was not all, a [`Wake::Sender`] comes when it is worth trying again.
-    pub fn send(&mut self, key: StreamKey, bytes: &[u8], now: Instant) -> usize {
-        let mut sent = 0;
-        while sent < bytes.len() {
-            let space = self.data_space(key, bytes.len() - sent);
-            let count = space.len().min(bytes.len() - sent);
-            if count == 0 {
-                break;
-            }
-            space[..count].copy_from_slice(&bytes[sent..sent + count]);
-            self.data_commit(key, count, now);
-            sent += count;
-        }
-        sent
-    }
-
-    /// How many bytes the stream may send now, at most `wanted`; otherwise its sender gets in line.
-    fn may_send(&mut self, key: StreamKey, wanted: usize) -> Option<usize> {
-        let stream = self.streams.get_mut(key.retype())?;
-        if stream.local_done || wanted == 0 {
-            return None;
-        }
-        let slot = self.lanes.get_mut(usize::from(stream.lane))?.as_mut()?;
-        let (by_stream, by_session) = (stream.send.available(), self.send.available());
-        if by_stream > 0 && by_session > 0 && slot.lane.out.has_room() {
-            let credit = by_stream.min(by_session) as usize;
-            return Some(credit.min(wanted).min(MAX_FRAME_PAYLOAD));
-        }
-        if stream.waits == Waits::No {
-            stream.waits = if by_stream == 0 {
-                Waits::StreamCredit
-            } else if by_session == 0 {
-                self.starved.push_back(key);
-                Waits::SessionCredit
-            } else {
-                slot.line.push_back(key);
-                Waits::Room
-            };
-        }
-        None
     }
 
     /// Sends a response head (PROTOCOL §4), JSON of at most one frame's payload.
@@ -454,9 +381,8 @@ impl<T: Copy> Session<T> {
         if slot.line.is_empty() || !slot.lane.out.is_half_empty() {
             return;
         }
-        for key in std::mem::take(&mut slot.line) {
-            wake_sender(&mut self.streams, &mut self.wakes, key);
-        }
+        let line = std::mem::take(&mut slot.line);
+        self.call(line);
     }
 
     /// Looks after lane `index`; see [`Lane::check`]. `None` when there is no such lane.
@@ -546,18 +472,6 @@ impl<T: Copy> Session<T> {
     /// The agreed terms.
     pub fn terms(&self) -> &Terms {
         &self.terms
-    }
-}
-
-/// Takes a sender out of its wait and has it try again.
-pub(super) fn wake_sender<T: Copy>(
-    streams: &mut Table<Stream<T>>,
-    wakes: &mut VecDeque<Wake<T>>,
-    key: StreamKey,
-) {
-    if let Some(stream) = streams.get_mut(key.retype()) {
-        stream.waits = Waits::No;
-        wakes.push_back(Wake::Sender(stream.tag));
     }
 }
 

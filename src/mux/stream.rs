@@ -25,8 +25,14 @@ pub struct Stream<T> {
     pub(super) remote_done: bool,
     /// What its sender waits for, if it found no room or no credit.
     pub(super) waits: Waits,
+    /// It waited in line and was called: until it has sent, nobody's waiting concerns it.
+    pub(super) called: bool,
+    /// When it sent last, counted in DATA frames of the session; who did so longest ago goes first.
+    pub(super) last_turn: u64,
     /// Bytes of it whose session credit went back although they are still buffered.
     pub(super) early: u32,
+    /// DATA bytes that came since the last probe of the link left.
+    pub(super) since_probe: u64,
     /// When the local side last took bytes, or last had none to take.
     pub(super) last_taken: Instant,
     /// When anything moved, for the half-close timeout.
