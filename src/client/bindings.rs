@@ -111,8 +111,8 @@ impl Bound {
         }
     }
 
-    /// The BIND for it. A port that was ours is not taken over when it is bound again: whoever has it
-    /// by then took it with good reason.
+    /// The BIND for it. A port that was ours is not taken over when it is bound again: whoever has
+    /// it by then took it with good reason.
     pub fn bind(&self, retake: bool) -> Bind {
         let kind = match self.spec.mode {
             BindMode::Pull => BindingKind::Tcp,
@@ -193,8 +193,8 @@ impl Bindings {
             .find(|bound| bound.bind_id() == Some(bind_id))
     }
 
-    /// The binding that a stream belongs to. An older kit names only the port, or nothing when there
-    /// can be no doubt (PROTOCOL §4).
+    /// The binding that a stream belongs to. An older kit names only the port, or nothing when
+    /// there can be no doubt (PROTOCOL §4).
     pub fn for_stream(
         &self,
         mode: BindMode,

@@ -1,8 +1,8 @@
 //! Streams and the local connections that serve them.
 //!
 //! An *exchange* is what hangs on a stream: for EXPOSE a request and its response, for PULL two
-//! directions of bytes. It gets a local connection from the pool or dials one, and may outlive it (a
-//! request's body that nobody wants is still received) or wait for it.
+//! directions of bytes. It gets a local connection from the pool or dials one, and may outlive it
+//! (a request's body that nobody wants is still received) or wait for it.
 
 use crate::buffer::Buffer;
 use crate::client::bindings::Local;

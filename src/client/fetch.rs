@@ -56,8 +56,8 @@ impl AdminReply {
     }
 }
 
-/// Asks once and waits for the whole answer, at most for `timeout`. A refusal by the kit is a reply;
-/// an error is when there was none.
+/// Asks once and waits for the whole answer, at most for `timeout`. A refusal by the kit is a
+/// reply; an error is when there was none.
 pub fn fetch(
     options: &TunnelOptions,
     request: &AdminRequest,

@@ -34,7 +34,7 @@ pub(super) struct LaneConn {
     /// The right to join, for a secondary one.
     ticket: Option<Secret>,
     /// Since when bytes have waited for its socket.
-    backlog_since: Option<Instant>,
+    pub backlog_since: Option<Instant>,
     /// The network changed then, and nothing was heard since.
     hurried: Option<Instant>,
 }
@@ -384,9 +384,11 @@ impl Client {
         }
         if lane.is_some() {
             self.tell_lanes();
+            self.timers.arm(Timer::Rejoin, self.now + RETRY_FIRST);
         }
+        // One that was refused is not asked for again at once.
         self.timers
-            .arm_if_unset(Timer::Rejoin, self.now + RETRY_FIRST);
+            .arm_if_unset(Timer::Rejoin, self.now + REJOIN_EVERY);
     }
 
     fn tell_lanes(&mut self) {
@@ -414,22 +416,30 @@ impl Client {
         if let Some(setback) = slow {
             return self.lane_setback(index, setback);
         }
-        let Some(lane) = self
-            .session
-            .as_mut()
-            .and_then(|session| session.lane_mut(index))
-        else {
+        // A quiet lane gives its receive buffer back.
+        self.spill();
+        let Some(Entry::Lane(entry)) = self.conns.get_mut(conn.retype()) else {
             return;
         };
-        entry.hurried = entry.hurried.filter(|at| *at >= lane.last_heard());
+        let Some(session) = &mut self.session else {
+            return;
+        };
+        let heard = session.lane(index).map(Lane::last_heard);
+        entry.hurried = entry
+            .hurried
+            .filter(|at| heard.is_some_and(|heard| *at > heard));
         let (quiet, patience) = match entry.hurried {
             Some(_) => (std::time::Duration::ZERO, PROBE_WITHIN),
             None => (keepalive, keepalive * 3 / 2),
         };
-        match lane.check(now, quiet, patience, ping) {
+        let Some(health) = session.check_lane(index, now, quiet, patience, ping) else {
+            return;
+        };
+        match health {
             Liveness::LookAgain(at) => {
+                // An answer starts a new silence, which must not be noticed late.
+                let at = at.min(now + keepalive);
                 self.timers.arm(Timer::Lane(index as u8), at);
-                self.wake(conn);
             }
             Liveness::Dead => self.lane_setback(index, Setback::Silent),
         }

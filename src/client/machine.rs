@@ -1,7 +1,8 @@
 //! The client's machine: what the host tells goes to the part that it concerns.
 //!
-//! The parts are `lanes.rs` (connections to the kit), `frames.rs` (what comes on them), `farewell.rs`
-//! (ends), `exchange.rs`, `request.rs` and `response.rs` (streams and their local connections).
+//! The parts are `lanes.rs` (connections to the kit), `frames.rs` (what comes on them),
+//! `farewell.rs` (ends), `exchange.rs`, `request.rs` and `response.rs` (streams and their local
+//! connections).
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -245,7 +246,12 @@ impl Client {
     fn settle(&mut self) {
         while let Some(wake) = self.session.as_mut().and_then(Session::poll_wake) {
             match wake {
-                Wake::Lane(conn) => self.wake(conn),
+                Wake::Lane(conn) => {
+                    if let Some(Entry::Lane(lane)) = self.conns.get_mut(conn.retype()) {
+                        lane.backlog_since.get_or_insert(self.now);
+                    }
+                    self.wake(conn);
+                }
                 Wake::Sender(exchange) => self.sender_may_go_on(exchange),
             }
         }

@@ -36,6 +36,8 @@ mod setback;
 mod shared;
 mod talk;
 pub mod target;
+#[cfg(test)]
+mod tests;
 mod upgrade;
 mod url;
 mod way;

@@ -10,8 +10,8 @@ use crate::client::serve::{Request, Response};
 use crate::client::{Error, Target};
 use crate::wire::control::{BindMode, Secret};
 
-/// How to reach a kit and how to behave. Made with [`TunnelOptions::new`] and changed by the methods
-/// that take and give it; [`TunnelOptions::check`] says what cannot work.
+/// How to reach a kit and how to behave. Made with [`TunnelOptions::new`] and changed by the
+/// methods that take and give it; [`TunnelOptions::check`] says what cannot work.
 #[derive(Debug, Clone)]
 pub struct TunnelOptions {
     pub(super) url: String,
@@ -174,13 +174,14 @@ pub enum HostHeader {
 }
 
 impl BindOptions {
-    /// The kit's port `container_port` shall lead to a local HTTP server; 0 has the kit pick a port.
+    /// The kit's port `container_port` shall lead to a local HTTP server; 0 has the kit pick a
+    /// port.
     pub fn expose(container_port: u16) -> BindOptions {
         BindOptions::new(BindMode::Expose, container_port)
     }
 
-    /// The kit's loopback port `container_port` shall lead to a local TCP service; 0 has the kit pick
-    /// a port.
+    /// The kit's loopback port `container_port` shall lead to a local TCP service; 0 has the kit
+    /// pick a port.
     pub fn pull(container_port: u16) -> BindOptions {
         BindOptions::new(BindMode::Pull, container_port)
     }

@@ -27,8 +27,8 @@ impl<W: Copy + PartialEq> Pool<W> {
         }
     }
 
-    /// An idle connection of `binding`, the one used last: it is the least likely to be closed right
-    /// now. For a request that cannot be sent twice it must have been used very lately.
+    /// An idle connection of `binding`, the one used last: it is the least likely to be closed
+    /// right now. For a request that cannot be sent twice it must have been used very lately.
     pub fn take(&mut self, binding: u64, repeatable: bool, now: Instant) -> Option<ConnKey> {
         let list = self.idle.get_mut(&binding)?;
         let (conn, since) = *list.back()?;

@@ -1,7 +1,7 @@
 //! Bytes from the local side on their way to the kit.
 //!
-//! Where the next bytes are certain to be payload (raw streams, bodies of known length, the inside of
-//! a chunk) they are read straight into the outgoing lane. Everything else comes through the
+//! Where the next bytes are certain to be payload (raw streams, bodies of known length, the inside
+//! of a chunk) they are read straight into the outgoing lane. Everything else comes through the
 //! exchange's own buffer.
 
 use crate::client::exchange::{Download, ExchangeKey, Upload, Work};

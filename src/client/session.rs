@@ -27,8 +27,8 @@ pub struct TunnelSession {
     next_reference: AtomicU64,
 }
 
-/// What the kit bound for us, as it was when this was made. Copies of it name the same binding, also
-/// after a reconnect has given it another `bind_id`.
+/// What the kit bound for us, as it was when this was made. Copies of it name the same binding,
+/// also after a reconnect has given it another `bind_id`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Binding {
@@ -47,8 +47,8 @@ pub struct Binding {
 }
 
 impl TunnelSession {
-    /// Checks the options and begins to connect. Returns at once; [`TunnelSession::events`] tells what
-    /// happens, [`TunnelSession::wait_online`] waits.
+    /// Checks the options and begins to connect. Returns at once; [`TunnelSession::events`] tells
+    /// what happens, [`TunnelSession::wait_online`] waits.
     pub fn start(options: TunnelOptions) -> Result<TunnelSession, Error> {
         let config = Config::new(&options)?;
         let handlers = Arc::new(Handlers::default());
@@ -170,8 +170,8 @@ impl TunnelSession {
         outcome
     }
 
-    /// What happens, from the start of the session on. All receivers share one queue, which keeps the
-    /// last 1024 events when nobody takes them.
+    /// What happens, from the start of the session on. All receivers share one queue, which keeps
+    /// the last 1024 events when nobody takes them.
     pub fn events(&self) -> Events {
         Events {
             shared: Arc::clone(&self.shared),
@@ -195,8 +195,8 @@ impl TunnelSession {
         outcome
     }
 
-    /// As [`TunnelSession::close`], from a place that only borrows it, and without waiting; the second
-    /// time it ends at once.
+    /// As [`TunnelSession::close`], from a place that only borrows it, and without waiting; the
+    /// second time it ends at once.
     pub fn begin_close(&self) {
         let _ = self.handle.send(Order::Close { at_once: false });
     }
@@ -317,8 +317,8 @@ pub fn expose(
     Tunnel::open(options, BindOptions::expose(container_port).to(target))
 }
 
-/// Makes a local TCP service reachable at the kit's loopback port `container_port` (0: the kit picks
-/// one).
+/// Makes a local TCP service reachable at the kit's loopback port `container_port` (0: the kit
+/// picks one).
 pub fn pull(
     options: TunnelOptions,
     container_port: u16,
@@ -327,8 +327,8 @@ pub fn pull(
     Tunnel::open(options, BindOptions::pull(container_port).to(target))
 }
 
-/// Answers requests at the kit's port `container_port` (0: the kit picks one) with `handler`, without
-/// any local port. The handler runs on several threads at once.
+/// Answers requests at the kit's port `container_port` (0: the kit picks one) with `handler`,
+/// without any local port. The handler runs on several threads at once.
 pub fn serve(
     options: TunnelOptions,
     container_port: u16,

@@ -165,7 +165,8 @@ impl Wire {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
             }
-            // Framing goes one octet at a time, so that no more data is taken than there is room for.
+            // Framing goes one octet at a time, so that no more data is taken than there is room
+            // for.
             let certain = usize::try_from(self.body.certain_data()).unwrap_or(usize::MAX);
             let room = if certain > 0 {
                 certain.min(buf.len())

@@ -1,7 +1,7 @@
 //! The way to a kit: a TCP connection, through a proxy if there is one, in TLS if it is to be.
 //!
-//! Order: [`Way::target`] is dialled, then [`Way::connected`], [`Way::received`] and [`Way::secured`]
-//! say how it goes on, until one of them says [`Step::Ready`].
+//! Order: [`Way::target`] is dialled, then [`Way::connected`], [`Way::received`] and
+//! [`Way::secured`] say how it goes on, until one of them says [`Step::Ready`].
 
 use crate::buffer::Buffer;
 use crate::client::config::Route;

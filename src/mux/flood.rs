@@ -62,7 +62,7 @@ impl Flood {
         self.earn(Nuisance::Window, WINDOWS_EARNED_PER_DATA);
     }
 
-    /// A stream was opened by the side that serves visitors: it may be reset.
+    /// We opened a stream: the peer may reset it.
     pub fn opened_stream(&mut self) {
         self.earn(Nuisance::OpenReset, 1);
     }

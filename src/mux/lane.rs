@@ -271,6 +271,7 @@ impl Lane {
     /// The peer is there, although it says nothing: its system acknowledged what we sent.
     pub fn shows_life(&mut self, now: Instant) {
         self.last_heard = now;
+        self.pinged = None;
     }
 
     /// When the last byte came.

@@ -24,11 +24,8 @@ pub enum Trouble {
 
 /// Where variables come from: the process, or a test.
 pub struct Environment {
-    get: Box<Lookup>,
+    get: Box<dyn Fn(&str) -> Option<std::ffi::OsString>>,
 }
-
-/// Finds the value of a variable.
-type Lookup = dyn Fn(&str) -> Option<std::ffi::OsString>;
 
 impl Environment {
     /// The process's own.

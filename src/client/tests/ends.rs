@@ -1,0 +1,302 @@
+//! Losing sessions, coming back, and ending.
+
+use super::*;
+use crate::client::SessionEvent;
+use crate::machine::{CloseHow, Ended};
+
+fn lose(world: &mut World, kit: &FakeKit) -> FakeKit {
+    world.pass(6 * SECOND - Duration::from_nanos(1));
+    world.end(kit.conns[0].unwrap(), Ended::Reset);
+    world.pass(Duration::ZERO);
+    FakeKit::new()
+}
+
+/// A client with two bindings, kept alive for a while.
+fn bound() -> (World, FakeKit) {
+    let (mut world, mut kit) = online(&options());
+    bind(&mut world, &mut kit, 1, BindMode::Expose, 3000);
+    bind(&mut world, &mut kit, 2, BindMode::Pull, 5432);
+    world.events();
+    for _ in 0..10 {
+        world.pass(SECOND);
+        kit.run(&mut world);
+    }
+    (world, kit)
+}
+
+#[test]
+fn a_resumed_session_keeps_its_bindings_and_resets_its_streams() {
+    let (mut world, mut kit) = bound();
+    kit.open(&mut world, r#"{"kind":"tcp","bindId":2}"#);
+    let local = world.accept();
+    world.end(kit.conns[0].unwrap(), Ended::Reset);
+    assert_eq!(world.is_closed(local), Some(CloseHow::Reset));
+    world.pass(Duration::ZERO);
+    let mut kit = FakeKit::new();
+    let ok = r#"{"sessionId":"S-1","resumed":true,"resumedBinds":[
+        {"bindId":1,"kind":"http","mode":"expose","containerPort":3000},
+        {"bindId":2,"kind":"tcp","mode":"pull","containerPort":5432},
+        {"bindId":3,"kind":"tcp","mode":"pull","containerPort":1111}]}"#;
+    let hello = come_online(&mut world, &mut kit, ok);
+    assert!(hello.contains(r#""resume":{"sessionId":"S-1"}"#));
+    assert!(world.events().contains(&SessionEvent::Resumed {
+        session: "S-1…".into()
+    }));
+    assert!(kit.came(FrameType::Bind).is_empty());
+    assert_eq!(
+        kit.came(FrameType::Unbind),
+        [r#"{"bindId":3}"#],
+        "what nobody knows is given up"
+    );
+    let stream = kit.open(&mut world, &get("/"));
+    kit.eof(&mut world, stream);
+    let conn = world.accept();
+    world.write(conn, b"HTTP/1.1 204 No\r\n\r\n");
+    kit.run(&mut world);
+    assert!(kit.seen(stream).eof);
+}
+
+#[test]
+fn a_fresh_session_gets_everything_bound_again_on_the_same_ports() {
+    let (mut world, kit) = bound();
+    let mut kit = lose(&mut world, &kit);
+    come_online(
+        &mut world,
+        &mut kit,
+        r#"{"sessionId":"S-2","resumed":false}"#,
+    );
+    let binds = kit.came(FrameType::Bind);
+    assert!(binds[0].contains(r#""containerPort":3000"#));
+    assert!(binds[1].contains(r#""containerPort":5432"#));
+    kit.control(&mut world, FrameType::BindOk, &bind_ok(1, 7, 3000));
+    let again = world.events().into_iter().any(|event| match event {
+        SessionEvent::Bound { binding, again } => again && binding.bind_id == 7,
+        _ => false,
+    });
+    assert!(again);
+    // Our own ghost has the other one for a while.
+    for _ in 0..30 {
+        kit.control(
+            &mut world,
+            FrameType::BindErr,
+            &bind_err(2, "ALREADY_BOUND"),
+        );
+        world.pass(2 * SECOND);
+        kit.run(&mut world);
+        assert_eq!(kit.came(FrameType::Bind).len(), 1);
+    }
+    kit.control(&mut world, FrameType::BindOk, &bind_ok(2, 8, 5432));
+    assert!(matches!(
+        world.events().last(),
+        Some(SessionEvent::Bound { again: true, .. })
+    ));
+}
+
+#[test]
+fn a_binding_that_stays_refused_after_a_loss_is_lost() {
+    let (mut world, kit) = bound();
+    let mut kit = lose(&mut world, &kit);
+    come_online(&mut world, &mut kit, r#"{"sessionId":"S-2"}"#);
+    for _ in 0..60 {
+        kit.control(
+            &mut world,
+            FrameType::BindErr,
+            &bind_err(1, "ALREADY_BOUND"),
+        );
+        world.pass(2 * SECOND);
+        kit.run(&mut world);
+    }
+    let lost = world.events().into_iter().any(|event| match event {
+        SessionEvent::Unbound { binding, .. } => binding.container_port == 3000,
+        _ => false,
+    });
+    assert!(lost);
+}
+
+#[test]
+fn a_refused_first_bind_is_told_at_once() {
+    let (mut world, mut kit) = online(&options());
+    order_bind(&mut world, &mut kit, 1, spec(BindMode::Expose, 3000));
+    kit.control(&mut world, FrameType::BindErr, &bind_err(1, "PORT_IN_USE"));
+    let error = outcome(&mut world, 1).unwrap_err();
+    assert_eq!(error.kind(), "bind");
+    assert!(error.to_string().contains("PORT_IN_USE"), "{error}");
+    assert!(!world.stopped, "the session goes on");
+}
+
+#[test]
+fn a_bind_before_the_session_stands_is_made_when_it_does() {
+    let mut world = World::new(&options());
+    let mut kit = FakeKit::new();
+    world.pass(MS);
+    order_bind(&mut world, &mut kit, 1, spec(BindMode::Expose, 0));
+    come_online(&mut world, &mut kit, r#"{"sessionId":"S-1"}"#);
+    assert_eq!(kit.came(FrameType::Bind).len(), 1);
+    kit.control(&mut world, FrameType::BindOk, &bind_ok(1, 1, 23_456));
+    assert_eq!(outcome(&mut world, 1).unwrap().container_port, 23_456);
+}
+
+#[test]
+fn an_earlier_processes_session_is_claimed_by_port() {
+    let mut world = World::new(&options().resume_session_id("S-0"));
+    let mut kit = FakeKit::new();
+    world.pass(MS);
+    let ok = r#"{"sessionId":"S-0","resumed":true,"resumedBinds":[
+        {"bindId":4,"kind":"http","mode":"expose","containerPort":3000},
+        {"bindId":5,"kind":"tcp","mode":"pull","containerPort":5432}]}"#;
+    let hello = come_online(&mut world, &mut kit, ok);
+    assert!(hello.contains("S-0"));
+    order_bind(&mut world, &mut kit, 1, spec(BindMode::Pull, 5432));
+    assert_eq!(outcome(&mut world, 1).unwrap().bind_id, 5);
+    assert!(kit.came(FrameType::Bind).is_empty(), "it is ours already");
+    order_bind(&mut world, &mut kit, 2, spec(BindMode::Expose, 3000));
+    assert!(kit.came(FrameType::Bind)[0].contains(r#""takeover":true"#));
+}
+
+#[test]
+fn a_taken_over_binding_is_not_bound_again() {
+    let (mut world, mut kit) = bound();
+    let revoked = r#"{"bindId":1,"reason":"taken over"}"#;
+    kit.control(&mut world, FrameType::BindRevoked, revoked);
+    assert!(matches!(
+        world.events().last(),
+        Some(SessionEvent::TakenOver { .. })
+    ));
+    let mut kit = lose(&mut world, &kit);
+    come_online(&mut world, &mut kit, r#"{"sessionId":"S-2"}"#);
+    assert_eq!(kit.came(FrameType::Bind).len(), 1);
+}
+
+#[test]
+fn closing_unbinds_waits_for_streams_and_says_goodbye() {
+    let (mut world, mut kit) = bound();
+    let stream = kit.open(&mut world, &get("/"));
+    kit.eof(&mut world, stream);
+    let local = world.accept();
+    world.order(Order::Close { at_once: false });
+    kit.run(&mut world);
+    assert_eq!(
+        kit.came(FrameType::Unbind),
+        [r#"{"bindId":1}"#, r#"{"bindId":2}"#]
+    );
+    kit.control(&mut world, FrameType::UnbindOk, r#"{"bindId":1}"#);
+    kit.control(&mut world, FrameType::UnbindOk, r#"{"bindId":2}"#);
+    assert!(kit.came(FrameType::GoAway).is_empty(), "a stream runs");
+    world.write(local, b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+    kit.run(&mut world);
+    let goaway = kit.came(FrameType::GoAway);
+    assert!(goaway[0].contains(r#""code":0"#), "{goaway:?}");
+    assert_eq!(kit.closed, Some(Some(1000)));
+    assert!(kit.seen(stream).eof);
+    assert!(!world.stopped, "the last words may still be on their way");
+    world.fin(kit.conns[0].unwrap());
+    assert!(world.stopped);
+    assert_eq!(
+        world.events().last(),
+        Some(&SessionEvent::Closed { error: None })
+    );
+}
+
+#[test]
+fn a_stream_that_does_not_end_is_waited_for_five_seconds_or_until_asked_again() {
+    for impatient in [false, true] {
+        let (mut world, mut kit) = bound();
+        let stream = kit.open(&mut world, &get("/"));
+        kit.eof(&mut world, stream);
+        let local = world.accept();
+        world.order(Order::Close { at_once: false });
+        match impatient {
+            true => world.order(Order::Close { at_once: false }),
+            false => {
+                for _ in 0..5 {
+                    kit.run(&mut world);
+                    assert!(kit.came(FrameType::GoAway).is_empty());
+                    world.pass(SECOND);
+                }
+            }
+        }
+        kit.run(&mut world);
+        assert_eq!(kit.came(FrameType::GoAway).len(), 1);
+        assert!(world.is_closed(local).is_some());
+        world.pass(SECOND);
+        assert!(world.stopped, "a kit that never closes is not waited for");
+    }
+}
+
+#[test]
+fn closing_while_offline_ends_at_once() {
+    let mut world = World::new(&options());
+    world.pass(MS);
+    let mut kit = FakeKit::new();
+    order_bind(&mut world, &mut kit, 1, spec(BindMode::Expose, 3000));
+    world.order(Order::Close { at_once: false });
+    assert!(world.stopped);
+    assert_eq!(outcome(&mut world, 1).unwrap_err().kind(), "closed");
+}
+
+#[test]
+fn a_kit_that_goes_away_is_come_back_to() {
+    let (mut world, mut kit) = bound();
+    let stream = kit.open(&mut world, &get("/"));
+    kit.eof(&mut world, stream);
+    let local = world.accept();
+    let goaway = r#"{"code":0,"message":"shutting down"}"#;
+    kit.control(&mut world, FrameType::GoAway, goaway);
+    world.write(local, b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+    kit.run(&mut world);
+    assert!(kit.seen(stream).eof, "what runs may finish");
+    kit.session.push_close(1000, "");
+    kit.run(&mut world);
+    let told = format!("{:?}", world.events());
+    assert!(told.contains("shutting down"), "{told}");
+    world.pass(SECOND);
+    assert_eq!(world.dials.len(), 1);
+}
+
+#[test]
+fn a_kit_that_breaks_the_protocol_is_told_so_and_left() {
+    let (mut world, kit) = bound();
+    let conn = kit.conns[0].unwrap();
+    // A text message.
+    world.write(conn, &[0x81, 1, b'x']);
+    let mut kit = kit;
+    kit.run(&mut world);
+    let goaway = kit.came(FrameType::GoAway);
+    assert!(goaway[0].contains(r#""code":1"#), "{goaway:?}");
+    assert_eq!(kit.closed, Some(Some(1003)));
+    assert!(!world.stopped);
+    world.pass(SECOND);
+    assert!(world.is_closed(conn).is_some());
+    assert_eq!(world.dials.len(), 1);
+}
+
+#[test]
+fn an_unbind_is_answered_and_its_idle_connections_go() {
+    let (mut world, mut kit) = bound();
+    let stream = kit.open(&mut world, &get("/"));
+    kit.eof(&mut world, stream);
+    let local = world.accept();
+    world.write(local, b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+    kit.run(&mut world);
+    world.order(Order::Unbind { reference: 1 });
+    kit.run(&mut world);
+    kit.control(&mut world, FrameType::UnbindOk, r#"{"bindId":1}"#);
+    let answers = world.answers();
+    assert!(matches!(
+        answers.last(),
+        Some(Notice::Unbound {
+            outcome: Ok(()),
+            ..
+        })
+    ));
+    world.pass(MS);
+    assert_eq!(world.is_closed(local), Some(CloseHow::Clean));
+    world.order(Order::Unbind { reference: 99 });
+    assert!(matches!(
+        world.answers().last(),
+        Some(Notice::Unbound {
+            outcome: Err(_),
+            ..
+        })
+    ));
+}

@@ -1,0 +1,224 @@
+//! Reaching a kit: what is retried, what is final, what is watched.
+
+use super::*;
+use crate::client::SessionEvent;
+use crate::machine::{Ended, Event};
+
+fn closed(world: &mut World) -> Option<Error> {
+    world.events().into_iter().find_map(|event| match event {
+        SessionEvent::Closed { error } => error,
+        _ => None,
+    })
+}
+
+#[test]
+fn a_kit_that_is_not_there_yet_is_waited_for() {
+    let mut world = World::new(&options());
+    for attempt in 1..=9 {
+        world.until_dialled();
+        assert_eq!(
+            world.events().last(),
+            Some(&SessionEvent::Connecting { attempt })
+        );
+        world.refuse();
+        let Some(SessionEvent::Lost { why, retry_in }) = world.events().pop() else {
+            panic!("nothing was lost");
+        };
+        assert!(why.contains("Connection refused") && retry_in <= 10 * SECOND);
+    }
+    assert!(!world.stopped);
+}
+
+#[test]
+fn a_dial_or_a_step_that_takes_too_long_is_given_up() {
+    let mut world = World::new(&options());
+    world.pass(MS);
+    let (conn, _) = world.dialled();
+    world.pass(6 * SECOND);
+    assert!(world.is_closed(conn).is_some());
+    world.pass(SECOND);
+    let conn = world.accept();
+    world.pass(11 * SECOND);
+    assert!(world.is_closed(conn).is_some());
+    let told = format!("{:?}", world.events());
+    assert!(told.contains("while connecting") && told.contains("waiting for the kit's answer"));
+}
+
+#[test]
+fn a_wrong_token_ends_it_however_the_kit_says_so() {
+    for way in ["401", "goaway", "1008"] {
+        let mut world = World::new(&options().token("wrong"));
+        let mut kit = FakeKit::new();
+        world.pass(MS);
+        let conn = world.accept();
+        if way == "401" {
+            assert!(world.text(conn).contains("Authorization: Bearer wrong\r\n"));
+            world.write(conn, b"HTTP/1.1 401 No\r\ncontent-length: 6\r\n\r\nnot u\n");
+        } else {
+            let (_, hello) = kit.upgrade(&mut world, conn);
+            assert!(hello.contains(r#""auth":{"kind":"bearer","token":"wrong"}"#));
+            match way {
+                "goaway" => {
+                    let json = r#"{"code":11,"message":"wrong token"}"#;
+                    kit.greet(&mut world, 0, FrameType::GoAway, json);
+                }
+                _ => {
+                    kit.greet(&mut world, 0, FrameType::ShardMap, "{}");
+                    kit.session.push_close(1008, "no");
+                    kit.run(&mut world);
+                }
+            }
+        }
+        let error = closed(&mut world).expect("it went on");
+        assert_eq!(error.kind(), "auth", "{way}");
+        assert!(!error.to_string().contains("wrong\""), "{way}: {error}");
+        assert!(world.stopped);
+    }
+}
+
+#[test]
+fn a_refusal_is_final_at_first_and_waited_out_later() {
+    let refused = b"HTTP/1.1 404 No\r\ncontent-type: text/plain\r\ncontent-length: 4\r\n\r\nnope";
+    let mut world = World::new(&options());
+    world.pass(MS);
+    let conn = world.accept();
+    world.write(conn, refused);
+    let error = closed(&mut world).expect("it went on");
+    assert!(error.to_string().contains("nope") && error.to_string().contains("404"));
+
+    let (mut world, kit) = online(&options());
+    world.end(kit.conns[0].unwrap(), Ended::Reset);
+    world.pass(SECOND);
+    let conn = world.accept();
+    world.write(conn, refused);
+    assert!(closed(&mut world).is_none() && !world.stopped);
+}
+
+#[test]
+fn the_session_limit_is_final_at_first_only() {
+    let full = r#"{"code":14,"message":"session limit reached"}"#;
+    let mut world = World::new(&options());
+    let mut kit = FakeKit::new();
+    world.pass(MS);
+    let conn = world.accept();
+    kit.upgrade(&mut world, conn);
+    kit.greet(&mut world, 0, FrameType::GoAway, full);
+    assert_eq!(
+        closed(&mut world).map(|error| error.kind()),
+        Some("session-limit")
+    );
+
+    let (mut world, kit) = online(&options());
+    world.end(kit.conns[0].unwrap(), Ended::Reset);
+    world.pass(SECOND);
+    let conn = world.accept();
+    let mut kit = FakeKit::new();
+    kit.upgrade(&mut world, conn);
+    kit.greet(&mut world, 0, FrameType::GoAway, full);
+    assert!(!world.stopped);
+    world.until_dialled();
+}
+
+#[test]
+fn a_silent_kit_is_asked_and_given_up_within_five_seconds() {
+    let (mut world, mut kit) = online(&options());
+    let first = kit.conns[0].unwrap();
+    for _ in 0..20 {
+        world.pass(SECOND);
+        kit.run(&mut world);
+    }
+    assert_eq!(world.is_closed(first), None, "a kit that answers stays");
+    world.take(first);
+    world.pass(5 * SECOND + 10 * MS);
+    assert!(world.is_closed(first).is_some(), "silence was not noticed");
+    let events = format!("{:?}", world.events());
+    assert!(events.contains("went silent"), "{events}");
+    assert_eq!(
+        world.dials.len(),
+        1,
+        "a stable session is dialled again at once"
+    );
+}
+
+#[test]
+fn an_old_kit_that_sends_no_optional_key_is_understood() {
+    let (mut world, mut kit) = online(&options().connections(4));
+    assert!(matches!(
+        world.events().last(),
+        Some(SessionEvent::Online { connections: 1, .. })
+    ));
+    bind(&mut world, &mut kit, 1, BindMode::Expose, 3000);
+}
+
+#[test]
+fn a_changed_network_is_probed_at_once() {
+    let (mut world, mut kit) = online(&options());
+    let conn = kit.conns[0].unwrap();
+    world.pass(10 * MS);
+    world.tell(Event::Disturbed);
+    world.pass(10 * MS);
+    kit.run(&mut world);
+    world.pass(3 * SECOND);
+    assert_eq!(world.is_closed(conn), None, "it answered");
+    kit.run(&mut world);
+    world.pass(10 * MS);
+    world.tell(Event::Disturbed);
+    world.pass(1300 * MS);
+    assert!(world.is_closed(conn).is_some(), "it did not answer");
+    // While it waits, a change has it dial at once.
+    world.refuse();
+    assert!(world.dials.is_empty());
+    world.tell(Event::Disturbed);
+    world.pass(Duration::ZERO);
+    assert_eq!(world.dials.len(), 1);
+}
+
+#[test]
+fn a_full_socket_that_moves_again_is_alive() {
+    let (mut world, mut kit) = online(&options());
+    bind(&mut world, &mut kit, 1, BindMode::Pull, 5432);
+    let open = r#"{"kind":"tcp","bindId":1}"#;
+    kit.open(&mut world, open);
+    let local = world.accept();
+    let lane = kit.conns[0].unwrap();
+    for _ in 0..20 {
+        world.wires.get_mut(&lane).unwrap().full = true;
+        world.write(local, &[7; 20_000]);
+        world.pass(1900 * MS);
+        world.unblock(lane);
+    }
+    assert_eq!(
+        world.is_closed(lane),
+        None,
+        "a slow way out was taken for a dead one"
+    );
+}
+
+#[test]
+fn tls_is_asked_for_with_the_kits_name_and_distrust_is_final() {
+    let mut world = World::new(&TunnelOptions::new("wss://kit.example"));
+    world.pass(MS);
+    let conn = world.accept();
+    assert_eq!(world.wires[&conn].secured.as_deref(), Some("kit.example"));
+    assert!(
+        world.take(conn).is_empty(),
+        "nothing is said before TLS stands"
+    );
+    let mut why = world::failure("TLS: invalid peer certificate: UnknownIssuer");
+    why.kind = std::io::ErrorKind::InvalidData;
+    world.end(conn, Ended::Failed(why));
+    assert_eq!(closed(&mut world).map(|error| error.kind()), Some("tls"));
+}
+
+#[test]
+fn retry_for_ends_it() {
+    let mut world = World::new(&options().retry_for(Some(3 * SECOND)));
+    for _ in 0..20 {
+        world.pass(500 * MS);
+        if !world.dials.is_empty() {
+            world.refuse();
+        }
+    }
+    assert!(world.stopped);
+    assert_eq!(closed(&mut world).map(|error| error.kind()), Some("io"));
+}

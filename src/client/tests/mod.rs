@@ -1,0 +1,105 @@
+//! The client against a world without sockets and a kit that does what the test says.
+
+mod ends;
+mod expose;
+mod fake_kit;
+mod lanes;
+mod link;
+mod pull;
+mod world;
+
+use std::time::Duration;
+
+use crate::client::bindings::{BindSpec, Local};
+use crate::client::machine::{Notice, Order, Spec};
+use crate::client::{BindMode, Binding, Error, HostHeader, TunnelOptions};
+use crate::wire::frame::FrameType;
+
+use fake_kit::FakeKit;
+use world::World;
+
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+
+fn options() -> TunnelOptions {
+    TunnelOptions::new("ws://127.0.0.1:50").proxy(crate::client::Proxy::None)
+}
+
+/// A client that is online with session `id`.
+fn online(options: &TunnelOptions) -> (World, FakeKit) {
+    let mut world = World::new(options);
+    let mut kit = FakeKit::new();
+    world.pass(MS);
+    come_online(&mut world, &mut kit, r#"{"sessionId":"S-1"}"#);
+    (world, kit)
+}
+
+/// Answers the dial that is out with a session.
+fn come_online(world: &mut World, kit: &mut FakeKit, hello_ok: &str) -> String {
+    let conn = world.accept();
+    let (kind, hello) = kit.upgrade(world, conn);
+    assert_eq!(kind, FrameType::Hello);
+    kit.greet(world, 0, FrameType::HelloOk, hello_ok);
+    hello
+}
+
+fn spec(mode: BindMode, port: u16) -> BindSpec {
+    BindSpec {
+        mode,
+        container_port: port,
+        label: None,
+        takeover: false,
+        host: None,
+        host_header: HostHeader::Rewrite,
+        local: Local::Target("127.0.0.1:3000".parse().unwrap()),
+    }
+}
+
+fn order_bind(world: &mut World, kit: &mut FakeKit, reference: u64, spec: BindSpec) {
+    let spec = Box::new(Spec(spec));
+    world.order(Order::Bind { reference, spec });
+    kit.run(world);
+}
+
+/// Binds, with `bindId` equal to the reference.
+fn bind(world: &mut World, kit: &mut FakeKit, reference: u64, mode: BindMode, port: u16) {
+    order_bind(world, kit, reference, spec(mode, port));
+    assert_eq!(kit.came(FrameType::Bind).len(), 1);
+    kit.control(
+        world,
+        FrameType::BindOk,
+        &bind_ok(reference, reference, port),
+    );
+    assert!(outcome(world, reference).is_ok());
+}
+
+fn bind_ok(reference: u64, bind_id: u64, port: u16) -> String {
+    format!(
+        r#"{{"clientBindRef":{reference},"bindId":{bind_id},"containerPort":{port},
+           "publicUrl":null}}"#
+    )
+}
+
+fn bind_err(reference: u64, code: &str) -> String {
+    format!(r#"{{"clientBindRef":{reference},"code":"{code}","message":"why"}}"#)
+}
+
+/// What came of a bind.
+fn outcome(world: &mut World, reference: u64) -> Result<Binding, Error> {
+    let found = world.answers().into_iter().find_map(|notice| match notice {
+        Notice::Bound {
+            reference: of,
+            outcome,
+        } if of == reference => Some(outcome),
+        _ => None,
+    });
+    found.expect("the bind was not answered")
+}
+
+/// A STREAM_OPEN for a GET without a body.
+fn get(target: &str) -> String {
+    format!(
+        r#"{{"kind":"http","bindId":1,"containerPort":3000,"method":"GET","target":"{target}",
+           "headers":[["host","app.example"]],"isUpgrade":false,"body":"none"}}"#
+    )
+}

@@ -1,0 +1,299 @@
+//! A host without sockets, in virtual time, for one client.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use crate::client::config::Config;
+use crate::client::machine::{Client, Notice, Order};
+use crate::client::{SessionEvent, TunnelOptions};
+use crate::clock::Instant;
+use crate::entropy::Entropy;
+use crate::machine::{CloseHow, Command, ConnKey, DialTarget, Ended, Event, IoFailure, Machine};
+
+/// One connection, seen from the world.
+#[derive(Debug)]
+pub struct Wire {
+    pub target: DialTarget,
+    pub stands: bool,
+    pub secured: Option<String>,
+    to_client: VecDeque<u8>,
+    /// The world's FIN, to be told after the bytes.
+    fin: bool,
+    fin_told: bool,
+    from_client: Vec<u8>,
+    pub finished: bool,
+    pub closed: Option<CloseHow>,
+    paused: bool,
+    /// The socket takes nothing.
+    pub full: bool,
+}
+
+/// The host and the world around it.
+pub struct World {
+    pub client: Client,
+    pub now: Instant,
+    pub wires: BTreeMap<ConnKey, Wire>,
+    pub dials: VecDeque<ConnKey>,
+    pub notices: Vec<Notice>,
+    pub stopped: bool,
+    /// Most bytes of one read or write.
+    pub chunk: usize,
+}
+
+impl World {
+    pub fn new(options: &TunnelOptions) -> World {
+        let config = Config::with_env(options, |_| None).unwrap();
+        let now = Instant::from_nanos(1);
+        World {
+            client: Client::with_config(config, Entropy::from_seed(7), now),
+            now,
+            wires: BTreeMap::new(),
+            dials: VecDeque::new(),
+            notices: Vec::new(),
+            stopped: false,
+            chunk: usize::MAX,
+        }
+    }
+
+    /// Lets time pass, deadline by deadline.
+    pub fn pass(&mut self, span: Duration) {
+        let until = self.now + span;
+        self.run();
+        while let Some(at) = self.client.poll_timeout().filter(|at| *at <= until) {
+            self.now = self.now.max(at);
+            self.client.handle(Event::Timeout, self.now);
+            self.run();
+        }
+        self.now = until;
+    }
+
+    /// Lets time pass until the client dials, which it must within a minute.
+    pub fn until_dialled(&mut self) {
+        for _ in 0..6000 {
+            if !self.dials.is_empty() {
+                return;
+            }
+            self.pass(Duration::from_millis(10));
+        }
+        panic!("the client does not dial any more");
+    }
+
+    pub fn order(&mut self, order: Order) {
+        self.client.order(order, self.now);
+        self.run();
+    }
+
+    pub fn tell(&mut self, event: Event) {
+        self.client.handle(event, self.now);
+        self.run();
+    }
+
+    /// The oldest dial that nobody answered.
+    pub fn dialled(&mut self) -> (ConnKey, DialTarget) {
+        let conn = self.dials.pop_front().expect("nothing was dialled");
+        (conn, self.wires[&conn].target.clone())
+    }
+
+    pub fn connect(&mut self, conn: ConnKey) {
+        self.wires.get_mut(&conn).unwrap().stands = true;
+        let peer = "127.0.0.1:1".parse().unwrap();
+        self.tell(Event::Connected { conn, peer });
+    }
+
+    /// Answers the oldest dial with a connection.
+    pub fn accept(&mut self) -> ConnKey {
+        let (conn, _) = self.dialled();
+        self.connect(conn);
+        conn
+    }
+
+    /// Answers the oldest dial with a refusal.
+    pub fn refuse(&mut self) {
+        let (conn, _) = self.dialled();
+        self.end(
+            conn,
+            Ended::Failed(failure("127.0.0.1:3000: Connection refused")),
+        );
+    }
+
+    pub fn end(&mut self, conn: ConnKey, how: Ended) {
+        self.wires.remove(&conn);
+        self.tell(Event::Ended { conn, how });
+    }
+
+    pub fn write(&mut self, conn: ConnKey, bytes: &[u8]) {
+        if let Some(wire) = self.wires.get_mut(&conn) {
+            wire.to_client.extend(bytes);
+        }
+        self.run();
+    }
+
+    pub fn fin(&mut self, conn: ConnKey) {
+        if let Some(wire) = self.wires.get_mut(&conn) {
+            wire.fin = true;
+        }
+        self.run();
+    }
+
+    /// What the client sent since it was asked last.
+    pub fn take(&mut self, conn: ConnKey) -> Vec<u8> {
+        let wire = self.wires.get_mut(&conn);
+        wire.map_or(Vec::new(), |wire| std::mem::take(&mut wire.from_client))
+    }
+
+    pub fn text(&mut self, conn: ConnKey) -> String {
+        String::from_utf8(self.take(conn)).unwrap()
+    }
+
+    /// The socket takes bytes again.
+    pub fn unblock(&mut self, conn: ConnKey) {
+        self.wires.get_mut(&conn).unwrap().full = false;
+        self.flush(conn);
+        self.run();
+    }
+
+    pub fn is_closed(&self, conn: ConnKey) -> Option<CloseHow> {
+        self.wires.get(&conn).and_then(|wire| wire.closed)
+    }
+
+    /// Events since the last call.
+    pub fn events(&mut self) -> Vec<SessionEvent> {
+        let mut events = Vec::new();
+        self.notices.retain(|notice| match notice {
+            Notice::Event(event) => {
+                events.push(event.clone());
+                false
+            }
+            _ => true,
+        });
+        events
+    }
+
+    /// Other notices since the last call.
+    pub fn answers(&mut self) -> Vec<Notice> {
+        let (events, answers) = std::mem::take(&mut self.notices)
+            .into_iter()
+            .partition(|notice| matches!(notice, Notice::Event(_)));
+        self.notices = events;
+        answers
+    }
+
+    /// Carries bytes until nothing moves.
+    pub fn run(&mut self) {
+        self.settle();
+        loop {
+            let readable = |wire: &Wire| {
+                let has_news = !wire.to_client.is_empty() || (wire.fin && !wire.fin_told);
+                wire.stands && wire.closed.is_none() && !wire.paused && has_news
+            };
+            let next = self.wires.iter().find(|(_, wire)| readable(wire));
+            let Some(conn) = next.map(|(conn, _)| *conn) else {
+                return;
+            };
+            self.read(conn);
+        }
+    }
+
+    fn read(&mut self, conn: ConnKey) {
+        let wire = self.wires.get_mut(&conn).unwrap();
+        let space = self.client.read_space(conn);
+        if space.is_empty() {
+            wire.paused = true;
+            return;
+        }
+        let count = space.len().min(self.chunk).min(wire.to_client.len());
+        for (octet, byte) in space.iter_mut().zip(wire.to_client.drain(..count)) {
+            *octet = byte;
+        }
+        wire.fin_told = count == 0;
+        self.client.received(conn, count, self.now);
+        self.settle();
+    }
+
+    fn flush(&mut self, conn: ConnKey) {
+        loop {
+            let Some(wire) = self.wires.get_mut(&conn) else {
+                return;
+            };
+            if !wire.stands || wire.closed.is_some() {
+                return;
+            }
+            let bytes = self.client.transmit(conn, self.now);
+            if bytes.is_empty() || wire.full {
+                return;
+            }
+            assert!(!wire.finished, "bytes after Finish");
+            let count = bytes.len().min(self.chunk);
+            wire.from_client.extend_from_slice(&bytes[..count]);
+            self.client.transmitted(conn, count, self.now);
+            self.settle();
+        }
+    }
+
+    /// Obeys until the client is silent, and flushes what it woke.
+    fn settle(&mut self) {
+        let mut woken = VecDeque::new();
+        while let Some(command) = self.client.poll_command() {
+            match command {
+                Command::Dial { conn, target } => {
+                    let wire = Wire {
+                        target,
+                        stands: false,
+                        secured: None,
+                        to_client: VecDeque::new(),
+                        fin: false,
+                        fin_told: false,
+                        from_client: Vec::new(),
+                        finished: false,
+                        closed: None,
+                        paused: false,
+                        full: false,
+                    };
+                    let before = self.wires.insert(conn, wire);
+                    assert!(
+                        before.is_none_or(|wire| wire.closed.is_some()),
+                        "a name is taken"
+                    );
+                    self.dials.push_back(conn);
+                }
+                Command::StartTls { conn, server_name } => {
+                    self.wires.get_mut(&conn).unwrap().secured = Some(server_name);
+                }
+                Command::Wake { conn } => {
+                    if let Some(wire) = self.wires.get_mut(&conn) {
+                        wire.paused = false;
+                        woken.push_back(conn);
+                    }
+                }
+                Command::Finish { conn } => {
+                    let wire = self.wires.get_mut(&conn).unwrap();
+                    assert!(!wire.finished, "finished twice");
+                    let waits = self.client.transmit(conn, self.now).len();
+                    assert_eq!(waits, 0, "Finish with bytes to send");
+                    wire.finished = true;
+                }
+                Command::Close { conn, how } => {
+                    let wire = self.wires.get_mut(&conn).expect("closed a stranger");
+                    assert!(wire.closed.is_none(), "closed twice");
+                    wire.closed = Some(how);
+                    self.dials.retain(|dial| *dial != conn);
+                }
+                Command::Notify(notice) => self.notices.push(notice),
+                Command::Stop => self.stopped = true,
+                Command::Listen { .. } | Command::Unlisten { .. } | Command::Accept { .. } => {
+                    panic!("a client does not listen")
+                }
+            }
+        }
+        for conn in woken {
+            self.flush(conn);
+        }
+    }
+}
+
+pub fn failure(text: &str) -> IoFailure {
+    IoFailure {
+        kind: std::io::ErrorKind::ConnectionRefused,
+        text: text.into(),
+    }
+}
