@@ -94,6 +94,12 @@ export function withoutHopByHop(headers: Headers): Headers {
   });
 }
 
+/** The same fields with their names in lower case, which is how they travel to the kit. */
+export function lowered(headers: Headers): Headers {
+  for (const field of headers) field[0] = field[0].toLowerCase();
+  return headers;
+}
+
 /** The names that Connection fields list, in lower case. */
 export function namedByConnection(headers: Headers): Set<string> {
   return new Set(allOf(headers, 'connection').flatMap(commaList));

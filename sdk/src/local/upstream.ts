@@ -17,6 +17,7 @@ import {
   HttpFault,
   namedByConnection,
   parseResponseHead,
+  lowered,
   withoutHopByHop,
   type Head,
 } from './head.js';
@@ -157,6 +158,7 @@ class HttpExchange implements StreamSink, ConnectUser {
   }
 
   ended(): void {
+    if (this.phase === 'over') return;
     if (this.phase === 'raw') {
       this.stream.end();
       if (this.requestEnded) this.complete();
@@ -268,7 +270,7 @@ class HttpExchange implements StreamSink, ConnectUser {
     if (!final && ++this.interim > MAX_INTERIM) throw new HttpFault('too many interim heads');
     const decoder = final ? bodyOf(head, this.request.method) : undefined;
     this.tally.status = head.status;
-    const headers = withoutHopByHop(head.headers);
+    const headers = lowered(withoutHopByHop(head.headers));
     if (!this.stream.head({ status: head.status, headers, final })) {
       throw new HttpFault('a head that is too large');
     }
@@ -288,7 +290,7 @@ class HttpExchange implements StreamSink, ConnectUser {
     if (!this.open.isUpgrade || !upgrades.includes('websocket') || this.socket === undefined) {
       throw new HttpFault('a 101 that was not asked for');
     }
-    const headers = withoutHopByHop(head.headers);
+    const headers = lowered(withoutHopByHop(head.headers));
     headers.push(['connection', 'Upgrade'], ['upgrade', 'websocket']);
     this.tally.status = 101;
     this.stream.head({ status: 101, headers, final: true });
@@ -333,7 +335,7 @@ class HttpExchange implements StreamSink, ConnectUser {
       socket.hold(false);
       this.upstream.pool.put(socket);
     } else {
-      socket.destroy();
+      socket.discard();
     }
   }
 

@@ -125,8 +125,8 @@ type Json = Record<string, unknown>;
 /** The windows of a kit that names none, in bytes. */
 const DEFAULT_STREAM_WINDOW = 1_048_576;
 const DEFAULT_SESSION_WINDOW = 16_777_216;
-/** The most fields in a head (PROTOCOL §11). */
-const MAX_FIELDS = 128;
+/** The most fields in a head: a visitor's 128, and what the kit may add (PROTOCOL §11). */
+const MAX_FIELDS = 136;
 
 /** Parses a payload that must be one JSON object. */
 export function parseObject(payload: Buffer, what: string): Json {

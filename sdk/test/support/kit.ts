@@ -384,7 +384,7 @@ export class FixtureKit {
       session.parked = setTimeout(
         () => this.sessions.delete(session.id),
         this.config.graceMs ?? 60_000,
-      );
+      ).unref();
     }
   }
 

@@ -414,9 +414,11 @@ test('what must not be understood is skipped', async () => {
 test('GOAWAY of a kit that shuts down is a loss, and of one that kills is the end', async () => {
   const kit = await FixtureKit.start();
   const app = await tunnel.expose({ url: kit.url, containerPort: 3000 });
+  const resumed = new Promise<void>((resolve) => {
+    app.addEventListener('resumed', () => resolve());
+  });
   kit.session.goaway(0, 'shutting down');
-  await until(() => app.session.state === 'lost');
-  await until(() => app.session.state === 'online');
+  await resumed;
   kit.session.goaway(7, 'killed');
   const error = await app.closed;
   assert.equal(error?.code, 'CLOSED');
