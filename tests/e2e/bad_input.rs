@@ -94,6 +94,7 @@ fn bad_messages_in_a_session_end_it_without_parking() {
         let mut tunnel = Tunnel::open(&kit);
         let (_, port) = tunnel.expose(0);
         tunnel.message(message);
+        println!("{what}");
         let goaway = tunnel.expect(GOAWAY).json();
         assert_ne!(goaway["code"], 0, "{what}: {goaway}");
         assert!(

@@ -213,7 +213,7 @@ fn refusals_end_it_at_once_with_1_and_the_reason() {
     let kit = Kit::start();
     let other = Kit::start();
     let dir = TempDir::new();
-    let wrong = dir.write("wrong", "not the token").display().to_string();
+    let wrong = dir.write("wrong", "not-the-token").display().to_string();
     let mut command = hoody();
     command.args([
         "tunnel",

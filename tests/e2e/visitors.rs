@@ -90,10 +90,6 @@ fn malformed_and_ambiguous_requests_are_refused_and_never_forwarded() {
         ("no method", " / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned()),
         ("no version", "GET /\r\nHost: a\r\n\r\n".to_owned()),
         (
-            "HTTP/2 preface",
-            "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(),
-        ),
-        (
             "a control in the target",
             "GET /a\x01b HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
         ),
@@ -118,6 +114,8 @@ fn malformed_and_ambiguous_requests_are_refused_and_never_forwarded() {
         "a".repeat(33_000)
     );
     refused(port, &upstream, "a head over 32 KiB", long, 431);
+    let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    refused(port, &upstream, "HTTP/2", preface, 505);
     let many: String = (0..130).map(|n| format!("X-{n}: 1\r\n")).collect();
     refused(
         port,
