@@ -57,10 +57,6 @@ fn chunked_bodies_stream_in_both_directions_at_once() {
     // The upstream echoes each chunk as it comes; the visitor sends the next one only after it has
     // the echo of the last.
     let upstream = Upstream::start(|exchange| {
-        if exchange.request.method == "GET" {
-            exchange.answer(200, "", b"again");
-            return true;
-        }
         exchange
             .talk
             .say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
@@ -81,7 +77,6 @@ fn chunked_bodies_stream_in_both_directions_at_once() {
     let hoody = Hoody::expose(&kit, upstream.port());
     let mut talk = Talk::port(hoody.port());
     talk.say("POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
-    let mut all = Vec::new();
     for (number, size) in [1usize, 10, 1000, 65_536, 65_537, 300_000, 3]
         .into_iter()
         .enumerate()
@@ -108,15 +103,10 @@ fn chunked_bodies_stream_in_both_directions_at_once() {
             back == data,
             "chunk {number} of {size} bytes came back changed"
         );
-        all.extend(back);
     }
     talk.say("0\r\n\r\n");
     let mut tail = Vec::new();
-    assert!(
-        talk.chunks(&mut tail) && tail.is_empty(),
-        "the last chunk comes too"
-    );
-    assert_eq!(talk.get("/again").text(), "again", "the connection is kept");
+    assert!(talk.chunks(&mut tail) && tail.is_empty(), "the last chunk comes too");
 }
 
 fn read_line(talk: &mut Talk) -> Option<String> {

@@ -279,7 +279,7 @@ impl Kit {
     }
 
     /// Sends what is at hand of the request's body, as far as credit goes.
-    fn upload(&mut self, conn: ConnKey, now: Instant) {
+    pub(super) fn upload(&mut self, conn: ConnKey, now: Instant) {
         loop {
             let Some(visitor) = self.visitor(conn) else {
                 return;
@@ -308,6 +308,10 @@ impl Kit {
                 continue;
             }
             if exchange.upload.is_complete() {
+                if exchange.asked.upgrade && exchange.response == Response::Awaited {
+                    // After a 101 this direction goes on raw, so it must not end before.
+                    return;
+                }
                 exchange.upload_done = true;
                 exchange.waiting_since = now;
                 if let Some(mux) = self.mux_of(name) {

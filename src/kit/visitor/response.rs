@@ -39,7 +39,8 @@ impl Kit {
             return self.peer_fault(conn, "a second final response head");
         }
         let asked = exchange.asked;
-        let upload_done = exchange.upload_done;
+        let held_back = asked.upgrade && exchange.upload.is_complete();
+        let upload_done = exchange.upload_done || held_back;
         let mut text = std::mem::take(&mut self.text);
         text.clear();
         let mux = self.sessions.get(lane.0).and_then(KitSession::mux);
@@ -77,6 +78,9 @@ impl Kit {
                 exchange.keep_alive = keep_alive;
                 exchange.response = Response::Body(body);
                 self.metrics.response_head.observe(now.since(begun));
+                if held_back {
+                    self.upload(conn, now);
+                }
             }
             Err(why) => self.peer_fault(conn, why),
         }
