@@ -323,3 +323,37 @@ fn what_is_no_request_is_malformed() {
     Refusal::of_reject(reject).write(&mut out, UNREADABLE);
     assert!(out.starts_with(b"HTTP/1.1 400 "));
 }
+
+#[test]
+fn bent_requests_are_answered_or_refused_and_never_break_the_front() {
+    let good = format!(
+        "GET /api/v1/tunnel/connect HTTP/1.1\r\nHost: 127.0.0.1:50\r\n{UPGRADE}\
+         Sec-WebSocket-Protocol: hoody-tunnel.v1\r\nOrigin: http://127.0.0.1:50\r\n\
+         Authorization: Bearer hush\r\n\r\n\
+         DELETE /api/v1/tunnel/sessions/S-1?grace_ms=10 HTTP/1.1\r\nHost: [::1]:50\r\n\r\n"
+    );
+    let mut entropy = crate::entropy::Entropy::from_seed(5);
+    for _ in 0..3000 {
+        let mut bytes = good.clone().into_bytes();
+        for _ in 0..=entropy.below(3) {
+            let at = entropy.below(bytes.len() as u32) as usize;
+            match entropy.below(3) {
+                0 => bytes[at] = entropy.octets::<1>()[0],
+                1 => drop(bytes.remove(at)),
+                _ => bytes.insert(at, b"\r\n :,;?&=[]%*"[entropy.below(13) as usize]),
+            }
+        }
+        for config in [open(), guarded()] {
+            let mut front = Front::new();
+            front.feed(&bytes);
+            for _ in 0..bytes.len() {
+                let Step::Asked(ask) = front.next(&config) else {
+                    break;
+                };
+                if let Route::Refuse(refusal) = ask.route {
+                    assert!((400..500).contains(&refusal.status) || refusal.status == 505);
+                }
+            }
+        }
+    }
+}
