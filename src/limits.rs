@@ -253,7 +253,7 @@ pub const FRONT_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 pub const VISITOR_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a visitor's keep-alive connection may be idle between requests.
 pub const VISITOR_IDLE_TIMEOUT: Duration = Duration::from_secs(75);
-/// Bytes that are read of a visitor ahead of their use: part of a head, or pipelined requests.
+/// Bytes that are read of a visitor at once, and ahead of their use while a request is served.
 pub const VISITOR_AHEAD: usize = 16 * 1024;
 /// Bytes of an unwanted request body that are read away so that the visitor gets its answer.
 pub const LEAVING_DRAINS: usize = 256 * 1024;

@@ -106,7 +106,10 @@ fn chunked_bodies_stream_in_both_directions_at_once() {
     }
     talk.say("0\r\n\r\n");
     let mut tail = Vec::new();
-    assert!(talk.chunks(&mut tail) && tail.is_empty(), "the last chunk comes too");
+    assert!(
+        talk.chunks(&mut tail) && tail.is_empty(),
+        "the last chunk comes too"
+    );
 }
 
 fn read_line(talk: &mut Talk) -> Option<String> {

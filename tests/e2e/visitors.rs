@@ -116,6 +116,18 @@ fn malformed_and_ambiguous_requests_are_refused_and_never_forwarded() {
     refused(port, &upstream, "a head over 32 KiB", long, 431);
     let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     refused(port, &upstream, "HTTP/2", preface, 505);
+    let cookies = format!(
+        "GET / HTTP/1.1\r\nHost: a\r\nCookie: {}\r\n\r\n",
+        "c".repeat(30_000)
+    );
+    let mut talk = Talk::port(port);
+    talk.say(cookies);
+    assert_eq!(
+        talk.reply(false).status,
+        200,
+        "a large head that is allowed"
+    );
+    upstream.next();
     let many: String = (0..130).map(|n| format!("X-{n}: 1\r\n")).collect();
     refused(
         port,

@@ -11,7 +11,7 @@ use crate::kit::conns::Role;
 use crate::kit::listeners::Purpose;
 use crate::kit::metrics::SessionEnd;
 use crate::kit::sessions::{KitSession, SessionKey};
-use crate::limits::{MAX_FRAME_PAYLOAD, VISITOR_AHEAD};
+use crate::limits::{MAX_FRAME_PAYLOAD, MAX_HTTP_HEAD, VISITOR_AHEAD};
 use crate::machine::{CloseHow, ConnKey};
 use crate::mux::CannotOpen;
 use crate::wire::code::Code;
@@ -37,7 +37,9 @@ impl Kit {
         let (name, wanted) = match &visitor.state {
             State::Raw(_) if ahead > 0 => return &mut [],
             State::Raw(name) => (*name, MAX_FRAME_PAYLOAD as u64),
-            State::Waiting => return self.space_ahead(ahead),
+            // A whole head must fit, or one that is too large could never be told so.
+            State::Waiting if ahead < MAX_HTTP_HEAD => return self.scratch_space(),
+            State::Waiting => return &mut [],
             State::Exchange(exchange) if exchange.upload_done => return self.space_ahead(ahead),
             // What came already has not found credit: nothing more is read until it has.
             State::Exchange(_) if ahead > 0 => return &mut [],
