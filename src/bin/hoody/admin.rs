@@ -85,6 +85,8 @@ fn whole_id(ask: Ask, start: &str) -> Result<String, Failure> {
         return Ok(start.to_owned());
     }
     let sessions: Sessions = read(&checked(ask(&AdminRequest::Sessions))?)?;
+    // As it stands in our own lines: with the cut shown.
+    let start = start.trim_end_matches('…');
     let bare = start.strip_prefix("S-").unwrap_or(start);
     let mut found = sessions.sessions.iter().filter(|session| {
         let id = session.session_id.strip_prefix("S-");

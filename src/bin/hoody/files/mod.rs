@@ -19,6 +19,7 @@ use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use hoody_tunnel::client::{Request, Response};
 
@@ -31,7 +32,9 @@ pub fn handle(root: &Root, request: &Request) -> Response {
     let answer = answer(root, &request.method, &request.target, &|name| {
         request.header(name).map(str::to_owned)
     });
-    let mut response = Response::new(answer.status);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.map_or(0, |since| since.as_secs() as i64);
+    let mut response = Response::new(answer.status).header("date", date::format(now));
     for (name, value) in answer.headers {
         response = response.header(name, value);
     }
