@@ -157,7 +157,8 @@ pub struct IoFailure {
 /// What a machine wants of its host.
 #[derive(Debug)]
 pub enum Command<N> {
-    /// Open a listening socket; answered by [`Event::Listening`].
+    /// Open a listening socket, which accepts until told otherwise; answered by
+    /// [`Event::Listening`].
     Listen {
         /// The machine's name for it.
         listener: ListenerKey,
@@ -201,7 +202,9 @@ pub enum Command<N> {
         /// Which connection.
         conn: ConnKey,
     },
-    /// Close both directions; the key is dead.
+    /// Close both directions; the key is dead. What a Wake before it announced is not sent any more:
+    /// who wants it out closes when `transmitted` has said so. A clean close while the peer still
+    /// sends may reach it as a reset; who minds finishes first and reads to the end.
     Close {
         /// Which connection.
         conn: ConnKey,

@@ -8,8 +8,8 @@
 //!
 //! A turn (`turn.rs`): obey commands; flush what was woken; reap what was closed; wait until the
 //! next deadline, or not at all when work is posted; read the clock once; latch readiness as bits;
-//! tell signals and orders; accept; serve each posted conn one quantum, and post it again when it is
-//! still ready; tell deadlines.
+//! tell signals and orders; accept; serve each posted conn one quantum, and post it again when it
+//! is still ready; tell deadlines.
 //!
 //! Invariants:
 //! - Every source is registered once, edge-triggered, in both directions; every edge that was not

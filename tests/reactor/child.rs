@@ -35,7 +35,8 @@ pub fn is_child_with_own_network(name: &str) -> bool {
 }
 
 /// Runs the test `name` in a process of its own under strace, and gives the names of the system
-/// calls that the thread called `reactor` made. `None` in that process, or where there is no strace.
+/// calls that the thread called `reactor` made. `None` in that process, and where there is no
+/// strace.
 pub fn system_calls_of_reactor(name: &str) -> Option<Vec<String>> {
     if std::env::var_os(MARK).is_some() {
         return None;

@@ -188,13 +188,28 @@ fn a_reset_is_told_even_while_nobody_reads() {
 }
 
 #[test]
-fn what_a_peer_said_before_its_reset_is_heard_when_writing_fails_first() {
+fn a_reset_is_told_although_the_machine_lends_no_space() {
+    let rig = Rig::new();
+    let (_, addr) = rig.listen("127.0.0.1:0");
+    let (peer, key) = rig.accept_from(addr);
+    rig.order(Order::Pause(key, true));
+    assert!(rig.is_quiet());
+    reset_on_drop(&peer);
+    drop(peer);
+    assert_eq!(rig.ended(key), Ended::Reset);
+}
+
+#[test]
+fn what_a_peer_said_before_its_reset_is_heard_though_writing_fails_first() {
     let rig = Rig::new();
     let (_, addr) = rig.listen("127.0.0.1:0");
     let (mut peer, key) = rig.accept_from(addr);
-    rig.order(Order::Send(key, vec![1; 100_000]));
-    let mut some = [0; 100];
-    peer.read_exact(&mut some).unwrap();
+    // More than the buffers take, so that a write waits.
+    rig.order(Order::Send(key, vec![1; 20_000_000]));
+    peer.read_exact(&mut [0; 100]).unwrap();
+    assert!(rig.is_quiet());
+    rig.order(Order::Nap(Duration::from_millis(300)));
+    thread::sleep(Duration::from_millis(100));
     peer.write_all(b"413 too large").unwrap();
     // With bytes unread, close sends RST.
     drop(peer);

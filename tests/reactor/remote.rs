@@ -30,6 +30,8 @@ pub enum Order {
     /// Commands that shall be obeyed in one drain.
     Raw(Vec<Command<Notice>>),
     Timer(Duration),
+    /// Hold the loop up, so that what happens meanwhile comes as one event.
+    Nap(Duration),
     Stop,
 }
 
@@ -158,6 +160,7 @@ impl Machine for Remote {
             }
             Order::Raw(commands) => return self.commands.extend(commands),
             Order::Timer(span) => return self.deadline = Some(now + span),
+            Order::Nap(span) => return thread::sleep(span),
             Order::Stop => Command::Stop,
         };
         self.commands.push_back(command);
