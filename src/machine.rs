@@ -6,24 +6,24 @@
 //!
 //! Laws, kept by every host and asserted by the simulator:
 //!
-//! 1. After anything told (`handle`, `accepted`, `received`, `transmitted`, `order`) the host drains
-//!    [`Machine::poll_command`] before it tells the next thing.
+//! 1. After anything told (`handle`, `accepted`, `received`, `transmitted`, `order`) the host
+//!    drains [`Machine::poll_command`] before it tells the next thing.
 //! 2. `now` never goes back.
 //! 3. The machine names connections and listeners; the host only carries the name. After
-//!    [`Command::Close`] or [`Event::Ended`] a key is dead, and whatever is said about a dead key is
-//!    ignored (keys carry a generation).
-//! 4. [`Command::Finish`] is half-close and never confused with [`Command::Close`]. A machine says it
-//!    only when it has nothing left to transmit on that connection.
+//!    [`Command::Close`] or [`Event::Ended`] a key is dead, and whatever is said about a dead key
+//!    is ignored (keys carry a generation).
+//! 4. [`Command::Finish`] is half-close and never confused with [`Command::Close`]. A machine says
+//!    it only when it has nothing left to transmit on that connection.
 //! 5. `read_space` is followed at once by `received` on the same connection, or by nothing at all
 //!    (the socket had no bytes); nothing is told in between. An empty space means "not now": the
 //!    host stops reading that connection until [`Command::Wake`] names it.
 //! 6. `transmit` is followed at once by `transmitted`, or by nothing (the socket took nothing). A
 //!    host goes on until `transmit` is empty or the socket is full.
-//! 7. Connections that [`Command::Wake`] named are flushed (`transmit`) before any connection is read
-//!    again, so that a machine may lend received bytes straight to `transmit`. The next `read_space`
-//!    on the lending connection ends the loan.
-//! 8. [`Command::Wake`] re-arms both directions: the host tries to transmit, and if there were bytes
-//!    to read when reading stopped it reads again.
+//! 7. Connections that [`Command::Wake`] named are flushed (`transmit`) before any connection is
+//!    read again, so that a machine may lend received bytes straight to `transmit`. The next
+//!    `read_space` on the lending connection ends the loan.
+//! 8. [`Command::Wake`] re-arms both directions: the host tries to transmit, and if there were
+//!    bytes to read when reading stopped it reads again.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -52,7 +52,8 @@ pub trait Machine {
     /// Told: something happened.
     fn handle(&mut self, event: Event, now: Instant);
 
-    /// Told: `listener` accepted a connection. Gives it a name; `None` has the host close it at once.
+    /// Told: `listener` accepted a connection. Gives it a name; `None` has the host close it at
+    /// once.
     fn accepted(
         &mut self,
         listener: ListenerKey,
@@ -66,8 +67,8 @@ pub trait Machine {
     /// Asked: where the next received bytes go. Empty means "not now" (back-pressure).
     fn read_space(&mut self, conn: ConnKey) -> &mut [u8];
 
-    /// Told: `count` bytes lie in the space that was asked for last. Zero is the peer's FIN: it will
-    /// send nothing more, but still reads.
+    /// Told: `count` bytes lie in the space that was asked for last. Zero is the peer's FIN: it
+    /// will send nothing more, but still reads.
     fn received(&mut self, conn: ConnKey, count: usize, now: Instant);
 
     /// Asked: what to send next, made at the last moment. Empty means nothing for now.
@@ -82,8 +83,8 @@ pub trait Machine {
     /// The next deadline. When it has come the host tells [`Event::Timeout`].
     fn poll_timeout(&self) -> Option<Instant>;
 
-    /// Told, for metrics only: a turn of the host's loop took `busy` without the waiting, and `conns`
-    /// connections are open. No command may follow from it.
+    /// Told, for metrics only: a turn of the host's loop took `busy` without the waiting, and
+    /// `conns` connections are open. No command may follow from it.
     fn turn_ended(&mut self, busy: Duration, conns: usize) {
         let _ = (busy, conns);
     }
@@ -128,8 +129,8 @@ pub enum Event {
     },
     /// The deadline of [`Machine::poll_timeout`] has come.
     Timeout,
-    /// The operator wants the program to end: say goodbye, finish what runs, then [`Command::Stop`].
-    /// A second one means at once.
+    /// The operator wants the program to end: say goodbye, finish what runs, then
+    /// [`Command::Stop`]. A second one means at once.
     Shutdown,
     /// The host found that the world may have changed under its connections: the wall clock jumped
     /// (the machine slept), or routes changed. Silence so far proves nothing any more.
@@ -202,9 +203,9 @@ pub enum Command<N> {
         /// Which connection.
         conn: ConnKey,
     },
-    /// Close both directions; the key is dead. What a Wake before it announced is not sent any more:
-    /// who wants it out closes when `transmitted` has said so. A clean close while the peer still
-    /// sends may reach it as a reset; who minds finishes first and reads to the end.
+    /// Close both directions; the key is dead. What a Wake before it announced is not sent any
+    /// more: who wants it out closes when `transmitted` has said so. A clean close while the peer
+    /// still sends may reach it as a reset; who minds finishes first and reads to the end.
     Close {
         /// Which connection.
         conn: ConnKey,
