@@ -194,7 +194,8 @@ impl<M: Machine> Reactor<M> {
         while !self.stopped {
             self.turn(&mut on_notice)?;
         }
-        // What was notified in the turn that ended with Stop.
+        // What was woken and notified in the turn that ended with Stop.
+        self.flush_woken();
         self.notices.drain(..).for_each(&mut on_notice);
         self.depart()
     }
