@@ -91,6 +91,9 @@ const _: () = assert!(MAX_HEADER_FIELDS <= u8::MAX as usize);
 /// Bytes of bulk that may wait in a lane's outbox before its streams stop reading their sockets:
 /// more makes small exchanges wait behind bulk, less starves the socket (DESIGN: fairness).
 pub const LANE_QUEUE_SOFT: usize = 128 * 1024;
+/// Bytes that make a lane be flushed at once; less waits until everybody who is ready was served, so
+/// that small frames of many streams share a message and a system call.
+pub const FLUSH_AT_ONCE: usize = 16 * 1024;
 /// Bytes of answers (PONG, WINDOW) that may wait for a peer that does not read, before we stop
 /// reading from it.
 pub const LANE_URGENT_MAX: usize = 64 * 1024;

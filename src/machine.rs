@@ -198,6 +198,12 @@ pub enum Command<N> {
         /// Which connection.
         conn: ConnKey,
     },
+    /// Like [`Command::Wake`], but the host may serve everybody else that is ready first, and flushes
+    /// the connection before it waits: small frames of many connections then share a write.
+    WakeLast {
+        /// Which connection.
+        conn: ConnKey,
+    },
     /// Half-close: nothing more will be transmitted, reading goes on.
     Finish {
         /// Which connection.

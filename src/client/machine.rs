@@ -246,6 +246,12 @@ impl Client {
     fn settle(&mut self) {
         while let Some(wake) = self.session.as_mut().and_then(Session::poll_wake) {
             match wake {
+                Wake::LaneLast(conn) => {
+                    if let Some(Entry::Lane(lane)) = self.conns.get_mut(conn.retype()) {
+                        lane.backlog_since.get_or_insert(self.now);
+                    }
+                    self.commands.push_back(Command::WakeLast { conn });
+                }
                 Wake::Lane(conn) => {
                     if let Some(Entry::Lane(lane)) = self.conns.get_mut(conn.retype()) {
                         lane.backlog_since.get_or_insert(self.now);

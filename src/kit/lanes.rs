@@ -7,7 +7,7 @@ use crate::kit::conns::Role;
 use crate::kit::metrics::{SessionEnd, StreamOutcome};
 use crate::kit::sessions::{KitSession, SessionKey};
 use crate::limits::SWEEP_EVERY;
-use crate::machine::{ConnKey, Ended};
+use crate::machine::{Command, ConnKey, Ended};
 use crate::mux::{Incoming, Liveness, Span, Violation, Wake};
 use crate::wire::code::Code;
 use crate::wire::control::{self, Bind, GoAway, Unbind};
@@ -334,6 +334,7 @@ impl Kit {
             {
                 match wake {
                     Wake::Lane(conn) => self.wake(conn),
+                    Wake::LaneLast(conn) => self.commands.push_back(Command::WakeLast { conn }),
                     Wake::Sender(conn) => self.sender_may_go_on(conn),
                 }
             }

@@ -36,7 +36,7 @@ pub struct Lane {
     /// Outgoing frames.
     pub(super) out: Outbox,
     /// Whether the host was told that there is something to transmit.
-    pub(super) woken: bool,
+    pub(super) told: Told,
     /// Whether reading stopped because the peer does not read our answers.
     choked: bool,
     last_heard: Instant,
@@ -45,6 +45,17 @@ pub struct Lane {
     closed: bool,
     bytes_in: u64,
     bytes_out: u64,
+}
+
+/// What the host was told about a lane's bytes since it last took them all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Told {
+    /// Nothing.
+    No,
+    /// To take them after everybody else's turn.
+    Last,
+    /// To take them at once.
+    Now,
 }
 
 /// What a lane hands out.
@@ -97,7 +108,7 @@ impl Lane {
             frames: 0..0,
             wanted: 0,
             out: Outbox::new(role, masks),
-            woken: false,
+            told: Told::No,
             choked: false,
             last_heard: now,
             pinged: None,
@@ -237,7 +248,9 @@ impl Lane {
     /// What to send next.
     pub fn transmit(&mut self) -> &[u8] {
         let bytes = self.out.transmit();
-        self.woken = !bytes.is_empty();
+        if bytes.is_empty() {
+            self.told = Told::No;
+        }
         bytes
     }
 

@@ -7,13 +7,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::clock::Instant;
-use crate::limits::{MAX_LANES, MAX_SESSION_WINDOW, MAX_STREAM_WINDOW};
+use crate::limits::{FLUSH_AT_ONCE, MAX_LANES, MAX_SESSION_WINDOW, MAX_STREAM_WINDOW};
 use crate::machine::ConnKey;
 use crate::mux::credit::{RecvCredit, SendCredit};
 use crate::mux::flood::Flood;
 use crate::mux::grow::Probe;
 use crate::mux::ids::PeerIds;
-use crate::mux::lane::{Lane, Liveness, Span};
+use crate::mux::lane::{Lane, Liveness, Span, Told};
 use crate::mux::stream::{Stream, StreamKey, StreamRecord, Waits};
 use crate::table::Table;
 use crate::wire::code::Code;
@@ -78,6 +78,9 @@ pub(super) struct LaneSlot {
 pub enum Wake<T> {
     /// This lane's connection has something to transmit, or room to read again.
     Lane(ConnKey),
+    /// The same, for little that may wait until everybody who is ready was served: what they add then
+    /// leaves with it.
+    LaneLast(ConnKey),
     /// This stream's sender found no room or no credit, and may try again.
     Sender(T),
 }
@@ -356,12 +359,20 @@ impl<T: Copy> Session<T> {
     /// Has the host look at a lane that got something to transmit, once until it has looked.
     pub(super) fn wake_lane(&mut self, index: usize) {
         if let Some(lane) = self.lane_mut(index)
-            && !lane.woken
             && !lane.is_flushed()
         {
-            lane.woken = true;
-            let conn = lane.conn();
-            self.wakes.push_back(Wake::Lane(conn));
+            let told = match lane.waiting() < FLUSH_AT_ONCE {
+                true => Told::Last,
+                false => Told::Now,
+            };
+            if lane.told < told {
+                lane.told = told;
+                let conn = lane.conn();
+                self.wakes.push_back(match told {
+                    Told::Now => Wake::Lane(conn),
+                    _ => Wake::LaneLast(conn),
+                });
+            }
         }
     }
 

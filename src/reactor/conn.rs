@@ -121,6 +121,8 @@ pub(super) struct Conn {
     pub posted: bool,
     /// It is in the queue of conns to flush.
     pub woken: bool,
+    /// It is in the queue of conns to flush before the host waits.
+    pub woken_last: bool,
     /// The socket became writable, or a quantum ran out: ask the machine for bytes when served.
     pub flush_due: bool,
     /// The machine wants the half-close, after what it has to transmit.
@@ -150,6 +152,7 @@ impl Conn {
             ended: false,
             posted: false,
             woken: false,
+            woken_last: false,
             flush_due: false,
             finishing: false,
             finished: false,

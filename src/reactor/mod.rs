@@ -91,6 +91,8 @@ pub struct Reactor<M: Machine> {
     listeners: Vec<Option<Listening>>,
     /// Conns with something to transmit, in the order of their Wakes.
     woken: VecDeque<ConnKey>,
+    /// Conns to flush once everybody else was served, before the host waits.
+    woken_last: Vec<ConnKey>,
     /// Conns to serve in this turn or the next.
     posted: VecDeque<ConnKey>,
     /// Listeners to accept from in this turn or the next.
@@ -155,6 +157,7 @@ impl<M: Machine> Reactor<M> {
             conns: Conns::default(),
             listeners: Vec::new(),
             woken: VecDeque::new(),
+            woken_last: Vec::new(),
             posted: VecDeque::new(),
             accepting: VecDeque::new(),
             news: VecDeque::new(),

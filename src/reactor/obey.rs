@@ -74,6 +74,7 @@ impl<M: Machine> Reactor<M> {
             Command::Dial { conn, target } => self.dial(conn, target),
             Command::StartTls { conn, server_name } => self.start_tls(conn, &server_name),
             Command::Wake { conn } => self.wake(conn),
+            Command::WakeLast { conn } => self.wake_last(conn),
             Command::Finish { conn } => {
                 if let Some(entry) = self.conns.get_mut(conn) {
                     entry.finishing = true;
@@ -116,12 +117,22 @@ impl<M: Machine> Reactor<M> {
         });
     }
 
-    fn wake(&mut self, key: ConnKey) {
+    pub(super) fn wake(&mut self, key: ConnKey) {
         if let Some(conn) = self.conns.get_mut(key) {
             conn.paused = false;
             if !conn.woken {
                 conn.woken = true;
                 self.woken.push_back(key);
+            }
+        }
+    }
+
+    fn wake_last(&mut self, key: ConnKey) {
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.paused = false;
+            if !conn.woken_last {
+                conn.woken_last = true;
+                self.woken_last.push(key);
             }
         }
     }

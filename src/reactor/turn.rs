@@ -18,6 +18,7 @@ impl<M: Machine> Reactor<M> {
     pub(super) fn turn(&mut self, on_notice: &mut impl FnMut(M::Notice)) -> io::Result<()> {
         self.settle();
         self.flush_woken();
+        self.flush_woken_last();
         self.reaped.clear();
         self.notices.drain(..).for_each(on_notice);
         if self.stopped {
@@ -54,6 +55,7 @@ impl<M: Machine> Reactor<M> {
     fn span_to_wait(&mut self) -> Option<Duration> {
         let has_work =
             !self.posted.is_empty() || !self.accepting.is_empty() || !self.woken.is_empty();
+        debug_assert!(self.woken_last.is_empty(), "bytes wait while the host does");
         if has_work {
             return Some(Duration::ZERO);
         }
@@ -336,6 +338,17 @@ impl<M: Machine> Reactor<M> {
             self.settle();
             if self.conns.get_mut(key).is_some_and(|conn| conn.is_busy()) {
                 self.post(key);
+            }
+        }
+    }
+
+    /// Flushes the conns that WakeLast named: everybody who was ready has been served.
+    fn flush_woken_last(&mut self) {
+        while let Some(key) = self.woken_last.pop() {
+            if let Some(conn) = self.conns.get_mut(key) {
+                conn.woken_last = false;
+                self.wake(key);
+                self.flush_woken();
             }
         }
     }

@@ -259,7 +259,7 @@ impl World {
                 Command::StartTls { conn, server_name } => {
                     self.wires.get_mut(&conn).unwrap().secured = Some(server_name);
                 }
-                Command::Wake { conn } => {
+                Command::Wake { conn } | Command::WakeLast { conn } => {
                     if let Some(wire) = self.wires.get_mut(&conn) {
                         wire.paused = false;
                         woken.push_back(conn);

@@ -222,7 +222,7 @@ impl End {
     fn settle(&mut self, now: Instant) {
         while let Some(wake) = self.mux.poll_wake() {
             match wake {
-                Wake::Lane(key) => {
+                Wake::Lane(key) | Wake::LaneLast(key) => {
                     self.awake.insert(key.index());
                 }
                 Wake::Sender(id) => self.try_sender(id, now),
