@@ -62,7 +62,7 @@ impl Flood {
         self.earn(Nuisance::Window, WINDOWS_EARNED_PER_DATA);
     }
 
-    /// We opened a stream: the peer may reset it.
+    /// A stream was opened by the side that serves visitors: it may be reset.
     pub fn opened_stream(&mut self) {
         self.earn(Nuisance::OpenReset, 1);
     }

@@ -4,7 +4,7 @@ use crate::clock::Instant;
 use crate::mux::flood::Nuisance;
 use crate::mux::lane::{LaneItem, Span};
 use crate::mux::sending::wake_sender;
-use crate::mux::session::Session;
+use crate::mux::session::{Session, Side};
 use crate::mux::stream::{StreamKey, Waits};
 use crate::mux::violation::Violation;
 use crate::wire::code::Code;
@@ -246,7 +246,11 @@ impl<T: Copy> Session<T> {
         payload: Span,
         now: Instant,
     ) -> Result<Option<Incoming<T>>, Violation> {
-        self.flood.count(Nuisance::OpenReset, now)?;
+        match self.terms.side {
+            Side::Kit => self.flood.count(Nuisance::OpenReset, now)?,
+            // A kit opens as many as it has visitors, and any of them may leave again.
+            Side::Client => self.flood.opened_stream(),
+        }
         if self.peer_ids.open(id) {
             return Ok(Some(Incoming::Opened { id, payload }));
         }
