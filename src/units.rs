@@ -30,7 +30,8 @@ pub fn show_duration(span: Duration) -> String {
     }
 }
 
-/// Reads a number of bytes: `1048576`, `256k`, `256KiB`, `1M`, `1MiB`, `1GiB`. All are powers of two.
+/// Reads a number of bytes: `1048576`, `256k`, `256KiB`, `1M`, `1MiB`, `1GiB`. All units are powers
+/// of two.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let (digits, unit) = split_unit(text);
     let refuse = || format!("`{text}` is not a size: write 1048576, 256KiB or 1MiB");

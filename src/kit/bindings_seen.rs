@@ -19,7 +19,8 @@ struct Row {
 
 impl BindingsSeen {
     /// A port is bound. With no room for a row, the first that is not bound any more makes way: its
-    /// series ends, which readers of counters expect; adding it to the rest would look like traffic.
+    /// series ends, which readers of counters expect. Added to the rest it would look
+    /// like traffic.
     pub(super) fn opened(&mut self, port: u16) {
         if let Ok(at) = self.find(port) {
             self.rows[at].bound = true;

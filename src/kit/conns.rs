@@ -44,15 +44,15 @@ pub(super) enum Role {
     /// HTTP on the kit's own listener.
     Front(FrontConn),
     /// Upgraded, and it has not said who it is.
-    Greeter(Greeter),
+    Greeter(Box<Greeter>),
     /// Carries a lane of a session.
     Lane(SessionKey, usize),
     /// Came to an EXPOSE port.
     Visitor(Visitor),
     /// Came to a PULL port.
     Caller(Caller),
-    /// Said all it had to say, and reads on so that the peer gets it (a close with unread bytes is a
-    /// reset, which may destroy what is on its way).
+    /// Said all it had to say, and reads on so that the peer gets it (a close with unread bytes is
+    /// a reset, which may destroy what is on its way).
     Leaving {
         /// Bytes that may still be read and thrown away.
         patience: usize,
@@ -73,8 +73,8 @@ pub(super) enum After {
 }
 
 impl Kit {
-    /// One line when something that lives long ends: a caller's or an upgraded visitor's stream. Plain
-    /// requests are told at debug level.
+    /// One line when something that lives long ends: a caller's or an upgraded visitor's stream.
+    /// Plain requests are told at debug level.
     pub(super) fn log_conn_end(&self, conn: ConnKey, what: &str, why: &str) {
         let Some(entry) = self.conns.get(conn.retype()) else {
             return;

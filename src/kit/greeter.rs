@@ -67,12 +67,12 @@ impl Kit {
         };
         let mut lane = Lane::server(conn, now);
         lane.feed(early, now);
-        entry.role = Role::Greeter(Greeter {
+        entry.role = Role::Greeter(Box::new(Greeter {
             lane,
             subprotocol,
             proven,
             held: None,
-        });
+        }));
         self.timers
             .arm(Reason::Conn(conn), now + self.config.hello_timeout);
         self.wake(conn);

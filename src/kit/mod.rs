@@ -18,8 +18,8 @@
 //!
 //! It never does I/O, and never imports `client`.
 //!
-//! Invariants: a port has one owner; a connection's permit goes home when its entry does; a loan ends
-//! before its lane reads again; a session that holds no lane is parked or gone.
+//! Invariants: a port has one owner; a connection's permit goes home when its entry does; a loan
+//! ends before its lane reads again; a session that holds no lane is parked or gone.
 
 pub mod admin;
 mod bindings;
@@ -103,7 +103,6 @@ pub struct Kit {
     /// Where JSON and HTTP heads are written before they are queued.
     text: Vec<u8>,
     now: Instant,
-    started: Instant,
 }
 
 /// Why the machine wants to be told at a certain time.
@@ -158,7 +157,6 @@ impl Kit {
             scratch: Vec::new(),
             text: Vec::new(),
             now,
-            started: now,
         };
         kit.open_front();
         kit

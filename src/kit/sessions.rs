@@ -53,7 +53,7 @@ pub(super) struct KitSession {
 #[derive(Debug)]
 enum State {
     Attached(Box<Session<ConnKey>>),
-    Parked { until: Instant },
+    Parked,
 }
 
 /// The right to join one lane, once.
@@ -77,14 +77,14 @@ impl KitSession {
     pub(super) fn mux(&self) -> Option<&Session<ConnKey>> {
         match &self.state {
             State::Attached(mux) => Some(mux),
-            State::Parked { .. } => None,
+            State::Parked => None,
         }
     }
 
     pub(super) fn mux_mut(&mut self) -> Option<&mut Session<ConnKey>> {
         match &mut self.state {
             State::Attached(mux) => Some(mux),
-            State::Parked { .. } => None,
+            State::Parked => None,
         }
     }
 
@@ -94,7 +94,7 @@ impl KitSession {
     }
 
     pub(super) fn is_parked(&self) -> bool {
-        matches!(self.state, State::Parked { .. })
+        matches!(self.state, State::Parked)
     }
 
     pub(super) fn is_busy(&self) -> bool {
@@ -205,7 +205,7 @@ impl Kit {
         let peer = self.conns.get(conn.retype()).map(|entry| entry.peer);
         let session = KitSession {
             id: id.clone(),
-            state: State::Parked { until: now },
+            state: State::Parked,
             bindings: Vec::new(),
             next_bind_id: 0,
             peer: peer.ok_or_else(|| Refused::protocol("the connection is gone"))?,
@@ -441,8 +441,8 @@ impl Kit {
         self.touch(key);
     }
 
-    /// The primary lane is gone without a goodbye: the session waits for its client, if it has a port
-    /// to keep (PROTOCOL §6).
+    /// The primary lane is gone without a goodbye: the session waits for its client, if it has a
+    /// port to keep (PROTOCOL §6).
     pub(super) fn park(&mut self, key: SessionKey, why: &str, now: Instant) {
         let Some(session) = self.sessions.get(key) else {
             return;
@@ -459,7 +459,7 @@ impl Kit {
             return;
         };
         info!("session {} parked for {grace:?}: {why}", session.short_id());
-        session.state = State::Parked { until: now + grace };
+        session.state = State::Parked;
         session.tickets.clear();
         self.metrics.session_parked();
         self.timers.disarm(Reason::Lanes(key));
@@ -475,9 +475,7 @@ impl Kit {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        let State::Attached(mut mux) =
-            std::mem::replace(&mut session.state, State::Parked { until: now })
-        else {
+        let State::Attached(mut mux) = std::mem::replace(&mut session.state, State::Parked) else {
             return;
         };
         let traffic = mux.traffic();
@@ -575,7 +573,7 @@ impl Kit {
             return;
         };
         match session.state {
-            State::Parked { .. } => {
+            State::Parked => {
                 self.end_session(key, SessionEnd::GraceOver, "nobody came back in time", None);
             }
             State::Attached(_) => {

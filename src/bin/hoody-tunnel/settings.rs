@@ -24,8 +24,11 @@ pub enum Trouble {
 
 /// Where variables come from: the process, or a test.
 pub struct Environment {
-    get: Box<dyn Fn(&str) -> Option<std::ffi::OsString>>,
+    get: Box<Lookup>,
 }
+
+/// Finds the value of a variable.
+type Lookup = dyn Fn(&str) -> Option<std::ffi::OsString>;
 
 impl Environment {
     /// The process's own.
