@@ -11,11 +11,12 @@ use crate::support::upstream::Upstream;
 use crate::support::{Noise, PATIENCE, free_port};
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 /// nginx with TLS: `localhost` leads to the kit's `/connect`, `app-N.test` to port N.
 fn front(kit: &Kit, app: u16) -> Server {
-    let dir = certificates(&["localhost", "app-3000.test"]);
+    let dir = certificates(&["localhost", "kit.test", "app-3000.test"]);
     let socket = "proxy_http_version 1.1; proxy_set_header Host $host;\n\
                   proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;\n\
                   proxy_buffering off; proxy_request_buffering off; proxy_read_timeout 1h;";
@@ -27,7 +28,7 @@ fn front(kit: &Kit, app: u16) -> Server {
         dir,
         &format!(
             "ssl_certificate %DIR%/cert.pem; ssl_certificate_key %DIR%/key.pem;\n\
-             server {{ listen 127.0.0.1:%PORT% ssl; server_name localhost;\n\
+             server {{ listen 127.0.0.1:%PORT% ssl; server_name localhost kit.test;\n\
              location = /api/v1/tunnel/connect {{ proxy_pass http://127.0.0.1:{port}; {socket} }}\n\
              location / {{ proxy_pass http://127.0.0.1:{port}; {plain} }} }}\n\
              server {{ listen 127.0.0.1:%PORT% ssl; server_name app-3000.test;\n\
@@ -155,7 +156,7 @@ fn connect_proxy(asked: Arc<Mutex<Vec<String>>>) -> TcpServer {
             .split(' ')
             .nth(1)
             .unwrap_or_default()
-            .replace("localhost", "127.0.0.1");
+            .replace("kit.test", "127.0.0.1");
         let Ok(far) = TcpStream::connect(to) else {
             return;
         };
@@ -182,6 +183,19 @@ fn copy(from: &mut TcpStream, to: &mut TcpStream) {
     let _ = to.shutdown(std::net::Shutdown::Write);
 }
 
+/// `expose` at a name that only the proxy can resolve: on loopback no proxy is asked.
+fn beyond(front: &Server, upstream: u16, proxy: &str, no_proxy: &str) -> Command {
+    let mut command = hoody();
+    let args = dial_args(front, upstream, 0);
+    command.args(
+        args.iter()
+            .map(|arg| arg.replace("wss://localhost", "wss://kit.test")),
+    );
+    command.arg("--ca").arg(front.dir.join("ca.pem"));
+    command.env("HTTPS_PROXY", proxy).env("NO_PROXY", no_proxy);
+    command
+}
+
 #[test]
 fn a_proxy_on_the_way_out_is_crossed_with_connect() {
     let upstream = Upstream::start(|exchange| {
@@ -192,52 +206,37 @@ fn a_proxy_on_the_way_out_is_crossed_with_connect() {
     let front = front(&kit, free_port());
     let asked = Arc::new(Mutex::new(Vec::new()));
     let proxy = connect_proxy(asked.clone());
-    let mut command = hoody();
-    command
-        .args(dial_args(&front, upstream.port(), 0))
-        .arg("--ca")
-        .arg(front.dir.join("ca.pem"));
-    // NO_PROXY must not be what makes this pass, and a password may hold any character.
-    command.env(
-        "HTTPS_PROXY",
-        format!("http://me:p%40ss@127.0.0.1:{}", proxy.port),
-    );
-    command.env("NO_PROXY", "example.org");
-    let hoody_client = Hoody::from_command(&mut command, 1);
-    assert_eq!(Talk::port(hoody_client.port()).get("/").text(), "crossed");
+    // A password may hold any character.
+    let with = |user: &str| format!("http://{user}127.0.0.1:{}", proxy.port);
+    let mut command = beyond(&front, upstream.port(), &with("me:p%40ss@"), "example.org");
+    let client = Hoody::from_command(&mut command, 1);
+    assert_eq!(Talk::port(client.port()).get("/").text(), "crossed");
     let seen = asked.lock().expect("no panic").clone();
     assert!(
-        seen[0].starts_with(&format!("CONNECT localhost:{} HTTP/1.1", front.port)),
+        seen[0].starts_with(&format!("CONNECT kit.test:{} HTTP/1.1", front.port)),
         "{seen:?}"
     );
     let count = seen.len();
-    let mut command = hoody();
-    command
-        .args(dial_args(&front, upstream.port(), 0))
-        .arg("--ca")
-        .arg(front.dir.join("ca.pem"));
-    command.env("HTTPS_PROXY", format!("http://127.0.0.1:{}", proxy.port));
-    command.env("NO_PROXY", "localhost");
-    let direct = Hoody::from_command(&mut command, 1);
-    assert_eq!(Talk::port(direct.port()).get("/").text(), "crossed");
+    let mut command = beyond(
+        &front,
+        upstream.port(),
+        &with("me:p%40ss@"),
+        "other.test,.test",
+    );
+    let output = run(command.args(["--retry-for", "1s"]));
+    assert_eq!(output.status.code(), Some(1), "nobody else knows that name");
     assert_eq!(
         asked.lock().expect("no panic").len(),
         count,
         "NO_PROXY goes around it"
     );
-    let mut command = hoody();
-    command
-        .args(dial_args(&front, upstream.port(), 0))
-        .arg("--ca")
-        .arg(front.dir.join("ca.pem"));
-    command.env(
-        "HTTPS_PROXY",
-        format!("http://me:wrong@127.0.0.1:{}", proxy.port),
-    );
+    let mut command = beyond(&front, upstream.port(), &with("me:wrong@"), "");
     let output = run(command.args(["--retry-for", "2s"]));
     assert_eq!(output.status.code(), Some(1));
+    let said = [output.stdout, output.stderr].concat();
     assert!(
-        String::from_utf8_lossy(&output.stderr).contains("407"),
-        "{output:?}"
+        String::from_utf8_lossy(&said).contains("407"),
+        "{}",
+        String::from_utf8_lossy(&said)
     );
 }
