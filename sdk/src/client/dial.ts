@@ -6,10 +6,10 @@
  */
 import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
-import { randomFillSync } from 'node:crypto';
 import WebSocket from 'ws';
 import { MAX_MESSAGE } from '../wire/frame.js';
 import type { Carrier } from '../mux/lane.js';
+import { maskedFrame, recycle } from './masked.js';
 
 /** What to dial. */
 export interface DialOptions {
@@ -65,28 +65,12 @@ export function dial(options: DialOptions, signal?: AbortSignal): Promise<KitSoc
 /** The most bytes of a refusal's body that go into an error message. */
 const REFUSAL_BYTES = 200;
 
-/** Random bytes for masks, drawn many at a time. */
-const maskPool = Buffer.allocUnsafeSlow(8192);
-let maskAt = maskPool.length;
-
-/** A mask is never zero, since `ws` would then keep a view of a buffer that we use again. */
-function generateMask(mask: Buffer): void {
-  if (maskAt === maskPool.length) {
-    randomFillSync(maskPool);
-    maskAt = 0;
-  }
-  maskPool.copy(mask, 0, maskAt, maskAt + 4);
-  maskAt += 4;
-  if (mask.readUInt32BE(0) === 0) mask[0] = 1;
-}
-
 function dialWs(options: DialOptions, signal?: AbortSignal): Promise<KitSocket> {
   return new Promise((resolve, reject) => {
     const socket = new WebSocket(options.url, options.protocols, {
       headers: options.headers,
       perMessageDeflate: false,
       maxPayload: MAX_MESSAGE,
-      generateMask,
       skipUTF8Validation: true,
       followRedirects: false,
       ...(options.ca === undefined ? {} : { ca: options.ca }),
@@ -149,12 +133,17 @@ class WsSocket implements KitSocket {
   }
 
   send(message: Buffer): void {
+    // `ws` writes its own frames, which are pongs and the close, to this same socket whole.
+    if (this.socket.readyState !== WebSocket.OPEN || this.tcp === undefined) return;
     const { length } = message;
     this.outstanding += length;
     if (this.outstanding > DRAIN_MARK) this.full = true;
-    this.socket.send(message, (error) => {
+    const frame = maskedFrame(message);
+    this.tcp.write(frame.bytes, (error) => {
       this.outstanding -= length;
-      if (!this.full || this.outstanding > DRAIN_MARK || error instanceof Error) return;
+      if (error instanceof Error) return;
+      recycle(frame);
+      if (!this.full || this.outstanding > DRAIN_MARK) return;
       this.full = false;
       this.user.drain();
     });

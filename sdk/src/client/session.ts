@@ -43,6 +43,8 @@ export type SessionState = 'idle' | 'connecting' | 'online' | 'lost' | 'closed';
 
 /** How long one dial of a lost session may take, in milliseconds. */
 const REDIAL_MS = 10_000;
+/** A session that was up this long is dialled at once when it is lost, in milliseconds. */
+const STEADY_MS = 5000;
 /** How long the kit may take to answer UNBIND when a session is closed, in milliseconds. */
 const FAREWELL_MS = 1000;
 
@@ -61,6 +63,8 @@ export class TunnelSession extends TunnelEventTarget {
   private readonly report = (report: ExchangeReport): void => {
     this.emit('request', report);
   };
+  private readonly backoff = new Backoff();
+  private onlineAt = 0;
   private current: SessionState = 'idle';
   private link: Link | undefined;
   /** Aborted when the link that is just being set up is lost. */
@@ -232,6 +236,7 @@ export class TunnelSession extends TunnelEventTarget {
     else this.forgetBinds();
     if (!first) return;
     this.current = 'online';
+    this.onlineAt = performance.now();
     this.emit('online', { sessionId: hello.sessionId });
   }
 
@@ -348,9 +353,10 @@ export class TunnelSession extends TunnelEventTarget {
   /** Dials until the session is back, or cannot come back. */
   private async recover(): Promise<void> {
     const lostAt = performance.now();
-    const backoff = new Backoff();
+    // One that was lost as soon as it was up is not dialled at once again and again.
+    if (lostAt - this.onlineAt >= STEADY_MS) this.backoff.reset();
     while (this.in('lost')) {
-      await sleep(backoff.next(), this.abort.signal);
+      await sleep(this.backoff.next(), this.abort.signal);
       if (!this.in('lost')) return;
       try {
         await this.openLink(this.id, REDIAL_MS, this.abort.signal);
@@ -360,6 +366,7 @@ export class TunnelSession extends TunnelEventTarget {
       }
       if (!this.in('lost') || this.link === undefined) continue;
       this.current = 'online';
+      this.onlineAt = performance.now();
       const { sessionId, resumed } = this.link.hello;
       const afterMs = Math.round(performance.now() - lostAt);
       this.emit('resumed', { sessionId, fresh: !resumed, afterMs });
