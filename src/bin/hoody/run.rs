@@ -69,6 +69,8 @@ pub fn run<W: Write>(
         bound: Vec::new(),
         waiting: wishes.len(),
         screen,
+        online: false,
+        early: Vec::new(),
         stopping: None,
         failure: None,
     };
@@ -138,6 +140,11 @@ struct Run<W> {
     /// Wishes whose answer is still to come.
     waiting: usize,
     screen: Screen<W>,
+    /// Whether the session has stood once.
+    online: bool,
+    /// Bindings that were answered before we heard that the session stands: the two come by different
+    /// threads, and are told in the order in which they happened.
+    early: Vec<Line>,
     /// When the session is given up, once it was asked to close.
     stopping: Option<Instant>,
     /// Why it ends, unless somebody asked for it.
@@ -207,6 +214,10 @@ impl<W: Write> Run<W> {
             Ok(binding) => {
                 let ready = self.ready(index, &binding, false);
                 self.bound.push((index, binding));
+                if !self.online {
+                    self.early.push(ready);
+                    return Ok(());
+                }
                 self.screen.print(&ready)
             }
             // When the session ended its own event says why.
@@ -249,11 +260,23 @@ impl<W: Write> Run<W> {
                 self.gone(&binding, Error::Closed(text));
                 Ok(())
             }
-            other => match line(other) {
-                Some(line) => self.screen.print(&line),
-                None => Ok(()),
-            },
+            other => {
+                self.online |= matches!(other, SessionEvent::Online { .. });
+                if let Some(line) = line(other) {
+                    self.screen.print(&line)?;
+                }
+                self.tell_early()
+            }
         }
+    }
+
+    fn tell_early(&mut self) -> io::Result<()> {
+        if self.online {
+            for line in std::mem::take(&mut self.early) {
+                self.screen.print(&line)?;
+            }
+        }
+        Ok(())
     }
 
     fn bound_again(&mut self, binding: Binding) -> io::Result<()> {
