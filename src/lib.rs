@@ -17,3 +17,8 @@ pub mod timers;
 pub mod units;
 pub mod wire;
 pub mod ws;
+
+/// The README's code is compiled with the tests, so that it stays true.
+#[cfg(all(doctest, feature = "client"))]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
