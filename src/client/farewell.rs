@@ -17,17 +17,20 @@ use crate::wire::frame::FrameType;
 impl Client {
     /// The primary connection is gone, and with it all streams.
     pub(super) fn link_lost(&mut self, setback: Setback) {
+        if self.link.phase == link::Phase::Closing {
+            self.link.phase = link::Phase::Over;
+            self.drop_session("closed");
+            return self.over(None);
+        }
         let setback = self.goaway.take().unwrap_or(setback);
         let why = setback.error();
         self.drop_session("the connection to the kit was lost");
-        let closing = self.link.phase == link::Phase::Closing;
         match self.link.setback(&setback, &mut self.entropy, self.now) {
             After::Retry(retry_in) => {
                 let why = why.to_string();
                 self.notify(SessionEvent::Lost { why, retry_in });
                 self.timers.arm(Timer::Retry, self.now + retry_in);
             }
-            After::GiveUp(_) if closing => self.over(None),
             After::GiveUp(error) => self.over(Some(error)),
         }
     }
@@ -109,6 +112,8 @@ impl Client {
     /// Ends the session without parking it (PROTOCOL §6).
     pub(super) fn say_goodbye(&mut self) {
         if self.link.phase == link::Phase::Closing {
+            // From here on no stream that ends brings us here again.
+            self.link.phase = link::Phase::Over;
             self.part(
                 &GoAway::new(Code::NoError, "closed by the client"),
                 CLOSE_NORMAL,

@@ -55,7 +55,9 @@ impl TunnelSession {
         let host = reactor::Options {
             signals: false,
             watch_network: true,
-            user_timeout: Some(config.keepalive * 5 / 2),
+            // It would also end connections to local servers that only pause (a debugger, a full
+            // disk), and a silent kit is noticed by its missing answers in the same time.
+            user_timeout: None,
             handlers: (0..CLIENT_HANDLERS)
                 .map(|slot| handlers.host(slot))
                 .collect(),

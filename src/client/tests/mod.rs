@@ -1,5 +1,6 @@
 //! The client against a world without sockets and a kit that does what the test says.
 
+mod chaos;
 mod ends;
 mod expose;
 mod fake_kit;
