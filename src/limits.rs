@@ -291,7 +291,7 @@ pub const CLIENT_BINDINGS: usize = 64;
 /// descriptors is 1024.
 pub const UPSTREAMS: usize = 512;
 /// Idle connections that are kept to one local server, at most.
-pub const POOL_IDLE: usize = 32;
+pub const POOL_IDLE: usize = 128;
 /// How long an idle connection to a local server is kept: less than the 5 s after which common
 /// servers close it.
 pub const POOL_IDLE_FOR: Duration = Duration::from_secs(4);
@@ -328,7 +328,7 @@ pub const CLIENT_STALL_BUDGET: u32 = 32 * 1024 * 1024;
 /// Streams that a client takes at once, at most, whatever the kit says that it may open.
 pub const CLIENT_STREAMS: usize = 16 * 1024;
 /// Events that are kept while nobody takes them.
-pub const EVENTS_KEPT: usize = 1024;
+pub const EVENTS_KEPT: usize = 4096;
 
 const _: () = assert!(MAX_LANES < UPSTREAMS);
 /// Handlers of this process that one session serves, at most.

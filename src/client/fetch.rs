@@ -64,12 +64,12 @@ pub fn fetch(
     timeout: Duration,
 ) -> Result<AdminReply, Error> {
     let config = Config::new(options)?;
+    let fail = |error: std::io::Error| Error::Io(format!("cannot ask: {error}"));
     let host = reactor::Options {
-        ca_pem: config.ca_pem.clone(),
+        tls: Some(reactor::connector(config.ca_pem.clone()).map_err(fail)?),
         ..reactor::Options::default()
     };
     let machine = Fetch::new(&config, request, reactor::now() + timeout)?;
-    let fail = |error: std::io::Error| Error::Io(format!("cannot ask: {error}"));
     let mut reactor = Reactor::new(machine, host).map_err(fail)?;
     let mut outcome = None;
     reactor.run(|reply| outcome = Some(reply)).map_err(fail)?;

@@ -52,6 +52,8 @@ impl TunnelSession {
     pub fn start(options: TunnelOptions) -> Result<TunnelSession, Error> {
         let config = Config::new(&options)?;
         let handlers = Arc::new(Handlers::default());
+        let tls =
+            reactor::connector(config.ca_pem.clone()).map_err(|error| cannot_start(&error))?;
         let host = reactor::Options {
             signals: false,
             watch_network: true,
@@ -61,7 +63,7 @@ impl TunnelSession {
             handlers: (0..CLIENT_HANDLERS)
                 .map(|slot| handlers.host(slot))
                 .collect(),
-            ca_pem: config.ca_pem.clone(),
+            tls: Some(tls),
         };
         let client = Client::with_config(config, reactor::os_entropy(), reactor::now());
         let mut reactor = Reactor::new(client, host).map_err(|error| cannot_start(&error))?;

@@ -21,6 +21,8 @@ pub(super) struct Shared {
 struct State {
     events: VecDeque<SessionEvent>,
     missed: u64,
+    /// Threads that wait for news. A notice that nobody waits for costs no system call.
+    waiters: usize,
     /// The session stood at some time.
     stood: bool,
     id: Option<SessionId>,
@@ -54,8 +56,15 @@ impl Shared {
                 }
             }
         }
+        self.wake_waiters(state);
+    }
+
+    fn wake_waiters(&self, state: MutexGuard<'_, State>) {
+        let waited_for = state.waiters > 0;
         drop(state);
-        self.news.notify_all();
+        if waited_for {
+            self.news.notify_all();
+        }
     }
 
     /// The thread is done; without a [`SessionEvent::Closed`] before, something went wrong.
@@ -64,8 +73,7 @@ impl Shared {
         if state.ended.is_none() {
             state.push(SessionEvent::Closed { error });
         }
-        drop(state);
-        self.news.notify_all();
+        self.wake_waiters(state);
     }
 
     pub fn id(&self) -> Option<SessionId> {
@@ -83,11 +91,23 @@ impl Shared {
             found = look(state);
             found.is_none()
         };
-        let state = self.lock();
-        match timeout {
-            None => drop(self.news.wait_while(state, &mut missing)),
-            Some(span) => drop(self.news.wait_timeout_while(state, span, &mut missing)),
+        let mut state = self.lock();
+        if !missing(&mut state) {
+            return found;
         }
+        state.waiters += 1;
+        let mut state = match timeout {
+            None => self
+                .news
+                .wait_while(state, &mut missing)
+                .unwrap_or_else(PoisonError::into_inner),
+            Some(span) => {
+                let waited = self.news.wait_timeout_while(state, span, &mut missing);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
+        state.waiters -= 1;
+        drop(state);
         found
     }
 

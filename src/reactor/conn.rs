@@ -13,9 +13,8 @@ use mio::Token;
 use crate::machine::{ConnKey, Ended, IoFailure};
 
 use super::dial::Dial;
+use super::secure::Secured;
 use super::socket::Socket;
-#[cfg(feature = "client")]
-use super::tls::Tls;
 use super::token;
 
 /// How a connection reaches the world.
@@ -27,8 +26,7 @@ pub(super) enum Link {
     /// It stands.
     Plain(Socket),
     /// It stands, and TLS does or soon will.
-    #[cfg(feature = "client")]
-    Tls(Box<Tls>),
+    Tls(Box<dyn Secured>),
 }
 
 /// What one read came to.
@@ -47,7 +45,6 @@ impl Link {
                 count,
                 more: count == space.len(),
             }),
-            #[cfg(feature = "client")]
             Link::Tls(tls) => tls.read(space),
             Link::Resolving | Link::Dialing(_) => Err(io::ErrorKind::WouldBlock.into()),
         }
@@ -57,7 +54,6 @@ impl Link {
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Link::Plain(socket) => socket.write(bytes),
-            #[cfg(feature = "client")]
             Link::Tls(tls) => tls.write(bytes),
             Link::Resolving | Link::Dialing(_) => Err(io::ErrorKind::WouldBlock.into()),
         }
@@ -66,7 +62,6 @@ impl Link {
     /// Sends what TLS holds back; true when nothing is left.
     pub fn flush(&mut self) -> io::Result<bool> {
         match self {
-            #[cfg(feature = "client")]
             Link::Tls(tls) => tls.flush(),
             _ => Ok(true),
         }
@@ -81,7 +76,6 @@ impl Link {
     pub fn finish(&mut self) -> io::Result<bool> {
         match self {
             Link::Plain(socket) => socket.finish(),
-            #[cfg(feature = "client")]
             Link::Tls(tls) => return tls.finish(),
             Link::Resolving | Link::Dialing(_) => {}
         }
@@ -92,8 +86,7 @@ impl Link {
     pub fn socket(&self) -> Option<&Socket> {
         match self {
             Link::Plain(socket) => Some(socket),
-            #[cfg(feature = "client")]
-            Link::Tls(tls) => Some(&tls.socket),
+            Link::Tls(tls) => Some(tls.socket()),
             Link::Resolving | Link::Dialing(_) => None,
         }
     }
@@ -194,7 +187,6 @@ impl Conn {
         self.read_closed |= closed;
         self.greedy |= event.is_priority();
         self.errored |= error;
-        #[cfg(feature = "client")]
         if let Link::Tls(tls) = &mut self.link {
             tls.stirred(self.read_closed || self.greedy);
         }

@@ -30,6 +30,7 @@ mod network;
 mod obey;
 pub mod process;
 mod resolve;
+mod secure;
 mod signal;
 mod socket;
 #[cfg(feature = "client")]
@@ -54,6 +55,9 @@ use crate::timers::Timers;
 pub use clock::{Clock, elapsed, now};
 pub use entropy::os_entropy;
 pub use handler::Handler;
+pub use secure::Connector;
+#[cfg(feature = "client")]
+pub use tls::connector;
 
 use conn::{Conns, Link};
 use handler::Handlers;
@@ -73,8 +77,8 @@ pub struct Options {
     pub user_timeout: Option<Duration>,
     /// Whom [`DialTarget::Handler`](crate::machine::DialTarget::Handler) reaches, by number.
     pub handlers: Vec<Handler>,
-    /// Certificates in PEM that TLS trusts besides the system's.
-    pub ca_pem: Option<Vec<u8>>,
+    /// Makes TLS connections for [`Command::StartTls`](crate::machine::Command::StartTls).
+    pub tls: Option<Connector>,
 }
 
 /// Runs one machine.
@@ -109,7 +113,6 @@ pub struct Reactor<M: Machine> {
     signals: Option<Signals>,
     network: Option<Network>,
     user_timeout: Option<Duration>,
-    #[cfg(feature = "client")]
     tls: obey::TlsState,
     inbox: mpsc::Receiver<Inbox<M::Order>>,
     handle: Handle<M::Order>,
@@ -140,11 +143,6 @@ impl<M: Machine> Reactor<M> {
             false => None,
         };
         let network = options.watch_network.then(|| Network::watch(registry));
-        #[cfg(feature = "client")]
-        if let Some(pem) = &options.ca_pem {
-            // A file that cannot work is refused at the start, not at the first connection.
-            tls::certificates(pem)?;
-        }
         let clock = Clock::new();
         Ok(Reactor {
             machine,
@@ -170,8 +168,7 @@ impl<M: Machine> Reactor<M> {
             signals,
             network,
             user_timeout: options.user_timeout,
-            #[cfg(feature = "client")]
-            tls: obey::TlsState::new(options.ca_pem),
+            tls: obey::TlsState::new(options.tls),
             inbox,
             handle,
         })

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use mio::Interest;
 
+use crate::limits::{DEPART_WITHIN, DIAL_TIMEOUT};
 use crate::machine::{CloseHow, Command, ConnKey, DialTarget, Ended, Event, ListenerKey, Machine};
 
 use super::Reactor;
@@ -14,14 +15,9 @@ use super::conn::{Conn, Link, ended_by, failure};
 use super::dial::{Dial, Progress};
 use super::listener::{Listening, listen};
 use super::resolve::{self, Answer};
+use super::secure::{Connector, Departing, Secured};
 use super::socket::Socket;
-#[cfg(feature = "client")]
-use super::tls::{Departing, Tls, client_config};
 use super::token::{self, Class};
-use crate::limits::DIAL_TIMEOUT;
-
-#[cfg(feature = "client")]
-use crate::limits::DEPART_WITHIN;
 
 impl<M: Machine> Reactor<M> {
     /// Obeys until the machine is silent and was told all news, one at a time.
@@ -257,9 +253,7 @@ impl<M: Machine> Reactor<M> {
             (Link::Plain(socket), CloseHow::Clean) if conn.readable && !conn.ended => {
                 socket.drain();
             }
-            #[cfg(feature = "client")]
-            (Link::Tls(tls), CloseHow::Reset) => tls.socket.reset_on_close(),
-            #[cfg(feature = "client")]
+            (Link::Tls(tls), CloseHow::Reset) => tls.socket().reset_on_close(),
             (Link::Tls(tls), CloseHow::Clean) => {
                 let waits = conn.broken.is_none() && matches!(tls.finish(), Ok(false));
                 if waits {
@@ -291,17 +285,6 @@ impl<M: Machine> Reactor<M> {
             self.end(key, ended_by(&error));
         }
     }
-
-    #[cfg(not(feature = "client"))]
-    fn start_tls(&mut self, key: ConnKey, _: &str) {
-        let error = io::Error::new(io::ErrorKind::Unsupported, "built without TLS");
-        self.end(key, ended_by(&error));
-    }
-
-    #[cfg(not(feature = "client"))]
-    pub(super) fn depart(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 /// Finds a listener unless it is gone.
@@ -324,35 +307,30 @@ pub(super) fn post_listener(accepting: &mut VecDeque<ListenerKey>, listening: &m
 }
 
 /// What the host keeps for TLS besides the connections.
-#[cfg(feature = "client")]
 pub(super) struct TlsState {
-    ca_pem: Option<Vec<u8>>,
-    /// Made for the first connection that wants it: reading the system's roots takes a while.
-    config: Option<Arc<rustls::ClientConfig>>,
+    connector: Option<Connector>,
     departing: Vec<(ConnKey, Departing)>,
 }
 
-#[cfg(feature = "client")]
 impl TlsState {
-    pub fn new(ca_pem: Option<Vec<u8>>) -> TlsState {
+    pub fn new(connector: Option<Connector>) -> TlsState {
         TlsState {
-            ca_pem,
-            config: None,
+            connector,
             departing: Vec::new(),
         }
     }
 
-    fn config(&mut self) -> io::Result<Arc<rustls::ClientConfig>> {
-        let config = match self.config.take() {
-            Some(config) => config,
-            None => client_config(self.ca_pem.as_deref())?,
-        };
-        self.config = Some(Arc::clone(&config));
-        Ok(config)
+    fn start(&mut self, socket: Socket, name: &str) -> io::Result<Box<dyn Secured>> {
+        match &mut self.connector {
+            Some(connector) => connector.start(socket, name),
+            None => Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "this program has no TLS",
+            )),
+        }
     }
 }
 
-#[cfg(feature = "client")]
 impl<M: Machine> Reactor<M> {
     fn start_tls(&mut self, key: ConnKey, server_name: &str) {
         let Some(conn) = self.conns.get_mut(key) else {
@@ -364,12 +342,11 @@ impl<M: Machine> Reactor<M> {
             unreachable!("TLS was asked for on a connection that is not a plain standing one");
         };
         let (stirred, thorough) = (conn.readable, conn.read_closed || conn.greedy);
-        let started = self.tls.config().and_then(|config| {
-            let mut tls = Tls::start(socket, server_name, &config)?;
+        let started = self.tls.start(socket, server_name).map(|mut tls| {
             if stirred {
                 tls.stirred(thorough);
             }
-            Ok(Link::Tls(Box::new(tls)))
+            Link::Tls(tls)
         });
         match started {
             Ok(link) => {
@@ -409,16 +386,22 @@ impl<M: Machine> Reactor<M> {
             return;
         };
         let token = token::of(Class::Departing, key, 0);
-        if tls.socket.reregister(self.poll.registry(), token).is_ok() {
+        if tls
+            .socket_mut()
+            .reregister(self.poll.registry(), token)
+            .is_ok()
+        {
             let until = self.now + DEPART_WITHIN;
-            self.tls.departing.push((key, Departing { tls, until }));
+            self.tls
+                .departing
+                .push((key, Departing { link: tls, until }));
         }
     }
 
     /// Told: a departing connection became writable.
     pub(super) fn departed(&mut self, token: mio::Token) {
         self.tls.departing.retain_mut(|(key, departing)| {
-            !token::names(token, *key) || matches!(departing.tls.finish(), Ok(false))
+            !token::names(token, *key) || matches!(departing.link.finish(), Ok(false))
         });
     }
 

@@ -81,7 +81,6 @@ impl Socket {
     }
 
     /// Moves an existing registration to `token`.
-    #[cfg(feature = "client")]
     pub fn reregister(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         match self {
             Socket::Tcp(stream) => stream.reregister(registry, token, interest()),

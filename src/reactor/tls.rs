@@ -12,15 +12,15 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
-use crate::clock::Instant;
 use crate::limits::TLS_STAGE;
 
 use super::conn::Got;
+use super::secure::{Connector, Secured};
 use super::socket::{Socket, retry};
 
 /// A socket and the TLS session on it.
-pub(super) struct Tls {
-    pub socket: Socket,
+struct Tls {
+    socket: Socket,
     session: ClientConnection,
     /// Ciphertext from the socket; `staged` of it waits for rustls.
     stage: Vec<u8>,
@@ -35,15 +35,9 @@ pub(super) struct Tls {
     shut: bool,
 }
 
-/// A connection that was closed while ciphertext waited: it goes when that is out.
-pub(super) struct Departing {
-    pub tls: Box<Tls>,
-    pub until: Instant,
-}
-
 impl Tls {
     /// Begins TLS on `socket`.
-    pub fn start(socket: Socket, server_name: &str, config: &Arc<ClientConfig>) -> io::Result<Tls> {
+    fn start(socket: Socket, server_name: &str, config: &Arc<ClientConfig>) -> io::Result<Tls> {
         let name = ServerName::try_from(server_name.to_owned())
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let session = ClientConnection::new(Arc::clone(config), name).map_err(broken)?;
@@ -58,102 +52,6 @@ impl Tls {
             goodbye: false,
             shut: false,
         })
-    }
-
-    /// Goes on with the handshake; true when TLS stands.
-    pub fn handshake(&mut self) -> io::Result<bool> {
-        while self.session.is_handshaking() {
-            self.flush()?;
-            if !self.session.is_handshaking() {
-                break;
-            }
-            if !self.feed()? {
-                if self.fin {
-                    return Err(cut("the peer closed before TLS stood"));
-                }
-                return Ok(false);
-            }
-        }
-        self.flush()?;
-        Ok(true)
-    }
-
-    /// Reads once from the socket at most, and decrypts into `space`.
-    pub fn read(&mut self, space: &mut [u8]) -> io::Result<Got> {
-        let mut count = 0;
-        let mut fetched = false;
-        while count < space.len() {
-            match self.session.reader().read(&mut space[count..]) {
-                Ok(0) if count > 0 => return Ok(Got { count, more: true }),
-                Ok(0) => return Ok(Got { count, more: false }),
-                Ok(more) => {
-                    count += more;
-                    continue;
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) if count > 0 => return Ok(Got { count, more: true }),
-                Err(_) => return Err(cut("the peer ended TLS without a goodbye")),
-            }
-            if self.staged.is_empty() {
-                if fetched {
-                    break;
-                }
-                fetched = true;
-            }
-            match self.feed() {
-                Ok(true) => {}
-                Ok(false) if self.fin => {}
-                Ok(false) => break,
-                // What was decrypted before the error is told first; the error stays.
-                Err(_) if count > 0 => break,
-                Err(error) => return Err(error),
-            }
-        }
-        let more = count == space.len() || !self.staged.is_empty() || !self.drained;
-        if count == 0 && !more {
-            // A record that is not whole yet.
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        Ok(Got { count, more })
-    }
-
-    /// Encrypts some of `bytes`, and sends what fits.
-    pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.session.writer().write(bytes)?;
-        self.flush()?;
-        Ok(count)
-    }
-
-    /// Sends ciphertext; true when none is left.
-    pub fn flush(&mut self) -> io::Result<bool> {
-        while self.session.wants_write() {
-            match self.session.write_tls(&mut Out(&mut self.socket)) {
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(true)
-    }
-
-    /// Says goodbye, and sends FIN after it; true when that is done.
-    pub fn finish(&mut self) -> io::Result<bool> {
-        if !self.goodbye {
-            self.goodbye = true;
-            self.session.send_close_notify();
-        }
-        let through = self.flush()?;
-        if through && !self.shut {
-            self.shut = true;
-            self.socket.finish();
-        }
-        Ok(through)
-    }
-
-    /// Told: the socket had an edge, so it is not known to be drained any more.
-    pub fn stirred(&mut self, thorough: bool) {
-        self.drained = false;
-        self.thorough |= thorough;
     }
 
     /// Hands rustls some ciphertext, from the stage or else from the socket; false when there is
@@ -192,6 +90,106 @@ impl Tls {
     }
 }
 
+impl Secured for Tls {
+    fn handshake(&mut self) -> io::Result<bool> {
+        while self.session.is_handshaking() {
+            self.flush()?;
+            if !self.session.is_handshaking() {
+                break;
+            }
+            if !self.feed()? {
+                if self.fin {
+                    return Err(cut("the peer closed before TLS stood"));
+                }
+                return Ok(false);
+            }
+        }
+        self.flush()?;
+        Ok(true)
+    }
+
+    fn read(&mut self, space: &mut [u8]) -> io::Result<Got> {
+        let mut count = 0;
+        let mut fetched = false;
+        while count < space.len() {
+            match self.session.reader().read(&mut space[count..]) {
+                Ok(0) if count > 0 => return Ok(Got { count, more: true }),
+                Ok(0) => return Ok(Got { count, more: false }),
+                Ok(more) => {
+                    count += more;
+                    continue;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) if count > 0 => return Ok(Got { count, more: true }),
+                Err(_) => return Err(cut("the peer ended TLS without a goodbye")),
+            }
+            if self.staged.is_empty() {
+                if fetched {
+                    break;
+                }
+                fetched = true;
+            }
+            match self.feed() {
+                Ok(true) => {}
+                Ok(false) if self.fin => {}
+                Ok(false) => break,
+                // What was decrypted before the error is told first; the error stays.
+                Err(_) if count > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        let more = count == space.len() || !self.staged.is_empty() || !self.drained;
+        if count == 0 && !more {
+            // A record that is not whole yet.
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(Got { count, more })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.session.writer().write(bytes)?;
+        self.flush()?;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<bool> {
+        while self.session.wants_write() {
+            match self.session.write_tls(&mut Out(&mut self.socket)) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    fn finish(&mut self) -> io::Result<bool> {
+        if !self.goodbye {
+            self.goodbye = true;
+            self.session.send_close_notify();
+        }
+        let through = self.flush()?;
+        if through && !self.shut {
+            self.shut = true;
+            self.socket.finish();
+        }
+        Ok(through)
+    }
+
+    fn stirred(&mut self, thorough: bool) {
+        self.drained = false;
+        self.thorough |= thorough;
+    }
+
+    fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    fn socket_mut(&mut self) -> &mut Socket {
+        &mut self.socket
+    }
+}
+
 /// A socket as rustls wants it, with one `writev` for all records.
 struct Out<'a>(&'a mut Socket);
 
@@ -212,8 +210,27 @@ impl Write for Out<'_> {
     }
 }
 
+/// TLS as a client that trusts the system's roots and the certificates in `ca_pem`. A file that cannot
+/// work is refused here and not at the first connection; the system's roots are read for the first
+/// connection that wants them, for that takes a while.
+pub fn connector(ca_pem: Option<Vec<u8>>) -> io::Result<Connector> {
+    if let Some(pem) = &ca_pem {
+        certificates(pem)?;
+    }
+    let mut made: Option<Arc<ClientConfig>> = None;
+    Ok(Connector::new(move |socket, name| {
+        let config = match made.take() {
+            Some(config) => config,
+            None => client_config(ca_pem.as_deref())?,
+        };
+        let tls = Tls::start(socket, name, &config)?;
+        made = Some(config);
+        Ok(Box::new(tls))
+    }))
+}
+
 /// What a client trusts: the system's roots, and the certificates in `ca_pem`.
-pub(super) fn client_config(ca_pem: Option<&[u8]>) -> io::Result<Arc<ClientConfig>> {
+fn client_config(ca_pem: Option<&[u8]>) -> io::Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
     let system = rustls_native_certs::load_native_certs();
     // One odd certificate among the system's hundred is no reason to refuse all others.
@@ -234,7 +251,7 @@ pub(super) fn client_config(ca_pem: Option<&[u8]>) -> io::Result<Arc<ClientConfi
 }
 
 /// The certificates in a PEM file; an error when it has none.
-pub(super) fn certificates(pem: &[u8]) -> io::Result<Vec<CertificateDer<'static>>> {
+fn certificates(pem: &[u8]) -> io::Result<Vec<CertificateDer<'static>>> {
     let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
     let certs: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match certs {

@@ -69,7 +69,6 @@ impl<M: Machine> Reactor<M> {
         consider(self.machine.poll_timeout());
         consider(self.dial_timers.next().map(|(at, _)| at));
         consider(self.network.as_ref().and_then(super::Network::due));
-        #[cfg(feature = "client")]
         consider(self.hurry_departing());
         next.map(|at| at.since(self.clock.now()))
     }
@@ -114,12 +113,9 @@ impl<M: Machine> Reactor<M> {
                 },
             }
         }
-        #[cfg(feature = "client")]
         for token in departed {
             self.departed(token);
         }
-        #[cfg(not(feature = "client"))]
-        debug_assert!(departed.is_empty());
         for _ in 0..signals {
             self.tell(Event::Shutdown);
         }
@@ -246,7 +242,6 @@ impl<M: Machine> Reactor<M> {
         if !conn.stands() {
             return self.progress(key);
         }
-        #[cfg(feature = "client")]
         if conn.securing {
             return self.secure(key);
         }

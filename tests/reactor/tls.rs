@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 
 use hoody_tunnel::machine::{CloseHow, ConnKey, DialTarget, Ended};
-use hoody_tunnel::reactor::{Options, Reactor};
+use hoody_tunnel::reactor::{Options, connector};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
@@ -58,7 +58,7 @@ impl Authority {
     /// A reactor that trusts this authority.
     fn rig(&self) -> Rig {
         let options = Options {
-            ca_pem: Some(fs::read(self.file("ca.pem")).unwrap()),
+            tls: Some(connector(Some(fs::read(self.file("ca.pem")).unwrap())).unwrap()),
             ..Options::default()
         };
         Rig::with(Remote::new(), options)
@@ -146,7 +146,7 @@ fn small_space_gets_all_plaintext_though_the_socket_is_quiet() {
     let mut machine = Remote::new();
     machine.space = 100;
     let options = Options {
-        ca_pem: Some(fs::read(authority.file("ca.pem")).unwrap()),
+        tls: Some(connector(Some(fs::read(authority.file("ca.pem")).unwrap())).unwrap()),
         ..Options::default()
     };
     let rig = Rig::with(machine, options);
@@ -260,11 +260,7 @@ fn a_peer_that_speaks_no_tls_is_refused() {
 
 #[test]
 fn a_ca_file_without_certificate_is_refused_at_the_start() {
-    let options = Options {
-        ca_pem: Some(b"nothing here".to_vec()),
-        ..Options::default()
-    };
-    let error = Reactor::new(Remote::new(), options).err().unwrap();
+    let error = connector(Some(b"nothing here".to_vec())).err().unwrap();
     assert_eq!(error.to_string(), "no certificate in the CA file");
 }
 

@@ -6,6 +6,7 @@
 //! ones) and not the memory.
 
 use std::io::{self, Write};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
@@ -41,7 +42,7 @@ pub enum Outcome {
 
 /// What the threads tell the loop.
 enum News {
-    Event(SessionEvent),
+    Events(Vec<SessionEvent>),
     Bound(usize, Result<Binding, Error>),
     /// Something that is worth a line.
     Notice(String),
@@ -82,6 +83,8 @@ pub fn run<W: Write>(
 
 /// News that may wait for the loop.
 const QUEUE: usize = 256;
+/// How long events gather before they are shown.
+const BREATH: std::time::Duration = std::time::Duration::from_millis(20);
 /// How long a closing session gets before we go anyway; it gives its streams 5 s.
 const CLOSING: Duration = Duration::from_secs(8);
 
@@ -89,10 +92,16 @@ const CLOSING: Duration = Duration::from_secs(8);
 fn forward(session: &Arc<TunnelSession>, tell: &SyncSender<News>) {
     let (events, tell) = (session.events(), tell.clone());
     thread::spawn(move || {
-        for event in events {
-            if tell.send(News::Event(event)).is_err() {
+        while let Some(first) = events.recv() {
+            let mut batch = vec![first];
+            while let Some(event) = events.try_recv() {
+                batch.push(event);
+            }
+            if tell.send(News::Events(batch)).is_err() {
                 return;
             }
+            // A busy tunnel wakes us some dozen times a second, and not once a request.
+            thread::sleep(BREATH);
         }
     });
 }
@@ -161,13 +170,10 @@ impl<W: Write> Run<W> {
                 }
             };
             let told = match next {
-                Ok(News::Event(SessionEvent::Closed { error })) => {
-                    if self.stopping.is_none() {
-                        self.failure = error;
-                    }
-                    return;
-                }
-                Ok(News::Event(event)) => self.event(event),
+                Ok(News::Events(batch)) => match self.events(batch) {
+                    ControlFlow::Break(()) => return,
+                    ControlFlow::Continue(told) => told,
+                },
                 Ok(News::Bound(index, outcome)) => self.bound(index, outcome),
                 Ok(News::Notice(message)) => self.screen.print(&Line::Notice { message }),
                 Ok(News::Signal) if self.stopping.is_some() => {
@@ -239,6 +245,23 @@ impl<W: Write> Run<W> {
             label: binding.label.clone(),
             again,
         })
+    }
+
+    /// Tells a batch of events; breaks off at the session's end.
+    fn events(&mut self, batch: Vec<SessionEvent>) -> ControlFlow<(), io::Result<()>> {
+        for event in batch {
+            if let SessionEvent::Closed { error } = event {
+                if self.stopping.is_none() {
+                    self.failure = error;
+                }
+                return ControlFlow::Break(());
+            }
+            let told = self.event(event);
+            if told.is_err() {
+                return ControlFlow::Continue(told);
+            }
+        }
+        ControlFlow::Continue(Ok(()))
     }
 
     fn event(&mut self, event: SessionEvent) -> io::Result<()> {
