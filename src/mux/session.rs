@@ -71,6 +71,8 @@ pub struct Session<T> {
 pub(super) struct LaneSlot {
     pub(super) lane: Lane,
     pub(super) line: Vec<StreamKey>,
+    /// How many streams it carries.
+    carries: usize,
 }
 
 /// Who may go on.
@@ -143,6 +145,7 @@ impl<T: Copy> Session<T> {
         self.lanes[index] = Some(LaneSlot {
             lane,
             line: Vec::new(),
+            carries: 0,
         });
         if waits {
             self.wakes.push_back(Wake::Lane(conn));
@@ -202,13 +205,17 @@ impl<T: Copy> Session<T> {
         }
     }
 
-    /// Opens a stream on the lane with the least waiting (PROTOCOL §7). `open` is the JSON of
-    /// STREAM_OPEN, at most one frame's payload.
+    /// Opens a stream on the lane with the least waiting (PROTOCOL §7), and among equals on the one
+    /// with the fewest streams: for a download nothing ever waits on this side. `open` is the JSON
+    /// of STREAM_OPEN, at most one frame's payload.
     pub fn open(&mut self, tag: T, open: &[u8], now: Instant) -> Result<StreamKey, CannotOpen> {
         let lane = self
-            .lanes()
-            .filter(|(_, lane)| !lane.is_closed())
-            .min_by_key(|(_, lane)| lane.waiting())
+            .lanes
+            .iter()
+            .enumerate()
+            .filter_map(|(index, slot)| Some((index, slot.as_ref()?)))
+            .filter(|(_, slot)| !slot.lane.is_closed())
+            .min_by_key(|(_, slot)| (slot.lane.waiting(), slot.carries))
             .map(|(index, _)| index)
             .ok_or(CannotOpen::NoLane)?;
         if self.streams.is_full() {
@@ -247,6 +254,9 @@ impl<T: Copy> Session<T> {
         };
         let key = self.streams.insert(stream).ok()?.retype();
         self.by_id.insert(id, key);
+        if let Some(Some(slot)) = self.lanes.get_mut(usize::from(lane)) {
+            slot.carries += 1;
+        }
         Some(key)
     }
 
@@ -441,6 +451,9 @@ impl<T: Copy> Session<T> {
     pub(super) fn forget(&mut self, key: StreamKey) -> Option<T> {
         let stream = self.streams.remove(key.retype())?;
         self.by_id.remove(&stream.id);
+        if let Some(Some(slot)) = self.lanes.get_mut(usize::from(stream.lane)) {
+            slot.carries -= 1;
+        }
         let buffered = stream.recv.buffered();
         if buffered > 0 {
             self.recv.pass_on(buffered, stream.early);
