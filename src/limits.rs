@@ -254,6 +254,9 @@ pub const FRONT_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 pub const FRONT_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a visitor's head may take (PROTOCOL §11).
 pub const VISITOR_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a response that has begun may stand still once its visitor has sent FIN, before the visitor
+/// counts as gone.
+pub const VISITOR_GONE_AFTER: Duration = Duration::from_secs(5);
 /// How long a visitor's keep-alive connection may be idle between requests.
 pub const VISITOR_IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// Bytes that are read of a visitor at once, and ahead of their use while a request is served.
