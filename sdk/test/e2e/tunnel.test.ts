@@ -163,10 +163,10 @@ test('a takeover deploy refuses no visitor', async () => {
     to: { host: '127.0.0.1', port: blue.port },
   });
   const port = first.bind.containerPort;
-  let over = false;
+  const deadline = new AbortController();
   const seen = { blue: 0, green: 0, refused: 0, cut: 0 };
   const visiting = (async () => {
-    while (!over) {
+    while (!deadline.signal.aborted) {
       try {
         const page = await fetch(`http://127.0.0.1:${port}/`, { headers: { connection: 'close' } });
         const text = await page.text();
@@ -189,7 +189,7 @@ test('a takeover deploy refuses no visitor', async () => {
   });
   assert.equal(await first.closed, undefined);
   await later(300);
-  over = true;
+  deadline.abort();
   await visiting;
   assert.equal(seen.refused, 0);
   assert.ok(seen.blue > 0 && seen.green > 0, JSON.stringify(seen));

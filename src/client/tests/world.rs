@@ -159,11 +159,9 @@ impl World {
     /// Events since the last call.
     pub fn events(&mut self) -> Vec<SessionEvent> {
         let mut events = Vec::new();
-        // What happened to streams is gathered for a moment.
-        self.pass(crate::limits::TELL_AFTER);
         self.notices.retain(|notice| match notice {
-            Notice::Events(told) => {
-                events.extend(told.iter().cloned());
+            Notice::Event(event) => {
+                events.push(event.clone());
                 false
             }
             _ => true,
@@ -175,7 +173,7 @@ impl World {
     pub fn answers(&mut self) -> Vec<Notice> {
         let (events, answers) = std::mem::take(&mut self.notices)
             .into_iter()
-            .partition(|notice| matches!(notice, Notice::Events(_)));
+            .partition(|notice| matches!(notice, Notice::Event(_)));
         self.notices = events;
         answers
     }

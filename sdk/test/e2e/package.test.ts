@@ -1,0 +1,140 @@
+/**
+ * What `npm pack` makes, in fresh projects: types under both resolutions, and the readme's program
+ * on every runtime.
+ */
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { listen } from '../support/local.js';
+import { PACKAGE, RealKit, run } from '../support/real-kit.js';
+
+/** The example of the readme, with its addresses as parameters. */
+const PROGRAM = `
+import { tunnel, TunnelSession, BindError, type TunnelErrorCode } from '@hoody-ai/hoody-tunnel-sdk';
+
+const [url = '', token = '', web = '', echo = ''] = process.argv.slice(2);
+const to = { host: '127.0.0.1', port: Number(web) };
+const get = async (port: number): Promise<string> =>
+  (await fetch(\`http://127.0.0.1:\${port}/\`)).text();
+
+const codes: TunnelErrorCode[] = ['AUTH', 'LOST'];
+{
+  await using app = await tunnel.expose({ url, token, containerPort: 0, to });
+  const address: string | null = app.publicUrl;
+  console.log('expose', address, await get(app.bind.containerPort));
+  app.addEventListener('closed', (event) => console.log('closed', event.detail.error?.code, codes.length));
+
+  await using db = await tunnel.pull({ url, token, containerPort: 0, to: { host: '127.0.0.1', port: Number(echo) } });
+  console.log('pull', db.bind.mode);
+
+  await using s = await tunnel.serve({ url, token, containerPort: 0, fetch(req) { return new Response('Hello ' + req.method); } });
+  console.log('serve', s.url.startsWith('http'), await get(s.bind.containerPort));
+}
+const session = new TunnelSession({ url, token, maxConnections: 4 });
+await session.connect();
+const granted: number | undefined = session.hello?.connectionsGranted;
+console.log('session', session.id?.slice(0, 2), granted);
+const bound = await session.bind({ kind: 'http', mode: 'expose', containerPort: 0, takeover: true, to });
+console.log('bind', await get(bound.containerPort));
+try {
+  await session.bind({ mode: 'expose', containerPort: 22 });
+} catch (error) {
+  if (error instanceof BindError) console.log(error.code, error.kitCode);
+}
+await session.close();
+`;
+
+const EXPECTED = `expose null web
+pull pull
+serve true Hello GET
+closed undefined 2
+session S- 4
+bind web
+BIND_ERR RESERVED_PORT
+`;
+
+const RESOLUTIONS = {
+  nodenext: { module: 'nodenext', moduleResolution: 'nodenext' },
+  bundler: { module: 'esnext', moduleResolution: 'bundler' },
+};
+
+function runtimes(): Record<string, string> {
+  const apps = `${PACKAGE}test/apps/node_modules`;
+  const all = {
+    [`node ${process.versions.node}`]: process.execPath,
+    'node 22': `${apps}/node22/bin/node`,
+    bun: `${apps}/bun/bin/bun.exe`,
+    deno: process.env['DENO_BIN'] ?? '',
+  };
+  return Object.fromEntries(Object.entries(all).filter(([, path]) => existsSync(path)));
+}
+
+test('the package works in fresh projects', { timeout: 180_000 }, async (t) => {
+  const kit = await RealKit.start();
+  const web = createServer((_req, res) => res.end('web')).listen(0, '127.0.0.1');
+  await once(web, 'listening');
+  const webPort = String((web.address() as AddressInfo).port);
+  const echo = await listen((socket) => socket.pipe(socket));
+  const root = mkdtempSync(join(tmpdir(), 'hoody-pack-'));
+  await run('npm', ['pack', '--silent', '--pack-destination', root], { cwd: PACKAGE });
+  const tarball = readdirSync(root).find((name) => name.endsWith('.tgz')) ?? '';
+  const files = await run('tar', ['tzf', join(root, tarball)]);
+  for (const file of ['dist/index.js', 'dist/index.d.ts', 'dist/index.js.map', 'README.md']) {
+    assert.ok(files.includes(`package/${file}\n`), `${file} is not in the package`);
+  }
+  assert.ok(!/package\/(test|dist-test|node_modules)/.test(files));
+  const project = join(root, 'project');
+  mkdirSync(project);
+  writeFileSync(join(project, 'package.json'), '{"name":"fresh","type":"module","private":true}');
+  writeFileSync(join(project, 'main.ts'), PROGRAM);
+  const install = [
+    'install',
+    '--silent',
+    join(root, tarball),
+    '@types/node@20',
+    'typescript@5.9.3',
+  ];
+  await run('npm', install, { cwd: project });
+  assert.deepEqual(
+    readdirSync(join(project, 'node_modules'))
+      .filter((name) => !name.startsWith('.'))
+      .sort(),
+    ['@hoody-ai', '@types', 'typescript', 'undici-types', 'ws'],
+  );
+  for (const [name, resolution] of Object.entries(RESOLUTIONS)) {
+    // Nothing is skipped: our declarations stand on the standard library and @types/node alone.
+    const compilerOptions = {
+      ...resolution,
+      target: 'es2022',
+      lib: ['es2023'],
+      types: ['node'],
+      strict: true,
+      exactOptionalPropertyTypes: true,
+      skipLibCheck: false,
+      outDir: name,
+    };
+    writeFileSync(
+      join(project, 'tsconfig.json'),
+      JSON.stringify({ compilerOptions, files: ['main.ts'] }),
+    );
+    await run('npx', ['tsc', '-p', '.'], { cwd: project });
+    t.diagnostic(`types: ${name}`);
+  }
+  const { url, token } = kit.options;
+  for (const [name, path] of Object.entries(runtimes())) {
+    const before = name === 'deno' ? ['run', '-A'] : [];
+    const args = [...before, 'nodenext/main.js', url, token, webPort, String(echo.port)];
+    assert.equal(await run(path, args, { cwd: project }), EXPECTED, name);
+    t.diagnostic(`runs: ${name}`);
+  }
+  web.close();
+  web.closeAllConnections();
+  await echo.stop();
+  await kit.stop();
+  rmSync(root, { recursive: true, force: true });
+});
