@@ -254,6 +254,9 @@ pub const FRONT_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 pub const FRONT_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a visitor's head may take (PROTOCOL §11).
 pub const VISITOR_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a response that has begun may stand still once its visitor has sent FIN, before the visitor
+/// counts as gone.
+pub const VISITOR_GONE_AFTER: Duration = Duration::from_secs(5);
 /// How long a visitor's keep-alive connection may be idle between requests.
 pub const VISITOR_IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// Bytes that are read of a visitor at once, and ahead of their use while a request is served.
@@ -327,6 +330,12 @@ pub const CLIENT_HALF_CLOSE: Duration = Duration::from_secs(300);
 pub const CLIENT_STALL_BUDGET: u32 = 32 * 1024 * 1024;
 /// Streams that a client takes at once, at most, whatever the kit says that it may open.
 pub const CLIENT_STREAMS: usize = 16 * 1024;
+/// How long the ends of streams are gathered before they are told.
+pub const TELL_AFTER: Duration = Duration::from_millis(20);
+/// So many of them are told at once.
+pub const EVENTS_AT_ONCE: usize = 256;
+/// Buffers of requests that are kept for the next ones: 16 KiB each.
+pub const SPARE_BUFFERS: usize = 64;
 /// Events that are kept while nobody takes them.
 pub const EVENTS_KEPT: usize = 4096;
 

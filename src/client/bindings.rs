@@ -38,6 +38,8 @@ pub(super) struct Bound {
     pub reference: u64,
     pub spec: BindSpec,
     pub state: BindState,
+    /// What stands in `Host` when it is rewritten.
+    pub authority: String,
     /// What the kit said last; `None` until it said yes for the first time.
     pub binding: Option<Binding>,
     /// Since when it is tried to bind it again.
@@ -104,6 +106,7 @@ impl Bound {
     pub fn new(reference: u64, spec: BindSpec) -> Bound {
         Bound {
             reference,
+            authority: spec.local.authority(),
             spec,
             state: BindState::Wanted,
             binding: None,
@@ -249,21 +252,18 @@ mod tests {
     use std::time::Duration;
 
     fn bound(reference: u64, mode: BindMode, port: u16) -> Bound {
-        Bound {
-            reference,
-            spec: BindSpec {
-                mode,
-                container_port: port,
-                label: None,
-                takeover: true,
-                host: None,
-                host_header: HostHeader::Rewrite,
-                local: Local::Target(Target::from(1)),
-            },
-            state: BindState::Asked,
-            binding: None,
-            again_since: None,
-        }
+        let spec = BindSpec {
+            mode,
+            container_port: port,
+            label: None,
+            takeover: true,
+            host: None,
+            host_header: HostHeader::Rewrite,
+            local: Local::Target(Target::from(1)),
+        };
+        let mut bound = Bound::new(reference, spec);
+        bound.state = BindState::Asked;
+        bound
     }
 
     fn ok(reference: u64, bind_id: u64, port: u16) -> BindOk {

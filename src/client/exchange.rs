@@ -270,6 +270,9 @@ impl Client {
             self.pool.closed();
         }
         self.serve_waiting();
+        if self.pool.idle_count() == 0 {
+            self.spare.clear();
+        }
         if self.pool.idle_count() > 0 {
             self.timers
                 .arm_if_unset(Timer::Pool, self.now + POOL_IDLE_FOR / 4);

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
+use crate::buffer::Buffer;
 use crate::client::bindings::{BindSpec, BindState, Bindings, Bound};
 use crate::client::config::Config;
 use crate::client::event::SessionEvent;
@@ -18,7 +19,9 @@ use crate::client::session::Binding;
 use crate::client::{Error, TunnelOptions};
 use crate::clock::Instant;
 use crate::entropy::Entropy;
-use crate::limits::{CLIENT_STREAMS, MAX_LANES, SWEEP_EVERY, UPSTREAMS};
+use crate::limits::{
+    CLIENT_STREAMS, EVENTS_AT_ONCE, MAX_LANES, SWEEP_EVERY, TELL_AFTER, UPSTREAMS,
+};
 use crate::machine::{Command, ConnKey, Event, ListenerKey, Machine};
 use crate::mux::{Session, Wake};
 use crate::outflow::Piece;
@@ -55,8 +58,8 @@ pub struct Spec(pub(super) BindSpec);
 /// What a user is told.
 #[derive(Debug)]
 pub enum Notice {
-    /// Something happened.
-    Event(SessionEvent),
+    /// Things that happened, in their order.
+    Events(Vec<SessionEvent>),
     /// The session has this id now; told before the event that says that it stands.
     Session(SessionId),
     /// A bind came to its end.
@@ -91,6 +94,8 @@ pub(super) enum Timer {
     Retry,
     /// Look after the connection of this lane: its step takes too long, or it is silent.
     Lane(u8),
+    /// Tell what happened to streams.
+    Tell,
     /// Look over the streams.
     Sweep,
     /// Look over idle local connections.
@@ -124,6 +129,12 @@ pub struct Client {
     pub(super) pool: Pool<ExchangeKey>,
     pub(super) timers: Timers<Timer>,
     pub(super) commands: VecDeque<Command<Notice>>,
+    /// What happened to streams and was not told yet.
+    untold: Vec<SessionEvent>,
+    /// Buffers of requests that are over, for the next ones.
+    pub(super) spare: Vec<Buffer>,
+    /// Room for a response's head on its way.
+    pub(super) json: Vec<u8>,
     /// Why the session will end, when the kit said so before it closes.
     pub(super) goaway: Option<crate::client::setback::Setback>,
     /// The host was told to stop.
@@ -156,15 +167,35 @@ impl Client {
             pool: Pool::new(),
             timers,
             commands: VecDeque::new(),
+            untold: Vec::new(),
+            spare: Vec::new(),
+            json: Vec::new(),
             goaway: None,
             stopped: false,
             scratch: [0; 64],
         }
     }
 
+    /// Tells what happened. Ends of streams are gathered for a moment: to wake somebody for each
+    /// costs more than the stream did.
     pub(super) fn notify(&mut self, event: SessionEvent) {
+        let may_wait = matches!(
+            event,
+            SessionEvent::Request(_) | SessionEvent::StreamClosed(_)
+        );
+        self.untold.push(event);
+        if may_wait && self.untold.len() < EVENTS_AT_ONCE {
+            self.timers.arm_if_unset(Timer::Tell, self.now + TELL_AFTER);
+        } else {
+            self.tell();
+        }
+    }
+
+    fn tell(&mut self) {
+        self.timers.disarm(Timer::Tell);
+        let events = std::mem::take(&mut self.untold);
         self.commands
-            .push_back(Command::Notify(Notice::Event(event)));
+            .push_back(Command::Notify(Notice::Events(events)));
     }
 
     pub(super) fn wake(&mut self, conn: ConnKey) {
@@ -209,6 +240,7 @@ impl Client {
             match timer {
                 Timer::Retry => self.reach(),
                 Timer::Lane(index) => self.look_after_lane(usize::from(index)),
+                Timer::Tell => self.tell(),
                 Timer::Sweep => self.sweep(),
                 Timer::Pool => self.sweep_pool(),
                 Timer::Rebind => self.ask_for_bindings(),

@@ -5,6 +5,7 @@ use crate::client::bindings::Bound;
 use crate::client::exchange::{Download, Exchange, ExchangeKey, Http, Upload, Work};
 use crate::client::machine::{Client, Entry};
 use crate::client::options::HostHeader;
+use crate::clock::Instant;
 use crate::http::write::{CRLF, LAST_CHUNK, chunk_header};
 use crate::http::{BodyHint, HeadScanner, RequestBody, RequestPlan};
 use crate::mux::{Span, StreamKey};
@@ -13,15 +14,9 @@ use crate::wire::code::Code;
 use crate::wire::control::BindMode;
 use crate::wire::open::{BodyKind, OpenHttp, StreamOpen, header};
 
-/// What a STREAM_OPEN came to.
-enum Opened {
-    /// An exchange to be.
-    Accepted(Box<Exchange>),
-    /// The stream is refused.
-    Refused(Code, &'static str),
-    /// A request that the local server must not see; the visitor is told.
-    Unfit(Box<Exchange>, &'static str),
-}
+/// What a STREAM_OPEN came to: an exchange to be, and why the local server must not see it if it
+/// must not; or why the stream is refused.
+type Opened = Result<(Exchange, Option<&'static str>), (Code, &'static str)>;
 
 impl Client {
     /// The kit opened stream `id` on lane `index`.
@@ -32,11 +27,10 @@ impl Client {
             return;
         };
         let (exchange, unfit) = match opened {
-            Opened::Refused(code, why) => return session.refuse(index, id, code, why),
-            Opened::Accepted(exchange) => (exchange, None),
-            Opened::Unfit(exchange, why) => (exchange, Some(why)),
+            Ok(opened) => opened,
+            Err((code, why)) => return session.refuse(index, id, code, why),
         };
-        let Ok(key) = self.exchanges.insert(*exchange) else {
+        let Ok(key) = self.exchanges.insert(exchange) else {
             return session.refuse(index, id, Code::RefusedStream, "max streams exceeded");
         };
         let Some(stream) = session.accept(index, id, key, now) else {
@@ -57,40 +51,38 @@ impl Client {
     }
 
     /// Reads a STREAM_OPEN and makes of it what can be made without a stream.
-    fn judge_open(&self, index: usize, payload: &Span) -> Opened {
-        const NO_BINDING: &str = "no such binding";
-        let Some(session) = &self.session else {
-            return Opened::Refused(Code::InternalError, "no session");
+    fn judge_open(&mut self, index: usize, payload: &Span) -> Opened {
+        let session = self.session.as_ref();
+        let payload = session.map_or(&[][..], |session| session.payload(index, payload));
+        let open = StreamOpen::parse(payload)
+            .map_err(|_| (Code::ProtocolError, "malformed STREAM_OPEN"))?;
+        let (mode, bind_id, port) = match &open {
+            StreamOpen::Http(open) => (BindMode::Expose, open.bind_id, open.container_port),
+            StreamOpen::Tcp(open) => (BindMode::Pull, open.bind_id, open.container_port),
+            // A kit has no business in connecting to whatever it likes from here.
+            StreamOpen::Forward(_) => return Err((Code::RefusedStream, "not from a kit")),
         };
-        let open = match StreamOpen::parse(session.payload(index, payload)) {
-            Ok(open) => open,
-            Err(_) => return Opened::Refused(Code::ProtocolError, "malformed STREAM_OPEN"),
-        };
+        let bound = self.bindings.for_stream(mode, bind_id, port);
+        let bound = bound.ok_or((Code::BindError, "no such binding"))?;
         match open {
             StreamOpen::Http(open) => {
-                let (id, port) = (open.bind_id, open.container_port);
-                let bound = self.bindings.for_stream(BindMode::Expose, id, port);
-                match bound {
-                    Some(bound) => self.judge_request(bound, &open),
-                    None => Opened::Refused(Code::BindError, NO_BINDING),
-                }
+                let received = self.spare.pop().unwrap_or_default();
+                Ok(Client::judge_request(bound, &open, received, self.now))
             }
             StreamOpen::Tcp(open) => {
-                let (id, port) = (open.bind_id, open.container_port);
-                match self.bindings.for_stream(BindMode::Pull, id, port) {
-                    Some(bound) => {
-                        let remote = open.remote_addr.as_deref();
-                        Opened::Accepted(Box::new(self.exchange(bound, Work::Raw, remote)))
-                    }
-                    None => Opened::Refused(Code::BindError, NO_BINDING),
-                }
+                let remote = open.remote_addr.as_deref();
+                Ok((Exchange::new(bound, Work::Raw, remote, self.now), None))
             }
-            // A kit has no business in connecting to whatever it likes from here.
-            StreamOpen::Forward(_) => Opened::Refused(Code::RefusedStream, "not from a kit"),
+            StreamOpen::Forward(_) => Err((Code::RefusedStream, "not from a kit")),
         }
     }
 
-    fn judge_request(&self, bound: &Bound, open: &OpenHttp<'_>) -> Opened {
+    fn judge_request(
+        bound: &Bound,
+        open: &OpenHttp<'_>,
+        received: Buffer,
+        now: Instant,
+    ) -> (Exchange, Option<&'static str>) {
         let remote = open.remote_addr.as_deref();
         let fields = open
             .headers
@@ -102,7 +94,7 @@ impl Client {
             Some(BodyKind::Length) => BodyHint::Length,
             Some(BodyKind::Chunked) => BodyHint::Chunked,
         };
-        let mut http = Http::new(open.method.as_ref(), &open.target);
+        let mut http = Http::new(open.method.as_ref(), &open.target, received);
         let plan = RequestPlan::new(&open.method, &open.target, fields, hint, open.is_upgrade);
         let written = plan.and_then(|plan| {
             http.asked = plan.asked;
@@ -113,41 +105,17 @@ impl Client {
             };
             let origin = header(&open.headers, "origin");
             let (host, origin) = host_and_origin(bound, plan.host, origin, open.is_upgrade);
-            plan.write(&mut http.head, &host, origin.as_deref())
+            plan.write(&mut http.head, host, origin.as_deref())
         });
-        let head = http.head.clone();
-        let mut exchange = self.exchange(bound, Work::Http(Box::new(http)), remote);
-        match written {
-            Ok(()) => {
-                exchange.out.push(&head);
-                Opened::Accepted(Box::new(exchange))
-            }
-            Err(refused) => {
-                if let Some(http) = exchange.http() {
-                    http.upload = Upload::Unwanted;
-                }
-                Opened::Unfit(Box::new(exchange), refused.0)
-            }
+        let unfit = written.err().map(|refused| refused.0);
+        let mut out = Outflow::new();
+        match unfit {
+            None => out.push(&http.head),
+            Some(_) => http.upload = Upload::Unwanted,
         }
-    }
-
-    fn exchange(&self, bound: &Bound, work: Work, remote: Option<&str>) -> Exchange {
-        Exchange {
-            stream: StreamKey::unpack(0),
-            binding: bound.reference,
-            container_port: bound.spec.container_port,
-            conn: None,
-            out: Outflow::new(),
-            work,
-            remote_done: false,
-            local_done: false,
-            reads_direct: false,
-            started: self.now,
-            bytes_in: 0,
-            bytes_out: 0,
-            remote_addr: remote.map(crate::client::setback::plain),
-            told: false,
-        }
+        let mut exchange = Exchange::new(bound, Work::Http(Box::new(http)), remote, now);
+        exchange.out = out;
+        (exchange, unfit)
     }
 
     /// DATA from the kit.
@@ -232,8 +200,29 @@ impl Client {
     }
 }
 
+impl Exchange {
+    fn new(bound: &Bound, work: Work, remote: Option<&str>, now: Instant) -> Exchange {
+        Exchange {
+            stream: StreamKey::unpack(0),
+            binding: bound.reference,
+            container_port: bound.spec.container_port,
+            conn: None,
+            out: Outflow::new(),
+            work,
+            remote_done: false,
+            local_done: false,
+            reads_direct: false,
+            started: now,
+            bytes_in: 0,
+            bytes_out: 0,
+            remote_addr: remote.map(crate::client::setback::plain),
+            told: false,
+        }
+    }
+}
+
 impl Http {
-    fn new(method: &str, target: &[u8]) -> Http {
+    fn new(method: &str, target: &[u8], received: Buffer) -> Http {
         use crate::http::{Asked, Version};
         Http {
             method: method.to_owned(),
@@ -244,12 +233,12 @@ impl Http {
                 keep_alive: true,
                 upgrade: false,
             },
-            head: Vec::new(),
+            head: Vec::with_capacity(TYPICAL_HEAD),
             upload: Upload::Complete,
             body_began: false,
             retried: false,
             download: Download::Head,
-            received: Buffer::new(),
+            received,
             scanner: HeadScanner::new(),
             status: None,
             reusable: false,
@@ -257,43 +246,42 @@ impl Http {
     }
 }
 
+/// Bytes that most heads stay below, so that one allocation is enough.
+const TYPICAL_HEAD: usize = 512;
+
 /// What the local server sees as `Host`, and as `Origin` where that is to match it.
 ///
 /// Development servers compare both on a WebSocket, to keep strangers' pages out. A page that came
 /// through the tunnel has the public name as its origin; it gets the local one. The origin of
 /// any other page stays what it is, so that the server can refuse it.
-fn host_and_origin(
-    bound: &Bound,
-    asked: Option<&[u8]>,
+fn host_and_origin<'a>(
+    bound: &'a Bound,
+    asked: Option<&'a [u8]>,
     origin: Option<&[u8]>,
     upgrade: bool,
-) -> (Vec<u8>, Option<Vec<u8>>) {
+) -> (&'a [u8], Option<Vec<u8>>) {
     let host = match &bound.spec.host_header {
-        HostHeader::Rewrite => bound.spec.local.authority().into_bytes(),
-        HostHeader::Name(name) => name.clone().into_bytes(),
-        HostHeader::Keep => {
-            let asked = asked.map(<[u8]>::to_vec);
-            return (
-                asked.unwrap_or_else(|| bound.spec.local.authority().into_bytes()),
-                None,
-            );
-        }
+        HostHeader::Rewrite => bound.authority.as_bytes(),
+        HostHeader::Name(name) => name.as_bytes(),
+        HostHeader::Keep => return (asked.unwrap_or(bound.authority.as_bytes()), None),
     };
     let is_public = |origin: &[u8]| {
         let authority = ["https://", "http://"].iter().find_map(|scheme| {
-            let start = origin.get(..scheme.len())?;
-            let rest = origin.get(scheme.len()..)?;
+            let (start, rest) = origin.split_at_checked(scheme.len())?;
             start
                 .eq_ignore_ascii_case(scheme.as_bytes())
                 .then_some(rest)
         });
-        authority.is_some_and(|authority| {
-            asked.is_some_and(|asked| asked.eq_ignore_ascii_case(authority))
-        })
+        let Some((authority, asked)) = authority.zip(asked) else {
+            return false;
+        };
+        asked.eq_ignore_ascii_case(authority)
     };
-    let matching =
-        (upgrade && origin.is_some_and(is_public)).then(|| [b"http://".as_slice(), &host].concat());
-    (host, matching)
+    let matches = upgrade && origin.is_some_and(is_public);
+    (
+        host,
+        matches.then(|| [b"http://".as_slice(), host].concat()),
+    )
 }
 
 #[cfg(test)]
@@ -316,9 +304,9 @@ mod tests {
         )
     }
 
-    fn text(pair: (Vec<u8>, Option<Vec<u8>>)) -> (String, Option<String>) {
+    fn text(pair: (&[u8], Option<Vec<u8>>)) -> (String, Option<String>) {
         let text = |octets| String::from_utf8(octets).unwrap();
-        (text(pair.0), pair.1.map(text))
+        (text(pair.0.to_vec()), pair.1.map(text))
     }
 
     #[test]

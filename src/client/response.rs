@@ -7,7 +7,7 @@
 use crate::client::exchange::{Download, ExchangeKey, Upload, Work};
 use crate::client::machine::{Client, Entry};
 use crate::http::{BodyDecoder, LengthBody, ResponseBody, ResponseHead, forward};
-use crate::limits::{MAX_FRAME_PAYLOAD, UPSTREAM_READ};
+use crate::limits::{MAX_FRAME_PAYLOAD, SPARE_BUFFERS, UPSTREAM_READ};
 use crate::machine::{CloseHow, ConnKey};
 use crate::wire::code::Code;
 use crate::wire::open::write_response_head;
@@ -220,12 +220,14 @@ impl Client {
             return Next::Broken("it switched protocols without being asked");
         }
         let interim = head.is_interim();
-        let mut json = Vec::with_capacity(length + length / 2);
+        let mut json = std::mem::take(&mut self.json);
+        json.clear();
         let fields = forward::response_fields(&head, switches);
         if write_response_head(&mut json, head.status, fields, !interim).is_err() {
             return Next::Broken("its head is too long");
         }
         session.send_head(stream, &json, self.now);
+        self.json = json;
         if interim {
             http.received.consume(length);
             http.scanner = crate::http::HeadScanner::new();
@@ -272,7 +274,11 @@ impl Client {
         let reusable =
             http.reusable && drained && http.upload == Upload::Complete && http.received.is_empty();
         http.upload = Upload::Unwanted;
-        http.received.release();
+        let mut received = std::mem::take(&mut http.received);
+        if self.spare.len() < SPARE_BUFFERS && received.capacity() <= UPSTREAM_READ {
+            received.truncate(0);
+            self.spare.push(received);
+        }
         // What it still had to take is not wanted any more.
         let unwanted = exchange.out.discard();
         self.release_upstream(key, reusable);

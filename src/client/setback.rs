@@ -166,6 +166,9 @@ fn hint(status: u16) -> &'static str {
 
 /// What a peer said, fit for a terminal: printable, and short.
 pub(super) fn plain(text: &str) -> String {
+    if text.len() <= QUOTED_CHARS && text.bytes().all(|octet| octet.is_ascii_graphic()) {
+        return text.to_owned();
+    }
     let is_shown = |c: &char| !c.is_control();
     let words: String = text
         .chars()

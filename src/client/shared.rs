@@ -43,7 +43,7 @@ impl Shared {
     pub fn tell(&self, notice: Notice) {
         let mut state = self.lock();
         match notice {
-            Notice::Event(event) => state.push(event),
+            Notice::Events(events) => events.into_iter().for_each(|event| state.push(event)),
             Notice::Session(id) => state.id = Some(id),
             Notice::Bound { reference, outcome } => {
                 if let Some(slot) = state.binds.get_mut(&reference) {
@@ -214,7 +214,7 @@ mod tests {
     fn old_events_make_room_and_are_counted() {
         let shared = Shared::default();
         for attempt in 0..EVENTS_KEPT as u32 + 3 {
-            shared.tell(Notice::Event(SessionEvent::Connecting { attempt }));
+            shared.tell(Notice::Events(vec![SessionEvent::Connecting { attempt }]));
         }
         assert_eq!(shared.next_event(None), Some(SessionEvent::Missed(3)));
         let next = shared.next_event(None);

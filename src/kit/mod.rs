@@ -8,7 +8,7 @@
 //! | `conns` | connections: what each is for, how each ends |
 //! | `front`, `serve` | the kit's own listener: HTTP, and the upgrade |
 //! | `greeter` | from the upgrade to HELLO or JOIN (PROTOCOL §2, §7) |
-//! | `sessions` | attach, park, resume, end (PROTOCOL §6) |
+//! | `sessions`, `joins` | attach, park, resume, end (PROTOCOL §6); secondary lanes (§7) |
 //! | `lanes` | frames of a session's lanes |
 //! | `bindings`, `listeners` | who owns which port (PROTOCOL §3) |
 //! | `visitor` (`request`, `response`) | EXPOSE (PROTOCOL §4, §11) |
@@ -32,6 +32,7 @@ mod exposition;
 pub mod front;
 mod greeter;
 pub mod guard;
+mod joins;
 mod lanes;
 mod listeners;
 pub mod metrics;

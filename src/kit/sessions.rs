@@ -1,4 +1,4 @@
-//! Sessions: made, resumed, joined, parked and ended (PROTOCOL §2, §6, §7).
+//! Sessions: made, resumed, parked and ended (PROTOCOL §2, §6).
 
 use std::net::SocketAddr;
 
@@ -10,18 +10,17 @@ use crate::kit::bindings::Binding;
 use crate::kit::budget::Class;
 use crate::kit::conns::Role;
 use crate::kit::greeter::{Refused, drain_lane};
+use crate::kit::joins::Ticket;
 use crate::kit::listeners::Mode;
 use crate::kit::metrics::{SessionEnd, StreamOutcome};
-use crate::limits::{MAX_LANES, TICKET_LIFE};
+use crate::limits::MAX_LANES;
 use crate::machine::ConnKey;
 use crate::mux::{Lane, Session, Side, Terms};
 use crate::table::Key;
 use crate::wire::code::Code;
 use crate::wire::control::{
-    self, BindMode, BindingKind, GoAway, Hello, HelloOk, Join, JoinErr, JoinErrCode, JoinOk,
-    JoinTicket, ReissueAnswer, ResumedBind, Secret, SessionId, Shard, ShardMap,
+    self, BindMode, BindingKind, GoAway, Hello, HelloOk, ResumedBind, SessionId,
 };
-use crate::wire::frame::FrameType;
 use crate::ws::Subprotocol;
 
 use super::{Kit, Reason, Stopping};
@@ -38,7 +37,7 @@ pub(super) struct KitSession {
     pub(super) peer: SocketAddr,
     pub(super) subprotocol: Subprotocol,
     pub(super) granted: usize,
-    tickets: Vec<Ticket>,
+    pub(super) tickets: Vec<Ticket>,
     since: Instant,
     /// When it was last seen with a stream or a binding.
     pub(super) busy_at: Instant,
@@ -54,14 +53,6 @@ pub(super) struct KitSession {
 enum State {
     Attached(Box<Session<ConnKey>>),
     Parked,
-}
-
-/// The right to join one lane, once.
-#[derive(Debug)]
-struct Ticket {
-    index: usize,
-    nonce: Secret,
-    expires: Instant,
 }
 
 impl KitSession {
@@ -232,7 +223,7 @@ impl Kit {
     }
 
     /// Makes a greeter's connection carry lane `index` of a session.
-    fn take_greeter_lane(
+    pub(super) fn take_greeter_lane(
         &mut self,
         conn: ConnKey,
         key: SessionKey,
@@ -291,153 +282,6 @@ impl Kit {
             received: Vec::new(),
         };
         push_json(session.mux_mut(), &answer);
-        self.touch(key);
-    }
-
-    /// Fresh tickets for all indexes that are missing; older ones are void.
-    fn make_tickets(&mut self, key: SessionKey, now: Instant) -> Vec<JoinTicket> {
-        let Some(session) = self.sessions.get_mut(key) else {
-            return Vec::new();
-        };
-        let State::Attached(mux) = &session.state else {
-            return Vec::new();
-        };
-        let missing = (1..session.granted).filter(|index| mux.lane(*index).is_none());
-        session.tickets = missing
-            .map(|index| {
-                let nonce = Secret::new(hex(&self.entropy.octets::<16>()));
-                Ticket {
-                    index,
-                    nonce,
-                    expires: now + TICKET_LIFE,
-                }
-            })
-            .collect();
-        session
-            .tickets
-            .iter()
-            .map(|ticket| JoinTicket {
-                index: ticket.index as u32,
-                nonce: ticket.nonce.clone(),
-                expires_ms: TICKET_LIFE.as_millis() as u64,
-            })
-            .collect()
-    }
-
-    /// REISSUE_JOIN_TICKETS (PROTOCOL §7).
-    pub(super) fn reissue_tickets(&mut self, key: SessionKey, now: Instant) {
-        let answer = ReissueAnswer {
-            join_tickets: self.make_tickets(key, now),
-        };
-        push_json(
-            self.sessions.get_mut(key).and_then(KitSession::mux_mut),
-            &answer,
-        );
-        self.touch(key);
-    }
-
-    /// JOIN: a secondary lane (PROTOCOL §7).
-    pub(super) fn join(&mut self, conn: ConnKey, join: &Join, now: Instant) {
-        let (code, why) = match self.check_join(join, now) {
-            Ok((key, index)) => return self.attach_secondary(conn, key, index, now),
-            Err(refusal) => refusal,
-        };
-        self.metrics.refused_join(code);
-        let Some(entry) = self.conns.get_mut(conn.retype()) else {
-            return;
-        };
-        let Role::Greeter(greeter) = &mut entry.role else {
-            return;
-        };
-        let mut json = Vec::new();
-        control::write(
-            &JoinErr {
-                code,
-                message: why.to_owned(),
-            },
-            &mut json,
-        );
-        greeter.lane.push_control(FrameType::JoinErr, &json);
-        greeter.lane.push_close(1008, why);
-        let bytes = drain_lane(&mut greeter.lane);
-        self.say_and_leave(conn, &bytes, now);
-    }
-
-    fn check_join(
-        &mut self,
-        join: &Join,
-        now: Instant,
-    ) -> Result<(SessionKey, usize), (JoinErrCode, &'static str)> {
-        let unknown = (JoinErrCode::UnknownSession, "no such session is attached");
-        let key = *self.by_id.get(join.session_id.as_str()).ok_or(unknown)?;
-        let session = self
-            .sessions
-            .get_mut(key)
-            .filter(|it| it.is_open())
-            .ok_or(unknown)?;
-        let index = join.index as usize;
-        let at = session
-            .tickets
-            .iter()
-            .position(|ticket| ticket.index == index && ticket.nonce.matches(join.nonce.expose()))
-            .ok_or((
-                JoinErrCode::BadTicket,
-                "the ticket is not good for this index",
-            ))?;
-        // A ticket is good once, also when it came too late.
-        let ticket = session.tickets.remove(at);
-        if ticket.expires <= now {
-            return Err((
-                JoinErrCode::Expired,
-                "the ticket has expired; ask for a new one",
-            ));
-        }
-        if session.mux().is_some_and(|mux| mux.lane(index).is_some()) {
-            return Err((
-                JoinErrCode::IndexInUse,
-                "this index has a connection already",
-            ));
-        }
-        Ok((key, index))
-    }
-
-    fn attach_secondary(&mut self, conn: ConnKey, key: SessionKey, index: usize, now: Instant) {
-        let Some((mut lane, ..)) = self.take_greeter_lane(conn, key, index) else {
-            return;
-        };
-        let mut json = Vec::new();
-        let answer = JoinOk {
-            index: index as u32,
-            received: Vec::new(),
-        };
-        control::write(&answer, &mut json);
-        lane.push_control(FrameType::JoinOk, &json);
-        if let Some(mux) = self.sessions.get_mut(key).and_then(KitSession::mux_mut) {
-            mux.attach(index, lane);
-        }
-        self.touch(key);
-        self.send_shard_map(key);
-        self.pump(key, index, now);
-    }
-
-    pub(super) fn send_shard_map(&mut self, key: SessionKey) {
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
-        let granted = session.granted;
-        let Some(mux) = session.mux_mut() else { return };
-        let connections = (0..granted)
-            .map(|index| Shard {
-                index: index as u32,
-                state: if mux.lane(index).is_some() {
-                    "open"
-                } else {
-                    "missing"
-                }
-                .to_owned(),
-            })
-            .collect();
-        push_json(Some(mux), &ShardMap { connections });
         self.touch(key);
     }
 
@@ -667,7 +511,7 @@ fn session_id(entropy: &mut Entropy) -> String {
     format!("S-{a}-{b}-{c}-{d}-{e}")
 }
 
-fn hex(octets: &[u8]) -> String {
+pub(super) fn hex(octets: &[u8]) -> String {
     use std::fmt::Write;
     let mut text = String::with_capacity(octets.len() * 2);
     for octet in octets {

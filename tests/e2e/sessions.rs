@@ -417,3 +417,42 @@ fn a_stopped_client_takes_its_session_back_when_it_wakes() {
     println!("after SIGSTOP: answers {:?} after SIGCONT", start.elapsed());
     assert_eq!(kit.json("sessions")["total"], 1);
 }
+
+#[test]
+fn clients_tell_their_states_and_unbind_when_they_stop() {
+    let upstream = Upstream::start(|exchange| {
+        exchange.answer(200, "", b"x");
+        true
+    });
+    let kit = Kit::start();
+    let port = free_port().to_string();
+    let target = upstream.port().to_string();
+    let args = ["expose", &target, "--container-port", &port];
+    let mut first = Hoody::start(&kit, &args, 1);
+    first.wait_state(0, "connecting", PATIENCE);
+    first.wait_state(0, "online", PATIENCE);
+    let mark = first.mark();
+    let mut second = Hoody::start(&kit, &[&args[..], &["--takeover"]].concat(), 1);
+    first.wait_state(mark, "taken over", PATIENCE);
+    // The socket of the second is cut under it: it resumes what it had.
+    let mark = second.mark();
+    let id = kit.json("bindings")["bindings"][0]["sessionId"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    let thief = Tunnel::resume(&kit, &id);
+    assert_eq!(thief.hello["resumed"], true);
+    second.wait_state(mark, "lost", PATIENCE);
+    second.wait_state(mark, "resumed", PATIENCE);
+    drop(thief);
+    second.proc.signal(libc::SIGTERM);
+    assert_eq!(second.proc.wait(PATIENCE).code(), Some(0));
+    eventually("the port is free", PATIENCE, || {
+        TcpStream::connect(("127.0.0.1", port.parse().unwrap_or(0))).err()
+    });
+    first.proc.signal(libc::SIGTERM);
+    first.proc.wait(PATIENCE);
+    assert_eq!(parked(&kit), 0, "who says goodbye is not waited for");
+    assert!(kit.metric("hoody_tunnel_session_resumes_total", "") >= 2.0);
+    assert_eq!(kit.metric("hoody_tunnel_takeovers_total", "") as u64, 1);
+}

@@ -71,7 +71,7 @@ fn run(config: Config) -> Result<(), Trouble> {
     let mut reactor = Reactor::new(kit, options).map_err(failed)?;
     let mut refused = None;
     let outcome = reactor.run(|notice| match notice {
-        KitNotice::Listening(_) => {}
+        KitNotice::Listening(_) => process::forget_startup_code(),
         KitNotice::CannotListen(why) => refused = Some(why),
     });
     match refused {

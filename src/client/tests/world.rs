@@ -159,9 +159,11 @@ impl World {
     /// Events since the last call.
     pub fn events(&mut self) -> Vec<SessionEvent> {
         let mut events = Vec::new();
+        // What happened to streams is gathered for a moment.
+        self.pass(crate::limits::TELL_AFTER);
         self.notices.retain(|notice| match notice {
-            Notice::Event(event) => {
-                events.push(event.clone());
+            Notice::Events(told) => {
+                events.extend(told.iter().cloned());
                 false
             }
             _ => true,
@@ -173,7 +175,7 @@ impl World {
     pub fn answers(&mut self) -> Vec<Notice> {
         let (events, answers) = std::mem::take(&mut self.notices)
             .into_iter()
-            .partition(|notice| matches!(notice, Notice::Event(_)));
+            .partition(|notice| matches!(notice, Notice::Events(_)));
         self.notices = events;
         answers
     }

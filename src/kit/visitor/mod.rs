@@ -19,7 +19,9 @@ use crate::http::{Asked, BodyDecoder, HeadScanner, ResponseBody};
 use crate::kit::conns::{After, Role};
 use crate::kit::metrics::StreamOutcome;
 use crate::kit::sessions::{KitSession, SessionKey};
-use crate::limits::{VISITOR_AHEAD, VISITOR_HEAD_TIMEOUT, VISITOR_IDLE_TIMEOUT};
+use crate::limits::{
+    VISITOR_AHEAD, VISITOR_GONE_AFTER, VISITOR_HEAD_TIMEOUT, VISITOR_IDLE_TIMEOUT,
+};
 use crate::machine::{CloseHow, ConnKey, Ended, ListenerKey};
 use crate::mux::StreamKey;
 use crate::wire::code::Code;
@@ -271,6 +273,10 @@ impl Kit {
 
     pub(super) fn visitor_timeout(&mut self, conn: ConnKey, now: Instant) {
         let response_timeout = self.config.response_timeout;
+        let Some(entry) = self.conns.get(conn.retype()) else {
+            return;
+        };
+        let read_closed = entry.read_closed;
         let Some(visitor) = self.visitor(conn) else {
             return;
         };
@@ -283,6 +289,9 @@ impl Kit {
             State::Exchange(exchange) if exchange.response == Response::Awaited => {
                 exchange.waiting_since + response_timeout
             }
+            // It may be half-closed and reading, or gone: a response that stands still tells nothing
+            // in time, for its kernel acknowledges what it no longer wants.
+            State::Exchange(exchange) if read_closed => exchange.waiting_since + VISITOR_GONE_AFTER,
             State::Exchange(_) => now + VISITOR_HEAD_TIMEOUT,
         };
         if now < due {
@@ -294,6 +303,10 @@ impl Kit {
                 self.close_conn(conn, CloseHow::Clean);
             }
             State::Waiting => self.reject(conn, 408, "the head of the request took too long\n"),
+            State::Exchange(exchange) if exchange.response != Response::Awaited => {
+                self.abandon_stream(conn, "the visitor is gone");
+                self.close_conn(conn, CloseHow::Reset);
+            }
             State::Exchange(exchange) => {
                 let (asked, whole) = (exchange.asked, exchange.upload_done);
                 self.abandon_stream(conn, "no response in time");

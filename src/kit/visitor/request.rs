@@ -11,7 +11,7 @@ use crate::kit::conns::Role;
 use crate::kit::listeners::Purpose;
 use crate::kit::metrics::SessionEnd;
 use crate::kit::sessions::{KitSession, SessionKey};
-use crate::limits::{MAX_FRAME_PAYLOAD, MAX_HTTP_HEAD, VISITOR_AHEAD};
+use crate::limits::{MAX_FRAME_PAYLOAD, MAX_HTTP_HEAD, VISITOR_AHEAD, VISITOR_GONE_AFTER};
 use crate::machine::{CloseHow, ConnKey};
 use crate::mux::CannotOpen;
 use crate::wire::code::Code;
@@ -396,7 +396,9 @@ impl Kit {
             State::Waiting if flushed => self.close_conn(conn, CloseHow::Clean),
             // The answer is on its way; the connection is closed behind it.
             State::Waiting => entry.after = crate::kit::conns::After::Leave,
-            State::Exchange(exchange) if exchange.upload_done => {}
+            State::Exchange(exchange) if exchange.upload_done => {
+                self.arm_conn(conn, now + VISITOR_GONE_AFTER);
+            }
             State::Exchange(_) => {
                 self.abandon_stream(conn, "the visitor's body was cut off");
                 self.close_conn(conn, CloseHow::Reset);

@@ -110,6 +110,7 @@ impl Kit {
             State::Exchange(exchange) => exchange,
         };
         let count = span.len();
+        exchange.waiting_since = now;
         match &mut exchange.response {
             Response::Awaited => self.peer_fault(conn, "DATA before the response head"),
             Response::Done => self.peer_fault(conn, "DATA behind the response's end"),

@@ -1,0 +1,174 @@
+//! Secondary lanes: tickets, JOIN, and the map of lanes (PROTOCOL §7).
+
+use crate::clock::Instant;
+use crate::kit::conns::Role;
+use crate::kit::greeter::drain_lane;
+use crate::kit::sessions::{KitSession, SessionKey, hex, push_json};
+use crate::limits::TICKET_LIFE;
+use crate::machine::ConnKey;
+use crate::wire::control::{
+    self, Join, JoinErr, JoinErrCode, JoinOk, JoinTicket, ReissueAnswer, Secret, Shard, ShardMap,
+};
+use crate::wire::frame::FrameType;
+
+use super::Kit;
+
+/// The right to join one lane, once.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    index: usize,
+    nonce: Secret,
+    expires: Instant,
+}
+
+impl Kit {
+    /// Fresh tickets for all indexes that are missing; older ones are void.
+    pub(super) fn make_tickets(&mut self, key: SessionKey, now: Instant) -> Vec<JoinTicket> {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return Vec::new();
+        };
+        let Some(mux) = session.mux() else {
+            return Vec::new();
+        };
+        let missing: Vec<usize> = (1..session.granted)
+            .filter(|index| mux.lane(*index).is_none())
+            .collect();
+        session.tickets = missing
+            .into_iter()
+            .map(|index| {
+                let nonce = Secret::new(hex(&self.entropy.octets::<16>()));
+                Ticket {
+                    index,
+                    nonce,
+                    expires: now + TICKET_LIFE,
+                }
+            })
+            .collect();
+        session
+            .tickets
+            .iter()
+            .map(|ticket| JoinTicket {
+                index: ticket.index as u32,
+                nonce: ticket.nonce.clone(),
+                expires_ms: TICKET_LIFE.as_millis() as u64,
+            })
+            .collect()
+    }
+
+    /// REISSUE_JOIN_TICKETS (PROTOCOL §7).
+    pub(super) fn reissue_tickets(&mut self, key: SessionKey, now: Instant) {
+        let answer = ReissueAnswer {
+            join_tickets: self.make_tickets(key, now),
+        };
+        push_json(
+            self.sessions.get_mut(key).and_then(KitSession::mux_mut),
+            &answer,
+        );
+        self.touch(key);
+    }
+
+    /// JOIN: a secondary lane (PROTOCOL §7).
+    pub(super) fn join(&mut self, conn: ConnKey, join: &Join, now: Instant) {
+        let (code, why) = match self.check_join(join, now) {
+            Ok((key, index)) => return self.attach_secondary(conn, key, index, now),
+            Err(refusal) => refusal,
+        };
+        self.metrics.refused_join(code);
+        let Some(entry) = self.conns.get_mut(conn.retype()) else {
+            return;
+        };
+        let Role::Greeter(greeter) = &mut entry.role else {
+            return;
+        };
+        let mut json = Vec::new();
+        control::write(
+            &JoinErr {
+                code,
+                message: why.to_owned(),
+            },
+            &mut json,
+        );
+        greeter.lane.push_control(FrameType::JoinErr, &json);
+        greeter.lane.push_close(1008, why);
+        let bytes = drain_lane(&mut greeter.lane);
+        self.say_and_leave(conn, &bytes, now);
+    }
+
+    fn check_join(
+        &mut self,
+        join: &Join,
+        now: Instant,
+    ) -> Result<(SessionKey, usize), (JoinErrCode, &'static str)> {
+        let unknown = (JoinErrCode::UnknownSession, "no such session is attached");
+        let key = *self.by_id.get(join.session_id.as_str()).ok_or(unknown)?;
+        let session = self
+            .sessions
+            .get_mut(key)
+            .filter(|it| it.is_open())
+            .ok_or(unknown)?;
+        let index = join.index as usize;
+        let at = session
+            .tickets
+            .iter()
+            .position(|ticket| ticket.index == index && ticket.nonce.matches(join.nonce.expose()))
+            .ok_or((
+                JoinErrCode::BadTicket,
+                "the ticket is not good for this index",
+            ))?;
+        // A ticket is good once, also when it came too late.
+        let ticket = session.tickets.remove(at);
+        if ticket.expires <= now {
+            return Err((
+                JoinErrCode::Expired,
+                "the ticket has expired; ask for a new one",
+            ));
+        }
+        if session.mux().is_some_and(|mux| mux.lane(index).is_some()) {
+            return Err((
+                JoinErrCode::IndexInUse,
+                "this index has a connection already",
+            ));
+        }
+        Ok((key, index))
+    }
+
+    fn attach_secondary(&mut self, conn: ConnKey, key: SessionKey, index: usize, now: Instant) {
+        let Some((mut lane, ..)) = self.take_greeter_lane(conn, key, index) else {
+            return;
+        };
+        let mut json = Vec::new();
+        let answer = JoinOk {
+            index: index as u32,
+            received: Vec::new(),
+        };
+        control::write(&answer, &mut json);
+        lane.push_control(FrameType::JoinOk, &json);
+        if let Some(mux) = self.sessions.get_mut(key).and_then(KitSession::mux_mut) {
+            mux.attach(index, lane);
+        }
+        self.touch(key);
+        self.send_shard_map(key);
+        self.pump(key, index, now);
+    }
+
+    pub(super) fn send_shard_map(&mut self, key: SessionKey) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let granted = session.granted;
+        let Some(mux) = session.mux_mut() else { return };
+        let connections = (0..granted)
+            .map(|index| Shard {
+                index: index as u32,
+                state: if mux.lane(index).is_some() {
+                    "open"
+                } else {
+                    "missing"
+                }
+                .to_owned(),
+            })
+            .collect();
+        push_json(Some(mux), &ShardMap { connections });
+        self.touch(key);
+    }
+}
