@@ -1,5 +1,8 @@
 //! The command line as types. What it means is decided in `settings`.
 
+// argh prints these comments as help, where [brackets] hold a default and not a link.
+#![allow(rustdoc::broken_intra_doc_links)]
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
