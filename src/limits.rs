@@ -324,8 +324,9 @@ pub const REJOIN_EVERY: Duration = Duration::from_secs(2);
 pub const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 /// How long the last frames may take to leave.
 pub const GOODBYE_WITHIN: Duration = Duration::from_millis(500);
-/// How long a half-closed stream may be idle (PROTOCOL §4).
-pub const CLIENT_HALF_CLOSE: Duration = Duration::from_secs(300);
+/// How long a half-closed stream may be idle on the client's side: longer than on the kit's, since a
+/// response that has nothing to say for a while looks the same from here (PROTOCOL §4).
+pub const CLIENT_HALF_CLOSE: Duration = Duration::from_secs(3600);
 /// Bytes of session credit that a client gives back early (PROTOCOL §5).
 pub const CLIENT_STALL_BUDGET: u32 = 32 * 1024 * 1024;
 /// Streams that a client takes at once, at most, whatever the kit says that it may open.

@@ -8,6 +8,7 @@ use crate::buffer::Buffer;
 use crate::client::bindings::Local;
 use crate::client::event::{RequestRecord, SessionEvent, StreamRecord};
 use crate::client::machine::{Client, Entry, Timer};
+use crate::client::pool::Lot;
 use crate::clock::Instant;
 use crate::http::{Asked, BodyDecoder, HeadScanner};
 use crate::limits::POOL_IDLE_FOR;
@@ -101,7 +102,7 @@ pub(super) enum Download {
 /// A connection to a local server.
 #[derive(Debug)]
 pub(super) struct Upstream {
-    pub binding: u64,
+    pub lot: Lot,
     pub exchange: Option<ExchangeKey>,
     pub connected: bool,
     /// It served another request before.
@@ -142,68 +143,82 @@ impl Exchange {
 impl Client {
     /// Gives an exchange a connection: an idle one, a new one, or a place in the line.
     pub(super) fn assign(&mut self, key: ExchangeKey, fresh: bool) {
-        let Some(exchange) = self.exchanges.get_mut(key) else {
+        let Some(exchange) = self.exchanges.get(key) else {
             return;
         };
-        let (binding, repeatable) = (exchange.binding, exchange.is_repeatable());
+        let repeatable = exchange.is_repeatable();
         let is_http = matches!(exchange.work, Work::Http(_));
+        let Some(lot) = self.lot(exchange.binding) else {
+            return self.dial_failed(key, "it was unbound");
+        };
         if is_http
             && !fresh
-            && let Some(conn) = self.pool.take(binding, repeatable, self.now)
-            && let Some(Entry::Upstream(upstream)) = self.conns.get_mut(conn.retype())
+            && let Some(conn) = self.pool.take(lot, repeatable, self.now)
         {
-            upstream.exchange = Some(key);
-            upstream.reused = true;
-            exchange.conn = Some(conn);
-            return self.wake(conn);
+            return self.reuse(conn, key);
         }
-        if !self.pool.has_room()
-            && let Some(conn) = self.pool.sacrifice()
+        if !self.pool.has_room(lot)
+            && let Some(conn) = self.pool.sacrifice(lot)
         {
             self.close_upstream(conn, CloseHow::Clean);
         }
-        if !self.pool.has_room() {
-            return self.pool.wait(key);
+        match self.pool.has_room(lot) {
+            true => self.dial_upstream(key),
+            false => self.pool.wait(lot, key),
         }
-        self.dial_upstream(key);
+    }
+
+    fn lot(&self, binding: u64) -> Option<Lot> {
+        let bound = self.bindings.get(binding)?;
+        let handler = matches!(bound.spec.local, Local::Handler(_));
+        Some(Lot { handler, binding })
+    }
+
+    /// Gives an exchange a connection that served another before.
+    fn reuse(&mut self, conn: ConnKey, key: ExchangeKey) {
+        let entry = self.conns.get_mut(conn.retype());
+        let (Some(Entry::Upstream(upstream)), Some(exchange)) =
+            (entry, self.exchanges.get_mut(key))
+        else {
+            return;
+        };
+        upstream.exchange = Some(key);
+        upstream.reused = true;
+        exchange.conn = Some(conn);
+        self.wake(conn);
     }
 
     fn dial_upstream(&mut self, key: ExchangeKey) {
         let Some(exchange) = self.exchanges.get_mut(key) else {
             return;
         };
-        let Some(bound) = self.bindings.get(exchange.binding) else {
+        let binding = exchange.binding;
+        let bound = self.bindings.get(binding);
+        let target = bound.map(|bound| bound.spec.local.dial());
+        let (Some(target), Some(lot)) = (target, self.lot(binding)) else {
             return self.dial_failed(key, "it was unbound");
         };
-        let target = bound.spec.local.dial();
         let entry = Entry::Upstream(Upstream {
-            binding: exchange.binding,
+            lot,
             exchange: Some(key),
             connected: false,
             reused: false,
         });
         let Ok(conn) = self.conns.insert(entry) else {
-            return self.pool.wait(key);
+            return self.dial_failed(key, "too many connections");
         };
         let conn = conn.retype();
-        exchange.conn = Some(conn);
-        self.pool.opened();
+        if let Some(exchange) = self.exchanges.get_mut(key) {
+            exchange.conn = Some(conn);
+        }
+        self.pool.opened(lot);
         self.commands.push_back(Command::Dial { conn, target });
     }
 
     /// Those who wait for a connection get one as far as there are any.
     fn serve_waiting(&mut self) {
-        while self.pool.has_room() {
-            let Some(key) = self.pool.next_waiting() else {
-                return;
-            };
-            if self
-                .exchanges
-                .get(key)
-                .is_some_and(|exchange| exchange.conn.is_none())
-            {
-                self.dial_upstream(key);
-            }
+        while let Some(key) = self.pool.next_waiting() {
+            self.dial_upstream(key);
         }
     }
 
@@ -220,8 +235,8 @@ impl Client {
         let Some(Entry::Upstream(upstream)) = self.conns.remove(conn.retype()) else {
             return;
         };
-        self.pool.forget(upstream.binding, conn);
-        self.pool.closed();
+        self.pool.forget(upstream.lot, conn);
+        self.pool.closed(upstream.lot);
         if let Some(exchange) = upstream
             .exchange
             .and_then(|key| self.exchanges.get_mut(key))
@@ -242,41 +257,42 @@ impl Client {
             return self.close_upstream(conn, CloseHow::Clean);
         }
         exchange.conn = None;
-        if let Some(Entry::Upstream(upstream)) = self.conns.get_mut(conn.retype()) {
-            upstream.exchange = None;
-            let binding = upstream.binding;
-            if let Some(surplus) = self.pool.keep(binding, conn, self.now) {
-                self.close_upstream(surplus, CloseHow::Clean);
+        let Some(Entry::Upstream(upstream)) = self.conns.get_mut(conn.retype()) else {
+            return;
+        };
+        upstream.exchange = None;
+        let lot = upstream.lot;
+        // Whoever waits comes before those that are still to come.
+        while let Some(next) = self.pool.next_waiting_for(lot) {
+            if self.exchanges.get(next).is_some() {
+                return self.reuse(conn, next);
             }
-            self.timers
-                .arm_if_unset(Timer::Pool, self.now + POOL_IDLE_FOR);
-            // It may have been left without space to read into; an idle one is watched for its end.
-            self.wake(conn);
         }
+        let surplus = self.pool.keep(lot, conn, self.now);
+        // Room for somebody who waits for another server is worth more than an idle connection.
+        let wanted = self.pool.is_waited_for() && !self.pool.has_room(lot);
+        if let Some(closed) = surplus.or(wanted.then_some(conn)) {
+            self.close_upstream(closed, CloseHow::Clean);
+        }
+        self.timers
+            .arm_if_unset(Timer::Pool, self.now + POOL_IDLE_FOR);
+        // It may have been left without space to read into; an idle one is watched for its end.
+        self.wake(conn);
     }
 
     /// Closes idle connections that were kept long enough.
     pub(super) fn sweep_pool(&mut self) {
         let bindings = &self.bindings;
-        let expired = self
-            .pool
-            .expired(self.now, |binding| bindings.get(binding).is_none());
-        for conn in expired {
-            self.commands.push_back(Command::Close {
-                conn,
-                how: CloseHow::Clean,
-            });
-            self.conns.remove(conn.retype());
-            self.pool.closed();
+        let gone = |binding| bindings.get(binding).is_none();
+        for conn in self.pool.expired(self.now, gone) {
+            self.close_upstream(conn, CloseHow::Clean);
         }
-        self.serve_waiting();
         if self.pool.idle_count() == 0 {
             self.spare.clear();
+            return;
         }
-        if self.pool.idle_count() > 0 {
-            self.timers
-                .arm_if_unset(Timer::Pool, self.now + POOL_IDLE_FOR / 4);
-        }
+        self.timers
+            .arm_if_unset(Timer::Pool, self.now + POOL_IDLE_FOR / 4);
     }
 
     pub(super) fn upstream_connected(&mut self, conn: ConnKey) {

@@ -98,6 +98,8 @@ impl Link {
             return After::GiveUp(setback.error());
         }
         let pause = match (was, self.setbacks) {
+            // A kit that is angry with us is left alone for a moment.
+            (_, setbacks) if setback.is_quarrel() => pause(setbacks.max(2), entropy),
             // What stood for a while is most likely there again at once.
             (Phase::Online(_), 0) => Duration::ZERO,
             (_, setbacks) => pause(setbacks, entropy),

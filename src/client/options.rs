@@ -12,7 +12,7 @@ use crate::wire::control::{BindMode, Secret};
 
 /// How to reach a kit and how to behave. Made with [`TunnelOptions::new`] and changed by the
 /// methods that take and give it; [`TunnelOptions::check`] says what cannot work.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct TunnelOptions {
     pub(super) url: String,
     pub(super) token: Option<Secret>,
@@ -25,6 +25,23 @@ pub struct TunnelOptions {
     pub(super) retry_for: Option<Duration>,
     pub(super) resume: Option<String>,
     pub(super) headers: Vec<(String, String)>,
+}
+
+/// Neither the token nor the values of headers, which may be secrets too.
+impl fmt::Debug for TunnelOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.headers.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("TunnelOptions")
+            .field("token", &self.token)
+            .field("token_file", &self.token_file)
+            .field("ca_files", &self.ca_files)
+            .field("proxy", &self.proxy)
+            .field("connections", &self.connections)
+            .field("keepalive", &self.keepalive)
+            .field("retry_for", &self.retry_for)
+            .field("headers", &names)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Which proxy to use.

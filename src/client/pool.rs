@@ -3,18 +3,29 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::clock::Instant;
-use crate::limits::{POOL_FRESH_FOR, POOL_IDLE, POOL_IDLE_FOR, UPSTREAMS};
+use crate::limits::{HANDLER_THREADS, POOL_FRESH_FOR, POOL_IDLE, POOL_IDLE_FOR, UPSTREAMS};
 use crate::machine::ConnKey;
+
+/// Connections that can stand for each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Lot {
+    /// They lead to a handler of this process, of which each takes a thread.
+    pub handler: bool,
+    /// The binding's reference.
+    pub binding: u64,
+}
 
 /// See the module. `W` names who waits.
 #[derive(Debug)]
 pub(super) struct Pool<W> {
-    /// By binding, the longest-idle first.
-    idle: BTreeMap<u64, VecDeque<(ConnKey, Instant)>>,
+    /// The longest-idle first.
+    idle: BTreeMap<Lot, VecDeque<(ConnKey, Instant)>>,
     idle_count: usize,
     /// Connections that are open, idle or not.
     open: usize,
-    waiting: VecDeque<W>,
+    /// Of those, the ones to handlers.
+    open_to_handlers: usize,
+    waiting: VecDeque<(Lot, W)>,
 }
 
 impl<W: Copy + PartialEq> Pool<W> {
@@ -23,14 +34,15 @@ impl<W: Copy + PartialEq> Pool<W> {
             idle: BTreeMap::new(),
             idle_count: 0,
             open: 0,
+            open_to_handlers: 0,
             waiting: VecDeque::new(),
         }
     }
 
-    /// An idle connection of `binding`, the one used last: it is the least likely to be closed
-    /// right now. For a request that cannot be sent twice it must have been used very lately.
-    pub fn take(&mut self, binding: u64, repeatable: bool, now: Instant) -> Option<ConnKey> {
-        let list = self.idle.get_mut(&binding)?;
+    /// An idle connection, the one used last: it is the least likely to be closed right now. For a
+    /// request that cannot be sent twice it must have been used very lately.
+    pub fn take(&mut self, lot: Lot, repeatable: bool, now: Instant) -> Option<ConnKey> {
+        let list = self.idle.get_mut(&lot)?;
         let (conn, since) = *list.back()?;
         if !repeatable && now > since + POOL_FRESH_FOR {
             return None;
@@ -38,76 +50,73 @@ impl<W: Copy + PartialEq> Pool<W> {
         list.pop_back();
         self.idle_count -= 1;
         if list.is_empty() {
-            self.idle.remove(&binding);
+            self.idle.remove(&lot);
         }
         Some(conn)
     }
 
     /// Keeps a connection for later. Gives one back that has to be closed for it, perhaps itself.
-    pub fn keep(&mut self, binding: u64, conn: ConnKey, now: Instant) -> Option<ConnKey> {
-        let list = self.idle.entry(binding).or_default();
+    pub fn keep(&mut self, lot: Lot, conn: ConnKey, now: Instant) -> Option<ConnKey> {
+        let list = self.idle.entry(lot).or_default();
         list.push_back((conn, now));
         self.idle_count += 1;
         if list.len() <= POOL_IDLE {
             return None;
         }
-        self.idle_count -= 1;
-        list.pop_front().map(|(oldest, _)| oldest)
+        list.front().map(|(oldest, _)| *oldest)
     }
 
     /// Forgets an idle connection, which is gone.
-    pub fn forget(&mut self, binding: u64, conn: ConnKey) {
-        if let Some(list) = self.idle.get_mut(&binding)
+    pub fn forget(&mut self, lot: Lot, conn: ConnKey) {
+        if let Some(list) = self.idle.get_mut(&lot)
             && let Some(at) = list.iter().position(|(idle, _)| *idle == conn)
         {
             list.remove(at);
             self.idle_count -= 1;
             if list.is_empty() {
-                self.idle.remove(&binding);
+                self.idle.remove(&lot);
             }
         }
     }
 
     /// Idle connections that were kept long enough, or of a binding that is gone.
-    pub fn expired(&mut self, now: Instant, gone: impl Fn(u64) -> bool) -> Vec<ConnKey> {
+    pub fn expired(&self, now: Instant, gone: impl Fn(u64) -> bool) -> Vec<ConnKey> {
         let mut expired = Vec::new();
-        for (binding, list) in &mut self.idle {
-            let all = gone(*binding);
-            while let Some((conn, since)) = list.front().copied() {
-                if !all && now < since + POOL_IDLE_FOR {
-                    break;
-                }
-                list.pop_front();
-                expired.push(conn);
-            }
+        for (lot, list) in &self.idle {
+            let all = gone(lot.binding);
+            let old = |since: Instant| all || now >= since + POOL_IDLE_FOR;
+            let old = list.iter().take_while(|(_, since)| old(*since));
+            expired.extend(old.map(|(conn, _)| *conn));
         }
-        self.idle_count -= expired.len();
-        self.idle.retain(|_, list| !list.is_empty());
         expired
     }
 
-    /// An idle connection of anybody, to be closed so that somebody else may open one.
-    pub fn sacrifice(&mut self) -> Option<ConnKey> {
-        let oldest = self.idle.iter().filter_map(|(binding, list)| {
-            let (conn, since) = list.front()?;
-            Some((*since, *binding, *conn))
-        });
-        let (_, binding, conn) = oldest.min_by_key(|(since, _, _)| *since)?;
-        self.forget(binding, conn);
-        Some(conn)
+    /// The connection that has been idle for longest and that, when it is closed, makes room for
+    /// one of `lot`.
+    pub fn sacrifice(&self, lot: Lot) -> Option<ConnKey> {
+        let only_handlers = self.open < UPSTREAMS;
+        let fitting = self
+            .idle
+            .iter()
+            .filter(|(other, _)| !only_handlers || (other.handler && lot.handler));
+        let oldest = fitting.filter_map(|(_, list)| list.front());
+        let (conn, _) = oldest.min_by_key(|(_, since)| *since)?;
+        Some(*conn)
     }
 
     /// Whether one more connection may be opened.
-    pub fn has_room(&self) -> bool {
-        self.open < UPSTREAMS
+    pub fn has_room(&self, lot: Lot) -> bool {
+        self.open < UPSTREAMS && (!lot.handler || self.open_to_handlers < HANDLER_THREADS)
     }
 
-    pub fn opened(&mut self) {
+    pub fn opened(&mut self, lot: Lot) {
         self.open += 1;
+        self.open_to_handlers += usize::from(lot.handler);
     }
 
-    pub fn closed(&mut self) {
+    pub fn closed(&mut self, lot: Lot) {
         self.open -= 1;
+        self.open_to_handlers -= usize::from(lot.handler);
     }
 
     pub fn open(&self) -> usize {
@@ -119,13 +128,13 @@ impl<W: Copy + PartialEq> Pool<W> {
     }
 
     /// Puts somebody into the line.
-    pub fn wait(&mut self, who: W) {
-        self.waiting.push_back(who);
+    pub fn wait(&mut self, lot: Lot, who: W) {
+        self.waiting.push_back((lot, who));
     }
 
     /// Takes somebody out of the line.
     pub fn leave(&mut self, who: W) {
-        self.waiting.retain(|waiting| *waiting != who);
+        self.waiting.retain(|(_, waiting)| *waiting != who);
     }
 
     /// Nobody waits any more.
@@ -133,9 +142,22 @@ impl<W: Copy + PartialEq> Pool<W> {
         self.waiting.clear();
     }
 
-    /// The first in the line.
+    /// Whether anybody waits.
+    pub fn is_waited_for(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// The first in the line who may open a connection now.
     pub fn next_waiting(&mut self) -> Option<W> {
-        self.waiting.pop_front()
+        let may = |(lot, _): &(Lot, W)| self.has_room(*lot);
+        let at = self.waiting.iter().position(may)?;
+        self.waiting.remove(at).map(|(_, who)| who)
+    }
+
+    /// The first in the line who can use a connection of `lot`.
+    pub fn next_waiting_for(&mut self, lot: Lot) -> Option<W> {
+        let at = self.waiting.iter().position(|(wanted, _)| *wanted == lot)?;
+        self.waiting.remove(at).map(|(_, who)| who)
     }
 }
 
@@ -152,15 +174,22 @@ mod tests {
         Instant::ZERO + Duration::from_millis(millis)
     }
 
+    fn lot(binding: u64) -> Lot {
+        Lot {
+            handler: false,
+            binding,
+        }
+    }
+
     #[test]
     fn the_last_used_is_taken_first_and_a_stale_one_only_for_what_can_be_repeated() {
         let mut pool = Pool::<()>::new();
-        pool.keep(1, conn(1), at(0));
-        pool.keep(1, conn(2), at(500));
-        assert_eq!(pool.take(2, true, at(600)), None);
-        assert_eq!(pool.take(1, false, at(600)), Some(conn(2)));
-        assert_eq!(pool.take(1, false, at(1600)), None);
-        assert_eq!(pool.take(1, true, at(1600)), Some(conn(1)));
+        pool.keep(lot(1), conn(1), at(0));
+        pool.keep(lot(1), conn(2), at(500));
+        assert_eq!(pool.take(lot(2), true, at(600)), None);
+        assert_eq!(pool.take(lot(1), false, at(600)), Some(conn(2)));
+        assert_eq!(pool.take(lot(1), false, at(1600)), None);
+        assert_eq!(pool.take(lot(1), true, at(1600)), Some(conn(1)));
         assert_eq!(pool.idle_count(), 0);
     }
 
@@ -168,13 +197,40 @@ mod tests {
     fn idle_connections_are_bounded_and_expire() {
         let mut pool = Pool::<()>::new();
         for number in 0..POOL_IDLE as u64 {
-            assert_eq!(pool.keep(1, conn(number), at(number)), None);
+            assert_eq!(pool.keep(lot(1), conn(number), at(number)), None);
         }
-        assert_eq!(pool.keep(1, conn(99), at(99)), Some(conn(0)));
-        pool.keep(2, conn(100), at(10_000));
+        assert_eq!(pool.keep(lot(1), conn(999), at(99)), Some(conn(0)));
+        pool.forget(lot(1), conn(0));
+        pool.keep(lot(2), conn(1000), at(10_000));
         assert_eq!(pool.expired(at(4_005), |_| false).len(), 5);
-        assert_eq!(pool.expired(at(4_005), |binding| binding == 2), [conn(100)]);
-        assert_eq!(pool.sacrifice(), Some(conn(6)));
-        assert_eq!(pool.idle_count(), POOL_IDLE - 6);
+        assert!(
+            pool.expired(at(4_005), |binding| binding == 2)
+                .contains(&conn(1000))
+        );
+        assert_eq!(pool.idle_count(), POOL_IDLE + 1);
+    }
+
+    #[test]
+    fn handlers_have_a_bound_of_their_own_and_a_line_that_others_pass() {
+        let mut pool = Pool::new();
+        let handler = Lot {
+            handler: true,
+            binding: 1,
+        };
+        for _ in 0..HANDLER_THREADS {
+            assert!(pool.has_room(handler));
+            pool.opened(handler);
+        }
+        assert!(!pool.has_room(handler) && pool.has_room(lot(2)));
+        pool.keep(lot(2), conn(1), at(0));
+        assert_eq!(pool.sacrifice(handler), None, "that would free no thread");
+        pool.keep(handler, conn(2), at(5));
+        assert_eq!(pool.sacrifice(handler), Some(conn(2)));
+        pool.wait(handler, "first");
+        pool.wait(lot(2), "second");
+        assert_eq!(pool.next_waiting(), Some("second"));
+        assert_eq!(pool.next_waiting(), None);
+        assert_eq!(pool.next_waiting_for(lot(2)), None);
+        assert_eq!(pool.next_waiting_for(handler), Some("first"));
     }
 }

@@ -65,6 +65,15 @@ impl Setback {
         }
     }
 
+    /// Whether one of both sides broke the rules, which the next session may do again.
+    pub fn is_quarrel(&self) -> bool {
+        match self {
+            Setback::Violation(_) => true,
+            Setback::Goaway { code, .. } => !matches!(code, Code::NoError | Code::IdleTimeout),
+            _ => false,
+        }
+    }
+
     /// The same for people and programs.
     pub fn error(&self) -> Error {
         let quoted = |text: &str| match text.is_empty() {

@@ -55,6 +55,38 @@ fn a_handler_is_served_and_bodies_of_any_size_pass() {
 }
 
 #[test]
+fn more_visitors_than_a_handler_has_threads_take_turns() {
+    let kit = RunningKit::start(|_| {});
+    let tunnel = client::serve(kit.options(), 0, |_| {
+        std::thread::sleep(Duration::from_millis(30));
+        Response::text(200, "ok")
+    })
+    .unwrap();
+    let port = tunnel.binding.container_port;
+    let threads: Vec<_> = (0..150)
+        .map(|_| {
+            std::thread::spawn(move || {
+                (0..3)
+                    .map(|_| {
+                        let since = Instant::now();
+                        assert_eq!(get(port, "/"), (200, b"ok".to_vec()));
+                        since.elapsed()
+                    })
+                    .max()
+            })
+        })
+        .collect();
+    let slowest = threads
+        .into_iter()
+        .filter_map(|thread| thread.join().unwrap())
+        .max();
+    assert!(
+        slowest < Some(Duration::from_secs(3)),
+        "somebody waited for {slowest:?}"
+    );
+}
+
+#[test]
 fn a_streamed_response_arrives_as_it_is_made() {
     let kit = RunningKit::start(|_| {});
     let (tell, told) = std::sync::mpsc::channel::<Vec<u8>>();
