@@ -33,7 +33,7 @@ impl Buffer {
 
     /// How much memory is held, in bytes.
     pub fn capacity(&self) -> usize {
-        self.bytes.len()
+        self.bytes.capacity()
     }
 
     /// All waiting bytes.
@@ -65,7 +65,16 @@ impl Buffer {
 
     /// Copies `bytes` to the tail.
     pub fn extend(&mut self, bytes: &[u8]) {
-        self.space(bytes.len()).copy_from_slice(bytes);
+        if self.bytes.len() - self.tail >= bytes.len() {
+            self.bytes[self.tail..self.tail + bytes.len()].copy_from_slice(bytes);
+        } else {
+            if self.head > 0 {
+                self.close_gap();
+            }
+            // Grows by copying what comes, without filling room with zeros first.
+            self.bytes.truncate(self.tail);
+            self.bytes.extend_from_slice(bytes);
+        }
         self.tail += bytes.len();
     }
 
@@ -96,19 +105,23 @@ impl Buffer {
 
     /// Gives the memory back when the queue is empty and holds more than `keep` bytes of it.
     pub fn release_if_idle(&mut self, keep: usize) {
-        if self.is_empty() && self.bytes.len() > keep {
+        if self.is_empty() && self.capacity() > keep {
             self.release();
         }
     }
 
+    /// Moves what waits to the front.
+    fn close_gap(&mut self) {
+        self.bytes.copy_within(self.head..self.tail, 0);
+        self.tail -= self.head;
+        self.head = 0;
+    }
+
     fn make_room(&mut self, count: usize) {
-        let waiting = self.len();
         if self.head > 0 {
-            self.bytes.copy_within(self.head..self.tail, 0);
-            self.head = 0;
-            self.tail = waiting;
+            self.close_gap();
         }
-        let needed = waiting + count;
+        let needed = self.tail + count;
         if self.bytes.len() < needed {
             // Growth by half again keeps appends cheap without doubling a large buffer.
             let grown = needed
