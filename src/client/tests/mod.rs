@@ -4,6 +4,7 @@ mod chaos;
 mod ends;
 mod expose;
 mod fake_kit;
+mod hostile;
 mod lanes;
 mod link;
 mod pull;
