@@ -2,19 +2,17 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use crate::buffer::Buffer;
+use crate::client::Error;
 use crate::client::config::Config;
 use crate::client::setback::Setback;
 use crate::client::upgrade::USER_AGENT;
 use crate::client::way::{Step, Way};
-use crate::client::{Error, TunnelOptions};
 use crate::clock::Instant;
 use crate::http::{Asked, BodyDecoder, HeadScanner, ResponseHead, Version};
 use crate::limits::CLIENT_REPLY_BYTES;
 use crate::machine::{Command, ConnKey, Ended, Event, ListenerKey, Machine};
-use crate::reactor::{self, Reactor};
 
 /// What to ask of a kit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,28 +54,8 @@ impl AdminReply {
     }
 }
 
-/// Asks once and waits for the whole answer, at most for `timeout`. A refusal by the kit is a
-/// reply; an error is when there was none.
-pub fn fetch(
-    options: &TunnelOptions,
-    request: &AdminRequest,
-    timeout: Duration,
-) -> Result<AdminReply, Error> {
-    let config = Config::new(options)?;
-    let fail = |error: std::io::Error| Error::Io(format!("cannot ask: {error}"));
-    let host = reactor::Options {
-        tls: Some(reactor::connector(config.ca_pem.clone()).map_err(fail)?),
-        ..reactor::Options::default()
-    };
-    let machine = Fetch::new(&config, request, reactor::now() + timeout)?;
-    let mut reactor = Reactor::new(machine, host).map_err(fail)?;
-    let mut outcome = None;
-    reactor.run(|reply| outcome = Some(reply)).map_err(fail)?;
-    outcome.unwrap_or_else(|| Err(Error::Io("the request ended without an answer".into())))
-}
-
 /// The machine of one request.
-struct Fetch {
+pub(super) struct Fetch {
     conn: ConnKey,
     way: Way,
     /// The request, until the kit is reached and it is sent.
@@ -93,7 +71,7 @@ struct Fetch {
 }
 
 impl Fetch {
-    fn new(config: &Config, request: &AdminRequest, until: Instant) -> Result<Fetch, Error> {
+    pub fn new(config: &Config, request: &AdminRequest, until: Instant) -> Result<Fetch, Error> {
         let (method, path) = line(config, request)?;
         let mut text = format!(
             "{method} {path} HTTP/1.1\r\nHost: {}\r\nUser-Agent: {USER_AGENT}\r\n\
@@ -330,6 +308,7 @@ const READ_SPACE: usize = 16 * 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::TunnelOptions;
 
     fn config(url: &str) -> Config {
         Config::with_env(&TunnelOptions::new(url).token("t0"), |_| None).unwrap()

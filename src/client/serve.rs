@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::client::options::Handler;
 use crate::client::talk;
 use crate::limits::CLIENT_HANDLERS;
-use crate::reactor;
 
 /// A request, its body to be read.
 #[derive(Debug)]
@@ -136,9 +135,12 @@ pub(super) struct Handlers {
     slots: Mutex<BTreeMap<u32, (u64, Handler)>>,
 }
 
+/// Serves one connection.
+pub(super) type Serve = Arc<dyn Fn(UnixStream) + Send + Sync>;
+
 impl Handlers {
     /// What the host runs for slot `number`: whatever handler is in it when a connection comes.
-    pub fn host(self: &Arc<Handlers>, number: u32) -> reactor::Handler {
+    pub fn host(self: &Arc<Handlers>, number: u32) -> Serve {
         let handlers = Arc::clone(self);
         Arc::new(move |stream: UnixStream| {
             let found = handlers

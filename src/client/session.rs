@@ -1,4 +1,6 @@
 //! The public handles: blocking calls on a session whose loop runs on a thread of its own.
+//!
+//! This is the only file of the room that runs a host.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,6 +10,7 @@ use std::time::Duration;
 
 use crate::client::bindings::{BindSpec, Local};
 use crate::client::config::Config;
+use crate::client::fetch::{AdminReply, AdminRequest, Fetch};
 use crate::client::machine::{Client, Order, Spec};
 use crate::client::options::To;
 use crate::client::serve::{Handlers, Request, Response};
@@ -342,4 +345,24 @@ pub fn serve(
         options,
         BindOptions::expose(container_port).handler(handler),
     )
+}
+
+/// Asks once and waits for the whole answer, at most for `timeout`. A refusal by the kit is a
+/// reply; an error is when there was none.
+pub fn fetch(
+    options: &TunnelOptions,
+    request: &AdminRequest,
+    timeout: Duration,
+) -> Result<AdminReply, Error> {
+    let config = Config::new(options)?;
+    let fail = |error: std::io::Error| Error::Io(format!("cannot ask: {error}"));
+    let host = reactor::Options {
+        tls: Some(reactor::connector(config.ca_pem.clone()).map_err(fail)?),
+        ..reactor::Options::default()
+    };
+    let machine = Fetch::new(&config, request, reactor::now() + timeout)?;
+    let mut reactor = Reactor::new(machine, host).map_err(fail)?;
+    let mut outcome = None;
+    reactor.run(|reply| outcome = Some(reply)).map_err(fail)?;
+    outcome.unwrap_or_else(|| Err(Error::Io("the request ended without an answer".into())))
 }
