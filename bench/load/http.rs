@@ -98,8 +98,10 @@ impl Load {
         loop {
             let visitor = &mut self.visitors[index];
             if visitor.asked.is_none() {
+                // Before the write: on a busy machine the reply can be there when it returns.
+                let now = Instant::now();
                 match visitor.stream.write(if self.close { CLOSE } else { KEEP }) {
-                    Ok(_) => visitor.asked = Some(Instant::now()),
+                    Ok(_) => visitor.asked = Some(now),
                     // Not connected yet: the next event tells.
                     Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                     Err(error) if error.kind() == ErrorKind::NotConnected => return,

@@ -133,6 +133,56 @@ fn the_kit_refuses_what_it_cannot_do() {
 }
 
 #[test]
+fn the_kits_environment_means_what_its_flags_mean() {
+    let start = |port: u16, auth: &str| {
+        let mut command = Command::new(kit_program());
+        command.args(["--listen", &format!("0.0.0.0:{port}")]);
+        command.env_remove("HOODY_TUNNEL_TOKEN");
+        match auth {
+            "token" => command.env("HOODY_TUNNEL_TOKEN", TOKEN),
+            _ => command.arg("--no-auth"),
+        };
+        command.env("HOODY_TUNNEL_PUBLIC_URL_PATTERN", "https://p{port}.example");
+        let kit = Proc::spawn("kit", &mut command);
+        eventually("the kit listens", PATIENCE, || {
+            std::net::TcpStream::connect(("127.0.0.1", port)).ok()
+        });
+        kit
+    };
+    let status = |port: u16| {
+        let mut talk = Talk::port(port);
+        talk.say("GET /api/v1/tunnel/sessions HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
+        talk.reply(false).status
+    };
+    let port = free_port();
+    let kit = start(port, "token");
+    assert_eq!(
+        status(port),
+        401,
+        "the token of the environment is asked for"
+    );
+    let upstream = web();
+    let mut command = hoody();
+    command.args([
+        "tunnel",
+        "expose",
+        &upstream.port().to_string(),
+        "--container-port",
+        "0",
+    ]);
+    command.args(["--json", "--url", &format!("ws://127.0.0.1:{port}")]);
+    let client = Hoody::from_command(command.env("HOODY_TUNNEL_TOKEN", TOKEN), 1);
+    assert_eq!(
+        client.ready[0]["publicUrl"],
+        format!("https://p{}.example", client.port())
+    );
+    drop((client, kit));
+    let port = free_port();
+    let _open = start(port, "--no-auth");
+    assert_eq!(status(port), 200);
+}
+
+#[test]
 fn json_lines_tell_ready_request_and_closed() {
     let upstream = web();
     let kit = Kit::with(&["--public-url-pattern", "https://p{port}.example"]);
