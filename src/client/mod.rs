@@ -1,17 +1,18 @@
 //! The laptop's side: the public library, and the machine behind it.
 //!
-//! What the room is for: reaching a kit and staying there (`link`, `way`, `upgrade`, `lanes`), keeping
-//! bindings (`bindings`, `frames`), carrying streams between the kit and local servers (`exchange`,
-//! `request`, `response`, `pool`), ending in order (`farewell`), and calls that block, for users
-//! (`session`, `serve`). What it never does: listen, connect to anything but the kit, its proxy and
-//! the targets that the user named, or touch a socket: all but `session` and `talk` is pure logic.
+//! What the room is for: reaching a kit and staying there (`link`, `way`, `upgrade`, `lanes`),
+//! keeping bindings (`bindings`, `frames`), carrying streams between the kit and local servers
+//! (`exchange`, `request`, `response`, `pool`), ending in order (`farewell`), and calls that block,
+//! for users (`session`, `serve`). What it never does: listen, connect to anything but the kit, its
+//! proxy and the targets that the user named, or touch a socket: all but `session` and `talk` is
+//! pure logic.
 //!
 //! Order of calls: [`TunnelSession::start`] or [`TunnelSession::connect`], then
-//! [`TunnelSession::bind`], [`TunnelSession::unbind`], and [`TunnelSession::close`]. Whatever is lost
-//! in between comes back by itself; [`TunnelSession::events`] tells.
+//! [`TunnelSession::bind`], [`TunnelSession::unbind`], and [`TunnelSession::close`]. Whatever is
+//! lost in between comes back by itself; [`TunnelSession::events`] tells.
 //!
-//! Invariants (`check_invariants`): a stream has an exchange and no exchange outlives its session; a
-//! local connection serves one exchange or is idle in the pool; after the end nothing is left. A
+//! Invariants (`check_invariants`): a stream has an exchange and no exchange outlives its session;
+//! a local connection serves one exchange or is idle in the pool; after the end nothing is left. A
 //! request is sent twice only when that cannot do something twice. What was cut never looks whole.
 //!
 //! PROTOCOL §2 to §7, and §10 for [`fetch()`].
