@@ -90,7 +90,7 @@ export function withoutHopByHop(headers: Headers): Headers {
   const named = namedByConnection(headers);
   return headers.filter(([name]) => {
     const lower = name.toLowerCase();
-    return !HOP_BY_HOP.has(lower) && !named.has(lower);
+    return !HOP_BY_HOP.has(lower) && !named.includes(lower);
   });
 }
 
@@ -101,8 +101,9 @@ export function lowered(headers: Headers): Headers {
 }
 
 /** The names that Connection fields list, in lower case. */
-export function namedByConnection(headers: Headers): Set<string> {
-  return new Set(allOf(headers, 'connection').flatMap(commaList));
+export function namedByConnection(headers: Headers): string[] {
+  const values = allOf(headers, 'connection');
+  return values.length === 0 ? values : values.flatMap(commaList);
 }
 
 /** Every value of a field. */

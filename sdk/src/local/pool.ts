@@ -5,7 +5,7 @@
  * idle connection just when it is used again: a request that may be repeated then is, and one that
  * may not only takes a connection that was used a moment ago.
  */
-import type { LocalSocket } from './socket.js';
+import type { LocalSocket, SocketUser } from './socket.js';
 
 /** The most idle connections that are kept for one target. */
 const MAX_IDLE = 64;
@@ -17,6 +17,7 @@ const FRESH_MS = 1000;
 /** The idle connections of one target. */
 export class Pool {
   private idle: LocalSocket[] = [];
+  private readonly watchers = new WeakMap<LocalSocket, SocketUser>();
   private timer: NodeJS.Timeout | undefined;
   private closed = false;
 
@@ -42,11 +43,7 @@ export class Pool {
     }
     socket.uses += 1;
     socket.idleSince = Date.now();
-    const forget = (): void => {
-      this.forget(socket);
-    };
-    // A server that speaks without being asked, or leaves, is not used again.
-    socket.user = { bytes: forget, ended: forget, closed: forget };
+    socket.user = this.watcherOf(socket);
     this.idle.push(socket);
     this.timer ??= setInterval(() => {
       this.expire();
@@ -59,6 +56,18 @@ export class Pool {
     for (const socket of this.idle) socket.destroy();
     this.idle = [];
     this.stop();
+  }
+
+  /** A server that speaks without being asked, or leaves, is not used again. */
+  private watcherOf(socket: LocalSocket): SocketUser {
+    const known = this.watchers.get(socket);
+    if (known !== undefined) return known;
+    const forget = (): void => {
+      this.forget(socket);
+    };
+    const watcher = { bytes: forget, ended: forget, closed: forget };
+    this.watchers.set(socket, watcher);
+    return watcher;
   }
 
   private forget(socket: LocalSocket): void {

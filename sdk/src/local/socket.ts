@@ -134,12 +134,6 @@ export class LocalSocket {
     else this.socket.resetAndDestroy();
   }
 
-  /** Whether an idle connection keeps the process alive. */
-  hold(active: boolean): void {
-    if (active) this.socket.ref();
-    else this.socket.unref();
-  }
-
   /** Whether a request may be sent. */
   get usable(): boolean {
     return this.socket.writable && !this.socket.readableEnded && !this.socket.destroyed;

@@ -94,7 +94,6 @@ class HttpExchange implements StreamSink, ConnectUser {
       return;
     }
     pooled.user = this;
-    pooled.hold(true);
     this.connected(pooled);
   }
 
@@ -280,7 +279,7 @@ class HttpExchange implements StreamSink, ConnectUser {
     this.reusable =
       head.minor === 1 &&
       !decoder.endsWithConnection &&
-      !namedByConnection(head.headers).has('close');
+      !namedByConnection(head.headers).includes('close');
     this.noteKeepAlive(head);
   }
 
@@ -332,7 +331,6 @@ class HttpExchange implements StreamSink, ConnectUser {
     if (socket === undefined) return;
     if (this.reusable && this.requestComplete()) {
       socket.resume();
-      socket.hold(false);
       this.upstream.pool.put(socket);
     } else {
       socket.discard();
