@@ -1,7 +1,8 @@
 //! A queue of bytes in one contiguous piece.
 //!
-//! Bytes go in at the tail, either copied or written in place by whoever asked for [`Buffer::space`],
-//! and leave at the head. The bound is the owner's business: it asks [`Buffer::len`] before it adds.
+//! Bytes go in at the tail, either copied or written in place by whoever asked for
+//! [`Buffer::space`], and leave at the head. The bound is the owner's business: it asks
+//! [`Buffer::len`] before it adds.
 
 /// A first-in, first-out queue of bytes that can be looked at as one slice.
 #[derive(Debug, Default)]
@@ -46,7 +47,8 @@ impl Buffer {
         &mut self.bytes[self.head..self.tail]
     }
 
-    /// Exactly `count` bytes of room at the tail, to be filled and then taken in by [`Buffer::commit`].
+    /// Exactly `count` bytes of room at the tail, to be filled and then taken in by
+    /// [`Buffer::commit`].
     pub fn space(&mut self, count: usize) -> &mut [u8] {
         if self.bytes.len() - self.tail < count {
             self.make_room(count);

@@ -91,14 +91,14 @@ const _: () = assert!(MAX_HEADER_FIELDS <= u8::MAX as usize);
 /// Bytes of bulk that may wait in a lane's outbox before its streams stop reading their sockets:
 /// more makes small exchanges wait behind bulk, less starves the socket (DESIGN: fairness).
 pub const LANE_QUEUE_SOFT: usize = 128 * 1024;
-/// Bytes that make a lane be flushed at once; less waits until everybody who is ready was served, so
-/// that small frames of many streams share a message and a system call.
+/// Bytes that make a lane be flushed at once; less waits until everybody who is ready was served,
+/// so that small frames of many streams share a message and a system call.
 pub const FLUSH_AT_ONCE: usize = 16 * 1024;
 /// Bytes of answers (PONG, WINDOW) that may wait for a peer that does not read, before we stop
 /// reading from it.
 pub const LANE_URGENT_MAX: usize = 64 * 1024;
-/// Bytes of room that a lane offers to one read, at least and at most. One bulk message a read keeps
-/// the bytes in the processor's cache on their way through.
+/// Bytes of room that a lane offers to one read, at least and at most. One bulk message a read
+/// keeps the bytes in the processor's cache on their way through.
 pub const LANE_READ_MIN: usize = 16 * 1024;
 /// See [`LANE_READ_MIN`].
 pub const LANE_READ_MAX: usize = MAX_FRAME_PAYLOAD + 64;
@@ -141,8 +141,8 @@ pub const FLOOD_WINDOW: Allowance = Allowance {
     per_second: 500,
 };
 /// Session frames that want an answer, and stream frames on ids that were never given, which are
-/// answered with RESET: what answers them waits in memory until the peer reads. The burst fits a BIND
-/// and an UNBIND for every binding that may be configured.
+/// answered with RESET: what answers them waits in memory until the peer reads. The burst fits a
+/// BIND and an UNBIND for every binding that may be configured.
 pub const FLOOD_ASKING: Allowance = Allowance {
     burst: 2048,
     per_second: 100,
@@ -254,8 +254,8 @@ pub const FRONT_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 pub const FRONT_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a visitor's head may take (PROTOCOL §11).
 pub const VISITOR_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a response that has begun may stand still once its visitor has sent FIN, before the visitor
-/// counts as gone.
+/// How long a response that has begun may stand still once its visitor has sent FIN, before the
+/// visitor counts as gone.
 pub const VISITOR_GONE_AFTER: Duration = Duration::from_secs(5);
 /// How long a visitor's keep-alive connection may be idle between requests.
 pub const VISITOR_IDLE_TIMEOUT: Duration = Duration::from_secs(75);
@@ -324,8 +324,8 @@ pub const REJOIN_EVERY: Duration = Duration::from_secs(2);
 pub const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 /// How long the last frames may take to leave.
 pub const GOODBYE_WITHIN: Duration = Duration::from_millis(500);
-/// How long a half-closed stream may be idle on the client's side: longer than on the kit's, since a
-/// response that has nothing to say for a while looks the same from here (PROTOCOL §4).
+/// How long a half-closed stream may be idle on the client's side: longer than on the kit's, since
+/// a response that has nothing to say for a while looks the same from here (PROTOCOL §4).
 pub const CLIENT_HALF_CLOSE: Duration = Duration::from_secs(3600);
 /// Bytes of session credit that a client gives back early (PROTOCOL §5).
 pub const CLIENT_STALL_BUDGET: u32 = 32 * 1024 * 1024;

@@ -198,8 +198,8 @@ pub enum Command<N> {
         /// Which connection.
         conn: ConnKey,
     },
-    /// Like [`Command::Wake`], but the host may serve everybody else that is ready first, and flushes
-    /// the connection before it waits: small frames of many connections then share a write.
+    /// Like [`Command::Wake`], but the host may serve everybody else that is ready first, and
+    /// flushes the connection before it waits: small frames of many connections then share a write.
     WakeLast {
         /// Which connection.
         conn: ConnKey,

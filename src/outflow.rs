@@ -1,12 +1,13 @@
 //! Bytes on their way to a connection, copied only when its socket did not take them at once.
 //!
-//! DATA that came on a lane lies in the lane's receive buffer. An outflow may hold one such span as a
-//! loan, so that the host writes it from there (law 7 in `machine.rs`); before the lane reads again,
-//! its owner has every borrower [`Outflow::spill`], which copies what is left. Order is kept: bytes
-//! of its own, then the loan, then bytes of its own that came later.
+//! DATA that came on a lane lies in the lane's receive buffer. An outflow may hold one such span as
+//! a loan, so that the host writes it from there (law 7 in `machine.rs`); before the lane reads
+//! again, its owner has every borrower [`Outflow::spill`], which copies what is left. Order is
+//! kept: bytes of its own, then the loan, then bytes of its own that came later.
 //!
-//! It also knows how many bytes of DATA payload it holds, for their credit goes back when the socket
-//! has taken them (PROTOCOL §5), and chunk headers and HTTP heads in between are not payload.
+//! It also knows how many bytes of DATA payload it holds, for their credit goes back when the
+//! socket has taken them (PROTOCOL §5), and chunk headers and HTTP heads in between are not
+//! payload.
 
 use std::ops::Range;
 
@@ -90,7 +91,8 @@ impl<L> Outflow<L> {
         self.later.release();
     }
 
-    /// Drops everything, because nobody wants it any more; gives back how many bytes of it were payload.
+    /// Drops everything, because nobody wants it any more; gives back how many bytes of it were
+    /// payload.
     pub fn discard(&mut self) -> usize {
         std::mem::take(self).payload
     }
@@ -139,8 +141,8 @@ impl<L> Default for Outflow<L> {
 
 /// Below this many bytes a copy is cheaper than the care that a loan needs.
 const WORTH_BORROWING: usize = 2048;
-/// Memory that an empty outflow keeps, in bytes: a small reply, so that a busy keep-alive connection
-/// does not allocate for each.
+/// Memory that an empty outflow keeps, in bytes: a small reply, so that a busy keep-alive
+/// connection does not allocate for each.
 const KEEP_IDLE: usize = 1024;
 
 #[cfg(test)]

@@ -13,11 +13,11 @@
 //! decoder: it has unmasked and moved them.
 //!
 //! A fragmented message is joined in place. Its payload so far lies at the buffer's front, then
-//! comes a *gap* of spent headers, then the bytes not yet looked at; each new fragment is moved down
-//! over the gap, so a byte is moved once however many fragments there are. A control frame between
-//! fragments becomes part of the gap, and its item consumes 0 bytes. Only when the gap has grown to
-//! `WS_GAP` is it closed, by moving the joined bytes up, and such an item consumes the gap.
-//! A buffer of `MAX_WS_BUFFERED` bytes holds any legal message with its gap.
+//! comes a *gap* of spent headers, then the bytes not yet looked at; each new fragment is moved
+//! down over the gap, so a byte is moved once however many fragments there are. A control frame
+//! between fragments becomes part of the gap, and its item consumes 0 bytes. Only when the gap has
+//! grown to `WS_GAP` is it closed, by moving the joined bytes up, and such an item consumes the
+//! gap. A buffer of `MAX_WS_BUFFERED` bytes holds any legal message with its gap.
 
 mod decoder;
 mod encoder;

@@ -101,7 +101,8 @@ pub struct ResponseHead<'a> {
 /// Scans and parses at once: for callers that have the head whole, most of the time.
 ///
 /// `None` means that the head is not complete; the number is the head's length. A caller that gets
-/// a head in many pieces keeps a [`HeadScanner`] instead, or it would scan from the start each time.
+/// a head in many pieces keeps a [`HeadScanner`] instead, or it would scan from the start each
+/// time.
 pub fn parse_request(buffer: &[u8]) -> Result<Option<(RequestHead<'_>, usize)>, Reject> {
     let Some(length) = HeadScanner::new().scan(buffer)? else {
         return Ok(None);

@@ -112,8 +112,8 @@ impl<'a, I: Iterator<Item = Field<'a>> + Clone> RequestPlan<'a, I> {
             .filter(move |(name, _)| !is(name, "host") && !is(name, "content-length"))
     }
 
-    /// Appends the head. `host` is written as `Host`; `origin`, when given, replaces an `Origin` that
-    /// is there, to match a rewritten host. Both are the user's configuration and are checked.
+    /// Appends the head. `host` is written as `Host`; `origin`, when given, replaces an `Origin`
+    /// that is there, to match a rewritten host. Both are the user's configuration and are checked.
     pub fn write(
         &self,
         out: &mut Vec<u8>,

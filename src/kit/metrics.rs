@@ -343,6 +343,11 @@ impl Metrics {
             page.family(name, "counter", help);
             page.sample(&[], count);
         }
+        self.render_reasons(page);
+    }
+
+    /// What ended or was refused, by reason.
+    fn render_reasons(&self, page: &mut Exposition<'_>) {
         let ends = SessionEnd::ALL
             .iter()
             .map(|end| end.name())

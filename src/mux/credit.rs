@@ -1,7 +1,7 @@
 //! Credit: how many bytes of DATA may be sent (PROTOCOL §5).
 //!
-//! Two types, so that they cannot be swapped. Both count bytes of DATA payload only. Each stream has
-//! one of either, and so has the session.
+//! Two types, so that they cannot be swapped. Both count bytes of DATA payload only. Each stream
+//! has one of either, and so has the session.
 
 /// What the peer allows us to send.
 #[derive(Debug)]
@@ -142,9 +142,9 @@ impl RecvCredit {
         self.check();
     }
 
-    /// The increment to give back now, if it is worth a WINDOW. Credit is gathered up to a quarter of
-    /// the window, and less while the peer has little left: some senders wait until they may send
-    /// 64 KiB at once (PROTOCOL §5).
+    /// The increment to give back now, if it is worth a WINDOW. Credit is gathered up to a quarter
+    /// of the window, and less while the peer has little left: some senders wait until they may
+    /// send 64 KiB at once (PROTOCOL §5).
     pub fn claim(&mut self) -> Option<u32> {
         let plenty = self.unclaimed >= self.window / 4;
         let needed = self.granted < SENDERS_WAIT_FOR && self.unclaimed >= SENDERS_WAIT_FOR;

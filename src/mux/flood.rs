@@ -1,8 +1,8 @@
 //! Token buckets against frames that cost the receiver more than the sender.
 //!
-//! A flood ends the session with ENHANCE_YOUR_CALM, never the kit. Whatever answers something we did
-//! is paid for by what we did: existing clients answer every DATA with two WINDOWs (PROTOCOL §5), and
-//! a client that resets every stream we opened does nothing wrong.
+//! A flood ends the session with ENHANCE_YOUR_CALM, never the kit. Whatever answers something we
+//! did is paid for by what we did: existing clients answer every DATA with two WINDOWs (PROTOCOL
+//! §5), and a client that resets every stream we opened does nothing wrong.
 
 use crate::clock::Instant;
 use crate::limits::{

@@ -1,7 +1,7 @@
 //! Which of the peer's stream ids were opened.
 //!
-//! Ids only grow, over all lanes of the session together (PROTOCOL §4); but lanes race, so a smaller
-//! id may come after a larger one. What was jumped over is remembered as ranges.
+//! Ids only grow, over all lanes of the session together (PROTOCOL §4); but lanes race, so a
+//! smaller id may come after a larger one. What was jumped over is remembered as ranges.
 
 use crate::limits::MAX_ID_GAPS;
 

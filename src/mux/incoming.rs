@@ -125,8 +125,8 @@ impl<T: Copy> Session<T> {
         }
     }
 
-    /// Takes a stream that the peer opened on lane `index`. `None` when there are too many, which the
-    /// peer was told.
+    /// Takes a stream that the peer opened on lane `index`. `None` when there are too many, which
+    /// the peer was told.
     pub fn accept(&mut self, index: usize, id: u32, tag: T, now: Instant) -> Option<StreamKey> {
         let key = self.insert(id, index as u8, tag, now);
         if key.is_none() {
@@ -357,8 +357,8 @@ impl<T: Copy> Session<T> {
         Ok(())
     }
 
-    /// The stream with this id, unless it is over: one that is kept until its bytes are passed on is
-    /// over too, and nothing can be added to it or taken from it.
+    /// The stream with this id, unless it is over: one that is kept until its bytes are passed on
+    /// is over too, and nothing can be added to it or taken from it.
     fn live(&self, id: u32) -> Option<StreamKey> {
         let key = *self.by_id.get(&id)?;
         let stream = self.streams.get(key.retype())?;

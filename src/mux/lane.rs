@@ -1,7 +1,8 @@
-//! A lane: one connection that carries a session's WebSocket, from its first byte after the upgrade.
+//! A lane: one connection that carries a session's WebSocket, from its first byte after the
+//! upgrade.
 //!
-//! A lane turns received bytes into frames, one at a time, and holds the outgoing frames. Payloads are
-//! named by a [`Span`] of its receive buffer, which stays where it is until the next
+//! A lane turns received bytes into frames, one at a time, and holds the outgoing frames. Payloads
+//! are named by a [`Span`] of its receive buffer, which stays where it is until the next
 //! [`Lane::read_space`]: so a payload can be lent to another connection without a copy.
 
 use std::ops::Range;
@@ -123,8 +124,8 @@ impl Lane {
         self.conn
     }
 
-    /// Where the next bytes go; ends every loan of spans. Empty while the peer does not read what we
-    /// answer, so that a peer which only asks cannot fill our memory.
+    /// Where the next bytes go; ends every loan of spans. Empty while the peer does not read what
+    /// we answer, so that a peer which only asks cannot fill our memory.
     pub fn read_space(&mut self) -> &mut [u8] {
         self.received.consume(self.parsed);
         self.parsed = 0;
@@ -166,8 +167,8 @@ impl Lane {
                 return Ok(None);
             }
             let waiting = &mut self.received.bytes_mut()[self.parsed..];
-            // Whatever a WebSocket endpoint would say of it, to a tunnel it is a protocol error, with
-            // GOAWAY and close 1002 (PROTOCOL §1.4).
+            // Whatever a WebSocket endpoint would say of it, to a tunnel it is a protocol error,
+            // with GOAWAY and close 1002 (PROTOCOL §1.4).
             let step = self.decoder.next(waiting).map_err(|error| {
                 let too_big = error.close_code == CLOSE_TOO_BIG;
                 let code = if too_big {

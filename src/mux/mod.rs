@@ -10,8 +10,8 @@
 //! 2. Whatever was done, [`Session::poll_wake`] until silent tells whom the host should look at.
 //! 3. [`Session::transmit`] and [`Session::transmitted`] take bytes away.
 //!
-//! Invariants: credit is never lost or made up (`credit.rs`), all frames of ours for a stream use its
-//! lane (PROTOCOL §7), a message is never illegal (`outbox.rs`), every queue has a bound.
+//! Invariants: credit is never lost or made up (`credit.rs`), all frames of ours for a stream use
+//! its lane (PROTOCOL §7), a message is never illegal (`outbox.rs`), every queue has a bound.
 //!
 //! One outgoing queue a lane is the one place where frames could be kept for replay (PROTOCOL §9).
 

@@ -1,9 +1,10 @@
 //! The outgoing side of a lane: frames become WebSocket messages, in place.
 //!
-//! Two queues. *Urgent* holds PING, PONG and WINDOW frames, which go ahead of everything that has not
-//! begun to leave. *The queue* holds sealed messages, then at most one open message that still takes
-//! frames. Bytes of a connection are read straight behind a reserved frame header into the open
-//! message ([`Outbox::data_space`]), so on their way out they are copied by nobody but the kernel.
+//! Two queues. *Urgent* holds PING, PONG and WINDOW frames, which go ahead of everything that has
+//! not begun to leave. *The queue* holds sealed messages, then at most one open message that still
+//! takes frames. Bytes of a connection are read straight behind a reserved frame header into the
+//! open message ([`Outbox::data_space`]), so on their way out they are copied by nobody but the
+//! kernel.
 //!
 //! A message header is written when the message is sealed, for only then its length is known. The
 //! slot kept for it fits the largest header that may come; when a smaller one came, the gap is cut
@@ -121,8 +122,8 @@ impl Outbox {
         self.count_frame();
     }
 
-    /// Room for one DATA payload of up to `wanted` bytes, to be filled in place and then taken in by
-    /// [`Outbox::data_commit`]. `wanted` is at most one frame's payload and not zero. Asked only
+    /// Room for one DATA payload of up to `wanted` bytes, to be filled in place and then taken in
+    /// by [`Outbox::data_commit`]. `wanted` is at most one frame's payload and not zero. Asked only
     /// while there [is room](Outbox::has_room).
     pub fn data_space(&mut self, wanted: usize) -> &mut [u8] {
         debug_assert!(!self.closed, "DATA behind a close frame");

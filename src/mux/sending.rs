@@ -9,8 +9,8 @@ use crate::mux::stream::{Stream, StreamKey, Waits};
 use crate::table::Table;
 
 impl<T: Copy> Session<T> {
-    /// Room for the stream's next DATA, at most `wanted` bytes of it, to be filled in place and taken
-    /// in by [`Session::data_commit`]. Empty when there is no credit or no room: then a
+    /// Room for the stream's next DATA, at most `wanted` bytes of it, to be filled in place and
+    /// taken in by [`Session::data_commit`]. Empty when there is no credit or no room: then a
     /// [`Wake::Sender`] comes when it is worth trying again.
     pub fn data_space(&mut self, key: StreamKey, wanted: usize) -> &mut [u8] {
         let Some(room) = self.may_send(key, wanted) else {
@@ -51,8 +51,8 @@ impl<T: Copy> Session<T> {
         self.wake_lane(lane);
     }
 
-    /// Sends as much of `bytes` as credit and room allow, by copying it, and says how much that was.
-    /// When it was not all, a [`Wake::Sender`] comes when it is worth trying again.
+    /// Sends as much of `bytes` as credit and room allow, by copying it, and says how much that
+    /// was. When it was not all, a [`Wake::Sender`] comes when it is worth trying again.
     pub fn send(&mut self, key: StreamKey, bytes: &[u8], now: Instant) -> usize {
         let mut sent = 0;
         while sent < bytes.len() {

@@ -80,8 +80,8 @@ pub(super) struct LaneSlot {
 pub enum Wake<T> {
     /// This lane's connection has something to transmit, or room to read again.
     Lane(ConnKey),
-    /// The same, for little that may wait until everybody who is ready was served: what they add then
-    /// leaves with it.
+    /// The same, for little that may wait until everybody who is ready was served: what they add
+    /// then leaves with it.
     LaneLast(ConnKey),
     /// This stream's sender found no room or no credit, and may try again.
     Sender(T),
@@ -295,8 +295,8 @@ impl<T: Copy> Session<T> {
         self.drop_if_spent(key);
     }
 
-    /// Ends the stream in both directions at once; harmless on one that is over. Bytes that were not
-    /// passed on give their session credit back.
+    /// Ends the stream in both directions at once; harmless on one that is over. Bytes that were
+    /// not passed on give their session credit back.
     pub fn reset(&mut self, key: StreamKey, code: Code, reason: &str) {
         let Some(stream) = self.streams.get(key.retype()) else {
             return;

@@ -43,12 +43,13 @@ pub fn open_descriptors() -> Option<u64> {
     Some((entries.count() as u64).saturating_sub(1))
 }
 
-/// Unmaps the pages of code that starting up has touched: reading flags, linking and opening sockets
-/// take a megabyte of it that an idle daemon never runs again. What runs on is mapped in again from
-/// the page cache when it is needed, for the price of a minor fault.
+/// Unmaps the pages of code that starting up has touched: reading flags, linking and opening
+/// sockets take a megabyte of it that an idle daemon never runs again. What runs on is mapped in
+/// again from the page cache when it is needed, for the price of a minor fault.
 #[cfg(target_os = "linux")]
 pub fn forget_startup_code() {
-    // SAFETY: the callback only reads what it is handed and asks for clean pages of code to be dropped.
+    // SAFETY: the callback only reads what it is handed and asks for clean pages of code to be
+    // dropped.
     unsafe { libc::dl_iterate_phdr(Some(forget_code_of), std::ptr::null_mut()) };
 }
 

@@ -10,8 +10,8 @@ use crate::clock::Instant;
 use super::conn::Got;
 use super::socket::Socket;
 
-/// A socket with TLS on it. It holds bytes on both sides: ciphertext that did not fit into the socket,
-/// and plaintext that did not fit into the machine's space.
+/// A socket with TLS on it. It holds bytes on both sides: ciphertext that did not fit into the
+/// socket, and plaintext that did not fit into the machine's space.
 pub(super) trait Secured: Send {
     /// Goes on with the handshake; true when TLS stands.
     fn handshake(&mut self) -> io::Result<bool>;

@@ -210,9 +210,9 @@ impl Write for Out<'_> {
     }
 }
 
-/// TLS as a client that trusts the system's roots and the certificates in `ca_pem`. A file that cannot
-/// work is refused here and not at the first connection; the system's roots are read for the first
-/// connection that wants them, for that takes a while.
+/// TLS as a client that trusts the system's roots and the certificates in `ca_pem`. A file that
+/// cannot work is refused here and not at the first connection; the system's roots are read for the
+/// first connection that wants them, for that takes a while.
 pub fn connector(ca_pem: Option<Vec<u8>>) -> io::Result<Connector> {
     if let Some(pem) = &ca_pem {
         certificates(pem)?;

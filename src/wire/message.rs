@@ -61,8 +61,8 @@ impl<'a> Iterator for FrameDecoder<'a> {
 impl std::iter::FusedIterator for FrameDecoder<'_> {}
 
 /// The next known frame and what follows it, in a message (or the rest of one) that
-/// [`FrameDecoder::new`] took: for an owner that cannot hold the iterator's borrow from one frame to
-/// the next.
+/// [`FrameDecoder::new`] took: for an owner that cannot hold the iterator's borrow from one frame
+/// to the next.
 #[inline]
 pub fn next_frame(rest: &[u8]) -> Option<(Frame<'_>, &[u8])> {
     let mut rest = rest;

@@ -151,8 +151,8 @@ pub fn write_response_head<'h>(
     bounded(out, start)
 }
 
-/// Names go in lower case: they mean the same in any, and existing peers were only ever sent that one
-/// (PROTOCOL §4 shows it), so some look fields up by it.
+/// Names go in lower case: they mean the same in any, and existing peers were only ever sent that
+/// one (PROTOCOL §4 shows it), so some look fields up by it.
 fn push_headers<'h>(out: &mut Vec<u8>, headers: impl Iterator<Item = (&'h [u8], &'h [u8])>) {
     out.push(b'[');
     for (index, (name, value)) in headers.enumerate() {

@@ -241,23 +241,7 @@ fn parse_header(role: Role, bytes: &[u8], joined: Option<usize>) -> Result<Parse
         (Role::Client, true) => return Err(broken("a server's frame is masked")),
         _ => {}
     }
-    match opcode {
-        OpCode::Continuation if joined.is_none() => {
-            return Err(broken("continuation of nothing"));
-        }
-        OpCode::Text | OpCode::Binary if joined.is_some() => {
-            return Err(broken("new message inside a fragmented one"));
-        }
-        OpCode::Close | OpCode::Ping | OpCode::Pong => {
-            if !is_final {
-                return Err(broken("fragmented control frame"));
-            }
-            if usize::from(second & 0x7F) > MAX_WS_CONTROL {
-                return Err(broken("control frame over 125 bytes"));
-            }
-        }
-        _ => {}
-    }
+    judge_opcode(opcode, is_final, second & 0x7F, joined.is_some())?;
     let length_bytes = match second & 0x7F {
         126 => 2,
         127 => 8,
@@ -303,4 +287,22 @@ fn parse_header(role: Role, bytes: &[u8], joined: Option<usize>) -> Result<Parse
         header_len,
         len: len as usize,
     }))
+}
+
+/// Whether a frame of this type may stand here (RFC 6455 §5.4, §5.5). `short` is the header's
+/// length field of seven bits.
+fn judge_opcode(opcode: OpCode, is_final: bool, short: u8, joining: bool) -> Result<(), WsError> {
+    match opcode {
+        OpCode::Continuation if !joining => Err(broken("continuation of nothing")),
+        OpCode::Text | OpCode::Binary if joining => {
+            Err(broken("new message inside a fragmented one"))
+        }
+        OpCode::Close | OpCode::Ping | OpCode::Pong if !is_final => {
+            Err(broken("fragmented control frame"))
+        }
+        OpCode::Close | OpCode::Ping | OpCode::Pong if usize::from(short) > MAX_WS_CONTROL => {
+            Err(broken("control frame over 125 bytes"))
+        }
+        _ => Ok(()),
+    }
 }

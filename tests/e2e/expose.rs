@@ -1,5 +1,5 @@
-//! EXPOSE between a visitor and a local server that are both written by hand: what arrives, in which
-//! order, and when.
+//! EXPOSE between a visitor and a local server that are both written by hand: what arrives, in
+//! which order, and when.
 
 use crate::support::client::Hoody;
 use crate::support::http::Talk;

@@ -57,8 +57,8 @@ fn curl_sees_through_the_tunnel_what_it_sees_without() {
     }
 }
 
-/// curl's whole output, head and body, without what must differ: the date, a multipart boundary, and
-/// the words behind a status, which the tunnel does not carry.
+/// curl's whole output, head and body, without what must differ: the date, a multipart boundary,
+/// and the words behind a status, which the tunnel does not carry.
 fn curl(port: u16, args: &str, nginx: &Server) -> Vec<String> {
     let mut command = Command::new("curl");
     command.args(["-s", "-i", "--max-time", "20"]);

@@ -1,10 +1,10 @@
 //! The two programs from outside, beside real servers and real clients.
 //!
 //! Each room is one part of the promise: `expose` and `pull` carry traffic, `bad_input`, `bad_bind`
-//! and `visitors` answer nonsense as the protocol says, `sessions` outlive their sockets, `lanes` are
-//! several sockets of one, `limits` hold, `admin` steers, `proxy` stands behind nginx, `network` pulls
-//! cables in namespaces of its own, `cli` is what people type, `soak` counts what is left after many.
-//! Nothing here reaches into the crate: what is not visible
+//! and `visitors` answer nonsense as the protocol says, `sessions` outlive their sockets, `lanes`
+//! are several sockets of one, `limits` hold, `admin` steers, `proxy` stands behind nginx,
+//! `network` pulls cables in namespaces of its own, `cli` is what people type, `soak` counts what
+//! is left after many. Nothing here reaches into the crate: what is not visible
 //! on a socket, in `/proc` or in a program's output is not tested here.
 //!
 //! `HOODY_LONG=1` runs the long forms (minutes of outage, 100,000 visitors, 10,000 resumes).

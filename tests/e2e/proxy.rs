@@ -1,5 +1,5 @@
-//! nginx in front, as a TLS proxy that tells names apart by SNI; and a proxy that must be crossed on
-//! the way out.
+//! nginx in front, as a TLS proxy that tells names apart by SNI; and a proxy that must be crossed
+//! on the way out.
 
 use crate::support::client::{Hoody, hoody};
 use crate::support::http::Talk;

@@ -151,8 +151,8 @@ struct Run<W> {
     screen: Screen<W>,
     /// Whether the session has stood once.
     online: bool,
-    /// Bindings that were answered before we heard that the session stands: the two come by different
-    /// threads, and are told in the order in which they happened.
+    /// Bindings that were answered before we heard that the session stands: the two come by
+    /// different threads, and are told in the order in which they happened.
     early: Vec<Line>,
     /// When the session is given up, once it was asked to close.
     stopping: Option<Instant>,

@@ -1,8 +1,8 @@
 //! EXPOSE: a visitor's connection, one HTTP exchange after the other (PROTOCOL §4, §11).
 //!
 //! `request` carries what the visitor sends, `response` what it gets. A connection belongs to its
-//! listener, not to a session: whoever owns the port when a request's head is complete serves it, so
-//! a takeover or a resume costs nobody a connection.
+//! listener, not to a session: whoever owns the port when a request's head is complete serves it,
+//! so a takeover or a resume costs nobody a connection.
 //!
 //! Invariants: the next head is parsed only when the response before it has left whole; bytes of a
 //! body are never parsed as a head; until the client's 101 nothing is raw.
@@ -289,8 +289,8 @@ impl Kit {
             State::Exchange(exchange) if exchange.response == Response::Awaited => {
                 exchange.waiting_since + response_timeout
             }
-            // It may be half-closed and reading, or gone: a response that stands still tells nothing
-            // in time, for its kernel acknowledges what it no longer wants.
+            // It may be half-closed and reading, or gone: a response that stands still tells
+            // nothing in time, for its kernel acknowledges what it no longer wants.
             State::Exchange(exchange) if read_closed => exchange.waiting_since + VISITOR_GONE_AFTER,
             State::Exchange(_) => now + VISITOR_HEAD_TIMEOUT,
         };

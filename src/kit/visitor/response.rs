@@ -86,8 +86,8 @@ impl Kit {
         }
     }
 
-    /// The client broke the exchange: its stream is reset, and the visitor gets a `502` or, after the
-    /// head, a broken connection.
+    /// The client broke the exchange: its stream is reset, and the visitor gets a `502` or, after
+    /// the head, a broken connection.
     fn peer_fault(&mut self, conn: ConnKey, why: &'static str) {
         self.metrics.violation(Code::ProtocolError);
         if let Some(name) = self.visitor(conn).and_then(|visitor| visitor.stream())

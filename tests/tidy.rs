@@ -1,0 +1,257 @@
+//! Reads `src/` and holds what the house promises: doors between rooms, short files and functions,
+//! a word on every file, bounds that are used.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Columns in a line, at most.
+const COLUMNS: usize = 100;
+/// Lines in a file, fewer than.
+const FILE_LINES: usize = 600;
+/// Lines in a function, fewer than.
+const FUNCTION_LINES: usize = 70;
+
+/// A room, and what its lines may not name.
+struct Door {
+    room: &'static str,
+    closed_to: &'static [&'static str],
+}
+
+/// What no machine may touch: the world, its clock, and tables whose order changes from run to run.
+const WORLD: &[&str] = &[
+    "crate::reactor",
+    "mio::",
+    "std::net::Tcp",
+    "std::net::Udp",
+    "std::os::unix::net",
+    "std::time::Instant",
+    "SystemTime",
+    "HashMap",
+    "HashSet",
+];
+
+const DOORS: &[Door] = &[
+    Door {
+        room: "wire",
+        closed_to: &["crate::mux", "crate::kit", "crate::client", "crate::ws"],
+    },
+    Door {
+        room: "http",
+        closed_to: &["crate::mux", "crate::kit", "crate::client", "crate::wire"],
+    },
+    Door {
+        room: "ws",
+        closed_to: &["crate::mux", "crate::kit", "crate::client", "crate::http"],
+    },
+    Door {
+        room: "mux",
+        closed_to: &["crate::kit", "crate::client", "crate::http"],
+    },
+    Door {
+        room: "kit",
+        closed_to: &["crate::client"],
+    },
+    Door {
+        room: "client",
+        closed_to: &["crate::kit"],
+    },
+    Door {
+        room: "reactor",
+        closed_to: &["crate::kit", "crate::client", "crate::mux"],
+    },
+];
+
+/// Files of machines' rooms that are not part of a machine: the library's thread and its callers.
+const BESIDE_THE_MACHINE: &[&str] = &[
+    "client/session.rs",
+    "client/serve.rs",
+    "client/fetch.rs",
+    "client/shared.rs",
+    "client/talk.rs",
+];
+
+struct Source {
+    /// Below `src/`, with `/`.
+    name: String,
+    text: String,
+}
+
+#[test]
+fn every_file_is_tidy() {
+    let faults: Vec<String> = sources().iter().flat_map(faults).collect();
+    assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
+}
+
+#[test]
+fn every_bound_is_used() {
+    let sources = sources();
+    let limits = sources
+        .iter()
+        .find(|source| source.name == "limits.rs")
+        .expect("src/limits.rs");
+    let rest: String = sources
+        .iter()
+        .filter(|it| it.name != "limits.rs")
+        .map(|it| it.text.as_str())
+        .collect();
+    for name in constants(&limits.text) {
+        let ties = limits.text.matches(&name).count() > 1;
+        assert!(
+            rest.contains(&name) || ties,
+            "limits.rs: {name} bounds nothing"
+        );
+    }
+}
+
+#[test]
+fn untidiness_is_found() {
+    let found = |name: &str, text: &str| {
+        let source = Source {
+            name: name.into(),
+            text: text.into(),
+        };
+        faults(&source).join("\n")
+    };
+    assert!(found("wire/a.rs", "use std::fmt;\n").contains("opens with"));
+    assert!(found("wire/a.rs", "//! A.\nuse crate::kit::Kit;\n").contains("crate::kit"));
+    assert!(found("mux/a.rs", "//! A.\nuse std::collections::HashMap;\n").contains("HashMap"));
+    assert!(found("kit/a.rs", "//! A.\nuse std::time::Instant;\n").contains("Instant"));
+    assert!(found("client/a.rs", "//! A.\nuse crate::kit::Kit;\n").contains("crate::kit"));
+    let wide = format!("//! {}\n", "x".repeat(COLUMNS));
+    assert!(found("kit/a.rs", &wide).contains("columns"));
+    let long = format!("//! A.\n{}", "\n".repeat(FILE_LINES));
+    assert!(found("kit/a.rs", &long).contains("lines"));
+    let body = "    step();\n".repeat(FUNCTION_LINES);
+    assert!(found("kit/a.rs", &format!("//! A.\nfn f() {{\n{body}}}\n")).contains("function"));
+    assert_eq!(
+        found(
+            "kit/a.rs",
+            "//! A.\n// std::time::Instant is named in a comment.\n"
+        ),
+        ""
+    );
+}
+
+fn faults(source: &Source) -> Vec<String> {
+    let name = &source.name;
+    let mut faults = Vec::new();
+    if !source.text.starts_with("//! ") {
+        faults.push(format!(
+            "{name}: every file opens with a //! that says what it is"
+        ));
+    }
+    let lines: Vec<&str> = source.text.lines().collect();
+    if lines.len() >= FILE_LINES {
+        faults.push(format!(
+            "{name}: {} lines, fewer than {FILE_LINES} are a file",
+            lines.len()
+        ));
+    }
+    for (at, line) in lines.iter().enumerate() {
+        // Octets of a message, and text over several lines, read worse when they are cut.
+        let is_literal = line.contains(r"\r\n") || line.ends_with('\\');
+        if line.chars().count() > COLUMNS && !is_literal {
+            faults.push(format!("{name}:{}: more than {COLUMNS} columns", at + 1));
+        }
+    }
+    faults.extend(closed_doors(name, &lines));
+    faults.extend(long_functions(name, &lines));
+    faults
+}
+
+fn closed_doors(name: &str, lines: &[&str]) -> Vec<String> {
+    let is_test = name.contains("test");
+    let room = name
+        .split('/')
+        .next()
+        .unwrap_or_default()
+        .trim_end_matches(".rs");
+    let mut closed: Vec<&str> = Vec::new();
+    for door in DOORS.iter().filter(|door| door.room == room) {
+        closed.extend(door.closed_to);
+    }
+    let is_world = matches!(room, "reactor" | "bin" | "lib");
+    if !is_world && !is_test && !BESIDE_THE_MACHINE.contains(&name) {
+        closed.extend(WORLD);
+    }
+    let mut faults = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let code = line.split("//").next().unwrap_or_default();
+        for word in closed.iter().filter(|word| code.contains(**word)) {
+            faults.push(format!("{name}:{}: {word} is behind a closed door", at + 1));
+        }
+    }
+    faults
+}
+
+/// Functions are found by rustfmt's own layout: a line with `fn` at some depth, and the closing
+/// brace at the same depth.
+fn long_functions(name: &str, lines: &[&str]) -> Vec<String> {
+    let mut faults = Vec::new();
+    // A test may list what it looks at; the promise is about the product.
+    let tests = lines.iter().position(|line| *line == "#[cfg(test)]");
+    let product = if name.contains("test") {
+        0
+    } else {
+        tests.unwrap_or(lines.len())
+    };
+    for (start, line) in lines.iter().enumerate().take(product) {
+        let code = line.trim_start();
+        let depth = line.len() - code.len();
+        let head = code.split('(').next().unwrap_or_default();
+        if !head.split_whitespace().any(|word| word == "fn") || code.starts_with("//") {
+            continue;
+        }
+        let closing = format!("{}}}", " ".repeat(depth));
+        let Some(length) = lines[start..].iter().position(|line| *line == closing) else {
+            continue;
+        };
+        if length >= FUNCTION_LINES {
+            let at = start + 1;
+            faults.push(format!(
+                "{name}:{at}: a function of {length} lines, fewer than {FUNCTION_LINES}"
+            ));
+        }
+    }
+    faults
+}
+
+fn constants(text: &str) -> Vec<String> {
+    text.lines()
+        .filter_map(|line| line.strip_prefix("pub const "))
+        .filter_map(|rest| rest.split(':').next())
+        .map(str::to_owned)
+        .collect()
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    walk(&root, &mut found);
+    assert!(found.len() > 50, "src/ has more files than that");
+    found
+        .into_iter()
+        .map(|path| {
+            let name = path
+                .strip_prefix(&root)
+                .expect("below src")
+                .to_string_lossy()
+                .replace('\\', "/");
+            Source {
+                name,
+                text: fs::read_to_string(&path).expect("a readable source"),
+            }
+        })
+        .collect()
+}
+
+fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a readable folder") {
+        let path = entry.expect("a readable entry").path();
+        if path.is_dir() {
+            walk(&path, found);
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            found.push(path);
+        }
+    }
+}
