@@ -7,6 +7,8 @@ mod http_cuts;
 mod http_request;
 #[path = "../fuzz/bodies/http_response.rs"]
 mod http_response;
+#[path = "../fuzz/bodies/mux_session.rs"]
+mod mux_session;
 #[path = "../fuzz/bodies/wire_control.rs"]
 mod wire_control;
 #[path = "../fuzz/bodies/wire_message.rs"]
@@ -37,6 +39,11 @@ fn http_request_takes_its_corpus() {
 #[test]
 fn http_response_takes_its_corpus() {
     replay("http_response", http_response::run);
+}
+
+#[test]
+fn mux_session_takes_its_corpus() {
+    replay("mux_session", mux_session::run);
 }
 
 /// Changed copies of each input.
