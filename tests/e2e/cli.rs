@@ -432,3 +432,18 @@ fn a_kit_that_is_asked_to_stop_lets_requests_finish() {
         assert_eq!(kit.proc.wait(PATIENCE).code(), Some(0));
     }
 }
+
+#[test]
+fn a_full_disk_under_its_output_is_a_failure_that_is_told() {
+    let (kit, web) = (Kit::start(), web());
+    let target = web.port().to_string();
+    let full = std::fs::File::create("/dev/full").expect("/dev/full opens");
+    let mut command = hoody_at(&kit, &["expose", &target, "--container-port", "0"]);
+    let child = command.stdout(full).stderr(std::process::Stdio::piped());
+    let output = child
+        .spawn()
+        .and_then(|child| child.wait_with_output())
+        .expect("it runs");
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(text(&output).contains("cannot print"), "{}", text(&output));
+}

@@ -185,9 +185,11 @@ impl<W: Write> Run<W> {
                 Ok(News::Signal) => self.interrupted(),
                 Err(_) => return,
             };
-            if told.is_err() {
+            match told {
+                Ok(()) => {}
                 // Nobody reads what we tell (`| head -1`): that is an end like another.
-                self.stop();
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.stop(),
+                Err(error) => self.fail(Error::Io(format!("cannot print: {error}"))),
             }
         }
     }

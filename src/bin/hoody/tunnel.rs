@@ -247,8 +247,10 @@ fn session(
     let mut screen = Screen::new(io::stdout(), style);
     if let Some(notice) = notice {
         let message = notice.to_owned();
-        if screen.print(&Line::Notice { message }).is_err() {
-            return Ok(Outcome::Stopped);
+        match screen.print(&Line::Notice { message }) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Outcome::Stopped),
+            Err(error) => return Err(Error::Io(format!("cannot print: {error}"))),
         }
     }
     run::run(options, wishes, signals, screen)
