@@ -38,6 +38,15 @@ pub(super) struct ConnEntry {
     pub(super) permit: FdPermit,
 }
 
+impl ConnEntry {
+    /// Notes when the oldest of the bytes in `out` came: called before any are added.
+    pub(super) fn starts_waiting(&mut self, now: Instant) {
+        if self.out.is_empty() {
+            self.waiting_since = now;
+        }
+    }
+}
+
 /// What a connection is for.
 #[derive(Debug)]
 pub(super) enum Role {
@@ -198,9 +207,7 @@ impl Kit {
         let Some(entry) = self.conns.get_mut(conn.retype()) else {
             return;
         };
-        if entry.out.is_empty() {
-            entry.waiting_since = now;
-        }
+        entry.starts_waiting(now);
         if entry.out.may_borrow(span.len()) {
             entry.out.borrow(lane, span);
             self.borrowers.push(conn);

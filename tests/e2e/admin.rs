@@ -387,3 +387,26 @@ fn logs_tell_ends_with_reasons_and_never_secrets() {
         }
     }
 }
+
+#[test]
+fn an_idle_visitor_is_no_byte_that_waits_in_the_kit() {
+    let kit = Kit::start();
+    let mut owner = Tunnel::open(&kit);
+    let (_, port) = owner.expose(0);
+    let mut talk = Talk::port(port);
+    // Longer than bytes wait in any kit that runs, also on a machine that is very busy.
+    let idle = Duration::from_secs(4);
+    for _ in 0..2 {
+        talk.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let stream = owner.expect(STREAM_OPEN).stream;
+        std::thread::sleep(idle);
+        owner.respond(stream, 200, b"late");
+        assert_eq!(talk.reply(false).text(), "late");
+    }
+    assert_eq!(
+        kit.metric("hoody_tunnel_relay_wait_seconds_count", "") as u64,
+        2
+    );
+    let waited = kit.metric("hoody_tunnel_relay_wait_seconds_sum", "");
+    assert!(waited < idle.as_secs_f64(), "{waited} s in the kit");
+}

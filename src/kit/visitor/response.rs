@@ -49,6 +49,7 @@ impl Kit {
         if planned.is_ok()
             && let Some(entry) = self.conns.get_mut(conn.retype())
         {
+            entry.starts_waiting(now);
             entry.out.push(&text);
         }
         self.text = text;
@@ -136,10 +137,12 @@ impl Kit {
 
     /// A chunk is copied: three small writes would cost more than the copy.
     fn pass_chunk(&mut self, conn: ConnKey, lane: LaneName, span: &Span) {
+        let now = self.now;
         let Some(entry) = self.conns.get_mut(conn.retype()) else {
             return;
         };
         if let Some(mux) = self.sessions.get(lane.0).and_then(KitSession::mux) {
+            entry.starts_waiting(now);
             entry.out.push(chunk_header(span.len()).as_ref());
             entry.out.push_payload(mux.payload(lane.1, span));
             entry.out.push(CRLF);
