@@ -174,7 +174,8 @@ impl Kit {
             .arm(Reason::Shutdown, now + crate::limits::SHUTDOWN_DRAIN);
         self.close_listeners();
         for session in self.session_keys() {
-            self.say_goodbye(session, "the kit is shutting down");
+            let grace = crate::limits::SHUTDOWN_DRAIN;
+            self.say_goodbye(session, "the kit is shutting down", grace);
         }
         self.stop_if_drained();
     }

@@ -61,7 +61,7 @@ impl Kit {
         const WHY: &str = "closed by the operator";
         let is_closing = self.sessions.get(key).is_none_or(|session| session.closing);
         if !is_closing {
-            self.say_goodbye(key, WHY);
+            self.say_goodbye(key, WHY, grace);
         }
         let Some(session) = self.sessions.get(key) else {
             return;

@@ -1,6 +1,7 @@
 //! Sessions: made, resumed, parked and ended (PROTOCOL §2, §6).
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use log::info;
 
@@ -385,7 +386,7 @@ impl Kit {
     }
 
     /// GOAWAY now; the streams may finish until the caller's deadline.
-    pub(super) fn say_goodbye(&mut self, key: SessionKey, why: &str) {
+    pub(super) fn say_goodbye(&mut self, key: SessionKey, why: &str, grace: Duration) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -393,7 +394,11 @@ impl Kit {
         if session.is_parked() {
             return self.end_session(key, SessionEnd::Killed, why, None);
         }
-        push_json(session.mux_mut(), &GoAway::new(Code::NoError, why));
+        let goaway = GoAway {
+            grace_ms: u32::try_from(grace.as_millis()).unwrap_or(u32::MAX),
+            ..GoAway::new(Code::NoError, why)
+        };
+        push_json(session.mux_mut(), &goaway);
         self.touch(key);
     }
 

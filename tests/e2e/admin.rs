@@ -280,7 +280,7 @@ fn a_killed_session_drains_and_closes() {
         body,
         json!({ "sessionId": owner.id(), "status": "closing" })
     );
-    owner.expect(GOAWAY);
+    assert_eq!(owner.expect(GOAWAY).json()["graceMs"], 3000);
     owner.respond(stream, 200, b"drained");
     assert_eq!(talk.reply(false).text(), "drained");
     assert_eq!(owner.expect_close().0, 1000);
