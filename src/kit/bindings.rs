@@ -340,7 +340,7 @@ impl Kit {
             container_port: port,
             public_url: url.map(|pattern| pattern.for_port(port)),
         };
-        let label = binding.label.as_deref().unwrap_or("-");
+        let label = shown_label(binding.label.as_deref().unwrap_or("-"));
         info!(
             "session {}: bound {mode:?} {} as {} (label {label:?})",
             session.short_id(),
@@ -430,4 +430,24 @@ impl Kit {
 
     /// The code that a taken-over stream is reset with.
     pub(super) const TAKEN_OVER: Code = Code::BindTakeover;
+}
+
+/// As much of a label as a line of the log is for: a client may send a whole frame of it.
+fn shown_label(label: &str) -> &str {
+    let end = label.char_indices().nth(LABEL_SHOWN);
+    end.map_or(label, |(end, _)| label.split_at(end).0)
+}
+
+/// Characters of a label that the log shows.
+const LABEL_SHOWN: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::shown_label;
+
+    #[test]
+    fn a_long_label_is_cut_in_the_log_between_characters() {
+        assert_eq!(shown_label("web"), "web");
+        assert_eq!(shown_label(&"ü".repeat(50_000)), "ü".repeat(64));
+    }
 }

@@ -158,7 +158,7 @@ impl Kit {
     fn first_hello(&mut self, conn: ConnKey, payload: &Span, now: Instant) -> Result<(), Refused> {
         let (greeter, peer) = self.greeter(conn).ok_or_else(gone)?;
         let hello: Hello = control::parse(greeter.lane.payload(payload))
-            .map_err(|error| Refused::protocol(format!("malformed HELLO: {error}")))?;
+            .map_err(|error| Refused::protocol(error.to_string()))?;
         if hello.version != greeter.subprotocol.name() {
             return Err(Refused {
                 goaway: Some(Code::VersionMismatch),
@@ -201,7 +201,7 @@ impl Kit {
     fn first_join(&mut self, conn: ConnKey, payload: &Span, now: Instant) -> Result<(), Refused> {
         let (greeter, _) = self.greeter(conn).ok_or_else(gone)?;
         let join: Join = control::parse(greeter.lane.payload(payload))
-            .map_err(|error| Refused::protocol(format!("malformed JOIN: {error}")))?;
+            .map_err(|error| Refused::protocol(error.to_string()))?;
         self.join(conn, &join, now);
         Ok(())
     }

@@ -156,7 +156,7 @@ impl Kit {
         now: Instant,
     ) -> Result<(), Violation> {
         let malformed = |error: control::ControlError| {
-            Violation::session(Code::ProtocolError, format!("malformed {kind}: {error}"))
+            Violation::session(Code::ProtocolError, error.to_string())
         };
         let Some(mux) = self.sessions.get(key).and_then(KitSession::mux) else {
             return Ok(());

@@ -102,6 +102,11 @@ fn bad_messages_in_a_session_end_it_without_parking() {
                 .is_some_and(|text| !text.is_empty()),
             "{what}"
         );
+        let message = goaway["message"].as_str().unwrap_or_default();
+        assert!(
+            message.matches("malformed").count() <= 1,
+            "said once: {message}"
+        );
         assert_eq!(tunnel.expect_close().0, 1002, "{what}");
         eventually("the port is released", PATIENCE, || {
             std::net::TcpStream::connect(("127.0.0.1", port)).err()
