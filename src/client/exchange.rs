@@ -360,8 +360,7 @@ impl Client {
                 self.assign(key, true);
             }
             Download::Head => {
-                let text =
-                    format!("The local server closed the connection without an answer: {why}\n");
+                let text = format!("The local server gave no answer that makes sense: {why}\n");
                 self.answer(key, 502, &text);
             }
             Download::Complete => {}

@@ -304,6 +304,11 @@ fn a_101_that_nobody_asked_for_is_a_broken_server() {
     let switch = b"HTTP/1.1 101 X\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n";
     answer(&mut world, &mut kit, conn, switch);
     assert!(kit.seen(stream).heads[0].contains("502"));
+    let page = String::from_utf8_lossy(&kit.seen(stream).data);
+    assert!(
+        page.contains("no answer that makes sense: it switched protocols"),
+        "{page}"
+    );
     assert_eq!(world.is_closed(conn), Some(CloseHow::Reset));
 }
 
