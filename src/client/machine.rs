@@ -15,8 +15,8 @@ use crate::client::exchange::{Exchange, ExchangeKey, Upstream};
 use crate::client::lanes::{LaneConn, Lanes, Phase};
 use crate::client::link::{self, Link};
 use crate::client::pool::Pool;
-use crate::client::session::Binding;
-use crate::client::{Error, TunnelOptions};
+use crate::client::session::{Binding, spec_of};
+use crate::client::{BindOptions, Error, TunnelOptions};
 use crate::clock::Instant;
 use crate::entropy::Entropy;
 use crate::limits::{
@@ -54,6 +54,14 @@ pub enum Order {
 /// What an [`Order::Bind`] carries; made from a `BindOptions`.
 #[derive(Debug)]
 pub struct Spec(pub(super) BindSpec);
+
+impl Spec {
+    /// For a host of one's own, which runs no handlers. Refuses options that cannot work.
+    pub fn new(options: BindOptions) -> Result<Spec, Error> {
+        let none = "This host runs no handlers.".to_owned();
+        spec_of(options, |_| Err(Error::Options(none))).map(Spec)
+    }
+}
 
 /// What a user is told.
 #[derive(Debug)]

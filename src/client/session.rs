@@ -12,7 +12,7 @@ use crate::client::bindings::{BindSpec, Local};
 use crate::client::config::Config;
 use crate::client::fetch::{AdminReply, AdminRequest, Fetch};
 use crate::client::machine::{Client, Order, Spec};
-use crate::client::options::To;
+use crate::client::options::{Handler, To};
 use crate::client::serve::{Handlers, Request, Response};
 use crate::client::shared::Shared;
 use crate::client::{BindOptions, Error, HostHeader, SessionEvent, Target, TunnelOptions};
@@ -111,7 +111,12 @@ impl TunnelSession {
     /// Binds, and returns when the kit has said yes or no. May be called before the session stands.
     pub fn bind(&self, options: BindOptions) -> Result<Binding, Error> {
         let reference = self.next_reference.fetch_add(1, Ordering::Relaxed);
-        let spec = self.spec(reference, options)?;
+        let spec = spec_of(options, |handler| {
+            let slot = self.handlers.add(reference, handler);
+            Ok(Local::Handler(slot.ok_or(Error::Options(format!(
+                "A session serves at most {CLIENT_HANDLERS} handlers."
+            )))?))
+        })?;
         self.shared.await_bind(reference);
         let spec = Box::new(Spec(spec));
         // When the loop is gone the shared state says why.
@@ -121,50 +126,6 @@ impl TunnelSession {
             self.handlers.remove(reference);
         }
         outcome
-    }
-
-    /// Checks what can be checked without the kit.
-    fn spec(&self, reference: u64, options: BindOptions) -> Result<BindSpec, Error> {
-        let wrong = |text: &str| Err(Error::Options(text.into()));
-        let local = match (options.to, options.mode) {
-            (Some(To::Handler(_)), BindMode::Pull) => {
-                return wrong("A handler answers requests; a pull carries raw connections.");
-            }
-            (None, _) if options.container_port == 0 => {
-                return wrong("Say which local server to use when the kit picks the port.");
-            }
-            (Some(To::Target(target)), _) if target.port() == 0 => {
-                return wrong("The target's port must not be 0.");
-            }
-            (Some(To::Target(target)), _) => Local::Target(target),
-            (None, _) => {
-                let port = options.container_port;
-                Local::Target(Target::Addr(([127, 0, 0, 1], port).into()))
-            }
-            (Some(To::Handler(handler)), _) => {
-                let slot = self.handlers.add(reference, handler);
-                Local::Handler(slot.ok_or(Error::Options(format!(
-                    "A session serves at most {CLIENT_HANDLERS} handlers."
-                )))?)
-            }
-        };
-        if options.takeover && options.mode == BindMode::Pull {
-            return wrong("Only what is exposed can be taken over.");
-        }
-        if let HostHeader::Name(name) = &options.host_header
-            && (name.is_empty() || !is_value(name.as_bytes()) || name.contains(char::is_whitespace))
-        {
-            return wrong("The host header must be a name, perhaps with a port.");
-        }
-        Ok(BindSpec {
-            mode: options.mode,
-            container_port: options.container_port,
-            label: options.label,
-            takeover: options.takeover,
-            host: options.host,
-            host_header: options.host_header,
-            local,
-        })
     }
 
     /// Gives a binding up. Streams that it has may go on to their end.
@@ -365,4 +326,46 @@ pub fn fetch(
     let mut outcome = None;
     reactor.run(|reply| outcome = Some(reply)).map_err(fail)?;
     outcome.unwrap_or_else(|| Err(Error::Io("the request ended without an answer".into())))
+}
+
+/// Checks what can be checked without the kit.
+pub(super) fn spec_of(
+    options: BindOptions,
+    add_handler: impl FnOnce(Handler) -> Result<Local, Error>,
+) -> Result<BindSpec, Error> {
+    let wrong = |text: &str| Err(Error::Options(text.into()));
+    let local = match (options.to, options.mode) {
+        (Some(To::Handler(_)), BindMode::Pull) => {
+            return wrong("A handler answers requests; a pull carries raw connections.");
+        }
+        (None, _) if options.container_port == 0 => {
+            return wrong("Say which local server to use when the kit picks the port.");
+        }
+        (Some(To::Target(target)), _) if target.port() == 0 => {
+            return wrong("The target's port must not be 0.");
+        }
+        (Some(To::Target(target)), _) => Local::Target(target),
+        (None, _) => {
+            let port = options.container_port;
+            Local::Target(Target::Addr(([127, 0, 0, 1], port).into()))
+        }
+        (Some(To::Handler(handler)), _) => add_handler(handler)?,
+    };
+    if options.takeover && options.mode == BindMode::Pull {
+        return wrong("Only what is exposed can be taken over.");
+    }
+    if let HostHeader::Name(name) = &options.host_header
+        && (name.is_empty() || !is_value(name.as_bytes()) || name.contains(char::is_whitespace))
+    {
+        return wrong("The host header must be a name, perhaps with a port.");
+    }
+    Ok(BindSpec {
+        mode: options.mode,
+        container_port: options.container_port,
+        label: options.label,
+        takeover: options.takeover,
+        host: options.host,
+        host_header: options.host_header,
+        local,
+    })
 }

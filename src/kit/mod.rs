@@ -199,6 +199,8 @@ impl Kit {
             return;
         }
         self.stopping = Stopping::Done;
+        self.timers.disarm(Reason::Shutdown);
+        self.timers.disarm(Reason::Accept);
         for session in self.session_keys() {
             let why = "the kit is shutting down";
             self.end_session(session, metrics::SessionEnd::Shutdown, why, Some(1001));

@@ -146,7 +146,7 @@ impl RecvCredit {
     /// of the window, and less while the peer has little left: some senders wait until they may
     /// send 64 KiB at once (PROTOCOL §5).
     pub fn claim(&mut self) -> Option<u32> {
-        let plenty = self.unclaimed >= self.window / 4;
+        let plenty = self.unclaimed > 0 && self.unclaimed >= self.window / 4;
         let needed = self.granted < SENDERS_WAIT_FOR && self.unclaimed >= SENDERS_WAIT_FOR;
         if !plenty && !needed {
             return None;
@@ -216,6 +216,19 @@ mod tests {
         credit.pass_on(5, 0);
         assert_eq!(credit.buffered(), 0);
         assert_eq!(credit.claim(), None);
+    }
+
+    #[test]
+    fn nothing_is_never_given_back_however_small_the_window() {
+        // A kit may say any window, and an increment of 0 is a protocol error.
+        for window in [0, 1, 3, 4] {
+            let mut credit = RecvCredit::new(window);
+            assert_eq!(credit.claim(), None);
+            if credit.receive(1).is_ok() {
+                credit.pass_on(1, 0);
+                assert_eq!(credit.claim(), Some(1));
+            }
+        }
     }
 
     #[test]

@@ -1,0 +1,163 @@
+//! What goes wrong, one thing at a time, at random.
+
+use hoody_tunnel::machine::Event;
+
+use crate::net::{End, Gone, MILLI};
+use crate::world::{Act, World};
+
+pub fn strike(world: &mut World) {
+    if world.healing {
+        return;
+    }
+    let laptops = world.laptops.len() as u64;
+    let index = world.dice.below(laptops) as usize;
+    match world.dice.below(16) {
+        0 => each_lane(world, index, "reset", |world, end| {
+            world.net.cut(end, Gone::Reset)
+        }),
+        1 => one_lane(world, index, "reset", |world, end| {
+            world.net.cut(end, Gone::Reset)
+        }),
+        2 => each_lane(world, index, "vanish", |world, end| world.net.vanish(end)),
+        3 => one_lane(world, index, "vanish", |world, end| world.net.vanish(end)),
+        4 | 5 => {
+            let until = world.net.now + world.dice.below(9000) * MILLI;
+            each_lane(world, index, "freeze", move |world, end| {
+                world.net.freeze(end, until)
+            });
+        }
+        6 => {
+            let until = world.net.now + world.dice.below(4000) * MILLI;
+            one_lane(world, index, "freeze", move |world, end| {
+                world.net.freeze(end, until)
+            });
+        }
+        7 => sleep(world, index),
+        8 => kill_kit(world),
+        9 => kill_client(world, index),
+        10 => {
+            kill_kit(world);
+            kill_client(world, index);
+        }
+        11 => starve(world),
+        12 => {
+            world.note("local servers are down".into());
+            world.upstreams(false);
+            world.after(3000, Act::Upstreams(true));
+        }
+        13 => take_over(world, index),
+        14 => {
+            world.note("the kit is disturbed".into());
+            tell_kit(world, Event::Disturbed);
+        }
+        _ => {
+            world.note(format!("client {index} is disturbed"));
+            tell_client(world, index, Event::Disturbed);
+        }
+    }
+}
+
+fn tell_kit(world: &mut World, event: Event) {
+    if let Some(kit) = &mut world.kit {
+        kit.tell(event, &mut world.net);
+    }
+}
+
+fn tell_client(world: &mut World, index: usize, event: Event) {
+    if let Some(host) = &mut world.laptops[index].host {
+        host.tell(event, &mut world.net);
+    }
+}
+
+fn lanes(world: &World, index: usize) -> Vec<End> {
+    let Some(host) = &world.laptops[index].host else {
+        return Vec::new();
+    };
+    host.ends()
+        .filter(|end| world.net.is_to_kit(*end))
+        .collect()
+}
+
+fn each_lane(world: &mut World, index: usize, what: &str, hit: impl Fn(&mut World, End)) {
+    world.note(format!("all lanes of client {index}: {what}"));
+    for end in lanes(world, index) {
+        hit(world, end);
+    }
+}
+
+fn one_lane(world: &mut World, index: usize, what: &str, hit: impl Fn(&mut World, End)) {
+    let lanes = lanes(world, index);
+    let at = world.dice.below(lanes.len() as u64) as usize;
+    if let Some(end) = lanes.get(at) {
+        world.note(format!("lane {at} of client {index}: {what}"));
+        hit(world, *end);
+    }
+}
+
+/// The laptop sleeps; its network may forget it meanwhile.
+fn sleep(world: &mut World, index: usize) {
+    let millis = world.dice.below(30_000);
+    let forgets = world.dice.once_in(2);
+    world.note(format!(
+        "client {index} sleeps for {millis} ms, forgotten: {forgets}"
+    ));
+    if forgets {
+        each_lane(world, index, "vanish", |world, end| world.net.vanish(end));
+    }
+    let until = world.net.now + millis * MILLI;
+    if let Some(host) = &mut world.laptops[index].host {
+        host.asleep_until = until;
+        world.at(until, Act::WakeUp(index));
+    }
+}
+
+pub fn wake_up(world: &mut World, index: usize) {
+    let tells = world.dice.once_in(2);
+    if tells {
+        tell_client(world, index, Event::Disturbed);
+    }
+    if let Some(host) = &mut world.laptops[index].host {
+        host.asleep_until = 0;
+        host.post_all();
+    }
+}
+
+fn kill_kit(world: &mut World) {
+    if let Some(mut kit) = world.kit.take() {
+        let silently = world.dice.once_in(3);
+        world.note(format!("the kit is killed, silently: {silently}"));
+        kit.kill(silently, &mut world.net);
+    }
+    let millis = world.dice.below(8000);
+    world.after(millis, Act::StartKit);
+}
+
+fn kill_client(world: &mut World, index: usize) {
+    if let Some(mut host) = world.laptops[index].host.take() {
+        let silently = world.dice.once_in(3);
+        world.note(format!("client {index} is killed, silently: {silently}"));
+        host.kill(silently, &mut world.net);
+        world.laptops[index].online = false;
+        world.laptops[index].bound.clear();
+    }
+    let millis = world.dice.below(8000);
+    world.after(millis, Act::StartClient(index));
+}
+
+fn starve(world: &mut World) {
+    let millis = world.dice.below(3000);
+    world.note(format!("no descriptors for {millis} ms"));
+    let until = world.net.now + millis * MILLI;
+    if let Some(kit) = &mut world.kit {
+        kit.no_descriptors_until = until;
+    }
+    world.at(until, Act::Descriptors);
+}
+
+/// Another laptop wants the port.
+fn take_over(world: &mut World, index: usize) {
+    let victim = world.dice.below(world.laptops.len() as u64) as usize;
+    let port = world.laptops[victim].expose;
+    world.note(format!("client {index} takes port {port} over"));
+    world.bind(index, port, true);
+}

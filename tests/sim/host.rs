@@ -1,0 +1,590 @@
+//! A host that runs a machine over the simulated net, and holds both to the laws above the seam.
+//!
+//! It is as strict as `src/machine.rs` allows: it transmits only where a wake or a socket that was
+//! full asks for it, reads only where an empty space has not stopped it, serves connections in any
+//! order, and bothers the machine with dead keys.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+
+use hoody_tunnel::clock::Instant;
+use hoody_tunnel::machine::{
+    CloseHow, Command, ConnKey, DialTarget, Ended, Event, IoFailure, ListenerKey, Machine,
+};
+
+use crate::dice::Dice;
+use crate::net::{End, Gone, Net, Owner};
+
+pub struct Host<M: Machine> {
+    pub machine: M,
+    owner: Owner,
+    dice: Dice,
+    socks: BTreeMap<ConnKey, Sock>,
+    by_end: BTreeMap<End, ConnKey>,
+    listeners: BTreeMap<ListenerKey, Listening>,
+    woken: VecDeque<ConnKey>,
+    /// These are flushed once nobody else has work.
+    woken_last: Vec<ConnKey>,
+    posted: BTreeSet<ConnKey>,
+    cut: Cut,
+    answers: VecDeque<(ListenerKey, Result<SocketAddr, IoFailure>)>,
+    /// Keys that the machine has closed or lost; it must never name them again.
+    dead: BTreeSet<ConnKey>,
+    last_dead: Option<ConnKey>,
+    pub notices: VecDeque<M::Notice>,
+    pub stopped: bool,
+    now: Instant,
+    /// Accepting fails for want of descriptors until then.
+    pub no_descriptors_until: u64,
+    /// The process is not scheduled until then.
+    pub asleep_until: u64,
+    /// How far from the net everything is that it dials.
+    pub is_far: bool,
+    /// A planted bug: one wake of so many is lost.
+    pub lose_every: Option<u64>,
+    wakes: u64,
+}
+
+/// How much a socket takes and gives at once.
+#[derive(Debug, Clone, Copy)]
+enum Cut {
+    Whole,
+    Parts,
+    Crumbs,
+}
+
+impl Cut {
+    fn piece(self, dice: &mut Dice, most: usize) -> usize {
+        let piece = match self {
+            Cut::Whole => most,
+            Cut::Parts => 1 + dice.below(most.max(1) as u64) as usize,
+            Cut::Crumbs if dice.once_in(8) => 1 + dice.size(4000),
+            Cut::Crumbs => 1000 + dice.below(8000) as usize,
+        };
+        piece.min(most)
+    }
+}
+
+struct Sock {
+    end: End,
+    connected: bool,
+    /// The machine had no room; reading waits for a wake.
+    paused: bool,
+    /// There may be something to transmit.
+    flushing: bool,
+    fin_told: bool,
+    finished: bool,
+}
+
+struct Listening {
+    addr: SocketAddr,
+    open: bool,
+    accepting: bool,
+}
+
+impl<M: Machine> Host<M> {
+    pub fn new(machine: M, owner: Owner, dice: Dice, net: &mut Net) -> Host<M> {
+        let mut dice = dice;
+        let cut = [Cut::Whole, Cut::Parts, Cut::Crumbs][dice.below(3) as usize];
+        let mut host = Host {
+            machine,
+            owner,
+            dice,
+            socks: BTreeMap::new(),
+            by_end: BTreeMap::new(),
+            listeners: BTreeMap::new(),
+            woken: VecDeque::new(),
+            woken_last: Vec::new(),
+            posted: BTreeSet::new(),
+            cut,
+            answers: VecDeque::new(),
+            dead: BTreeSet::new(),
+            last_dead: None,
+            notices: VecDeque::new(),
+            stopped: false,
+            now: Instant::from_nanos(net.now),
+            no_descriptors_until: 0,
+            asleep_until: 0,
+            is_far: true,
+            lose_every: None,
+            wakes: 0,
+        };
+        host.settle(net);
+        host
+    }
+
+    /// Descriptors that are open.
+    pub fn descriptors(&self) -> usize {
+        self.socks.len() + self.listeners.len()
+    }
+
+    pub fn next_timeout(&self) -> Option<u64> {
+        if self.stopped {
+            return None;
+        }
+        let due = self.machine.poll_timeout()?.as_nanos();
+        Some(due.max(self.asleep_until))
+    }
+
+    pub fn post(&mut self, end: End) {
+        if let Some(conn) = self.by_end.get(&end) {
+            self.posted.insert(*conn);
+        }
+    }
+
+    /// The process is scheduled again: everything may have changed.
+    pub fn post_all(&mut self) {
+        self.posted.extend(self.socks.keys());
+    }
+
+    pub fn tell(&mut self, event: Event, net: &mut Net) {
+        self.now = Instant::from_nanos(net.now);
+        if !self.stopped {
+            self.machine.handle(event, self.now);
+            self.settle(net);
+        }
+    }
+
+    pub fn order(&mut self, order: M::Order, net: &mut Net) {
+        self.now = Instant::from_nanos(net.now);
+        if !self.stopped {
+            self.machine.order(order, self.now);
+            self.settle(net);
+        }
+    }
+
+    /// One piece of work. False when there is none at this moment.
+    pub fn step(&mut self, net: &mut Net) -> bool {
+        if self.stopped || self.asleep_until > net.now {
+            return false;
+        }
+        self.now = Instant::from_nanos(net.now);
+        if let Some((listener, outcome)) = self.answers.pop_front() {
+            self.machine
+                .handle(Event::Listening { listener, outcome }, self.now);
+            self.settle(net);
+            return true;
+        }
+        if self.flush_woken(net) {
+            return true;
+        }
+        if self.machine.poll_timeout().is_some_and(|at| at <= self.now) {
+            self.machine.handle(Event::Timeout, self.now);
+            self.settle(net);
+            return true;
+        }
+        if self.dice.once_in(200) {
+            self.bother(net);
+        }
+        if self.accept(net) {
+            return true;
+        }
+        if self.posted.is_empty() {
+            let Some(conn) = self.woken_last.pop() else {
+                return false;
+            };
+            self.flush(conn, net);
+            return true;
+        }
+        let at = self.dice.below(self.posted.len() as u64) as usize;
+        let Some(conn) = self.posted.iter().nth(at).copied() else {
+            return false;
+        };
+        self.posted.remove(&conn);
+        self.serve(conn, net);
+        true
+    }
+
+    /// Says things about a dead key, which must be ignored (law 3).
+    fn bother(&mut self, net: &mut Net) {
+        let Some(conn) = self.last_dead else { return };
+        assert!(
+            self.machine.read_space(conn).is_empty(),
+            "room on a dead key"
+        );
+        self.machine.received(conn, 0, self.now);
+        self.settle(net);
+        let bytes = self.machine.transmit(conn, self.now);
+        assert!(bytes.is_empty(), "bytes on a dead key");
+        let how = Ended::Reset;
+        self.machine.handle(Event::Ended { conn, how }, self.now);
+        self.settle(net);
+    }
+
+    fn accept(&mut self, net: &mut Net) -> bool {
+        let ready = net.backlog.iter().position(|(addr, end)| {
+            net.owner(*end) == self.owner
+                && self
+                    .listeners
+                    .values()
+                    .any(|it| it.addr == *addr && it.open && it.accepting)
+        });
+        let Some(at) = ready else { return false };
+        let (addr, end) = net.backlog[at];
+        let listener = self
+            .listeners
+            .iter()
+            .find(|(_, it)| it.addr == addr)
+            .map(|(key, _)| *key)
+            .expect("the listener was just found");
+        if self.no_descriptors_until > net.now {
+            if let Some(it) = self.listeners.get_mut(&listener) {
+                it.accepting = false;
+            }
+            let why = IoFailure {
+                kind: ErrorKind::Other,
+                text: "Too many open files (os error 24)".into(),
+            };
+            self.machine
+                .handle(Event::AcceptFailed { listener, why }, self.now);
+            self.settle(net);
+            return true;
+        }
+        net.backlog.remove(at);
+        let peer = SocketAddr::from((
+            [10, 1, 0, (end.0 % 250) as u8],
+            40_000 + (end.0 % 20_000) as u16,
+        ));
+        match self.machine.accepted(listener, peer, self.now) {
+            Some(conn) => {
+                self.add(conn, end, true);
+                net.adopt(end, self.owner);
+                self.posted.insert(conn);
+            }
+            None => {
+                net.refused.insert(end.0);
+                net.close(end);
+            }
+        }
+        self.settle(net);
+        true
+    }
+
+    fn add(&mut self, conn: ConnKey, end: End, connected: bool) {
+        assert!(!self.dead.contains(&conn), "{conn:?} was named before");
+        let sock = Sock {
+            end,
+            connected,
+            paused: false,
+            flushing: false,
+            fin_told: false,
+            finished: false,
+        };
+        assert!(self.socks.insert(conn, sock).is_none(), "{conn:?} twice");
+        self.by_end.insert(end, conn);
+    }
+
+    fn remove(&mut self, conn: ConnKey) -> Option<Sock> {
+        let sock = self.socks.remove(&conn)?;
+        self.by_end.remove(&sock.end);
+        self.dead.insert(conn);
+        self.last_dead = Some(conn);
+        Some(sock)
+    }
+
+    fn ended(&mut self, conn: ConnKey, how: Gone, net: &mut Net) {
+        if let Some(sock) = self.remove(conn) {
+            net.forget(sock.end);
+        }
+        let failure = |kind, text: &str| {
+            Ended::Failed(IoFailure {
+                kind,
+                text: text.into(),
+            })
+        };
+        let how = match how {
+            Gone::Reset => Ended::Reset,
+            Gone::Refused => failure(ErrorKind::ConnectionRefused, "connection refused"),
+            Gone::TimedOut => failure(ErrorKind::TimedOut, "timed out"),
+        };
+        self.machine.handle(Event::Ended { conn, how }, self.now);
+        self.settle(net);
+    }
+
+    fn serve(&mut self, conn: ConnKey, net: &mut Net) {
+        let Some(sock) = self.socks.get(&conn) else {
+            return;
+        };
+        let end = sock.end;
+        if let Some(how) = net.gone(end) {
+            // The system may still hand out what came before a reset.
+            let reads_first = sock.connected && !sock.paused && net.readable(end) > 0;
+            if !(reads_first && how == Gone::Reset && self.dice.once_in(2)) {
+                return self.ended(conn, how, net);
+            }
+            self.posted.insert(conn);
+        }
+        if !sock.connected {
+            if net.is_established(end) {
+                if let Some(sock) = self.socks.get_mut(&conn) {
+                    sock.connected = true;
+                }
+                let peer = SocketAddr::from(([10, 0, 0, 1], 50));
+                self.machine
+                    .handle(Event::Connected { conn, peer }, self.now);
+                self.settle(net);
+                self.posted.insert(conn);
+            }
+            return;
+        }
+        if sock.flushing {
+            self.flush(conn, net);
+            self.flush_woken(net);
+        }
+        self.read(conn, net);
+    }
+
+    /// Reads once; posts the connection again when there is more.
+    fn read(&mut self, conn: ConnKey, net: &mut Net) {
+        let Some(sock) = self.socks.get_mut(&conn) else {
+            return;
+        };
+        let (end, available) = (sock.end, net.readable(sock.end));
+        let fin = net.at_fin(end);
+        if sock.paused || sock.fin_told || (available == 0 && !fin) {
+            return;
+        }
+        let space = self.machine.read_space(conn);
+        if space.is_empty() {
+            sock.paused = true;
+            return;
+        }
+        let top = space.len().min(available);
+        let count = self.cut.piece(&mut self.dice, top);
+        // Now and then the socket turns out to be empty, and nothing is told.
+        if self.dice.once_in(50) {
+            self.posted.insert(conn);
+            return;
+        }
+        net.read(end, &mut space[..count]);
+        if count == 0 {
+            sock.fin_told = true;
+        } else {
+            self.posted.insert(conn);
+        }
+        self.machine.received(conn, count, self.now);
+        self.settle(net);
+    }
+
+    fn flush_woken(&mut self, net: &mut Net) -> bool {
+        let mut any = false;
+        while let Some(conn) = self.woken.pop_front() {
+            any = true;
+            self.flush(conn, net);
+        }
+        any
+    }
+
+    fn flush(&mut self, conn: ConnKey, net: &mut Net) {
+        loop {
+            let Some(sock) = self.socks.get_mut(&conn) else {
+                return;
+            };
+            if !sock.connected || !sock.flushing {
+                return;
+            }
+            let end = sock.end;
+            if net.gone(end).is_some() {
+                self.posted.insert(conn);
+                return;
+            }
+            let bytes = self.machine.transmit(conn, self.now);
+            if bytes.is_empty() {
+                sock.flushing = false;
+                return;
+            }
+            assert!(!sock.finished, "bytes behind Finish");
+            let some = self.cut.piece(&mut self.dice, bytes.len());
+            let count = net.write(end, &bytes[..some]);
+            if count == 0 {
+                return;
+            }
+            self.machine.transmitted(conn, count, self.now);
+            self.settle(net);
+        }
+    }
+
+    /// Obeys until the machine is silent (law 1).
+    fn settle(&mut self, net: &mut Net) {
+        let mut count = 0;
+        while let Some(command) = self.machine.poll_command() {
+            self.obey(command, net);
+            count += 1;
+            assert!(count < 100_000, "commands without end");
+        }
+    }
+
+    fn obey(&mut self, command: Command<M::Notice>, net: &mut Net) {
+        match command {
+            Command::Listen { listener, addr } => self.listen(listener, addr, net),
+            Command::Unlisten { listener } => {
+                if let Some(it) = self.listeners.remove(&listener)
+                    && it.open
+                {
+                    self.close_listener(it.addr, net);
+                }
+            }
+            Command::Accept { listener, on } => {
+                if let Some(it) = self.listeners.get_mut(&listener) {
+                    it.accepting = on;
+                }
+            }
+            Command::Dial { conn, target } => {
+                let addr = match target {
+                    DialTarget::Addr(addr) => addr,
+                    DialTarget::Name(name, port) => resolve(&name, port),
+                    DialTarget::Handler(number) => panic!("no handler {number} here"),
+                };
+                let far = self.is_far && addr.ip() == resolve("kit", 0).ip();
+                let quality = net.quality(far);
+                let end = net.dial(self.owner, addr, quality);
+                self.add(conn, end, false);
+            }
+            Command::StartTls { .. } => panic!("nobody asked for TLS"),
+            Command::Wake { conn } => self.wake(conn),
+            Command::WakeLast { conn } => self.wake_last(conn),
+            Command::Finish { conn } => {
+                if let Some(sock) = self.socks.get_mut(&conn) {
+                    assert!(sock.connected, "Finish before Connected");
+                    assert!(!sock.finished, "Finish twice");
+                    let left = self.machine.transmit(conn, self.now).len();
+                    assert_eq!(left, 0, "Finish with bytes left (law 4)");
+                    sock.finished = true;
+                    net.finish(sock.end);
+                }
+            }
+            Command::Close { conn, how } => {
+                if let Some(sock) = self.remove(conn) {
+                    match how {
+                        CloseHow::Clean => {
+                            // A host drains what it can, so that the kernel sends FIN and not RST.
+                            let mut waste = vec![0; net.readable(sock.end)];
+                            net.read(sock.end, &mut waste);
+                            net.close(sock.end);
+                        }
+                        CloseHow::Reset => net.reset(sock.end),
+                    }
+                }
+            }
+            Command::Notify(notice) => self.notices.push_back(notice),
+            Command::Stop => self.stopped = true,
+        }
+    }
+
+    /// The planted bug.
+    fn loses(&mut self) -> bool {
+        self.wakes += 1;
+        self.lose_every
+            .is_some_and(|nth| self.wakes.is_multiple_of(nth))
+    }
+
+    fn wake_last(&mut self, conn: ConnKey) {
+        if self.loses() {
+            return;
+        }
+        if let Some(sock) = self.socks.get_mut(&conn) {
+            sock.flushing = true;
+            self.woken_last.push(conn);
+        }
+    }
+
+    fn wake(&mut self, conn: ConnKey) {
+        if self.loses() {
+            return;
+        }
+        if let Some(sock) = self.socks.get_mut(&conn) {
+            sock.paused = false;
+            sock.flushing = true;
+            self.woken.push_back(conn);
+            self.posted.insert(conn);
+        }
+    }
+
+    fn listen(&mut self, listener: ListenerKey, addr: SocketAddr, net: &mut Net) {
+        let mut addr = addr;
+        if addr.port() == 0 {
+            addr.set_port(33_000 + self.dice.below(1000) as u16);
+        }
+        let taken = net.listeners.keys().any(|other| {
+            let wild = other.ip().is_unspecified() || addr.ip().is_unspecified();
+            other.port() == addr.port() && (other.ip() == addr.ip() || wild)
+        });
+        let it = Listening {
+            addr,
+            open: !taken,
+            accepting: true,
+        };
+        let outcome = match taken {
+            true => Err(IoFailure {
+                kind: ErrorKind::AddrInUse,
+                text: "address in use".into(),
+            }),
+            false => {
+                net.listeners.insert(addr, self.owner);
+                self.listeners.insert(listener, it);
+                Ok(addr)
+            }
+        };
+        self.answers.push_back((listener, outcome));
+    }
+
+    fn close_listener(&mut self, addr: SocketAddr, net: &mut Net) {
+        net.listeners.remove(&addr);
+        let waiting: Vec<End> = net
+            .backlog
+            .iter()
+            .filter(|(at, _)| *at == addr)
+            .map(|(_, end)| *end)
+            .collect();
+        for end in waiting {
+            net.refused.insert(end.0);
+            net.reset(end);
+        }
+    }
+
+    /// The process ends, whatever it was doing.
+    pub fn kill(&mut self, silently: bool, net: &mut Net) {
+        self.stopped = true;
+        let addrs: Vec<SocketAddr> = self.listeners.values().map(|it| it.addr).collect();
+        for addr in addrs {
+            self.close_listener(addr, net);
+        }
+        for end in net.ends_of(self.owner) {
+            net.kill(end, silently);
+        }
+    }
+
+    /// The ends of its connections to `port` of the kit.
+    pub fn ends(&self) -> impl Iterator<Item = End> + '_ {
+        self.socks.values().map(|sock| sock.end)
+    }
+
+    pub fn describe(&self, net: &Net) -> String {
+        let lines: Vec<String> = self
+            .socks
+            .iter()
+            .map(|(key, sock)| {
+                format!(
+                    "  {key:?} paused {} flushing {} fin {} {}",
+                    sock.paused,
+                    sock.flushing,
+                    sock.fin_told,
+                    net.describe(sock.end)
+                )
+            })
+            .collect();
+        lines.join("\n")
+    }
+}
+
+/// Names of the simulated world.
+pub fn resolve(name: &str, port: u16) -> SocketAddr {
+    if let Ok(ip) = name.parse::<std::net::IpAddr>() {
+        return SocketAddr::new(ip, port);
+    }
+    match name {
+        "kit" => SocketAddr::from(([10, 0, 0, 1], port)),
+        _ => SocketAddr::from(([127, 0, 0, 1], port)),
+    }
+}

@@ -1,0 +1,216 @@
+//! One run: trouble, healing, proof that it works again, and the drain.
+
+use hoody_tunnel::client::Order;
+use hoody_tunnel::machine::Event;
+
+use crate::actor::Tally;
+use crate::net::{MILLI, SECOND, Sabotage};
+use crate::world::{Act, TROUBLE, World};
+
+/// A bug that is planted to see whether it is noticed.
+#[derive(Debug, Clone, Copy)]
+pub enum Bug {
+    Net(Sabotage),
+    LostWake,
+}
+
+/// What a run came to.
+pub struct Story {
+    tally: Tally,
+    log: Vec<String>,
+    now: u64,
+}
+
+impl Story {
+    pub fn show(&self) {
+        println!("{}\n{:?}", self.log.join("\n"), self.tally);
+    }
+
+    pub fn digest(&self) -> String {
+        format!("{} {:?} {:?}", self.now, self.tally, self.log)
+    }
+}
+
+pub fn run(seed: u64, bug: Option<Bug>) -> Story {
+    let rough = !seed.is_multiple_of(4);
+    let mut world = World::new(seed, rough);
+    match bug {
+        Some(Bug::Net(sabotage)) => world.net.sabotage = Some((sabotage, 20)),
+        Some(Bug::LostWake) => {
+            if let Some(kit) = &mut world.kit {
+                kit.lose_every = Some(25);
+            }
+        }
+        None => {}
+    }
+    wait_until_bound(&mut world, 10);
+    schedule(&mut world);
+    world.run_for(TROUBLE / MILLI);
+    heal(&mut world);
+    drain(&mut world);
+    if !rough {
+        let tally = &world.tally;
+        let good = tally.cut == 0 && tally.refused == 0 && tally.broken == 0;
+        assert!(good, "nothing went wrong, and yet: {tally:?}");
+    }
+    prove(&mut world);
+    finish(&mut world);
+    Story {
+        tally: world.tally,
+        log: world.log,
+        now: world.net.now,
+    }
+}
+
+fn schedule(world: &mut World) {
+    let laptops = world.laptops.len() as u64;
+    for _ in 0..6 + world.dice.below(20) {
+        let when = world.net.now + world.dice.below(TROUBLE);
+        let index = world.dice.below(laptops) as usize;
+        let act = match world.dice.below(3) {
+            0 => Act::Caller(index),
+            _ => Act::Visitor(index),
+        };
+        // Now and then many at once.
+        for _ in 0..if world.dice.once_in(10) { 8 } else { 1 } {
+            world.at(when, act);
+        }
+    }
+    if world.rough {
+        for _ in 0..1 + world.dice.below(6) {
+            let when = world.net.now + world.dice.below(TROUBLE);
+            world.at(when, Act::Fault);
+        }
+    }
+}
+
+fn all_bound(world: &World) -> bool {
+    world.laptops.iter().all(|laptop| {
+        let ports = [laptop.expose, laptop.pull];
+        laptop.online && ports.iter().all(|port| laptop.bound.contains(port))
+    })
+}
+
+fn wait_until_bound(world: &mut World, seconds: u64) {
+    for _ in 0..seconds * 2 {
+        world.run_for(500);
+        if all_bound(world) {
+            return;
+        }
+    }
+    panic!(
+        "not everything is bound after {seconds} s\n{}",
+        world.describe()
+    );
+}
+
+/// Nothing goes wrong any more; everything comes back by itself.
+fn heal(world: &mut World) {
+    world.note("from here on nothing goes wrong".into());
+    world.healing = true;
+    world.upstreams(true);
+    if let Some(kit) = &mut world.kit {
+        kit.no_descriptors_until = 0;
+    }
+    for index in 0..world.laptops.len() {
+        if let Some(host) = &mut world.laptops[index].host
+            && host.asleep_until > world.net.now
+        {
+            crate::faults::wake_up(world, index);
+        }
+    }
+    world.run_for(30_000);
+    world.net.time_out_vanished();
+    // Ghosts hold their ports for the grace, and are retried every few seconds.
+    wait_until_bound(world, 120);
+}
+
+/// Everybody who came in the time of trouble gets to an end.
+fn drain(world: &mut World) {
+    for _ in 0..60 {
+        if world.actors_left() == 0 {
+            return;
+        }
+        world.run_for(10_000);
+    }
+    panic!("somebody waits for ever\n{}", world.describe());
+}
+
+/// After all that, every port works.
+fn prove(world: &mut World) {
+    let before = world.tally.clone();
+    for index in 0..world.laptops.len() {
+        world.visitor(index);
+        world.caller(index);
+    }
+    drain(world);
+    let after = &world.tally;
+    let spoilt =
+        after.cut + after.refused + after.broken - before.cut - before.refused - before.broken;
+    let notes = &after.notes;
+    assert_eq!(
+        spoilt,
+        0,
+        "healed, and yet: {:?}
+{}",
+        notes.last(),
+        world.describe()
+    );
+    // Local connections that are kept for later, and visitors' goodbyes, take a while.
+    world.run_for(20_000);
+    let lanes: usize = world
+        .laptops
+        .iter()
+        .map(|laptop| laptop.connections as usize)
+        .sum();
+    let kit = world.kit.as_ref().expect("a kit");
+    let [sessions, streams, conns, _] = kit.machine.leftovers();
+    assert_eq!(streams, 0, "streams are left\n{}", world.describe());
+    assert_eq!(
+        conns,
+        lanes,
+        "connections but idle lanes\n{}",
+        world.describe()
+    );
+    assert!(sessions >= world.laptops.len());
+}
+
+/// Everybody leaves, and nothing is left.
+fn finish(world: &mut World) {
+    for laptop in &mut world.laptops {
+        laptop.closing = true;
+        if let Some(host) = &mut laptop.host {
+            host.order(Order::Close { at_once: false }, &mut world.net);
+        }
+    }
+    world.run_for(8_000);
+    for (index, laptop) in world.laptops.iter().enumerate() {
+        assert!(
+            laptop.host.is_none(),
+            "client {index} did not stop\n{}",
+            world.describe()
+        );
+        assert_eq!(laptop.ended, Some(None), "client {index} ended badly");
+    }
+    // What an earlier process of a laptop left behind lasts for the grace.
+    let grace = world.config.takeover_grace.as_millis() as u64;
+    world.run_for(grace + 20_000);
+    let Some(kit) = &mut world.kit else {
+        panic!("the kit is gone");
+    };
+    let left = kit.machine.leftovers();
+    assert_eq!(left, [0; 4], "sessions, streams, conns, timers");
+    assert_eq!(
+        kit.descriptors(),
+        1,
+        "descriptors but the kit's own listener"
+    );
+    kit.tell(Event::Shutdown, &mut world.net);
+    world.run_for(10_000);
+    let kit = world.kit.as_ref().expect("a kit");
+    assert!(kit.stopped, "the kit does not stop");
+    assert_eq!(kit.machine.leftovers(), [0; 4], "after the shutdown");
+    assert_eq!(kit.descriptors(), 0);
+    assert_eq!(world.net.count(), 0, "{}", world.net.describe_all());
+    assert!(world.net.now < 3600 * SECOND);
+}

@@ -1,0 +1,526 @@
+//! A kit, laptops, and everybody around them, in virtual time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use hoody_tunnel::client::machine::Spec;
+use hoody_tunnel::client::{
+    BindOptions, Client, Error, Notice, Order, Proxy, SessionEvent, TunnelOptions,
+};
+use hoody_tunnel::clock::Instant;
+use hoody_tunnel::kit::Kit;
+use hoody_tunnel::kit::config::Config;
+use hoody_tunnel::wire::control::Secret;
+
+use crate::actor::{Actor, Tally};
+use crate::dice::Dice;
+use crate::host::{Host, resolve};
+use crate::net::{End, MILLI, Net, Owner, SECOND};
+use crate::plan::Plan;
+use crate::raw::Raw;
+use crate::server::Server;
+use crate::visitor::Visitor;
+
+/// What happens at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    Visitor(usize),
+    Caller(usize),
+    Fault,
+    StartKit,
+    StartClient(usize),
+    Bind(usize, u16),
+    Upstreams(bool),
+    Descriptors,
+    WakeUp(usize),
+}
+
+/// A laptop: a process that may be restarted, and what its user wants.
+pub struct Laptop {
+    pub host: Option<Host<Client>>,
+    pub connections: u32,
+    pub expose: u16,
+    pub pull: u16,
+    /// Ports that stand, by what was told.
+    pub bound: BTreeSet<u16>,
+    pub online: bool,
+    references: BTreeMap<u64, u16>,
+    next_reference: u64,
+    /// Its user asked for the end.
+    pub closing: bool,
+    pub ended: Option<Option<Error>>,
+}
+
+pub struct World {
+    pub net: Net,
+    pub dice: Dice,
+    pub kit: Option<Host<Kit>>,
+    pub config: Config,
+    pub laptops: Vec<Laptop>,
+    actors: BTreeMap<usize, (End, Box<dyn Actor>)>,
+    next_actor: usize,
+    agenda: BTreeMap<(u64, u64), Act>,
+    next_act: u64,
+    pub tally: Tally,
+    pub rough: bool,
+    pub healing: bool,
+    pub log: Vec<String>,
+    instant_steps: u64,
+}
+
+/// Who accepts for local servers.
+const HTTP_SERVERS: usize = usize::MAX;
+const RAW_SERVERS: usize = usize::MAX - 1;
+const HTTP_PORT: u16 = 7000;
+const RAW_PORT: u16 = 7001;
+const TOKEN: &str = "an-open-secret";
+
+impl World {
+    pub fn new(seed: u64, rough: bool) -> World {
+        let mut dice = Dice::new(seed);
+        let net = Net::new(Dice::new(dice.number()));
+        let config = config(&mut dice, rough);
+        let mut world = World {
+            net,
+            kit: None,
+            config,
+            laptops: Vec::new(),
+            actors: BTreeMap::new(),
+            next_actor: 0,
+            agenda: BTreeMap::new(),
+            next_act: 0,
+            tally: Tally::default(),
+            rough,
+            healing: false,
+            log: Vec::new(),
+            instant_steps: 0,
+            dice,
+        };
+        world.upstreams(true);
+        world.start_kit();
+        for index in 0..1 + world.dice.below(3) as u16 {
+            world.laptops.push(Laptop {
+                host: None,
+                connections: if world.dice.once_in(2) {
+                    1
+                } else {
+                    1 + world.dice.below(4) as u32
+                },
+                expose: 3000 + index,
+                pull: 5000 + index,
+                bound: BTreeSet::new(),
+                online: false,
+                references: BTreeMap::new(),
+                next_reference: 1,
+                closing: false,
+                ended: None,
+            });
+            world.start_client(usize::from(index));
+        }
+        world
+    }
+
+    pub fn note(&mut self, text: String) {
+        self.log
+            .push(format!("{:>10} ms {text}", self.net.now / MILLI));
+    }
+
+    pub fn at(&mut self, when: u64, act: Act) {
+        self.next_act += 1;
+        self.agenda.insert((when, self.next_act), act);
+    }
+
+    pub fn after(&mut self, millis: u64, act: Act) {
+        self.at(self.net.now + millis * MILLI, act);
+    }
+
+    fn now(&self) -> Instant {
+        Instant::from_nanos(self.net.now)
+    }
+
+    pub fn start_kit(&mut self) {
+        let kit = Kit::new(self.config.clone(), self.dice.entropy(), self.now());
+        let dice = Dice::new(self.dice.number());
+        self.kit = Some(Host::new(kit, Owner::Kit, dice, &mut self.net));
+    }
+
+    pub fn start_client(&mut self, index: usize) {
+        let now = self.now();
+        let (entropy, number) = (self.dice.entropy(), self.dice.number());
+        let takeover = self.dice.once_in(2);
+        let Some(laptop) = self.laptops.get_mut(index) else {
+            return;
+        };
+        let options = TunnelOptions::new("ws://10.0.0.1:50")
+            .token(TOKEN)
+            .proxy(Proxy::None)
+            .connections(laptop.connections);
+        let client = Client::new(&options, entropy, now).expect("good options");
+        let owner = Owner::Client(index);
+        let host = Host::new(client, owner, Dice::new(number), &mut self.net);
+        laptop.host = Some(host);
+        (laptop.online, laptop.ended) = (false, None);
+        laptop.bound.clear();
+        let (expose, pull) = (laptop.expose, laptop.pull);
+        self.bind(index, expose, takeover);
+        self.bind(index, pull, false);
+    }
+
+    pub fn bind(&mut self, index: usize, port: u16, takeover: bool) {
+        let Some(laptop) = self.laptops.get_mut(index) else {
+            return;
+        };
+        let Some(host) = laptop.host.as_mut().filter(|_| !laptop.closing) else {
+            return;
+        };
+        let reference = laptop.next_reference;
+        laptop.next_reference += 1;
+        laptop.references.insert(reference, port);
+        let http = SocketAddr::from(([127, 0, 0, 1], HTTP_PORT));
+        let raw = SocketAddr::from(([127, 0, 0, 1], RAW_PORT));
+        let options = match port < 5000 {
+            true => BindOptions::expose(port).takeover(takeover).to(http),
+            false => BindOptions::pull(port).to(raw),
+        };
+        let spec = Box::new(Spec::new(options).expect("good options"));
+        host.order(Order::Bind { reference, spec }, &mut self.net);
+    }
+
+    pub fn upstreams(&mut self, up: bool) {
+        for (port, owner) in [(HTTP_PORT, HTTP_SERVERS), (RAW_PORT, RAW_SERVERS)] {
+            let addr = resolve("localhost", port);
+            match up {
+                true => drop(self.net.listeners.insert(addr, Owner::Actor(owner))),
+                false => drop(self.net.listeners.remove(&addr)),
+            }
+        }
+    }
+
+    fn add_actor(&mut self, end: End, actor: Box<dyn Actor>) -> usize {
+        let id = self.next_actor;
+        self.next_actor += 1;
+        self.actors.insert(id, (end, actor));
+        self.net.adopt(end, Owner::Actor(id));
+        id
+    }
+
+    /// Somebody comes to an EXPOSE port.
+    pub fn visitor(&mut self, index: usize) {
+        let rough = self.rough && !self.healing;
+        let count = if self.dice.once_in(3) {
+            1 + self.dice.below(5)
+        } else {
+            1
+        };
+        let plans = (0..count)
+            .map(|_| Plan::new(self.dice.number() >> 20, rough))
+            .collect();
+        let port = 3000 + index as u16;
+        let actor = Visitor::new(plans, rough, self.net.now);
+        let quality = self.net.quality(false);
+        let nobody = Owner::Nobody;
+        let end = self.net.dial(nobody, resolve("kit", port), quality);
+        self.add_actor(end, Box::new(actor));
+    }
+
+    /// Somebody comes to a PULL port.
+    pub fn caller(&mut self, index: usize) {
+        let rough = self.rough && !self.healing;
+        let actor = Raw::caller(self.dice.number() >> 20, rough);
+        let quality = self.net.quality(false);
+        let port = 5000 + index as u16;
+        let end = self
+            .net
+            .dial(Owner::Nobody, resolve("localhost", port), quality);
+        self.add_actor(end, Box::new(actor));
+    }
+
+    fn act(&mut self, act: Act) {
+        match act {
+            Act::Visitor(index) => self.visitor(index),
+            Act::Caller(index) => self.caller(index),
+            Act::Fault => crate::faults::strike(self),
+            Act::StartKit if self.kit.is_none() => {
+                self.note("the kit starts again".into());
+                self.start_kit();
+            }
+            Act::StartKit => {}
+            Act::StartClient(index) => {
+                if self.laptops[index].host.is_none() {
+                    self.note(format!("client {index} starts again"));
+                    self.start_client(index);
+                }
+            }
+            Act::Bind(index, port) if self.laptops[index].bound.contains(&port) => {}
+            Act::Bind(index, port) => {
+                let takeover = self.dice.once_in(2) || self.healing;
+                self.bind(index, port, takeover);
+            }
+            Act::Upstreams(up) => self.upstreams(up),
+            Act::Descriptors => {}
+            Act::WakeUp(index) => crate::faults::wake_up(self, index),
+        }
+    }
+
+    /// Lets time pass until `until`.
+    pub fn run_until(&mut self, until: u64) {
+        loop {
+            self.settle();
+            let mut next = until;
+            let kit = self.kit.as_ref().and_then(Host::next_timeout);
+            let clients = self
+                .laptops
+                .iter()
+                .filter_map(|laptop| laptop.host.as_ref()?.next_timeout());
+            let agenda = self.agenda.keys().next().map(|(at, _)| *at);
+            let alarms = self.net.next_alarm();
+            for at in clients.chain(kit).chain(agenda).chain(alarms) {
+                next = next.min(at);
+            }
+            self.instant_steps += 1;
+            if next > self.net.now {
+                self.instant_steps = 0;
+            }
+            let next = next.max(self.net.now);
+            self.net.advance(next);
+            if let Some(entry) = self.agenda.first_entry()
+                && entry.key().0 <= next
+            {
+                let act = entry.remove();
+                self.act(act);
+            } else if next >= until {
+                self.settle();
+                return;
+            }
+        }
+    }
+
+    pub fn run_for(&mut self, millis: u64) {
+        self.run_until(self.net.now + millis * MILLI);
+    }
+
+    /// Everybody does what there is to do at this moment.
+    fn settle(&mut self) {
+        loop {
+            for end in self.net.take_changed() {
+                match self.net.owner(end) {
+                    Owner::Kit => self.kit.iter_mut().for_each(|kit| kit.post(end)),
+                    Owner::Client(index) => {
+                        if let Some(host) = &mut self.laptops[index].host {
+                            host.post(end);
+                        }
+                    }
+                    Owner::Actor(id) => self.step_actor(id),
+                    Owner::Nobody => {}
+                }
+            }
+            let accepted = self.accept_for_servers();
+            let moved = self.step_hosts();
+            self.read_notices();
+            if !moved && !accepted && !self.net.has_changed() {
+                return;
+            }
+            self.instant_steps += 1;
+            assert!(
+                self.instant_steps < 20_000,
+                "it spins at {} ms\n{}",
+                self.net.now / MILLI,
+                self.describe()
+            );
+        }
+    }
+
+    fn step_actor(&mut self, id: usize) {
+        let Some((end, mut actor)) = self.actors.remove(&id) else {
+            return;
+        };
+        actor.step(&mut self.net, end, &mut self.tally);
+        if !actor.is_done() {
+            self.actors.insert(id, (end, actor));
+        }
+    }
+
+    fn accept_for_servers(&mut self) -> bool {
+        let waiting = self.net.backlog.iter().position(|(_, end)| {
+            matches!(
+                self.net.owner(*end),
+                Owner::Actor(HTTP_SERVERS | RAW_SERVERS)
+            )
+        });
+        let Some(at) = waiting else { return false };
+        let (addr, end) = self.net.backlog.remove(at);
+        self.net.adopt((end.0, 0), self.net.owner((end.0, 0)));
+        let actor: Box<dyn Actor> = match addr.port() {
+            HTTP_PORT => Box::new(Server::default()),
+            _ => Box::new(Raw::service()),
+        };
+        self.add_actor(end, actor);
+        true
+    }
+
+    fn step_hosts(&mut self) -> bool {
+        let count = self.laptops.len() as u64 + 1;
+        let first = self.dice.below(count);
+        let mut moved = false;
+        for offset in 0..count {
+            let at = ((first + offset) % count) as usize;
+            moved |= match self.laptops.get_mut(at) {
+                Some(laptop) => laptop
+                    .host
+                    .as_mut()
+                    .is_some_and(|host| host.step(&mut self.net)),
+                None => self.kit.as_mut().is_some_and(|kit| kit.step(&mut self.net)),
+            };
+        }
+        if let Some(kit) = &self.kit {
+            let open = kit.descriptors();
+            assert!(open <= self.config.fd_budget, "{open} descriptors are open");
+        }
+        moved
+    }
+
+    fn read_notices(&mut self) {
+        if let Some(kit) = &mut self.kit {
+            kit.notices.clear();
+        }
+        for index in 0..self.laptops.len() {
+            let laptop = &mut self.laptops[index];
+            let Some(host) = &mut laptop.host else {
+                continue;
+            };
+            let notices: Vec<Notice> = host.notices.drain(..).collect();
+            let stopped = host.stopped;
+            for notice in notices {
+                self.read_notice(index, notice);
+            }
+            if stopped {
+                self.client_stopped(index);
+            }
+        }
+    }
+
+    fn read_notice(&mut self, index: usize, notice: Notice) {
+        match notice {
+            Notice::Bound {
+                reference,
+                outcome: Err(why),
+            } => {
+                let laptop = &mut self.laptops[index];
+                let port = laptop.references.remove(&reference);
+                let closing = laptop.closing || laptop.ended.is_some();
+                self.note(format!("client {index}: bind of {port:?} refused: {why}"));
+                if let (Some(port), false) = (port, closing) {
+                    self.after(2000, Act::Bind(index, port));
+                }
+            }
+            Notice::Events(events) => {
+                for event in events {
+                    self.read_event(index, event);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn read_event(&mut self, index: usize, event: SessionEvent) {
+        let laptop = &mut self.laptops[index];
+        match event {
+            SessionEvent::Bound { binding, .. } => {
+                laptop.bound.insert(binding.container_port);
+            }
+            SessionEvent::Online { .. } | SessionEvent::Resumed { .. } => {
+                laptop.online = true;
+                self.note(format!("client {index} is online"));
+            }
+            SessionEvent::Lost { why, .. } => {
+                laptop.online = false;
+                self.note(format!("client {index} lost the kit: {why}"));
+            }
+            SessionEvent::TakenOver { binding, .. } | SessionEvent::Unbound { binding, .. } => {
+                let port = binding.container_port;
+                laptop.bound.remove(&port);
+                let mine = port == laptop.expose || port == laptop.pull;
+                self.note(format!("client {index} lost port {port}"));
+                if mine {
+                    self.after(1500, Act::Bind(index, port));
+                }
+            }
+            SessionEvent::Closed { error } => {
+                self.note(format!("client {index} closed: {error:?}"));
+                self.laptops[index].ended = Some(error);
+            }
+            _ => {}
+        }
+    }
+
+    fn client_stopped(&mut self, index: usize) {
+        let laptop = &mut self.laptops[index];
+        assert!(laptop.ended.is_some(), "it stopped without a word");
+        if let Some(host) = &laptop.host {
+            assert_eq!(
+                host.descriptors(),
+                0,
+                "client {index} stopped with connections"
+            );
+        }
+        laptop.host = None;
+        laptop.online = false;
+        laptop.bound.clear();
+        if !laptop.closing {
+            assert!(self.rough, "client {index} ended: {:?}", laptop.ended);
+            self.after(1000, Act::StartClient(index));
+        }
+    }
+
+    pub fn actors_left(&self) -> usize {
+        self.actors.len()
+    }
+
+    pub fn describe(&self) -> String {
+        let actors: Vec<String> = self
+            .actors
+            .values()
+            .map(|(end, actor)| format!("{} at {}", actor.describe(), self.net.describe(*end)))
+            .collect();
+        let kit = self.kit.as_ref().map(|kit| kit.describe(&self.net));
+        let clients: Vec<String> = self
+            .laptops
+            .iter()
+            .filter_map(|laptop| Some(laptop.host.as_ref()?.describe(&self.net)))
+            .collect();
+        let log = &self.log[self.log.len().saturating_sub(60)..];
+        format!(
+            "actors:\n{}\nkit:\n{}\nclients:\n{}\nlog:\n{}",
+            actors.join("\n"),
+            kit.unwrap_or_default(),
+            clients.join("\n"),
+            log.join("\n")
+        )
+    }
+}
+
+fn config(dice: &mut Dice, rough: bool) -> Config {
+    let windows = [256 * 1024, 300_000, 1 << 20];
+    let stream_initial_window = windows[dice.below(3) as usize];
+    let tight = rough && dice.once_in(3);
+    Config {
+        listen: resolve("kit", 50),
+        expose_host: resolve("kit", 0).ip(),
+        token: Some(Secret::new(TOKEN)),
+        stream_initial_window,
+        session_initial_window: stream_initial_window * (1 + dice.below(3) as u32),
+        response_timeout: Duration::from_secs(30),
+        takeover_grace: Duration::from_secs(if rough && dice.once_in(4) { 0 } else { 20 }),
+        ping_after: Duration::from_secs(5),
+        pong_timeout: Duration::from_secs(10),
+        half_close_timeout: Duration::from_secs(120),
+        max_streams_per_session: if tight { 4 } else { 1024 },
+        fd_budget: if tight && dice.once_in(2) { 48 } else { 1024 },
+        max_sessions: 16,
+        ..Config::default()
+    }
+}
+
+/// How long a run lasts before everything is healed.
+pub const TROUBLE: u64 = 40 * SECOND;
