@@ -7,6 +7,8 @@ mod http_cuts;
 mod http_request;
 #[path = "../fuzz/bodies/http_response.rs"]
 mod http_response;
+#[path = "../fuzz/bodies/machines.rs"]
+mod machines;
 #[path = "../fuzz/bodies/mux_session.rs"]
 mod mux_session;
 #[path = "../fuzz/bodies/wire_control.rs"]
@@ -44,6 +46,11 @@ fn http_response_takes_its_corpus() {
 #[test]
 fn mux_session_takes_its_corpus() {
     replay("mux_session", mux_session::run);
+}
+
+#[test]
+fn machines_takes_its_corpus() {
+    replay("machines", machines::run);
 }
 
 /// Changed copies of each input.
