@@ -42,6 +42,9 @@ pub(super) struct Bound {
     pub authority: String,
     /// What the kit said last; `None` until it said yes for the first time.
     pub binding: Option<Binding>,
+    /// The binding's id is the session's that stands, or may be resumed: a fresh one gives its ids
+    /// anew, so an older id would name a stranger.
+    current: bool,
     /// Since when it is tried to bind it again.
     again_since: Option<Instant>,
 }
@@ -110,6 +113,7 @@ impl Bound {
             spec,
             state: BindState::Wanted,
             binding: None,
+            current: false,
             again_since: None,
         }
     }
@@ -144,6 +148,7 @@ impl Bound {
             label: self.spec.label.clone(),
             reference: self.reference,
         });
+        self.current = true;
         self.state = BindState::Standing;
         self.again_since = None;
         again
@@ -166,8 +171,10 @@ impl Bound {
         Refusal::Lost(binding.clone())
     }
 
+    /// The kit's name for it in this session.
     pub fn bind_id(&self) -> Option<u64> {
-        self.binding.as_ref().map(|binding| binding.bind_id)
+        let binding = self.binding.as_ref().filter(|_| self.current);
+        binding.map(|binding| binding.bind_id)
     }
 }
 
@@ -225,6 +232,13 @@ impl Bindings {
             if bound.state != BindState::Leaving {
                 bound.state = BindState::Wanted;
             }
+        }
+    }
+
+    /// The session that stands is a fresh one: ids of the one before mean nothing any more.
+    pub fn session_is_fresh(&mut self) {
+        for bound in &mut self.all {
+            bound.current = false;
         }
     }
 

@@ -423,7 +423,7 @@ impl Client {
         let cut = exchange.is_raw()
             || exchange
                 .http()
-                .is_some_and(|http| http.upload != Upload::Complete)
+                .is_some_and(|http| http.upload != Upload::Complete || http.asked.upgrade)
             || !exchange.out.is_empty();
         match exchange.conn {
             Some(conn) if cut => self.close_upstream(conn, CloseHow::Reset),

@@ -79,6 +79,8 @@ impl Client {
                     self.send_unbind(Some(unknown.bind_id));
                 }
             }
+        } else {
+            self.bindings.session_is_fresh();
         }
         self.ask_for_bindings();
     }

@@ -27,6 +27,21 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use net::Sabotage;
 use run::{Bug, run};
 
+/// Shows what the kit says, in a replay.
+struct Loud;
+
+impl log::Log for Loud {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        println!("{} {}", record.level(), record.args());
+    }
+
+    fn flush(&self) {}
+}
+
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
@@ -42,6 +57,8 @@ fn one(seed: u64) -> Result<(), String> {
 fn share(from: u64, count: u64, part: u64, parts: u64) {
     if let Some(seed) = number("HOODY_SEED") {
         if part == 0 {
+            log::set_max_level(log::LevelFilter::Trace);
+            let _ = log::set_logger(&Loud);
             run(seed, None).show();
         }
         return;

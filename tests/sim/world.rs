@@ -446,6 +446,12 @@ impl World {
                     self.after(1500, Act::Bind(index, port));
                 }
             }
+            SessionEvent::StreamClosed(record) if record.cut.is_some() => {
+                self.note(format!("client {index}: {record:?}"));
+            }
+            SessionEvent::Request(record) if record.cut.is_some() => {
+                self.note(format!("client {index}: {record:?}"));
+            }
             SessionEvent::Closed { error } => {
                 self.note(format!("client {index} closed: {error:?}"));
                 self.laptops[index].ended = Some(error);

@@ -93,6 +93,28 @@ fn a_fresh_session_gets_everything_bound_again_on_the_same_ports() {
 }
 
 #[test]
+fn an_id_of_the_session_before_names_nothing_in_a_fresh_one() {
+    let (mut world, kit) = bound();
+    let mut kit = lose(&mut world, &kit);
+    let fresh = r#"{"sessionId":"S-2","resumed":false}"#;
+    come_online(&mut world, &mut kit, fresh);
+    // The first port has another owner now; the second gets the id that the first one had.
+    let refused = bind_err(1, "ALREADY_BOUND");
+    kit.control(&mut world, FrameType::BindErr, &refused);
+    kit.control(&mut world, FrameType::BindOk, &bind_ok(2, 1, 5432));
+    let mut kit = lose(&mut world, &kit);
+    let resumed = r#"{"sessionId":"S-2","resumed":true,"resumedBinds":[
+        {"bindId":1,"kind":"tcp","mode":"pull","containerPort":5432}]}"#;
+    come_online(&mut world, &mut kit, resumed);
+    let binds = kit.came(FrameType::Bind);
+    assert_eq!(binds.len(), 1, "{binds:?}");
+    assert!(binds[0].contains(r#""containerPort":3000"#), "{binds:?}");
+    kit.open(&mut world, r#"{"kind":"tcp","bindId":1}"#);
+    let local = world.accept();
+    assert_eq!(world.is_closed(local), None, "the stream found its binding");
+}
+
+#[test]
 fn a_binding_that_stays_refused_after_a_loss_is_lost() {
     let (mut world, kit) = bound();
     let mut kit = lose(&mut world, &kit);
