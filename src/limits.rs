@@ -16,7 +16,15 @@ pub const MAX_FRAME_PAYLOAD: usize = 65_536;
 /// Bytes in front of every frame's payload: type, stream id, length (PROTOCOL §1.2).
 pub const FRAME_HEADER: usize = 9;
 
+/// Bytes in one bulk DATA frame's payload. With its headers such a frame fills one segment on a
+/// loopback or a large local link (MTU 65,536), where the largest frame needs a second one for its
+/// last hundred bytes: one more packet, acknowledgement and wake-up for each.
+pub const BULK_PAYLOAD: usize = 65_408;
+
 const _: () = assert!(FRAME_HEADER == 1 + 4 + 4);
+const _: () = assert!(BULK_PAYLOAD <= MAX_FRAME_PAYLOAD);
+// A masked WebSocket header has 14 bytes, IPv6 40, TCP 20, and its timestamps 12.
+const _: () = assert!(BULK_PAYLOAD + FRAME_HEADER + 14 + 12 + 20 + 40 <= 65_536);
 const _: () = assert!(MAX_FRAME_PAYLOAD + FRAME_HEADER <= MAX_MESSAGE);
 const _: () = assert!(MAX_FRAMES * FRAME_HEADER <= MAX_MESSAGE);
 
@@ -90,7 +98,7 @@ const _: () = assert!(MAX_HEADER_FIELDS <= u8::MAX as usize);
 
 /// Bytes of bulk that may wait in a lane's outbox before its streams stop reading their sockets:
 /// more makes small exchanges wait behind bulk, less starves the socket (DESIGN: fairness).
-pub const LANE_QUEUE_SOFT: usize = 128 * 1024;
+pub const LANE_QUEUE_SOFT: usize = 2 * BULK_PAYLOAD;
 /// Bytes that make a lane be flushed at once; less waits until everybody who is ready was served,
 /// so that small frames of many streams share a message and a system call.
 pub const FLUSH_AT_ONCE: usize = 16 * 1024;

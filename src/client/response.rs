@@ -7,7 +7,7 @@
 use crate::client::exchange::{Download, ExchangeKey, Upload, Work};
 use crate::client::machine::{Client, Entry};
 use crate::http::{BodyDecoder, LengthBody, ResponseBody, ResponseHead, forward};
-use crate::limits::{MAX_FRAME_PAYLOAD, SPARE_BUFFERS, UPSTREAM_READ};
+use crate::limits::{BULK_PAYLOAD, SPARE_BUFFERS, UPSTREAM_READ};
 use crate::machine::{CloseHow, ConnKey};
 use crate::wire::code::Code;
 use crate::wire::open::write_response_head;
@@ -47,8 +47,8 @@ impl Client {
             }
         };
         exchange.reads_direct = true;
-        let wanted = usize::try_from(certain)
-            .map_or(MAX_FRAME_PAYLOAD, |certain| certain.min(MAX_FRAME_PAYLOAD));
+        let wanted =
+            usize::try_from(certain).map_or(BULK_PAYLOAD, |certain| certain.min(BULK_PAYLOAD));
         match &mut self.session {
             Some(session) => session.data_space(stream, wanted),
             None => &mut [],

@@ -8,7 +8,7 @@ use crate::clock::Instant;
 use crate::kit::conns::{After, Role};
 use crate::kit::metrics::StreamOutcome;
 use crate::kit::sessions::{KitSession, SessionKey};
-use crate::limits::MAX_FRAME_PAYLOAD;
+use crate::limits::BULK_PAYLOAD;
 use crate::machine::{CloseHow, ConnKey, Ended};
 use crate::mux::StreamKey;
 use crate::wire::code::Code;
@@ -84,7 +84,7 @@ impl Kit {
             return &mut [];
         };
         match self.sessions.get_mut(key).and_then(KitSession::mux_mut) {
-            Some(mux) => mux.data_space(stream, MAX_FRAME_PAYLOAD),
+            Some(mux) => mux.data_space(stream, BULK_PAYLOAD),
             None => &mut [],
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::clock::Instant;
-use crate::limits::MAX_FRAME_PAYLOAD;
+use crate::limits::BULK_PAYLOAD;
 use crate::mux::session::{Session, Wake};
 use crate::mux::stream::{Stream, StreamKey, Waits};
 use crate::table::Table;
@@ -81,7 +81,7 @@ impl<T: Copy> Session<T> {
         let its_turn = stream.called || slot.line.is_empty();
         if by_stream > 0 && by_session > 0 && its_turn && slot.lane.out.has_room() {
             let credit = by_stream.min(by_session) as usize;
-            return Some(credit.min(wanted).min(MAX_FRAME_PAYLOAD));
+            return Some(credit.min(wanted).min(BULK_PAYLOAD));
         }
         if stream.waits == Waits::No {
             stream.called = false;

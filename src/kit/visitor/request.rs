@@ -11,7 +11,7 @@ use crate::kit::conns::Role;
 use crate::kit::listeners::Purpose;
 use crate::kit::metrics::SessionEnd;
 use crate::kit::sessions::{KitSession, SessionKey};
-use crate::limits::{MAX_FRAME_PAYLOAD, MAX_HTTP_HEAD, VISITOR_AHEAD, VISITOR_GONE_AFTER};
+use crate::limits::{BULK_PAYLOAD, MAX_HTTP_HEAD, VISITOR_AHEAD, VISITOR_GONE_AFTER};
 use crate::machine::{CloseHow, ConnKey};
 use crate::mux::CannotOpen;
 use crate::wire::code::Code;
@@ -36,7 +36,7 @@ impl Kit {
         let ahead = visitor.inbound.len();
         let (name, wanted) = match &visitor.state {
             State::Raw(_) if ahead > 0 => return &mut [],
-            State::Raw(name) => (*name, MAX_FRAME_PAYLOAD as u64),
+            State::Raw(name) => (*name, BULK_PAYLOAD as u64),
             // A whole head must fit, or one that is too large could never be told so.
             State::Waiting if ahead < MAX_HTTP_HEAD => return self.scratch_space(),
             State::Waiting => return &mut [],
@@ -44,7 +44,7 @@ impl Kit {
             // What came already has not found credit: nothing more is read until it has.
             State::Exchange(_) if ahead > 0 => return &mut [],
             State::Exchange(exchange) => match (exchange.stream, exchange.upload.certain_data()) {
-                (Some(name), certain @ 1..) => (name, certain.min(MAX_FRAME_PAYLOAD as u64)),
+                (Some(name), certain @ 1..) => (name, certain.min(BULK_PAYLOAD as u64)),
                 _ => return self.space_ahead(ahead),
             },
         };
