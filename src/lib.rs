@@ -4,6 +4,7 @@ pub mod buffer;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod clock;
+pub mod digits;
 pub mod entropy;
 pub mod http;
 pub mod kit;

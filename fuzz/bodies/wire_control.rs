@@ -53,6 +53,8 @@ fn short(error: &ControlError) {
 }
 
 fn stream_open(payload: &[u8]) {
+    // The quick reader of our own form and the general one agree on everything.
+    assert_eq!(StreamOpen::parse(payload), StreamOpen::parse_any(payload));
     let read = match StreamOpen::parse(payload) {
         Ok(read) => read,
         Err(error) => return short(&error),
@@ -72,6 +74,7 @@ fn stream_open(payload: &[u8]) {
             if open::write_open_http(&mut out, &parts, fields(&http.headers)).is_err() {
                 return assert!(out.is_empty(), "what does not fit leaves nothing");
             }
+            assert_eq!(StreamOpen::parse(&out), StreamOpen::parse_any(&out));
             match StreamOpen::parse(&out) {
                 Ok(StreamOpen::Http(again)) => {
                     assert_eq!(again.method, http.method);
@@ -97,6 +100,10 @@ fn stream_open(payload: &[u8]) {
 }
 
 fn response_head(payload: &[u8]) {
+    assert_eq!(
+        ResponseHead::parse(payload),
+        ResponseHead::parse_any(payload)
+    );
     let read = match ResponseHead::parse(payload) {
         Ok(read) => read,
         Err(error) => return short(&error),
@@ -105,6 +112,7 @@ fn response_head(payload: &[u8]) {
     if open::write_response_head(&mut out, read.status, fields(&read.headers), read.is_final)
         .is_ok()
     {
+        assert_eq!(ResponseHead::parse(&out), ResponseHead::parse_any(&out));
         let again = ResponseHead::parse(&out).expect("what was written may be read");
         assert!(again.status == read.status && again.is_final == read.is_final);
         assert!(

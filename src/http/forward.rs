@@ -3,12 +3,12 @@
 //! Filters, not lists: they borrow from the head and yield field by field, and whoever calls writes
 //! JSON or HTTP text from them without a list in between. Names come out as they were written.
 
-use std::io::Write as _;
 use std::net::IpAddr;
 
 use super::connection::ConnectionOptions;
 use super::fields::Field;
 use super::head::{RequestHead, ResponseHead, Version};
+use crate::digits::push_ip;
 
 /// What we tell the upstream about where a request came from.
 ///
@@ -17,9 +17,8 @@ use super::head::{RequestHead, ResponseHead, Version};
 /// are as trustworthy as whoever can reach the port; a visitor who comes directly can invent them.
 #[derive(Debug, Clone)]
 pub struct Forwarded<'a> {
-    peer: AddressText,
-    /// The earlier hops and the peer, where there were earlier hops.
-    chain: Option<Vec<u8>>,
+    /// The earlier hops and the peer.
+    chain: Vec<u8>,
     proto: Option<&'static [u8]>,
     host: Option<&'a [u8]>,
 }
@@ -27,22 +26,18 @@ pub struct Forwarded<'a> {
 impl<'a> Forwarded<'a> {
     /// From a request and the address and scheme (`http` or `https`) it came by.
     pub fn new(head: &RequestHead<'a>, peer: IpAddr, scheme: &'static str) -> Self {
-        let peer = AddressText::new(peer);
-        let mut chain = None;
+        let mut chain = Vec::with_capacity(LONGEST_ADDRESS);
         for earlier in head
             .fields
             .all("x-forwarded-for")
             .filter(|value| !value.is_empty())
         {
-            let chain = chain.get_or_insert_with(Vec::new);
             chain.extend_from_slice(earlier);
             chain.extend_from_slice(b", ");
         }
-        if let Some(chain) = &mut chain {
-            chain.extend_from_slice(peer.as_bytes());
-        }
+        // A visitor over a dual-stack socket is still an IPv4 visitor.
+        push_ip(&mut chain, peer.to_canonical());
         Self {
-            peer,
             chain,
             proto: head
                 .fields
@@ -53,36 +48,6 @@ impl<'a> Forwarded<'a> {
                 .host
                 .filter(|_| head.fields.get("x-forwarded-host").is_none()),
         }
-    }
-
-    fn chain(&self) -> &[u8] {
-        self.chain.as_deref().unwrap_or(self.peer.as_bytes())
-    }
-}
-
-/// An address as text, without an allocation for each request.
-#[derive(Debug, Clone, Copy)]
-struct AddressText {
-    octets: [u8; 48],
-    len: usize,
-}
-
-impl AddressText {
-    fn new(address: IpAddr) -> Self {
-        let mut octets = [0; 48];
-        let mut space = octets.as_mut_slice();
-        // A visitor over a dual-stack socket is still an IPv4 visitor. No address has more than 45
-        // octets, so this cannot run out of space.
-        let _ = write!(space, "{}", address.to_canonical());
-        let left = space.len();
-        Self {
-            octets,
-            len: octets.len() - left,
-        }
-    }
-
-    fn as_bytes(&self) -> &[u8] {
-        self.octets.get(..self.len).unwrap_or_default()
     }
 }
 
@@ -106,7 +71,7 @@ pub fn request_fields<'a>(
         !is_replaced && !is_vain && (is_kept || !head.options.removes(name))
     });
     let added = [
-        Some((b"x-forwarded-for".as_slice(), forwarded.chain())),
+        Some((b"x-forwarded-for".as_slice(), forwarded.chain.as_slice())),
         forwarded
             .proto
             .map(|proto| (b"x-forwarded-proto".as_slice(), proto)),
@@ -142,3 +107,6 @@ pub(super) fn upgrade_fields<'a>(upgrade: bool) -> impl Iterator<Item = Field<'a
     let fields: [Field<'a>; 2] = [(b"connection", b"Upgrade"), (b"upgrade", b"websocket")];
     fields.into_iter().filter(move |_| upgrade)
 }
+
+/// Octets of an address as text, at most.
+const LONGEST_ADDRESS: usize = 45;

@@ -3,11 +3,10 @@
 //! The functions here append to a buffer. What is handed in must have been checked: [`put_field`]
 //! checks, the others are for what this room has decided or parsed itself.
 
-use std::io::Write as _;
-
 use super::fields::{is_name, is_value};
 use super::head::{Asked, Version};
 use super::relay::Refused;
+use crate::digits::push_number;
 
 /// Ends a line, and a chunk's data.
 pub const CRLF: &[u8] = b"\r\n";
@@ -64,7 +63,7 @@ pub(super) fn put_request_line(out: &mut Vec<u8>, method: &str, target: &[u8]) {
 /// Appends a response's first line. It always says HTTP/1.1: that is the version we can speak.
 pub fn put_status_line(out: &mut Vec<u8>, status: u16) {
     out.extend_from_slice(b"HTTP/1.1 ");
-    put_number(out, u64::from(status));
+    push_number(out, u64::from(status));
     out.push(b' ');
     out.extend_from_slice(reason(status).as_bytes());
     out.extend_from_slice(CRLF);
@@ -97,7 +96,7 @@ pub(super) fn put_checked_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 /// Appends `Content-Length`.
 pub fn put_content_length(out: &mut Vec<u8>, length: u64) {
     out.extend_from_slice(b"content-length: ");
-    put_number(out, length);
+    push_number(out, length);
     out.extend_from_slice(CRLF);
 }
 
@@ -108,11 +107,6 @@ pub(super) fn put_persistence(out: &mut Vec<u8>, keep_alive: bool, version: Vers
         (true, Version::Http10) => out.extend_from_slice(b"connection: keep-alive\r\n"),
         (false, _) => out.extend_from_slice(b"connection: close\r\n"),
     }
-}
-
-fn put_number(out: &mut Vec<u8>, number: u64) {
-    // A Vec takes everything.
-    let _ = write!(out, "{number}");
 }
 
 /// A small response of our own, whole.

@@ -14,6 +14,7 @@
 //! - What only concerns one stream is never a reason to refuse a message (PROTOCOL §1.4).
 //! - What [`message::MessageWriter`] wrote, [`message::FrameDecoder`] takes.
 
+mod canonical;
 pub mod code;
 pub mod control;
 pub mod frame;

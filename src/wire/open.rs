@@ -10,7 +10,9 @@ use std::net::SocketAddr;
 
 use serde::de::{self, Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
 
-use super::json::{self, Octets, Text, push_number, push_octets, push_text};
+use super::canonical;
+use super::json::{self, Octets, Text, push_octets, push_text};
+use crate::digits::{push_addr, push_number};
 use crate::limits::{MAX_FRAME_PAYLOAD, MAX_PASSED_FIELDS};
 
 pub use super::json::ControlError;
@@ -36,7 +38,7 @@ impl BodyKind {
         }
     }
 
-    fn from_name(name: &str) -> Option<BodyKind> {
+    pub(super) fn from_name(name: &str) -> Option<BodyKind> {
         [BodyKind::None, BodyKind::Length, BodyKind::Chunked]
             .into_iter()
             .find(|kind| kind.name() == name)
@@ -100,7 +102,7 @@ pub fn write_open_http<'h>(
     });
     out.extend_from_slice(parts.body.name().as_bytes());
     out.extend_from_slice(br#"","remoteAddr":""#);
-    push_display(out, parts.remote_addr);
+    push_addr(out, parts.remote_addr);
     out.extend_from_slice(br#""}"#);
     bounded(out, start)
 }
@@ -117,7 +119,7 @@ pub fn write_open_tcp(
     out.extend_from_slice(br#","containerPort":"#);
     push_number(out, container_port.into());
     out.extend_from_slice(br#","remoteAddr":""#);
-    push_display(out, remote_addr);
+    push_addr(out, remote_addr);
     out.extend_from_slice(br#""}"#);
 }
 
@@ -165,12 +167,6 @@ fn push_headers<'h>(out: &mut Vec<u8>, headers: impl Iterator<Item = (&'h [u8], 
         out.push(b']');
     }
     out.push(b']');
-}
-
-fn push_display(out: &mut Vec<u8>, value: impl fmt::Display) {
-    use std::io::Write;
-    // Writing to a Vec cannot fail.
-    let _ = write!(out, "{value}");
 }
 
 fn bounded(out: &mut Vec<u8>, start: usize) -> Result<(), TooLong> {
@@ -329,6 +325,14 @@ struct RawResponseHead<'a> {
 impl<'a> StreamOpen<'a> {
     /// Reads a payload. A malformed one costs only its stream (PROTOCOL §1.4).
     pub fn parse(payload: &'a [u8]) -> Result<StreamOpen<'a>, ControlError> {
+        match canonical::open_http(payload) {
+            Some(open) => Ok(StreamOpen::Http(open)),
+            None => StreamOpen::parse_any(payload),
+        }
+    }
+
+    /// Reads a payload in whatever form JSON allows.
+    pub fn parse_any(payload: &'a [u8]) -> Result<StreamOpen<'a>, ControlError> {
         let raw: RawOpen<'a> = json::read_object(OPEN, payload)?;
         let lacks = |field: &str| ControlError::new(OPEN, format!("missing field `{field}`"));
         let forward = match raw.mode.as_ref().map(|mode| mode.0.as_ref()) {
@@ -367,6 +371,14 @@ impl<'a> StreamOpen<'a> {
 impl<'a> ResponseHead<'a> {
     /// Reads a payload. A malformed one costs only its stream (PROTOCOL §1.4).
     pub fn parse(payload: &'a [u8]) -> Result<ResponseHead<'a>, ControlError> {
+        match canonical::response_head(payload) {
+            Some(head) => Ok(head),
+            None => ResponseHead::parse_any(payload),
+        }
+    }
+
+    /// Reads a payload in whatever form JSON allows.
+    pub fn parse_any(payload: &'a [u8]) -> Result<ResponseHead<'a>, ControlError> {
         let raw: RawResponseHead<'a> = json::read_object(RESPONSE_HEAD, payload)?;
         if !(100..=999).contains(&raw.status) {
             return Err(ControlError::new(
@@ -410,7 +422,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Headers<'a> {
 }
 
 /// Fields that most requests stay below, so that one allocation is enough.
-const TYPICAL_FIELDS: usize = 16;
+pub(super) const TYPICAL_FIELDS: usize = 16;
 
 struct Pair<'a>(Cow<'a, [u8]>, Cow<'a, [u8]>);
 
