@@ -258,6 +258,9 @@ pub const MAX_CONNS: usize = 1 << 20;
 pub const MAX_LISTENERS: usize = 1 << 16;
 /// How long a first request on the kit's own listener may take to come.
 pub const FRONT_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection may be silent before it has to make room for another of its own address,
+/// once there are as many unproven ones as may be: time for a request, or an upgrade and HELLO.
+pub const PRE_AUTH_MAY_STAY: Duration = Duration::from_secs(1);
 /// How long an operator's keep-alive connection may be idle.
 pub const FRONT_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a visitor's head may take (PROTOCOL §11).

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use crate::clock::Instant;
 use crate::kit::conns::Role;
+use crate::kit::doorstep::Waiting;
 use crate::machine::ConnKey;
 use crate::mux::{Lane, LaneItem, Span};
 use crate::wire::code::Code;
@@ -39,6 +40,15 @@ pub(super) struct Refused {
     pub(super) close: u16,
     /// For both.
     pub(super) why: Cow<'static, str>,
+}
+
+impl Greeter {
+    pub(super) fn waiting(&self) -> Waiting {
+        match self.held {
+            Some(_) => Waiting::Served,
+            None => Waiting::Silent,
+        }
+    }
 }
 
 impl Refused {

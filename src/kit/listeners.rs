@@ -185,8 +185,7 @@ impl Kit {
         let entry = self.listeners.get(listener.retype())?;
         match &entry.purpose {
             Purpose::Front => {
-                if self.pre_auth >= self.config.max_pre_auth_connections {
-                    self.metrics.refused_pre_auth();
+                if !self.has_doorstep_for(peer.ip()) {
                     return None;
                 }
                 let permit = self.take_permit(Class::Front)?;

@@ -55,6 +55,8 @@ label! {
         SessionLimit = "session_limit",
         /// As many connections that have proven nothing as may be.
         PreAuthLimit = "pre_auth_limit",
+        /// It was silent, and made room for another one there.
+        PreAuthDisplaced = "pre_auth_displaced",
         /// A JOIN that fits no session.
         Join = "join",
     }
@@ -193,11 +195,6 @@ impl Metrics {
             Some(Code::ResourceExhausted) => RefusalReason::SessionLimit,
             _ => RefusalReason::Protocol,
         });
-    }
-
-    /// A connection was closed for want of room before authentication.
-    pub fn refused_pre_auth(&mut self) {
-        self.refused(RefusalReason::PreAuthLimit);
     }
 
     /// A JOIN was refused.

@@ -83,7 +83,7 @@ fn everything_that_is_counted_is_shown() {
     metrics.stream_ended(StreamOutcome::Finished);
     metrics.refused_handshake(Some(Code::AuthError), 1008);
     metrics.refused_handshake(None, 1002);
-    metrics.refused_pre_auth();
+    metrics.refused(RefusalReason::PreAuthLimit);
     metrics.refused_bind(BindErrCode::PortInUse);
     metrics.refused_join(JoinErrCode::Expired);
     metrics.pong_timeout();

@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | `conns` | connections: what each is for, how each ends |
 //! | `front`, `serve` | the kit's own listener: HTTP, and the upgrade |
+//! | `doorstep` | who may wait before it has proven anything (PROTOCOL §2) |
 //! | `greeter` | from the upgrade to HELLO or JOIN (PROTOCOL §2, §7) |
 //! | `sessions`, `joins` | attach, park, resume, end (PROTOCOL §6); secondary lanes (§7) |
 //! | `lanes` | frames of a session's lanes |
@@ -28,6 +29,7 @@ pub mod budget;
 mod caller;
 pub mod config;
 mod conns;
+mod doorstep;
 mod exposition;
 pub mod front;
 mod greeter;
@@ -40,6 +42,8 @@ mod operator;
 pub mod public_url;
 mod serve;
 mod sessions;
+#[cfg(test)]
+mod testing;
 pub mod throttle;
 mod visitor;
 

@@ -2,6 +2,7 @@
 
 use crate::clock::Instant;
 use crate::kit::conns::{After, Role};
+use crate::kit::doorstep::Waiting;
 use crate::kit::front::{Ask, Connect, Front, Refusal, Route, Step, UNREADABLE};
 use crate::kit::guard::Credential;
 use crate::limits::{FRONT_HEAD_TIMEOUT, FRONT_IDLE_TIMEOUT, MAX_HTTP_HEAD};
@@ -15,6 +16,18 @@ pub(super) struct FrontConn {
     front: Front,
     /// A request with a token, from an address that guessed wrong before: it waits to be judged.
     held: Option<(Ask, Instant)>,
+    /// It has asked something.
+    asked: bool,
+}
+
+impl FrontConn {
+    pub(super) fn waiting(&self) -> Waiting {
+        match (&self.held, self.asked) {
+            (Some(_), _) => Waiting::Served,
+            (None, true) => Waiting::Idle,
+            (None, false) => Waiting::Silent,
+        }
+    }
 }
 
 impl Kit {
@@ -63,6 +76,7 @@ impl Kit {
                     return self.say_and_leave(conn, &text, now);
                 }
                 Step::Asked(ask) => {
+                    it.asked = true;
                     let delay = self.throttle.delay(peer, now);
                     if ask.shows_token() && !delay.is_zero() {
                         let Some(entry) = self.conns.get_mut(conn.retype()) else {

@@ -112,7 +112,7 @@ impl Record {
 }
 
 /// Whom an address stands for: itself, or in IPv6 its /64, which is what one customer gets.
-fn place(peer: IpAddr) -> u128 {
+pub(super) fn place(peer: IpAddr) -> u128 {
     match peer.to_canonical() {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
         IpAddr::V6(v6) => v6.to_bits() >> 64 << 64,

@@ -1,0 +1,83 @@
+//! The cap on connections that have proven nothing yet (PROTOCOL §2), and who makes room at it.
+//!
+//! If newcomers were refused while silent connections wait for their timeouts, a handful of those
+//! would keep operators and laptops out. So a silent one goes instead, of the address that holds
+//! the most: a flood displaces itself. Where that would take from an address that holds no more
+//! than the newcomer's (everybody may be behind one proxy), only those go that had time to speak.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::kit::conns::{ConnEntry, Role};
+use crate::kit::metrics::RefusalReason;
+use crate::kit::throttle::place;
+use crate::limits::PRE_AUTH_MAY_STAY;
+use crate::machine::{CloseHow, ConnKey};
+
+use super::Kit;
+
+/// What a connection that has proven nothing is doing, those first who are missed least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Waiting {
+    /// For us: it is being answered, or its token is not judged yet.
+    Served,
+    /// For its next request, after at least one.
+    Idle,
+    /// It has not said what it came for.
+    Silent,
+}
+
+impl Kit {
+    /// Whether one more of `peer` may come in; at the cap another one may go for it.
+    pub(super) fn has_doorstep_for(&mut self, peer: IpAddr) -> bool {
+        if self.pre_auth < self.config.max_pre_auth_connections {
+            return true;
+        }
+        let Some(leaver) = self.who_makes_room(place(peer)) else {
+            self.metrics.refused(RefusalReason::PreAuthLimit);
+            return false;
+        };
+        self.metrics.refused(RefusalReason::PreAuthDisplaced);
+        self.close_conn(leaver, CloseHow::Clean);
+        true
+    }
+
+    fn who_makes_room(&self, newcomer: u128) -> Option<ConnKey> {
+        let all = || {
+            let unproven = self.conns.iter();
+            unproven.filter_map(|(key, entry)| Some((key, entry, entry.waiting()?)))
+        };
+        let mut held = BTreeMap::new();
+        for (_, entry, _) in all() {
+            *held.entry(place(entry.peer.ip())).or_insert(0) += 1;
+        }
+        let holds = |place| held.get(&place).copied().unwrap_or(0);
+        let had_time = |since| self.now >= since + PRE_AUTH_MAY_STAY;
+        let ((holding, _, may_go, ..), key) = all()
+            .map(|(key, entry, waiting)| {
+                let place = place(entry.peer.ip());
+                let may_go = waiting != Waiting::Served && had_time(entry.since);
+                let rank = (holds(place), place, may_go, waiting, Reverse(entry.since));
+                (rank, key)
+            })
+            .max()?;
+        (may_go || holding > holds(newcomer) + 1).then_some(key.retype())
+    }
+}
+
+impl ConnEntry {
+    /// What it waits for, if it has proven nothing yet.
+    fn waiting(&self) -> Option<Waiting> {
+        match &self.role {
+            Role::Front(front) if self.out.is_empty() => Some(front.waiting()),
+            Role::Front(_) => Some(Waiting::Served),
+            Role::Greeter(greeter) => Some(greeter.waiting()),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "doorstep_tests.rs"]
+mod tests;

@@ -1,0 +1,228 @@
+//! For tests of the kit: the whole machine under a host without sockets, and a laptop.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::*;
+use crate::kit::config::Usage;
+use crate::limits::{DEFAULT_SESSION_WINDOW, DEFAULT_STREAM_WINDOW};
+use crate::mux::{Incoming, Lane, Session, Side, StreamKey, Terms};
+use crate::wire::control::Secret;
+use crate::wire::frame::FrameType;
+
+/// A kit with its own listener open.
+pub(super) struct Host {
+    pub kit: Kit,
+    front: ListenerKey,
+    pub now: Instant,
+    pub closed: Vec<ConnKey>,
+    /// The listeners of bindings, oldest first.
+    pub bound: Vec<ListenerKey>,
+}
+
+impl Host {
+    pub fn new(config: Config) -> Host {
+        let mut kit = Kit::new(config, Entropy::from_seed(1), Instant::ZERO);
+        let Some(Command::Listen { listener, addr }) = kit.poll_command() else {
+            panic!("the kit opens its own listener first");
+        };
+        kit.handle(
+            Event::Listening {
+                listener,
+                outcome: Ok(addr),
+            },
+            Instant::ZERO,
+        );
+        let mut host = Host {
+            kit,
+            front: listener,
+            now: Instant::ZERO,
+            closed: Vec::new(),
+            bound: Vec::new(),
+        };
+        host.settle();
+        host
+    }
+
+    pub fn settle(&mut self) {
+        while let Some(command) = self.kit.poll_command() {
+            match command {
+                Command::Close { conn, .. } => self.closed.push(conn),
+                Command::Listen { listener, addr } => {
+                    self.bound.push(listener);
+                    let outcome = Ok(addr);
+                    let event = Event::Listening { listener, outcome };
+                    self.kit.handle(event, self.now);
+                }
+                Command::Notify(KitNotice::CannotListen(why)) => panic!("{why}"),
+                _ => {}
+            }
+        }
+    }
+
+    pub fn visit(&mut self, peer: &str) -> Option<ConnKey> {
+        self.visit_at(self.front, peer)
+    }
+
+    /// Somebody comes to a listener.
+    pub fn visit_at(&mut self, listener: ListenerKey, peer: &str) -> Option<ConnKey> {
+        let peer: SocketAddr = peer.parse().unwrap();
+        let conn = self.kit.accepted(listener, peer, self.now);
+        self.settle();
+        conn
+    }
+
+    pub fn send(&mut self, conn: ConnKey, bytes: &[u8]) {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let space = self.kit.read_space(conn);
+            let count = rest.len().min(space.len());
+            assert!(count > 0, "the kit does not read on");
+            space[..count].copy_from_slice(&rest[..count]);
+            rest = &rest[count..];
+            self.kit.received(conn, count, self.now);
+            self.settle();
+        }
+    }
+
+    pub fn receive(&mut self, conn: ConnKey) -> String {
+        String::from_utf8_lossy(&self.take(conn, usize::MAX)).into_owned()
+    }
+
+    /// What the kit has for a connection whose socket takes `most` bytes.
+    pub fn take(&mut self, conn: ConnKey, most: usize) -> Vec<u8> {
+        let mut all = Vec::new();
+        while all.len() < most {
+            let mut bytes = self.kit.transmit(conn, self.now).to_vec();
+            bytes.truncate(most - all.len());
+            if bytes.is_empty() {
+                break;
+            }
+            self.kit.transmitted(conn, bytes.len(), self.now);
+            self.settle();
+            all.extend(bytes);
+        }
+        all
+    }
+
+    /// The peer of a connection sends FIN.
+    pub fn finish(&mut self, conn: ConnKey) {
+        self.kit.received(conn, 0, self.now);
+        self.settle();
+    }
+
+    pub fn pass(&mut self, span: Duration) {
+        let until = self.now + span;
+        while let Some(due) = self.kit.poll_timeout().filter(|due| *due <= until) {
+            self.now = self.now.max(due);
+            self.kit.handle(Event::Timeout, self.now);
+            self.settle();
+        }
+        self.now = until;
+    }
+
+    /// One request on a connection of its own.
+    pub fn ask(&mut self, request: &str, fields: &str) -> String {
+        let conn = self.visit("192.0.2.1:1000").expect("accepted");
+        let close = "Connection: close\r\n";
+        self.send(
+            conn,
+            format!("{request} HTTP/1.1\r\nHost: ::1\r\n{close}{fields}\r\n").as_bytes(),
+        );
+        let answer = self.receive(conn);
+        self.finish(conn);
+        answer
+    }
+
+    pub fn get(&mut self, path: &str) -> String {
+        self.ask(
+            &format!("GET /api/v1/tunnel/{path}"),
+            "Authorization: Bearer hush\r\n",
+        )
+    }
+}
+
+/// A kit with a token.
+pub(super) fn guarded() -> Config {
+    let mut config = Config {
+        token: Some(Secret::new("hush")),
+        ..Config::default()
+    };
+    config.about.usage = || Usage {
+        rss: 12_345,
+        fds: 6,
+    };
+    config
+}
+
+/// A client of few words: it takes every stream, and does what its test has it do.
+pub(super) struct Laptop {
+    pub conn: ConnKey,
+    pub mux: Session<u32>,
+    /// The streams that were opened, oldest first.
+    pub streams: Vec<StreamKey>,
+}
+
+impl Host {
+    /// A laptop with a session and one EXPOSE binding, which is the last of `bound`.
+    pub fn laptop(&mut self, peer: &str) -> Laptop {
+        let conn = self.visit(peer).expect("accepted");
+        self.send(conn, UPGRADE);
+        assert!(self.receive(conn).starts_with("HTTP/1.1 101 "));
+        let terms = Terms {
+            side: Side::Client,
+            stream_window: DEFAULT_STREAM_WINDOW,
+            session_window: DEFAULT_SESSION_WINDOW,
+            max_streams: 4096,
+            grow_windows: false,
+            stall_budget: 0,
+        };
+        let mut mux = Session::new(terms, self.now);
+        mux.attach(0, Lane::client(conn, Entropy::from_seed(2), self.now));
+        mux.push_control(FrameType::Hello, br#"{"version":"hoody-tunnel.v1"}"#);
+        let bind = br#"{"clientBindRef":1,"kind":"http","mode":"expose","containerPort":0}"#;
+        mux.push_control(FrameType::Bind, bind);
+        let streams = Vec::new();
+        let mut laptop = Laptop { conn, mux, streams };
+        self.exchange(&mut laptop);
+        laptop
+    }
+
+    /// Carries bytes between a laptop and the kit until both are silent.
+    pub fn exchange(&mut self, laptop: &mut Laptop) {
+        loop {
+            let bytes = laptop.mux.transmit(0).to_vec();
+            laptop.mux.transmitted(0, bytes.len());
+            self.send(laptop.conn, &bytes);
+            let answer = self.take(laptop.conn, usize::MAX);
+            if bytes.is_empty() && answer.is_empty() {
+                return;
+            }
+            laptop.read(&answer, self.now);
+        }
+    }
+}
+
+impl Laptop {
+    fn read(&mut self, mut bytes: &[u8], now: Instant) {
+        while !bytes.is_empty() {
+            let lane = self.mux.lane_mut(0).expect("its lane");
+            let space = lane.read_space();
+            let count = bytes.len().min(space.len());
+            space[..count].copy_from_slice(&bytes[..count]);
+            lane.received(count, now);
+            bytes = &bytes[count..];
+            while let Some(incoming) = self.mux.poll(0, now).expect("a kit that keeps the rules") {
+                if let Incoming::Opened { id, .. } = incoming {
+                    self.streams.extend(self.mux.accept(0, id, id, now));
+                }
+            }
+        }
+    }
+}
+
+/// An upgrade with the token.
+pub(super) const UPGRADE: &[u8] = b"GET /api/v1/tunnel/connect HTTP/1.1\r\nHost: a\r\n\
+    Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: hoody-tunnel.v1\r\n\
+    Authorization: Bearer hush\r\n\r\n";
