@@ -15,20 +15,6 @@ use crate::wire::frame::FrameType;
 
 use super::{Kit, Reason};
 
-/// How a stream that was reset with `code` ended, for the metrics.
-pub(super) fn outcome_of(code: Code) -> StreamOutcome {
-    match code {
-        Code::BindTakeover => StreamOutcome::TakenOver,
-        Code::IdleTimeout => StreamOutcome::TimedOut,
-        Code::ProtocolError
-        | Code::FlowControlError
-        | Code::StreamClosed
-        | Code::FrameSizeError
-        | Code::EnhanceYourCalm => StreamOutcome::Violated,
-        _ => StreamOutcome::ResetByClient,
-    }
-}
-
 impl Kit {
     pub(super) fn lane_received(
         &mut self,
@@ -94,10 +80,14 @@ impl Kit {
                 reason,
                 violation,
             } => {
+                let outcome = match violation {
+                    true => StreamOutcome::Violated,
+                    false => StreamOutcome::ResetByClient,
+                };
                 if violation {
                     self.metrics.violation(code);
                 }
-                self.stream_lost(tag, outcome_of(code), code, &reason);
+                self.stream_lost(tag, outcome, code, &reason);
             }
             Incoming::Closed { code } => {
                 // Ended without parking: a close frame with code 1000 or none (PROTOCOL §6).
@@ -295,7 +285,11 @@ impl Kit {
             self.timers.arm(Reason::Sweep(key), now + SWEEP_EVERY);
         }
         for gone in swept {
-            self.stream_lost(gone.tag, outcome_of(gone.code), gone.code, gone.reason);
+            let outcome = match gone.code {
+                Code::EnhanceYourCalm => StreamOutcome::Stalled,
+                _ => StreamOutcome::TimedOut,
+            };
+            self.stream_lost(gone.tag, outcome, gone.code, gone.reason);
         }
         self.touch(key);
     }

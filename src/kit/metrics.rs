@@ -79,8 +79,10 @@ label! {
         TakenOver = "taken_over",
         /// Its session or lane ended.
         Lost = "lost",
-        /// The client broke the protocol on it, or it held memory for too long.
+        /// The client broke the protocol on it.
         Violated = "violated",
+        /// The visitor or caller took nothing of it, for too long or while memory was short.
+        Stalled = "stalled",
     }
 }
 

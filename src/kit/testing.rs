@@ -201,6 +201,31 @@ impl Host {
             laptop.read(&answer, self.now);
         }
     }
+
+    /// Lets time pass for a laptop that answers its kit.
+    pub fn pass_with(&mut self, laptop: &mut Laptop, span: Duration) {
+        let until = self.now + span;
+        while self.now < until {
+            let step = until.since(self.now).min(Duration::from_secs(5));
+            self.pass(step);
+            self.exchange(laptop);
+        }
+    }
+
+    /// Has the laptop answer its stream number `at` with a body of `length` bytes.
+    pub fn answer(&mut self, laptop: &mut Laptop, at: usize, length: usize) {
+        let stream = laptop.streams[at];
+        laptop.head(at, length, self.now);
+        let mut left = length;
+        while left > 0 {
+            let sent = laptop.mux.send(stream, &vec![b'x'; left], self.now);
+            assert!(sent > 0, "there is no credit");
+            left -= sent;
+            self.exchange(laptop);
+        }
+        laptop.mux.send_eof(stream, self.now);
+        self.exchange(laptop);
+    }
 }
 
 impl Laptop {
@@ -218,6 +243,13 @@ impl Laptop {
                 }
             }
         }
+    }
+
+    /// Begins the answer to stream number `at`: a `200` with so many bytes.
+    pub fn head(&mut self, at: usize, length: usize, now: Instant) {
+        let fields = format!(r#"[["content-length","{length}"]]"#);
+        let head = format!(r#"{{"status":200,"headers":{fields},"final":true}}"#);
+        self.mux.send_head(self.streams[at], head.as_bytes(), now);
     }
 }
 

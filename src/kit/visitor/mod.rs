@@ -232,7 +232,10 @@ impl Kit {
                 let reply = Reply::text(502, "the tunnel's client did not answer\n");
                 self.answer(conn, asked, whole, &reply);
             }
-            State::Exchange(exchange) if exchange.response == Response::Done => {
+            // All of it came, and the visitor may have it; but not where it is cut to save memory.
+            State::Exchange(exchange)
+                if exchange.response == Response::Done && outcome != StreamOutcome::Stalled =>
+            {
                 exchange.stream = None;
             }
             // A cut body must never look whole (PROTOCOL §4).
@@ -257,15 +260,15 @@ impl Kit {
     /// The visitor's connection is gone; its entry is dropped by the caller.
     pub(super) fn visitor_gone(&mut self, conn: ConnKey, how: &Ended) {
         debug!("visitor gone: {how:?}");
-        self.abandon_stream(conn, "the visitor is gone");
+        self.abandon_stream(conn, StreamOutcome::ResetByPeer, "the visitor is gone");
     }
 
     /// Resets the visitor's stream, if it has one.
-    fn abandon_stream(&mut self, conn: ConnKey, why: &str) {
+    fn abandon_stream(&mut self, conn: ConnKey, outcome: StreamOutcome, why: &str) {
         let Some(name) = self.visitor(conn).and_then(|visitor| visitor.stream()) else {
             return;
         };
-        self.metrics.stream_ended(StreamOutcome::ResetByPeer);
+        self.metrics.stream_ended(outcome);
         if let Some(mux) = self.mux_of(name) {
             mux.reset(name.stream, Code::Cancel, why);
         }
@@ -304,12 +307,12 @@ impl Kit {
             }
             State::Waiting => self.reject(conn, 408, "the head of the request took too long\n"),
             State::Exchange(exchange) if exchange.response != Response::Awaited => {
-                self.abandon_stream(conn, "the visitor is gone");
+                self.abandon_stream(conn, StreamOutcome::ResetByPeer, "the visitor is gone");
                 self.close_conn(conn, CloseHow::Reset);
             }
             State::Exchange(exchange) => {
                 let (asked, whole) = (exchange.asked, exchange.upload_done);
-                self.abandon_stream(conn, "no response in time");
+                self.abandon_stream(conn, StreamOutcome::TimedOut, "no response in time");
                 let reply = Reply::text(504, "the upstream did not answer in time\n");
                 self.answer(conn, asked, whole, &reply);
                 self.arm_conn(conn, now + VISITOR_HEAD_TIMEOUT);
@@ -334,3 +337,7 @@ impl Kit {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -9,7 +9,7 @@ use crate::http::{Asked, BodyDecoder, HeadScanner, Reject, RequestBody, RequestH
 use crate::kit::Kit;
 use crate::kit::conns::Role;
 use crate::kit::listeners::Purpose;
-use crate::kit::metrics::SessionEnd;
+use crate::kit::metrics::{SessionEnd, StreamOutcome};
 use crate::kit::sessions::{KitSession, SessionKey};
 use crate::limits::{BULK_PAYLOAD, MAX_HTTP_HEAD, VISITOR_AHEAD, VISITOR_GONE_AFTER};
 use crate::machine::{CloseHow, ConnKey};
@@ -339,7 +339,8 @@ impl Kit {
     }
 
     fn bad_body(&mut self, conn: ConnKey, error: &crate::http::BodyError) {
-        self.abandon_stream(conn, "the visitor's body is malformed");
+        let why = "the visitor's body is malformed";
+        self.abandon_stream(conn, StreamOutcome::ResetByPeer, why);
         let answered = self.visitor(conn).is_some_and(|visitor| {
             matches!(&visitor.state, State::Exchange(it) if it.response != Response::Awaited)
         });
@@ -400,7 +401,8 @@ impl Kit {
                 self.arm_conn(conn, now + VISITOR_GONE_AFTER);
             }
             State::Exchange(_) => {
-                self.abandon_stream(conn, "the visitor's body was cut off");
+                let why = "the visitor's body was cut off";
+                self.abandon_stream(conn, StreamOutcome::ResetByPeer, why);
                 self.close_conn(conn, CloseHow::Reset);
             }
             State::Raw(name) => {

@@ -232,8 +232,8 @@ impl Kit {
         if !exchange.upload_done {
             // The upstream did not want the rest of the body. It is never parsed as a request:
             // leaving reads it away up to a bound.
-            self.abandon_stream(conn, "the response is complete");
-        } else {
+            self.abandon_stream(conn, StreamOutcome::Finished, "the response is complete");
+        } else if exchange.stream.is_some() {
             self.metrics.stream_ended(StreamOutcome::Finished);
         }
         if !stays {

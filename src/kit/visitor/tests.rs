@@ -1,0 +1,60 @@
+//! Visitors that do not read, and what they cost.
+
+use std::time::Duration;
+
+use crate::kit::config::Config;
+use crate::kit::testing::{Host, Laptop, guarded};
+use crate::limits::STALLED_AFTER;
+use crate::machine::ConnKey;
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+/// A laptop with one binding, and visitors who asked it for something.
+fn asked(config: Config, visitors: u16) -> (Host, Laptop, Vec<ConnKey>) {
+    let mut host = Host::new(config);
+    let mut laptop = host.laptop("192.0.2.1:1000");
+    let conns = (0..visitors)
+        .map(|port| {
+            let peer = format!("192.0.2.2:{}", 1000 + port);
+            let conn = host.visit_at(host.bound[0], &peer).expect("accepted");
+            host.send(conn, GET.as_bytes());
+            host.exchange(&mut laptop);
+            conn
+        })
+        .collect();
+    assert_eq!(laptop.streams.len(), usize::from(visitors));
+    (host, laptop, conns)
+}
+
+/// The streams that ended with this outcome.
+fn ended(host: &mut Host, outcome: &str) -> u32 {
+    let page = host.get("metrics");
+    let name = format!("hoody_tunnel_streams_total{{outcome=\"{outcome}\"}} ");
+    let (_, rest) = page.split_once(&name).expect("an outcome");
+    rest.lines().next().unwrap_or_default().parse().unwrap()
+}
+
+#[test]
+fn past_the_stall_budget_whole_responses_are_cut_too_and_counted_as_what_they_are() {
+    let config = Config {
+        stall_budget: 2 << 20,
+        ..guarded()
+    };
+    let (mut host, mut laptop, conns) = asked(config, 4);
+    for at in 0..4 {
+        host.answer(&mut laptop, at, 1 << 20);
+        host.pass(Duration::from_millis(1));
+    }
+    host.pass_with(&mut laptop, STALLED_AFTER * 2);
+    assert_eq!(host.closed, conns[..2], "those that have stalled longest");
+    assert_eq!(ended(&mut host, "stalled"), 2);
+    assert_eq!(ended(&mut host, "violated"), 0);
+}
+
+#[test]
+fn a_response_that_does_not_come_is_counted_as_timed_out() {
+    let (mut host, mut laptop, conns) = asked(guarded(), 1);
+    host.pass_with(&mut laptop, Config::default().response_timeout);
+    assert!(host.receive(conns[0]).starts_with("HTTP/1.1 504 "));
+    assert_eq!(ended(&mut host, "timed_out"), 1);
+}
