@@ -268,6 +268,9 @@ pub const VISITOR_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a response that has begun may stand still once its visitor has sent FIN, before the
 /// visitor counts as gone.
 pub const VISITOR_GONE_AFTER: Duration = Duration::from_secs(5);
+/// How long a visitor may take nothing of a response that waits for it. Its kernel may hold some
+/// megabytes for a slow reader and take the next bytes only when a good part of them was read.
+pub const VISITOR_STALLED_FOR: Duration = Duration::from_secs(300);
 /// How long a visitor's keep-alive connection may be idle between requests.
 pub const VISITOR_IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// Bytes that are read of a visitor at once, and ahead of their use while a request is served.

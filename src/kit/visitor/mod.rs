@@ -21,6 +21,7 @@ use crate::kit::metrics::StreamOutcome;
 use crate::kit::sessions::{KitSession, SessionKey};
 use crate::limits::{
     VISITOR_AHEAD, VISITOR_GONE_AFTER, VISITOR_HEAD_TIMEOUT, VISITOR_IDLE_TIMEOUT,
+    VISITOR_STALLED_FOR,
 };
 use crate::machine::{CloseHow, ConnKey, Ended, ListenerKey};
 use crate::mux::StreamKey;
@@ -75,7 +76,8 @@ struct Exchange {
     response: Response,
     /// When the request was complete enough to be passed on.
     begun: Instant,
-    /// Since when only the upstream is waited for.
+    /// Since when only the upstream is waited for; while a response waits to leave, since when the
+    /// visitor has taken nothing of it.
     waiting_since: Instant,
     keep_alive: bool,
     status: u16,
@@ -279,7 +281,7 @@ impl Kit {
         let Some(entry) = self.conns.get(conn.retype()) else {
             return;
         };
-        let read_closed = entry.read_closed;
+        let (read_closed, flushed) = (entry.read_closed, entry.out.is_empty());
         let Some(visitor) = self.visitor(conn) else {
             return;
         };
@@ -292,6 +294,7 @@ impl Kit {
             State::Exchange(exchange) if exchange.response == Response::Awaited => {
                 exchange.waiting_since + response_timeout
             }
+            State::Exchange(exchange) if !flushed => exchange.waiting_since + VISITOR_STALLED_FOR,
             // It may be half-closed and reading, or gone: a response that stands still tells
             // nothing in time, for its kernel acknowledges what it no longer wants.
             State::Exchange(exchange) if read_closed => exchange.waiting_since + VISITOR_GONE_AFTER,
@@ -307,7 +310,11 @@ impl Kit {
             }
             State::Waiting => self.reject(conn, 408, "the head of the request took too long\n"),
             State::Exchange(exchange) if exchange.response != Response::Awaited => {
-                self.abandon_stream(conn, StreamOutcome::ResetByPeer, "the visitor is gone");
+                let (outcome, why) = match flushed {
+                    true => (StreamOutcome::ResetByPeer, "the visitor is gone"),
+                    false => (StreamOutcome::Stalled, "the visitor takes nothing"),
+                };
+                self.abandon_stream(conn, outcome, why);
                 self.close_conn(conn, CloseHow::Reset);
             }
             State::Exchange(exchange) => {

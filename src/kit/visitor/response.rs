@@ -75,6 +75,7 @@ impl Kit {
                 keep_alive,
             }) => {
                 exchange.status = status;
+                exchange.waiting_since = now;
                 let begun = exchange.begun;
                 exchange.keep_alive = keep_alive;
                 exchange.response = Response::Body(body);
@@ -102,7 +103,11 @@ impl Kit {
     /// DATA of the response, or of an upgraded connection.
     pub(in crate::kit) fn visitor_data(&mut self, conn: ConnKey, lane: LaneName, span: Span) {
         let now = self.now;
-        let Some(visitor) = self.visitor(conn) else {
+        let Some(entry) = self.conns.get_mut(conn.retype()) else {
+            return;
+        };
+        let flushed = entry.out.is_empty();
+        let Role::Visitor(visitor) = &mut entry.role else {
             return;
         };
         let exchange = match &mut visitor.state {
@@ -111,7 +116,9 @@ impl Kit {
             State::Exchange(exchange) => exchange,
         };
         let count = span.len();
-        exchange.waiting_since = now;
+        if flushed {
+            exchange.waiting_since = now;
+        }
         match &mut exchange.response {
             Response::Awaited => self.peer_fault(conn, "DATA before the response head"),
             Response::Done => self.peer_fault(conn, "DATA behind the response's end"),
@@ -167,6 +174,9 @@ impl Kit {
             State::Waiting => return,
             State::Exchange(exchange) => exchange,
         };
+        if entry.out.is_empty() {
+            exchange.waiting_since = now;
+        }
         match exchange.response {
             Response::Awaited => return self.peer_fault(conn, "EOF before the response head"),
             Response::Body(ResponseBody::Length(1..)) => {
@@ -196,8 +206,14 @@ impl Kit {
         drained: bool,
         now: Instant,
     ) {
+        let Some(visitor) = self.visitor(conn) else {
+            return;
+        };
+        if let State::Exchange(exchange) = &mut visitor.state {
+            exchange.waiting_since = now;
+        }
         if passed > 0
-            && let Some(name) = self.visitor(conn).and_then(|visitor| visitor.stream())
+            && let Some(name) = visitor.stream()
             && let Some(mux) = self.mux_of(name)
         {
             mux.passed_on(name.stream, passed, now);

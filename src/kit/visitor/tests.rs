@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::kit::config::Config;
 use crate::kit::testing::{Host, Laptop, guarded};
-use crate::limits::STALLED_AFTER;
+use crate::limits::{STALLED_AFTER, VISITOR_HEAD_TIMEOUT, VISITOR_STALLED_FOR};
 use crate::machine::ConnKey;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -49,6 +49,42 @@ fn past_the_stall_budget_whole_responses_are_cut_too_and_counted_as_what_they_ar
     assert_eq!(host.closed, conns[..2], "those that have stalled longest");
     assert_eq!(ended(&mut host, "stalled"), 2);
     assert_eq!(ended(&mut host, "violated"), 0);
+}
+
+#[test]
+fn a_visitor_that_takes_nothing_of_a_response_does_not_hold_its_place_for_ever() {
+    let (mut host, mut laptop, conns) = asked(guarded(), 1);
+    host.answer(&mut laptop, 0, 100_000);
+    // A slow reader moves, however slowly.
+    for _ in 0..5 {
+        host.pass_with(&mut laptop, VISITOR_STALLED_FOR * 9 / 10);
+        assert_eq!(host.take(conns[0], 100).len(), 100);
+    }
+    host.pass_with(&mut laptop, VISITOR_STALLED_FOR - VISITOR_HEAD_TIMEOUT);
+    assert_eq!(host.closed, []);
+    host.pass_with(&mut laptop, VISITOR_HEAD_TIMEOUT * 2);
+    assert_eq!(host.closed, conns);
+    assert_eq!(ended(&mut host, "stalled"), 1);
+}
+
+#[test]
+fn a_response_that_the_laptop_pauses_is_waited_for() {
+    let config = Config {
+        half_close_timeout: VISITOR_STALLED_FOR * 10,
+        ..guarded()
+    };
+    let (mut host, mut laptop, conns) = asked(config, 1);
+    laptop.head(0, 1000, host.now);
+    host.exchange(&mut laptop);
+    assert!(host.receive(conns[0]).starts_with("HTTP/1.1 200 "));
+    host.pass_with(&mut laptop, VISITOR_STALLED_FOR * 3);
+    laptop.mux.send(laptop.streams[0], &[b'x'; 1000], host.now);
+    laptop.mux.send_eof(laptop.streams[0], host.now);
+    host.exchange(&mut laptop);
+    // Until now nothing waited for the visitor, so it has not let anything wait.
+    host.pass_with(&mut laptop, VISITOR_HEAD_TIMEOUT * 2);
+    assert_eq!(host.receive(conns[0]).len(), 1000);
+    assert_eq!((host.closed.len(), ended(&mut host, "finished")), (0, 1));
 }
 
 #[test]
