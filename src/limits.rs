@@ -99,6 +99,9 @@ const _: () = assert!(MAX_HEADER_FIELDS <= u8::MAX as usize);
 /// Bytes of bulk that may wait in a lane's outbox before its streams stop reading their sockets:
 /// more makes small exchanges wait behind bulk, less starves the socket (DESIGN: fairness).
 pub const LANE_QUEUE_SOFT: usize = 2 * BULK_PAYLOAD;
+/// Bytes that may wait in a lane's outbox before no further stream is opened on it: what bulk may
+/// be, with room for the ordinary heads of a thousand streams.
+pub const LANE_QUEUE_OPENS: usize = 1024 * 1024;
 /// Bytes that make a lane be flushed at once; less waits until everybody who is ready was served,
 /// so that small frames of many streams share a message and a system call.
 pub const FLUSH_AT_ONCE: usize = 16 * 1024;
@@ -166,6 +169,7 @@ pub const WINDOWS_EARNED_PER_DATA: u32 = 4;
 
 const _: () = assert!(LANE_READ_MIN <= LANE_READ_MAX);
 const _: () = assert!(LANE_QUEUE_SOFT >= MAX_FRAME_PAYLOAD + FRAME_HEADER);
+const _: () = assert!(LANE_QUEUE_OPENS >= LANE_QUEUE_SOFT + 2 * MAX_FRAME_PAYLOAD);
 
 // ---- kit: what can be configured, descriptors ----
 

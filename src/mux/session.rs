@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::clock::Instant;
-use crate::limits::{FLUSH_AT_ONCE, MAX_LANES, MAX_SESSION_WINDOW, MAX_STREAM_WINDOW};
+use crate::limits::{
+    FLUSH_AT_ONCE, LANE_QUEUE_OPENS, MAX_LANES, MAX_SESSION_WINDOW, MAX_STREAM_WINDOW,
+};
 use crate::machine::ConnKey;
 use crate::mux::credit::{RecvCredit, SendCredit};
 use crate::mux::flood::Flood;
@@ -107,6 +109,8 @@ pub enum CannotOpen {
     AtCap,
     /// No lane is attached.
     NoLane,
+    /// So much waits on every lane that nothing more should be asked of the peer.
+    Congested,
     /// All stream ids of this side were used: the session must end (PROTOCOL §4).
     IdsUsedUp,
 }
@@ -209,17 +213,20 @@ impl<T: Copy> Session<T> {
     /// with the fewest streams: for a download nothing ever waits on this side. `open` is the JSON
     /// of STREAM_OPEN, at most one frame's payload.
     pub fn open(&mut self, tag: T, open: &[u8], now: Instant) -> Result<StreamKey, CannotOpen> {
-        let lane = self
+        let (lane, waiting) = self
             .lanes
             .iter()
             .enumerate()
             .filter_map(|(index, slot)| Some((index, slot.as_ref()?)))
             .filter(|(_, slot)| !slot.lane.is_closed())
             .min_by_key(|(_, slot)| (slot.lane.waiting(), slot.carries))
-            .map(|(index, _)| index)
+            .map(|(index, slot)| (index, slot.lane.waiting()))
             .ok_or(CannotOpen::NoLane)?;
         if self.streams.is_full() {
             return Err(CannotOpen::AtCap);
+        }
+        if waiting + open.len() > LANE_QUEUE_OPENS {
+            return Err(CannotOpen::Congested);
         }
         let id = self.next_id;
         self.next_id = id.checked_add(2).ok_or(CannotOpen::IdsUsedUp)?;

@@ -218,7 +218,7 @@ impl Kit {
             .visitor(conn)
             .is_some_and(|visitor| visitor.no_descriptors)
         {
-            return self.busy(conn, asked, "1", "no file descriptors left\n");
+            return self.busy(conn, asked, false, "no file descriptors left\n");
         }
         let open = std::mem::take(&mut self.text);
         let opened = self
@@ -231,9 +231,11 @@ impl Kit {
         let stream = match opened {
             Some(Ok(stream)) => stream,
             Some(Err(CannotOpen::AtCap)) => {
-                let reply = Reply::text(503, "max streams exceeded\n");
-                let reply = reply.with(&[("retry-after", "1")]);
-                return self.answer(conn, asked, bodiless, &reply);
+                return self.busy(conn, asked, bodiless, "max streams exceeded\n");
+            }
+            Some(Err(CannotOpen::Congested)) => {
+                let why = "too many requests wait for the tunnel's client\n";
+                return self.busy(conn, asked, bodiless, why);
             }
             Some(Err(CannotOpen::IdsUsedUp)) => {
                 let why = "all stream ids were used";
@@ -275,9 +277,9 @@ impl Kit {
         self.answer(conn, asked, bodiless, &reply.with(&[("retry-after", "5")]));
     }
 
-    fn busy(&mut self, conn: ConnKey, asked: Asked, retry: &'static str, why: &'static str) {
-        let fields = [("retry-after", retry)];
-        self.answer(conn, asked, false, &Reply::text(503, why).with(&fields));
+    fn busy(&mut self, conn: ConnKey, asked: Asked, read_whole: bool, why: &'static str) {
+        let reply = Reply::text(503, why).with(&[("retry-after", "1")]);
+        self.answer(conn, asked, read_whole, &reply);
     }
 
     /// Sends what is at hand of the request's body, as far as credit goes.

@@ -88,6 +88,34 @@ fn a_response_that_the_laptop_pauses_is_waited_for() {
 }
 
 #[test]
+fn requests_that_wait_for_a_lane_are_bounded_in_bytes() {
+    let (mut host, mut laptop, _) = asked(guarded(), 1);
+    // From here on the laptop does not read.
+    let large = format!(
+        "GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n",
+        "x".repeat(30_000)
+    );
+    let conns: Vec<ConnKey> = (0..50)
+        .map(|port| {
+            let peer = format!("192.0.2.3:{}", 1000 + port);
+            let conn = host.visit_at(host.bound[0], &peer).expect("accepted");
+            host.send(conn, large.as_bytes());
+            conn
+        })
+        .collect();
+    let answers = conns.iter().map(|conn| host.receive(*conn));
+    let busy = answers.filter(|answer| answer.contains("503 ") && answer.contains("after: 1"));
+    let busy = busy.count();
+    assert!((10..=20).contains(&busy), "{busy} were told to come again");
+    // It reads again, and so they may.
+    host.exchange(&mut laptop);
+    assert_eq!(laptop.streams.len(), 1 + 50 - busy);
+    host.send(conns[49], large.as_bytes());
+    host.exchange(&mut laptop);
+    assert_eq!(laptop.streams.len(), 2 + 50 - busy);
+}
+
+#[test]
 fn a_response_that_does_not_come_is_counted_as_timed_out() {
     let (mut host, mut laptop, conns) = asked(guarded(), 1);
     host.pass_with(&mut laptop, Config::default().response_timeout);
