@@ -47,7 +47,6 @@ impl Pair {
             session_window: 16 << 20,
             max_streams: 1024,
             grow_windows: false,
-            stall_budget: 32 << 20,
         };
         let mut kit = Session::new(terms(Side::Kit), NOW);
         let mut client = Session::new(terms(Side::Client), NOW);

@@ -7,8 +7,7 @@ use crate::client::machine::{Client, Notice, Timer};
 use crate::client::setback::Setback;
 use crate::client::{Error, link};
 use crate::limits::{
-    CLIENT_STALL_BUDGET, CLIENT_STREAMS, CLOSE_WITHIN, MAX_LANES, POOL_IDLE_FOR, REBIND_EVERY,
-    REJOIN_EVERY,
+    CLIENT_STREAMS, CLOSE_WITHIN, MAX_LANES, POOL_IDLE_FOR, REBIND_EVERY, REJOIN_EVERY,
 };
 use crate::machine::Command;
 use crate::mux::{Incoming, Lane, Session, Side, Span, Terms};
@@ -31,7 +30,6 @@ impl Client {
             session_window: ok.session_window,
             max_streams: streams.clamp(1, CLIENT_STREAMS),
             grow_windows: ok.capabilities.iter().any(|one| one == GROW_WINDOWS),
-            stall_budget: CLIENT_STALL_BUDGET,
         };
         let mut session = Session::new(terms, self.now);
         session.attach(0, lane);

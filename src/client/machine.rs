@@ -20,7 +20,8 @@ use crate::client::{BindOptions, Error, TunnelOptions};
 use crate::clock::Instant;
 use crate::entropy::Entropy;
 use crate::limits::{
-    CLIENT_STREAMS, EVENTS_AT_ONCE, MAX_LANES, SWEEP_EVERY, TELL_AFTER, UPSTREAMS,
+    CLIENT_HALF_CLOSE, CLIENT_STALL_BUDGET, CLIENT_STREAMS, EVENTS_AT_ONCE, MAX_LANES, SWEEP_EVERY,
+    TELL_AFTER, UPSTREAMS,
 };
 use crate::machine::{Command, ConnKey, Event, ListenerKey, Machine};
 use crate::mux::{Session, Wake};
@@ -264,7 +265,7 @@ impl Client {
         let Some(session) = &mut self.session else {
             return;
         };
-        for swept in session.sweep(self.now, crate::limits::CLIENT_HALF_CLOSE) {
+        for swept in session.sweep(self.now, CLIENT_HALF_CLOSE, CLIENT_STALL_BUDGET) {
             self.stream_lost(swept.tag, swept.reason);
         }
         self.arm_sweep();

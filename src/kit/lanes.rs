@@ -280,18 +280,56 @@ impl Kit {
         let Some(mux) = self.sessions.get_mut(key).and_then(KitSession::mux_mut) else {
             return;
         };
-        let swept = mux.sweep(now, half_close);
+        let idle = mux.sweep_idle(now, half_close);
         if mux.stream_count() > 0 {
             self.timers.arm(Reason::Sweep(key), now + SWEEP_EVERY);
         }
-        for gone in swept {
-            let outcome = match gone.code {
-                Code::EnhanceYourCalm => StreamOutcome::Stalled,
-                _ => StreamOutcome::TimedOut,
-            };
-            self.stream_lost(gone.tag, outcome, gone.code, gone.reason);
+        for gone in idle {
+            self.stream_lost(gone.tag, StreamOutcome::TimedOut, gone.code, gone.reason);
+        }
+        while !self.relieve_stalled(key, now) {
+            self.cut_longest_stalled(now);
         }
         self.touch(key);
+    }
+
+    /// Gives a session's stalled streams their share of the memory that all sessions have for
+    /// those; false when it does not last.
+    fn relieve_stalled(&mut self, key: SessionKey, now: Instant) -> bool {
+        let others = self.early_total() - self.early_of(key);
+        let left = self.config.stall_budget.saturating_sub(others);
+        let mux = self.sessions.get_mut(key).and_then(KitSession::mux_mut);
+        mux.is_none_or(|mux| mux.relieve_stalled(now, left))
+    }
+
+    /// Cuts the stream that has stalled for the longest time, whosever it is.
+    fn cut_longest_stalled(&mut self, now: Instant) {
+        let longest = |(key, session): (SessionKey, &KitSession)| {
+            let (since, _) = session.mux()?.longest_stalled(now)?;
+            Some((since, key))
+        };
+        let Some((_, key)) = self.sessions.iter().filter_map(longest).min() else {
+            return;
+        };
+        let mux = self.sessions.get_mut(key).and_then(KitSession::mux_mut);
+        if let Some(gone) = mux.and_then(|mux| mux.cut_longest_stalled(now)) {
+            self.stream_lost(gone.tag, StreamOutcome::Stalled, gone.code, gone.reason);
+        }
+        self.touch(key);
+    }
+
+    fn early_of(&self, key: SessionKey) -> u32 {
+        let mux = self.sessions.get(key).and_then(KitSession::mux);
+        mux.map_or(0, |mux| mux.early())
+    }
+
+    /// Bytes that lie in the kit beyond the windows of its sessions.
+    pub(super) fn early_total(&self) -> u32 {
+        let all = self
+            .sessions
+            .iter()
+            .filter_map(|(_, session)| session.mux());
+        all.map(|mux| mux.early()).sum()
     }
 
     /// The session's wakes will be told with the next command.

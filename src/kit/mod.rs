@@ -288,6 +288,10 @@ impl Kit {
                 "a port's ghost"
             );
         }
+        assert!(
+            self.early_total() <= self.config.stall_budget,
+            "more memory went to stalled streams than there is"
+        );
         let held = self.conns.len() + self.listeners.len();
         assert_eq!(self.budget.used(), held, "permits and descriptors differ");
     }

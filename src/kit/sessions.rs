@@ -152,7 +152,6 @@ impl Kit {
             session_window: self.config.session_initial_window,
             max_streams: self.config.max_streams_per_session,
             grow_windows,
-            stall_budget: self.config.stall_budget,
         };
         let Some(session) = self.sessions.get_mut(key) else {
             return Ok(());

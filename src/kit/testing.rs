@@ -175,7 +175,6 @@ impl Host {
             session_window: DEFAULT_SESSION_WINDOW,
             max_streams: 4096,
             grow_windows: false,
-            stall_budget: 0,
         };
         let mut mux = Session::new(terms, self.now);
         mux.attach(0, Lane::client(conn, Entropy::from_seed(2), self.now));

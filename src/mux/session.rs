@@ -43,8 +43,6 @@ pub struct Terms {
     pub max_streams: usize,
     /// Both said `grow-windows` (PROTOCOL §5).
     pub grow_windows: bool,
-    /// Bytes of session credit that may be out early for stalled streams (PROTOCOL §5).
-    pub stall_budget: u32,
 }
 
 /// A session's lanes and streams. `T` is what the owner hangs on a stream.

@@ -21,10 +21,24 @@ pub struct Swept<T> {
 
 impl<T: Copy> Session<T> {
     /// Looks over all streams: gives session credit back early for bytes whose local side takes
-    /// nothing, and resets what stalled longest where that would cost too much memory, or what has
-    /// been half-closed and idle for `half_close_timeout`.
-    pub fn sweep(&mut self, now: Instant, half_close_timeout: Duration) -> Vec<Swept<T>> {
-        let mut swept = Vec::new();
+    /// nothing, and resets what stalled longest where that would cost more memory than
+    /// `stall_budget`, or what has been half-closed and idle for `half_close_timeout`.
+    pub fn sweep(
+        &mut self,
+        now: Instant,
+        half_close_timeout: Duration,
+        stall_budget: u32,
+    ) -> Vec<Swept<T>> {
+        let mut swept = self.sweep_idle(now, half_close_timeout);
+        while !self.relieve_stalled(now, stall_budget) {
+            swept.extend(self.cut_longest_stalled(now));
+        }
+        swept
+    }
+
+    /// Resets what has been half-closed and idle for `half_close_timeout`: the part of a sweep that
+    /// concerns each session by itself.
+    pub fn sweep_idle(&mut self, now: Instant, half_close_timeout: Duration) -> Vec<Swept<T>> {
         let idle: Vec<StreamKey> = self
             .streams
             .iter()
@@ -34,24 +48,15 @@ impl<T: Copy> Session<T> {
             })
             .map(|(key, _)| key.retype())
             .collect();
-        for key in idle {
-            self.sweep_away(key, Code::IdleTimeout, "half-closed and idle", &mut swept);
-        }
-        while let Some(key) = self.relieve_stalled(now) {
-            self.sweep_away(
-                key,
-                Code::EnhanceYourCalm,
-                "stalled for too long",
-                &mut swept,
-            );
-        }
-        self.give_session_credit();
-        swept
+        idle.into_iter()
+            .filter_map(|key| self.sweep_away(key, Code::IdleTimeout, "half-closed and idle"))
+            .collect()
     }
 
     /// Gives credit back early for stalled streams, longest-stalled first so that those which may
-    /// yet go on keep theirs cheap. Names the longest-stalled stream when the budget does not last.
-    fn relieve_stalled(&mut self, now: Instant) -> Option<StreamKey> {
+    /// yet go on keep theirs cheap. Says whether `stall_budget` lasted for all of them; if it did
+    /// not, there is one to be cut.
+    pub fn relieve_stalled(&mut self, now: Instant, stall_budget: u32) -> bool {
         let mut stalled: Vec<(Instant, StreamKey, u32)> = self
             .streams
             .iter()
@@ -67,41 +72,47 @@ impl<T: Copy> Session<T> {
             })
             .collect();
         stalled.sort_unstable_by_key(|(since, key, _)| (*since, *key));
+        let mut lasted = true;
         for (_, key, held) in stalled {
-            if self.recv.early() + held > self.terms.stall_budget {
-                return self.longest_stalled(now);
+            if self.recv.early() + held > stall_budget {
+                lasted = false;
+                break;
             }
             if let Some(stream) = self.streams.get_mut(key.retype()) {
                 stream.early += held;
                 self.recv.give_early(held);
             }
         }
-        None
+        self.give_session_credit();
+        lasted
     }
 
-    fn longest_stalled(&self, now: Instant) -> Option<StreamKey> {
+    /// Bytes whose credit went back although nobody has taken them: what the stall budget pays for.
+    pub fn early(&self) -> u32 {
+        self.recv.early()
+    }
+
+    /// The stream whose local side has taken nothing for the longest time, and since when.
+    pub fn longest_stalled(&self, now: Instant) -> Option<(Instant, StreamKey)> {
         self.streams
             .iter()
             .filter(|(_, stream)| {
                 stream.recv.buffered() > 0 && now >= stream.last_taken + STALLED_AFTER
             })
-            .min_by_key(|(_, stream)| stream.last_taken)
-            .map(|(key, _)| key.retype())
+            .map(|(key, stream)| (stream.last_taken, key.retype()))
+            .min_by_key(|(since, _)| *since)
     }
 
-    fn sweep_away(
-        &mut self,
-        key: StreamKey,
-        code: Code,
-        reason: &'static str,
-        swept: &mut Vec<Swept<T>>,
-    ) {
-        let Some(stream) = self.streams.get(key.retype()) else {
-            return;
-        };
-        let tag = stream.tag;
+    /// Resets that stream.
+    pub fn cut_longest_stalled(&mut self, now: Instant) -> Option<Swept<T>> {
+        let (_, key) = self.longest_stalled(now)?;
+        self.sweep_away(key, Code::EnhanceYourCalm, "stalled for too long")
+    }
+
+    fn sweep_away(&mut self, key: StreamKey, code: Code, reason: &'static str) -> Option<Swept<T>> {
+        let tag = self.streams.get(key.retype())?.tag;
         self.reset(key, code, reason);
-        swept.push(Swept { tag, code, reason });
+        Some(Swept { tag, code, reason })
     }
 
     /// Whether the pieces fit each other; run after every entry in debug builds.

@@ -42,7 +42,6 @@ pub fn terms() -> Terms {
         session_window: 16 << 20,
         max_streams: 1024,
         grow_windows: false,
-        stall_budget: 1 << 25,
     }
 }
 

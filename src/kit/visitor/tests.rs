@@ -26,6 +26,14 @@ fn asked(config: Config, visitors: u16) -> (Host, Laptop, Vec<ConnKey>) {
     (host, laptop, conns)
 }
 
+/// A kit that lets two of `answer`'s megabytes lie.
+fn with_little_memory() -> Config {
+    Config {
+        stall_budget: 2 << 20,
+        ..guarded()
+    }
+}
+
 /// The streams that ended with this outcome.
 fn ended(host: &mut Host, outcome: &str) -> u32 {
     let page = host.get("metrics");
@@ -36,11 +44,7 @@ fn ended(host: &mut Host, outcome: &str) -> u32 {
 
 #[test]
 fn past_the_stall_budget_whole_responses_are_cut_too_and_counted_as_what_they_are() {
-    let config = Config {
-        stall_budget: 2 << 20,
-        ..guarded()
-    };
-    let (mut host, mut laptop, conns) = asked(config, 4);
+    let (mut host, mut laptop, conns) = asked(with_little_memory(), 4);
     for at in 0..4 {
         host.answer(&mut laptop, at, 1 << 20);
         host.pass(Duration::from_millis(1));
@@ -49,6 +53,24 @@ fn past_the_stall_budget_whole_responses_are_cut_too_and_counted_as_what_they_ar
     assert_eq!(host.closed, conns[..2], "those that have stalled longest");
     assert_eq!(ended(&mut host, "stalled"), 2);
     assert_eq!(ended(&mut host, "violated"), 0);
+}
+
+#[test]
+fn the_stall_budget_is_one_for_all_sessions_and_whoever_stalled_longest_goes() {
+    let (mut host, mut laptop, conns) = asked(with_little_memory(), 2);
+    host.answer(&mut laptop, 0, 1 << 20);
+    host.pass(Duration::from_millis(1));
+    host.answer(&mut laptop, 1, 1 << 20);
+    let mut other = host.laptop("192.0.2.4:1000");
+    let conn = host.visit_at(host.bound[1], "192.0.2.5:1").unwrap();
+    host.send(conn, GET.as_bytes());
+    host.exchange(&mut other);
+    host.pass_with(&mut laptop, STALLED_AFTER * 2);
+    assert_eq!(host.closed, [], "there is enough for one session");
+    host.answer(&mut other, 0, 1 << 20);
+    host.pass_with(&mut laptop, STALLED_AFTER * 2);
+    assert_eq!(host.closed, conns[..1]);
+    assert_eq!(ended(&mut host, "stalled"), 1);
 }
 
 #[test]

@@ -111,7 +111,6 @@ pub(super) fn terms(side: Side) -> Terms {
         session_window: 1024 * 1024,
         max_streams: 64,
         grow_windows: false,
-        stall_budget: 4 << 20,
     }
 }
 

@@ -7,17 +7,9 @@ use crate::mux::Liveness;
 const HALF_CLOSE: Duration = Duration::from_secs(300);
 const STREAM: usize = 256 * 1024;
 
-fn budget(stall_budget: u32) -> Pair {
-    let client = Terms {
-        stall_budget,
-        ..terms(Side::Client)
-    };
-    Pair::with(Cut::Whole, terms(Side::Kit), client, 1)
-}
-
 #[test]
 fn stalled_streams_do_not_starve_the_others() {
-    let mut pair = budget(2 << 20);
+    let mut pair = Pair::new(Cut::Whole);
     for n in 0..4 {
         let id = pair.kit.open(pattern(n, 2 * STREAM), false, pair.now);
         pair.client.stuck.insert(id);
@@ -28,7 +20,12 @@ fn stalled_streams_do_not_starve_the_others() {
     pair.run();
     assert_eq!(pair.client.got.get(&quick), None, "starved so far");
     pair.pass_time(STALLED_AFTER);
-    assert!(pair.client.mux.sweep(pair.now, HALF_CLOSE).is_empty());
+    assert!(
+        pair.client
+            .mux
+            .sweep(pair.now, HALF_CLOSE, 2 << 20)
+            .is_empty()
+    );
     pair.run();
     assert!(pair.client.got[&quick] == pattern(9, 3 << 20));
     // What was given early is not given again.
@@ -49,7 +46,7 @@ fn stalled_streams_do_not_starve_the_others() {
 
 #[test]
 fn past_the_budget_the_longest_stalled_stream_is_reset() {
-    let mut pair = budget(2 * STREAM as u32);
+    let mut pair = Pair::new(Cut::Whole);
     let mut ids = Vec::new();
     for n in 0..5 {
         let id = pair.kit.open(pattern(n, 2 * STREAM), false, pair.now);
@@ -57,11 +54,17 @@ fn past_the_budget_the_longest_stalled_stream_is_reset() {
         ids.push(id);
         pair.run();
         pair.pass_time(Duration::from_millis(100));
-        let swept = pair.client.mux.sweep(pair.now, HALF_CLOSE);
+        let swept = pair
+            .client
+            .mux
+            .sweep(pair.now, HALF_CLOSE, 2 * STREAM as u32);
         assert!(swept.is_empty(), "nobody has stalled for a second");
     }
     pair.pass_time(STALLED_AFTER);
-    let swept = pair.client.mux.sweep(pair.now, HALF_CLOSE);
+    let swept = pair
+        .client
+        .mux
+        .sweep(pair.now, HALF_CLOSE, 2 * STREAM as u32);
     pair.run();
     let tags: Vec<u32> = swept.iter().map(|gone| gone.tag).collect();
     assert_eq!(tags, ids[..2], "the two that stalled first");
@@ -79,7 +82,7 @@ fn past_the_budget_the_longest_stalled_stream_is_reset() {
 
 #[test]
 fn a_reader_that_moves_is_never_stalled() {
-    let mut pair = budget(0);
+    let mut pair = Pair::new(Cut::Whole);
     let id = pair.kit.open(pattern(1, 2 * STREAM), false, pair.now);
     pair.client.stuck.insert(id);
     pair.run();
@@ -87,26 +90,26 @@ fn a_reader_that_moves_is_never_stalled() {
         pair.pass_time(STALLED_AFTER * 9 / 10);
         pair.client.take(id, 1000, pair.now);
         pair.run();
-        assert!(pair.client.mux.sweep(pair.now, HALF_CLOSE).is_empty());
+        assert!(pair.client.mux.sweep(pair.now, HALF_CLOSE, 0).is_empty());
     }
 }
 
 #[test]
 fn a_half_closed_stream_on_which_nothing_moves_is_reset() {
-    let mut pair = budget(4 << 20);
+    let mut pair = Pair::new(Cut::Whole);
     let idle = pair.kit.open(pattern(1, 100), true, pair.now);
     let whole = pair.kit.open(pattern(2, 100), false, pair.now);
     pair.run();
     pair.pass_time(HALF_CLOSE - Duration::from_millis(1));
-    assert!(pair.kit.mux.sweep(pair.now, HALF_CLOSE).is_empty());
+    assert!(pair.kit.mux.sweep(pair.now, HALF_CLOSE, 4 << 20).is_empty());
     pair.client.source(idle, vec![1], false);
     let key = pair.client.keys[&idle];
     pair.client.mux.send(key, &[2], pair.now);
     pair.run();
     pair.pass_time(Duration::from_secs(200));
-    assert!(pair.kit.mux.sweep(pair.now, HALF_CLOSE).is_empty());
+    assert!(pair.kit.mux.sweep(pair.now, HALF_CLOSE, 4 << 20).is_empty());
     pair.pass_time(Duration::from_secs(100));
-    let swept = pair.kit.mux.sweep(pair.now, HALF_CLOSE);
+    let swept = pair.kit.mux.sweep(pair.now, HALF_CLOSE, 4 << 20);
     assert_eq!(swept.len(), 1);
     assert_eq!((swept[0].tag, swept[0].code), (idle, Code::IdleTimeout));
     pair.run();
