@@ -119,15 +119,18 @@ impl Kit {
         let Some(entry) = self.conns.get_mut(conn.retype()) else {
             return;
         };
-        let peer = entry.peer;
+        let (peer, read_closed) = (entry.peer, entry.read_closed);
         let Role::Visitor(visitor) = &mut entry.role else {
             return;
         };
-        if visitor.inbound.is_empty() {
-            return;
-        }
-        let length = match visitor.scanner.scan(visitor.inbound.bytes()) {
+        let scanned = match visitor.inbound.is_empty() {
+            true => Ok(None),
+            false => visitor.scanner.scan(visitor.inbound.bytes()),
+        };
+        let length = match scanned {
             Ok(Some(length)) => length,
+            // All that came before the FIN was answered.
+            Ok(None) if read_closed => return self.close_conn(conn, CloseHow::Clean),
             Ok(None) => return,
             Err(Reject { status, why }) => return self.reject(conn, status, why),
         };
@@ -282,8 +285,26 @@ impl Kit {
         self.answer(conn, asked, read_whole, &reply);
     }
 
-    /// Sends what is at hand of the request's body, as far as credit goes.
+    /// Sends what is at hand of the request's body, as far as credit goes. Where FIN came before
+    /// the end of the body (or of the wait for a 101), the request is given up.
     pub(super) fn upload(&mut self, conn: ConnKey, now: Instant) {
+        self.send_body(conn, now);
+        let Some(entry) = self.conns.get(conn.retype()) else {
+            return;
+        };
+        if let Role::Visitor(visitor) = &entry.role
+            && let State::Exchange(exchange) = &visitor.state
+            && entry.read_closed
+            && !exchange.upload_done
+            && visitor.inbound.is_empty()
+        {
+            let why = "the visitor's body was cut off";
+            self.abandon_stream(conn, StreamOutcome::ResetByPeer, why);
+            self.close_conn(conn, CloseHow::Reset);
+        }
+    }
+
+    fn send_body(&mut self, conn: ConnKey, now: Instant) {
         loop {
             let Some(visitor) = self.visitor(conn) else {
                 return;
@@ -385,28 +406,21 @@ impl Kit {
     }
 
     /// The visitor sends nothing more; it may still read (RFC 9112 §9.6 leaves that open, and a
-    /// half-closing client deserves its answer).
+    /// half-closing client deserves its answers, to all that it asked before).
     fn visitor_fin(&mut self, conn: ConnKey, now: Instant) {
         let Some(entry) = self.conns.get_mut(conn.retype()) else {
             return;
         };
         entry.read_closed = true;
-        let flushed = entry.out.is_empty();
         let Role::Visitor(visitor) = &mut entry.role else {
             return;
         };
         match &visitor.state {
-            State::Waiting if flushed => self.close_conn(conn, CloseHow::Clean),
-            // The answer is on its way; the connection is closed behind it.
-            State::Waiting => entry.after = crate::kit::conns::After::Leave,
+            State::Waiting => self.visitor_goes_on(conn, now),
             State::Exchange(exchange) if exchange.upload_done => {
                 self.arm_conn(conn, now + VISITOR_GONE_AFTER);
             }
-            State::Exchange(_) => {
-                let why = "the visitor's body was cut off";
-                self.abandon_stream(conn, StreamOutcome::ResetByPeer, why);
-                self.close_conn(conn, CloseHow::Reset);
-            }
+            State::Exchange(_) => self.upload(conn, now),
             State::Raw(name) => {
                 let name = *name;
                 if let Some(mux) = self.mux_of(name) {

@@ -7,7 +7,7 @@ use crate::kit::Kit;
 use crate::kit::conns::{After, LaneName, Role};
 use crate::kit::metrics::StreamOutcome;
 use crate::kit::sessions::KitSession;
-use crate::machine::{CloseHow, ConnKey};
+use crate::machine::ConnKey;
 use crate::mux::Span;
 use crate::wire::code::Code;
 use crate::wire::open::ResponseHead;
@@ -228,7 +228,6 @@ impl Kit {
         let Some(entry) = self.conns.get_mut(conn.retype()) else {
             return;
         };
-        let read_closed = entry.read_closed;
         let Role::Visitor(visitor) = &mut entry.role else {
             return;
         };
@@ -237,14 +236,13 @@ impl Kit {
                 self.after_sending(conn);
                 return self.close_raw_if_over(conn);
             }
-            State::Waiting if read_closed => return self.close_conn(conn, CloseHow::Clean),
             State::Waiting => return self.visitor_goes_on(conn, now),
             State::Exchange(exchange) => exchange,
         };
         if exchange.response != Response::Done {
             return;
         }
-        let stays = exchange.keep_alive && exchange.upload_done && !read_closed;
+        let stays = exchange.keep_alive && exchange.upload_done;
         if !exchange.upload_done {
             // The upstream did not want the rest of the body. It is never parsed as a request:
             // leaving reads it away up to a bound.

@@ -1,11 +1,11 @@
-//! Visitors that do not read, and what they cost.
+//! Visitors that do not read, or ask ahead and send FIN.
 
 use std::time::Duration;
 
 use crate::kit::config::Config;
 use crate::kit::testing::{Host, Laptop, guarded};
 use crate::limits::{STALLED_AFTER, VISITOR_HEAD_TIMEOUT, VISITOR_STALLED_FOR};
-use crate::machine::ConnKey;
+use crate::machine::{ConnKey, Ended, Event, Machine};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -107,6 +107,62 @@ fn a_response_that_the_laptop_pauses_is_waited_for() {
     host.pass_with(&mut laptop, VISITOR_HEAD_TIMEOUT * 2);
     assert_eq!(host.receive(conns[0]).len(), 1000);
     assert_eq!((host.closed.len(), ended(&mut host, "finished")), (0, 1));
+}
+
+#[test]
+fn a_visitor_that_half_closes_gets_an_answer_to_all_that_it_asked() {
+    for cut in ["", "GET / HTTP/1.1\r\nHost:"] {
+        let (mut host, mut laptop, conns) = asked(guarded(), 1);
+        let post = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody";
+        host.send(conns[0], [post, GET, cut].concat().as_bytes());
+        host.finish(conns[0]);
+        for at in 0..3 {
+            assert_eq!(host.closed, [], "before answer {at}");
+            host.answer(&mut laptop, at, 10);
+            assert!(host.receive(conns[0]).ends_with("\r\n\r\nxxxxxxxxxx"));
+            host.exchange(&mut laptop);
+        }
+        assert_eq!((host.closed, laptop.streams.len()), (conns, 3));
+    }
+}
+
+#[test]
+fn a_request_that_a_fin_cuts_off_is_given_up_also_behind_another_one() {
+    for cut in [
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nbody",
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+    ] {
+        let (mut host, mut laptop, conns) = asked(guarded(), 1);
+        host.send(conns[0], cut.as_bytes());
+        host.finish(conns[0]);
+        host.answer(&mut laptop, 0, 10);
+        assert!(host.receive(conns[0]).contains(" 200 "));
+        assert_eq!(host.closed, conns);
+        assert_eq!(ended(&mut host, "reset_by_peer"), 1);
+    }
+}
+
+#[test]
+fn what_the_kit_answers_by_itself_is_followed_by_the_rest_too() {
+    let (mut host, laptop, conns) = asked(guarded(), 1);
+    host.kit.handle(
+        Event::Ended {
+            conn: laptop.conn,
+            how: Ended::Reset,
+        },
+        host.now,
+    );
+    host.settle();
+    host.send(conns[0], GET.repeat(2).as_bytes());
+    host.finish(conns[0]);
+    let answers = host.receive(conns[0]);
+    let away = answers.matches("HTTP/1.1 503 ").count();
+    assert_eq!(
+        (answers.contains("HTTP/1.1 502 "), away),
+        (true, 2),
+        "{answers}"
+    );
+    assert!(host.closed.contains(&conns[0]));
 }
 
 #[test]
