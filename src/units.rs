@@ -1,4 +1,4 @@
-//! Durations and sizes as people write them.
+//! Durations, sizes and flags as people write them.
 //!
 //! What the room is for: command lines and their complaints. It never guesses: a unit that
 //! could mean two things (`kb`) is refused.
@@ -61,6 +61,22 @@ pub fn show_size(bytes: u64) -> String {
 fn split_unit(text: &str) -> (&str, &str) {
     let end = text.find(|c: char| !c.is_ascii_digit());
     text.split_at(end.unwrap_or(text.len()))
+}
+
+/// `--flag=value` as `--flag value`, which the parser understands; not behind `--`.
+pub fn split_values(args: Vec<String>) -> Vec<String> {
+    let mut out = Vec::with_capacity(args.len());
+    let mut flags_ended = false;
+    for arg in args {
+        flags_ended |= arg == "--";
+        match arg.split_once('=') {
+            Some((flag, value)) if flag.starts_with("--") && !flags_ended => {
+                out.extend([flag.to_owned(), value.to_owned()]);
+            }
+            _ => out.push(arg),
+        }
+    }
+    out
 }
 
 #[cfg(test)]
@@ -129,5 +145,12 @@ mod tests {
         ] {
             assert!(parse_size(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_value_may_stand_behind_an_equals_sign() {
+        let args = ["tunnel", "up", "--expose=3000=80", "--", "--a=b"];
+        let args = split_values(args.iter().map(|arg| arg.to_string()).collect());
+        assert_eq!(args, ["tunnel", "up", "--expose", "3000=80", "--", "--a=b"]);
     }
 }

@@ -14,6 +14,7 @@ use hoody_tunnel::kit::config::Config;
 use hoody_tunnel::kit::{Kit, KitNotice};
 use hoody_tunnel::limits::{HOST_DESCRIPTORS, MIN_FD_BUDGET};
 use hoody_tunnel::reactor::{self, Options, Reactor, logging, os_entropy, process};
+use hoody_tunnel::units::split_values;
 
 use flags::{Command, Flags};
 use settings::{Environment, Trouble, settings};
@@ -97,18 +98,6 @@ fn affordable(wanted: usize) -> Result<usize, Trouble> {
         log::info!("the descriptor budget is {budget}: the limit of open files is {limit}");
     }
     Ok(budget)
-}
-
-/// `--flag=value` as `--flag value`, which the parser understands.
-fn split_values(args: Vec<String>) -> Vec<String> {
-    args.into_iter()
-        .flat_map(|arg| match arg.split_once('=') {
-            Some((flag, value)) if flag.starts_with("--") => {
-                vec![flag.to_string(), value.to_string()]
-            }
-            _ => vec![arg],
-        })
-        .collect()
 }
 
 /// Help that was asked for, or a command line that is not understood.

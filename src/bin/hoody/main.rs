@@ -24,6 +24,7 @@ use std::process::ExitCode;
 use argh::{EarlyExit, FromArgs};
 use hoody_tunnel::client::{AdminRequest, Error};
 use hoody_tunnel::reactor::logging;
+use hoody_tunnel::units::split_values;
 
 use flags::{BindingsCommand, Command, Hoody, SessionsCommand, Top, Tunnel};
 use options::Reach;
@@ -50,22 +51,6 @@ fn main() -> ExitCode {
         Ok(hoody) => dispatch(hoody),
         Err(early) => end_early(&args, &early),
     }
-}
-
-/// `--flag=value` as `--flag value`, which the parser understands.
-fn split_values(args: Vec<String>) -> Vec<String> {
-    let mut out = Vec::with_capacity(args.len());
-    let mut flags_ended = false;
-    for arg in args {
-        flags_ended |= arg == "--";
-        match arg.split_once('=') {
-            Some((flag, value)) if flag.starts_with("--") && !flags_ended => {
-                out.extend([flag.to_owned(), value.to_owned()]);
-            }
-            _ => out.push(arg),
-        }
-    }
-    out
 }
 
 /// Help that was asked for, or a command line that is not understood.
@@ -218,16 +203,4 @@ fn say(text: &str) -> ExitCode {
     // A reader that went away has seen enough.
     let _ = writeln!(io::stdout(), "{}", text.trim_end());
     ExitCode::SUCCESS
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_value_may_stand_behind_an_equals_sign() {
-        let args = ["tunnel", "up", "--expose=3000=80", "--", "--a=b"];
-        let args = split_values(args.iter().map(|arg| arg.to_string()).collect());
-        assert_eq!(args, ["tunnel", "up", "--expose", "3000=80", "--", "--a=b"]);
-    }
 }
