@@ -219,8 +219,7 @@ impl<T: Copy> Session<T> {
             self.call(starved);
             return Ok(None);
         }
-        let Some(key) = self.live(id) else {
-            self.unknown_stream(index, id, FrameType::Window, now)?;
+        let Some(key) = self.found(index, id, FrameType::Window, now)? else {
             return Ok(None);
         };
         let increment = match increment {
@@ -268,8 +267,7 @@ impl<T: Copy> Session<T> {
         payload: Span,
         now: Instant,
     ) -> Result<Option<Incoming<T>>, Violation> {
-        let Some(key) = self.live(id) else {
-            self.unknown_stream(index, id, FrameType::StreamResponseHead, now)?;
+        let Some(key) = self.found(index, id, FrameType::StreamResponseHead, now)? else {
             return Ok(None);
         };
         let Some(stream) = self.streams.get_mut(key.retype()) else {
@@ -294,8 +292,7 @@ impl<T: Copy> Session<T> {
         payload: &Span,
         now: Instant,
     ) -> Result<Option<Incoming<T>>, Violation> {
-        let Some(key) = self.live(id) else {
-            self.unknown_stream(index, id, FrameType::Eof, now)?;
+        let Some(key) = self.found(index, id, FrameType::Eof, now)? else {
             return Ok(None);
         };
         if !payload.is_empty() {
@@ -363,6 +360,21 @@ impl<T: Copy> Session<T> {
         let key = *self.by_id.get(&id)?;
         let stream = self.streams.get(key.retype())?;
         (!stream.is_over()).then_some(key)
+    }
+
+    /// The stream that a frame other than DATA is for.
+    #[inline]
+    fn found(
+        &mut self,
+        index: usize,
+        id: u32,
+        kind: FrameType,
+        now: Instant,
+    ) -> Result<Option<StreamKey>, Violation> {
+        match self.live(id) {
+            Some(key) => Ok(Some(key)),
+            None => self.unknown_stream(index, id, kind, now).map(|()| None),
+        }
     }
 
     /// A frame on a stream that is not there: ignored when the stream is over, else its stream's

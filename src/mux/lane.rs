@@ -15,8 +15,8 @@ use crate::machine::ConnKey;
 use crate::mux::outbox::Outbox;
 use crate::mux::violation::{CLOSE_UNSUPPORTED, Scope, Violation};
 use crate::wire::code::Code;
-use crate::wire::frame::{FrameHeader, FrameType, HEADER_LEN};
-use crate::wire::message::FrameDecoder;
+use crate::wire::frame::FrameType;
+use crate::wire::message::{FrameDecoder, next_frame};
 use crate::ws::{OpCode, Role, WsDecoder, WsEvent, WsStep};
 
 /// Where a payload lies in its lane's receive buffer.
@@ -214,21 +214,16 @@ impl Lane {
 
     /// The next known frame of the current message, whose lengths were all checked when it opened.
     fn next_frame(&mut self) -> Option<LaneItem> {
-        loop {
-            let rest = &self.received.bytes()[self.frames.clone()];
-            let header = FrameHeader::parse(rest.first_chunk::<HEADER_LEN>()?);
-            let start = self.frames.start + HEADER_LEN;
-            let end = start + header.len as usize;
-            self.frames.start = end;
-            if let Some(kind) = FrameType::from_u8(header.kind) {
-                let stream_id = header.stream_id;
-                return Some(LaneItem::Frame {
-                    kind,
-                    stream_id,
-                    payload: start..end,
-                });
-            }
-        }
+        let (frame, rest) = next_frame(&self.received.bytes()[self.frames.clone()])?;
+        let (kind, stream_id) = (frame.kind, frame.stream_id);
+        let end = self.frames.end - rest.len();
+        let payload = end - frame.payload.len()..end;
+        self.frames.start = end;
+        Some(LaneItem::Frame {
+            kind,
+            stream_id,
+            payload,
+        })
     }
 
     /// The bytes of a span that this lane handed out since the last [`Lane::read_space`].
