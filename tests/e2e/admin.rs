@@ -239,9 +239,7 @@ fn promtool_finds_nothing_wrong_with_the_metrics() {
     let mut owner = Tunnel::open(&kit);
     let (_, port) = owner.expose(0);
     for status in [200, 404, 500] {
-        let mut talk = Talk::port(port);
-        talk.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-        let stream = owner.expect(STREAM_OPEN).stream;
+        let (mut talk, stream) = owner.visited(port);
         owner.respond(stream, status, b"x");
         assert_eq!(talk.reply(false).status, status);
     }
@@ -270,9 +268,7 @@ fn a_killed_session_drains_and_closes() {
     let kit = Kit::start();
     let mut owner = Tunnel::open(&kit);
     let (_, port) = owner.expose(0);
-    let mut talk = Talk::port(port);
-    talk.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    let stream = owner.expect(STREAM_OPEN).stream;
+    let (mut talk, stream) = owner.visited(port);
     let reply = kit.admin("DELETE", &format!("sessions/{}?grace_ms=3000", owner.id()));
     assert_eq!(reply.status, 202);
     let body: Value = serde_json::from_slice(&reply.body).expect("JSON");

@@ -160,9 +160,7 @@ fn unbind_releases_the_port_and_ids_are_never_used_again() {
     let kit = Kit::start();
     let mut tunnel = Tunnel::open(&kit);
     let (first, port) = tunnel.expose(0);
-    let mut talk = Talk::port(port);
-    talk.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    let stream = tunnel.expect(STREAM_OPEN).stream;
+    let (_talk, stream) = tunnel.visited(port);
     tunnel.json(UNBIND, json!({ "bindId": first }));
     assert_eq!(
         tunnel.expect(UNBIND_OK).json()["bindId"].as_u64(),

@@ -85,9 +85,8 @@ fn floods_end_the_session_and_never_the_kit() {
     ] {
         let mut flood = Tunnel::open(&kit);
         let (_, port) = flood.expose(0);
-        let mut talk = Talk::port(port);
-        talk.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-        assert_eq!(flood.expect(STREAM_OPEN).stream, 2);
+        let (_talk, stream) = flood.visited(port);
+        assert_eq!(stream, 2);
         for _ in 0..4000 {
             flood.message(message.clone());
         }
@@ -120,8 +119,7 @@ fn two_windows_for_each_data_frame_are_no_flood() {
     let kit = Kit::start();
     let mut owner = Tunnel::open(&kit);
     let (_, port) = owner.pull(0);
-    let mut caller = Talk::port(port);
-    let stream = owner.expect(STREAM_OPEN).stream;
+    let (mut caller, stream) = owner.called(port);
     let writer = caller.stream.try_clone().expect("a second handle");
     let sending = std::thread::spawn(move || {
         use std::io::Write;
@@ -218,8 +216,7 @@ fn a_half_closed_stream_on_which_nothing_moves_does_not_live_for_ever() {
     let kit = Kit::with(&["--half-close-timeout", "1s"]);
     let mut owner = Tunnel::open(&kit);
     let (_, port) = owner.pull(0);
-    let mut caller = Talk::port(port);
-    let stream = owner.expect(STREAM_OPEN).stream;
+    let (mut caller, stream) = owner.called(port);
     caller.finish();
     owner.expect_on(EOF, stream);
     for _ in 0..6 {

@@ -318,9 +318,7 @@ fn no_head_within_the_response_timeout_gives_504() {
     let kit = Kit::with(&["--response-timeout", "1s"]);
     let mut owner = Tunnel::open(&kit);
     let (_, port) = owner.expose(0);
-    let mut talk = Talk::port(port);
-    talk.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    let stream = owner.expect(STREAM_OPEN).stream;
+    let (mut talk, stream) = owner.visited(port);
     assert_eq!(talk.reply(false).status, 504);
     owner.expect_on(RESET, stream);
     assert!(owner.alive());

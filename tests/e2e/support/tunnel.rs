@@ -1,6 +1,7 @@
 //! A client of the tunnel protocol by hand: it says whatever frames and bytes it is told to.
 
 use super::PATIENCE;
+use super::http::Talk;
 use super::kit::{Kit, TOKEN};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
@@ -359,6 +360,21 @@ impl Tunnel {
         let (got, reason) = self.expect_close();
         assert_eq!(got, close, "close reason {reason:?} after {goaway}");
         goaway["message"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// A visitor of its EXPOSE port asks for `/`: the visitor, and the stream it became.
+    #[track_caller]
+    pub fn visited(&mut self, port: u16) -> (Talk, u32) {
+        let mut talk = Talk::port(port);
+        talk.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        (talk, self.expect(STREAM_OPEN).stream)
+    }
+
+    /// Somebody comes to its PULL port: the caller, and the stream it became.
+    #[track_caller]
+    pub fn called(&mut self, port: u16) -> (Talk, u32) {
+        let talk = Talk::port(port);
+        (talk, self.expect(STREAM_OPEN).stream)
     }
 
     /// Wants a close frame, whatever comes before it.
