@@ -221,7 +221,8 @@ impl BindOptions {
         self
     }
 
-    /// A function of this process instead of a local server; for `expose` only.
+    /// A function of this process instead of a local server; for `expose` only. Its panics are its
+    /// visitors' alone: see [`serve`](crate::client::serve()).
     pub fn handler(
         mut self,
         handler: impl Fn(Request) -> Response + Send + Sync + 'static,

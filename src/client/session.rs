@@ -297,6 +297,10 @@ pub fn pull(
 
 /// Answers requests at the kit's port `container_port` (0: the kit picks one) with `handler`,
 /// without any local port. The handler runs on several threads at once.
+///
+/// A handler that panics gives its visitor a `500`, and one whose body panics while it is read a
+/// broken connection; the tunnel lives on. That needs unwinding, Rust's default: under a profile of
+/// yours with `panic = "abort"` a panic ends the program, as everywhere.
 pub fn serve(
     options: TunnelOptions,
     container_port: u16,

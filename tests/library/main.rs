@@ -113,6 +113,38 @@ fn a_streamed_response_arrives_as_it_is_made() {
     }
 }
 
+#[test]
+fn a_handler_that_panics_costs_its_visitor_and_not_the_tunnel() {
+    struct Broken;
+    impl Read for Broken {
+        fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+            panic!("the body was told to")
+        }
+    }
+    let kit = RunningKit::start(|_| {});
+    let tunnel = client::serve(kit.options(), 0, |request| match request.path() {
+        "/panics" => panic!("the handler was told to"),
+        "/breaks" => Response::new(200).reader(Broken, 5),
+        _ => Response::text(200, "ok"),
+    })
+    .unwrap();
+    let port = tunnel.binding.container_port;
+    // More often than there are threads, so that one lost each time would be noticed.
+    for _ in 0..100 {
+        assert_eq!(get(port, "/panics").0, 500);
+        let mut visitor = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        visitor.set_read_timeout(Some(PATIENCE)).unwrap();
+        visitor
+            .write_all(b"GET /breaks HTTP/1.1\r\nhost: h\r\n\r\n")
+            .unwrap();
+        if let Err(error) = visitor.read_to_end(&mut Vec::new()) {
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        }
+    }
+    assert_eq!(get(port, "/"), (200, b"ok".to_vec()));
+    tunnel.close().unwrap();
+}
+
 struct Pieces(std::sync::mpsc::Receiver<Vec<u8>>);
 
 impl Read for Pieces {
