@@ -214,11 +214,22 @@ impl Kit {
                 self.by_id.insert(id, key);
                 Ok(key)
             }
-            Err(_) => Err(Refused {
-                goaway: Some(Code::ResourceExhausted),
-                close: 1013,
-                why: format!("session limit of {} reached", self.config.max_sessions).into(),
-            }),
+            Err(_) => {
+                let all = self.config.max_sessions;
+                let parked = self
+                    .sessions
+                    .iter()
+                    .filter(|(_, it)| it.is_parked())
+                    .count();
+                // A parked session keeps its place as it keeps its ports: its laptop was promised
+                // both for the grace (PROTOCOL §6).
+                let why = format!("session limit of {all} reached, {parked} of them parked");
+                Err(Refused {
+                    goaway: Some(Code::ResourceExhausted),
+                    close: 1013,
+                    why: why.into(),
+                })
+            }
         }
     }
 

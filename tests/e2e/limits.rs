@@ -54,18 +54,31 @@ fn sessions_are_capped_and_one_that_ends_makes_room() {
     let mut two = Tunnel::open(&kit);
     let mut three = Tunnel::dial(&kit);
     three.say_hello(json!({}));
-    let goaway = three.expect(GOAWAY).json();
-    assert_eq!(goaway["code"].as_u64(), Some(u64::from(RESOURCE_EXHAUSTED)));
-    assert!(
-        goaway["message"]
-            .as_str()
-            .is_some_and(|text| text.contains("session limit"))
-    );
-    assert_eq!(three.expect_close().0, 1013);
+    let message = three.expect_goaway(RESOURCE_EXHAUSTED, 1013);
+    assert!(message.contains("session limit"), "{message}");
     assert!(two.alive());
     one.close(1000);
     eventually("there is room", PATIENCE, || {
         (kit.json("sessions")["total"] == 1).then_some(())
+    });
+    assert!(Tunnel::open(&kit).alive());
+}
+
+#[test]
+fn a_parked_session_keeps_its_place_for_the_grace_and_the_refusal_says_so() {
+    let kit = Kit::with(&["--max-sessions", "1", "--takeover-grace", "3s"]);
+    let mut gone = Tunnel::open(&kit);
+    gone.expose(0);
+    gone.vanish(true);
+    eventually("it is parked", PATIENCE, || {
+        (kit.json("tunnels")["orphanedSessions"] == 1).then_some(())
+    });
+    let mut newcomer = Tunnel::dial(&kit);
+    newcomer.say_hello(json!({}));
+    let message = newcomer.expect_goaway(RESOURCE_EXHAUSTED, 1013);
+    assert_eq!(message, "session limit of 1 reached, 1 of them parked");
+    eventually("the grace is over", PATIENCE, || {
+        (kit.json("sessions")["total"] == 0).then_some(())
     });
     assert!(Tunnel::open(&kit).alive());
 }
