@@ -380,6 +380,7 @@ impl Machine for Kit {
             Role::Greeter(_) => self.greeter_space(conn),
             Role::Visitor(_) => self.visitor_space(conn),
             Role::Caller(_) => self.caller_space(conn),
+            Role::Front(_) if !entry.out.is_empty() => &mut [],
             Role::Front(_) | Role::Leaving { .. } => self.scratch_space(),
         }
     }
@@ -457,6 +458,10 @@ impl Machine for Kit {
             match entry.role {
                 Role::Visitor(_) => self.visitor_transmitted(conn, passed, drained, now),
                 Role::Caller(_) => self.caller_transmitted(conn, passed, drained, now),
+                Role::Front(_) if drained => {
+                    self.front_goes_on(conn, now);
+                    self.wake(conn);
+                }
                 _ => {}
             }
             if drained {

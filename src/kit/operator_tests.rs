@@ -6,6 +6,7 @@ use super::*;
 use crate::kit::config::Config;
 use crate::kit::testing::{Host, guarded};
 use crate::limits::{AUTH_DELAY_MAX, AUTH_FREE_FAILURES};
+use crate::machine::Machine;
 
 fn body(answer: &str) -> &str {
     answer.split_once("\r\n\r\n").map_or("", |(_, body)| body)
@@ -73,6 +74,30 @@ fn pipelined_requests_of_an_operator_are_answered_in_order() {
         .collect();
     assert_eq!(statuses, ["200", "401", "405", "200"]);
     assert!(host.closed.is_empty(), "the connection stays");
+}
+
+#[test]
+fn an_operator_that_asks_and_does_not_read_costs_one_answer() {
+    let mut host = Host::new(guarded());
+    let conn = host.visit("192.0.2.1:1000").unwrap();
+    let ask = "GET /api/v1/tunnel/health HTTP/1.1\r\nHost: a\r\n\r\n";
+    host.send(conn, ask.repeat(100).as_bytes());
+    assert!(host.kit.read_space(conn).is_empty(), "it is read on");
+    let waiting = host.kit.transmit(conn, host.now);
+    assert_eq!(
+        String::from_utf8_lossy(waiting).matches(" 200 OK").count(),
+        1
+    );
+    // It reads, and so it gets all of them, and may ask on.
+    assert_eq!(host.receive(conn).matches(" 200 OK").count(), 100);
+    host.send(conn, ask.repeat(3).as_bytes());
+    host.finish(conn);
+    assert_eq!(host.receive(conn).matches(" 200 OK").count(), 3);
+    assert_eq!(
+        host.closed,
+        [conn],
+        "all that it asked before its FIN was answered"
+    );
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The kit's own listener at work: requests answered in order, upgrades handed to the greeter.
 
 use crate::clock::Instant;
-use crate::kit::conns::{After, Role};
+use crate::kit::conns::Role;
 use crate::kit::doorstep::Waiting;
 use crate::kit::front::{Ask, Connect, Front, Refusal, Route, Step, UNREADABLE};
 use crate::kit::guard::Credential;
@@ -37,12 +37,7 @@ impl Kit {
         };
         if count == 0 {
             entry.read_closed = true;
-            if entry.out.is_empty() {
-                self.close_conn(conn, CloseHow::Clean);
-            } else {
-                entry.after = After::Leave;
-            }
-            return;
+            return self.front_goes_on(conn, now);
         }
         let Role::Front(it) = &mut entry.role else {
             return;
@@ -55,20 +50,22 @@ impl Kit {
         self.front_goes_on(conn, now);
     }
 
-    /// Serves the requests at hand, one after the other, each once its answer's turn has come.
+    /// Serves the requests at hand, each once the answer before it has left: who asks and does not
+    /// read is not read either, and costs one answer of memory.
     pub(super) fn front_goes_on(&mut self, conn: ConnKey, now: Instant) {
         loop {
             let Some(entry) = self.conns.get_mut(conn.retype()) else {
                 return;
             };
-            let peer = entry.peer.ip();
+            let (peer, read_closed) = (entry.peer.ip(), entry.read_closed);
             let Role::Front(it) = &mut entry.role else {
                 return;
             };
-            if it.held.is_some() {
+            if it.held.is_some() || !entry.out.is_empty() {
                 return;
             }
             match it.front.next(&self.config) {
+                Step::More if read_closed => return self.close_conn(conn, CloseHow::Clean),
                 Step::More => return,
                 Step::Malformed(reject) => {
                     let mut text = Vec::new();
