@@ -286,7 +286,8 @@ impl Kit {
     }
 
     /// Sends what is at hand of the request's body, as far as credit goes. Where FIN came before
-    /// the end of the body (or of the wait for a 101), the request is given up.
+    /// the end of the body (or of the wait for a 101), the request is given up, unless its whole
+    /// response is on its way already.
     pub(super) fn upload(&mut self, conn: ConnKey, now: Instant) {
         self.send_body(conn, now);
         let Some(entry) = self.conns.get(conn.retype()) else {
@@ -296,6 +297,7 @@ impl Kit {
             && let State::Exchange(exchange) = &visitor.state
             && entry.read_closed
             && !exchange.upload_done
+            && exchange.response != Response::Done
             && visitor.inbound.is_empty()
         {
             let why = "the visitor's body was cut off";

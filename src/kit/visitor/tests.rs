@@ -143,6 +143,22 @@ fn a_request_that_a_fin_cuts_off_is_given_up_also_behind_another_one() {
 }
 
 #[test]
+fn a_response_that_is_whole_arrives_although_the_request_was_cut_off() {
+    let (mut host, mut laptop, conns) = asked(guarded(), 1);
+    host.send(
+        conns[0],
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n",
+    );
+    host.answer(&mut laptop, 0, 10);
+    host.receive(conns[0]);
+    host.exchange(&mut laptop);
+    host.answer(&mut laptop, 1, 10);
+    host.finish(conns[0]);
+    assert!(host.receive(conns[0]).ends_with("\r\n\r\nxxxxxxxxxx"));
+    assert_eq!(host.closed, conns);
+}
+
+#[test]
 fn what_the_kit_answers_by_itself_is_followed_by_the_rest_too() {
     let (mut host, laptop, conns) = asked(guarded(), 1);
     host.kit.handle(
