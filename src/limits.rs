@@ -120,6 +120,14 @@ pub const MAX_ID_GAPS: usize = 64;
 /// How long the local side of a stream may take nothing before its bytes count as stalled
 /// (PROTOCOL §5).
 pub const STALLED_AFTER: Duration = Duration::from_secs(1);
+/// How long a stream that never moved again may stall before it is cut where the stall budget does
+/// not last: others wait for its memory.
+pub const CUT_STALLED_AFTER: Duration = Duration::from_secs(3);
+/// How long one that goes on now and then may: a slow reader's system takes its bytes in steps of
+/// a sixteenth of its buffer.
+pub const CUT_SLOW_AFTER: Duration = Duration::from_secs(30);
+/// How long streams wait for session credit before it counts as lost, where lanes were lost.
+pub const CREDIT_LOST_AFTER: Duration = Duration::from_secs(30);
 /// How often streams are looked over for stalls and half-closed idleness.
 pub const SWEEP_EVERY: Duration = Duration::from_millis(500);
 
@@ -283,6 +291,9 @@ pub const VISITOR_AHEAD: usize = 16 * 1024;
 pub const LEAVING_DRAINS: usize = 256 * 1024;
 /// How long a leaving connection's peer may take to close.
 pub const LEAVING_FOR: Duration = Duration::from_secs(5);
+/// A lane that was heard so lately stands, although its client asks for it anew: what it asked may
+/// have been overtaken by its own JOIN.
+pub const LANE_HEARD_LATELY: Duration = Duration::from_secs(1);
 /// How long a join ticket is good (PROTOCOL §7).
 pub const TICKET_LIFE: Duration = Duration::from_secs(10);
 /// The first port that the kit picks for EXPOSE (PROTOCOL §3).

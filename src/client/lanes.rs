@@ -11,9 +11,10 @@ use crate::limits::{
     MAX_LANES, PROBE_WITHIN, REACH_WITHIN, REJOIN_EVERY, RETRY_FIRST, STEP_WITHIN,
 };
 use crate::machine::{CloseHow, Command, ConnKey, Ended};
-use crate::mux::{Lane, LaneItem, Liveness};
+use crate::mux::{Lane, LaneItem, Liveness, Violation};
+use crate::wire::code::Code;
 use crate::wire::control::{
-    self, Auth, Hello, Join, JoinTicket, ReissueAnswer, ReissueRequest, Resume, Secret,
+    self, Auth, Hello, Join, JoinOk, JoinTicket, ReissueAnswer, ReissueRequest, Resume, Secret,
 };
 use crate::wire::frame::FrameType;
 use crate::ws::Subprotocol;
@@ -173,6 +174,9 @@ impl Client {
         let (now, masks) = (self.now, self.entropy.fork());
         let hello = self.hello(subprotocol);
         let session_id = self.link.session.clone();
+        let index = self.lane_entry(conn).map_or(0, |entry| entry.index);
+        let session = self.session.as_ref();
+        let data_received = session.map(|session| session.data_received(index));
         let Some(entry) = self.lane_entry(conn) else {
             return;
         };
@@ -185,9 +189,10 @@ impl Client {
             (Some(nonce), Some(session_id)) => {
                 let join = Join {
                     session_id,
-                    index: entry.index as u32,
+                    index: index as u32,
                     nonce: nonce.clone(),
                     received: Vec::new(),
+                    data_received,
                 };
                 control::write(&join, &mut json);
                 lane.push_control(FrameType::Join, &json);
@@ -197,7 +202,6 @@ impl Client {
                 lane.push_control(FrameType::Hello, &json);
             }
         }
-        let index = entry.index;
         entry.phase = Phase::Greeting(lane);
         self.timers.arm(Timer::Lane(index as u8), now + STEP_WITHIN);
         self.wake(conn);
@@ -265,14 +269,10 @@ impl Client {
                 }
                 Err(error) => self.lane_setback(index, malformed(&error)),
             },
-            (FrameType::JoinOk, 1..) => {
-                let lane = self.go_live(conn);
-                if let (Some(session), Some(lane)) = (&mut self.session, lane) {
-                    session.attach(index, lane);
-                }
-                self.tell_lanes();
-                self.poll_lane(index);
-            }
+            (FrameType::JoinOk, 1..) => match control::parse(payload) {
+                Ok(ok) => self.joined(conn, index, &ok),
+                Err(error) => self.lane_setback(index, malformed(&error)),
+            },
             (FrameType::JoinErr, 1..) => {
                 self.lane_setback(index, Setback::Slow("joining"));
             }
@@ -286,6 +286,24 @@ impl Client {
             _ => return false,
         }
         true
+    }
+
+    /// JOIN_OK came: the session has one more lane.
+    fn joined(&mut self, conn: ConnKey, index: usize, ok: &JoinOk) {
+        let Some(session) = &mut self.session else {
+            return;
+        };
+        if session.settle(index, ok.data_received).is_err() {
+            let why = "JOIN_OK tells of DATA that this connection cannot have carried";
+            let violation = Violation::session(Code::ProtocolError, why);
+            return self.lane_setback(index, Setback::Violation(violation));
+        }
+        let lane = self.go_live(conn);
+        if let (Some(session), Some(lane)) = (&mut self.session, lane) {
+            session.attach(index, lane);
+        }
+        self.tell_lanes();
+        self.poll_lane(index);
     }
 
     /// Takes the lane out of its entry, for the session to have.
@@ -424,6 +442,9 @@ impl Client {
         let Some(session) = &mut self.session else {
             return;
         };
+        if index == 0 && session.has_run_dry(now) {
+            return self.lane_setback(0, Setback::Slow("credit was awaited"));
+        }
         let heard = session.lane(index).map(Lane::last_heard);
         entry.hurried = entry
             .hurried
@@ -471,16 +492,17 @@ impl Client {
 
     /// Asks for the right to join the lanes that are missing.
     pub(super) fn ask_for_tickets(&mut self) {
-        let missing = (1..self.lanes.granted as usize)
-            .any(|index| self.lanes.conns.get(index).is_some_and(Option::is_none));
+        let missing: Vec<u32> = (1..self.lanes.granted)
+            .filter(|index| self.lanes.conns[*index as usize].is_none())
+            .collect();
         let Some(session) = &mut self.session else {
             return;
         };
-        if !missing || !matches!(self.link.phase, LinkPhase::Online(_)) {
+        if missing.is_empty() || !matches!(self.link.phase, LinkPhase::Online(_)) {
             return;
         }
         let mut json = Vec::new();
-        control::write(&ReissueRequest {}, &mut json);
+        control::write(&ReissueRequest { missing }, &mut json);
         session.push_control(FrameType::ReissueJoinTickets, &json);
         self.timers.arm(Timer::Rejoin, self.now + REJOIN_EVERY);
     }
@@ -505,9 +527,5 @@ impl Client {
 pub(super) const GROW_WINDOWS: &str = "grow-windows";
 
 pub(super) fn malformed(error: &control::ControlError) -> Setback {
-    use crate::wire::code::Code;
-    Setback::Violation(crate::mux::Violation::session(
-        Code::ProtocolError,
-        error.to_string(),
-    ))
+    Setback::Violation(Violation::session(Code::ProtocolError, error.to_string()))
 }

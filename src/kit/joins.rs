@@ -4,10 +4,11 @@ use crate::clock::Instant;
 use crate::kit::conns::Role;
 use crate::kit::greeter::drain_lane;
 use crate::kit::sessions::{KitSession, SessionKey, hex, push_json};
-use crate::limits::TICKET_LIFE;
+use crate::limits::{LANE_HEARD_LATELY, MAX_LANES, TICKET_LIFE};
 use crate::machine::ConnKey;
 use crate::wire::control::{
-    self, Join, JoinErr, JoinErrCode, JoinOk, JoinTicket, ReissueAnswer, Secret, Shard, ShardMap,
+    self, Join, JoinErr, JoinErrCode, JoinOk, JoinTicket, ReissueAnswer, ReissueRequest, Secret,
+    Shard, ShardMap,
 };
 use crate::wire::frame::FrameType;
 
@@ -55,8 +56,23 @@ impl Kit {
             .collect()
     }
 
-    /// REISSUE_JOIN_TICKETS (PROTOCOL §7).
-    pub(super) fn reissue_tickets(&mut self, key: SessionKey, now: Instant) {
+    /// REISSUE_JOIN_TICKETS (PROTOCOL §7). A lane that the client has given up, and that nothing
+    /// was heard on lately, is over here too: its end may never come through.
+    pub(super) fn reissue_tickets(
+        &mut self,
+        key: SessionKey,
+        request: &ReissueRequest,
+        now: Instant,
+    ) {
+        for index in 1..MAX_LANES {
+            let mux = self.sessions.get(key).and_then(KitSession::mux);
+            let heard = mux.and_then(|mux| Some(mux.lane(index)?.last_heard()));
+            if request.missing.contains(&(index as u32))
+                && heard.is_some_and(|heard| now > heard + LANE_HEARD_LATELY)
+            {
+                self.lane_ended(key, index, "the client gave the connection up", now);
+            }
+        }
         let answer = ReissueAnswer {
             join_tickets: self.make_tickets(key, now),
         };
@@ -123,12 +139,17 @@ impl Kit {
                 "the ticket has expired; ask for a new one",
             ));
         }
-        if session.mux().is_some_and(|mux| mux.lane(index).is_some()) {
+        let mux = session.mux_mut().ok_or(unknown)?;
+        if mux.lane(index).is_some() {
             return Err((
                 JoinErrCode::IndexInUse,
                 "this index has a connection already",
             ));
         }
+        mux.settle(index, join.data_received).map_err(|_| {
+            let why = "dataReceived is not what this index can have carried";
+            (JoinErrCode::BadTicket, why)
+        })?;
         Ok((key, index))
     }
 
@@ -136,14 +157,15 @@ impl Kit {
         let Some((mut lane, ..)) = self.take_greeter_lane(conn, key, index) else {
             return;
         };
-        let mut json = Vec::new();
-        let answer = JoinOk {
-            index: index as u32,
-            received: Vec::new(),
-        };
-        control::write(&answer, &mut json);
-        lane.push_control(FrameType::JoinOk, &json);
         if let Some(mux) = self.sessions.get_mut(key).and_then(KitSession::mux_mut) {
+            let mut json = Vec::new();
+            let answer = JoinOk {
+                index: index as u32,
+                received: Vec::new(),
+                data_received: Some(mux.data_received(index)),
+            };
+            control::write(&answer, &mut json);
+            lane.push_control(FrameType::JoinOk, &json);
             mux.attach(index, lane);
         }
         self.touch(key);

@@ -10,7 +10,7 @@ use crate::limits::SWEEP_EVERY;
 use crate::machine::{Command, ConnKey, Ended};
 use crate::mux::{Incoming, Liveness, Span, Violation, Wake};
 use crate::wire::code::Code;
-use crate::wire::control::{self, Bind, GoAway, Unbind};
+use crate::wire::control::{self, Bind, GoAway, ReissueRequest, Unbind};
 use crate::wire::frame::FrameType;
 
 use super::{Kit, Reason};
@@ -161,7 +161,10 @@ impl Kit {
                 let unbind: Unbind = control::parse(payload).map_err(malformed)?;
                 self.unbind(key, unbind.bind_id);
             }
-            FrameType::ReissueJoinTickets => self.reissue_tickets(key, now),
+            FrameType::ReissueJoinTickets => {
+                let request: ReissueRequest = control::parse(payload).map_err(malformed)?;
+                self.reissue_tickets(key, &request, now);
+            }
             FrameType::GoAway => {
                 let goaway: GoAway = control::parse(payload).map_err(malformed)?;
                 debug!("GOAWAY from the client: {:?}", goaway.code());
@@ -203,7 +206,7 @@ impl Kit {
     }
 
     /// A lane is over: the primary takes the session along, a secondary only its streams.
-    fn lane_ended(&mut self, key: SessionKey, index: usize, why: &str, now: Instant) {
+    pub(super) fn lane_ended(&mut self, key: SessionKey, index: usize, why: &str, now: Instant) {
         if index == 0 {
             return self.park(key, why, now);
         }
@@ -239,6 +242,9 @@ impl Kit {
         let Some(mux) = self.sessions.get_mut(key).and_then(KitSession::mux_mut) else {
             return;
         };
+        if mux.has_run_dry(now) {
+            return self.park(key, "credit was lost with a connection", now);
+        }
         let indexes: Vec<usize> = mux.lanes().map(|(index, _)| index).collect();
         let mut again = now + quiet;
         let mut dead = Vec::new();
@@ -287,9 +293,7 @@ impl Kit {
         for gone in idle {
             self.stream_lost(gone.tag, StreamOutcome::TimedOut, gone.code, gone.reason);
         }
-        while !self.relieve_stalled(key, now) {
-            self.cut_longest_stalled(now);
-        }
+        while !self.relieve_stalled(key, now) && self.cut_longest_stalled(now) {}
         self.touch(key);
     }
 
@@ -302,20 +306,22 @@ impl Kit {
         mux.is_none_or(|mux| mux.relieve_stalled(now, left))
     }
 
-    /// Cuts the stream that has stalled for the longest time, whosever it is.
-    fn cut_longest_stalled(&mut self, now: Instant) {
+    /// Cuts the stream that has stalled for the longest time, whosever it is; false when none has
+    /// stalled for long enough.
+    fn cut_longest_stalled(&mut self, now: Instant) -> bool {
         let longest = |(key, session): (SessionKey, &KitSession)| {
             let (since, _) = session.mux()?.longest_stalled(now)?;
             Some((since, key))
         };
         let Some((_, key)) = self.sessions.iter().filter_map(longest).min() else {
-            return;
+            return false;
         };
         let mux = self.sessions.get_mut(key).and_then(KitSession::mux_mut);
         if let Some(gone) = mux.and_then(|mux| mux.cut_longest_stalled(now)) {
             self.stream_lost(gone.tag, StreamOutcome::Stalled, gone.code, gone.reason);
         }
         self.touch(key);
+        true
     }
 
     fn early_of(&self, key: SessionKey) -> u32 {

@@ -88,6 +88,11 @@ impl RecvCredit {
         self.early
     }
 
+    /// Whether the peer has so little left that its streams wait, or soon will.
+    pub fn is_scarce(&self) -> bool {
+        self.granted < self.window / 4
+    }
+
     /// The window as it is now, grown or not.
     pub fn window(&self) -> u32 {
         self.window

@@ -154,6 +154,7 @@ impl<T: Copy> Session<T> {
         self.recv.receive(count).map_err(|_| {
             Violation::session(Code::FlowControlError, "DATA past the session's window")
         })?;
+        self.losses.received(index, count);
         self.traffic.data_in += u64::from(count);
         let Some(key) = self.live(id) else {
             self.recv.pass_on(count, 0);
@@ -215,6 +216,7 @@ impl<T: Copy> Session<T> {
                 let why = "WINDOW raises the session's window above its size";
                 Violation::session(Code::FlowControlError, why)
             })?;
+            self.losses.refilled(now);
             let starved = std::mem::take(&mut self.starved);
             self.call(starved);
             return Ok(None);

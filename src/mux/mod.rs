@@ -21,6 +21,7 @@ mod grow;
 pub mod ids;
 pub mod incoming;
 pub mod lane;
+mod losses;
 pub mod outbox;
 mod sending;
 pub mod session;

@@ -45,6 +45,7 @@ impl<T: Copy> Session<T> {
         if let Some(slot) = self.lanes.get_mut(lane).and_then(Option::as_mut) {
             slot.lane.out.data_commit(id, count);
         }
+        self.losses.sent(lane, count as u32, now);
         self.traffic.data_out += count as u64;
         self.traffic.frames_out += 1;
         self.flood.sent_data();

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::clock::Instant;
 use crate::limits::{
     FLUSH_AT_ONCE, LANE_QUEUE_OPENS, MAX_LANES, MAX_SESSION_WINDOW, MAX_STREAM_WINDOW,
+    STALLED_AFTER,
 };
 use crate::machine::ConnKey;
 use crate::mux::credit::{RecvCredit, SendCredit};
@@ -16,6 +17,7 @@ use crate::mux::flood::Flood;
 use crate::mux::grow::Probe;
 use crate::mux::ids::PeerIds;
 use crate::mux::lane::{Lane, Liveness, Span, Told};
+use crate::mux::losses::Losses;
 use crate::mux::stream::{Stream, StreamKey, StreamRecord, Waits};
 use crate::table::Table;
 use crate::wire::code::Code;
@@ -63,6 +65,7 @@ pub struct Session<T> {
     pub(super) turns: u64,
     pub(super) probe: Probe,
     pub(super) flood: Flood,
+    pub(super) losses: Losses,
     pub(super) traffic: Traffic,
 }
 
@@ -132,6 +135,7 @@ impl<T: Copy> Session<T> {
             turns: 0,
             probe: Probe::default(),
             flood: Flood::new(now),
+            losses: Losses::new(now),
             traffic: Traffic::default(),
         }
     }
@@ -157,6 +161,9 @@ impl<T: Copy> Session<T> {
     /// Takes a lane out; its streams are over, and come out with it.
     pub fn detach(&mut self, index: usize) -> (Option<Lane>, Vec<T>) {
         let slot = self.lanes.get_mut(index).and_then(Option::take);
+        if slot.is_some() {
+            self.losses.lane_lost(index);
+        }
         let lost: Vec<StreamKey> = self
             .streams
             .iter()
@@ -251,6 +258,7 @@ impl<T: Copy> Session<T> {
             last_turn: 0,
             early: 0,
             since_probe: 0,
+            crawls: false,
             last_taken: now,
             last_moved: now,
             opened: now,
@@ -328,6 +336,7 @@ impl<T: Copy> Session<T> {
         let early = stream.early.min(count);
         stream.early -= early;
         stream.recv.pass_on(count, 0);
+        stream.crawls |= now >= stream.last_taken + STALLED_AFTER;
         stream.last_taken = now;
         stream.last_moved = now;
         let increment = if stream.remote_done {

@@ -33,6 +33,8 @@ pub struct Stream<T> {
     pub(super) early: u32,
     /// DATA bytes that came since the last probe of the link left.
     pub(super) since_probe: u64,
+    /// Its local side went on after it had stalled: it is slow, not gone.
+    pub(super) crawls: bool,
     /// When the local side last took bytes, or last had none to take.
     pub(super) last_taken: Instant,
     /// When anything moved, for the half-close timeout.

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::clock::Instant;
-use crate::limits::STALLED_AFTER;
+use crate::limits::{CUT_SLOW_AFTER, CUT_STALLED_AFTER, STALLED_AFTER};
 use crate::mux::session::Session;
-use crate::mux::stream::StreamKey;
+use crate::mux::stream::{Stream, StreamKey};
 use crate::wire::code::Code;
 
 /// A stream that was reset because of time; the peer was told.
@@ -22,7 +22,8 @@ pub struct Swept<T> {
 impl<T: Copy> Session<T> {
     /// Looks over all streams: gives session credit back early for bytes whose local side takes
     /// nothing, and resets what stalled longest where that would cost more memory than
-    /// `stall_budget`, or what has been half-closed and idle for `half_close_timeout`.
+    /// `stall_budget` and others wait for it, or what has been half-closed and idle for
+    /// `half_close_timeout`.
     pub fn sweep(
         &mut self,
         now: Instant,
@@ -31,7 +32,10 @@ impl<T: Copy> Session<T> {
     ) -> Vec<Swept<T>> {
         let mut swept = self.sweep_idle(now, half_close_timeout);
         while !self.relieve_stalled(now, stall_budget) {
-            swept.extend(self.cut_longest_stalled(now));
+            let Some(cut) = self.cut_longest_stalled(now) else {
+                break;
+            };
+            swept.push(cut);
         }
         swept
     }
@@ -54,8 +58,8 @@ impl<T: Copy> Session<T> {
     }
 
     /// Gives credit back early for stalled streams, longest-stalled first so that those which may
-    /// yet go on keep theirs cheap. Says whether `stall_budget` lasted for all of them; if it did
-    /// not, there is one to be cut.
+    /// yet go on keep theirs cheap. Says whether `stall_budget` lasted for all of them, or nobody
+    /// needs it to: if not, one is to be cut that stalled for long enough.
     pub fn relieve_stalled(&mut self, now: Instant, stall_budget: u32) -> bool {
         let mut stalled: Vec<(Instant, StreamKey, u32)> = self
             .streams
@@ -84,7 +88,14 @@ impl<T: Copy> Session<T> {
             }
         }
         self.give_session_credit();
-        lasted
+        lasted || !self.somebody_waits()
+    }
+
+    /// Whether there is so little session credit left that streams without anything to pass on may
+    /// be waiting for it.
+    fn somebody_waits(&self) -> bool {
+        let empty = |stream: &Stream<T>| !stream.remote_done && stream.recv.buffered() == 0;
+        self.recv.is_scarce() && self.streams.iter().any(|(_, stream)| empty(stream))
     }
 
     /// Bytes whose credit went back although nobody has taken them: what the stall budget pays for.
@@ -92,12 +103,17 @@ impl<T: Copy> Session<T> {
         self.recv.early()
     }
 
-    /// The stream whose local side has taken nothing for the longest time, and since when.
+    /// Of the streams that may be cut, the one whose local side has taken nothing for the longest
+    /// time, and since when.
     pub fn longest_stalled(&self, now: Instant) -> Option<(Instant, StreamKey)> {
         self.streams
             .iter()
             .filter(|(_, stream)| {
-                stream.recv.buffered() > 0 && now >= stream.last_taken + STALLED_AFTER
+                let patience = match stream.crawls {
+                    true => CUT_SLOW_AFTER,
+                    false => CUT_STALLED_AFTER,
+                };
+                stream.recv.buffered() > 0 && now >= stream.last_taken + patience
             })
             .map(|(key, stream)| (stream.last_taken, key.retype()))
             .min_by_key(|(since, _)| *since)

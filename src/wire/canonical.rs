@@ -1,5 +1,5 @@
-//! The payloads of `open`, read in the very form in which `open` writes them: our keys in our order,
-//! no spaces, no escapes, ASCII.
+//! The payloads of `open`, read in the very form in which `open` writes them: our keys in our
+//! order, no spaces, no escapes, ASCII.
 //!
 //! Nearly every payload has that form, for both ends are usually ours, and then a few comparisons
 //! do what a general reader needs a state machine for. Anything else gives `None` here and is left

@@ -302,6 +302,9 @@ pub struct Join {
         skip_serializing_if = "Vec::is_empty"
     )]
     pub received: Vec<u64>,
+    /// Bytes of DATA that the client received on this index so far (**ours**).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_received: Option<u64>,
 }
 
 /// JOIN_OK.
@@ -317,6 +320,9 @@ pub struct JoinOk {
         skip_serializing_if = "Vec::is_empty"
     )]
     pub received: Vec<u64>,
+    /// Bytes of DATA that the kit received on this index so far (**ours**).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_received: Option<u64>,
 }
 
 /// JOIN_ERR.
@@ -351,8 +357,17 @@ pub struct Shard {
 }
 
 /// REISSUE_JOIN_TICKETS from a client.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReissueRequest {}
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReissueRequest {
+    /// The indexes that the client has no socket for (**ours**): the kit may still believe in one
+    /// that died in silence.
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub missing: Vec<u32>,
+}
 
 /// REISSUE_JOIN_TICKETS from the kit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

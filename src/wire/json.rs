@@ -179,8 +179,9 @@ pub(super) fn plain_run(octets: &[u8]) -> usize {
     words.len() * 8 + plain
 }
 
-/// Judges eight octets in one register: the lowest bit that is set is the top bit of the first octet
-/// that does not stand for itself. (What is set above it may come of a borrow, and means nothing.)
+/// Judges eight octets in one register: the lowest bit that is set is the top bit of the first
+/// octet that does not stand for itself. (What is set above it may come of a borrow, and means
+/// nothing.)
 #[inline]
 fn specials(word: u64) -> u64 {
     const EACH: u64 = 0x0101_0101_0101_0101;

@@ -27,7 +27,7 @@ fn join(world: &mut World, kit: &mut FakeKit, index: usize, nonce: &str) {
     assert_eq!(kind, FrameType::Join);
     assert_eq!(
         json,
-        format!(r#"{{"sessionId":"S-1","index":{index},"nonce":"{nonce}"}}"#)
+        format!(r#"{{"sessionId":"S-1","index":{index},"nonce":"{nonce}","dataReceived":0}}"#)
     );
     kit.greet(
         world,
@@ -71,7 +71,8 @@ fn a_lost_secondary_costs_its_streams_only_and_is_joined_again() {
 
     world.pass(SECOND);
     kit.run(&mut world);
-    assert_eq!(kit.came(FrameType::ReissueJoinTickets), ["{}"]);
+    let asked = kit.came(FrameType::ReissueJoinTickets);
+    assert_eq!(asked, [r#"{"missing":[1]}"#]);
     let ticket = r#"{"joinTickets":[{"index":1,"nonce":"again","expiresMs":10000}]}"#;
     kit.control(&mut world, FrameType::ReissueJoinTickets, ticket);
     join(&mut world, &mut kit, 1, "again");

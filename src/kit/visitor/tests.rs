@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::kit::config::Config;
 use crate::kit::testing::{Host, Laptop, guarded};
-use crate::limits::{STALLED_AFTER, VISITOR_HEAD_TIMEOUT, VISITOR_STALLED_FOR};
+use crate::limits::{CUT_STALLED_AFTER, STALLED_AFTER, VISITOR_HEAD_TIMEOUT, VISITOR_STALLED_FOR};
 use crate::machine::{ConnKey, Ended, Event, Machine};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -26,10 +26,11 @@ fn asked(config: Config, visitors: u16) -> (Host, Laptop, Vec<ConnKey>) {
     (host, laptop, conns)
 }
 
-/// A kit that lets two of `answer`'s megabytes lie.
+/// A kit that has room for four of `answer`'s megabytes, two of them on credit.
 fn with_little_memory() -> Config {
     Config {
         stall_budget: 2 << 20,
+        session_initial_window: 2 << 20,
         ..guarded()
     }
 }
@@ -44,14 +45,16 @@ fn ended(host: &mut Host, outcome: &str) -> u32 {
 
 #[test]
 fn past_the_stall_budget_whole_responses_are_cut_too_and_counted_as_what_they_are() {
-    let (mut host, mut laptop, conns) = asked(with_little_memory(), 4);
+    // The fifth has got nothing yet, and waits for the memory of the others.
+    let (mut host, mut laptop, conns) = asked(with_little_memory(), 5);
     for at in 0..4 {
+        assert_eq!(host.closed, [], "there is enough for {at}");
         host.answer(&mut laptop, at, 1 << 20);
-        host.pass(Duration::from_millis(1));
+        host.pass_with(&mut laptop, STALLED_AFTER * 2);
     }
-    host.pass_with(&mut laptop, STALLED_AFTER * 2);
-    assert_eq!(host.closed, conns[..2], "those that have stalled longest");
-    assert_eq!(ended(&mut host, "stalled"), 2);
+    host.pass_with(&mut laptop, CUT_STALLED_AFTER * 2);
+    assert_eq!(host.closed, conns[..1], "the one that has stalled longest");
+    assert_eq!(ended(&mut host, "stalled"), 1);
     assert_eq!(ended(&mut host, "violated"), 0);
 }
 
@@ -62,13 +65,16 @@ fn the_stall_budget_is_one_for_all_sessions_and_whoever_stalled_longest_goes() {
     host.pass(Duration::from_millis(1));
     host.answer(&mut laptop, 1, 1 << 20);
     let mut other = host.laptop("192.0.2.4:1000");
-    let conn = host.visit_at(host.bound[1], "192.0.2.5:1").unwrap();
-    host.send(conn, GET.as_bytes());
-    host.exchange(&mut other);
-    host.pass_with(&mut laptop, STALLED_AFTER * 2);
+    for peer in ["192.0.2.5:1", "192.0.2.5:2", "192.0.2.5:3"] {
+        let conn = host.visit_at(host.bound[1], peer).unwrap();
+        host.send(conn, GET.as_bytes());
+        host.exchange(&mut other);
+    }
+    host.pass_with(&mut laptop, CUT_STALLED_AFTER * 2);
     assert_eq!(host.closed, [], "there is enough for one session");
     host.answer(&mut other, 0, 1 << 20);
-    host.pass_with(&mut laptop, STALLED_AFTER * 2);
+    host.answer(&mut other, 1, 1 << 20);
+    host.pass_with(&mut laptop, CUT_STALLED_AFTER * 2);
     assert_eq!(host.closed, conns[..1]);
     assert_eq!(ended(&mut host, "stalled"), 1);
 }

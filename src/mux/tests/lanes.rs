@@ -1,6 +1,7 @@
 //! Several lanes: pinning, placement, a lane that is lost, ids out of order (PROTOCOL §7).
 
 use super::*;
+use crate::limits::CREDIT_LOST_AFTER;
 
 fn three_lanes(cut: Cut) -> Pair {
     Pair::with(cut, terms(Side::Kit), terms(Side::Client), 3)
@@ -128,6 +129,87 @@ fn credit_of_a_lost_lanes_streams_goes_back_to_the_session() {
         pair.run();
         pair.kit.mux.check_invariants();
         assert_eq!(pair.client.mux.buffered(), 0);
+    }
+}
+
+/// Loses lane 1 with DATA on its way, in `rounds` rounds; whether `told`, each end then learns what
+/// the other received.
+fn lose_data(rounds: u32, told: bool) -> Pair {
+    let mut pair = three_lanes(Cut::Whole);
+    for round in 0..rounds {
+        // Nothing leaves: all that is sent goes down with the lane.
+        pair.wire_holds = 0;
+        let kept: Vec<u32> = (0..3)
+            .map(|_| pair.kit.open(pattern(round, 200_000), false, pair.now))
+            .collect();
+        pair.run();
+        let (_, lost) = pair.kit.mux.detach(1);
+        pair.client.mux.detach(1);
+        let (kit, client) = (&mut pair.kit.mux, &mut pair.client.mux);
+        let counts = (client.data_received(1), kit.data_received(1));
+        assert_eq!(kit.settle(1, told.then_some(counts.0)), Ok(()));
+        assert_eq!(client.settle(1, told.then_some(counts.1)), Ok(()));
+        pair.kit.sources.retain(|id, _| !lost.contains(id));
+        pair.kit.attach(1, pair.now);
+        pair.client.attach(1, pair.now);
+        pair.wire_holds = usize::MAX;
+        pair.run();
+        for id in kept {
+            pair.kit.reset(id, Code::Cancel);
+        }
+        pair.run();
+    }
+    pair
+}
+
+#[test]
+fn session_credit_that_went_down_with_a_lane_comes_back_when_it_is_joined_again() {
+    let mut pair = lose_data(40, true);
+    let id = pair.kit.open(pattern(99, 3 << 20), true, pair.now);
+    pair.run();
+    assert!(pair.client.got[&id] == pattern(99, 3 << 20));
+    assert!(
+        !pair
+            .kit
+            .mux
+            .has_run_dry(pair.now + Duration::from_secs(3600))
+    );
+    let all = pair.client.mux.data_received(0) + pair.client.mux.data_received(1);
+    assert!(all > 3 << 20);
+}
+
+#[test]
+fn a_session_whose_peer_does_not_tell_runs_dry_and_knows_it() {
+    let mut pair = lose_data(40, false);
+    let id = pair.kit.open(pattern(99, 3 << 20), true, pair.now);
+    pair.run();
+    assert_eq!(pair.client.got.get(&id).map(Vec::len), None, "not a byte");
+    assert!(!pair.kit.mux.has_run_dry(pair.now));
+    assert!(pair.kit.mux.has_run_dry(pair.now + CREDIT_LOST_AFTER));
+}
+
+#[test]
+fn counts_that_cannot_be_are_refused() {
+    let mut pair = three_lanes(Cut::Whole);
+    let ids: Vec<u32> = (0..6)
+        .map(|n| pair.kit.open(pattern(n, 100_000), true, pair.now))
+        .collect();
+    pair.run();
+    for lane in 1..3 {
+        pair.kit.mux.detach(lane);
+        let received = pair.client.mux.data_received(lane);
+        assert!(received > 0, "{ids:?}");
+        let kit = &mut pair.kit.mux;
+        assert!(
+            kit.settle(lane, Some(received + 1)).is_err(),
+            "more than was sent"
+        );
+        assert!(kit.settle(lane, Some(u64::MAX)).is_err());
+        assert!(
+            kit.settle(lane, Some(0)).is_err(),
+            "less than was acknowledged"
+        );
+        assert_eq!(kit.settle(lane, Some(received)), Ok(()));
     }
 }
 

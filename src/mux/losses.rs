@@ -1,0 +1,94 @@
+//! Session credit that went down with a lane (PROTOCOL §5, §7).
+//!
+//! DATA that was on its way when a secondary lane was lost never arrives, so no WINDOW will ever
+//! give its credit back: lane by lane the session would run dry while it looks well. So both ends
+//! count the DATA of each lane index, over all connections that had it since the session began.
+//! With the next JOIN of that index each tells what it has received (`dataReceived`, **ours**), and
+//! the other takes the difference back. The receiver has nothing to mend: to it these bytes were
+//! never sent.
+//!
+//! A peer that does not tell leaves the difference unknown. When such a session has run dry and
+//! stays so, only a new connection helps, for it starts with full windows.
+
+use crate::clock::Instant;
+use crate::limits::{CREDIT_LOST_AFTER, MAX_LANES};
+use crate::mux::session::Session;
+
+/// What each lane index carried, in bytes of DATA payload.
+#[derive(Debug)]
+pub(super) struct Losses {
+    by_lane: [Carried; MAX_LANES],
+    /// When session credit last came or went.
+    moved: Instant,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Carried {
+    sent: u64,
+    received: u64,
+    /// A lane was lost, and the peer has not told what of `sent` it got.
+    unsettled: bool,
+}
+
+impl Losses {
+    pub(super) fn new(now: Instant) -> Losses {
+        Losses {
+            by_lane: [Carried::default(); MAX_LANES],
+            moved: now,
+        }
+    }
+
+    pub(super) fn sent(&mut self, lane: usize, count: u32, now: Instant) {
+        self.by_lane[lane].sent += u64::from(count);
+        self.moved = now;
+    }
+
+    pub(super) fn received(&mut self, lane: usize, count: u32) {
+        self.by_lane[lane].received += u64::from(count);
+    }
+
+    pub(super) fn refilled(&mut self, now: Instant) {
+        self.moved = now;
+    }
+
+    pub(super) fn lane_lost(&mut self, lane: usize) {
+        let carried = &mut self.by_lane[lane];
+        carried.unsettled = carried.sent > 0;
+    }
+}
+
+/// The peer says that it received what it cannot have received, or less than it acknowledged.
+#[derive(Debug, PartialEq, Eq)]
+pub struct CannotBe;
+
+impl<T: Copy> Session<T> {
+    /// Bytes of DATA that have come on this lane index so far, to be told with its next JOIN.
+    pub fn data_received(&self, index: usize) -> u64 {
+        self.losses.by_lane[index].received
+    }
+
+    /// The peer joins this lane index again and tells what it has received on it; none when it does
+    /// not tell. Called while no lane has the index.
+    pub fn settle(&mut self, index: usize, received: Option<u64>) -> Result<(), CannotBe> {
+        let Some(received) = received else {
+            return Ok(());
+        };
+        let carried = &mut self.losses.by_lane[index];
+        let lost = carried.sent.checked_sub(received).ok_or(CannotBe)?;
+        let lost = u32::try_from(lost).map_err(|_| CannotBe)?;
+        self.send.add(lost).map_err(|_| CannotBe)?;
+        carried.sent = received;
+        carried.unsettled = false;
+        let starved = std::mem::take(&mut self.starved);
+        self.call(starved);
+        Ok(())
+    }
+
+    /// Whether streams have waited for session credit for so long that it must have gone down with
+    /// a lane whose peer does not tell what it received.
+    pub fn has_run_dry(&self, now: Instant) -> bool {
+        !self.starved.is_empty()
+            && self.losses.by_lane.iter().any(|carried| carried.unsettled)
+            && now >= self.losses.moved + CREDIT_LOST_AFTER
+    }
+}
