@@ -29,6 +29,7 @@ export {
   ProtocolError,
   ResumeExpiredError,
   SessionLimitError,
+  TlsError,
   TunnelError,
   TunnelTimeoutError,
   type TunnelErrorCode,

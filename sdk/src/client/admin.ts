@@ -7,12 +7,12 @@ import type { BindKind, BindMode } from '../wire/control.js';
 import {
   AdminError,
   AuthError,
-  LostError,
   OptionsError,
   ProtocolError,
   TunnelTimeoutError,
 } from './errors.js';
 import { parseMetrics, type Metrics } from './metrics.js';
+import { networkError } from './network.js';
 import { adminUrl, checkKit, isGoodToken, type KitOptions } from './options.js';
 
 /** What `health` answers. */
@@ -213,8 +213,7 @@ function fetchText(
     }, timeout);
     const fail = (error: Error): void => {
       clearTimeout(timer);
-      const why = error.message === '' ? error.name : error.message;
-      reject(new LostError(`No answer from ${url.host}: ${why}`, error));
+      reject(networkError('No answer from', url.host, error));
     };
     request.on('error', fail);
     request.on('response', (response) => {

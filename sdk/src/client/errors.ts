@@ -11,6 +11,7 @@ export type TunnelErrorCode =
   | 'BIND_ERR'
   | 'RESUME_EXPIRED'
   | 'LOST'
+  | 'TLS'
   | 'TIMEOUT'
   | 'PROTOCOL'
   | 'CLOSED'
@@ -96,6 +97,24 @@ export class LostError extends TunnelError {
   override readonly name = 'LostError';
   constructor(why: string, cause?: unknown) {
     super('LOST', `${why}. Check that the kit runs and is reachable, then connect again.`, cause);
+  }
+}
+
+/** What to do about a failure of TLS, by a word of the runtime's message for it. */
+const TLS_ADVICE: readonly (readonly [RegExp, string])[] = [
+  [/altname/i, 'Dial a name that the certificate is for'],
+  [/expired|not yet valid/i, 'Renew the certificate, or set the clock of this machine'],
+  [/wrong.version.number/i, 'Use ws:// where the port does not speak TLS'],
+];
+
+/** The certificate is not to be trusted, or is for another name, or the port speaks no TLS. */
+export class TlsError extends TunnelError {
+  override readonly name = 'TlsError';
+  constructor(where: string, why: string, cause?: unknown) {
+    const known = TLS_ADVICE.find(([word]) => word.test(why))?.[1];
+    const advice = known ?? 'Pass the certificate (PEM) of the authority that signed it as ca';
+    const what = why.replace(/[\s:]+$/, '');
+    super('TLS', `No TLS with ${where}: ${what}. ${advice}, then connect again.`, cause);
   }
 }
 

@@ -24,6 +24,7 @@ import {
   TunnelError,
   TunnelTimeoutError,
 } from './errors.js';
+import { networkError } from './network.js';
 import { isGoodToken, type CheckedSession } from './options.js';
 
 /** The subprotocol with one socket, and the one with several. */
@@ -196,14 +197,7 @@ function dialError(error: unknown, timeoutMs: number, config: CheckedSession): T
       return new ProtocolError(`${where} is no tunnel kit: ${error.message}`);
     }
   }
-  const why = error instanceof Error ? error.message || codeOf(error) : String(error);
-  return new LostError(`No connection to ${where}: ${why}`, error);
-}
-
-/** Errors of several addresses have a code, but no message. */
-function codeOf(error: Error): string {
-  const { code } = error as { code?: unknown };
-  return typeof code === 'string' ? code : error.name;
+  return networkError('No connection to', where, error);
 }
 
 function closeError(code: number, reason: string): TunnelError {

@@ -19,7 +19,7 @@ export interface KitOptions {
   token?: Token;
   /** Header fields for a proxy in front of the kit. */
   kitHeaders?: Record<string, string>;
-  /** Certificates (PEM) to trust besides or instead of the system's, as the runtime takes them. */
+  /** Certificates of authorities (PEM text) to trust in place of the runtime's own. */
   ca?: string | string[];
 }
 
@@ -124,10 +124,14 @@ export function checkKit(options: KitOptions): URL {
     );
   }
   must(
-    ca === undefined || typeof ca === 'string' || Array.isArray(ca),
-    'ca must be PEM text or a list of it',
+    ca === undefined || (Array.isArray(ca) ? ca.length > 0 && ca.every(isPem) : isPem(ca)),
+    'ca must be certificates as PEM text, or a list of it; not the path of a file',
   );
   return url;
+}
+
+function isPem(ca: unknown): boolean {
+  return typeof ca === 'string' && /-----BEGIN [A-Z0-9 ]*CERTIFICATE-----/.test(ca);
 }
 
 /** Checks a token, also one that a function returned. */

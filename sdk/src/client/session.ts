@@ -407,7 +407,10 @@ function fatalEnd(end: LinkEnd): TunnelError | undefined {
   return comesBack ? undefined : goawayError(end.goaway);
 }
 
-/** Whether dialling again would only meet the same refusal. */
+/**
+ * Whether dialling again would only meet the same refusal. A wrong certificate may be that of a
+ * network that wants a login first, and passes.
+ */
 function isFatal(error: unknown): error is TunnelError {
   return error instanceof AuthError || error instanceof BindError || error instanceof OptionsError;
 }

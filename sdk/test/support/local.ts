@@ -75,6 +75,22 @@ export async function freePort(host = '127.0.0.1'): Promise<number> {
   return server.port;
 }
 
+/** Waits until somebody listens on a loopback port. */
+export async function listening(port: number): Promise<void> {
+  for (let tries = 0; ; tries += 1) {
+    const socket = net.connect(port, '127.0.0.1');
+    try {
+      await once(socket, 'connect');
+      return;
+    } catch (error) {
+      if (tries > 200) throw error;
+      await later(20);
+    } finally {
+      socket.destroy();
+    }
+  }
+}
+
 export function later(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }

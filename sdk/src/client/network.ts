@@ -1,0 +1,20 @@
+/**
+ * What the network's own errors mean to callers, on every runtime.
+ */
+import { LostError, TlsError, type TunnelError } from './errors.js';
+
+/** The codes of what is wrong with TLS: OpenSSL's names for it, or the runtime's. */
+const TLS_CODE = /^(CERT_|DEPTH_ZERO_|EPROTO$|ERR_SSL_|ERR_TLS_|SELF_SIGNED_|UNABLE_TO_)/;
+/** Bun's WebSocket has no code, only this text. */
+const TLS_TEXT = /TLS handshake failed: (.*)/;
+
+/** The error for an attempt that failed; `what` and `where` begin its message. */
+export function networkError(what: string, where: string, error: unknown): TunnelError {
+  const { code, message } = error as { code?: unknown; message?: string };
+  const name = typeof code === 'string' ? code : '';
+  // Errors of several addresses have a code, but no message.
+  const why = message || name || String(error);
+  const text = TLS_TEXT.exec(why)?.[1];
+  if (text !== undefined || TLS_CODE.test(name)) return new TlsError(where, text ?? why, error);
+  return new LostError(`${what} ${where}: ${why}`, error);
+}
