@@ -4,14 +4,14 @@
  */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { listen } from '../support/local.js';
-import { PACKAGE, RealKit, run } from '../support/real-kit.js';
+import { PACKAGE, RealKit, run, RUNTIMES } from '../support/real-kit.js';
 
 /** The example of the readme, with its addresses as parameters. */
 const PROGRAM = `
@@ -63,16 +63,13 @@ const RESOLUTIONS = {
   bundler: { module: 'esnext', moduleResolution: 'bundler' },
 };
 
-function runtimes(): Record<string, string> {
-  const apps = `${PACKAGE}test/apps/node_modules`;
-  const all = {
-    [`node ${process.versions.node}`]: process.execPath,
-    'node 22': `${apps}/node22/bin/node`,
-    bun: `${apps}/bun/bin/bun.exe`,
-    deno: process.env['DENO_BIN'] ?? '',
-  };
-  return Object.fromEntries(Object.entries(all).filter(([, path]) => existsSync(path)));
-}
+/** How each runtime is called. */
+const COMMANDS: Record<string, [string, ...string[]]> = {
+  'node 20': [`${RUNTIMES}/node20/bin/node`],
+  'node 22': [`${RUNTIMES}/node22/bin/node`],
+  bun: [`${RUNTIMES}/bun/bin/bun.exe`],
+  deno: [`${RUNTIMES}/deno/deno`, 'run', '-A'],
+};
 
 test('the package works in fresh projects', { timeout: 180_000 }, async (t) => {
   const kit = await RealKit.start();
@@ -126,8 +123,7 @@ test('the package works in fresh projects', { timeout: 180_000 }, async (t) => {
     t.diagnostic(`types: ${name}`);
   }
   const { url, token } = kit.options;
-  for (const [name, path] of Object.entries(runtimes())) {
-    const before = name === 'deno' ? ['run', '-A'] : [];
+  for (const [name, [path, ...before]] of Object.entries(COMMANDS)) {
     const args = [...before, 'nodenext/main.js', url, token, webPort, String(echo.port)];
     assert.equal(await run(path, args, { cwd: project }), EXPECTED, name);
     t.diagnostic(`runs: ${name}`);

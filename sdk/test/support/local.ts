@@ -1,6 +1,7 @@
 /**
  * Local servers for tests, on raw TCP so that a test decides about every octet.
  */
+import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
 import net from 'node:net';
 
@@ -68,11 +69,18 @@ export async function answering(
   return Object.assign(server, { heads });
 }
 
-/** A port where nothing listens. */
-export async function freePort(host = '127.0.0.1'): Promise<number> {
-  const server = await listen(() => undefined, host);
-  await server.stop();
-  return server.port;
+/** A port where nothing listens, of those that the system gives to nobody who asks for any. */
+export async function freePort(): Promise<number> {
+  for (;;) {
+    const port = randomInt(10_000, 19_000);
+    try {
+      const server = await listen(() => undefined, '127.0.0.1', port);
+      await server.stop();
+      return port;
+    } catch (error) {
+      if ((error as { code?: string }).code !== 'EADDRINUSE') throw error;
+    }
+  }
 }
 
 /** Waits until somebody listens on a loopback port. */

@@ -11,6 +11,11 @@ import { freePort, later } from './local.js';
 /** The package's directory; tests run from dist-test/test/…. */
 export const PACKAGE = fileURLToPath(new URL('../../../', import.meta.url));
 
+/** Where `npm ci` in `test/runtimes` installs Node, Bun and Deno. */
+export const RUNTIMES = `${PACKAGE}test/runtimes/node_modules`;
+/** Where `npm ci` in `test/apps` installs the programs that run through a tunnel. */
+export const APPS = `${PACKAGE}test/apps/node_modules`;
+
 const RELEASE = `${PACKAGE}../target/release`;
 
 /** The kit's program. */
