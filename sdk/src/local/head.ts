@@ -90,6 +90,8 @@ export function withoutHopByHop(headers: Headers): Headers {
   const named = namedByConnection(headers);
   return headers.filter(([name]) => {
     const lower = name.toLowerCase();
+    // What frames the body, and whom a request is for, Connection has no say in.
+    if (lower === 'content-length' || lower === 'host') return true;
     return !HOP_BY_HOP.has(lower) && !named.includes(lower);
   });
 }

@@ -364,6 +364,25 @@ test('requests that would smuggle are never written to the server', async () => 
   await local.stop();
 });
 
+test('a length that Connection names still frames the body', async () => {
+  const local = await answering('HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n');
+  await exposed(local.port, async ({ kit }) => {
+    const headers = [
+      ['host', 'a'],
+      ['connection', 'content-length, host, x-hop'],
+      ['content-length', '3'],
+      ['x-hop', '1'],
+    ];
+    const stream = kit.session.request('POST', '/', { headers, body: 'length' });
+    stream.send(Buffer.from('abc'));
+    stream.end();
+    assert.equal((await stream.head()).status, 200);
+    assert.match(local.heads[0] ?? '', /\r\ncontent-length: 3$/);
+    assert.doesNotMatch(local.heads[0] ?? '', /x-hop/);
+  });
+  await local.stop();
+});
+
 test('more or less body than its Content-Length breaks the exchange and the connection', async () => {
   const local = await listen((socket) => socket.resume().on('end', () => socket.end()));
   await exposed(local.port, async ({ kit }) => {
