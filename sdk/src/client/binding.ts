@@ -3,10 +3,11 @@
  * the connection: after a resume, or a fresh session, the same object goes on.
  */
 import { Code } from '../wire/code.js';
-import type { BindKind, BindMode, BindOk } from '../wire/control.js';
+import type { BindKind, BindMode, BindOk, StreamOpen } from '../wire/control.js';
 import type { MuxStream } from '../mux/stream.js';
 import { Pool } from '../local/pool.js';
 import { relayToTarget } from '../local/relay.js';
+import { hostFor } from '../local/request.js';
 import type { Report } from '../local/report.js';
 import { serveFromHandler } from '../local/serve.js';
 import { Target } from '../local/target.js';
@@ -34,10 +35,11 @@ export class Binding {
   ) {
     this.grant = grant;
     const address = options.to ?? { host: '127.0.0.1', port: grant.containerPort };
+    const target = new Target(address);
     this.upstream = {
-      target: new Target(address),
+      target,
       pool: new Pool(),
-      hostHeader: options.hostHeader,
+      host: hostFor(target.authority, options.hostHeader),
       publicUrl: grant.publicUrl,
     };
   }
@@ -91,8 +93,7 @@ export class Binding {
   }
 
   /** @internal A visitor or a caller came. */
-  accept(stream: MuxStream, report: Report): void {
-    const { open } = stream;
+  accept(stream: MuxStream, open: StreamOpen, report: Report): void {
     const { options, upstream } = this;
     if (open.kind !== options.kind) {
       stream.reset(Code.RefusedStream, `the binding is ${options.kind}`);

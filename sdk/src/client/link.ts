@@ -11,6 +11,7 @@ import {
   type Goaway,
   type HelloOk,
   type JoinTicket,
+  type StreamOpen,
 } from '../wire/control.js';
 import { FrameType, WireError, type Frame } from '../wire/frame.js';
 import { Lane } from '../mux/lane.js';
@@ -32,7 +33,7 @@ export type LinkEnd =
 export interface LinkHost {
   /** HELLO_OK came; told before any other frame. */
   online(link: Link): void;
-  accept(stream: MuxStream): void;
+  accept(stream: MuxStream, open: StreamOpen): void;
   control(frame: Frame): void;
   ended(link: Link, end: LinkEnd): void;
 }
@@ -132,8 +133,8 @@ export class Link implements MuxHost {
 
   // What the mux asks.
 
-  accept(stream: MuxStream): void {
-    this.host.accept(stream);
+  accept(stream: MuxStream, open: StreamOpen): void {
+    this.host.accept(stream, open);
   }
 
   control(frame: Frame): void {

@@ -3,7 +3,7 @@
  * here. Their visitors wait a moment for that.
  */
 import { Code } from '../wire/code.js';
-import type { ResumedBind } from '../wire/control.js';
+import type { ResumedBind, StreamOpen } from '../wire/control.js';
 import type { MuxStream, StreamSink } from '../mux/stream.js';
 import { answerPlain, Tally } from '../local/report.js';
 
@@ -37,11 +37,11 @@ export class Orphans {
   }
 
   /** Lets a visitor wait; false when its binding is not here. */
-  accept(stream: MuxStream): boolean {
-    const { bindId } = stream.open;
+  accept(stream: MuxStream, open: StreamOpen): boolean {
+    const { bindId } = open;
     const orphan = bindId === undefined ? undefined : this.all.get(bindId);
     if (orphan === undefined) return false;
-    const waiting = new Waiting(stream, () => orphan.waiting.delete(waiting));
+    const waiting = new Waiting(stream, open, () => orphan.waiting.delete(waiting));
     orphan.waiting.add(waiting);
     stream.sink = waiting;
     return true;
@@ -74,6 +74,7 @@ export class Waiting implements StreamSink {
 
   constructor(
     private readonly stream: MuxStream,
+    private readonly open: StreamOpen,
     private readonly gone: () => void,
   ) {
     this.timer = setTimeout(() => {
@@ -100,10 +101,10 @@ export class Waiting implements StreamSink {
   }
 
   /** Hands the visitor over to whoever `accept` gives it to. */
-  handOver(accept: (stream: MuxStream) => void): void {
+  handOver(accept: (stream: MuxStream, open: StreamOpen) => void): void {
     clearTimeout(this.timer);
     const { stream } = this;
-    accept(stream);
+    accept(stream, this.open);
     for (const chunk of this.chunks) stream.sink?.data(chunk);
     if (this.ended) stream.sink?.end();
   }
@@ -112,13 +113,13 @@ export class Waiting implements StreamSink {
     this.gone();
     for (const chunk of this.chunks) this.stream.consumed(chunk.length);
     this.chunks = [];
-    if (this.stream.open.kind === 'tcp') {
+    if (this.open.kind === 'tcp') {
       this.stream.reset(Code.RefusedStream, 'the resumed binding was not taken up');
       return;
     }
     answerPlain(
       this.stream,
-      new Tally(this.stream.open, undefined),
+      new Tally(this.open, undefined),
       502,
       '502 Bad Gateway\n\nThe session was resumed, but nothing was bound to this port again.\n',
     );

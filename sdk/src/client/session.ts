@@ -8,7 +8,14 @@
 import './dispose.js';
 import { performance } from 'node:perf_hooks';
 import { Code } from '../wire/code.js';
-import { readBindId, readBindOk, readRefusal, type Bind, type HelloOk } from '../wire/control.js';
+import {
+  readBindId,
+  readBindOk,
+  readRefusal,
+  type Bind,
+  type HelloOk,
+  type StreamOpen,
+} from '../wire/control.js';
 import { FrameType, type Frame } from '../wire/frame.js';
 import type { MuxStream } from '../mux/stream.js';
 import type { ExchangeReport, Report } from '../local/report.js';
@@ -142,7 +149,8 @@ export class TunnelSession extends TunnelEventTarget {
       );
     }
     const binding = this.enter(checked, { ...adopted.bind, publicUrl: null });
-    for (const visitor of adopted.waiting) visitor.handOver((stream) => this.accept(stream));
+    for (const visitor of adopted.waiting)
+      visitor.handOver((stream, open) => this.accept(stream, open));
     return binding;
   }
 
@@ -204,7 +212,7 @@ export class TunnelSession extends TunnelEventTarget {
     this.setup = setup;
     await Link.open(this.config, resumeId, timeoutMs, signal, {
       online: (link) => this.onHello(link),
-      accept: (stream) => this.accept(stream),
+      accept: (stream, open) => this.accept(stream, open),
       control: (frame) => this.onControl(frame),
       ended: (link, end) => this.onEnded(link, end),
     });
@@ -313,13 +321,13 @@ export class TunnelSession extends TunnelEventTarget {
     this.emit('takenOver', { bindId, containerPort, reason });
   }
 
-  private accept(stream: MuxStream): void {
-    const { bindId, containerPort, kind } = stream.open;
+  private accept(stream: MuxStream, open: StreamOpen): void {
+    const { bindId, containerPort, kind } = open;
     const report: Report = this.wants('request') ? this.report : undefined;
     const binding =
       bindId === undefined ? this.byPort(kind, containerPort) : this.bindings.get(bindId);
-    if (binding !== undefined) binding.accept(stream, report);
-    else if (!this.orphans.accept(stream)) {
+    if (binding !== undefined) binding.accept(stream, open, report);
+    else if (!this.orphans.accept(stream, open)) {
       stream.reset(Code.RefusedStream, 'no such binding');
     }
   }

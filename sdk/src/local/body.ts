@@ -3,7 +3,7 @@
  *
  * A decoder is fed reads and hands on the parts of them that are body, where they lie.
  */
-import { allOf, commaList, contentLength, HttpFault, type Head } from './head.js';
+import { contentLength, HttpFault, listOf, type Head } from './head.js';
 
 /** Gets the parts of a read that are body. */
 export type Emit = (buffer: Buffer, start: number, end: number) => void;
@@ -20,7 +20,7 @@ export interface BodyDecoder {
 
 /** Chooses the decoder that a response's head asks for; throws on ambiguous framing. */
 export function bodyOf(head: Head, method: string): BodyDecoder {
-  const codings = allOf(head.headers, 'transfer-encoding').flatMap(commaList);
+  const codings = listOf(head.headers, 'transfer-encoding');
   const length = contentLength(head.headers);
   if (codings.length > 0) {
     if (length !== undefined) throw new HttpFault('both Content-Length and Transfer-Encoding');

@@ -10,6 +10,7 @@ import type { Headers } from '../wire/control.js';
 export interface Head {
   minor: number;
   status: number;
+  /** Names are in lower case, which is how they travel to the kit. */
   headers: Headers;
 }
 
@@ -31,6 +32,7 @@ const HOP_BY_HOP = new Set([
 
 const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
 const VALUE = /^[\t\x20-\x7e\x80-\xff]*$/;
+const STATUS_LINE = /^HTTP\/1\.([01]) ([1-9][0-9]{2})(?: [\t\x20-\x7e\x80-\xff]*)?$/;
 const TARGET = /^[\x21-\x7e\x80-\xff]+$/;
 
 /** Whether a string is a method or a field name. */
@@ -60,9 +62,7 @@ export function checkHeaders(headers: Headers): void {
 /** Parses a response head: everything before the empty line. */
 export function parseResponseHead(text: string): Head {
   const lines = text.split('\r\n');
-  const match = /^HTTP\/1\.([01]) ([1-9][0-9]{2})(?: [\t\x20-\x7e\x80-\xff]*)?$/.exec(
-    lines[0] ?? '',
-  );
+  const match = STATUS_LINE.exec(lines[0] ?? '');
   if (match === null) throw new HttpFault('no HTTP/1.1 status line');
   const headers: Headers = [];
   for (let at = 1; at < lines.length; at += 1) headers.push(parseField(lines[at] ?? ''));
@@ -75,7 +75,7 @@ function parseField(line: string): [string, string] {
   if (!isToken(name)) throw new HttpFault(`a line that is no field: ${quote(line)}`);
   const value = trim(line.slice(colon + 1));
   if (!isFieldValue(value)) throw new HttpFault(`a bad value in field ${quote(name)}`);
-  return [name, value];
+  return [name.toLowerCase(), value];
 }
 
 /** Writes a head; the fields have been checked. */
@@ -85,52 +85,44 @@ export function formatRequestHead(method: string, target: string, headers: Heade
   return text + '\r\n';
 }
 
-/** The fields without those that are for the neighbour only. */
-export function withoutHopByHop(headers: Headers): Headers {
-  const named = namedByConnection(headers);
-  return headers.filter(([name]) => {
-    const lower = name.toLowerCase();
+/** The fields without those that are for the neighbour only; `named` are those of Connection. */
+export function withoutHopByHop(headers: Headers, named = listOf(headers, 'connection')): Headers {
+  return headers.filter((field) => {
+    const name = field[0].toLowerCase();
     // What frames the body, and whom a request is for, Connection has no say in.
-    if (lower === 'content-length' || lower === 'host') return true;
-    return !HOP_BY_HOP.has(lower) && !named.includes(lower);
+    if (name === 'content-length' || name === 'host') return true;
+    return !HOP_BY_HOP.has(name) && !named.includes(name);
   });
 }
 
-/** The same fields with their names in lower case, which is how they travel to the kit. */
-export function lowered(headers: Headers): Headers {
-  for (const field of headers) field[0] = field[0].toLowerCase();
-  return headers;
-}
-
-/** The names that Connection fields list, in lower case. */
-export function namedByConnection(headers: Headers): string[] {
-  const values = allOf(headers, 'connection');
-  return values.length === 0 ? values : values.flatMap(commaList);
+/** Whether a name, in any case, is `wanted`, which is in lower case. */
+export function isNamed(name: string, wanted: string): boolean {
+  return name.length === wanted.length && name.toLowerCase() === wanted;
 }
 
 /** Every value of a field. */
 export function allOf(headers: Headers, wanted: string): string[] {
   const values: string[] = [];
-  for (const [name, value] of headers) {
-    if (name.length === wanted.length && name.toLowerCase() === wanted) values.push(value);
-  }
+  for (const [name, value] of headers) if (isNamed(name, wanted)) values.push(value);
   return values;
 }
 
 /** The first value of a field. */
 export function firstOf(headers: Headers, wanted: string): string | undefined {
-  for (const [name, value] of headers) {
-    if (name.length === wanted.length && name.toLowerCase() === wanted) return value;
-  }
+  for (const [name, value] of headers) if (isNamed(name, wanted)) return value;
   return undefined;
 }
 
-/** Splits a list field; in lower case, for tokens compare that way. */
-export function commaList(value: string): string[] {
-  return value
-    .split(',')
-    .map((part) => part.trim().toLowerCase())
-    .filter((part) => part !== '');
+/** The tokens of every list field of a name; in lower case, for they compare that way. */
+export function listOf(headers: Headers, wanted: string): string[] {
+  const tokens: string[] = [];
+  for (const value of allOf(headers, wanted)) {
+    for (const part of value.split(',')) {
+      const token = part.trim().toLowerCase();
+      if (token !== '') tokens.push(token);
+    }
+  }
+  return tokens;
 }
 
 /** The one Content-Length of a head; undefined when there is none, a fault when it is ambiguous. */

@@ -43,6 +43,11 @@ export class Tally {
     this.startedAt = report === undefined ? 0 : performance.now();
   }
 
+  /** Whether the answer has no body whatever its head says. */
+  get isHead(): boolean {
+    return this.open.kind === 'http' && this.open.method === 'HEAD';
+  }
+
   /** The exchange is over; only the first call counts. */
   done(error?: string): void {
     const report = this.report;
@@ -68,7 +73,6 @@ export class Tally {
 /** Answers with a short text of our own and ends our side. */
 export function answerPlain(stream: MuxStream, tally: Tally, status: number, text: string): void {
   const body = Buffer.from(text, 'utf8');
-  const bare = stream.open.kind === 'http' && stream.open.method === 'HEAD';
   tally.status = status;
   stream.head({
     status,
@@ -79,7 +83,7 @@ export function answerPlain(stream: MuxStream, tally: Tally, status: number, tex
     ],
     final: true,
   });
-  if (!bare) {
+  if (!tally.isHead) {
     tally.bytesOut += body.length;
     stream.write(body);
   }

@@ -9,6 +9,7 @@ import {
   contentLength,
   firstOf,
   HttpFault,
+  isNamed,
   isTarget,
   isToken,
   withoutHopByHop,
@@ -31,9 +32,15 @@ export interface LocalRequest {
 
 /** What a request is rewritten for. */
 export interface RewriteFor {
-  authority: string;
-  hostHeader: HostHeader;
+  /** What the local server gets as Host; undefined for what the visitor sent. */
+  host: string | undefined;
   publicUrl: string | null;
+}
+
+/** What a server at `authority` gets as Host; undefined for what the visitor sent. */
+export function hostFor(authority: string, hostHeader: HostHeader): string | undefined {
+  if (hostHeader === 'keep') return undefined;
+  return hostHeader === 'rewrite' ? authority.replace(/:80$/, '') : hostHeader;
 }
 
 /** Checks a visitor's request and makes it the local server's. Throws `HttpFault`. */
@@ -48,16 +55,18 @@ export function localRequest(open: OpenHttp, rewrite: RewriteFor): LocalRequest 
   if (allOf(open.headers, 'host').length > 1) throw new HttpFault('more than one Host');
   const length = contentLength(open.headers);
   const body = bodyKind(open, length);
-  const headers = withoutHopByHop(open.headers).filter(([name]) => keeps(name, body));
+  const headers = withoutHopByHop(open.headers);
   setHost(headers, open, rewrite);
   if (body === 'chunked') headers.push(['transfer-encoding', 'chunked']);
   if (open.isUpgrade) headers.push(['connection', 'Upgrade'], ['upgrade', 'websocket']);
   return { method: open.method, target: open.target, headers, body, length: length ?? 0 };
 }
 
+const REPEATABLE = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE']);
+
 /** Whether a request may be sent twice when nothing of an answer was seen. */
 export function isRepeatable(method: string): boolean {
-  return ['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'].includes(method);
+  return REPEATABLE.has(method);
 }
 
 function bodyKind(open: OpenHttp, length: number | undefined): RequestBody {
@@ -76,25 +85,18 @@ function bodyKind(open: OpenHttp, length: number | undefined): RequestBody {
   return open.method === 'GET' || open.method === 'HEAD' ? 'none' : 'unknown';
 }
 
-/** Fields that would frame the request in a second way are dropped with what framed it before. */
-function keeps(name: string, body: RequestBody): boolean {
-  if (name.length !== 14 || name.toLowerCase() !== 'content-length') return true;
-  return body === 'length' || body === 'none';
-}
-
 function setHost(headers: Headers, open: OpenHttp, rewrite: RewriteFor): void {
-  const { hostHeader } = rewrite;
-  if (hostHeader === 'keep') return;
-  const host = hostHeader === 'rewrite' ? rewrite.authority.replace(/:80$/, '') : hostHeader;
-  const before = firstOf(headers, 'host');
-  const others = headers.filter(([name]) => name.toLowerCase() !== 'host');
-  headers.length = 0;
-  headers.push(['host', host], ...others);
+  const { host } = rewrite;
+  if (host === undefined) return;
+  const at = headers.findIndex((field) => isNamed(field[0], 'host'));
+  const before = headers[at]?.[1];
+  if (at < 0) headers.unshift(['host', host]);
+  else headers[at] = ['host', host];
   if (!open.isUpgrade) return;
   const ours = new Set([before, firstOf(headers, 'x-forwarded-host'), hostOf(rewrite.publicUrl)]);
   for (const field of headers) {
     // A page of another site stays visible as such: only our own Origin follows the Host.
-    const own = field[0].toLowerCase() === 'origin' && ours.has(hostOf(field[1]));
+    const own = isNamed(field[0], 'origin') && ours.has(hostOf(field[1]));
     if (own) field[1] = `http://${host}`;
   }
 }

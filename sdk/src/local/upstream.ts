@@ -10,20 +10,17 @@ import type { OpenHttp } from '../wire/control.js';
 import type { MuxStream, StreamSink } from '../mux/stream.js';
 import { bodyOf, type BodyDecoder } from './body.js';
 import {
-  commaList,
-  allOf,
   firstOf,
   formatRequestHead,
   HttpFault,
-  namedByConnection,
+  listOf,
   parseResponseHead,
-  lowered,
   withoutHopByHop,
   type Head,
 } from './head.js';
 import type { Pool } from './pool.js';
 import { answerPlain, Tally, type Report } from './report.js';
-import { isRepeatable, localRequest, type HostHeader, type LocalRequest } from './request.js';
+import { isRepeatable, localRequest, type LocalRequest } from './request.js';
 import type { LocalSocket } from './socket.js';
 import type { ConnectUser, Target, Unreachable } from './target.js';
 
@@ -36,7 +33,8 @@ const MAX_INTERIM = 16;
 export interface Upstream {
   target: Target;
   pool: Pool;
-  hostHeader: HostHeader;
+  /** What it gets as Host; undefined for what the visitor sent. */
+  host: string | undefined;
   publicUrl: string | null;
 }
 
@@ -50,7 +48,7 @@ export function serveFromUpstream(
   const tally = new Tally(open, report);
   let request: LocalRequest;
   try {
-    request = localRequest(open, { ...upstream, authority: upstream.target.authority });
+    request = localRequest(open, upstream);
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error);
     stream.reset(Code.ProtocolError, why);
@@ -269,7 +267,8 @@ class HttpExchange implements StreamSink, ConnectUser {
     if (!final && ++this.interim > MAX_INTERIM) throw new HttpFault('too many interim heads');
     const decoder = final ? bodyOf(head, this.request.method) : undefined;
     this.tally.status = head.status;
-    const headers = lowered(withoutHopByHop(head.headers));
+    const connection = listOf(head.headers, 'connection');
+    const headers = withoutHopByHop(head.headers, connection);
     if (!this.stream.head({ status: head.status, headers, final })) {
       throw new HttpFault('a head that is too large');
     }
@@ -277,19 +276,17 @@ class HttpExchange implements StreamSink, ConnectUser {
     this.phase = 'body';
     this.decoder = decoder;
     this.reusable =
-      head.minor === 1 &&
-      !decoder.endsWithConnection &&
-      !namedByConnection(head.headers).includes('close');
+      head.minor === 1 && !decoder.endsWithConnection && !connection.includes('close');
     this.noteKeepAlive(head);
   }
 
   /** The server switched protocols: from here on both directions are raw bytes. */
   private onSwitch(head: Head): void {
-    const upgrades = allOf(head.headers, 'upgrade').flatMap(commaList);
+    const upgrades = listOf(head.headers, 'upgrade');
     if (!this.open.isUpgrade || !upgrades.includes('websocket') || this.socket === undefined) {
       throw new HttpFault('a 101 that was not asked for');
     }
-    const headers = lowered(withoutHopByHop(head.headers));
+    const headers = withoutHopByHop(head.headers);
     headers.push(['connection', 'Upgrade'], ['upgrade', 'websocket']);
     this.tally.status = 101;
     this.stream.head({ status: 101, headers, final: true });

@@ -25,7 +25,7 @@ import { Violation } from './violation.js';
 /** What a session asks of the house above it. */
 export interface MuxHost {
   /** A visitor or a caller came; the host sets `stream.sink` before it returns, or resets. */
-  accept(stream: MuxStream): void;
+  accept(stream: MuxStream, open: StreamOpen): void;
   /** A frame that is not about streams. */
   control(frame: Frame, lane: Lane): void;
 }
@@ -98,13 +98,6 @@ export class MuxSession {
     for (const lane of [...this.lanes.values()]) this.dropLane(lane, reason);
   }
 
-  /** Resets every stream that `which` picks; for a binding that is no longer ours. */
-  resetWhere(which: (open: StreamOpen) => boolean, code: number, reason: string): void {
-    for (const stream of [...this.streams.values()]) {
-      if (which(stream.open)) stream.fail(code, reason);
-    }
-  }
-
   /** Takes one message; throws `Violation` when the session cannot go on. */
   receive(lane: Lane, message: Buffer): void {
     let frames: Frame[];
@@ -131,6 +124,9 @@ export class MuxSession {
   settle(stream: MuxStream): void {
     if (!stream.over) return;
     this.streams.delete(stream.id);
+    // A busy Map leaves old copies of its table behind, and what they hold lives until the next full
+    // collection. A stream without its sink is small, and takes no exchange with it.
+    stream.sink = undefined;
     // What the local side still holds of a finished stream must not narrow the session.
     this.giveBackEarly(stream);
   }
@@ -225,9 +221,9 @@ export class MuxSession {
       lane.push(FrameType.Reset, id, encodeReset(Code.RefusedStream, 'too many streams'));
       return;
     }
-    const stream = new MuxStream(this, lane, id, open, this.limits.streamWindow);
+    const stream = new MuxStream(this, lane, id, this.limits.streamWindow);
     this.streams.set(id, stream);
-    this.host.accept(stream);
+    this.host.accept(stream, open);
   }
 
   private onData(id: number, payload: Buffer, lane: Lane): void {

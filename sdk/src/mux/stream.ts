@@ -4,7 +4,7 @@
  */
 import { Code } from '../wire/code.js';
 import { encodeReset, FrameType, MAX_PAYLOAD } from '../wire/frame.js';
-import type { ResponseHead, StreamOpen } from '../wire/control.js';
+import type { ResponseHead } from '../wire/control.js';
 import { RecvCredit, SendCredit } from './credit.js';
 import type { Lane } from './lane.js';
 import type { MuxSession } from './session.js';
@@ -29,7 +29,10 @@ const QUANTUM = MAX_PAYLOAD;
 
 /** A stream that the kit opened. */
 export class MuxStream {
-  /** Told what arrives; set by whoever accepted the stream, before anything can arrive. */
+  /**
+   * Told what arrives; set by whoever accepted the stream, before anything can arrive. The session
+   * lets go of it when the stream is over.
+   */
   sink: StreamSink | undefined;
   /** Bytes that arrived and were not passed on yet. */
   held = 0;
@@ -49,7 +52,6 @@ export class MuxStream {
     private readonly session: MuxSession,
     readonly lane: Lane,
     readonly id: number,
-    readonly open: StreamOpen,
     window: number,
   ) {
     this.sendCredit = new SendCredit(window);
@@ -177,8 +179,9 @@ export class MuxStream {
   /** RESET arrived, or the lane of this stream is gone. */
   onReset(code: number, reason: string): void {
     if (this.over) return;
+    const { sink } = this;
     this.finishReset();
-    this.sink?.reset(code, reason);
+    sink?.reset(code, reason);
   }
 
   /** The peer gave credit back. */
@@ -191,8 +194,9 @@ export class MuxStream {
   /** RESETs the stream for what the peer did, and tells the local side. */
   fail(code: number, reason: string): void {
     if (this.over) return;
+    const { sink } = this;
     this.reset(code, reason);
-    this.sink?.reset(code, reason);
+    sink?.reset(code, reason);
   }
 
   private allowed(): number {

@@ -104,6 +104,8 @@ function buildRules(): (IdRule | undefined)[] {
   return rules;
 }
 
+const EMPTY = Buffer.alloc(0);
+
 /** Extension types are skipped by whoever does not know them. */
 function isExtension(type: number): boolean {
   return type >= 0x40 && type <= 0x7f;
@@ -145,7 +147,7 @@ export function decodeMessage(message: Buffer): Frame[] {
       throw new WireError('UNKNOWN_TYPE', `a frame of unknown type 0x${type.toString(16)}`);
     }
     checkId(type, rule, streamId);
-    const payload = message.subarray(start, at);
+    const payload = length === 0 ? EMPTY : message.subarray(start, at);
     const fault = streamId === 0 ? checkSession(type, payload) : checkStream(type, payload);
     frames.push({ type, streamId, payload, fault });
   }

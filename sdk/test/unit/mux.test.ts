@@ -167,6 +167,18 @@ test('credit goes back when bytes were passed on, for the stream and for the ses
   assert.deepEqual(rig.flush(), ['0 window 65536', '2 window 65536']);
 });
 
+test('a stream that is over lets go of its local side', () => {
+  const rig = new Rig();
+  const [ended, reset, dropped] = [2, 4, 6].map((id) => rig.open(id));
+  rig.receive(FrameType.Eof, 2);
+  assert.ok(ended?.sink);
+  ended.end();
+  rig.receive(FrameType.Reset, 4, Buffer.from([0, 7]));
+  rig.mux.dropLane(rig.lane, 'gone');
+  for (const stream of [ended, reset, dropped]) assert.equal(stream?.sink, undefined);
+  assert.deepEqual(rig.told, ['2 end', '4 reset 7', '6 reset 7']);
+});
+
 test('a reset stream gives back the session credit of what it held, once', () => {
   const rig = new Rig({ sessionWindow: 262_144 });
   const stream = rig.open(2);

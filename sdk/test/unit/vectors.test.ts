@@ -193,7 +193,7 @@ test('the framing of an older kit’s request is inferred as the vectors say', (
     if (!one.name.startsWith('an older kit')) continue;
     const open = readStreamOpen(payload(one));
     if (open.kind !== 'http') continue;
-    const rewrite = { authority: 'h:1', hostHeader: 'keep', publicUrl: null };
+    const rewrite = { host: undefined, publicUrl: null };
     const { body } = localRequest(open, rewrite);
     const wanted = (one['decoded'] as { body: string }).body;
     // Whether a body of unknown length is there at all shows with its first byte or its end.
