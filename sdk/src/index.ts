@@ -11,6 +11,7 @@ export { tunnel, Tunnel } from './client/tunnel.js';
 export { TunnelSession, type SessionState } from './client/session.js';
 export type { Binding } from './client/binding.js';
 export type {
+  AdminOptions,
   BindOptions,
   ExposeOptions,
   KitOptions,
@@ -42,6 +43,7 @@ export type {
   TunnelListener,
 } from './client/events.js';
 export type {
+  AdminRequest,
   BindingList,
   Health,
   KillResult,

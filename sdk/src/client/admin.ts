@@ -13,7 +13,7 @@ import {
 } from './errors.js';
 import { parseMetrics, type Metrics } from './metrics.js';
 import { networkError } from './network.js';
-import { adminUrl, checkKit, isGoodToken, type KitOptions } from './options.js';
+import { adminUrl, checkKit, isGoodToken, milliseconds, type AdminOptions } from './options.js';
 
 /** What `health` answers. */
 export interface Health {
@@ -92,10 +92,13 @@ const MAX_ANSWER = 16 * 1024 * 1024;
 /** The administrative side of a kit. */
 export class TunnelAdmin {
   private readonly connectUrl: URL;
-  private readonly options: KitOptions & { timeout?: number };
+  private readonly options: AdminOptions;
+  private readonly timeout: number;
 
-  constructor(options: KitOptions & { timeout?: number }) {
+  /** @internal */
+  constructor(options: AdminOptions) {
     this.connectUrl = checkKit(options);
+    this.timeout = milliseconds(options.timeout, 'timeout');
     this.options = { ...options };
   }
 
@@ -162,15 +165,20 @@ export class TunnelAdmin {
   ): Promise<string> {
     const url = adminUrl(this.connectUrl, endpoint);
     url.search = query;
-    const headers = await this.headers();
     const { signal } = request;
+    const { ca } = this.options;
+    const options = {
+      method,
+      headers: await this.headers(),
+      agent: false,
+      ...(ca === undefined ? {} : { ca }),
+      ...(signal === undefined ? {} : { signal }),
+    };
     signal?.throwIfAborted();
-    const { status, body } = await fetchText(method, url, headers, this.options, signal).catch(
-      (error: unknown) => {
-        signal?.throwIfAborted();
-        throw error;
-      },
-    );
+    const { status, body } = await fetchText(url, options, this.timeout).catch((error: unknown) => {
+      signal?.throwIfAborted();
+      throw error;
+    });
     if (status >= 200 && status < 300) return body;
     const why = errorText(body);
     if (status === 401 || status === 403)
@@ -191,24 +199,15 @@ export class TunnelAdmin {
 }
 
 function fetchText(
-  method: string,
   url: URL,
-  headers: Record<string, string>,
-  options: KitOptions & { timeout?: number },
-  signal: AbortSignal | undefined,
+  options: https.RequestOptions,
+  timeout: number,
 ): Promise<{ status: number; body: string }> {
-  const timeout = options.timeout ?? 10_000;
   return new Promise((resolve, reject) => {
     const module = url.protocol === 'https:' ? https : http;
-    const request = module.request(url, {
-      method,
-      headers,
-      agent: false,
-      ...(options.ca === undefined ? {} : { ca: options.ca }),
-      ...(signal === undefined ? {} : { signal }),
-    });
+    const request = module.request(url, options);
     const timer = setTimeout(() => {
-      reject(new TunnelTimeoutError(`${method} ${url.pathname}`, timeout));
+      reject(new TunnelTimeoutError(`The answer of ${url.host} to ${url.pathname}`, timeout));
       request.destroy();
     }, timeout);
     const fail = (error: Error): void => {

@@ -23,6 +23,12 @@ export interface KitOptions {
   ca?: string | string[];
 }
 
+/** How to ask a kit's administrative endpoints. */
+export interface AdminOptions extends KitOptions {
+  /** Milliseconds until one request must be answered, 1 to 3600000. Default 10000. */
+  timeout?: number;
+}
+
 /** How a session connects and stays connected. */
 export interface SessionOptions extends KitOptions {
   /** WebSockets of this session, 1 to 16. Default 1. */
@@ -31,9 +37,9 @@ export interface SessionOptions extends KitOptions {
   resumeSessionId?: string;
   /** Whether a lost connection is dialled again. Default false here, true for the one-call forms. */
   reconnect?: boolean;
-  /** Milliseconds until the first connection must be up. Default 10000. */
+  /** Milliseconds until the first connection must be up, 1 to 3600000. Default 10000. */
   connectTimeout?: number;
-  /** Milliseconds that the kit may take to answer BIND or UNBIND. Default 10000. */
+  /** Milliseconds that the kit may take to answer BIND or UNBIND, likewise. Default 10000. */
   requestTimeout?: number;
   /** Closes the session when aborted. */
   signal?: AbortSignal;
@@ -246,7 +252,8 @@ function isHostName(value: string): boolean {
   return /^[0-9A-Za-z.:[\]_-]{1,253}$/.test(value);
 }
 
-function milliseconds(value: number | undefined, name: string): number {
+/** A time-out with its default, checked. */
+export function milliseconds(value: number | undefined, name: string): number {
   const ms = value ?? 10_000;
   must(isInteger(ms, 1, 3_600_000), `${name} must be milliseconds from 1 to 3600000`);
   return ms;

@@ -9,9 +9,9 @@ import {
   checkBind,
   checkKit,
   checkSession,
+  type AdminOptions,
   type BindOptions,
   type ExposeOptions,
-  type KitOptions,
   type PullOptions,
   type ServeOptions,
   type SessionOptions,
@@ -107,7 +107,7 @@ async function serve(options: ServeOptions): Promise<Tunnel> {
 }
 
 /** The administrative side of a kit. */
-function admin(options: KitOptions & { timeout?: number }): TunnelAdmin {
+function admin(options: AdminOptions): TunnelAdmin {
   return new TunnelAdmin(options);
 }
 

@@ -36,7 +36,7 @@ export function bodyOf(head: Head, method: string): BodyDecoder {
 }
 
 /** A body of a known length. */
-export class LengthBody implements BodyDecoder {
+class LengthBody implements BodyDecoder {
   readonly endsWithConnection = false;
 
   constructor(private left: number) {}
@@ -56,7 +56,7 @@ export class LengthBody implements BodyDecoder {
 }
 
 /** A body that ends with its connection. */
-export class CloseBody implements BodyDecoder {
+class CloseBody implements BodyDecoder {
   readonly done = false;
   readonly endsWithConnection = true;
 
@@ -72,7 +72,7 @@ const MAX_LINE = 4096;
 const MAX_TRAILERS = 16 * 1024;
 
 /** A chunked body. Extensions and trailers are read over. */
-export class ChunkedBody implements BodyDecoder {
+class ChunkedBody implements BodyDecoder {
   readonly endsWithConnection = false;
   done = false;
   private state: 'size' | 'data' | 'data-end' | 'trailers' = 'size';

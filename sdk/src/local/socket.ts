@@ -37,7 +37,8 @@ export class LocalSocket {
   private error: Error | undefined;
   private readonly socket: net.Socket;
 
-  private constructor(host: string, port: number, timeoutMs: number, connected: () => void) {
+  /** Starts to connect; `connected` is told when the server accepted, `user.closed` otherwise. */
+  constructor(host: string, port: number, timeoutMs: number, connected: () => void) {
     this.socket = net.connect({
       host,
       port,
@@ -70,16 +71,6 @@ export class LocalSocket {
       this.user = NOBODY;
       user.closed(this.error);
     });
-  }
-
-  /** Starts to connect; `connected` is told when the server accepted, `user.closed` otherwise. */
-  static connect(
-    host: string,
-    port: number,
-    timeoutMs: number,
-    connected: () => void,
-  ): LocalSocket {
-    return new LocalSocket(host, port, timeoutMs, connected);
   }
 
   /** Sends octets of a head, which are Latin-1. */

@@ -85,7 +85,7 @@ class Attempt {
       this.tried.push(`${authority(host, this.port)} (${reasonOf(error)})`);
       this.next();
     };
-    const socket = LocalSocket.connect(host, this.port, CONNECT_MS, () => {
+    const socket = new LocalSocket(host, this.port, CONNECT_MS, () => {
       if (this.cancelled) return;
       this.good(host);
       socket.user = this.user;

@@ -442,6 +442,7 @@ test('wrong options fail before any socket is opened', async () => {
     () => new TunnelSession({ url, connectTimeout: 0 }),
     () => new TunnelSession({ url, ca: '/etc/ssl/certs/ca.pem' }),
     () => new TunnelSession({ url, ca: [] }),
+    () => tunnel.admin({ url, timeout: 0 }),
   ];
   for (const make of bad) throws(make, OptionsError);
   const to = { host: '127.0.0.1', port: 1 };
