@@ -18,7 +18,7 @@ const closed = (room) => ({
 });
 
 export default tseslint.config(
-  { ignores: ['dist/**', 'dist-test/**', 'node_modules/**', 'test/fixtures/**', '*.config.js'] },
+  { ignores: ['dist/**', 'dist-test/**', '*.config.js'] },
   ...tseslint.configs.strictTypeChecked,
   {
     languageOptions: { parserOptions: { project: './tsconfig.json' } },

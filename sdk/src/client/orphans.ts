@@ -105,7 +105,11 @@ export class Waiting implements StreamSink {
     clearTimeout(this.timer);
     const { stream } = this;
     accept(stream, this.open);
-    for (const chunk of this.chunks) stream.sink?.data(chunk);
+    for (const chunk of this.chunks) {
+      // One that was answered at once is over, and nobody is left to take its bytes.
+      if (stream.sink === undefined) stream.consumed(chunk.length);
+      else stream.sink.data(chunk);
+    }
     if (this.ended) stream.sink?.end();
   }
 
