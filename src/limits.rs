@@ -38,7 +38,15 @@ pub const MAX_PASSED_FIELDS: usize = MAX_HEADER_FIELDS + 8;
 /// Bytes in a visitor's request head, at most (PROTOCOL §11).
 pub const MAX_HTTP_HEAD: usize = 32 * 1024;
 
+/// Bytes of interim (1xx) heads that may wait for a visitor who does not read, before one more ends
+/// the exchange: no credit counts heads.
+pub const INTERIM_WAITING: usize = 16 * 1024;
+/// Bytes of interim heads that a local server may send for one request: a hint or two of any size,
+/// or a sign of life every few seconds for hours.
+pub const INTERIM_HEADS: usize = 64 * 1024;
+
 const _: () = assert!(MAX_HTTP_HEAD < MAX_FRAME_PAYLOAD);
+const _: () = assert!(MAX_HTTP_HEAD < INTERIM_HEADS);
 
 // ---- wire: credit (PROTOCOL §5) ----
 

@@ -70,6 +70,8 @@ pub(super) struct Http {
     /// Bytes from the local server that were not passed on.
     pub received: Buffer,
     pub scanner: HeadScanner,
+    /// Bytes of interim heads that were passed on.
+    pub interim: usize,
     pub status: Option<u16>,
     /// The connection can be used again after the response.
     pub reusable: bool,

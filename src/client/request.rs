@@ -240,6 +240,7 @@ impl Http {
             download: Download::Head,
             received,
             scanner: HeadScanner::new(),
+            interim: 0,
             status: None,
             reusable: false,
         }

@@ -7,7 +7,7 @@
 use crate::client::exchange::{Download, ExchangeKey, Upload, Work};
 use crate::client::machine::{Client, Entry};
 use crate::http::{BodyDecoder, LengthBody, ResponseBody, ResponseHead, forward};
-use crate::limits::{BULK_PAYLOAD, SPARE_BUFFERS, UPSTREAM_READ};
+use crate::limits::{BULK_PAYLOAD, INTERIM_HEADS, SPARE_BUFFERS, UPSTREAM_READ};
 use crate::machine::{CloseHow, ConnKey};
 use crate::wire::code::Code;
 use crate::wire::open::write_response_head;
@@ -220,6 +220,12 @@ impl Client {
             return Next::Broken("it switched protocols without being asked");
         }
         let interim = head.is_interim();
+        if interim {
+            http.interim += length;
+            if http.interim > INTERIM_HEADS {
+                return Next::Broken("its interim heads do not end");
+            }
+        }
         let mut json = std::mem::take(&mut self.json);
         json.clear();
         let fields = forward::response_fields(&head, switches);

@@ -419,3 +419,23 @@ fn more_requests_than_local_connections_wait_in_line() {
         .count();
     assert_eq!(unanswered, 1, "all but the one that left");
 }
+
+#[test]
+fn a_local_server_whose_interim_heads_do_not_end_is_a_bad_gateway() {
+    let (mut world, mut kit) = exposed();
+    let stream = kit.open(&mut world, &get("/"));
+    kit.eof(&mut world, stream);
+    let conn = world.accept();
+    let hint = format!(
+        "HTTP/1.1 103 Early Hints\r\nlink: {}\r\n\r\n",
+        "x".repeat(8000)
+    );
+    for _ in 0..20 {
+        answer(&mut world, &mut kit, conn, hint.as_bytes());
+    }
+    let heads = &kit.seen(stream).heads;
+    assert_eq!(heads.len(), 9, "what fits 64 KiB, and the answer");
+    assert!(heads[8].contains(r#""status":502"#));
+    assert!(world.is_closed(conn).is_some());
+    assert!(String::from_utf8_lossy(&kit.seen(stream).data).contains("interim heads do not end"));
+}

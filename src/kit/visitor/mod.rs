@@ -250,13 +250,18 @@ impl Kit {
 
     /// Another session owns the port now.
     pub(super) fn visitor_taken_over(&mut self, conn: ConnKey) {
+        let (code, why) = (Kit::TAKEN_OVER, "the port was taken over");
+        self.break_stream(conn, StreamOutcome::TakenOver, code, why);
+    }
+
+    /// Resets a visitor's stream before its exchange is over.
+    fn break_stream(&mut self, conn: ConnKey, outcome: StreamOutcome, code: Code, why: &str) {
         if let Some(name) = self.visitor(conn).and_then(|visitor| visitor.stream())
             && let Some(mux) = self.mux_of(name)
         {
-            mux.reset(name.stream, Kit::TAKEN_OVER, "the port was taken over");
+            mux.reset(name.stream, code, why);
         }
-        let why = "the port was taken over";
-        self.visitor_broken(conn, StreamOutcome::TakenOver, Kit::TAKEN_OVER, why);
+        self.visitor_broken(conn, outcome, code, why);
     }
 
     /// The visitor's connection is gone; its entry is dropped by the caller.

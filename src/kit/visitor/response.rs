@@ -7,6 +7,7 @@ use crate::kit::Kit;
 use crate::kit::conns::{After, LaneName, Role};
 use crate::kit::metrics::StreamOutcome;
 use crate::kit::sessions::KitSession;
+use crate::limits::INTERIM_WAITING;
 use crate::machine::ConnKey;
 use crate::mux::Span;
 use crate::wire::code::Code;
@@ -46,13 +47,21 @@ impl Kit {
         let mux = self.sessions.get(lane.0).and_then(KitSession::mux);
         let payload = mux.map_or(&[][..], |mux| mux.payload(lane.1, span));
         let planned = plan_head(payload, asked, upload_done, &mut text);
+        let interim = matches!(planned, Ok(Planned::Interim));
+        let mut too_many = false;
         if planned.is_ok()
             && let Some(entry) = self.conns.get_mut(conn.retype())
         {
-            entry.starts_waiting(now);
-            entry.out.push(&text);
+            too_many = interim && entry.out.len() > INTERIM_WAITING;
+            if !too_many {
+                entry.starts_waiting(now);
+                entry.out.push(&text);
+            }
         }
         self.text = text;
+        if too_many {
+            return self.takes_no_heads(conn);
+        }
         self.wake(conn);
         let Some(visitor) = self.visitor(conn) else {
             return;
@@ -91,13 +100,15 @@ impl Kit {
     /// The client broke the exchange: its stream is reset, and the visitor gets a `502` or, after
     /// the head, a broken connection.
     fn peer_fault(&mut self, conn: ConnKey, why: &'static str) {
-        self.metrics.violation(Code::ProtocolError);
-        if let Some(name) = self.visitor(conn).and_then(|visitor| visitor.stream())
-            && let Some(mux) = self.mux_of(name)
-        {
-            mux.reset(name.stream, Code::ProtocolError, why);
-        }
-        self.visitor_broken(conn, StreamOutcome::Violated, Code::ProtocolError, why);
+        let code = Code::ProtocolError;
+        self.metrics.violation(code);
+        self.break_stream(conn, StreamOutcome::Violated, code, why);
+    }
+
+    /// Interim heads keep coming for a visitor who does not read them.
+    fn takes_no_heads(&mut self, conn: ConnKey) {
+        let (code, why) = (Code::EnhanceYourCalm, "the visitor takes no interim heads");
+        self.break_stream(conn, StreamOutcome::Stalled, code, why);
     }
 
     /// DATA of the response, or of an upgraded connection.

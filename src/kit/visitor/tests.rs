@@ -222,3 +222,27 @@ fn a_response_that_does_not_come_is_counted_as_timed_out() {
     assert!(host.receive(conns[0]).starts_with("HTTP/1.1 504 "));
     assert_eq!(ended(&mut host, "timed_out"), 1);
 }
+
+#[test]
+fn interim_heads_that_a_visitor_does_not_read_end_its_exchange() {
+    let (mut host, mut laptop, conns) = asked(guarded(), 1);
+    let link = "x".repeat(6000);
+    let hint = format!(
+        r#"{{"status":103,"headers":[["link","{link}"],["link","{link}"]],"final":false}}"#
+    );
+    let stream = laptop.streams[0];
+    // One that is read may be followed by many.
+    for _ in 0..20 {
+        laptop.mux.send_head(stream, hint.as_bytes(), host.now);
+        host.exchange(&mut laptop);
+        assert!(host.receive(conns[0]).starts_with("HTTP/1.1 103 "));
+    }
+    for _ in 0..20 {
+        laptop.mux.send_head(stream, hint.as_bytes(), host.now);
+        host.exchange(&mut laptop);
+    }
+    let waited = host.receive(conns[0]);
+    assert_eq!(waited.matches("HTTP/1.1 103 ").count(), 2);
+    assert!(waited.contains("HTTP/1.1 502 "));
+    assert_eq!(ended(&mut host, "stalled"), 1);
+}
