@@ -116,6 +116,9 @@ pub const FLUSH_AT_ONCE: usize = 16 * 1024;
 /// Bytes of answers (PONG, WINDOW) that may wait for a peer that does not read, before we stop
 /// reading from it.
 pub const LANE_URGENT_MAX: usize = 64 * 1024;
+/// Bytes that may wait in a lane's queue before we stop reading from its peer. Bulk and the opening
+/// of streams stop long before, so what fills the rest answers a peer that asks and does not read.
+pub const LANE_QUEUE_MAX: usize = 2 * LANE_QUEUE_OPENS;
 /// Bytes of room that a lane offers to one read, at least and at most. One bulk message a read
 /// keeps the bytes in the processor's cache on their way through.
 pub const LANE_READ_MIN: usize = 16 * 1024;
@@ -186,6 +189,8 @@ pub const WINDOWS_EARNED_PER_DATA: u32 = 4;
 const _: () = assert!(LANE_READ_MIN <= LANE_READ_MAX);
 const _: () = assert!(LANE_QUEUE_SOFT >= MAX_FRAME_PAYLOAD + FRAME_HEADER);
 const _: () = assert!(LANE_QUEUE_OPENS >= LANE_QUEUE_SOFT + 2 * MAX_FRAME_PAYLOAD);
+// Two peers that both wait to be read would wait for ever: what we begin ourselves must not choke.
+const _: () = assert!(LANE_QUEUE_MAX / 2 >= LANE_QUEUE_OPENS);
 
 // ---- kit: what can be configured, descriptors ----
 

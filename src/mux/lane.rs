@@ -10,7 +10,7 @@ use std::ops::Range;
 use crate::buffer::Buffer;
 use crate::clock::Instant;
 use crate::entropy::Entropy;
-use crate::limits::{LANE_READ_MAX, LANE_READ_MIN, LANE_URGENT_MAX};
+use crate::limits::{LANE_QUEUE_MAX, LANE_READ_MAX, LANE_READ_MIN, LANE_URGENT_MAX};
 use crate::machine::ConnKey;
 use crate::mux::outbox::Outbox;
 use crate::mux::violation::{CLOSE_UNSUPPORTED, Scope, Violation};
@@ -130,7 +130,7 @@ impl Lane {
         self.received.consume(self.parsed);
         self.parsed = 0;
         self.frames = 0..0;
-        self.choked = self.out.urgent_len() > LANE_URGENT_MAX;
+        self.choked = self.out.urgent_len() > LANE_URGENT_MAX || self.out.len() > LANE_QUEUE_MAX;
         if self.choked {
             return &mut [];
         }
@@ -254,7 +254,9 @@ impl Lane {
     pub fn transmitted(&mut self, count: usize) -> bool {
         self.out.transmitted(count);
         self.bytes_out += count as u64;
-        self.choked && self.out.urgent_len() <= LANE_URGENT_MAX / 2
+        self.choked
+            && self.out.urgent_len() <= LANE_URGENT_MAX / 2
+            && self.out.len() <= LANE_QUEUE_MAX / 2
     }
 
     /// Whether all that was queued has left.

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::limits::{
-    FLOOD_EMPTY_DATA, FLOOD_OPEN_RESET, FLOOD_PING, FLOOD_WINDOW, LANE_URGENT_MAX,
+    FLOOD_EMPTY_DATA, FLOOD_OPEN_RESET, FLOOD_PING, FLOOD_WINDOW, LANE_QUEUE_MAX, LANE_QUEUE_OPENS,
+    LANE_URGENT_MAX,
 };
 use crate::ws::{OpCode, push_frame};
 
@@ -134,6 +135,25 @@ fn a_peer_that_pings_and_does_not_read_is_not_read_either() {
     assert!(read_again, "reading did not go on");
     pair.run();
     assert_eq!(pair.kit.fault, None);
+}
+
+#[test]
+fn a_peer_that_asks_and_does_not_read_its_answers_is_not_read_either() {
+    let mut lane = Lane::server(ConnKey::unpack(1 << 32 | 1), Instant::ZERO);
+    let mut answers = 0;
+    while !lane.read_space().is_empty() {
+        lane.push_control(FrameType::ReissueJoinTickets, &[b'x'; 1400]);
+        answers += 1400;
+        assert!(answers <= LANE_QUEUE_MAX, "it is read on and on");
+    }
+    assert!(answers > LANE_QUEUE_OPENS, "what we began chokes nothing");
+    let mut goes_on = false;
+    while !goes_on {
+        let count = lane.transmit().len().min(100_000);
+        assert!(count > 0, "nobody says that reading goes on");
+        goes_on = lane.transmitted(count);
+    }
+    assert!(!lane.read_space().is_empty());
 }
 
 #[test]
