@@ -12,6 +12,7 @@
 use std::ops::Range;
 
 use crate::buffer::Buffer;
+use crate::http::write::{CRLF, chunk_header};
 
 /// A queue of bytes for one connection. `L` names a lane.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub struct Outflow<L> {
     loan: Option<(L, Range<usize>)>,
     later: Buffer,
     payload: usize,
+    /// Bytes in the chunk that was added last; 0 where it was something else.
+    chunk: usize,
 }
 
 /// The bytes that leave next.
@@ -41,6 +44,7 @@ impl<L> Outflow<L> {
             loan: None,
             later: Buffer::new(),
             payload: 0,
+            chunk: 0,
         }
     }
 
@@ -55,18 +59,49 @@ impl<L> Outflow<L> {
         self.len() == 0
     }
 
-    /// Adds bytes that are not payload: a head, a chunk header.
+    /// Adds bytes that are not payload: a head, the end of a chunked body.
     pub fn push(&mut self, bytes: &[u8]) {
-        match self.loan {
-            None => self.first.extend(bytes),
-            Some(_) => self.later.extend(bytes),
-        }
+        self.chunk = 0;
+        self.tail().extend(bytes);
     }
 
     /// Adds payload by copying it.
     pub fn push_payload(&mut self, bytes: &[u8]) {
         self.push(bytes);
         self.payload += bytes.len();
+    }
+
+    /// Adds payload as a chunk. No credit counts framing, so it must stay small against the payload
+    /// also where a peer sends one byte at a time: a chunk that waits whole grows, as long as its
+    /// header keeps its length.
+    pub fn push_chunk(&mut self, bytes: &[u8]) {
+        let last = std::mem::take(&mut self.chunk);
+        self.payload += bytes.len();
+        let tail = self.tail();
+        if last > 0 && !tail.is_empty() {
+            let (old, new) = (chunk_header(last), chunk_header(last + bytes.len()));
+            let (old, new) = (old.as_ref(), new.as_ref());
+            let start = tail.len().checked_sub(old.len() + last + CRLF.len());
+            if let Some(start) = start.filter(|_| old.len() == new.len()) {
+                tail.bytes_mut()[start..start + new.len()].copy_from_slice(new);
+                tail.truncate(tail.len() - CRLF.len());
+                tail.extend(bytes);
+                tail.extend(CRLF);
+                self.chunk = last + bytes.len();
+                return;
+            }
+        }
+        tail.extend(chunk_header(bytes.len()).as_ref());
+        tail.extend(bytes);
+        tail.extend(CRLF);
+        self.chunk = bytes.len();
+    }
+
+    fn tail(&mut self) -> &mut Buffer {
+        match self.loan {
+            None => &mut self.first,
+            Some(_) => &mut self.later,
+        }
     }
 
     /// Whether a loan may be taken: small pieces are better copied, and only one is held.
@@ -78,6 +113,7 @@ impl<L> Outflow<L> {
     pub fn borrow(&mut self, lane: L, span: Range<usize>) {
         assert!(self.loan.is_none(), "one loan at a time");
         self.payload += span.len();
+        self.chunk = 0;
         self.loan = Some((lane, span));
     }
 
@@ -148,6 +184,8 @@ const KEEP_IDLE: usize = 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::write::LAST_CHUNK;
+    use crate::http::{BodyDecoder, RequestBody};
 
     fn drain(out: &mut Outflow<()>, lane: &[u8], step: usize) -> (Vec<u8>, usize) {
         let (mut bytes, mut payload) = (Vec::new(), 0);
@@ -189,6 +227,54 @@ mod tests {
                 }
                 assert!(out.is_empty());
             }
+        }
+    }
+
+    #[test]
+    fn framing_stays_small_against_payload_that_comes_in_crumbs() {
+        for (crumb, most) in [(1, 14), (5, 17), (8, 17), (300, 11)] {
+            let mut out = Outflow::<()>::new();
+            out.push(b"head");
+            for _ in 0..100 {
+                out.push_chunk(&vec![b'x'; crumb]);
+            }
+            let (waiting, payload) = (out.len() - 4, 100 * crumb);
+            assert!(waiting * 10 <= payload * most, "{waiting} for {payload}");
+        }
+    }
+
+    #[test]
+    fn chunks_are_read_back_however_they_grew_and_left() {
+        for step in [1, 2, 3, 7, 20, 1000] {
+            let mut out = Outflow::<()>::new();
+            let (mut bytes, mut sent, mut credit) = (Vec::new(), Vec::new(), 0);
+            for count in 1..200usize {
+                let piece = vec![count as u8; count % 23 + 1];
+                out.push_chunk(&piece);
+                sent.extend(piece);
+                if count % 50 == 0 {
+                    // Something else in between is no chunk, and ends one.
+                    out.push(b"1\r\n!\r\n");
+                    sent.push(b'!');
+                }
+                if let Piece::Own(own) = out.next() {
+                    let count = own.len().min(step);
+                    bytes.extend_from_slice(&own[..count]);
+                    credit += out.taken(count);
+                }
+            }
+            out.push(LAST_CHUNK);
+            let (rest, left) = drain(&mut out, &[], step);
+            bytes.extend(rest);
+            let mut decoder = BodyDecoder::for_request(RequestBody::Chunked);
+            let mut read = Vec::new();
+            while !decoder.is_complete() {
+                let step = decoder.decode(&bytes).expect("chunks");
+                read.extend_from_slice(&bytes[step.data.clone()]);
+                bytes.drain(..step.consumed);
+            }
+            assert!(read == sent && bytes.is_empty());
+            assert_eq!(credit + left, sent.len() - 3);
         }
     }
 }

@@ -147,21 +147,23 @@ impl Client {
         if !wanted {
             return session.passed_on(stream, count, self.now);
         }
-        if framing {
-            exchange.out.push(chunk_header(count).as_ref());
-        }
         let connected = conn.and_then(|conn| match self.conns.get(conn.retype()) {
             Some(Entry::Upstream(upstream)) if upstream.connected => Some(conn),
             _ => None,
         });
         if connected.is_some() && exchange.out.may_borrow(count) {
+            if framing {
+                exchange.out.push(chunk_header(count).as_ref());
+            }
             exchange.out.borrow(index, span);
+            if framing {
+                exchange.out.push(CRLF);
+            }
             self.borrowers.push(key);
+        } else if framing {
+            exchange.out.push_chunk(session.payload(index, &span));
         } else {
             exchange.out.push_payload(session.payload(index, &span));
-        }
-        if framing {
-            exchange.out.push(CRLF);
         }
         if let Some(conn) = connected {
             self.wake(conn);

@@ -1,7 +1,7 @@
 //! What a visitor gets: the client's heads and bodies, framed for this visitor.
 
 use crate::clock::Instant;
-use crate::http::write::{CRLF, LAST_CHUNK, chunk_header};
+use crate::http::write::LAST_CHUNK;
 use crate::http::{ResponseBody, ResponsePlan};
 use crate::kit::Kit;
 use crate::kit::conns::{After, LaneName, Role};
@@ -161,9 +161,7 @@ impl Kit {
         };
         if let Some(mux) = self.sessions.get(lane.0).and_then(KitSession::mux) {
             entry.starts_waiting(now);
-            entry.out.push(chunk_header(span.len()).as_ref());
-            entry.out.push_payload(mux.payload(lane.1, span));
-            entry.out.push(CRLF);
+            entry.out.push_chunk(mux.payload(lane.1, span));
         }
         self.wake(conn);
     }
