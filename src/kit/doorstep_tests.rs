@@ -2,9 +2,14 @@
 
 use std::time::Duration;
 
+use crate::entropy::Entropy;
 use crate::kit::config::Config;
+use crate::kit::conns::After;
+use crate::kit::greeter::drain_lane;
 use crate::kit::testing::{Host, UPGRADE, guarded};
 use crate::limits::PRE_AUTH_MAY_STAY;
+use crate::mux::Lane;
+use crate::wire::frame::FrameType;
 
 const HEALTH: &[u8] = b"GET /api/v1/tunnel/health HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -74,4 +79,76 @@ fn who_was_answered_stays_longer_than_who_said_nothing() {
         host.visit("192.0.2.66:9").expect("room was made");
         assert_eq!(host.closed.last(), Some(&conn));
     }
+}
+
+/// What the kit answers to the first frame of a new WebSocket.
+fn greet(host: &mut Host, offer: &str, kind: FrameType, json: &str) -> String {
+    let conn = host.visit("192.0.2.7:1").expect("accepted");
+    let upgrade = String::from_utf8_lossy(UPGRADE).replace("hoody-tunnel.v1", offer);
+    host.send(conn, upgrade.as_bytes());
+    host.receive(conn);
+    let mut lane = Lane::client(conn, Entropy::from_seed(3), host.now);
+    lane.push_control(kind, json.as_bytes());
+    host.send(conn, &drain_lane(&mut lane));
+    let answer = host.receive(conn);
+    if host
+        .kit
+        .conns
+        .get(conn.retype())
+        .is_some_and(|entry| entry.after != After::Stay)
+    {
+        host.finish(conn);
+    }
+    answer
+}
+
+/// A kit of few descriptors, whose sessions have all that lanes may have. With it, a lane's ticket.
+fn crowded() -> (Host, String) {
+    let mut host = Host::new(Config {
+        fd_budget: 40,
+        max_sessions: 64,
+        ..guarded()
+    });
+    let hello = r#"{"version":"hoody-tunnel.v2","maxConnections":4,"capabilities":["multi-ws"]}"#;
+    let first = greet(&mut host, "hoody-tunnel.v2", FrameType::Hello, hello);
+    let text = |name: &str| {
+        let (_, rest) = first.split_once(&format!("\"{name}\":\"")).expect("a text");
+        rest.split('"').next().unwrap_or_default().to_owned()
+    };
+    let (id, nonce) = (text("sessionId"), text("nonce"));
+    let mut port = 1000;
+    while greet(&mut host, "hoody-tunnel.v2", FrameType::Hello, hello).contains("streamWindow") {
+        port += 1;
+        assert!(port < 1040, "every one of them gets a session");
+    }
+    let join = format!(r#"{{"sessionId":"{id}","index":1,"nonce":"{nonce}"}}"#);
+    (host, join)
+}
+
+#[test]
+fn sessions_cannot_use_up_what_operators_and_newcomers_need() {
+    let (mut host, join) = crowded();
+    let hello = r#"{"version":"hoody-tunnel.v1"}"#;
+    let answer = greet(&mut host, "hoody-tunnel.v1", FrameType::Hello, hello);
+    assert!(answer.contains("no file descriptors left") && answer.contains("\"code\":14"));
+    let answer = greet(&mut host, "hoody-tunnel.v2", FrameType::Join, &join);
+    assert!(answer.contains("no file descriptors left"), "{answer}");
+    assert!(
+        host.ask("GET /api/v1/tunnel/health", "")
+            .starts_with("HTTP/1.1 200 ")
+    );
+    let page = host.get("metrics");
+    assert!(
+        page.contains("refusals_total{reason=\"descriptors\"} 3\n"),
+        "{page}"
+    );
+}
+
+#[test]
+fn a_laptop_that_comes_back_takes_its_own_place_where_there_is_no_other() {
+    let (mut host, join) = crowded();
+    let id = join.split('"').nth(3).unwrap_or_default();
+    let hello = format!(r#"{{"version":"hoody-tunnel.v1","resume":{{"sessionId":"{id}"}}}}"#);
+    let answer = greet(&mut host, "hoody-tunnel.v1", FrameType::Hello, &hello);
+    assert!(answer.contains("\"resumed\":true"), "{answer}");
 }

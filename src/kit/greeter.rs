@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use crate::clock::Instant;
 use crate::kit::conns::Role;
 use crate::kit::doorstep::Waiting;
+use crate::kit::metrics::RefusalReason;
 use crate::machine::ConnKey;
 use crate::mux::{Lane, LaneItem, Span};
 use crate::wire::code::Code;
@@ -34,6 +35,8 @@ struct Held {
 /// Why a greeter is sent away.
 #[derive(Debug)]
 pub(super) struct Refused {
+    /// For the metrics.
+    pub(super) reason: RefusalReason,
     /// GOAWAY's code and message, where the protocol has one.
     pub(super) goaway: Option<Code>,
     /// The WebSocket close code.
@@ -55,9 +58,20 @@ impl Refused {
     /// A protocol error before HELLO_OK (PROTOCOL §1.4).
     pub(super) fn protocol(why: impl Into<Cow<'static, str>>) -> Refused {
         Refused {
+            reason: RefusalReason::Protocol,
             goaway: None,
             close: 1002,
             why: why.into(),
+        }
+    }
+
+    /// There is no descriptor left for another lane.
+    pub(super) fn no_place() -> Refused {
+        Refused {
+            reason: RefusalReason::Descriptors,
+            goaway: None,
+            close: 1013,
+            why: "no file descriptors left for another connection".into(),
         }
     }
 }
@@ -132,6 +146,7 @@ impl Kit {
                     continue;
                 }
                 Ok(Some(LaneItem::Closed { .. })) => Refused {
+                    reason: RefusalReason::Protocol,
                     goaway: None,
                     close: 1000,
                     why: "closed before HELLO".into(),
@@ -156,6 +171,7 @@ impl Kit {
                     Refused::protocol(format!("the first frame must be HELLO or JOIN, not {kind}"))
                 }
                 Err(violation) => Refused {
+                    reason: RefusalReason::Protocol,
                     goaway: None,
                     close: violation.close_code(),
                     why: violation.why,
@@ -171,6 +187,7 @@ impl Kit {
             .map_err(|error| Refused::protocol(error.to_string()))?;
         if hello.version != greeter.subprotocol.name() {
             return Err(Refused {
+                reason: RefusalReason::Version,
                 goaway: Some(Code::VersionMismatch),
                 close: 1002,
                 why: "HELLO.version is not the negotiated subprotocol".into(),
@@ -199,6 +216,7 @@ impl Kit {
         {
             self.throttle.failed(peer.ip(), now);
             return Err(Refused {
+                reason: RefusalReason::Auth,
                 goaway: Some(Code::AuthError),
                 close: 1008,
                 why: "the token is missing or wrong".into(),
@@ -212,8 +230,7 @@ impl Kit {
         let (greeter, _) = self.greeter(conn).ok_or_else(gone)?;
         let join: Join = control::parse(greeter.lane.payload(payload))
             .map_err(|error| Refused::protocol(error.to_string()))?;
-        self.join(conn, &join, now);
-        Ok(())
+        self.join(conn, &join, now)
     }
 
     fn greeter(&mut self, conn: ConnKey) -> Option<(&mut Greeter, std::net::SocketAddr)> {
@@ -254,8 +271,7 @@ impl Kit {
         }
         greeter.lane.push_close(refused.close, &refused.why);
         let bytes = drain_lane(&mut greeter.lane);
-        self.metrics
-            .refused_handshake(refused.goaway, refused.close);
+        self.metrics.refused(refused.reason);
         self.say_and_leave(conn, &bytes, now);
     }
 }

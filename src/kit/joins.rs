@@ -2,7 +2,7 @@
 
 use crate::clock::Instant;
 use crate::kit::conns::Role;
-use crate::kit::greeter::drain_lane;
+use crate::kit::greeter::{Refused, drain_lane};
 use crate::kit::sessions::{KitSession, SessionKey, hex, push_json};
 use crate::limits::{LANE_HEARD_LATELY, MAX_LANES, TICKET_LIFE};
 use crate::machine::ConnKey;
@@ -84,11 +84,18 @@ impl Kit {
     }
 
     /// JOIN: a secondary lane (PROTOCOL §7).
-    pub(super) fn join(&mut self, conn: ConnKey, join: &Join, now: Instant) {
-        let (code, why) = match self.check_join(join, now) {
-            Ok((key, index)) => return self.attach_secondary(conn, key, index, now),
-            Err(refusal) => refusal,
-        };
+    pub(super) fn join(&mut self, conn: ConnKey, join: &Join, now: Instant) -> Result<(), Refused> {
+        match self.check_join(join, now) {
+            Ok((key, index)) => {
+                self.place_for_lane(conn)?;
+                self.attach_secondary(conn, key, index, now);
+            }
+            Err((code, why)) => self.refuse_join(conn, code, why, now),
+        }
+        Ok(())
+    }
+
+    fn refuse_join(&mut self, conn: ConnKey, code: JoinErrCode, why: &str, now: Instant) {
         self.metrics.refused_join(code);
         let Some(entry) = self.conns.get_mut(conn.retype()) else {
             return;

@@ -53,6 +53,8 @@ label! {
         Protocol = "protocol",
         /// As many sessions as may be.
         SessionLimit = "session_limit",
+        /// No descriptor was left for another lane.
+        Descriptors = "descriptors",
         /// As many connections that have proven nothing as may be.
         PreAuthLimit = "pre_auth_limit",
         /// It was silent, and made room for another one there.
@@ -187,16 +189,6 @@ impl Metrics {
     /// Somebody was sent away before there was a session.
     pub fn refused(&mut self, reason: RefusalReason) {
         self.refusals[reason as usize] += 1;
-    }
-
-    /// A WebSocket was closed before it had a session, with this GOAWAY and this close code.
-    pub fn refused_handshake(&mut self, goaway: Option<Code>, _close: u16) {
-        self.refused(match goaway {
-            Some(Code::AuthError) => RefusalReason::Auth,
-            Some(Code::VersionMismatch) => RefusalReason::Version,
-            Some(Code::ResourceExhausted) => RefusalReason::SessionLimit,
-            _ => RefusalReason::Protocol,
-        });
     }
 
     /// A JOIN was refused.

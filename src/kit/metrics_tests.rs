@@ -81,8 +81,8 @@ fn everything_that_is_counted_is_shown() {
         data_out: 1,
     });
     metrics.stream_ended(StreamOutcome::Finished);
-    metrics.refused_handshake(Some(Code::AuthError), 1008);
-    metrics.refused_handshake(None, 1002);
+    metrics.refused(RefusalReason::Auth);
+    metrics.refused(RefusalReason::Protocol);
     metrics.refused(RefusalReason::PreAuthLimit);
     metrics.refused_bind(BindErrCode::PortInUse);
     metrics.refused_join(JoinErrCode::Expired);

@@ -281,6 +281,13 @@ impl Kit {
             pre_auth, self.pre_auth,
             "connections before authentication miscounted"
         );
+        for (_, entry) in self.conns.iter() {
+            assert!(
+                !matches!(entry.role, Role::Lane(..))
+                    || entry.permit.class() == budget::Class::Lane,
+                "a lane with another's permit"
+            );
+        }
         for (port, listener) in &self.ports {
             let entry = self.listeners.get(listener.retype());
             assert!(

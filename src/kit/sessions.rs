@@ -13,9 +13,9 @@ use crate::kit::conns::Role;
 use crate::kit::greeter::{Refused, drain_lane};
 use crate::kit::joins::Ticket;
 use crate::kit::listeners::Mode;
-use crate::kit::metrics::{SessionEnd, StreamOutcome};
+use crate::kit::metrics::{RefusalReason, SessionEnd, StreamOutcome};
 use crate::limits::MAX_LANES;
-use crate::machine::ConnKey;
+use crate::machine::{CloseHow, ConnKey};
 use crate::mux::{Lane, Session, Side, Terms};
 use crate::table::Key;
 use crate::wire::code::Code;
@@ -119,6 +119,7 @@ impl Kit {
     ) -> Result<(), Refused> {
         if self.stopping != Stopping::No {
             return Err(Refused {
+                reason: RefusalReason::Protocol,
                 goaway: Some(Code::NoError),
                 close: 1001,
                 why: "the kit is shutting down".into(),
@@ -135,6 +136,7 @@ impl Kit {
             });
         let key = match resumed {
             Some(key) => {
+                self.place_for_primary(conn, Some(key))?;
                 let why = "resumed on another connection";
                 self.leave_lanes(key, CLOSE_GOING_AWAY, why, now);
                 key
@@ -209,6 +211,9 @@ impl Kit {
             touched: false,
             bytes: (0, 0),
         };
+        if !self.sessions.is_full() {
+            self.place_for_primary(conn, None)?;
+        }
         match self.sessions.insert(session) {
             Ok(key) => {
                 self.by_id.insert(id, key);
@@ -225,12 +230,46 @@ impl Kit {
                 // both for the grace (PROTOCOL §6).
                 let why = format!("session limit of {all} reached, {parked} of them parked");
                 Err(Refused {
+                    reason: RefusalReason::SessionLimit,
                     goaway: Some(Code::ResourceExhausted),
                     close: 1013,
                     why: why.into(),
                 })
             }
         }
+    }
+
+    /// Makes sure that a connection which came through the front counts as a lane, so that sessions
+    /// cannot use up what operators and newcomers need.
+    pub(super) fn place_for_lane(&mut self, conn: ConnKey) -> Result<(), Refused> {
+        let entry = self.conns.get_mut(conn.retype());
+        match entry.is_some_and(|entry| self.budget.reclass(&mut entry.permit, Class::Lane)) {
+            true => Ok(()),
+            false => Err(Refused::no_place()),
+        }
+    }
+
+    /// The same for a primary lane. A session that is resumed while it has one leaves it anyway.
+    fn place_for_primary(
+        &mut self,
+        conn: ConnKey,
+        resumed: Option<SessionKey>,
+    ) -> Result<(), Refused> {
+        let placed = self.place_for_lane(conn);
+        let session = resumed.and_then(|key| self.sessions.get(key));
+        let old = session.and_then(|session| session.mux()?.lane(0).map(Lane::conn));
+        let placed = match old {
+            Some(old) if placed.is_err() => {
+                self.spill_loans();
+                self.close_conn(old, CloseHow::Clean);
+                self.place_for_lane(conn)
+            }
+            _ => placed,
+        };
+        placed.map_err(|refused| Refused {
+            goaway: Some(Code::ResourceExhausted),
+            ..refused
+        })
     }
 
     /// Makes a greeter's connection carry lane `index` of a session.
@@ -248,8 +287,6 @@ impl Kit {
         else {
             return None;
         };
-        // Where lanes have no place of their own left, this one keeps the front's.
-        self.budget.reclass(&mut entry.permit, Class::Lane);
         self.pre_auth -= 1;
         let peer = entry.peer;
         self.timers.disarm(Reason::Conn(conn));
