@@ -152,3 +152,16 @@ fn a_laptop_that_comes_back_takes_its_own_place_where_there_is_no_other() {
     let answer = greet(&mut host, "hoody-tunnel.v1", FrameType::Hello, &hello);
     assert!(answer.contains("\"resumed\":true"), "{answer}");
 }
+
+#[test]
+fn a_lane_is_joined_on_the_second_version_only() {
+    let mut host = Host::new(guarded());
+    let join = r#"{"sessionId":"S-1","index":1,"nonce":"2"}"#;
+    let answer = greet(&mut host, "hoody-tunnel.v2", FrameType::Join, join);
+    assert!(answer.contains("UNKNOWN_SESSION"), "{answer}");
+    let answer = greet(&mut host, "hoody-tunnel.v1", FrameType::Join, join);
+    assert!(
+        answer.contains("\u{3}\u{fffd}JOIN is not spoken"),
+        "close 1002: {answer}"
+    );
+}

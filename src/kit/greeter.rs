@@ -228,6 +228,9 @@ impl Kit {
 
     fn first_join(&mut self, conn: ConnKey, payload: &Span, now: Instant) -> Result<(), Refused> {
         let (greeter, _) = self.greeter(conn).ok_or_else(gone)?;
+        if greeter.subprotocol != Subprotocol::V2 {
+            return Err(Refused::protocol("JOIN is not spoken on hoody-tunnel.v1"));
+        }
         let join: Join = control::parse(greeter.lane.payload(payload))
             .map_err(|error| Refused::protocol(error.to_string()))?;
         self.join(conn, &join, now)
