@@ -290,8 +290,8 @@ pub const PRE_AUTH_MAY_STAY: Duration = Duration::from_secs(1);
 pub const FRONT_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a visitor's head may take (PROTOCOL §11).
 pub const VISITOR_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a response that has begun may stand still once its visitor has sent FIN, before the
-/// visitor counts as gone.
+/// How long a response may stand still, or not begin, once its visitor has sent FIN, before the
+/// visitor counts as gone: who half-closes may wait for a quick answer, who aborts looks the same.
 pub const VISITOR_GONE_AFTER: Duration = Duration::from_secs(5);
 /// How long a visitor may take nothing of a response that waits for it. Its kernel may hold some
 /// megabytes for a slow reader and take the next bytes only when a good part of them was read.

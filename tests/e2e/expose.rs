@@ -499,3 +499,20 @@ fn a_visitor_that_leaves_ends_the_work_upstream() {
     gone.recv_timeout(PATIENCE)
         .expect("the upstream's connection ends with its visitor");
 }
+
+#[test]
+fn a_visitor_that_leaves_before_the_head_ends_the_work_upstream_soon() {
+    let (sender, gone) = channel();
+    let sender = Mutex::new(sender);
+    let server = TcpServer::start(move |mut stream| {
+        while stream.read(&mut [0; 4096]).is_ok_and(|count| count > 0) {}
+        let _ = sender.lock().map(|sender| sender.send(()));
+    });
+    let kit = Kit::start();
+    let hoody = Hoody::expose(&kit, server.port);
+    let mut talk = Talk::port(hoody.port());
+    talk.say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nprompt");
+    drop(talk);
+    gone.recv_timeout(PATIENCE)
+        .expect("the upstream's connection ends with its visitor");
+}

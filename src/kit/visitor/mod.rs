@@ -127,6 +127,14 @@ impl Visitor {
     }
 }
 
+impl Exchange {
+    /// Whether its visitor has asked for everything, sent FIN, and sees nothing of an answer. A
+    /// browser that aborts does the same, and its upstream should not work on for nobody.
+    fn may_be_gone(&self, read_closed: bool) -> bool {
+        read_closed && self.upload_done && self.response == Response::Awaited
+    }
+}
+
 impl Kit {
     fn visitor(&mut self, conn: ConnKey) -> Option<&mut Visitor> {
         match self
@@ -296,6 +304,9 @@ impl Kit {
                 visitor.since + VISITOR_HEAD_TIMEOUT
             }
             State::Waiting => visitor.since + VISITOR_IDLE_TIMEOUT,
+            State::Exchange(exchange) if exchange.may_be_gone(read_closed) => {
+                exchange.waiting_since + VISITOR_GONE_AFTER.min(response_timeout)
+            }
             State::Exchange(exchange) if exchange.response == Response::Awaited => {
                 exchange.waiting_since + response_timeout
             }
@@ -314,8 +325,10 @@ impl Kit {
                 self.close_conn(conn, CloseHow::Clean);
             }
             State::Waiting => self.reject(conn, 408, "the head of the request took too long\n"),
-            State::Exchange(exchange) if exchange.response != Response::Awaited => {
-                let (outcome, why) = match flushed {
+            State::Exchange(exchange)
+                if exchange.response != Response::Awaited || exchange.may_be_gone(read_closed) =>
+            {
+                let (outcome, why) = match flushed || exchange.may_be_gone(read_closed) {
                     true => (StreamOutcome::ResetByPeer, "the visitor is gone"),
                     false => (StreamOutcome::Stalled, "the visitor takes nothing"),
                 };

@@ -293,9 +293,15 @@ impl Kit {
         let Some(entry) = self.conns.get(conn.retype()) else {
             return;
         };
-        if let Role::Visitor(visitor) = &entry.role
-            && let State::Exchange(exchange) = &visitor.state
-            && entry.read_closed
+        let Role::Visitor(visitor) = &entry.role else {
+            return;
+        };
+        let State::Exchange(exchange) = &visitor.state else {
+            return;
+        };
+        if exchange.may_be_gone(entry.read_closed) {
+            self.arm_conn(conn, now + VISITOR_GONE_AFTER);
+        } else if entry.read_closed
             && !exchange.upload_done
             && exchange.response != Response::Done
             && visitor.inbound.is_empty()
@@ -417,9 +423,12 @@ impl Kit {
         let Role::Visitor(visitor) = &mut entry.role else {
             return;
         };
-        match &visitor.state {
+        match &mut visitor.state {
             State::Waiting => self.visitor_goes_on(conn, now),
             State::Exchange(exchange) if exchange.upload_done => {
+                if exchange.response == Response::Awaited {
+                    exchange.waiting_since = now;
+                }
                 self.arm_conn(conn, now + VISITOR_GONE_AFTER);
             }
             State::Exchange(_) => self.upload(conn, now),

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use crate::kit::config::Config;
 use crate::kit::testing::{Host, Laptop, guarded};
-use crate::limits::{CUT_STALLED_AFTER, STALLED_AFTER, VISITOR_HEAD_TIMEOUT, VISITOR_STALLED_FOR};
+use crate::limits::{
+    CUT_STALLED_AFTER, STALLED_AFTER, VISITOR_GONE_AFTER, VISITOR_HEAD_TIMEOUT, VISITOR_STALLED_FOR,
+};
 use crate::machine::{ConnKey, Ended, Event, Machine};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -130,6 +132,27 @@ fn a_visitor_that_half_closes_gets_an_answer_to_all_that_it_asked() {
         }
         assert_eq!((host.closed, laptop.streams.len()), (conns, 3));
     }
+}
+
+#[test]
+fn a_visitor_that_has_sent_fin_and_sees_no_head_is_gone_soon() {
+    let (mut host, mut laptop, conns) = asked(guarded(), 2);
+    host.pass_with(&mut laptop, VISITOR_HEAD_TIMEOUT * 2);
+    host.send(conns[1], GET.as_bytes());
+    host.finish(conns[0]);
+    host.finish(conns[1]);
+    let nearly = VISITOR_GONE_AFTER - Duration::from_millis(1);
+    host.pass_with(&mut laptop, nearly);
+    assert_eq!(host.closed, []);
+    // One is answered just in time, and so its next request begins to be waited for.
+    host.answer(&mut laptop, 1, 10);
+    assert!(host.receive(conns[1]).contains(" 200 "));
+    host.exchange(&mut laptop);
+    host.pass_with(&mut laptop, nearly);
+    assert_eq!(host.closed, conns[..1]);
+    host.pass_with(&mut laptop, Duration::from_millis(1));
+    assert_eq!(host.closed, conns);
+    assert_eq!(ended(&mut host, "reset_by_peer"), 2);
 }
 
 #[test]
