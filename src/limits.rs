@@ -332,9 +332,12 @@ pub const CLIENT_TOKEN_BYTES: usize = 4096;
 pub const CLIENT_CA_BYTES: usize = 1024 * 1024;
 /// Bindings that a client keeps, at most; a kit allows fewer.
 pub const CLIENT_BINDINGS: usize = 64;
-/// Local connections at once, at most; further streams wait for one. A laptop's usual bound on
-/// descriptors is 1024.
+/// Descriptors of local connections at once, at most; further streams wait for one. A laptop's
+/// usual bound on all of them is 1024; where it is lower, so is this.
 pub const UPSTREAMS: usize = 512;
+/// Descriptors that a connection to a handler of this process takes: both ends, and a file that it
+/// may read.
+pub const HANDLER_DESCRIPTORS: usize = 3;
 /// Idle connections that are kept to one local server, at most.
 pub const POOL_IDLE: usize = 128;
 /// How long an idle connection to a local server is kept: less than the 5 s after which common
@@ -383,6 +386,7 @@ pub const SPARE_BUFFERS: usize = 64;
 pub const EVENTS_KEPT: usize = 4096;
 
 const _: () = assert!(MAX_LANES < UPSTREAMS);
+const _: () = assert!(HANDLER_DESCRIPTORS * HANDLER_THREADS < UPSTREAMS);
 /// Handlers of this process that one session serves, at most.
 pub const CLIENT_HANDLERS: u32 = 64;
 /// Bytes of a kit's answer to an operator's question, at most.
@@ -391,7 +395,7 @@ pub const CLIENT_REPLY_BYTES: usize = 16 * 1024 * 1024;
 /// connection can serve another request.
 pub const HANDLER_SKIP: u64 = 256 * 1024;
 
-// ---- the kit's program ----
+// ---- the programs ----
 
 /// Descriptors that the process needs besides the machine's: standard streams, the poll and its
 /// waker, signals, one connection that is accepted and refused, the files that tell of memory and

@@ -159,7 +159,7 @@ impl Client {
         {
             return self.reuse(conn, key);
         }
-        if !self.pool.has_room(lot)
+        while !self.pool.has_room(lot)
             && let Some(conn) = self.pool.sacrifice(lot)
         {
             self.close_upstream(conn, CloseHow::Clean);

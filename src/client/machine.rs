@@ -20,8 +20,8 @@ use crate::client::{BindOptions, Error, TunnelOptions};
 use crate::clock::Instant;
 use crate::entropy::Entropy;
 use crate::limits::{
-    CLIENT_HALF_CLOSE, CLIENT_STALL_BUDGET, CLIENT_STREAMS, EVENTS_AT_ONCE, MAX_LANES, SWEEP_EVERY,
-    TELL_AFTER, UPSTREAMS,
+    CLIENT_HALF_CLOSE, CLIENT_STALL_BUDGET, CLIENT_STREAMS, EVENTS_AT_ONCE, HOST_DESCRIPTORS,
+    MAX_LANES, SWEEP_EVERY, TELL_AFTER, UPSTREAMS,
 };
 use crate::machine::{Command, ConnKey, Event, ListenerKey, Machine};
 use crate::mux::{Session, Wake};
@@ -183,6 +183,16 @@ impl Client {
             stopped: false,
             scratch: [0; 64],
         }
+    }
+
+    /// Makes do with so many descriptors, if they are fewer than it would take: requests wait for a
+    /// local connection where the system would refuse one. Lanes need theirs first, and those that
+    /// are saying goodbye while others take their place.
+    pub fn with_descriptors(mut self, descriptors: usize) -> Client {
+        let lanes = 2 * self.config.connections as usize;
+        self.pool
+            .fit(descriptors.saturating_sub(HOST_DESCRIPTORS + lanes));
+        self
     }
 
     /// Tells what happened. Ends of streams are gathered for a moment: to wake somebody for each

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::clock::Instant;
-use crate::limits::{HANDLER_THREADS, POOL_FRESH_FOR, POOL_IDLE, POOL_IDLE_FOR, UPSTREAMS};
+use crate::limits::{
+    HANDLER_DESCRIPTORS, HANDLER_THREADS, POOL_FRESH_FOR, POOL_IDLE, POOL_IDLE_FOR, UPSTREAMS,
+};
 use crate::machine::ConnKey;
 
 /// Connections that can stand for each other.
@@ -21,6 +23,8 @@ pub(super) struct Pool<W> {
     /// The longest-idle first.
     idle: BTreeMap<Lot, VecDeque<(ConnKey, Instant)>>,
     idle_count: usize,
+    /// Descriptors that connections may take.
+    most: usize,
     /// Connections that are open, idle or not.
     open: usize,
     /// Of those, the ones to handlers.
@@ -31,12 +35,18 @@ pub(super) struct Pool<W> {
 impl<W: Copy + PartialEq> Pool<W> {
     pub fn new() -> Pool<W> {
         Pool {
+            most: UPSTREAMS,
             idle: BTreeMap::new(),
             idle_count: 0,
             open: 0,
             open_to_handlers: 0,
             waiting: VecDeque::new(),
         }
+    }
+
+    /// Makes do with so many descriptors, if they are fewer.
+    pub fn fit(&mut self, descriptors: usize) {
+        self.most = descriptors.clamp(HANDLER_DESCRIPTORS, UPSTREAMS);
     }
 
     /// An idle connection, the one used last: it is the least likely to be closed right now. For a
@@ -94,7 +104,7 @@ impl<W: Copy + PartialEq> Pool<W> {
     /// The connection that has been idle for longest and that, when it is closed, makes room for
     /// one of `lot`.
     pub fn sacrifice(&self, lot: Lot) -> Option<ConnKey> {
-        let only_handlers = self.open < UPSTREAMS;
+        let only_handlers = self.fits(lot);
         let fitting = self
             .idle
             .iter()
@@ -106,7 +116,13 @@ impl<W: Copy + PartialEq> Pool<W> {
 
     /// Whether one more connection may be opened.
     pub fn has_room(&self, lot: Lot) -> bool {
-        self.open < UPSTREAMS && (!lot.handler || self.open_to_handlers < HANDLER_THREADS)
+        self.fits(lot) && (!lot.handler || self.open_to_handlers < HANDLER_THREADS)
+    }
+
+    /// Whether there are descriptors for one more connection.
+    fn fits(&self, lot: Lot) -> bool {
+        let more = if lot.handler { HANDLER_DESCRIPTORS } else { 1 };
+        self.open + self.open_to_handlers * (HANDLER_DESCRIPTORS - 1) + more <= self.most
     }
 
     pub fn opened(&mut self, lot: Lot) {
@@ -232,5 +248,25 @@ mod tests {
         assert_eq!(pool.next_waiting(), None);
         assert_eq!(pool.next_waiting_for(lot(2)), None);
         assert_eq!(pool.next_waiting_for(handler), Some("first"));
+    }
+
+    #[test]
+    fn few_descriptors_are_few_connections_and_a_handler_takes_three() {
+        let mut pool = Pool::<()>::new();
+        let handler = Lot {
+            handler: true,
+            binding: 1,
+        };
+        pool.fit(7);
+        pool.opened(handler);
+        pool.opened(handler);
+        assert!(pool.has_room(lot(2)) && !pool.has_room(handler));
+        pool.opened(lot(2));
+        assert!(!pool.has_room(lot(2)));
+        pool.keep(lot(2), conn(1), at(0));
+        assert_eq!(pool.sacrifice(handler), Some(conn(1)));
+        let mut pool = Pool::<()>::new();
+        pool.fit(0);
+        assert!(pool.has_room(handler), "one is always served");
     }
 }

@@ -68,7 +68,10 @@ impl TunnelSession {
                 .collect(),
             tls: Some(tls),
         };
-        let client = Client::with_config(config, reactor::os_entropy(), reactor::now());
+        let mut client = Client::with_config(config, reactor::os_entropy(), reactor::now());
+        if let Some(spare) = reactor::process::spare_descriptors() {
+            client = client.with_descriptors(spare);
+        }
         let mut reactor = Reactor::new(client, host).map_err(|error| cannot_start(&error))?;
         let handle = reactor.handle();
         let shared = Arc::new(Shared::default());

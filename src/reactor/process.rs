@@ -27,6 +27,13 @@ pub fn raise_descriptor_limit(wanted: u64) -> io::Result<u64> {
     Ok(limit.rlim_cur)
 }
 
+/// How many more descriptors this process may open; `None` where the system does not tell.
+pub fn spare_descriptors() -> Option<usize> {
+    let limit = raise_descriptor_limit(0).ok()?;
+    let spare = limit.saturating_sub(open_descriptors().unwrap_or(0));
+    Some(usize::try_from(spare).unwrap_or(usize::MAX))
+}
+
 /// Resident memory in bytes; `None` where the system does not tell.
 pub fn resident_bytes() -> Option<u64> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
@@ -102,6 +109,7 @@ mod tests {
         assert!(resident_bytes().unwrap() > 100_000);
         assert!(open_descriptors().unwrap() >= 3);
         assert!(raise_descriptor_limit(16).unwrap() >= 16);
+        assert!(spare_descriptors().unwrap() > 16);
     }
 
     #[test]

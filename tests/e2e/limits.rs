@@ -1,6 +1,6 @@
 //! Limits that nobody outside can exceed: sockets before HELLO, sessions, descriptors, floods.
 
-use crate::support::client::Hoody;
+use crate::support::client::{Hoody, hoody_at};
 use crate::support::http::Talk;
 use crate::support::kit::{Kit, KitPlan};
 use crate::support::tunnel::*;
@@ -8,6 +8,7 @@ use crate::support::upstream::Upstream;
 use crate::support::{PATIENCE, eventually};
 use serde_json::json;
 use std::net::TcpStream;
+use std::process::Command;
 use std::time::Duration;
 
 #[test]
@@ -240,4 +241,31 @@ fn a_half_closed_stream_on_which_nothing_moves_does_not_live_for_ever() {
     assert_eq!(owner.expect_on(RESET, stream).code(), IDLE_TIMEOUT);
     assert!(caller.at_end());
     kit.settles("hoody_tunnel_streams_active", 0);
+}
+
+#[test]
+fn a_laptop_of_sixty_four_descriptors_has_visitors_wait_and_fails_none() {
+    let upstream = Upstream::start(|exchange| {
+        std::thread::sleep(Duration::from_millis(300));
+        exchange.answer(200, "", b"served");
+        true
+    });
+    let kit = Kit::start();
+    let target = upstream.port().to_string();
+    let flags = ["--container-port", "0", "--connections", "8", "--json"];
+    let plain = hoody_at(&kit, &[&["expose", &target], &flags[..]].concat());
+    let mut command = Command::new("prlimit");
+    command.arg("--nofile=64").arg(plain.get_program());
+    command.args(plain.get_args());
+    for (name, _) in plain.get_envs() {
+        command.env_remove(name);
+    }
+    let hoody = Hoody::from_command(&mut command, 1);
+    let port = hoody.port();
+    let visitors: Vec<_> = (0..100)
+        .map(|_| std::thread::spawn(move || Talk::port(port).get("/").status))
+        .collect();
+    for visitor in visitors {
+        assert_eq!(visitor.join().expect("it is served"), 200);
+    }
 }

@@ -23,7 +23,8 @@ use std::process::ExitCode;
 
 use argh::{EarlyExit, FromArgs};
 use hoody_tunnel::client::{AdminRequest, Error};
-use hoody_tunnel::reactor::logging;
+use hoody_tunnel::limits::UPSTREAMS;
+use hoody_tunnel::reactor::{logging, process};
 use hoody_tunnel::units::split_values;
 
 use flags::{BindingsCommand, Command, Hoody, SessionsCommand, Top, Tunnel};
@@ -45,6 +46,8 @@ fn main() -> ExitCode {
     if environment("HOODY_TUNNEL_LOG").is_some_and(|level| !level.is_empty()) {
         logging::init(logging::Format::Text, None);
     }
+    // Some systems start programs with few descriptors and allow many.
+    let _ = process::raise_descriptor_limit((UPSTREAMS * 2) as u64);
     let args = split_values(args);
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match Hoody::from_args(&["hoody"], &args) {
