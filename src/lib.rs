@@ -1,4 +1,46 @@
 //! hoody-tunnel: a self-hosted tunnel in both directions over one multiplexed WebSocket.
+//!
+//! # The plan of the house
+//!
+//! Rooms from the ground up. Each knows those above it in this table and none below; a test
+//! (`tests/tidy.rs`) holds the doors.
+//!
+//! | room | what a line in it is about |
+//! | --- | --- |
+//! | [`limits`] | every bound of the protocol and of the process |
+//! | [`clock`] [`entropy`] | instants and random numbers, handed in |
+//! | [`table`] [`timers`] | keys with generations, deadlines with reasons |
+//! | [`buffer`] [`outflow`] | bytes on their way |
+//! | [`digits`] [`units`] | numbers, addresses, durations and sizes as text |
+//! | [`machine`] | **the seam**: what a host tells a machine and asks of it |
+//! | [`wire`] | byte offsets and JSON keys of frames (PROTOCOL §1 to §9) |
+//! | [`http`] | HTTP/1.1 without sockets |
+//! | [`ws`] | WebSocket without sockets (RFC 6455) |
+//! | [`mux`] | one session from either end: lanes, streams, credit |
+//! | [`kit`] | the daemon: front, sessions, bindings, visitors, callers, descriptors |
+//! | `client` | the laptop: link, upstreams, the public library (feature `client`) |
+//! | [`reactor`] | the only room with sockets, clocks and signals: the turn |
+//!
+//! # The one rule
+//!
+//! `kit` and `client` are *machines*: they do no I/O, read no clock, draw no random number by
+//! themselves, and meet only on the wire. A *host* carries bytes for them: the reactor in the
+//! programs, the simulator and the fuzz bodies in the tests.
+//!
+//! # Which room is a line's?
+//!
+//! It names a byte offset: `wire`. It compares two numbers of credit: `mux`. It decides who owns a
+//! port: `kit`. It mentions `WouldBlock`: `reactor`. It prints: `src/bin`. Two answers: split the
+//! line.
+//!
+//! # Glossary
+//!
+//! A *conn* is a TCP connection. A *lane* is a conn that carries a session's WebSocket. A
+//! *session* outlives its lanes. A *stream* is one exchange on one lane. A *binding* ties a port to
+//! a session. A *visitor* comes to an EXPOSE port, a *caller* to a PULL port; an *upstream* answers
+//! on the laptop. *Credit* is bytes that may be sent. A *permit* is a descriptor that may be
+//! opened. *Violation*: the peer broke the protocol. *Refusal*: we said no. *Ended*: the world did
+//! it.
 
 pub mod buffer;
 #[cfg(feature = "client")]
