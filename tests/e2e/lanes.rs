@@ -30,15 +30,19 @@ fn tickets(hello: &Value) -> Vec<(u64, String)> {
 
 /// Dials, says JOIN, and gives the lane with what was answered.
 fn join(kit: &Kit, session: &str, index: u64, nonce: &str) -> (Tunnel, Frame) {
+    join_saying(
+        kit,
+        json!({ "sessionId": session, "index": index, "nonce": nonce }),
+    )
+}
+
+fn join_saying(kit: &Kit, join: Value) -> (Tunnel, Frame) {
     let how = Upgrade {
         protocols: Some(V2),
         fields: &[],
     };
     let mut lane = Tunnel::upgrade(kit, &how).expect("an upgrade");
-    lane.json(
-        JOIN,
-        json!({ "sessionId": session, "index": index, "nonce": nonce }),
-    );
+    lane.json(JOIN, join);
     loop {
         match lane.hear(PATIENCE) {
             Heard::Frame(frame) if frame.kind == JOIN_OK || frame.kind == JOIN_ERR => {
@@ -162,6 +166,73 @@ fn a_lost_secondary_costs_only_its_streams_and_is_replaced() {
     assert_eq!(fresh.iter().map(|ticket| ticket.0).collect::<Vec<_>>(), [1]);
     let (_lane, joined) = join(&kit, &primary.id(), 1, &fresh[0].1);
     assert_eq!(joined.kind, JOIN_OK);
+}
+
+#[test]
+fn a_lane_that_its_client_has_given_up_is_let_go_although_it_never_ended() {
+    let kit = Kit::start();
+    let mut primary = open_v2(&kit, 2);
+    let ticket = tickets(&primary.hello).remove(0);
+    let (_silent, _) = join(&kit, &primary.id(), ticket.0, &ticket.1);
+    let mut reissue = |request: Value| {
+        primary.json(REISSUE_JOIN_TICKETS, request);
+        tickets(&primary.expect(REISSUE_JOIN_TICKETS).json())
+    };
+    assert_eq!(
+        reissue(json!({ "missing": [1] })),
+        [],
+        "it was heard just now"
+    );
+    std::thread::sleep(Duration::from_millis(1100));
+    assert_eq!(reissue(json!({})), [], "nobody says that it is missing");
+    assert_eq!(reissue(json!({ "missing": [0, 7, 99] })), []);
+    let fresh = reissue(json!({ "missing": [1] }));
+    let (index, nonce) = fresh.first().expect("a ticket").clone();
+    let (_lane, joined) = join(&kit, &primary.id(), index, &nonce);
+    assert_eq!(joined.kind, JOIN_OK);
+}
+
+#[test]
+fn credit_of_data_that_went_down_with_a_lane_is_taken_back_at_the_next_join() {
+    let windows = [
+        "--stream-initial-window",
+        "256KiB",
+        "--session-initial-window",
+        "256KiB",
+    ];
+    let kit = Kit::with(&windows);
+    let mut primary = open_v2(&kit, 2);
+    let (_, port) = primary.expose(0);
+    let mut ticket = tickets(&primary.hello).remove(0);
+    // One request stays on the primary, so that the next ones go to the other lane.
+    let (_kept, _) = primary.visited(port);
+    let body = Noise::bytes(1, 200_000);
+    for round in 0..3 {
+        let join = json!({
+            "sessionId": primary.id(), "index": 1, "nonce": ticket.1, "dataReceived": 0,
+        });
+        let (mut lane, joined) = join_saying(&kit, join);
+        assert_eq!(joined.kind, JOIN_OK, "{:?}", joined.json());
+        assert_eq!(joined.json()["dataReceived"], 0);
+        let mut talk = Talk::port(port);
+        talk.say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n");
+        talk.say(&body);
+        let (mut stream, mut got) = (0, Vec::new());
+        while got.len() < body.len() {
+            match lane.hear(PATIENCE) {
+                Heard::Frame(frame) if frame.kind == STREAM_OPEN => stream = frame.stream,
+                Heard::Frame(frame) if frame.kind == DATA => got.extend(frame.payload),
+                Heard::Frame(_) => {}
+                other => panic!("round {round}, {} bytes: {other:?}", got.len()),
+            }
+        }
+        assert!(got == body && stream > 0);
+        // Whatever came is forgotten: to this client nothing arrived.
+        lane.vanish(true);
+        assert_eq!(talk.reply(false).status, 502);
+        primary.json(REISSUE_JOIN_TICKETS, json!({}));
+        ticket = tickets(&primary.expect(REISSUE_JOIN_TICKETS).json()).remove(0);
+    }
 }
 
 #[test]
