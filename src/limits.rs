@@ -309,6 +309,9 @@ pub const LEAVING_FOR: Duration = Duration::from_secs(5);
 pub const LANE_HEARD_LATELY: Duration = Duration::from_secs(1);
 /// How long a join ticket is good (PROTOCOL §7).
 pub const TICKET_LIFE: Duration = Duration::from_secs(10);
+/// Tickets for one lane that are good at once, at most: clients ask every few seconds, and what was
+/// given before may be on its way to be used.
+pub const TICKETS_A_LANE: usize = 8;
 /// The first port that the kit picks for EXPOSE (PROTOCOL §3).
 pub const AUTO_PORT_FIRST: u16 = 20_000;
 /// The last one.
@@ -363,8 +366,11 @@ pub const PROBE_WITHIN: Duration = Duration::from_millis(1200);
 pub const REBIND_EVERY: Duration = Duration::from_secs(2);
 /// For how long: a kit's usual grace of 60 s for our own ghost, and some more.
 pub const REBIND_FOR: Duration = Duration::from_secs(90);
-/// How often a missing secondary lane is asked for again.
+/// How soon a secondary lane is asked for again that did not come about; the pause doubles up to
+/// [`REJOIN_MAX`].
 pub const REJOIN_EVERY: Duration = Duration::from_secs(2);
+/// The longest pause between two tries to join a lane.
+pub const REJOIN_MAX: Duration = Duration::from_secs(30);
 /// How long streams may take to finish when the client closes.
 pub const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 /// How long the last frames may take to leave.

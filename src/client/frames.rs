@@ -6,9 +6,7 @@ use crate::client::lanes::{GROW_WINDOWS, malformed};
 use crate::client::machine::{Client, Notice, Timer};
 use crate::client::setback::Setback;
 use crate::client::{Error, link};
-use crate::limits::{
-    CLIENT_STREAMS, CLOSE_WITHIN, MAX_LANES, POOL_IDLE_FOR, REBIND_EVERY, REJOIN_EVERY,
-};
+use crate::limits::{CLIENT_STREAMS, CLOSE_WITHIN, MAX_LANES, POOL_IDLE_FOR, REBIND_EVERY};
 use crate::machine::Command;
 use crate::mux::{Incoming, Lane, Session, Side, Span, Terms};
 use crate::wire::control::{
@@ -50,11 +48,9 @@ impl Client {
             },
         });
         self.restore_bindings(ok.resumed, ok.resumed_binds);
+        self.lanes.rejoin.begin(self.now);
         self.join_with(ok.join_tickets);
-        if self.lanes.granted > 1 {
-            self.timers
-                .arm_if_unset(Timer::Rejoin, self.now + REJOIN_EVERY);
-        }
+        self.plan_rejoin();
     }
 
     fn restore_bindings(&mut self, resumed: bool, binds: Vec<ResumedBind>) {

@@ -3,13 +3,12 @@
 use crate::client::event::SessionEvent;
 use crate::client::link::Phase as LinkPhase;
 use crate::client::machine::{Client, Entry, Timer};
+use crate::client::rejoin::Rejoin;
 use crate::client::setback::Setback;
 use crate::client::upgrade::Upgrade;
 use crate::client::way::{Step, Way};
 use crate::clock::Instant;
-use crate::limits::{
-    MAX_LANES, PROBE_WITHIN, REACH_WITHIN, REJOIN_EVERY, RETRY_FIRST, STEP_WITHIN,
-};
+use crate::limits::{MAX_LANES, PROBE_WITHIN, REACH_WITHIN, STEP_WITHIN};
 use crate::machine::{CloseHow, Command, ConnKey, Ended};
 use crate::mux::{Lane, LaneItem, Liveness, Violation};
 use crate::wire::code::Code;
@@ -25,6 +24,8 @@ pub(super) struct Lanes {
     pub conns: [Option<ConnKey>; MAX_LANES],
     /// How many the kit granted.
     pub granted: u32,
+    /// When missing ones are tried again.
+    pub rejoin: Rejoin,
 }
 
 /// One connection to the kit.
@@ -302,6 +303,7 @@ impl Client {
         if let (Some(session), Some(lane)) = (&mut self.session, lane) {
             session.attach(index, lane);
         }
+        self.lanes.rejoin.joined(index, self.now);
         self.tell_lanes();
         self.poll_lane(index);
     }
@@ -402,11 +404,9 @@ impl Client {
         }
         if lane.is_some() {
             self.tell_lanes();
-            self.timers.arm(Timer::Rejoin, self.now + RETRY_FIRST);
         }
-        // One that was refused is not asked for again at once.
-        self.timers
-            .arm_if_unset(Timer::Rejoin, self.now + REJOIN_EVERY);
+        self.lanes.rejoin.gone(index, self.now);
+        self.plan_rejoin();
     }
 
     fn tell_lanes(&mut self) {
@@ -490,21 +490,43 @@ impl Client {
         }
     }
 
-    /// Asks for the right to join the lanes that are missing.
+    /// The secondary lanes that are neither there nor on their way.
+    fn missing_lanes(&self) -> impl Iterator<Item = usize> + use<'_> {
+        (1..self.lanes.granted as usize).filter(|index| self.lanes.conns[*index].is_none())
+    }
+
+    /// Has the next missing lane be asked for in its time.
+    pub(super) fn plan_rejoin(&mut self) {
+        let due = self.missing_lanes().map(|it| self.lanes.rejoin.due(it));
+        match due.min() {
+            Some(due) => self.timers.arm(Timer::Rejoin, due),
+            None => self.timers.disarm(Timer::Rejoin),
+        }
+    }
+
+    /// Asks for the right to join the lanes that are missing, when one of them is due.
     pub(super) fn ask_for_tickets(&mut self) {
-        let missing: Vec<u32> = (1..self.lanes.granted)
-            .filter(|index| self.lanes.conns[*index as usize].is_none())
-            .collect();
+        let now = self.now;
+        let all: Vec<usize> = self.missing_lanes().collect();
+        let rejoin = &mut self.lanes.rejoin;
+        let due = all.iter().filter(|it| rejoin.is_due(**it, now)).copied();
+        let due: Vec<usize> = due.collect();
         let Some(session) = &mut self.session else {
             return;
         };
-        if missing.is_empty() || !matches!(self.link.phase, LinkPhase::Online(_)) {
+        if !matches!(self.link.phase, LinkPhase::Online(_)) {
             return;
         }
-        let mut json = Vec::new();
-        control::write(&ReissueRequest { missing }, &mut json);
-        session.push_control(FrameType::ReissueJoinTickets, &json);
-        self.timers.arm(Timer::Rejoin, self.now + REJOIN_EVERY);
+        if !due.is_empty() {
+            let mut json = Vec::new();
+            let missing = all.into_iter().map(|index| index as u32).collect();
+            control::write(&ReissueRequest { missing }, &mut json);
+            session.push_control(FrameType::ReissueJoinTickets, &json);
+        }
+        for index in due {
+            rejoin.asked(index, now);
+        }
+        self.plan_rejoin();
     }
 
     pub(super) fn tickets_came(&mut self, answer: ReissueAnswer) {
@@ -515,8 +537,8 @@ impl Client {
     pub(super) fn join_with(&mut self, tickets: Vec<JoinTicket>) {
         for ticket in tickets {
             let index = ticket.index as usize;
-            let wanted = (1..self.lanes.granted as usize).contains(&index);
-            if wanted && self.lanes.conns.get(index).is_some_and(Option::is_none) {
+            let missing = self.missing_lanes().any(|missing| missing == index);
+            if missing && self.lanes.rejoin.take(index) {
                 self.dial_lane(index, Some(ticket.nonce));
             }
         }

@@ -1,11 +1,11 @@
 //! The laptop's side: the public library, and the machine behind it.
 //!
-//! What the room is for: reaching a kit and staying there (`link`, `way`, `upgrade`, `lanes`),
-//! keeping bindings (`bindings`, `frames`), carrying streams between the kit and local servers
-//! (`exchange`, `request`, `response`, `pool`), ending in order (`farewell`), and calls that block,
-//! for users (`session`, `serve`). What it never does: listen, connect to anything but the kit, its
-//! proxy and the targets that the user named, or touch a socket: all but `session` and `talk` is
-//! pure logic.
+//! What the room is for: reaching a kit and staying there (`link`, `way`, `upgrade`, `lanes`,
+//! `rejoin`), keeping bindings (`bindings`, `frames`), carrying streams between the kit and local
+//! servers (`exchange`, `request`, `response`, `pool`), ending in order (`farewell`), and calls
+//! that block, for users (`session`, `serve`). What it never does: listen, connect to anything but
+//! the kit, its proxy and the targets that the user named, or touch a socket: all but `session` and
+//! `talk` is pure logic.
 //!
 //! Order of calls: [`TunnelSession::start`] or [`TunnelSession::connect`], then
 //! [`TunnelSession::bind`], [`TunnelSession::unbind`], and [`TunnelSession::close`]. Whatever is
@@ -45,6 +45,7 @@ pub mod machine;
 pub mod options;
 mod pool;
 mod proxy;
+mod rejoin;
 mod request;
 mod response;
 pub mod serve;

@@ -7,7 +7,7 @@ use crate::kit::config::Config;
 use crate::kit::conns::After;
 use crate::kit::greeter::drain_lane;
 use crate::kit::testing::{Host, UPGRADE, guarded};
-use crate::limits::PRE_AUTH_MAY_STAY;
+use crate::limits::{PRE_AUTH_MAY_STAY, TICKETS_A_LANE};
 use crate::mux::Lane;
 use crate::wire::frame::FrameType;
 
@@ -83,6 +83,11 @@ fn who_was_answered_stays_longer_than_who_said_nothing() {
 
 /// What the kit answers to the first frame of a new WebSocket.
 fn greet(host: &mut Host, offer: &str, kind: FrameType, json: &str) -> String {
+    greeting(host, offer, kind, json).1
+}
+
+/// The same, and the WebSocket.
+fn greeting(host: &mut Host, offer: &str, kind: FrameType, json: &str) -> (Lane, String) {
     let conn = host.visit("192.0.2.7:1").expect("accepted");
     let upgrade = String::from_utf8_lossy(UPGRADE).replace("hoody-tunnel.v1", offer);
     host.send(conn, upgrade.as_bytes());
@@ -99,7 +104,7 @@ fn greet(host: &mut Host, offer: &str, kind: FrameType, json: &str) -> String {
     {
         host.finish(conn);
     }
-    answer
+    (lane, answer)
 }
 
 /// A kit of few descriptors, whose sessions have all that lanes may have. With it, a lane's ticket.
@@ -109,20 +114,28 @@ fn crowded() -> (Host, String) {
         max_sessions: 64,
         ..guarded()
     });
-    let hello = r#"{"version":"hoody-tunnel.v2","maxConnections":4,"capabilities":["multi-ws"]}"#;
-    let first = greet(&mut host, "hoody-tunnel.v2", FrameType::Hello, hello);
-    let text = |name: &str| {
-        let (_, rest) = first.split_once(&format!("\"{name}\":\"")).expect("a text");
-        rest.split('"').next().unwrap_or_default().to_owned()
-    };
-    let (id, nonce) = (text("sessionId"), text("nonce"));
+    let first = greet(&mut host, "hoody-tunnel.v2", FrameType::Hello, FOUR);
     let mut port = 1000;
-    while greet(&mut host, "hoody-tunnel.v2", FrameType::Hello, hello).contains("streamWindow") {
+    while greet(&mut host, "hoody-tunnel.v2", FrameType::Hello, FOUR).contains("streamWindow") {
         port += 1;
         assert!(port < 1040, "every one of them gets a session");
     }
-    let join = format!(r#"{{"sessionId":"{id}","index":1,"nonce":"{nonce}"}}"#);
-    (host, join)
+    (host, join_with(&first, &first))
+}
+
+const FOUR: &str =
+    r#"{"version":"hoody-tunnel.v2","maxConnections":4,"capabilities":["multi-ws"]}"#;
+
+/// A JOIN for lane 1 of the session that `hello_ok` began, by the first ticket in `tickets`.
+fn join_with(hello_ok: &str, tickets: &str) -> String {
+    let text = |answer: &str, name: &str| {
+        let (_, rest) = answer
+            .split_once(&format!("\"{name}\":\""))
+            .expect("a text");
+        rest.split('"').next().unwrap_or_default().to_owned()
+    };
+    let (id, nonce) = (text(hello_ok, "sessionId"), text(tickets, "nonce"));
+    format!(r#"{{"sessionId":"{id}","index":1,"nonce":"{nonce}"}}"#)
 }
 
 #[test]
@@ -164,4 +177,37 @@ fn a_lane_is_joined_on_the_second_version_only() {
         answer.contains("\u{3}\u{fffd}JOIN is not spoken"),
         "close 1002: {answer}"
     );
+}
+
+#[test]
+fn a_ticket_stays_good_while_others_are_given_for_its_lane() {
+    let (good, bad) = ("\"index\":1", "BAD_TICKET");
+    for (more, old, new) in [
+        // The first that joins makes the others void.
+        (TICKETS_A_LANE - 1, good, bad),
+        (TICKETS_A_LANE, bad, good),
+    ] {
+        let mut host = Host::new(guarded());
+        let (mut lane, first) = greeting(&mut host, "hoody-tunnel.v2", FrameType::Hello, FOUR);
+        let mut last = String::new();
+        for _ in 0..more {
+            lane.push_control(FrameType::ReissueJoinTickets, b"{}");
+            host.send(lane.conn(), &drain_lane(&mut lane));
+            last = host.receive(lane.conn());
+        }
+        for (tickets, word) in [(&first, old), (&last, new)] {
+            let join = join_with(&first, tickets);
+            let answer = greet(&mut host, "hoody-tunnel.v2", FrameType::Join, &join);
+            assert!(answer.contains(word), "{answer}");
+        }
+        // The lane stands and gets no other.
+        lane.push_control(FrameType::ReissueJoinTickets, b"{}");
+        host.send(lane.conn(), &drain_lane(&mut lane));
+        let rest = host.receive(lane.conn());
+        let (_, rest) = rest.split_once("joinTickets").expect("an answer");
+        assert!(
+            rest.contains("\"index\":2") && !rest.contains("\"index\":1"),
+            "{rest}"
+        );
+    }
 }

@@ -4,7 +4,7 @@ use crate::clock::Instant;
 use crate::kit::conns::Role;
 use crate::kit::greeter::{Refused, drain_lane};
 use crate::kit::sessions::{KitSession, SessionKey, hex, push_json};
-use crate::limits::{LANE_HEARD_LATELY, MAX_LANES, TICKET_LIFE};
+use crate::limits::{LANE_HEARD_LATELY, MAX_LANES, TICKET_LIFE, TICKETS_A_LANE};
 use crate::machine::ConnKey;
 use crate::wire::control::{
     self, Join, JoinErr, JoinErrCode, JoinOk, JoinTicket, ReissueAnswer, ReissueRequest, Secret,
@@ -23,7 +23,8 @@ pub(super) struct Ticket {
 }
 
 impl Kit {
-    /// Fresh tickets for all indexes that are missing; older ones are void.
+    /// Fresh tickets for all indexes that are missing. Older ones stay good: their lanes may be on
+    /// their way while another one makes the client ask.
     pub(super) fn make_tickets(&mut self, key: SessionKey, now: Instant) -> Vec<JoinTicket> {
         let Some(session) = self.sessions.get_mut(key) else {
             return Vec::new();
@@ -34,26 +35,29 @@ impl Kit {
         let missing: Vec<usize> = (1..session.granted)
             .filter(|index| mux.lane(*index).is_none())
             .collect();
-        session.tickets = missing
-            .into_iter()
-            .map(|index| {
-                let nonce = Secret::new(hex(&self.entropy.octets::<16>()));
-                Ticket {
-                    index,
-                    nonce,
-                    expires: now + TICKET_LIFE,
-                }
-            })
-            .collect();
-        session
-            .tickets
-            .iter()
-            .map(|ticket| JoinTicket {
-                index: ticket.index as u32,
-                nonce: ticket.nonce.clone(),
+        let tickets = &mut session.tickets;
+        tickets.retain(|ticket| ticket.expires > now && missing.contains(&ticket.index));
+        let mut fresh = Vec::new();
+        for index in missing {
+            let mut given = (0..tickets.len()).filter(|at| tickets[*at].index == index);
+            if let Some(oldest) = given.next()
+                && given.count() + 1 >= TICKETS_A_LANE
+            {
+                tickets.remove(oldest);
+            }
+            let nonce = Secret::new(hex(&self.entropy.octets::<16>()));
+            fresh.push(JoinTicket {
+                index: index as u32,
+                nonce: nonce.clone(),
                 expires_ms: TICKET_LIFE.as_millis() as u64,
-            })
-            .collect()
+            });
+            tickets.push(Ticket {
+                index,
+                nonce,
+                expires: now + TICKET_LIFE,
+            });
+        }
+        fresh
     }
 
     /// REISSUE_JOIN_TICKETS (PROTOCOL §7). A lane that the client has given up, and that nothing
@@ -157,6 +161,8 @@ impl Kit {
             let why = "dataReceived is not what this index can have carried";
             (JoinErrCode::BadTicket, why)
         })?;
+        // A JOIN that was overtaken by this one must not come after it: what it tells is old.
+        session.tickets.retain(|ticket| ticket.index != index);
         Ok((key, index))
     }
 

@@ -164,6 +164,7 @@ impl Kit {
         session.peer = peer;
         session.subprotocol = subprotocol;
         session.granted = granted;
+        session.tickets.clear();
         session.busy_at = now;
         self.timers.disarm(Reason::Grace(key));
         self.timers

@@ -130,3 +130,42 @@ fn the_primarys_loss_takes_all_lanes() {
     world.pass(SECOND);
     assert_eq!(world.dials.len(), 1);
 }
+
+#[test]
+fn a_lane_that_keeps_failing_is_asked_for_ever_less_often_and_another_at_once() {
+    let (mut world, mut kit) = joined();
+    for _ in 0..10 {
+        world.pass(SECOND);
+        kit.run(&mut world);
+    }
+    let lose = |world: &mut World, kit: &mut FakeKit, index: usize| {
+        kit.session.detach(index);
+        world.end(kit.conns[index].take().unwrap(), Ended::Reset);
+    };
+    lose(&mut world, &mut kit, 1);
+    let mut asked = 0;
+    for _ in 0..60 {
+        world.pass(SECOND);
+        kit.run(&mut world);
+        if !kit.came(FrameType::ReissueJoinTickets).is_empty() {
+            asked += 1;
+            let ticket = r#"{"joinTickets":[{"index":1,"nonce":"again"}]}"#;
+            kit.control(&mut world, FrameType::ReissueJoinTickets, ticket);
+            world.refuse();
+        }
+        // Tickets that it did not ask for are not used.
+        let other = r#"{"joinTickets":[{"index":1,"nonce":"other"},{"index":2,"nonce":"other"}]}"#;
+        kit.control(&mut world, FrameType::ReissueJoinTickets, other);
+        assert!(world.dials.is_empty());
+    }
+    assert_eq!(asked, 5, "at once, then after 4, 8, 16 and 30 s");
+    lose(&mut world, &mut kit, 2);
+    world.pass(SECOND);
+    kit.run(&mut world);
+    let asked = kit.came(FrameType::ReissueJoinTickets);
+    assert_eq!(asked, [r#"{"missing":[1,2]}"#]);
+    let both = r#"{"joinTickets":[{"index":1,"nonce":"x"},{"index":2,"nonce":"again"}]}"#;
+    kit.control(&mut world, FrameType::ReissueJoinTickets, both);
+    assert_eq!(world.dials.len(), 1);
+    join(&mut world, &mut kit, 2, "again");
+}
