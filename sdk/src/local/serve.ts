@@ -2,6 +2,7 @@
  * A visitor's request handed to a function instead of a local server: a standard `Request` in, a
  * `Response` out, both streaming.
  */
+import { types } from 'node:util';
 import { Code } from '../wire/code.js';
 import type { Headers as FieldList, OpenHttp } from '../wire/control.js';
 import type { MuxStream, StreamSink } from '../mux/stream.js';
@@ -210,10 +211,11 @@ class FetchExchange implements StreamSink {
     while (reader !== undefined && !this.gone) {
       const { done, value } = await reader.read();
       if (done) break;
-      left -= value.byteLength;
+      const bytes = bytesOf(value);
+      left -= bytes.length;
       if (left < 0) throw new RangeError('a body longer than its Content-Length');
-      this.tally.bytesOut += value.byteLength;
-      if (!this.stream.write(value)) await this.drained();
+      this.tally.bytesOut += bytes.length;
+      if (!this.stream.write(bytes)) await this.drained();
     }
     if (declared !== undefined && left > 0 && !this.gone) {
       throw new RangeError('a body shorter than its Content-Length');
@@ -253,6 +255,23 @@ class FetchExchange implements StreamSink {
     }
     this.taken(0);
   }
+}
+
+/**
+ * The octets of a body's chunk. A stream hands on whatever its source enqueued, and anything but
+ * octets would be counted wrongly all the way down.
+ */
+function bytesOf(chunk: unknown): Uint8Array {
+  if (chunk instanceof Uint8Array) return chunk;
+  if (ArrayBuffer.isView(chunk)) {
+    return new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.byteLength);
+  }
+  if (types.isAnyArrayBuffer(chunk)) return new Uint8Array(chunk);
+  throw new TypeError(`a body's chunk must be octets, not ${describe(chunk)}: encode it first`);
+}
+
+function describe(value: unknown): string {
+  return value === null ? 'null' : typeof value;
 }
 
 function messageOf(error: unknown): string {

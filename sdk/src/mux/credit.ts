@@ -21,6 +21,8 @@ export class SendCredit {
 
   /** Spends credit; the caller has looked at `available`. */
   spend(bytes: number): void {
+    // A single NaN would stop every stream for good, so that its cause must show here.
+    if (!Number.isInteger(bytes)) throw new TypeError(`credit for ${bytes} bytes`);
     this.free -= bytes;
   }
 

@@ -133,10 +133,12 @@ export class MuxStream {
     const chunk = this.queue[0];
     if (chunk === undefined) return 'empty';
     if (this.sendCredit.available === 0) return 'no-credit';
+    if (chunk.length === 0) return this.emptied();
     const length = Math.min(this.allowed(), chunk.length, QUANTUM);
     if (length === 0) return 'waiting';
-    this.spend(length);
-    this.lane.push(FrameType.Data, this.id, chunk.subarray(0, length));
+    const part = chunk.subarray(0, length);
+    this.spend(part.length);
+    this.lane.push(FrameType.Data, this.id, part);
     if (length < chunk.length) {
       this.queue[0] = chunk.subarray(length);
       return 'sent';
@@ -207,6 +209,12 @@ export class MuxStream {
   private spend(bytes: number): void {
     this.sendCredit.spend(bytes);
     this.session.sendCredit.spend(bytes);
+  }
+
+  /** What was queued had bytes once: whoever wrote it has given its memory away meanwhile. */
+  private emptied(): Pumped {
+    this.fail(Code.InternalError, 'bytes to be sent were taken away');
+    return 'no-credit';
   }
 
   private settle(): boolean {

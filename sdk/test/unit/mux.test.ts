@@ -87,6 +87,23 @@ class Rig {
   }
 }
 
+test('credit is spent in whole bytes only', () => {
+  const credit = new SendCredit(WINDOW);
+  for (const bytes of [NaN, undefined, 0.5]) throws(() => credit.spend(bytes as number), TypeError);
+  assert.equal(credit.available, WINDOW);
+});
+
+test('bytes that were given away before they left reset their stream', () => {
+  const rig = new Rig();
+  const stream = rig.open(2);
+  const bytes = new Uint8Array(2 * WINDOW);
+  assert.equal(stream.write(bytes), false);
+  structuredClone(bytes.buffer, { transfer: [bytes.buffer] });
+  rig.window(2, WINDOW);
+  assert.equal(stream.over, true);
+  assert.deepEqual(rig.told, ['2 reset 2']);
+});
+
 test('credit is spent, and grows back to its size and no further', () => {
   const send = new SendCredit(100);
   send.spend(60);

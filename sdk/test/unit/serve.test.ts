@@ -211,6 +211,60 @@ test('a body that fails, or lies about its length, resets the stream', async () 
   );
 });
 
+/** A response whose stream enqueues `chunk` as it is. */
+function streaming(chunk: unknown): Response {
+  const source = new ReadableStream<unknown>({
+    start(controller) {
+      controller.enqueue(chunk);
+      controller.close();
+    },
+  });
+  return new Response(source as ReadableStream<Uint8Array>);
+}
+
+test('a chunk that is no octets breaks its own exchange and no other', async () => {
+  const chunks: unknown[] = [{}, 5, 'text '.repeat(12_000), null, [1, 2]];
+  await serving(
+    (request) => {
+      const { pathname } = new URL(request.url);
+      return pathname === '/good' ? new Response('hello') : streaming(chunks[+pathname.slice(1)]);
+    },
+    async (kit) => {
+      const errors: string[] = [];
+      for (let round = 0; round < 400; round += 1) {
+        const stream = kit.session.get(`/${round % chunks.length}`);
+        errors.push((await rejects(stream.body(), Error)).message);
+      }
+      assert.match(errors[0] ?? '', /octets/);
+      assert.equal(await kit.session.get('/good').text(), 'hello');
+    },
+  );
+});
+
+test('every kind of buffer in a body is sent octet for octet', async () => {
+  const memory = Uint8Array.from([0, 65, 66, 67, 68, 0]).buffer;
+  const shared = new Uint8Array(new SharedArrayBuffer(4));
+  shared.set([65, 66, 67, 68]);
+  const chunks = [
+    new Uint8Array(memory, 1, 4),
+    new DataView(memory, 1, 4),
+    memory.slice(1, 5),
+    shared,
+    shared.buffer,
+    new Uint16Array(memory.slice(1, 5)),
+    new Float32Array(memory.slice(1, 5)),
+    Buffer.from('ABCD'),
+  ];
+  await serving(
+    (request) => streaming(chunks[+new URL(request.url).pathname.slice(1)]),
+    async (kit) => {
+      for (const at of chunks.keys()) {
+        assert.equal(await kit.session.get(`/${at}`).text(), 'ABCD', String(at));
+      }
+    },
+  );
+});
+
 test('HEAD and 204 have no body', async () => {
   await serving(
     (request) =>
