@@ -12,12 +12,17 @@ import {
   firstOf,
   isTarget,
   isToken,
+  listOf,
   withoutHopByHop,
 } from './head.js';
 import { answerPlain, Tally, type Report } from './report.js';
 
 /** A function that answers requests. */
 export type FetchHandler = (request: Request) => Response | Promise<Response>;
+
+/** What a visitor gets when the handler failed, and when it answered with no status of an answer. */
+const INTERNAL_ERROR = [500, 'Internal Server Error'] as const;
+const BAD_GATEWAY = [502, 'Bad Gateway'] as const;
 
 /** Methods that a `Request` cannot have. */
 const FORBIDDEN = new Set(['CONNECT', 'TRACE', 'TRACK']);
@@ -49,6 +54,9 @@ class FetchExchange implements StreamSink {
   private reader: ReadableStreamDefaultReader<Uint8Array> | undefined;
   private wake: (() => void) | undefined;
   private answered = false;
+  private headSent = false;
+  /** The visitor keeps the body back until it is asked for. */
+  private expectsContinue = false;
   private gone = false;
 
   constructor(
@@ -83,11 +91,12 @@ class FetchExchange implements StreamSink {
     }
     try {
       await this.answer(response);
-    } catch (error) {
-      this.stream.reset(Code.InternalError, messageOf(error));
-      this.tally.done(messageOf(error));
-    } finally {
       this.settle();
+    } catch (error) {
+      this.fail(error);
+      // Whoever makes the body learns that nobody takes it any more.
+      const unread = this.reader ?? response.body;
+      unread?.cancel(error).catch(ignore);
     }
   }
 
@@ -147,6 +156,7 @@ class FetchExchange implements StreamSink {
       signal: this.abort.signal,
     };
     if (open.method !== 'GET' && open.method !== 'HEAD' && open.body !== 'none') {
+      this.expectsContinue = listOf(open.headers, 'expect').includes('100-continue');
       init.body = this.bodyStream();
       init.duplex = 'half';
     }
@@ -161,6 +171,7 @@ class FetchExchange implements StreamSink {
         },
         // Asked again each time a chunk was taken out of the queue: that is when credit goes back.
         pull: (controller) => {
+          this.invite();
           this.taken(controller.desiredSize ?? 0);
         },
         cancel: () => {
@@ -170,6 +181,13 @@ class FetchExchange implements StreamSink {
       },
       { highWaterMark: 0, size: (chunk) => chunk.byteLength },
     );
+  }
+
+  /** The handler wants the body: a visitor that waits to be asked for it is asked, once. */
+  private invite(): void {
+    if (!this.expectsContinue || this.headSent || this.answered) return;
+    this.expectsContinue = false;
+    this.stream.head({ status: 100, headers: [], final: false });
   }
 
   /** Gives credit back for what left the queue; `-desired` bytes are still in it. */
@@ -183,30 +201,33 @@ class FetchExchange implements StreamSink {
   }
 
   private async answer(response: Response): Promise<void> {
-    const bare = this.open.method === 'HEAD' || response.status === 204 || response.status === 304;
+    const { status } = response;
+    const bare = this.open.method === 'HEAD' || status === 204 || status === 304;
+    if (this.gone) return void response.body?.cancel().catch(ignore);
+    if (!isFinal(status)) throw new BadStatus(status);
     const headers: FieldList = [];
     response.headers.forEach((value, name) => headers.push([name, value]));
     const kept = withoutHopByHop(headers);
     checkHeaders(kept);
     const declared = contentLength(kept);
-    this.tally.status = response.status;
-    if (this.gone) return void response.body?.cancel().catch(ignore);
-    if (!this.stream.head({ status: response.status, headers: kept, final: true })) {
+    // A body that was read before cannot be sent: taken now, that is still an error with a status.
+    if (!bare) this.reader = readerOf(response);
+    if (!this.stream.head({ status, headers: kept, final: true })) {
       throw new RangeError('the response head is too large');
     }
-    if (bare) await response.body?.cancel();
-    else await this.sendBody(response.body, declared);
+    this.headSent = true;
+    this.tally.status = status;
+    if (bare) response.body?.cancel().catch(ignore);
+    else await this.sendBody(this.reader, declared);
     if (this.hasLeft()) return;
     this.stream.end();
     this.tally.done();
   }
 
   private async sendBody(
-    body: ReadableStream<Uint8Array> | null,
+    reader: ReadableStreamDefaultReader<Uint8Array> | undefined,
     declared: number | undefined,
   ): Promise<void> {
-    const reader = body?.getReader();
-    this.reader = reader;
     let left = declared ?? Infinity;
     while (reader !== undefined && !this.gone) {
       const { done, value } = await reader.read();
@@ -238,7 +259,11 @@ class FetchExchange implements StreamSink {
 
   /** The handler failed: the visitor learns that, and nothing about why. */
   private fail(error: unknown): void {
-    answerPlain(this.stream, this.tally, 500, '500 Internal Server Error\n');
+    if (this.headSent) this.stream.reset(Code.InternalError, messageOf(error));
+    else {
+      const [status, text] = error instanceof BadStatus ? BAD_GATEWAY : INTERNAL_ERROR;
+      answerPlain(this.stream, this.tally, status, `${status} ${text}\n`);
+    }
     this.tally.done(messageOf(error));
     this.settle();
   }
@@ -255,6 +280,24 @@ class FetchExchange implements StreamSink {
     }
     this.taken(0);
   }
+}
+
+/** A response whose status ends no exchange: an interim one, or the 0 of `Response.error()`. */
+class BadStatus extends Error {
+  override readonly name = 'BadStatus';
+  constructor(status: number) {
+    super(`the handler answered with status ${status}, which is no answer`);
+  }
+}
+
+function isFinal(status: number): boolean {
+  return Number.isInteger(status) && status >= 200 && status <= 599;
+}
+
+/** Takes the body of a response; throws when somebody else has read it, or reads it. */
+function readerOf(response: Response): ReadableStreamDefaultReader<Uint8Array> | undefined {
+  if (response.bodyUsed) throw new TypeError('the body of the response was used before');
+  return response.body?.getReader() as ReadableStreamDefaultReader<Uint8Array> | undefined;
 }
 
 /**

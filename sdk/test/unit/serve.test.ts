@@ -265,6 +265,91 @@ test('every kind of buffer in a body is sent octet for octet', async () => {
   );
 });
 
+test('a response that was used before, or that another reads, is a 500 and not a cut body', async () => {
+  const used = new Response('cached');
+  const locked = new Response('locked');
+  locked.body?.getReader();
+  await serving(
+    (request) => (request.url.endsWith('/used') ? used : locked),
+    async (kit) => {
+      assert.equal(await kit.session.get('/used').text(), 'cached');
+      for (const path of ['/used', '/locked']) {
+        assert.equal((await kit.session.get(path).head()).status, 500, path);
+      }
+    },
+  );
+});
+
+test('a response that is no answer is a 502, and the request event says why', async () => {
+  const kit = await FixtureKit.start();
+  const fetch = (request: Request): Response => {
+    if (request.url.endsWith('/error')) return Response.error();
+    // What another library's Response may be; the runtimes' own refuse the status.
+    return Object.defineProperty(new Response(null), 'status', { value: 199 });
+  };
+  await using s = await tunnel.serve({ url: kit.url, containerPort: 3000, fetch });
+  const told: string[] = [];
+  s.addEventListener('request', ({ detail }) => told.push(`${detail.status} ${detail.error}`));
+  for (const path of ['/error', '/interim']) {
+    assert.equal((await kit.session.get(path).head()).status, 502, path);
+  }
+  await until(() => told.length === 2);
+  assert.match(told[0] ?? '', /^502 .*status 0/);
+  assert.match(told[1] ?? '', /^502 .*status 199/);
+  await s.close();
+  await kit.stop();
+});
+
+test('whoever makes a body is told when it is given up', async () => {
+  const cancelled: string[] = [];
+  await serving(
+    (request) => {
+      const { pathname } = new URL(request.url);
+      const headers = { 'content-length': pathname === '/field' ? '+3' : '3' };
+      const source = new ReadableStream<Uint8Array>({
+        pull: (controller) => controller.enqueue(new Uint8Array(10)),
+        cancel: () => void cancelled.push(pathname),
+      });
+      return new Response(source, { headers });
+    },
+    async (kit) => {
+      await rejects(kit.session.get('/long').body(), Error);
+      assert.equal((await kit.session.get('/field').head()).status, 500);
+      await until(() => cancelled.length === 2);
+    },
+  );
+});
+
+test('a visitor that waits to be asked for its body is asked when the handler reads it', async () => {
+  await serving(
+    async (request) => {
+      if (request.url.endsWith('/refuse')) return new Response(null, { status: 413 });
+      await later(50);
+      return new Response(`got ${await request.text()}`);
+    },
+    async (kit) => {
+      const headers = [
+        ['host', 'app.example'],
+        ['expect', '100-continue'],
+        ['content-length', '4'],
+      ];
+      const asked = kit.session.request('POST', '/read', { body: 'length', headers });
+      await asked.until(() => asked.heads.length === 1);
+      assert.deepEqual(asked.heads[0], { status: 100, headers: [], final: false });
+      asked.send(Buffer.from('body'));
+      asked.end();
+      assert.equal(await asked.text(), 'got body');
+      assert.deepEqual(
+        asked.heads.map(({ status }) => status),
+        [100, 200],
+      );
+      const refused = kit.session.request('POST', '/refuse', { body: 'length', headers });
+      assert.equal((await refused.head()).status, 413);
+      assert.equal(refused.heads.length, 1);
+    },
+  );
+});
+
 test('HEAD and 204 have no body', async () => {
   await serving(
     (request) =>
