@@ -30,6 +30,7 @@ export {
   ProtocolError,
   ResumeExpiredError,
   SessionLimitError,
+  TokenError,
   TlsError,
   TunnelError,
   TunnelTimeoutError,

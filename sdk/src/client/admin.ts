@@ -13,7 +13,8 @@ import {
 } from './errors.js';
 import { parseMetrics, type Metrics } from './metrics.js';
 import { networkError } from './network.js';
-import { adminUrl, checkKit, isGoodToken, milliseconds, type AdminOptions } from './options.js';
+import { adminUrl, checkKit, milliseconds, type AdminOptions } from './options.js';
+import { currentToken } from './token.js';
 
 /** What `health` answers. */
 export interface Health {
@@ -166,10 +167,11 @@ export class TunnelAdmin {
     const url = adminUrl(this.connectUrl, endpoint);
     url.search = query;
     const { signal } = request;
+    signal?.throwIfAborted();
     const { ca } = this.options;
     const options = {
       method,
-      headers: await this.headers(),
+      headers: await this.headers(signal),
       agent: false,
       ...(ca === undefined ? {} : { ca }),
       ...(signal === undefined ? {} : { signal }),
@@ -186,12 +188,10 @@ export class TunnelAdmin {
     throw new AdminError(status, why);
   }
 
-  private async headers(): Promise<Record<string, string>> {
+  private async headers(signal: AbortSignal | undefined): Promise<Record<string, string>> {
     const headers: Record<string, string> = { ...this.options.kitHeaders };
-    const { token } = this.options;
-    const value: unknown = typeof token === 'function' ? await token() : token;
+    const value = await currentToken(this.options.token, this.timeout, signal);
     if (value === undefined) return headers;
-    if (!isGoodToken(value)) throw new OptionsError('the token function must return a string');
     const taken = Object.keys(headers).some((name) => name.toLowerCase() === 'authorization');
     if (!taken) headers['authorization'] = `Bearer ${value}`;
     return headers;

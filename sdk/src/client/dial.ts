@@ -64,6 +64,8 @@ export function dial(options: DialOptions, signal?: AbortSignal): Promise<KitSoc
 
 /** The most bytes of a refusal's body that go into an error message. */
 const REFUSAL_BYTES = 200;
+/** How long the body of a refusal may take, in milliseconds; its status says enough without. */
+const REFUSAL_MS = 1000;
 
 function dialWs(options: DialOptions, signal?: AbortSignal): Promise<KitSocket> {
   return new Promise((resolve, reject) => {
@@ -90,8 +92,9 @@ function dialWs(options: DialOptions, signal?: AbortSignal): Promise<KitSocket> 
       reject(error);
     });
     socket.once('unexpected-response', (_request, response: IncomingMessage) => {
-      settled();
+      // The guard stays until the body is read: it may never end.
       void readRefusal(response).then((body) => {
+        settled();
         socket.on('error', ignore);
         socket.terminate();
         reject(new UpgradeRefused(response.statusCode ?? 0, body));
@@ -295,17 +298,22 @@ function reasonOf(signal: AbortSignal | undefined): Error {
   return reason instanceof Error ? reason : new Error('aborted', { cause: reason });
 }
 
-async function readRefusal(response: IncomingMessage): Promise<string> {
-  let body = '';
-  try {
-    for await (const chunk of response) {
-      body += (chunk as Buffer).toString('latin1');
-      if (body.length >= REFUSAL_BYTES) break;
-    }
-  } catch {
+/** Reads the beginning of a refusal's body, as far as it comes in time. */
+function readRefusal(response: IncomingMessage): Promise<string> {
+  return new Promise((resolve) => {
+    let body = '';
+    const done = (): void => {
+      clearTimeout(timer);
+      resolve(body.slice(0, REFUSAL_BYTES).trim());
+    };
+    const timer = setTimeout(done, REFUSAL_MS);
+    response.on('data', (chunk: Buffer) => {
+      body += chunk.toString('latin1');
+      if (body.length >= REFUSAL_BYTES) done();
+    });
     // Half a reason is better than none.
-  }
-  return body.slice(0, REFUSAL_BYTES).trim();
+    for (const event of ['end', 'error', 'close']) response.once(event, done);
+  });
 }
 
 const NOBODY: KitSocketUser = {

@@ -7,6 +7,7 @@
 export type TunnelErrorCode =
   | 'OPTIONS'
   | 'AUTH'
+  | 'TOKEN'
   | 'SESSION_LIMIT'
   | 'BIND_ERR'
   | 'RESUME_EXPIRED'
@@ -42,6 +43,19 @@ export class AuthError extends TunnelError {
   override readonly name = 'AuthError';
   constructor(why: string) {
     super('AUTH', `${why}. Check the token: it must be the one that the kit was started with.`);
+  }
+}
+
+/** The token function failed; `cause` is what it threw. */
+export class TokenError extends TunnelError {
+  override readonly name = 'TokenError';
+  constructor(cause: unknown) {
+    const why = cause instanceof Error ? cause.message : String(cause);
+    super(
+      'TOKEN',
+      `The token function failed: ${why}. Mend what it asks, then connect again.`,
+      cause,
+    );
   }
 }
 

@@ -2,6 +2,7 @@
  * The first frames on a new WebSocket: HELLO for a session, JOIN for one more lane (PROTOCOL §2,
  * §7), and what a refusal means.
  */
+import { performance } from 'node:perf_hooks';
 import { Code, codeName } from '../wire/code.js';
 import {
   readGoaway,
@@ -18,14 +19,14 @@ import {
   AuthError,
   ClosedError,
   LostError,
-  OptionsError,
   ProtocolError,
   SessionLimitError,
   TunnelError,
   TunnelTimeoutError,
 } from './errors.js';
 import { networkError } from './network.js';
-import { isGoodToken, type CheckedSession } from './options.js';
+import type { CheckedSession } from './options.js';
+import { currentToken } from './token.js';
 
 /** The subprotocol with one socket, and the one with several. */
 const V1 = 'hoody-tunnel.v1';
@@ -50,11 +51,12 @@ export async function sayHello(
   signal: AbortSignal,
   accepted: Accepted<HelloOk>,
 ): Promise<void> {
-  const token = await tokenOf(config);
+  const left = countdown(timeoutMs);
+  const token = await currentToken(config.token, timeoutMs, signal);
   const protocols = config.maxConnections > 1 ? [V2, V1] : [V1];
   let socket: KitSocket;
   try {
-    socket = await dial(dialOptions(config, token, protocols, timeoutMs), signal);
+    socket = await dial(dialOptions(config, token, protocols, left()), signal);
   } catch (error) {
     signal.throwIfAborted();
     throw dialError(error, timeoutMs, config);
@@ -67,7 +69,8 @@ export async function sayHello(
     hello.maxConnections = config.maxConnections;
   }
   if (resumeId !== undefined) hello.resume = { sessionId: resumeId };
-  await exchange(socket, FrameType.Hello, hello, timeoutMs, signal, (type, payload, rest) => {
+  const limits = { left: left(), of: timeoutMs, signal };
+  await exchange(socket, FrameType.Hello, hello, limits, (type, payload, rest) => {
     if (type !== FrameType.HelloOk) return false;
     accepted(socket, readHelloOk(payload), rest);
     return true;
@@ -83,10 +86,12 @@ export async function sayJoin(
   signal: AbortSignal,
   accepted: Accepted<JoinTicket>,
 ): Promise<void> {
-  const token = await tokenOf(config);
-  const socket = await dial(dialOptions(config, token, [V2], timeoutMs), signal);
+  const left = countdown(timeoutMs);
+  const token = await currentToken(config.token, timeoutMs, signal);
+  const socket = await dial(dialOptions(config, token, [V2], left()), signal);
   const join = { sessionId, index: ticket.index, nonce: ticket.nonce };
-  await exchange(socket, FrameType.Join, join, timeoutMs, signal, (type, payload, rest) => {
+  const limits = { left: left(), of: timeoutMs, signal };
+  await exchange(socket, FrameType.Join, join, limits, (type, payload, rest) => {
     if (type === FrameType.JoinErr) throw new JoinRefused(readRefusal(payload, 'JOIN_ERR').code);
     if (type !== FrameType.JoinOk) return false;
     accepted(socket, ticket, rest);
@@ -111,34 +116,47 @@ export function goawayError(goaway: Goaway): TunnelError {
   }
 }
 
+/** What a handshake may take in all, token and dial included, and what of it is left. */
+interface Limits {
+  left: number;
+  of: number;
+  signal: AbortSignal;
+}
+
+/** Counts down from `ms`, to 1 at the least: timers take no less. */
+function countdown(ms: number): () => number {
+  const deadline = performance.now() + ms;
+  return () => Math.max(1, Math.ceil(deadline - performance.now()));
+}
+
 /** Sends one frame and waits for the answer that `take` accepts. */
 function exchange(
   socket: KitSocket,
   type: number,
   json: object,
-  timeoutMs: number,
-  signal: AbortSignal,
+  { left, of, signal }: Limits,
   take: (type: number, payload: Buffer, rest: Buffer) => boolean,
 ): Promise<void> {
   return new Promise((resolve, reject) => {
-    const over = (error: unknown): void => {
+    const settle = (): void => {
       clearTimeout(timer);
       signal.removeEventListener('abort', aborted);
-      if (error === undefined) {
-        resolve();
-        return;
-      }
-      socket.terminate();
-      reject(error instanceof Error ? error : new Error('aborted', { cause: error }));
     };
-    const aborted = (): void => over(signal.reason ?? new Error('aborted'));
-    const timer = setTimeout(() => over(new TunnelTimeoutError('HELLO', timeoutMs)), timeoutMs);
+    const over = (error: unknown): void => {
+      settle();
+      socket.terminate();
+      reject(error);
+    };
+    const aborted = (): void => over(signal.reason);
+    const timer = setTimeout(() => over(new TunnelTimeoutError('HELLO', of)), left);
     if (signal.aborted) return aborted();
     signal.addEventListener('abort', aborted);
     socket.user = {
       message: (message) => {
         try {
-          if (firstFrame(message, take)) over(undefined);
+          if (!firstFrame(message, take)) return;
+          settle();
+          resolve();
         } catch (error) {
           over(error instanceof WireError ? new ProtocolError(error.message) : error);
         }
@@ -160,16 +178,6 @@ function firstFrame(
   const rest = message.subarray(HEADER_BYTES + frame.payload.length);
   if (take(frame.type, frame.payload, rest)) return true;
   throw new ProtocolError(`The kit answered with a frame of type 0x${frame.type.toString(16)}`);
-}
-
-async function tokenOf(config: CheckedSession): Promise<string | undefined> {
-  const { token } = config;
-  if (typeof token !== 'function') return token;
-  const value: unknown = await token();
-  if (!isGoodToken(value)) {
-    throw new OptionsError('the token function must return a string of printable characters');
-  }
-  return value;
 }
 
 function dialOptions(

@@ -3,7 +3,7 @@
  * what was not answered is asked again.
  */
 import type { Bind, BindErr, BindOk } from '../wire/control.js';
-import { BindError, TunnelTimeoutError, type TunnelError } from './errors.js';
+import { BindError, TunnelTimeoutError } from './errors.js';
 import type { CheckedBind } from './options.js';
 
 /** A BIND that waits. */
@@ -110,8 +110,8 @@ export class Requests {
     }
   }
 
-  /** The session is over. */
-  fail(error: TunnelError): void {
+  /** The session is over; `error` is for whoever waits. */
+  fail(error: unknown): void {
     for (const done of [...this.unbinds.values()]) done();
     for (const { reject } of this.binds.values()) reject(error);
     this.binds.clear();

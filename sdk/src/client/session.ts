@@ -77,6 +77,8 @@ export class TunnelSession extends TunnelEventTarget {
   /** Aborted when the link that is just being set up is lost. */
   private setup: AbortController | undefined;
   private answer: HelloOk | undefined;
+  /** Resolves when everything was taken down. */
+  private over: Promise<void> = Promise.resolve();
   private resolveClosed: (error: TunnelError | undefined) => void = () => undefined;
 
   constructor(options: SessionOptions) {
@@ -87,7 +89,8 @@ export class TunnelSession extends TunnelEventTarget {
       this.resolveClosed = resolve;
     });
     const { signal } = this.config;
-    signal?.addEventListener('abort', () => void this.close(), { signal: this.abort.signal });
+    const aborted = (): void => void this.end(signal?.reason);
+    signal?.addEventListener('abort', aborted, { signal: this.abort.signal });
   }
 
   /** The session's id: whoever knows it may resume the session. Undefined before `connect`. */
@@ -170,17 +173,22 @@ export class TunnelSession extends TunnelEventTarget {
   }
 
   /** Unbinds everything and ends the session for good. */
-  async close(): Promise<void> {
-    if (this.current === 'closed') return;
-    if (this.link !== undefined) {
-      const all = [...this.bindings.values()].map((binding) => this.unbind(binding));
-      await Promise.race([Promise.all(all), sleep(FAREWELL_MS, this.abort.signal)]);
-    }
-    await this.finish(undefined);
+  close(): Promise<void> {
+    return this.end(new ClosedError('it was asked to close'));
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  /** Says goodbye, if there is anybody to say it to; `reason` is for whoever still waits. */
+  private async end(reason: unknown): Promise<void> {
+    if (this.current === 'closed') return this.over;
+    if (this.link !== undefined) {
+      const all = [...this.bindings.values()].map((binding) => this.unbind(binding));
+      await Promise.race([Promise.all(all), sleep(FAREWELL_MS, this.abort.signal)]);
+    }
+    await this.finish(undefined, reason);
   }
 
   /** Tries until the first link is up, the time is over, or trying again would not help. */
@@ -381,13 +389,19 @@ export class TunnelSession extends TunnelEventTarget {
     }
   }
 
-  private async finish(error: TunnelError | undefined): Promise<void> {
-    if (this.current === 'closed') return;
-    this.current = 'closed';
-    this.abort.abort();
+  private finish(error: TunnelError | undefined, reason: unknown = error): Promise<void> {
+    if (this.current !== 'closed') {
+      this.current = 'closed';
+      this.over = this.takeDown(error, reason);
+    }
+    return this.over;
+  }
+
+  private async takeDown(error: TunnelError | undefined, reason: unknown): Promise<void> {
+    this.abort.abort(reason);
     const gone = this.link?.close();
     this.link = undefined;
-    this.requests.fail(error ?? new ClosedError('it was asked to close'));
+    this.requests.fail(reason);
     for (const binding of [...this.bindings.values(), ...this.unbound]) binding.release();
     this.bindings.clear();
     this.unbound.clear();

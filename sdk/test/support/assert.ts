@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict';
 
-type ErrorClass<E> = abstract new (...parameters: never[]) => E;
+export type ErrorClass<E> = abstract new (...parameters: never[]) => E;
 
 /** Runs `body`, which must throw a `kind`, and returns the error. */
 export function throws<E>(body: () => unknown, kind: ErrorClass<E>, note = ''): E {
