@@ -23,6 +23,8 @@ export interface DialOptions {
 /** Told what happens on a socket. */
 export interface KitSocketUser {
   message(message: Buffer): void;
+  /** A text message, which breaks the protocol. */
+  text(): void;
   /** Room again after a backlog. */
   drain(): void;
   /** Gone; told once. 1006 means without a close frame. */
@@ -32,7 +34,7 @@ export interface KitSocketUser {
 /** An open WebSocket to the kit. */
 export interface KitSocket extends Carrier {
   readonly protocol: string;
-  /** Told what happens; set before the caller of `dial` gives up control. */
+  /** Told what happens; the first one is told as well what happened before it was set. */
   user: KitSocketUser;
   /** Bytes received so far, also of a message that is not complete yet. */
   received(): number;
@@ -103,25 +105,63 @@ function dialWs(options: DialOptions, signal?: AbortSignal): Promise<KitSocket> 
   });
 }
 
-class WsSocket implements KitSocket {
-  user: KitSocketUser = NOBODY;
+/**
+ * Whom a socket tells what happens. Messages may come with the answer to the upgrade, before whoever
+ * dialled has heard of the socket; they wait.
+ */
+class Told {
+  private readonly early: ((user: KitSocketUser) => void)[] = [];
+  private current: KitSocketUser | undefined;
+
+  get user(): KitSocketUser {
+    return this.current ?? NOBODY;
+  }
+
+  set user(user: KitSocketUser) {
+    this.current = user;
+    // The user may be another one after each of them.
+    for (const tell of this.early.splice(0)) tell(this.user);
+  }
+
+  protected message(message: Buffer): void {
+    if (this.current !== undefined) this.current.message(message);
+    else this.early.push((user) => user.message(message));
+  }
+
+  protected text(): void {
+    this.tell((user) => user.text());
+  }
+
+  protected closed(code: number, reason: string): void {
+    this.tell((user) => {
+      this.user = NOBODY;
+      user.closed(code, reason);
+    });
+  }
+
+  private tell(what: (user: KitSocketUser) => void): void {
+    if (this.current !== undefined) what(this.current);
+    else this.early.push(what);
+  }
+}
+
+class WsSocket extends Told implements KitSocket {
   private outstanding = 0;
   private full = false;
   private tcp: Socket | undefined;
 
   constructor(private readonly socket: WebSocket) {
+    super();
     socket.on('upgrade', (response: IncomingMessage) => {
       this.tcp = response.socket;
       this.tcp.setNoDelay(true);
     });
     socket.on('message', (data, isBinary) => {
-      if (isBinary) this.user.message(data as Buffer);
-      else socket.close(1003, 'text is not spoken here');
+      if (isBinary) this.message(data as Buffer);
+      else this.text();
     });
     socket.on('close', (code, reason) => {
-      const { user } = this;
-      this.user = NOBODY;
-      user.closed(code, reason.toString());
+      this.closed(code, reason.toString());
     });
     // What goes wrong on an open socket also closes it, and the close is what is told.
     socket.on('error', ignore);
@@ -219,25 +259,23 @@ function dialNative(options: DialOptions, signal?: AbortSignal): Promise<KitSock
 /** How often a backlog of Bun's WebSocket is looked at; it has no event for it. */
 const POLL_MS = 2;
 
-class BunSocket implements KitSocket {
-  user: KitSocketUser = NOBODY;
+class BunSocket extends Told implements KitSocket {
   private bytes = 0;
   private timer: NodeJS.Timeout | undefined;
 
   constructor(private readonly socket: NativeSocket) {
+    super();
     socket.onmessage = ({ data }) => {
       if (!Buffer.isBuffer(data)) {
-        socket.close(1003, 'text is not spoken here');
+        this.text();
         return;
       }
       this.bytes += data.length;
-      this.user.message(data);
+      this.message(data);
     };
     socket.onclose = ({ code, reason }) => {
       clearInterval(this.timer);
-      const { user } = this;
-      this.user = NOBODY;
-      user.closed(code, reason);
+      this.closed(code, reason);
     };
   }
 
@@ -318,6 +356,7 @@ function readRefusal(response: IncomingMessage): Promise<string> {
 
 const NOBODY: KitSocketUser = {
   message: ignore,
+  text: ignore,
   drain: ignore,
   closed: ignore,
 };

@@ -161,6 +161,7 @@ function exchange(
           over(error instanceof WireError ? new ProtocolError(error.message) : error);
         }
       },
+      text: () => over(new ProtocolError('The kit sent a text message')),
       drain: () => undefined,
       closed: (code, reason) => over(closeError(code, reason)),
     };

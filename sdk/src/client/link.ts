@@ -26,6 +26,8 @@ import type { CheckedSession } from './options.js';
 /** How a link ended. */
 export type LinkEnd =
   | { kind: 'lost'; reason: string }
+  /** Somebody else resumed the session. */
+  | { kind: 'taken'; reason: string }
   | { kind: 'goaway'; goaway: Goaway }
   | { kind: 'violation'; reason: string };
 
@@ -54,6 +56,10 @@ const GOAWAY_MS = 6000;
 const CLOSE_MS = 1000;
 /** The maximum of streams when the kit names none. */
 const DEFAULT_STREAMS = 1024;
+
+/** How the kit closes the sockets of a session that was resumed on others (PROTOCOL §6). */
+const GOING_AWAY = 1001;
+const TAKEN_REASON = 'resumed on another connection';
 
 /** A socket of the session, with what liveness knows of it. */
 interface Member {
@@ -149,14 +155,14 @@ export class Link implements MuxHost {
     try {
       this.mux.receive(lane, message);
     } catch (error) {
-      if (error instanceof Violation) this.violated(error.code, error.message);
-      else if (error instanceof WireError) this.violated(error.code, error.message);
-      else throw error;
+      if (!(error instanceof Violation || error instanceof WireError)) throw error;
+      this.violated(1002, error.code, error.message);
     }
   }
 
-  private violated(code: number, message: string): void {
-    void this.shut(1002, { code, message, lastStreamId: 0, graceMs: 0 });
+  private violated(closeCode: number, code: number, message: string): void {
+    if (this.over) return;
+    void this.shut(closeCode, { code, message, lastStreamId: 0, graceMs: 0 });
     this.host.ended(this, { kind: 'violation', reason: message });
   }
 
@@ -195,13 +201,18 @@ export class Link implements MuxHost {
       drain: () => {
         this.mux.laneDrained(lane);
       },
+      text: () => {
+        this.violated(1003, Code.ProtocolError, 'a text message');
+      },
       closed: (code, reason) => {
-        this.onClosed(index, member, `closed with ${code}${reason === '' ? '' : `: ${reason}`}`);
+        const why = `closed with ${code}${reason === '' ? '' : `: ${reason}`}`;
+        const taken = code === GOING_AWAY && reason === TAKEN_REASON;
+        this.onClosed(index, member, { kind: taken ? 'taken' : 'lost', reason: why });
       },
     };
   }
 
-  private onClosed(index: number, member: Member, reason: string): void {
+  private onClosed(index: number, member: Member, end: LinkEnd): void {
     if (this.members.get(index) !== member) return;
     this.members.delete(index);
     if (this.over) {
@@ -215,10 +226,7 @@ export class Link implements MuxHost {
     }
     const { goaway } = this;
     this.drop();
-    this.host.ended(
-      this,
-      goaway === undefined ? { kind: 'lost', reason } : { kind: 'goaway', goaway },
-    );
+    this.host.ended(this, goaway === undefined ? end : { kind: 'goaway', goaway });
   }
 
   private onGoaway(goaway: Goaway): void {
@@ -273,7 +281,8 @@ export class Link implements MuxHost {
     const silence = now - member.heardAt;
     if (silence >= LOST_AFTER_MS) {
       member.socket.terminate();
-      this.onClosed(index, member, `no sign of life for ${LOST_AFTER_MS} ms`);
+      const reason = `no sign of life for ${LOST_AFTER_MS} ms`;
+      this.onClosed(index, member, { kind: 'lost', reason });
     } else if (silence >= PING_AFTER_MS && now - member.pingedAt >= PING_AFTER_MS / 2) {
       member.pingedAt = now;
       member.lane.push(FrameType.Ping, 0, pingPayload(now));

@@ -29,6 +29,7 @@ import {
   OptionsError,
   ProtocolError,
   ResumeExpiredError,
+  TunnelTimeoutError,
   type TunnelError,
 } from './errors.js';
 import { TunnelEventTarget } from './events.js';
@@ -195,17 +196,21 @@ export class TunnelSession extends TunnelEventTarget {
   private async firstLink(signal: AbortSignal): Promise<void> {
     const { config } = this;
     const deadline = performance.now() + config.connectTimeout;
+    const left = (): number => Math.ceil(deadline - performance.now());
     const backoff = new Backoff();
+    let last: LostError | undefined;
     for (;;) {
-      await sleep(backoff.next(), signal);
+      await sleep(Math.min(backoff.next(), left()), signal);
       signal.throwIfAborted();
-      const left = Math.max(1, Math.ceil(deadline - performance.now()));
+      if (last !== undefined && left() <= 0) throw last;
       try {
-        await this.openLink(config.resumeSessionId, left, signal);
+        await this.openLink(config.resumeSessionId, Math.max(1, left()), signal);
         return;
       } catch (error) {
-        const transient = error instanceof LostError && config.reconnect;
-        if (!transient || performance.now() >= deadline) throw error;
+        // An attempt that only had the rest of the time says less than one that was answered.
+        if (last !== undefined && error instanceof TunnelTimeoutError) throw last;
+        if (!(error instanceof LostError) || !config.reconnect) throw error;
+        last = error;
       }
     }
   }
@@ -420,6 +425,8 @@ export class TunnelSession extends TunnelEventTarget {
 /** What ends a session for good; anything else is a loss, from which it may come back. */
 function fatalEnd(end: LinkEnd): TunnelError | undefined {
   if (end.kind === 'lost') return undefined;
+  // Taking it back would only make the two of us take it from each other for ever.
+  if (end.kind === 'taken') return new ClosedError('another client has taken it up by its id');
   if (end.kind === 'violation')
     return new ProtocolError(`The kit broke the protocol: ${end.reason}`);
   const { code, message } = end.goaway;

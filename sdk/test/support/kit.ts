@@ -407,7 +407,7 @@ export class FixtureKit {
       clearTimeout(old.parked);
       const before = [...old.lanes.values()];
       old.lanes.clear();
-      for (const lane of before) lane.terminate();
+      for (const lane of before) lane.close(1001, 'resumed on another connection');
       old.nextStream = 2;
       old.sendCredit = this.sessionWindow;
       old.streams.clear();

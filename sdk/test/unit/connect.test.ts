@@ -2,16 +2,20 @@
  * Attempts to connect that hang or fail half-way, and what gives them up.
  */
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import net from 'node:net';
 import { test } from 'node:test';
 import {
   ClosedError,
+  LostError,
   ProtocolError,
+  SessionLimitError,
   TokenError,
   tunnel,
   TunnelSession,
   TunnelTimeoutError,
 } from '../../src/index.js';
+import { encodeFrame, FrameType } from '../../src/wire/frame.js';
 import { rejects, type ErrorClass } from '../support/assert.js';
 import { FixtureKit } from '../support/kit.js';
 import { later, listen, until, type LocalServer } from '../support/local.js';
@@ -177,6 +181,63 @@ test(
     await later(50);
     await session.close();
     assert.ok((await connecting) instanceof ClosedError);
+    await kit.stop();
+  },
+);
+
+test('the error that ends the attempts is the last that was answered', QUICK, async () => {
+  const gateway = await listen((socket) => {
+    if (gateway.accepted === 1) socket.once('data', () => socket.destroy());
+  });
+  const url = `ws://127.0.0.1:${gateway.port}`;
+  const session = new TunnelSession({ url, connectTimeout: 1000, reconnect: true });
+  await rejects(session.connect(), LostError);
+  assert.equal(gateway.accepted, 2);
+  await gateway.stop();
+});
+
+/** A server that answers an upgrade with 101 and `more` in the same packet, and then nothing. */
+function eager(more: Buffer): Promise<LocalServer> {
+  return listen((socket) => {
+    socket.once('data', (head) => {
+      const key = /sec-websocket-key: (.*)\r/i.exec(head.toString())?.[1] ?? '';
+      const accept = createHash('sha1').update(`${key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`);
+      const lines = [
+        'HTTP/1.1 101 Switching Protocols',
+        'upgrade: websocket',
+        'connection: upgrade',
+        'sec-websocket-protocol: hoody-tunnel.v1',
+        `sec-websocket-accept: ${accept.digest('base64')}`,
+      ];
+      socket.write(Buffer.concat([Buffer.from(`${lines.join('\r\n')}\r\n\r\n`), more]));
+    });
+    socket.on('end', () => socket.end());
+  });
+}
+
+test('what comes with the answer to the upgrade is heard', QUICK, async () => {
+  const text = JSON.stringify({ code: 14, message: 'session limit', lastStreamId: 0, graceMs: 0 });
+  const goaway = encodeFrame(FrameType.Goaway, 0, Buffer.from(text));
+  const kit = await eager(Buffer.concat([Buffer.from([0x82, goaway.length]), goaway]));
+  const session = new TunnelSession({ url: `ws://127.0.0.1:${kit.port}` });
+  await rejects(session.connect(), SessionLimitError);
+  await kit.stop();
+});
+
+test(
+  'a text message is a protocol error at once, in the handshake and after it',
+  QUICK,
+  async () => {
+    const words = await eager(Buffer.concat([Buffer.from([0x81, 2]), Buffer.from('hi')]));
+    const session = new TunnelSession({ url: `ws://127.0.0.1:${words.port}` });
+    await rejects(session.connect(), ProtocolError);
+    await words.stop();
+    const kit = await FixtureKit.start();
+    const later = new TunnelSession({ url: kit.url, reconnect: true });
+    await later.connect();
+    const { lanes } = kit.session;
+    lanes.get(0)?.send('hi');
+    assert.ok((await later.closed) instanceof ProtocolError);
     await kit.stop();
   },
 );

@@ -267,6 +267,27 @@ test('another process resumes by id, and takes the binding up without BIND', asy
   await kit.stop();
 });
 
+test('a session that another client takes up is closed, and not taken back', async () => {
+  const kit = await FixtureKit.start();
+  const options = { url: kit.url, reconnect: true };
+  const fetch = (): Response => new Response('ours');
+  const first = new TunnelSession(options);
+  await first.connect();
+  await first.bind({ mode: 'expose', containerPort: 3000, fetch });
+  const lost: boolean[] = [];
+  first.addEventListener('lost', ({ detail }) => lost.push(detail.retrying));
+  await using second = new TunnelSession({ ...options, resumeSessionId: first.id ?? '' });
+  await second.connect();
+  const end = await first.closed;
+  assert.ok(end instanceof ClosedError);
+  assert.match(end.message, /another client/);
+  assert.deepEqual(lost, [false]);
+  assert.equal(second.state, 'online');
+  assert.equal(kit.upgrades.length, 2);
+  await second.close();
+  await kit.stop();
+});
+
 test('an id that the kit does not know is RESUME_EXPIRED, and leaves no session behind', async () => {
   const kit = await FixtureKit.start();
   const session = new TunnelSession({ url: kit.url, resumeSessionId: 'S-unknown' });
