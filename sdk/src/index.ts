@@ -54,8 +54,5 @@ export type {
   TunnelList,
 } from './client/admin.js';
 export type { Metrics, Sample } from './client/metrics.js';
-export type { ExchangeReport } from './local/report.js';
-export type { FetchHandler } from './local/serve.js';
-export type { HostHeader } from './local/request.js';
-export type { LocalAddress } from './local/target.js';
-export type { BindKind, BindMode, HelloOk, JoinTicket, ResumedBind } from './wire/control.js';
+export type { ExchangeReport, FetchHandler, HostHeader, LocalAddress } from './local/terms.js';
+export type { BindKind, BindMode, HelloOk, JoinTicket, ResumedBind } from './wire/terms.js';

@@ -3,7 +3,6 @@
  */
 import http from 'node:http';
 import https from 'node:https';
-import type { BindKind, BindMode } from '../wire/control.js';
 import {
   AdminError,
   AuthError,
@@ -13,8 +12,15 @@ import {
 } from './errors.js';
 import { parseMetrics, type Metrics } from './metrics.js';
 import { networkError } from './network.js';
-import { adminUrl, checkKit, milliseconds, type AdminOptions } from './options.js';
+import {
+  adminUrl,
+  checkAdmin,
+  checkCall,
+  type AdminOptions,
+  type CheckedAdmin,
+} from './options.js';
 import { currentToken } from './token.js';
+import type { BindKind, BindMode } from '../wire/terms.js';
 
 /** What `health` answers. */
 export interface Health {
@@ -84,7 +90,7 @@ export interface KillResult {
 
 /** Options of one request. */
 export interface AdminRequest {
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /** The largest answer that is read, in bytes. */
@@ -92,15 +98,11 @@ const MAX_ANSWER = 16 * 1024 * 1024;
 
 /** The administrative side of a kit. */
 export class TunnelAdmin {
-  private readonly connectUrl: URL;
-  private readonly options: AdminOptions;
-  private readonly timeout: number;
+  private readonly config: CheckedAdmin;
 
   /** @internal */
   constructor(options: AdminOptions) {
-    this.connectUrl = checkKit(options);
-    this.timeout = milliseconds(options.timeout, 'timeout');
-    this.options = { ...options };
+    this.config = checkAdmin(options);
   }
 
   /** Whether the kit runs, and how it is. Needs no token. */
@@ -131,8 +133,9 @@ export class TunnelAdmin {
   /** Ends a session; its streams get `graceMs` (up to 5000) to finish. */
   async killSession(
     sessionId: string,
-    options: AdminRequest & { graceMs?: number } = {},
+    options: AdminRequest & { graceMs?: number | undefined } = {},
   ): Promise<KillResult> {
+    checkCall(options, ['signal', 'graceMs']);
     const { graceMs } = options;
     const good = graceMs === undefined || (Number.isInteger(graceMs) && graceMs >= 0);
     if (!good || (graceMs ?? 0) > 5000) throw new OptionsError('graceMs must be 0 to 5000');
@@ -164,11 +167,12 @@ export class TunnelAdmin {
     request: AdminRequest,
     query = '',
   ): Promise<string> {
-    const url = adminUrl(this.connectUrl, endpoint);
+    checkCall(request, ['signal', 'graceMs']);
+    const { connectUrl, ca, timeout } = this.config;
+    const url = adminUrl(connectUrl, endpoint);
     url.search = query;
     const { signal } = request;
     signal?.throwIfAborted();
-    const { ca } = this.options;
     const options = {
       method,
       headers: await this.headers(signal),
@@ -177,7 +181,7 @@ export class TunnelAdmin {
       ...(signal === undefined ? {} : { signal }),
     };
     signal?.throwIfAborted();
-    const { status, body } = await fetchText(url, options, this.timeout).catch((error: unknown) => {
+    const { status, body } = await fetchText(url, options, timeout).catch((error: unknown) => {
       signal?.throwIfAborted();
       throw error;
     });
@@ -189,8 +193,8 @@ export class TunnelAdmin {
   }
 
   private async headers(signal: AbortSignal | undefined): Promise<Record<string, string>> {
-    const headers: Record<string, string> = { ...this.options.kitHeaders };
-    const value = await currentToken(this.options.token, this.timeout, signal);
+    const headers: Record<string, string> = { ...this.config.kitHeaders };
+    const value = await currentToken(this.config.token, this.config.timeout, signal);
     if (value === undefined) return headers;
     const taken = Object.keys(headers).some((name) => name.toLowerCase() === 'authorization');
     if (!taken) headers['authorization'] = `Bearer ${value}`;

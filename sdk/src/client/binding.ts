@@ -3,7 +3,7 @@
  * the connection: after a resume, or a fresh session, the same object goes on.
  */
 import { Code } from '../wire/code.js';
-import type { BindKind, BindMode, BindOk, StreamOpen } from '../wire/control.js';
+import type { BindOk, StreamOpen } from '../wire/control.js';
 import type { MuxStream } from '../mux/stream.js';
 import { Pool } from '../local/pool.js';
 import { relayToTarget } from '../local/relay.js';
@@ -13,13 +13,14 @@ import { serveFromHandler } from '../local/serve.js';
 import { Target } from '../local/target.js';
 import { serveFromUpstream, type Upstream } from '../local/upstream.js';
 import type { CheckedBind } from './options.js';
+import type { BindKind, BindMode } from '../wire/terms.js';
 
 /** What a binding asks of its session. */
 export interface BindingOwner {
   unbind(binding: Binding): Promise<void>;
 }
 
-/** What the kit granted. */
+/** @internal What the kit granted. */
 export type Grant = Pick<BindOk, 'bindId' | 'containerPort' | 'publicUrl'>;
 
 /** A granted binding. */

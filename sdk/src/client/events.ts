@@ -1,8 +1,8 @@
 /**
  * The events of a session: an `EventTarget` with types.
  */
-import type { ExchangeReport } from '../local/report.js';
 import type { TunnelError } from './errors.js';
+import type { ExchangeReport } from '../local/terms.js';
 
 /** What each event carries as its `detail`. */
 export interface TunnelEventMap {
@@ -31,33 +31,38 @@ export type TunnelListener<K extends TunnelEventType> = (event: TunnelEvent<K>) 
 
 /** Options of `addEventListener`. */
 export interface ListenOptions {
-  once?: boolean;
-  signal?: AbortSignal;
+  once?: boolean | undefined;
+  signal?: AbortSignal | undefined;
 }
 
+/** What a plain `EventTarget` takes; its names differ between the runtimes' declarations. */
+type Listen = Parameters<EventTarget['addEventListener']>;
+type Unlisten = Parameters<EventTarget['removeEventListener']>;
+
 /** An `EventTarget` that knows its events. */
-export class TunnelEventTarget {
-  private readonly target = new EventTarget();
-  private readonly wanted = new Set<TunnelEventType>();
+export class TunnelEventTarget extends EventTarget {
+  private readonly wanted = new Set<string>();
 
   /** Calls `listener` for each event of a type. */
-  addEventListener<K extends TunnelEventType>(
+  override addEventListener<K extends TunnelEventType>(
     type: K,
     listener: TunnelListener<K>,
     options?: ListenOptions,
-  ): void {
-    this.wanted.add(type);
-    this.target.addEventListener(type, listener as EventListener, options);
+  ): void;
+  override addEventListener(...listen: Listen): void;
+  override addEventListener(...listen: unknown[]): void {
+    this.wanted.add(String(listen[0]));
+    super.addEventListener(...(listen as Listen));
   }
 
   /** Stops calling `listener`. */
-  removeEventListener<K extends TunnelEventType>(type: K, listener: TunnelListener<K>): void {
-    this.target.removeEventListener(type, listener as EventListener);
-  }
-
-  /** Dispatches an event made elsewhere. */
-  dispatchEvent(event: Event): boolean {
-    return this.target.dispatchEvent(event);
+  override removeEventListener<K extends TunnelEventType>(
+    type: K,
+    listener: TunnelListener<K>,
+  ): void;
+  override removeEventListener(...unlisten: Unlisten): void;
+  override removeEventListener(...unlisten: unknown[]): void {
+    super.removeEventListener(...(unlisten as Unlisten));
   }
 
   /** Whether anyone ever listened for a type; saves making events that nobody sees. */
@@ -67,8 +72,6 @@ export class TunnelEventTarget {
 
   /** Tells the listeners of a type. */
   protected emit<K extends TunnelEventType>(type: K, detail: TunnelEventMap[K]): void {
-    if (this.wants(type)) this.target.dispatchEvent(new CustomEvent(type, { detail }));
+    if (this.wants(type)) this.dispatchEvent(new CustomEvent(type, { detail }));
   }
 }
-
-type EventListener = (event: Event) => void;

@@ -4,15 +4,7 @@
  */
 import { performance } from 'node:perf_hooks';
 import { Code, codeName } from '../wire/code.js';
-import {
-  readGoaway,
-  readHelloOk,
-  readRefusal,
-  type Goaway,
-  type Hello,
-  type HelloOk,
-  type JoinTicket,
-} from '../wire/control.js';
+import { readGoaway, readHelloOk, readRefusal, type Goaway, type Hello } from '../wire/control.js';
 import { decodeMessage, encodeFrame, FrameType, HEADER_BYTES, WireError } from '../wire/frame.js';
 import { dial, DialTimeout, UpgradeRefused, type DialOptions, type KitSocket } from './dial.js';
 import {
@@ -27,6 +19,7 @@ import {
 import { networkError } from './network.js';
 import type { CheckedSession } from './options.js';
 import { currentToken } from './token.js';
+import type { HelloOk, JoinTicket } from '../wire/terms.js';
 
 /** The subprotocol with one socket, and the one with several. */
 const V1 = 'hoody-tunnel.v1';

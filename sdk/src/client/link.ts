@@ -9,8 +9,6 @@ import {
   readGoaway,
   readTickets,
   type Goaway,
-  type HelloOk,
-  type JoinTicket,
   type StreamOpen,
 } from '../wire/control.js';
 import { FrameType, WireError, type Frame } from '../wire/frame.js';
@@ -22,6 +20,7 @@ import { Backoff } from './backoff.js';
 import type { KitSocket } from './dial.js';
 import { JoinRefused, sayHello, sayJoin } from './handshake.js';
 import type { CheckedSession } from './options.js';
+import type { HelloOk, JoinTicket } from '../wire/terms.js';
 
 /** How a link ended. */
 export type LinkEnd =

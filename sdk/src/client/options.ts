@@ -1,71 +1,73 @@
 /**
  * The options that callers pass, checked before any socket is opened.
  */
-import type { FetchHandler } from '../local/serve.js';
-import type { HostHeader } from '../local/request.js';
-import type { LocalAddress } from '../local/target.js';
 import { isFieldValue, isToken } from '../local/head.js';
-import type { BindKind, BindMode } from '../wire/control.js';
 import { OptionsError } from './errors.js';
+import { X509Certificate } from 'node:crypto';
+import type { FetchHandler, HostHeader, LocalAddress } from '../local/terms.js';
+import type { BindKind, BindMode } from '../wire/terms.js';
 
 /** A token, or a function that gets one; asked at every dial. */
 export type Token = string | (() => string | Promise<string>);
+
+/** Header fields: an object, a `Headers`, or pairs of name and value. */
+export type HeaderFields = Record<string, string> | Iterable<readonly [string, string]>;
 
 /** How to reach a kit. */
 export interface KitOptions {
   /** `wss://host`, `ws://host:port`, or the full address of `/api/v1/tunnel/connect`. */
   url: string | URL;
   /** The kit's token. */
-  token?: Token;
+  token?: Token | undefined;
   /** Header fields for a proxy in front of the kit. */
-  kitHeaders?: Record<string, string>;
+  kitHeaders?: HeaderFields | undefined;
   /** Certificates of authorities (PEM text) to trust in place of the runtime's own. */
-  ca?: string | string[];
+  ca?: string | string[] | undefined;
 }
 
 /** How to ask a kit's administrative endpoints. */
 export interface AdminOptions extends KitOptions {
   /** Milliseconds until one request must be answered, 1 to 3600000. Default 10000. */
-  timeout?: number;
+  timeout?: number | undefined;
 }
 
 /** How a session connects and stays connected. */
 export interface SessionOptions extends KitOptions {
   /** WebSockets of this session, 1 to 16. Default 1. */
-  maxConnections?: number;
+  maxConnections?: number | undefined;
   /** A session to take up again; `connect` fails with `RESUME_EXPIRED` when it is gone. */
-  resumeSessionId?: string;
+  resumeSessionId?: string | undefined;
   /** Whether a lost connection is dialled again. Default false here, true for the one-call forms. */
-  reconnect?: boolean;
+  reconnect?: boolean | undefined;
   /** Milliseconds until the first connection must be up, 1 to 3600000. Default 10000. */
-  connectTimeout?: number;
+  connectTimeout?: number | undefined;
   /** Milliseconds that the kit may take to answer BIND or UNBIND, likewise. Default 10000. */
-  requestTimeout?: number;
+  requestTimeout?: number | undefined;
   /** Closes the session when aborted. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /** One binding. */
 export interface BindOptions {
   /** Default `http` for expose and `tcp` for pull. */
-  kind?: BindKind;
+  kind?: BindKind | undefined;
   mode: BindMode;
   /** The port in the container; 0 lets the kit choose. */
   containerPort: number;
   /** Where traffic goes on this machine. Default `127.0.0.1:containerPort`. */
-  to?: LocalAddress;
+  to?: LocalAddress | undefined;
   /** Answers requests in this process instead of a local server. Only for expose. */
-  fetch?: FetchHandler;
+  fetch?: FetchHandler | undefined;
   /** What the local server gets as Host. Default `rewrite`. */
-  hostHeader?: HostHeader;
-  /** A name for the kit's listings. */
-  label?: string;
+  hostHeader?: HostHeader | undefined;
+  /** A name for the kit's listings, of 1000 characters at the most. */
+  label?: string | undefined;
   /** Takes the port from the session that has it. Only for expose. */
-  takeover?: boolean;
+  takeover?: boolean | undefined;
   /** Where a pull binding listens in the container. Default `127.0.0.1`. */
-  host?: '127.0.0.1' | '::1' | 'localhost';
+  host?: '127.0.0.1' | '::1' | 'localhost' | undefined;
   /** Gives the request up when aborted. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /** Options of `tunnel.expose`. */
@@ -74,7 +76,7 @@ export type ExposeOptions = SessionOptions & Omit<BindOptions, 'mode' | 'kind' |
 export type PullOptions = SessionOptions &
   Pick<BindOptions, 'containerPort' | 'label' | 'host'> & {
     /** Where traffic goes on this machine. Required when `containerPort` is 0. */
-    to?: LocalAddress;
+    to?: LocalAddress | undefined;
   };
 /** Options of `tunnel.serve`. */
 export type ServeOptions = SessionOptions &
@@ -84,11 +86,7 @@ export type ServeOptions = SessionOptions &
   };
 
 /** Session options with their defaults. */
-export interface CheckedSession {
-  connectUrl: URL;
-  token: Token | undefined;
-  kitHeaders: Record<string, string>;
-  ca: string | string[] | undefined;
+export interface CheckedSession extends CheckedKit {
   maxConnections: number;
   resumeSessionId: string | undefined;
   reconnect: boolean;
@@ -110,34 +108,103 @@ export interface CheckedBind {
   host: string | undefined;
 }
 
+/** The longest name of a binding: BIND has to fit into one frame. */
+const MAX_LABEL = 1000;
+
+/** What of the options is about the kit. */
+const KIT_KEYS = ['url', 'token', 'kitHeaders', 'ca'] as const;
+
+/** What of the options is about the session. */
+const SESSION_KEYS = [
+  ...KIT_KEYS,
+  'maxConnections',
+  'resumeSessionId',
+  'reconnect',
+  'connectTimeout',
+  'requestTimeout',
+  'signal',
+] as const satisfies (keyof SessionOptions)[];
+
+/** What of the options is about the binding. */
+const BIND_KEYS = [
+  'containerPort',
+  'label',
+  'to',
+  'takeover',
+  'hostHeader',
+  'host',
+  'fetch',
+] as const satisfies (keyof BindOptions)[];
+
 /** Where a kit takes tunnels. */
 const CONNECT_PATH = '/api/v1/tunnel/connect';
 
+/** How to reach a kit, checked. */
+export interface CheckedKit {
+  connectUrl: URL;
+  token: Token | undefined;
+  kitHeaders: Record<string, string>;
+  ca: string | string[] | undefined;
+}
+
 /** Checks how to reach a kit. */
-export function checkKit(options: KitOptions): URL {
+export function checkKit(options: KitOptions): CheckedKit {
   must(isRecord(options), 'options must be an object');
-  const url = parseUrl(options.url);
-  const { token, kitHeaders, ca } = options;
+  const connectUrl = parseUrl(options.url);
+  const { token, ca } = options;
   must(
     token === undefined || typeof token === 'function' || isGoodToken(token),
     'token must be a string of printable characters that is not empty, or a function',
   );
-  must(kitHeaders === undefined || isRecord(kitHeaders), 'kitHeaders must be an object');
-  for (const [name, value] of Object.entries(kitHeaders ?? {})) {
-    must(
-      isToken(name) && typeof value === 'string' && isFieldValue(value),
-      `kitHeaders: ${JSON.stringify(name)} is no header field, or its value would break its line`,
-    );
-  }
   must(
     ca === undefined || (Array.isArray(ca) ? ca.length > 0 && ca.every(isPem) : isPem(ca)),
     'ca must be certificates as PEM text, or a list of it; not the path of a file',
   );
-  return url;
+  return { connectUrl, token, kitHeaders: checkFields(options.kitHeaders), ca };
 }
 
+/** Checks the fields for a proxy, however they are given. */
+function checkFields(fields: unknown): Record<string, string> {
+  const checked: Record<string, string> = {};
+  if (fields === undefined) return checked;
+  must(isRecord(fields), 'kitHeaders must be an object, a Headers, or pairs of name and value');
+  const pairs: unknown[] =
+    Symbol.iterator in fields ? [...(fields as Iterable<unknown>)] : Object.entries(fields);
+  const seen = new Set<string>();
+  for (const pair of pairs) {
+    must(Array.isArray(pair) && pair.length === 2, 'kitHeaders must be pairs of name and value');
+    const [name, value] = pair as [unknown, unknown];
+    must(
+      typeof name === 'string' && isToken(name) && typeof value === 'string' && isFieldValue(value),
+      `kitHeaders: ${String(name)} is no header field, or its value would break its line`,
+    );
+    const lower = name.toLowerCase();
+    must(!OURS.test(lower), `kitHeaders: ${name} belongs to the upgrade itself`);
+    must(!seen.has(lower), `kitHeaders: ${name} comes twice`);
+    seen.add(lower);
+    checked[name] = value;
+  }
+  return checked;
+}
+
+/** Fields that make the upgrade, or frame it. */
+const OURS =
+  /^(connection|upgrade|content-length|transfer-encoding|te|trailer|expect|sec-websocket-.*)$/;
+
+/** Whether a text holds certificates, and nothing of them is broken. */
 function isPem(ca: unknown): boolean {
-  return typeof ca === 'string' && /-----BEGIN [A-Z0-9 ]*CERTIFICATE-----/.test(ca);
+  if (typeof ca !== 'string') return false;
+  const blocks =
+    ca.match(/-----BEGIN [A-Z0-9 ]*CERTIFICATE-----[^-]*-----END [A-Z0-9 ]*-----/g) ?? [];
+  return blocks.length > 0 && blocks.every(isCertificate);
+}
+
+function isCertificate(pem: string): boolean {
+  try {
+    return new X509Certificate(pem).fingerprint256 !== '';
+  } catch {
+    return false;
+  }
 }
 
 /** Checks a token, also one that a function returned. */
@@ -147,8 +214,9 @@ export function isGoodToken(token: unknown): token is string {
 
 /** Checks what a session is made of. */
 export function checkSession(options: SessionOptions, reconnect: boolean): CheckedSession {
-  const connectUrl = checkKit(options);
-  const maxConnections = options.maxConnections ?? 1;
+  const kit = checkKit(options);
+  only(options, SESSION_KEYS, 'a session');
+  const { maxConnections = 1 } = options;
   must(isInteger(maxConnections, 1, 16), 'maxConnections must be a whole number from 1 to 16');
   const { resumeSessionId, signal } = options;
   must(
@@ -160,12 +228,9 @@ export function checkSession(options: SessionOptions, reconnect: boolean): Check
     options.reconnect === undefined || typeof options.reconnect === 'boolean',
     'reconnect must be true or false',
   );
-  must(signal === undefined || signal instanceof AbortSignal, 'signal must be an AbortSignal');
+  checkSignal(signal);
   return {
-    connectUrl,
-    token: options.token,
-    kitHeaders: { ...options.kitHeaders },
-    ca: options.ca,
+    ...kit,
     maxConnections,
     resumeSessionId,
     reconnect: options.reconnect ?? reconnect,
@@ -175,12 +240,26 @@ export function checkSession(options: SessionOptions, reconnect: boolean): Check
   };
 }
 
+/** Checks a signal, wherever one is passed. */
+export function checkSignal(signal: unknown): asserts signal is AbortSignal | undefined {
+  must(signal === undefined || signal instanceof AbortSignal, 'signal must be an AbortSignal');
+}
+
+/** Checks the options of a single call. */
+export function checkCall(options: object, keys: readonly string[]): void {
+  must(isRecord(options), 'options must be an object');
+  only(options, keys, 'this call');
+  checkSignal((options as { signal?: unknown }).signal);
+}
+
 /** Checks what is to be bound. */
 export function checkBind(options: BindOptions): CheckedBind {
   must(isRecord(options), 'options must be an object');
-  const { mode, containerPort, to, fetch, hostHeader, label, host } = options;
+  only(options, ['mode', 'kind', 'signal', ...BIND_KEYS], 'a binding');
+  checkSignal(options.signal);
+  const { mode, containerPort, to, fetch, hostHeader, label, host, takeover } = options;
   must(['expose', 'pull'].includes(mode), "mode must be 'expose' or 'pull'");
-  const kind = options.kind ?? (mode === 'expose' ? 'http' : 'tcp');
+  const { kind = mode === 'expose' ? 'http' : 'tcp' } = options;
   must(
     (mode === 'expose' && kind === 'http') || (mode === 'pull' && kind === 'tcp'),
     "kind must be 'http' for expose and 'tcp' for pull",
@@ -198,8 +277,16 @@ export function checkBind(options: BindOptions): CheckedBind {
     hostHeader === undefined || (typeof hostHeader === 'string' && isHostName(hostHeader)),
     "hostHeader must be 'rewrite', 'keep' or a host name",
   );
-  must(label === undefined || typeof label === 'string', 'label must be a string');
-  must(options.takeover !== true || mode === 'expose', 'takeover is for expose alone');
+  must(
+    hostHeader === undefined || (mode === 'expose' && fetch === undefined),
+    'hostHeader is for a local HTTP server alone',
+  );
+  must(
+    label === undefined || (typeof label === 'string' && label.length <= MAX_LABEL),
+    `label must be a string of ${MAX_LABEL} characters at the most`,
+  );
+  must(takeover === undefined || typeof takeover === 'boolean', 'takeover must be true or false');
+  must(takeover !== true || mode === 'expose', 'takeover is for expose alone');
   must(
     host === undefined || (mode === 'pull' && ['127.0.0.1', '::1', 'localhost'].includes(host)),
     "host is for pull alone, and must be '127.0.0.1', '::1' or 'localhost'",
@@ -212,9 +299,41 @@ export function checkBind(options: BindOptions): CheckedBind {
     fetch,
     hostHeader: hostHeader ?? 'rewrite',
     label,
-    takeover: options.takeover === true,
+    takeover: takeover === true,
     host,
   };
+}
+
+/** What each one-call form knows of a binding, beside its port and label. */
+const FORMS = {
+  'tunnel.expose': ['to', 'takeover', 'hostHeader'],
+  'tunnel.pull': ['to', 'host'],
+  'tunnel.serve': ['takeover', 'fetch'],
+} as const;
+
+/** Takes the options of a one-call form apart; the parts are checked by whoever gets them. */
+export function split(
+  options: ExposeOptions | PullOptions | ServeOptions,
+  mode: BindMode,
+  form: keyof typeof FORMS,
+): { session: SessionOptions; bind: BindOptions } {
+  must(isRecord(options), 'options must be an object');
+  only(options, [...SESSION_KEYS, 'containerPort', 'label', ...FORMS[form]], form);
+  const session = pick(options, SESSION_KEYS) as unknown as SessionOptions;
+  const bind = pick(options, [...BIND_KEYS, 'signal']);
+  return { session, bind: { ...bind, mode } as BindOptions };
+}
+
+/** Options of the administrative side with their defaults. */
+export interface CheckedAdmin extends CheckedKit {
+  timeout: number;
+}
+
+/** Checks the options of the administrative side. */
+export function checkAdmin(options: AdminOptions): CheckedAdmin {
+  const kit = checkKit(options);
+  only(options, [...KIT_KEYS, 'timeout'], 'tunnel.admin');
+  return { ...kit, timeout: milliseconds(options.timeout, 'timeout') };
 }
 
 /** The URL of an administrative endpoint beside `/connect`. */
@@ -241,6 +360,7 @@ function parseUrl(value: unknown): URL {
 
 function checkAddress(to: LocalAddress): void {
   must(isRecord(to), 'to must be { host, port }');
+  only(to, ['host', 'port'], 'to');
   must(
     typeof to.host === 'string' && /^[0-9A-Za-z.:[\]_-]{1,253}$/.test(to.host),
     'to.host must be a host name or an address',
@@ -253,17 +373,28 @@ function isHostName(value: string): boolean {
 }
 
 /** A time-out with its default, checked. */
-export function milliseconds(value: number | undefined, name: string): number {
-  const ms = value ?? 10_000;
+function milliseconds(value: number | undefined, name: string): number {
+  const ms = value === undefined ? 10_000 : value;
   must(isInteger(ms, 1, 3_600_000), `${name} must be milliseconds from 1 to 3600000`);
   return ms;
+}
+
+/** A misspelt option would silently be its default. */
+function only(options: object, keys: readonly string[], what: string): void {
+  for (const [key, value] of Object.entries(options)) {
+    must(value === undefined || keys.includes(key), `${key} is no option of ${what}`);
+  }
+}
+
+function pick(options: object, keys: readonly string[]): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(options).filter(([key]) => keys.includes(key)));
 }
 
 function isInteger(value: unknown, least: number, most: number): boolean {
   return Number.isInteger(value) && (value as number) >= least && (value as number) <= most;
 }
 
-function isRecord(value: unknown): boolean {
+function isRecord(value: unknown): value is object {
   return typeof value === 'object' && value !== null;
 }
 

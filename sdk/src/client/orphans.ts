@@ -3,9 +3,10 @@
  * here. Their visitors wait a moment for that.
  */
 import { Code } from '../wire/code.js';
-import type { ResumedBind, StreamOpen } from '../wire/control.js';
+import type { StreamOpen } from '../wire/control.js';
 import type { MuxStream, StreamSink } from '../mux/stream.js';
 import { answerPlain, Tally } from '../local/report.js';
+import type { ResumedBind } from '../wire/terms.js';
 
 /** How long a visitor waits for its binding to be taken up, in milliseconds. */
 const WAIT_MS = 3000;

@@ -13,12 +13,11 @@ import {
   readBindOk,
   readRefusal,
   type Bind,
-  type HelloOk,
   type StreamOpen,
 } from '../wire/control.js';
 import { FrameType, type Frame } from '../wire/frame.js';
 import type { MuxStream } from '../mux/stream.js';
-import type { ExchangeReport, Report } from '../local/report.js';
+import type { Report } from '../local/report.js';
 import { Backoff, sleep } from './backoff.js';
 import { Binding, type BindingOwner, type Grant } from './binding.js';
 import {
@@ -37,6 +36,7 @@ import { goawayError } from './handshake.js';
 import { Link, type LinkEnd } from './link.js';
 import {
   checkBind,
+  checkCall,
   checkSession,
   type BindOptions,
   type CheckedBind,
@@ -45,6 +45,8 @@ import {
 } from './options.js';
 import { Orphans } from './orphans.js';
 import { Requests } from './requests.js';
+import type { HelloOk } from '../wire/terms.js';
+import type { ExchangeReport } from '../local/terms.js';
 
 /** Where a session is in its life. */
 export type SessionState = 'idle' | 'connecting' | 'online' | 'lost' | 'closed';
@@ -114,7 +116,8 @@ export class TunnelSession extends TunnelEventTarget {
   }
 
   /** Connects. With `reconnect`, tries for `connectTimeout` while the kit cannot be reached. */
-  async connect(options: { signal?: AbortSignal } = {}): Promise<this> {
+  async connect(options: { signal?: AbortSignal | undefined } = {}): Promise<this> {
+    checkCall(options, ['signal']);
     if (this.current !== 'idle') {
       throw this.current === 'closed'
         ? new ClosedError('it was closed before')
@@ -160,6 +163,7 @@ export class TunnelSession extends TunnelEventTarget {
 
   /** Gives a port back. */
   async unbind(binding: Binding): Promise<void> {
+    if (!(binding instanceof Binding)) throw new OptionsError('unbind takes a binding');
     const { bindId } = binding;
     this.unbound.delete(binding);
     if (this.bindings.get(bindId) !== binding) return;

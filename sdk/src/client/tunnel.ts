@@ -7,13 +7,13 @@ import { OptionsError, type TunnelError } from './errors.js';
 import type { ListenOptions, TunnelEventType, TunnelListener } from './events.js';
 import {
   checkBind,
-  checkKit,
   checkSession,
   type AdminOptions,
   type BindOptions,
   type ExposeOptions,
   type PullOptions,
   type ServeOptions,
+  split,
   type SessionOptions,
 } from './options.js';
 import { TunnelSession } from './session.js';
@@ -72,15 +72,14 @@ export class Tunnel {
   }
 }
 
-async function open(options: SessionOptions, bind: BindOptions): Promise<Tunnel> {
-  const { connectUrl } = checkSession(options, true);
+async function open(parts: { session: SessionOptions; bind: BindOptions }): Promise<Tunnel> {
+  const { bind } = parts;
+  const { connectUrl } = checkSession(parts.session, true);
   checkBind(bind);
-  const session = new TunnelSession({ ...options, reconnect: options.reconnect ?? true });
+  const session = new TunnelSession({ reconnect: true, ...parts.session });
   try {
     await session.connect();
-    const { signal } = options;
-    const binding = await session.bind(signal === undefined ? bind : { ...bind, signal });
-    return new Tunnel(session, binding, connectUrl.hostname);
+    return new Tunnel(session, await session.bind(bind), connectUrl.hostname);
   } catch (error) {
     await session.close();
     throw error;
@@ -89,44 +88,24 @@ async function open(options: SessionOptions, bind: BindOptions): Promise<Tunnel>
 
 /** Makes a local HTTP server reachable at a port in the container. */
 async function expose(options: ExposeOptions): Promise<Tunnel> {
-  checkKit(options);
-  return open(options, { ...pick(options), mode: 'expose' });
+  return open(split(options, 'expose', 'tunnel.expose'));
 }
 
 /** Makes a local TCP server reachable at a loopback port in the container. */
 async function pull(options: PullOptions): Promise<Tunnel> {
-  checkKit(options);
-  return open(options, { ...pick(options), mode: 'pull' });
+  return open(split(options, 'pull', 'tunnel.pull'));
 }
 
 /** Answers the requests that come to a port in the container in this process. */
 async function serve(options: ServeOptions): Promise<Tunnel> {
-  checkKit(options);
+  const parts = split(options, 'expose', 'tunnel.serve');
   if (typeof options.fetch !== 'function') throw new OptionsError('fetch must be a function');
-  return open(options, { ...pick(options), mode: 'expose' });
+  return open(parts);
 }
 
 /** The administrative side of a kit. */
 function admin(options: AdminOptions): TunnelAdmin {
   return new TunnelAdmin(options);
-}
-
-/** What of the options is about the binding. */
-const BIND_KEYS = [
-  'containerPort',
-  'label',
-  'to',
-  'takeover',
-  'hostHeader',
-  'host',
-  'fetch',
-] as const satisfies (keyof BindOptions)[];
-
-/** Takes the options that `bind` knows; `checkBind` then finds what does not belong together. */
-function pick(options: Partial<BindOptions>): Omit<BindOptions, 'mode'> {
-  const entries = BIND_KEYS.map((key) => [key, options[key]] as const);
-  const given: unknown = Object.fromEntries(entries.filter(([, value]) => value !== undefined));
-  return given as Omit<BindOptions, 'mode'>;
 }
 
 /** The one-call forms. */

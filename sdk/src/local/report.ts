@@ -4,27 +4,7 @@
 import { performance } from 'node:perf_hooks';
 import type { StreamOpen } from '../wire/control.js';
 import type { MuxStream } from '../mux/stream.js';
-
-/** One exchange, told when it is over. */
-export interface ExchangeReport {
-  kind: 'http' | 'tcp';
-  bindId: number | undefined;
-  containerPort: number | undefined;
-  remoteAddr: string | undefined;
-  /** Empty for TCP. */
-  method: string;
-  /** Empty for TCP. */
-  target: string;
-  /** The status that was sent; 0 when none was, and for TCP. */
-  status: number;
-  /** Body bytes from the visitor. */
-  bytesIn: number;
-  /** Body bytes to the visitor. */
-  bytesOut: number;
-  durationMs: number;
-  /** Why it did not end well; undefined when it did. */
-  error: string | undefined;
-}
+import type { ExchangeReport } from './terms.js';
 
 /** Gets the reports; undefined when nobody listens. */
 export type Report = ((report: ExchangeReport) => void) | undefined;

@@ -14,9 +14,7 @@ import {
   isToken,
   withoutHopByHop,
 } from './head.js';
-
-/** What the local server gets as Host: its own address, what the visitor sent, or a fixed name. */
-export type HostHeader = 'rewrite' | 'keep' | (string & {});
+import type { HostHeader } from './terms.js';
 
 /** How a request's body is framed; `unknown` until its first bytes, for an older kit does not say. */
 export type RequestBody = BodyKind | 'unknown';

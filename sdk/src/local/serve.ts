@@ -16,9 +16,7 @@ import {
   withoutHopByHop,
 } from './head.js';
 import { answerPlain, Tally, type Report } from './report.js';
-
-/** A function that answers requests. */
-export type FetchHandler = (request: Request) => Response | Promise<Response>;
+import type { FetchHandler } from './terms.js';
 
 /** What a visitor gets when the handler failed, and when it answered with no status of an answer. */
 const INTERNAL_ERROR = [500, 'Internal Server Error'] as const;

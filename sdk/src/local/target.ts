@@ -5,12 +5,7 @@
  * resolved first; the one that answered last is tried first the next time.
  */
 import { LocalSocket, type SocketUser } from './socket.js';
-
-/** A local address. */
-export interface LocalAddress {
-  host: string;
-  port: number;
-}
+import type { LocalAddress } from './terms.js';
 
 /** How long one address may take to accept, in milliseconds. */
 const CONNECT_MS = 5000;

@@ -6,14 +6,10 @@
  */
 import { isUtf8 } from 'node:buffer';
 import { WireError } from './frame.js';
+import type { BindKind, BindMode, HelloOk, JoinTicket, ResumedBind } from './terms.js';
 
 /** Header fields in order, repeats kept. */
 export type Headers = [name: string, value: string][];
-
-/** What can be bound. */
-export type BindKind = 'http' | 'tcp';
-/** Which way traffic goes. */
-export type BindMode = 'expose' | 'pull';
 
 /** The client's first frame. */
 export interface Hello {
@@ -22,34 +18,6 @@ export interface Hello {
   capabilities?: string[];
   resume?: { sessionId: string };
   maxConnections?: number;
-}
-
-/** A binding that a resumed session still holds. */
-export interface ResumedBind {
-  bindId: number;
-  kind: BindKind;
-  mode: BindMode;
-  containerPort: number;
-}
-
-/** A permission to join one more socket to the session. */
-export interface JoinTicket {
-  index: number;
-  nonce: string;
-  expiresMs: number;
-}
-
-/** The kit's answer to HELLO. */
-export interface HelloOk {
-  sessionId: string;
-  resumed: boolean;
-  resumedBinds: ResumedBind[];
-  streamWindow: number;
-  sessionWindow: number;
-  connectionsGranted: number;
-  joinTickets: JoinTicket[];
-  capabilities: string[];
-  maxStreams: number | undefined;
 }
 
 /** A request for a binding. */

@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -47,6 +47,12 @@ try {
   if (error instanceof BindError) console.log(error.code, error.kitCode);
 }
 await session.close();
+`;
+
+/** Names the public types, so that all declarations are read. */
+const ALONE = `
+import type * as sdk from '@hoody-ai/hoody-tunnel-sdk';
+export type Seen = [sdk.TunnelSession, sdk.Tunnel, sdk.TunnelAdmin, sdk.Binding, sdk.HelloOk];
 `;
 
 const EXPECTED = `expose null web
@@ -122,6 +128,19 @@ test('the package works in fresh projects', { timeout: 180_000 }, async (t) => {
     await run('npx', ['tsc', '-p', '.'], { cwd: project });
     t.diagnostic(`types: ${name}`);
   }
+  // Of programs for browsers' runtimes as well, which have no @types/node.
+  const alone = { module: 'nodenext', target: 'es2022', lib: ['es2022', 'dom', 'dom.iterable'] };
+  const strict = { strict: true, exactOptionalPropertyTypes: true, skipLibCheck: false, types: [] };
+  const compilerOptions = { ...alone, ...strict, noEmit: true };
+  const config = { compilerOptions, files: ['alone.ts', 'readme.ts'] };
+  writeFileSync(join(project, 'tsconfig.json'), JSON.stringify(config));
+  writeFileSync(join(project, 'alone.ts'), ALONE);
+  const readme = readFileSync(join(PACKAGE, 'README.md'), 'utf8');
+  const first = /```ts\n([^]*?)```/.exec(readme)?.[1] ?? '';
+  const env = 'declare const process: { env: Record<string, string | undefined> };\n';
+  writeFileSync(join(project, 'readme.ts'), first + env);
+  await run('npx', ['tsc', '-p', '.'], { cwd: project });
+  t.diagnostic('types: without @types/node');
   const { url, token } = kit.options;
   for (const [name, [path, ...before]] of Object.entries(COMMANDS)) {
     const args = [...before, 'nodenext/main.js', url, token, webPort, String(echo.port)];

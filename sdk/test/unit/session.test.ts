@@ -5,7 +5,6 @@ import {
   BindError,
   ClosedError,
   LostError,
-  OptionsError,
   ProtocolError,
   ResumeExpiredError,
   SessionLimitError,
@@ -15,7 +14,7 @@ import {
   type SessionOptions,
 } from '../../src/index.js';
 import { encodeFrame, FrameType } from '../../src/wire/frame.js';
-import { rejects, throws } from '../support/assert.js';
+import { rejects } from '../support/assert.js';
 import { FixtureKit, type KitConfig } from '../support/kit.js';
 import { answering, freePort, later, listen, until } from '../support/local.js';
 
@@ -221,6 +220,17 @@ test('a binding that is refused after a loss ends the session with its error', a
   assert.ok(error instanceof BindError);
   assert.equal(error.kitCode, 'ALREADY_BOUND');
   await kit.stop();
+});
+
+test('a session is an EventTarget, and the target of its events', async () => {
+  await withSession({}, {}, async (kit, session) => {
+    assert.ok(session instanceof EventTarget);
+    let target: unknown;
+    session.addEventListener('lost', (event) => (target = event.target), { once: true });
+    kit.session.drop();
+    await session.closed;
+    assert.equal(target, session);
+  });
 });
 
 test('without reconnect a loss ends the session', async () => {
@@ -443,49 +453,6 @@ test('GOAWAY of a kit that shuts down is a loss, and of one that kills is the en
   kit.session.goaway(7, 'killed');
   const error = await app.closed;
   assert.equal(error?.code, 'CLOSED');
-  await kit.stop();
-});
-
-test('wrong options fail before any socket is opened', async () => {
-  const kit = await FixtureKit.start();
-  const { url } = kit;
-  const bad: (() => unknown)[] = [
-    () => new TunnelSession({ url: 'ftp://x' }),
-    () => new TunnelSession({ url: 'nonsense' }),
-    () => new TunnelSession({ url: 'ws://user:pass@host' }),
-    () => new TunnelSession({ url, token: '' }),
-    () => new TunnelSession({ url, token: 'a\r\nb: c' }),
-    () => new TunnelSession({ url, kitHeaders: { 'bad name': 'x' } }),
-    () => new TunnelSession({ url, kitHeaders: { x: 'a\nb' } }),
-    () => new TunnelSession({ url, maxConnections: 17 }),
-    () => new TunnelSession({ url, maxConnections: 1.5 }),
-    () => new TunnelSession({ url, resumeSessionId: '' }),
-    () => new TunnelSession({ url, connectTimeout: 0 }),
-    () => new TunnelSession({ url, ca: '/etc/ssl/certs/ca.pem' }),
-    () => new TunnelSession({ url, ca: [] }),
-    () => tunnel.admin({ url, timeout: 0 }),
-  ];
-  for (const make of bad) throws(make, OptionsError);
-  const to = { host: '127.0.0.1', port: 1 };
-  const fetch = (): Response => new Response('');
-  const wrong: Promise<unknown>[] = [
-    tunnel.expose({ url, containerPort: 70_000, to }),
-    tunnel.expose({ url, containerPort: 3000, to: { host: 'a b', port: 1 } }),
-    tunnel.expose({ url, containerPort: 3000, to: { host: 'a', port: 0 } }),
-    tunnel.expose({ url, containerPort: 3000, hostHeader: 'a\r\nb' }),
-    tunnel.pull({ url, containerPort: 0 }),
-    tunnel.pull({ url, containerPort: 1, host: '0.0.0.0' as '::1' }),
-    tunnel.pull({ url, containerPort: 1, takeover: true } as never),
-    tunnel.serve({ url, containerPort: 3000, fetch: 'no' as never }),
-    tunnel.serve({ url, containerPort: 3000, fetch, to } as never),
-    tunnel.expose(undefined as never),
-  ];
-  for (const promise of wrong) {
-    assert.equal((await rejects(promise, OptionsError)).code, 'OPTIONS');
-  }
-  const session = new TunnelSession({ url });
-  await rejects(session.bind({ mode: 'expose', containerPort: 1 }), OptionsError);
-  assert.equal(kit.upgrades.length, 0);
   await kit.stop();
 });
 

@@ -1,0 +1,37 @@
+/**
+ * What callers say about the local side, and what they are told of it. Nothing here needs a
+ * runtime's own types, so that neither do the package's declarations.
+ */
+
+/** A local address. */
+export interface LocalAddress {
+  host: string;
+  port: number;
+}
+
+/** What the local server gets as Host: its own address, what the visitor sent, or a fixed name. */
+export type HostHeader = 'rewrite' | 'keep' | (string & {});
+
+/** A function that answers requests. */
+export type FetchHandler = (request: Request) => Response | Promise<Response>;
+
+/** One exchange, told when it is over. */
+export interface ExchangeReport {
+  kind: 'http' | 'tcp';
+  bindId: number | undefined;
+  containerPort: number | undefined;
+  remoteAddr: string | undefined;
+  /** Empty for TCP. */
+  method: string;
+  /** Empty for TCP. */
+  target: string;
+  /** The status that was sent; 0 when none was, and for TCP. */
+  status: number;
+  /** Body bytes from the visitor. */
+  bytesIn: number;
+  /** Body bytes to the visitor. */
+  bytesOut: number;
+  durationMs: number;
+  /** Why it did not end well; undefined when it did. */
+  error: string | undefined;
+}
