@@ -15,6 +15,8 @@ const WAIT_MS = 3000;
 interface Orphan {
   bind: ResumedBind;
   waiting: Set<Waiting>;
+  /** We take the port over from ourselves, so that the kit revokes this id. */
+  replaced: boolean;
 }
 
 /** The bindings that nobody has taken up yet. */
@@ -23,14 +25,22 @@ export class Orphans {
 
   /** A resumed session brought a binding along. */
   add(bind: ResumedBind): void {
-    this.all.set(bind.bindId, { bind, waiting: new Set() });
+    this.all.set(bind.bindId, { bind, waiting: new Set(), replaced: false });
   }
 
-  /** Takes up the binding that fits, if there is one. */
-  adopt(kind: string, mode: string, port: number): Adopted | undefined {
-    for (const { bind, waiting } of this.all.values()) {
-      const fits = bind.kind === kind && bind.mode === mode;
+  /**
+   * Takes up the binding that fits, if there is one. An EXPOSE for which nobody waits is only named:
+   * the kit tells its address to whoever binds it, so that we take it over from ourselves.
+   */
+  adopt(kind: string, mode: string, port: number): Adopted | { replace: number } | undefined {
+    for (const orphan of this.all.values()) {
+      const { bind, waiting, replaced } = orphan;
+      const fits = bind.kind === kind && bind.mode === mode && !replaced;
       if (!fits || (port !== 0 && bind.containerPort !== port)) continue;
+      if (mode === 'expose' && waiting.size === 0) {
+        orphan.replaced = true;
+        return { replace: bind.containerPort };
+      }
       this.all.delete(bind.bindId);
       return { bind, waiting: [...waiting] };
     }
@@ -48,11 +58,11 @@ export class Orphans {
     return true;
   }
 
-  /** Forgets a binding that the kit took away. */
+  /** Forgets a binding that the kit took away; undefined when that was our own doing. */
   revoke(bindId: number): ResumedBind | undefined {
     const orphan = this.all.get(bindId);
     this.all.delete(bindId);
-    return orphan?.bind;
+    return orphan?.replaced === true ? undefined : orphan?.bind;
   }
 
   /** The session starts over or is gone. */

@@ -147,9 +147,10 @@ export class TunnelSession extends TunnelEventTarget {
     }
     if (this.current === 'closed') throw new ClosedError('nothing can be bound');
     const adopted = this.orphans.adopt(checked.kind, checked.mode, checked.containerPort);
-    if (adopted === undefined) {
+    if (adopted === undefined || 'replace' in adopted) {
+      const again = adopted && { containerPort: adopted.replace, takeover: true };
       return this.requests.bind(
-        checked,
+        { ...checked, ...again },
         options.signal,
         (ok) => this.enter(checked, ok),
         (bind) => this.sendBind(bind),

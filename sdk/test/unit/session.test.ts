@@ -244,7 +244,7 @@ test('without reconnect a loss ends the session', async () => {
   });
 });
 
-test('another process resumes by id, and takes the binding up without BIND', async () => {
+test('a binding for which a visitor waits is taken up by id without BIND', async () => {
   const kit = await FixtureKit.start();
   const local = await answering(HELLO);
   const first = new TunnelSession({ url: kit.url });
@@ -274,6 +274,32 @@ test('another process resumes by id, and takes the binding up without BIND', asy
   assert.equal(await early.text(), 'hi');
   await second.close();
   await local.stop();
+  await kit.stop();
+});
+
+test('a binding that is taken up by id knows its public address', async () => {
+  const kit = await FixtureKit.start({ publicUrl: 'https://app.example' });
+  const first = new TunnelSession({ url: kit.url });
+  await first.connect();
+  const fetch = (): Response => new Response('first');
+  await first.bind({ mode: 'expose', containerPort: 3000, fetch });
+  kit.session.drop();
+  await first.closed;
+  const resumeSessionId = first.id ?? '';
+  await using second = new TunnelSession({ url: kit.url, resumeSessionId });
+  await second.connect();
+  const taken: number[] = [];
+  second.addEventListener('takenOver', ({ detail }) => taken.push(detail.containerPort));
+  const web = await second.bind({
+    mode: 'expose',
+    containerPort: 3000,
+    fetch: () => new Response('second'),
+  });
+  assert.equal(web.publicUrl, 'https://app.example');
+  assert.equal(await kit.session.get('/').text(), 'second');
+  assert.equal(kit.session.binds.size, 1);
+  assert.deepEqual(taken, []);
+  await second.close();
   await kit.stop();
 });
 
