@@ -2,6 +2,7 @@
  * How long to wait before the next dial: at once, then 250 ms doubling to 10 s, each with jitter so
  * that the clients of a kit that comes back do not come all together (PROTOCOL §6).
  */
+import { onAbort } from './abort.js';
 
 const FIRST_MS = 250;
 const LAST_MS = 10_000;
@@ -26,13 +27,13 @@ export class Backoff {
 /** Waits; ends early when the signal is aborted. */
 export function sleep(ms: number, signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
+    if (signal.aborted) return resolve();
     const done = (): void => {
       clearTimeout(timer);
-      signal.removeEventListener('abort', done);
+      stop();
       resolve();
     };
     const timer = setTimeout(done, ms);
-    if (signal.aborted) done();
-    else signal.addEventListener('abort', done);
+    const stop = onAbort(signal, done);
   });
 }

@@ -9,6 +9,7 @@ import type { Socket } from 'node:net';
 import WebSocket from 'ws';
 import { MAX_MESSAGE } from '../wire/frame.js';
 import type { Carrier } from '../mux/lane.js';
+import { onAbort } from './abort.js';
 import { maskedFrame, recycle } from './masked.js';
 
 /** What to dial. */
@@ -323,10 +324,10 @@ function guard(ms: number, signal: AbortSignal | undefined, fail: (error: Error)
   };
   const off = (): void => {
     clearTimeout(timer);
-    signal?.removeEventListener('abort', aborted);
+    stop();
   };
+  const stop = onAbort(signal, aborted);
   if (signal?.aborted === true) queueMicrotask(aborted);
-  else signal?.addEventListener('abort', aborted);
   return off;
 }
 

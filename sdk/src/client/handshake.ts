@@ -6,6 +6,7 @@ import { performance } from 'node:perf_hooks';
 import { Code, codeName } from '../wire/code.js';
 import { readGoaway, readHelloOk, readRefusal, type Goaway, type Hello } from '../wire/control.js';
 import { decodeMessage, encodeFrame, FrameType, HEADER_BYTES, WireError } from '../wire/frame.js';
+import { onAbort } from './abort.js';
 import { dial, DialTimeout, UpgradeRefused, type DialOptions, type KitSocket } from './dial.js';
 import {
   AuthError,
@@ -133,7 +134,7 @@ function exchange(
   return new Promise((resolve, reject) => {
     const settle = (): void => {
       clearTimeout(timer);
-      signal.removeEventListener('abort', aborted);
+      stop();
     };
     const over = (error: unknown): void => {
       settle();
@@ -142,8 +143,8 @@ function exchange(
     };
     const aborted = (): void => over(signal.reason);
     const timer = setTimeout(() => over(new TunnelTimeoutError('HELLO', of)), left);
+    const stop = onAbort(signal, aborted);
     if (signal.aborted) return aborted();
-    signal.addEventListener('abort', aborted);
     socket.user = {
       message: (message) => {
         try {

@@ -3,6 +3,7 @@
  * what was not answered is asked again.
  */
 import type { Bind, BindErr, BindOk } from '../wire/control.js';
+import { onAbort } from './abort.js';
 import { BindError, TunnelTimeoutError } from './errors.js';
 import type { CheckedBind } from './options.js';
 
@@ -38,7 +39,7 @@ export class Requests {
       const ref = this.nextRef++;
       const off = (): void => {
         clearTimeout(timer);
-        signal?.removeEventListener('abort', aborted);
+        stop();
       };
       const pending: PendingBind = {
         options,
@@ -60,7 +61,7 @@ export class Requests {
       const timer = setTimeout(() => {
         abandon(new TunnelTimeoutError('BIND', this.timeoutMs));
       }, this.timeoutMs);
-      signal?.addEventListener('abort', aborted);
+      const stop = onAbort(signal, aborted);
       this.binds.set(ref, pending);
       send(bindFrame(ref, options));
     });

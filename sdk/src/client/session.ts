@@ -18,6 +18,7 @@ import {
 import { FrameType, type Frame } from '../wire/frame.js';
 import type { MuxStream } from '../mux/stream.js';
 import type { Report } from '../local/report.js';
+import { onAbort } from './abort.js';
 import { Backoff, sleep } from './backoff.js';
 import { Binding, type BindingOwner, type Grant } from './binding.js';
 import {
@@ -92,8 +93,8 @@ export class TunnelSession extends TunnelEventTarget {
       this.resolveClosed = resolve;
     });
     const { signal } = this.config;
-    const aborted = (): void => void this.end(signal?.reason);
-    signal?.addEventListener('abort', aborted, { signal: this.abort.signal });
+    const stop = onAbort(signal, () => void this.end(signal?.reason));
+    void this.closed.then(stop);
   }
 
   /** The session's id: whoever knows it may resume the session. Undefined before `connect`. */
@@ -454,8 +455,7 @@ function joinSignals(joint: AbortController, signals: (AbortSignal | undefined)[
   const stops = signals.map((signal) => {
     const abort = (): void => joint.abort(signal?.reason);
     if (signal?.aborted === true) abort();
-    signal?.addEventListener('abort', abort);
-    return () => signal?.removeEventListener('abort', abort);
+    return onAbort(signal, abort);
   });
   return () => {
     for (const stop of stops) stop();

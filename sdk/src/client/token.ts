@@ -1,6 +1,7 @@
 /**
  * The token of a kit, as it is at the moment; a function is asked for it, and may fail or hang.
  */
+import { onAbort } from './abort.js';
 import { OptionsError, TokenError, TunnelTimeoutError } from './errors.js';
 import { isGoodToken, type Token } from './options.js';
 
@@ -27,7 +28,7 @@ function inTime(
   return new Promise((resolve, reject) => {
     const settle = (act: () => void): void => {
       clearTimeout(timer);
-      signal?.removeEventListener('abort', aborted);
+      stop();
       act();
     };
     const aborted = (): void => {
@@ -37,7 +38,7 @@ function inTime(
     const timer = setTimeout(() => {
       settle(() => reject(new TunnelTimeoutError('The token function', timeoutMs)));
     }, timeoutMs);
-    signal?.addEventListener('abort', aborted);
+    const stop = onAbort(signal, aborted);
     // Inside `then`, so that what the function throws at once is caught like a rejection.
     Promise.resolve()
       .then(token)

@@ -409,6 +409,26 @@ test('lanes join with tickets, carry their streams, and come back with new ticke
   await mute.stop();
 });
 
+test('many lanes and many bindings on one signal are taken for no leak', async () => {
+  const warnings: string[] = [];
+  const warned = (warning: Error): void => void warnings.push(warning.message);
+  process.on('warning', warned);
+  const kit = await FixtureKit.start();
+  const { signal } = new AbortController();
+  const session = new TunnelSession({ url: kit.url, maxConnections: 16, signal });
+  await session.connect();
+  const ports = Array.from({ length: 15 }, (_, at) => 3000 + at);
+  await Promise.all(
+    ports.map((containerPort) => session.bind({ mode: 'pull', containerPort, signal })),
+  );
+  await until(() => session.connections === 16);
+  await session.close();
+  await kit.stop();
+  await later(10);
+  process.off('warning', warned);
+  assert.deepEqual(warnings, []);
+});
+
 test('frames of one turn leave in one message', async () => {
   const local = await answering(HELLO);
   await withSession({}, {}, async (kit, session) => {
