@@ -252,6 +252,14 @@ export function checkCall(options: object, keys: readonly string[]): void {
   checkSignal((options as { signal?: unknown }).signal);
 }
 
+/** Checks what `close` is asked for; returns how long what runs may take to finish. */
+export function checkGrace(options: { graceMs?: number | undefined }): number {
+  checkCall(options, ['graceMs']);
+  const { graceMs = 5000 } = options;
+  must(isInteger(graceMs, 0, 3_600_000), 'graceMs must be milliseconds from 0 to 3600000');
+  return graceMs;
+}
+
 /** Checks what is to be bound. */
 export function checkBind(options: BindOptions): CheckedBind {
   must(isRecord(options), 'options must be an object');

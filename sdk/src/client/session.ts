@@ -38,6 +38,7 @@ import { Link, type LinkEnd } from './link.js';
 import {
   checkBind,
   checkCall,
+  checkGrace,
   checkSession,
   type BindOptions,
   type CheckedBind,
@@ -58,6 +59,8 @@ const REDIAL_MS = 10_000;
 const STEADY_MS = 5000;
 /** How long the kit may take to answer UNBIND when a session is closed, in milliseconds. */
 const FAREWELL_MS = 1000;
+/** How often a session that closes looks whether anything still runs, in milliseconds. */
+const DRAIN_POLL_MS = 10;
 
 /** A session with a kit. */
 export class TunnelSession extends TunnelEventTarget {
@@ -67,6 +70,8 @@ export class TunnelSession extends TunnelEventTarget {
   private readonly requests: Requests;
   private readonly orphans = new Orphans();
   private readonly bindings = new Map<number, Binding>();
+  /** Bindings that we gave back, until the kit has heard of it. */
+  private readonly leaving = new Map<number, Binding>();
   /** Bindings that a fresh session has to ask for again. */
   private readonly unbound = new Set<Binding>();
   private readonly abort = new AbortController();
@@ -81,6 +86,7 @@ export class TunnelSession extends TunnelEventTarget {
   /** Aborted when the link that is just being set up is lost. */
   private setup: AbortController | undefined;
   private answer: HelloOk | undefined;
+  private closing = false;
   /** Resolves when everything was taken down. */
   private over: Promise<void> = Promise.resolve();
   private resolveClosed: (error: TunnelError | undefined) => void = () => undefined;
@@ -93,7 +99,7 @@ export class TunnelSession extends TunnelEventTarget {
       this.resolveClosed = resolve;
     });
     const { signal } = this.config;
-    const stop = onAbort(signal, () => void this.end(signal?.reason));
+    const stop = onAbort(signal, () => void this.end(signal?.reason, 0));
     void this.closed.then(stop);
   }
 
@@ -146,7 +152,7 @@ export class TunnelSession extends TunnelEventTarget {
     if (this.current === 'idle' || this.current === 'connecting') {
       throw new OptionsError('call connect, and wait for it, before bind');
     }
-    if (this.current === 'closed') throw new ClosedError('nothing can be bound');
+    if (this.current === 'closed' || this.closing) throw new ClosedError('nothing can be bound');
     const adopted = this.orphans.adopt(checked.kind, checked.mode, checked.containerPort);
     if (adopted === undefined || 'replace' in adopted) {
       const again = adopted && { containerPort: adopted.replace, takeover: true };
@@ -172,16 +178,22 @@ export class TunnelSession extends TunnelEventTarget {
     this.bindings.delete(bindId);
     const { link } = this;
     if (link !== undefined) {
+      // Until the kit answers, visitors come whom it let in before.
+      this.leaving.set(bindId, binding);
       await this.requests.unbind(bindId, () => {
         link.send(FrameType.Unbind, { bindId });
       });
+      this.leaving.delete(bindId);
     }
     binding.release();
   }
 
-  /** Unbinds everything and ends the session for good. */
-  close(): Promise<void> {
-    return this.end(new ClosedError('it was asked to close'));
+  /**
+   * Unbinds everything and ends the session for good. Nobody new comes in; requests and connections
+   * that run get `graceMs` (default 5000, 0 for none) to finish.
+   */
+  async close(options: { graceMs?: number | undefined } = {}): Promise<void> {
+    await this.end(new ClosedError('it was asked to close'), checkGrace(options));
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -189,13 +201,24 @@ export class TunnelSession extends TunnelEventTarget {
   }
 
   /** Says goodbye, if there is anybody to say it to; `reason` is for whoever still waits. */
-  private async end(reason: unknown): Promise<void> {
+  private async end(reason: unknown, graceMs: number): Promise<void> {
     if (this.current === 'closed') return this.over;
+    this.closing = true;
     if (this.link !== undefined) {
       const all = [...this.bindings.values()].map((binding) => this.unbind(binding));
       await Promise.race([Promise.all(all), sleep(FAREWELL_MS, this.abort.signal)]);
+      await this.drained(graceMs);
     }
     await this.finish(undefined, reason);
+  }
+
+  /** Waits until nothing runs any more, or the connection is gone; no longer than `graceMs`. */
+  private async drained(graceMs: number): Promise<void> {
+    const deadline = performance.now() + graceMs;
+    // Looked at now and then: that costs less than telling each end of a stream all the time.
+    while ((this.link?.mux.size ?? 0) > 0 && performance.now() < deadline) {
+      await sleep(DRAIN_POLL_MS, this.abort.signal);
+    }
   }
 
   /** Tries until the first link is up, the time is over, or trying again would not help. */
@@ -344,7 +367,9 @@ export class TunnelSession extends TunnelEventTarget {
     const { bindId, containerPort, kind } = open;
     const report: Report = this.wants('request') ? this.report : undefined;
     const binding =
-      bindId === undefined ? this.byPort(kind, containerPort) : this.bindings.get(bindId);
+      bindId === undefined
+        ? this.byPort(kind, containerPort)
+        : (this.bindings.get(bindId) ?? this.leaving.get(bindId));
     if (binding !== undefined) binding.accept(stream, open, report);
     else if (!this.orphans.accept(stream, open)) {
       stream.reset(Code.RefusedStream, 'no such binding');
@@ -365,6 +390,8 @@ export class TunnelSession extends TunnelEventTarget {
     const reason = end.kind === 'goaway' ? end.goaway.message : end.reason;
     const error = fatal ?? new LostError(`The connection was lost: ${reason}`);
     this.setup?.abort(error);
+    // Whoever closes the session sees that the link is gone, and ends it.
+    if (this.closing) return;
     if (this.in('online')) {
       const retrying = fatal === undefined && this.config.reconnect;
       this.emit('lost', { reason, retrying });

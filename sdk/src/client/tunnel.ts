@@ -62,9 +62,9 @@ export class Tunnel {
     this.session.removeEventListener(type, listener);
   }
 
-  /** Unbinds and ends the session. */
-  close(): Promise<void> {
-    return this.session.close();
+  /** Unbinds and ends the session; what runs gets `graceMs` (default 5000) to finish. */
+  close(options: { graceMs?: number | undefined } = {}): Promise<void> {
+    return this.session.close(options);
   }
 
   [Symbol.asyncDispose](): Promise<void> {

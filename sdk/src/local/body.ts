@@ -3,7 +3,7 @@
  *
  * A decoder is fed reads and hands on the parts of them that are body, where they lie.
  */
-import { contentLength, HttpFault, listOf, type Head } from './head.js';
+import { contentLength, firstOf, HttpFault, listOf, type Head } from './head.js';
 
 /** Gets the parts of a read that are body. */
 export type Emit = (buffer: Buffer, start: number, end: number) => void;
@@ -20,18 +20,20 @@ export interface BodyDecoder {
 
 /** Chooses the decoder that a response's head asks for; throws on ambiguous framing. */
 export function bodyOf(head: Head, method: string): BodyDecoder {
-  const codings = listOf(head.headers, 'transfer-encoding');
+  // A field without a value is one all the same: another reader may see a coding in it.
+  const coded = firstOf(head.headers, 'transfer-encoding') !== undefined;
   const length = contentLength(head.headers);
-  if (codings.length > 0) {
+  if (coded) {
+    const codings = listOf(head.headers, 'transfer-encoding');
     if (length !== undefined) throw new HttpFault('both Content-Length and Transfer-Encoding');
-    if (codings.length > 1 || codings[0] !== 'chunked' || head.minor === 0) {
+    if (codings.length !== 1 || codings[0] !== 'chunked' || head.minor === 0) {
       throw new HttpFault('a Transfer-Encoding other than chunked');
     }
   }
   if (method === 'HEAD' || head.status < 200 || head.status === 204 || head.status === 304) {
     return new LengthBody(0);
   }
-  if (codings.length > 0) return new ChunkedBody();
+  if (coded) return new ChunkedBody();
   return length === undefined ? new CloseBody() : new LengthBody(length);
 }
 

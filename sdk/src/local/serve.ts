@@ -7,9 +7,11 @@ import { Code } from '../wire/code.js';
 import type { Headers as FieldList, OpenHttp } from '../wire/control.js';
 import type { MuxStream, StreamSink } from '../mux/stream.js';
 import {
+  allOf,
   checkHeaders,
   contentLength,
   firstOf,
+  isNamed,
   isTarget,
   isToken,
   listOf,
@@ -143,7 +145,7 @@ class FetchExchange implements StreamSink {
     }
     checkHeaders(open.headers);
     contentLength(open.headers);
-    const headers = new Headers(withoutHopByHop(open.headers));
+    const headers = new Headers(oneCookie(withoutHopByHop(open.headers)));
     const scheme = firstOf(open.headers, 'x-forwarded-proto') === 'https' ? 'https' : 'http';
     const host = firstOf(open.headers, 'host') ?? 'localhost';
     const base = URL.canParse(`${scheme}://${host}`) ? `${scheme}://${host}` : 'http://localhost';
@@ -278,6 +280,14 @@ class FetchExchange implements StreamSink {
     }
     this.taken(0);
   }
+}
+
+/** Some runtimes join the values of a field with a comma, which in a Cookie is part of a value. */
+function oneCookie(headers: FieldList): FieldList {
+  const cookies = allOf(headers, 'cookie');
+  if (cookies.length < 2) return headers;
+  const others = headers.filter(([name]) => !isNamed(name, 'cookie'));
+  return [...others, ['cookie', cookies.join('; ')]];
 }
 
 /** A response whose status ends no exchange: an interim one, or the 0 of `Response.error()`. */

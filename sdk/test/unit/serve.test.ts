@@ -185,6 +185,7 @@ test('a WebSocket upgrade is refused with 501', async () => {
     () => new Response('never'),
     async (kit) => {
       const stream = kit.session.request('GET', '/', { isUpgrade: true });
+      stream.end();
       assert.equal((await stream.head()).status, 501);
     },
   );
@@ -345,7 +346,23 @@ test('a visitor that waits to be asked for its body is asked when the handler re
       );
       const refused = kit.session.request('POST', '/refuse', { body: 'length', headers });
       assert.equal((await refused.head()).status, 413);
+      refused.end();
       assert.equal(refused.heads.length, 1);
+    },
+  );
+});
+
+test('several Cookie fields are one, joined as cookies are', async () => {
+  await serving(
+    (request) => new Response(request.headers.get('cookie')),
+    async (kit) => {
+      const headers = [
+        ['cookie', 'a=1'],
+        ['x', 'y'],
+        ['Cookie', 'b=2'],
+      ];
+      const stream = kit.session.get('/', { headers });
+      assert.equal(await stream.text(), 'a=1; b=2');
     },
   );
 });

@@ -285,6 +285,8 @@ test('answers that two readers would read in two ways are 502', async () => {
     'HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd',
     'HTTP/1.1 200 OK\r\nContent-Length: +3\r\n\r\nabc',
     'HTTP/1.1 200 OK\r\nContent-Length: 3, 3\r\n\r\nabc',
+    'HTTP/1.1 200 OK\r\nTransfer-Encoding: \r\n\r\n',
+    'HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding:\r\n\r\nabc',
     'HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n',
     'HTTP/1.1 200 OK\r\nA: b\r\n folded\r\nContent-Length: 0\r\n\r\n',
     'HTTP/1.1 200 OK\r\nA : b\r\nContent-Length: 0\r\n\r\n',
