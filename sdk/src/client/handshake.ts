@@ -4,7 +4,16 @@
  */
 import { performance } from 'node:perf_hooks';
 import { Code, codeName } from '../wire/code.js';
-import { readGoaway, readHelloOk, readRefusal, type Goaway, type Hello } from '../wire/control.js';
+import {
+  readGoaway,
+  readHelloOk,
+  readJoinOk,
+  readRefusal,
+  type Goaway,
+  type Hello,
+  type Join,
+  type JoinOk,
+} from '../wire/control.js';
 import { decodeMessage, encodeFrame, FrameType, HEADER_BYTES, WireError } from '../wire/frame.js';
 import { onAbort } from './abort.js';
 import { dial, DialTimeout, UpgradeRefused, type DialOptions, type KitSocket } from './dial.js';
@@ -20,7 +29,7 @@ import {
 import { networkError } from './network.js';
 import type { CheckedSession } from './options.js';
 import { currentToken } from './token.js';
-import type { HelloOk, JoinTicket } from '../wire/terms.js';
+import type { HelloOk } from '../wire/terms.js';
 
 /** The subprotocol with one socket, and the one with several. */
 const V1 = 'hoody-tunnel.v1';
@@ -71,24 +80,22 @@ export async function sayHello(
   });
 }
 
-/** Dials and says JOIN with a ticket. */
+/** Dials and says JOIN; `timeoutMs` is for all of it. */
 export async function sayJoin(
   config: CheckedSession,
-  sessionId: string,
-  ticket: JoinTicket,
+  join: Join,
   timeoutMs: number,
   signal: AbortSignal,
-  accepted: Accepted<JoinTicket>,
+  accepted: Accepted<JoinOk>,
 ): Promise<void> {
   const left = countdown(timeoutMs);
   const token = await currentToken(config.token, timeoutMs, signal);
   const socket = await dial(dialOptions(config, token, [V2], left()), signal);
-  const join = { sessionId, index: ticket.index, nonce: ticket.nonce };
   const limits = { left: left(), of: timeoutMs, signal };
   await exchange(socket, FrameType.Join, join, limits, (type, payload, rest) => {
     if (type === FrameType.JoinErr) throw new JoinRefused(readRefusal(payload, 'JOIN_ERR').code);
     if (type !== FrameType.JoinOk) return false;
-    accepted(socket, ticket, rest);
+    accepted(socket, readJoinOk(payload), rest);
     return true;
   });
 }

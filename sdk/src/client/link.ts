@@ -9,6 +9,7 @@ import {
   readGoaway,
   readTickets,
   type Goaway,
+  type JoinOk,
   type StreamOpen,
 } from '../wire/control.js';
 import { FrameType, WireError, type Frame } from '../wire/frame.js';
@@ -151,8 +152,15 @@ export class Link implements MuxHost {
 
   private receive(lane: Lane, message: Buffer): void {
     if (this.over) return;
-    try {
+    this.orEnd(() => {
       this.mux.receive(lane, message);
+    });
+  }
+
+  /** Does what may show that the kit broke the protocol, which ends the session. */
+  private orEnd(act: () => void): void {
+    try {
+      act();
     } catch (error) {
       if (!(error instanceof Violation || error instanceof WireError)) throw error;
       this.violated(1002, error.code, error.message);
@@ -260,6 +268,13 @@ export class Link implements MuxHost {
     const jumped = now - this.lastTick > JUMP_MS;
     this.lastTick = now;
     this.mux.sweep(now);
+    if (this.mux.ranDry) {
+      const member = this.members.get(0);
+      const reason = 'credit was lost with a connection';
+      member?.socket.terminate();
+      if (member !== undefined) this.onClosed(0, member, { kind: 'lost', reason });
+      return;
+    }
     for (const [index, member] of [...this.members]) {
       if (this.over) return;
       this.look(index, member, now, jumped);
@@ -298,27 +313,19 @@ export class Link implements MuxHost {
   }
 
   private async join(ticket: JoinTicket): Promise<void> {
-    const { sessionId } = this.hello;
+    const { index, nonce } = ticket;
+    const dataReceived = this.mux.dataReceived(index);
+    const join = { sessionId: this.hello.sessionId, index, nonce, dataReceived };
     const timeout = Math.min(ticket.expiresMs, 10_000);
     try {
-      await sayJoin(
-        this.config,
-        sessionId,
-        ticket,
-        timeout,
-        this.abort.signal,
-        (socket, _, rest) => {
-          this.joining.delete(ticket.index);
-          if (this.over) {
-            socket.terminate();
-            return;
-          }
-          this.backoff.reset();
-          this.addMember(ticket.index, socket);
-          const lane = this.members.get(ticket.index)?.lane;
-          if (rest.length > 0 && lane !== undefined) this.receive(lane, rest);
-        },
-      );
+      await sayJoin(this.config, join, timeout, this.abort.signal, (socket, ok, rest) => {
+        this.joining.delete(index);
+        if (this.over) {
+          socket.terminate();
+          return;
+        }
+        this.joined(index, socket, ok, rest);
+      });
     } catch (error) {
       this.joining.delete(ticket.index);
       if (error instanceof JoinRefused && error.kitCode === 'UNKNOWN_SESSION') return;
@@ -326,11 +333,26 @@ export class Link implements MuxHost {
     }
   }
 
+  private joined(index: number, socket: KitSocket, ok: JoinOk, rest: Buffer): void {
+    this.backoff.reset();
+    this.addMember(index, socket);
+    this.orEnd(() => {
+      this.mux.settleLane(index, ok.dataReceived);
+    });
+    const lane = this.members.get(index)?.lane;
+    if (rest.length > 0 && lane !== undefined) this.receive(lane, rest);
+  }
+
   private askForTickets(): void {
     if (this.over || this.reissue !== undefined) return;
     this.reissue = setTimeout(() => {
       this.reissue = undefined;
-      this.send(FrameType.ReissueJoinTickets, {});
+      // The kit may still believe in a socket that died in silence.
+      const missing = [];
+      for (let index = 1; index < this.hello.connectionsGranted; index += 1) {
+        if (!this.members.has(index) && !this.joining.has(index)) missing.push(index);
+      }
+      this.send(FrameType.ReissueJoinTickets, { missing });
     }, this.backoff.next());
   }
 }

@@ -19,6 +19,7 @@ import {
 } from '../wire/frame.js';
 import { RecvCredit, SendCredit } from './credit.js';
 import type { Lane } from './lane.js';
+import { Losses } from './losses.js';
 import { MuxStream } from './stream.js';
 import { Violation } from './violation.js';
 
@@ -53,6 +54,7 @@ export class MuxSession {
   private readonly recvCredit: RecvCredit;
   private readonly lanes = new Map<number, Lane>();
   private readonly streams = new Map<number, MuxStream>();
+  private readonly losses = new Losses();
   private highest = 0;
   private earlyTotal = 0;
 
@@ -87,10 +89,43 @@ export class MuxSession {
   /** A socket is gone, and its streams with it. */
   dropLane(lane: Lane, reason: string): void {
     lane.close();
-    if (this.lanes.get(lane.index) === lane) this.lanes.delete(lane.index);
+    if (this.lanes.get(lane.index) === lane) {
+      this.lanes.delete(lane.index);
+      this.losses.laneLost(lane.index);
+    }
     for (const stream of [...this.streams.values()]) {
       if (stream.lane === lane) stream.onReset(Code.Cancel, reason);
     }
+  }
+
+  /** Bytes of DATA that have come on a lane index, to be told with its next JOIN. */
+  dataReceived(index: number): number {
+    return this.losses.receivedOn(index);
+  }
+
+  /**
+   * A lane index is joined again, and the kit tells what it has received on it, if it does: what did
+   * not arrive may be sent anew. Throws `Violation` when that cannot be.
+   */
+  settleLane(index: number, received: number | undefined): void {
+    if (received === undefined) return;
+    const lost = this.losses.settle(index, received);
+    if (lost < 0 || !this.sendCredit.grow(lost)) {
+      throw new Violation(Code.ProtocolError, 'JOIN_OK tells of DATA that was not sent');
+    }
+    this.pumpBlocked(undefined);
+  }
+
+  /** Counts DATA that leaves against the session's credit. */
+  spend(lane: Lane, bytes: number): void {
+    this.sendCredit.spend(bytes);
+    this.losses.sent(lane.index, bytes, this.clock);
+  }
+
+  /** Whether streams wait for credit that went down with a lane, and will not come back. */
+  get ranDry(): boolean {
+    const waits = this.blocked.size > 0 && this.sendCredit.available === 0;
+    return waits && this.losses.ranDry(this.clock);
   }
 
   /** The session is gone, or starts over: every stream ends. */
@@ -230,6 +265,7 @@ export class MuxSession {
     if (!this.recvCredit.received(payload.length)) {
       throw new Violation(Code.FlowControlError, 'DATA past the session window');
     }
+    this.losses.received(lane.index, payload.length);
     const stream = this.find(id, lane);
     if (stream === undefined) this.giveBack(payload.length, 0);
     else stream.onData(payload);
@@ -245,6 +281,7 @@ export class MuxSession {
     if (!this.sendCredit.grow(increment)) {
       throw new Violation(Code.FlowControlError, 'a session WINDOW past its initial size');
     }
+    this.losses.refilled(this.clock);
     this.pumpBlocked(undefined);
   }
 

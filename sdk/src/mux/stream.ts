@@ -208,7 +208,7 @@ export class MuxStream {
 
   private spend(bytes: number): void {
     this.sendCredit.spend(bytes);
-    this.session.sendCredit.spend(bytes);
+    this.session.spend(this.lane, bytes);
   }
 
   /** What was queued had bytes once: whoever wrote it has given its memory away meanwhile. */

@@ -20,6 +20,21 @@ export interface Hello {
   maxConnections?: number;
 }
 
+/** The first words on a secondary socket. */
+export interface Join {
+  sessionId: string;
+  index: number;
+  nonce: string;
+  /** Bytes of DATA received on this index so far (an addition that older kits ignore). */
+  dataReceived: number;
+}
+
+/** The kit's answer to JOIN. */
+export interface JoinOk {
+  /** Bytes of DATA that the kit received on this index so far; an older kit does not say. */
+  dataReceived: number | undefined;
+}
+
 /** A request for a binding. */
 export interface Bind {
   clientBindRef: number;
@@ -153,6 +168,11 @@ export function readTickets(json: Json): JoinTicket[] {
       expiresMs: optionalCount(value, 'expiresMs') ?? 10_000,
     };
   });
+}
+
+/** Reads JOIN_OK. */
+export function readJoinOk(payload: Buffer): JoinOk {
+  return { dataReceived: optionalCount(parseObject(payload, 'JOIN_OK'), 'dataReceived') };
 }
 
 /** Reads BIND_OK. */

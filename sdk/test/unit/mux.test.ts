@@ -334,3 +334,35 @@ test('a frame of a stream is taken from any lane', () => {
   rig.receive(FrameType.Data, 2, 'here');
   assert.deepEqual(rig.told, ['2 data 4']);
 });
+
+test('credit that went down with a lane comes back when the lane is joined again', () => {
+  const rig = new Rig({ sessionWindow: WINDOW });
+  const second = rig.addLane(1);
+  rig.open(2, second).write(Buffer.alloc(100_000));
+  rig.receive(FrameType.Data, 2, 'abc', second);
+  assert.equal(rig.mux.sendCredit.available, WINDOW - 100_000);
+  rig.mux.dropLane(second, 'gone');
+  assert.equal(rig.mux.dataReceived(1), 3);
+  // Of the bytes that were sent the kit says that it got 60,000; for those a WINDOW will come.
+  rig.mux.settleLane(1, 60_000);
+  assert.equal(rig.mux.sendCredit.available, WINDOW - 60_000);
+  const cannotBe = (received: number) => {
+    throws(() => rig.mux.settleLane(1, received), Violation);
+  };
+  cannotBe(60_001);
+  rig.mux.settleLane(1, undefined);
+});
+
+test('a session whose kit does not tell what it received knows when it has run dry', () => {
+  const rig = new Rig({ sessionWindow: WINDOW });
+  rig.mux.sweep(1000);
+  const second = rig.addLane(1);
+  rig.open(2, second).write(Buffer.alloc(WINDOW));
+  rig.mux.dropLane(second, 'gone');
+  rig.open(4).write(Buffer.alloc(1));
+  assert.equal(rig.mux.ranDry, false);
+  rig.mux.sweep(31_000);
+  assert.equal(rig.mux.ranDry, true);
+  rig.window(0, 100_000);
+  assert.equal(rig.mux.ranDry, false);
+});
