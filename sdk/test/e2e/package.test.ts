@@ -15,12 +15,20 @@ import { PACKAGE, RealKit, run, RUNTIMES } from '../support/real-kit.js';
 
 /** The example of the readme, with its addresses as parameters. */
 const PROGRAM = `
+import net from 'node:net';
 import { tunnel, TunnelSession, BindError, type TunnelErrorCode } from '@hoody-ai/hoody-tunnel-sdk';
 
 const [url = '', token = '', web = '', echo = ''] = process.argv.slice(2);
 const to = { host: '127.0.0.1', port: Number(web) };
 const get = async (port: number): Promise<string> =>
   (await fetch(\`http://127.0.0.1:\${port}/\`)).text();
+const raw = (port: number, head: string): Promise<string> =>
+  new Promise((resolve) => {
+    let text = '';
+    const socket = net.connect(port, '127.0.0.1', () => socket.write(head));
+    socket.on('data', (chunk) => (text += String(chunk)));
+    socket.on('close', () => resolve(text.split('\\r\\n').at(-1) ?? ''));
+  });
 
 const codes: TunnelErrorCode[] = ['AUTH', 'LOST'];
 {
@@ -32,8 +40,11 @@ const codes: TunnelErrorCode[] = ['AUTH', 'LOST'];
   await using db = await tunnel.pull({ url, token, containerPort: 0, to: { host: '127.0.0.1', port: Number(echo) } });
   console.log('pull', db.bind.mode);
 
-  await using s = await tunnel.serve({ url, token, containerPort: 0, fetch(req) { return new Response('Hello ' + req.method); } });
+  await using s = await tunnel.serve({ url, token, containerPort: 0, fetch(req) { return new Response('Hello ' + (req.headers.get('cookie') ?? req.method), { headers: { 'content-length': req.headers.has('cookie') ? '14' : '9' } }); } });
   console.log('serve', s.url.startsWith('http'), await get(s.bind.containerPort));
+  // A runtime of its own mind joins two fields with a comma.
+  const cookies = 'cookie: a=1\\r\\ncookie: b=2\\r\\n';
+  console.log('cookies', await raw(s.bind.containerPort, 'GET / HTTP/1.1\\r\\nhost: a\\r\\nconnection: close\\r\\n' + cookies + '\\r\\n'));
 }
 const session = new TunnelSession({ url, token, maxConnections: 4 });
 await session.connect();
@@ -58,6 +69,7 @@ export type Seen = [sdk.TunnelSession, sdk.Tunnel, sdk.TunnelAdmin, sdk.Binding,
 const EXPECTED = `expose null web
 pull pull
 serve true Hello GET
+cookies Hello a=1; b=2
 closed undefined 2
 session S- 4
 bind web
