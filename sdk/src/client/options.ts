@@ -290,8 +290,8 @@ export function checkBind(options: BindOptions): CheckedBind {
     'hostHeader is for a local HTTP server alone',
   );
   must(
-    label === undefined || (typeof label === 'string' && label.length <= MAX_LABEL),
-    `label must be a string of ${MAX_LABEL} characters at the most`,
+    label === undefined || (typeof label === 'string' && isLabel(label)),
+    `label must be one line of ${MAX_LABEL} characters at the most`,
   );
   must(takeover === undefined || typeof takeover === 'boolean', 'takeover must be true or false');
   must(takeover !== true || mode === 'expose', 'takeover is for expose alone');
@@ -374,6 +374,10 @@ function checkAddress(to: LocalAddress): void {
     'to.host must be a host name or an address',
   );
   must(isInteger(to.port, 1, 65_535), 'to.port must be a whole number from 1 to 65535');
+}
+
+function isLabel(value: string): boolean {
+  return value.length <= MAX_LABEL && !/\p{Cc}/u.test(value);
 }
 
 function isHostName(value: string): boolean {

@@ -233,7 +233,8 @@ export class TunnelSession extends TunnelEventTarget {
       signal.throwIfAborted();
       if (last !== undefined && left() <= 0) throw last;
       try {
-        await this.openLink(config.resumeSessionId, Math.max(1, left()), signal);
+        const most = last === undefined ? config.connectTimeout : Math.max(1, left());
+        await this.openLink(config.resumeSessionId, most, signal);
         return;
       } catch (error) {
         // An attempt that only had the rest of the time says less than one that was answered.

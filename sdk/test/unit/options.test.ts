@@ -62,6 +62,7 @@ const WRONG_BINDS: Record<string, unknown>[] = [
   { hostHeader: 'a\r\nb' },
   { hostHeader: 'keep', to: undefined, fetch: () => new Response() },
   { label: 5 },
+  { label: 'a\r\nb' },
   { label: 'x'.repeat(70_000) },
   { takeover: 'yes' },
   { takeover: 1 },

@@ -443,6 +443,7 @@ test('the Origin of another site stays what it is', async () => {
     ];
     const stream = kit.session.request('GET', '/ws', { isUpgrade: true, headers });
     assert.equal(await stream.text(), 'no');
+    stream.end();
     assert.match(local.heads[0] ?? '', /origin: https:\/\/evil\.example/);
   });
   await local.stop();
