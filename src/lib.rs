@@ -10,12 +10,13 @@
 //! | [`limits`] | every bound of the protocol and of the process |
 //! | [`clock`] [`entropy`] | instants and random numbers, handed in |
 //! | [`table`] [`timers`] | keys with generations, deadlines with reasons |
-//! | [`buffer`] [`outflow`] | bytes on their way |
+//! | [`buffer`] | a queue of bytes in one piece |
 //! | [`digits`] [`units`] | numbers, addresses, durations and sizes as text |
 //! | [`machine`] | **the seam**: what a host tells a machine and asks of it |
 //! | [`wire`] | byte offsets and JSON keys of frames (PROTOCOL §1 to §9) |
 //! | [`http`] | HTTP/1.1 without sockets |
 //! | [`ws`] | WebSocket without sockets (RFC 6455) |
+//! | [`outflow`] | bytes on their way to a connection, copied only when they must wait |
 //! | [`mux`] | one session from either end: lanes, streams, credit |
 //! | [`kit`] | the daemon: front, sessions, bindings, visitors, callers, descriptors |
 //! | `client` | the laptop: link, upstreams, the public library (feature `client`) |
