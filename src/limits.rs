@@ -403,6 +403,10 @@ pub const HANDLER_SKIP: u64 = 256 * 1024;
 
 // ---- the programs ----
 
+/// Bytes from which on a freed buffer goes back to the system at once: more than those of one bulk
+/// message, which come and go all the time.
+pub const LARGE_BUFFER: i32 = 256 * 1024;
+
 /// Descriptors that the process needs besides the machine's: standard streams, the poll and its
 /// waker, signals, one connection that is accepted and refused, the files that tell of memory and
 /// descriptors, and a few for libraries.

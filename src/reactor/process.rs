@@ -64,6 +64,19 @@ pub fn forget_startup_code() {
 #[cfg(not(target_os = "linux"))]
 pub fn forget_startup_code() {}
 
+/// Has the allocator give large buffers back to the system as soon as they are freed. Left alone it
+/// learns from the first one that such buffers come again, and keeps for ever what slow peers once
+/// needed.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub fn return_large_buffers() {
+    // SAFETY: mallopt(3) takes two numbers; at worst it changes nothing.
+    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, crate::limits::LARGE_BUFFER) };
+}
+
+/// Other allocators have ways of their own.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub fn return_large_buffers() {}
+
 /// Called by dl_iterate_phdr(3) for every loaded object.
 #[cfg(target_os = "linux")]
 unsafe extern "C" fn forget_code_of(

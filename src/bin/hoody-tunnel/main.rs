@@ -63,6 +63,7 @@ fn run(config: Config) -> Result<(), Trouble> {
             config.listen
         );
     }
+    process::return_large_buffers();
     let kit = Kit::new(config, os_entropy(), reactor::now());
     let options = Options {
         signals: true,
