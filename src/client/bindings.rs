@@ -361,6 +361,7 @@ mod tests {
             kind: BindingKind::Http,
             mode: BindMode::Expose,
             container_port: 3000,
+            public_url: None,
         };
         let unknown = bindings.session_resumed(vec![listed(2), listed(9)]);
         assert_eq!(unknown, vec![listed(9)]);

@@ -95,18 +95,20 @@ impl Client {
             let unclaimed = &mut self.bindings.unclaimed;
             let ours = unclaimed.iter().position(|one| bound.spec.is_like(one));
             let ours = ours.map(|at| unclaimed.remove(at));
+            let is_pull = bound.spec.mode == BindMode::Pull;
             if let Some(one) = &ours
-                && bound.spec.mode == BindMode::Pull
+                && let Some(public_url) = one.public_url.clone().or(is_pull.then_some(None))
             {
                 adopted.push(BindOk {
                     client_bind_ref: bound.reference,
                     bind_id: one.bind_id,
                     container_port: one.container_port,
-                    public_url: None,
+                    public_url,
                 });
                 continue;
             }
-            // An EXPOSE that is ours already is taken over from ourselves, to learn its address.
+            // An EXPOSE that is ours already, and whose address an older kit did not tell, is taken
+            // over from ourselves to learn it.
             let mut json = Vec::new();
             control::write(&bound.bind(ours.is_some()), &mut json);
             session.push_control(FrameType::Bind, &json);

@@ -329,16 +329,11 @@ impl Kit {
                 port,
             };
         }
-        let url = self
-            .config
-            .public_url
-            .as_ref()
-            .filter(|_| mode == Mode::Expose);
         let answer = BindOk {
             client_bind_ref: bind_ref,
             bind_id: binding.bind_id,
             container_port: port,
-            public_url: url.map(|pattern| pattern.for_port(port)),
+            public_url: self.config.public_url_of(mode, port),
         };
         let label = shown_label(binding.label.as_deref().unwrap_or("-"));
         info!(

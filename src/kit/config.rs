@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::kit::budget::Needs;
+use crate::kit::listeners::Mode;
 use crate::kit::public_url::PublicUrl;
 use crate::limits::{
     DEFAULT_SESSION_WINDOW, DEFAULT_STREAM_WINDOW, MAX_BINDINGS, MAX_FD_BUDGET, MAX_LANES,
@@ -177,6 +178,12 @@ impl Config {
         self.check_durations()?;
         self.check_guards()?;
         self.check_auth()
+    }
+
+    /// Where the world reaches a binding's port, if it does and the operator said so.
+    pub(super) fn public_url_of(&self, mode: Mode, port: u16) -> Option<String> {
+        let pattern = self.public_url.as_ref()?;
+        (mode == Mode::Expose).then(|| pattern.for_port(port))
     }
 
     /// How many descriptors each class could use at most.

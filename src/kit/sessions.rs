@@ -9,6 +9,7 @@ use crate::clock::Instant;
 use crate::entropy::Entropy;
 use crate::kit::bindings::Binding;
 use crate::kit::budget::Class;
+use crate::kit::config::Config;
 use crate::kit::conns::Role;
 use crate::kit::greeter::{Refused, drain_lane};
 use crate::kit::joins::Ticket;
@@ -309,7 +310,8 @@ impl Kit {
             return;
         };
         let is_v2 = session.subprotocol == Subprotocol::V2;
-        let resumed_binds = session.bindings.iter().map(Binding::as_resumed).collect();
+        let as_resumed = |binding: &Binding| binding.as_resumed(&self.config);
+        let resumed_binds = session.bindings.iter().map(as_resumed).collect();
         let mut capabilities = Vec::new();
         if session.granted > 1 {
             capabilities.push("multi-ws".to_owned());
@@ -534,7 +536,7 @@ pub(super) fn push_json<P: control::ControlPayload>(
 }
 
 impl Binding {
-    fn as_resumed(&self) -> ResumedBind {
+    fn as_resumed(&self, config: &Config) -> ResumedBind {
         let (kind, mode) = match self.mode {
             Mode::Expose => (BindingKind::Http, BindMode::Expose),
             Mode::Pull => (BindingKind::Tcp, BindMode::Pull),
@@ -544,6 +546,7 @@ impl Binding {
             kind,
             mode,
             container_port: self.port,
+            public_url: Some(config.public_url_of(self.mode, self.port)),
         }
     }
 }

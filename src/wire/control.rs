@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::code::Code;
 use super::frame::FrameType;
-use super::json::{null_is_default, read_object};
+use super::json::{null_is_default, null_is_said, read_object};
 use crate::limits;
 
 pub use super::json::ControlError;
@@ -178,6 +178,14 @@ pub struct ResumedBind {
     pub mode: BindMode,
     /// Its port, the same as before.
     pub container_port: u16,
+    /// Where the world reaches it, as in BIND_OK (**ours**); an older kit does not say whether
+    /// there is such a place at all.
+    #[serde(
+        default,
+        deserialize_with = "null_is_said",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub public_url: Option<Option<String>>,
 }
 
 /// The right to join one socket, once.

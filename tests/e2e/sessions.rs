@@ -61,8 +61,10 @@ fn a_parked_session_keeps_its_ports_and_comes_back_whole() {
         assert_eq!(
             back.hello["resumedBinds"],
             json!([
-                { "bindId": web, "kind": "http", "mode": "expose", "containerPort": port },
-                { "bindId": db, "kind": "tcp", "mode": "pull", "containerPort": pull_port },
+                { "bindId": web, "kind": "http", "mode": "expose", "containerPort": port,
+                  "publicUrl": null },
+                { "bindId": db, "kind": "tcp", "mode": "pull", "containerPort": pull_port,
+                  "publicUrl": null },
             ])
         );
         let mut talk = Talk::port(port);

@@ -176,6 +176,27 @@ fn an_earlier_processes_session_is_claimed_by_port() {
 }
 
 #[test]
+fn a_claimed_port_whose_address_the_kit_tells_is_not_bound_again_and_cuts_nobody() {
+    for (said, expected) in [
+        ("null", None),
+        (r#""https://a""#, Some("https://a".to_owned())),
+    ] {
+        let mut world = World::new(&options().resume_session_id("S-0"));
+        let mut kit = FakeKit::new();
+        world.pass(MS);
+        let ok = format!(
+            r#"{{"sessionId":"S-0","resumed":true,"resumedBinds":[{{"bindId":4,"kind":"http",
+            "mode":"expose","containerPort":3000,"publicUrl":{said}}}]}}"#
+        );
+        come_online(&mut world, &mut kit, &ok);
+        order_bind(&mut world, &mut kit, 1, spec(BindMode::Expose, 3000));
+        let binding = outcome(&mut world, 1).unwrap();
+        assert_eq!((binding.bind_id, binding.public_url), (4, expected));
+        assert!(kit.came(FrameType::Bind).is_empty(), "it is ours already");
+    }
+}
+
+#[test]
 fn a_taken_over_binding_is_not_bound_again() {
     let (mut world, mut kit) = bound();
     let revoked = r#"{"bindId":1,"reason":"taken over"}"#;
