@@ -304,9 +304,6 @@ pub const VISITOR_AHEAD: usize = 16 * 1024;
 pub const LEAVING_DRAINS: usize = 256 * 1024;
 /// How long a leaving connection's peer may take to close.
 pub const LEAVING_FOR: Duration = Duration::from_secs(5);
-/// A lane that was heard so lately stands, although its client asks for it anew: what it asked may
-/// have been overtaken by its own JOIN.
-pub const LANE_HEARD_LATELY: Duration = Duration::from_secs(1);
 /// How long a join ticket is good (PROTOCOL §7).
 pub const TICKET_LIFE: Duration = Duration::from_secs(10);
 /// Tickets for one lane that are good at once, at most: clients ask every few seconds, and what was

@@ -11,7 +11,8 @@
 //! 2. `now` never goes back.
 //! 3. The machine names connections and listeners; the host only carries the name. After
 //!    [`Command::Close`] or [`Event::Ended`] a key is dead, and whatever is said about a dead key
-//!    is ignored (keys carry a generation).
+//!    is ignored (keys carry a generation). [`Machine::accepted`] never gives the index of a
+//!    connection whose Close the host has yet to obey.
 //! 4. [`Command::Finish`] is half-close and never confused with [`Command::Close`]. A machine says
 //!    it only when it has nothing left to transmit on that connection.
 //! 5. `read_space` is followed at once by `received` on the same connection, or by nothing at all

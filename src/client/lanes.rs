@@ -13,7 +13,8 @@ use crate::machine::{CloseHow, Command, ConnKey, Ended};
 use crate::mux::{Lane, LaneItem, Liveness, Violation};
 use crate::wire::code::Code;
 use crate::wire::control::{
-    self, Auth, Hello, Join, JoinOk, JoinTicket, ReissueAnswer, ReissueRequest, Resume, Secret,
+    self, Auth, Hello, Join, JoinOk, JoinTicket, MissingLane, ReissueAnswer, ReissueRequest,
+    Resume, Secret,
 };
 use crate::wire::frame::FrameType;
 use crate::ws::Subprotocol;
@@ -26,6 +27,8 @@ pub(super) struct Lanes {
     pub granted: u32,
     /// When missing ones are tried again.
     pub rejoin: Rejoin,
+    /// The tickets that were used last, by index.
+    used: [Option<Secret>; MAX_LANES],
 }
 
 /// One connection to the kit.
@@ -70,6 +73,7 @@ impl Client {
     pub(super) fn dial_lane(&mut self, index: usize, ticket: Option<Secret>) {
         let way = Way::new(self.config.route.clone());
         let target = way.target();
+        let used = ticket.clone();
         let entry = Entry::Lane(Box::new(LaneConn {
             index,
             phase: Phase::Way(way),
@@ -83,6 +87,7 @@ impl Client {
         };
         let conn = conn.retype();
         self.lanes.conns[index] = Some(conn);
+        self.lanes.used[index] = used;
         self.commands.push_back(Command::Dial { conn, target });
         self.timers
             .arm(Timer::Lane(index as u8), self.now + REACH_WITHIN);
@@ -519,7 +524,12 @@ impl Client {
         }
         if !due.is_empty() {
             let mut json = Vec::new();
-            let missing = all.into_iter().map(|index| index as u32).collect();
+            let used = |index: usize| {
+                let nonce = self.lanes.used[index].clone()?;
+                let index = index as u32;
+                Some(MissingLane { index, nonce })
+            };
+            let missing = all.into_iter().filter_map(used).collect();
             control::write(&ReissueRequest { missing }, &mut json);
             session.push_control(FrameType::ReissueJoinTickets, &json);
         }

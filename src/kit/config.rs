@@ -190,7 +190,8 @@ impl Config {
     pub fn descriptor_needs(&self) -> Needs {
         Needs {
             listeners: 1 + self.max_sessions * self.max_bindings_per_session,
-            fronts: self.max_pre_auth_connections,
+            // And one newcomer, before another one goes for it.
+            fronts: self.max_pre_auth_connections + 1,
             lanes: self.max_sessions * self.max_connections_per_session,
         }
     }

@@ -13,7 +13,7 @@ use crate::kit::conns::{ConnEntry, Role};
 use crate::kit::metrics::RefusalReason;
 use crate::kit::throttle::place;
 use crate::limits::PRE_AUTH_MAY_STAY;
-use crate::machine::{CloseHow, ConnKey};
+use crate::machine::ConnKey;
 
 use super::Kit;
 
@@ -29,18 +29,18 @@ pub(super) enum Waiting {
 }
 
 impl Kit {
-    /// Whether one more of `peer` may come in; at the cap another one may go for it.
-    pub(super) fn has_doorstep_for(&mut self, peer: IpAddr) -> bool {
+    /// Whether one more of `peer` may come in, and who is to go for it at the cap: once the newcomer
+    /// is in, for a name is free only when the host has closed what had it.
+    pub(super) fn doorstep_for(&mut self, peer: IpAddr) -> Option<Option<ConnKey>> {
         if self.pre_auth < self.config.max_pre_auth_connections {
-            return true;
+            return Some(None);
         }
-        let Some(leaver) = self.who_makes_room(place(peer)) else {
-            self.metrics.refused(RefusalReason::PreAuthLimit);
-            return false;
-        };
-        self.metrics.refused(RefusalReason::PreAuthDisplaced);
-        self.close_conn(leaver, CloseHow::Clean);
-        true
+        let leaver = self.who_makes_room(place(peer));
+        self.metrics.refused(match leaver {
+            Some(_) => RefusalReason::PreAuthDisplaced,
+            None => RefusalReason::PreAuthLimit,
+        });
+        leaver.map(Some)
     }
 
     fn who_makes_room(&self, newcomer: u128) -> Option<ConnKey> {

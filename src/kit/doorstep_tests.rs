@@ -183,8 +183,8 @@ fn a_lane_is_joined_on_the_second_version_only() {
 fn a_ticket_stays_good_while_others_are_given_for_its_lane() {
     let (good, bad) = ("\"index\":1", "BAD_TICKET");
     for (more, old, new) in [
-        // The first that joins makes the others void.
-        (TICKETS_A_LANE - 1, good, bad),
+        // The lane of the first that joins stands.
+        (TICKETS_A_LANE - 1, good, "INDEX_IN_USE"),
         (TICKETS_A_LANE, bad, good),
     ] {
         let mut host = Host::new(guarded());

@@ -4,7 +4,7 @@ use crate::clock::Instant;
 use crate::kit::conns::Role;
 use crate::kit::greeter::{Refused, drain_lane};
 use crate::kit::sessions::{KitSession, SessionKey, hex, push_json};
-use crate::limits::{LANE_HEARD_LATELY, MAX_LANES, TICKET_LIFE, TICKETS_A_LANE};
+use crate::limits::{TICKET_LIFE, TICKETS_A_LANE};
 use crate::machine::ConnKey;
 use crate::wire::control::{
     self, Join, JoinErr, JoinErrCode, JoinOk, JoinTicket, ReissueAnswer, ReissueRequest, Secret,
@@ -60,20 +60,21 @@ impl Kit {
         fresh
     }
 
-    /// REISSUE_JOIN_TICKETS (PROTOCOL §7). A lane that the client has given up, and that nothing
-    /// was heard on lately, is over here too: its end may never come through.
+    /// REISSUE_JOIN_TICKETS (PROTOCOL §7). A lane that the client has given up is over here too: its
+    /// end may never come through.
     pub(super) fn reissue_tickets(
         &mut self,
         key: SessionKey,
         request: &ReissueRequest,
         now: Instant,
     ) {
-        for index in 1..MAX_LANES {
-            let mux = self.sessions.get(key).and_then(KitSession::mux);
-            let heard = mux.and_then(|mux| Some(mux.lane(index)?.last_heard()));
-            if request.missing.contains(&(index as u32))
-                && heard.is_some_and(|heard| now > heard + LANE_HEARD_LATELY)
-            {
+        for missing in &request.missing {
+            let index = missing.index as usize;
+            let session = self.sessions.get(key);
+            let joined = session.and_then(|session| session.joined.get(&index));
+            let is_it = joined.is_some_and(|nonce| nonce.matches(missing.nonce.expose()));
+            let mux = session.and_then(KitSession::mux);
+            if is_it && mux.is_some_and(|mux| mux.lane(index).is_some()) {
                 self.lane_ended(key, index, "the client gave the connection up", now);
             }
         }
@@ -134,6 +135,12 @@ impl Kit {
             .filter(|it| it.is_open())
             .ok_or(unknown)?;
         let index = join.index as usize;
+        if session.mux().is_some_and(|mux| mux.lane(index).is_some()) {
+            return Err((
+                JoinErrCode::IndexInUse,
+                "this index has a connection already",
+            ));
+        }
         let at = session
             .tickets
             .iter()
@@ -151,18 +158,13 @@ impl Kit {
             ));
         }
         let mux = session.mux_mut().ok_or(unknown)?;
-        if mux.lane(index).is_some() {
-            return Err((
-                JoinErrCode::IndexInUse,
-                "this index has a connection already",
-            ));
-        }
         mux.settle(index, join.data_received).map_err(|_| {
             let why = "dataReceived is not what this index can have carried";
             (JoinErrCode::BadTicket, why)
         })?;
         // A JOIN that was overtaken by this one must not come after it: what it tells is old.
         session.tickets.retain(|ticket| ticket.index != index);
+        session.joined.insert(index, ticket.nonce);
         Ok((key, index))
     }
 

@@ -12,7 +12,7 @@ use crate::kit::serve::FrontConn;
 use crate::kit::sessions::SessionKey;
 use crate::kit::visitor::Visitor;
 use crate::limits::{ACCEPT_RETRY, FRONT_HEAD_TIMEOUT, VISITOR_HEAD_TIMEOUT};
-use crate::machine::{Command, ConnKey, IoFailure, ListenerKey};
+use crate::machine::{CloseHow, Command, ConnKey, IoFailure, ListenerKey};
 use crate::outflow::Outflow;
 use crate::wire::control::Bind;
 
@@ -185,13 +185,14 @@ impl Kit {
         let entry = self.listeners.get(listener.retype())?;
         match &entry.purpose {
             Purpose::Front => {
-                if !self.has_doorstep_for(peer.ip()) {
-                    return None;
-                }
+                let leaver = self.doorstep_for(peer.ip())?;
                 let permit = self.take_permit(Class::Front)?;
                 let conn = self.add_conn(Role::Front(FrontConn::default()), peer, permit)?;
                 self.pre_auth += 1;
                 self.arm_conn(conn, now + FRONT_HEAD_TIMEOUT);
+                if let Some(leaver) = leaver {
+                    self.close_conn(leaver, CloseHow::Clean);
+                }
                 Some(conn)
             }
             Purpose::Opening(_) => None,

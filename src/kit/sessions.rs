@@ -1,5 +1,6 @@
 //! Sessions: made, resumed, parked and ended (PROTOCOL §2, §6).
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use crate::mux::{Lane, Session, Side, Terms};
 use crate::table::Key;
 use crate::wire::code::Code;
 use crate::wire::control::{
-    self, BindMode, BindingKind, GoAway, Hello, HelloOk, ResumedBind, SessionId,
+    self, BindMode, BindingKind, GoAway, Hello, HelloOk, ResumedBind, Secret, SessionId,
 };
 use crate::ws::Subprotocol;
 
@@ -40,6 +41,8 @@ pub(super) struct KitSession {
     pub(super) subprotocol: Subprotocol,
     pub(super) granted: usize,
     pub(super) tickets: Vec<Ticket>,
+    /// The tickets that its secondary lanes joined with, by index.
+    pub(super) joined: BTreeMap<usize, Secret>,
     since: Instant,
     /// When it was last seen with a stream or a binding.
     pub(super) busy_at: Instant,
@@ -207,6 +210,7 @@ impl Kit {
             subprotocol: Subprotocol::V1,
             granted: 1,
             tickets: Vec::new(),
+            joined: BTreeMap::new(),
             since: now,
             busy_at: now,
             closing: false,

@@ -367,14 +367,25 @@ pub struct Shard {
 /// REISSUE_JOIN_TICKETS from a client.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReissueRequest {
-    /// The indexes that the client has no socket for (**ours**): the kit may still believe in one
-    /// that died in silence.
+    /// The sockets that the client has given up (**ours**): the kit may still believe in one that
+    /// died in silence.
     #[serde(
         default,
         deserialize_with = "null_is_default",
         skip_serializing_if = "Vec::is_empty"
     )]
-    pub missing: Vec<u32>,
+    pub missing: Vec<MissingLane>,
+}
+
+/// A socket that a client has given up. The ticket says which: by the time the kit reads this,
+/// another one may have joined in its place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MissingLane {
+    /// Its index, from 1.
+    pub index: u32,
+    /// The ticket that it joined with, or tried to.
+    pub nonce: Secret,
 }
 
 /// REISSUE_JOIN_TICKETS from the kit.

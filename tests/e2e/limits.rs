@@ -49,6 +49,21 @@ fn sockets_that_have_not_said_hello_are_capped() {
 }
 
 #[test]
+fn at_the_cap_silent_connections_make_room_for_newcomers_who_speak() {
+    let kit = Kit::with(&["--max-pre-auth-connections", "4"]);
+    let mut tunnel = Tunnel::open(&kit);
+    let mut silent: Vec<Talk> = (0..4).map(|_| Talk::port(kit.port)).collect();
+    // Behind one address only those go that had a second to speak.
+    std::thread::sleep(Duration::from_millis(1200));
+    for _ in 0..3 {
+        assert_eq!(kit.json("sessions")["total"], 1);
+    }
+    let second = Tunnel::open(&kit);
+    assert!(second.id().starts_with("S-") && tunnel.alive());
+    assert!(silent[0].at_end(), "the oldest has gone");
+}
+
+#[test]
 fn sessions_are_capped_and_one_that_ends_makes_room() {
     let kit = Kit::with(&["--max-sessions", "2"]);
     let one = Tunnel::open(&kit);

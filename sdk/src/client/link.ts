@@ -75,6 +75,8 @@ export class Link implements MuxHost {
   readonly mux: MuxSession;
   private readonly members = new Map<number, Member>();
   private readonly joining = new Set<number>();
+  /** The tickets that were used last, by index. */
+  private readonly used = new Map<number, string>();
   private readonly backoff = new Backoff();
   private readonly abort = new AbortController();
   private readonly ticker: NodeJS.Timeout;
@@ -308,6 +310,7 @@ export class Link implements MuxHost {
       if (ticket.index < 1 || ticket.index > 15 || this.over) continue;
       if (this.members.has(ticket.index) || this.joining.has(ticket.index)) continue;
       this.joining.add(ticket.index);
+      this.used.set(ticket.index, ticket.nonce);
       void this.join(ticket);
     }
   }
@@ -347,11 +350,11 @@ export class Link implements MuxHost {
     if (this.over || this.reissue !== undefined) return;
     this.reissue = setTimeout(() => {
       this.reissue = undefined;
-      // The kit may still believe in a socket that died in silence.
-      const missing = [];
-      for (let index = 1; index < this.hello.connectionsGranted; index += 1) {
-        if (!this.members.has(index) && !this.joining.has(index)) missing.push(index);
-      }
+      // The kit may still believe in a socket that died in silence. The ticket says which one, for
+      // another may have joined in its place by the time the kit reads this.
+      const missing = [...this.used]
+        .filter(([index]) => !this.members.has(index) && !this.joining.has(index))
+        .map(([index, nonce]) => ({ index, nonce }));
       this.send(FrameType.ReissueJoinTickets, { missing });
     }, this.backoff.next());
   }

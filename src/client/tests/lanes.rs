@@ -72,7 +72,7 @@ fn a_lost_secondary_costs_its_streams_only_and_is_joined_again() {
     world.pass(SECOND);
     kit.run(&mut world);
     let asked = kit.came(FrameType::ReissueJoinTickets);
-    assert_eq!(asked, [r#"{"missing":[1]}"#]);
+    assert_eq!(asked, [r#"{"missing":[{"index":1,"nonce":"one"}]}"#]);
     let ticket = r#"{"joinTickets":[{"index":1,"nonce":"again","expiresMs":10000}]}"#;
     kit.control(&mut world, FrameType::ReissueJoinTickets, ticket);
     join(&mut world, &mut kit, 1, "again");
@@ -163,7 +163,8 @@ fn a_lane_that_keeps_failing_is_asked_for_ever_less_often_and_another_at_once() 
     world.pass(SECOND);
     kit.run(&mut world);
     let asked = kit.came(FrameType::ReissueJoinTickets);
-    assert_eq!(asked, [r#"{"missing":[1,2]}"#]);
+    let both = r#"{"missing":[{"index":1,"nonce":"again"},{"index":2,"nonce":"two"}]}"#;
+    assert_eq!(asked, [both]);
     let both = r#"{"joinTickets":[{"index":1,"nonce":"x"},{"index":2,"nonce":"again"}]}"#;
     kit.control(&mut world, FrameType::ReissueJoinTickets, both);
     assert_eq!(world.dials.len(), 1);

@@ -325,10 +325,8 @@ impl Kit {
                 self.close_conn(conn, CloseHow::Clean);
             }
             State::Waiting => self.reject(conn, 408, "the head of the request took too long\n"),
-            State::Exchange(exchange)
-                if exchange.response != Response::Awaited || exchange.may_be_gone(read_closed) =>
-            {
-                let (outcome, why) = match flushed || exchange.may_be_gone(read_closed) {
+            State::Exchange(exchange) if exchange.response != Response::Awaited => {
+                let (outcome, why) = match flushed {
                     true => (StreamOutcome::ResetByPeer, "the visitor is gone"),
                     false => (StreamOutcome::Stalled, "the visitor takes nothing"),
                 };
@@ -337,7 +335,11 @@ impl Kit {
             }
             State::Exchange(exchange) => {
                 let (asked, whole) = (exchange.asked, exchange.upload_done);
-                self.abandon_stream(conn, StreamOutcome::TimedOut, "no response in time");
+                let (outcome, why) = match exchange.may_be_gone(read_closed) {
+                    true => (StreamOutcome::ResetByPeer, "the visitor is gone"),
+                    false => (StreamOutcome::TimedOut, "no response in time"),
+                };
+                self.abandon_stream(conn, outcome, why);
                 let reply = Reply::text(504, "the upstream did not answer in time\n");
                 self.answer(conn, asked, whole, &reply);
                 self.arm_conn(conn, now + VISITOR_HEAD_TIMEOUT);
