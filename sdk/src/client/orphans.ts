@@ -15,8 +15,17 @@ const WAIT_MS = 3000;
 interface Orphan {
   bind: ResumedBind;
   waiting: Set<Waiting>;
-  /** We take the port over from ourselves, so that the kit revokes this id. */
+  /** A BIND that takes the port over from ourselves waits for its answer. */
+  claimed: boolean;
+  /** Such a BIND was said and not refused, so that the kit revokes this id. */
   replaced: boolean;
+}
+
+/** A port that is to be taken over from ourselves. */
+export interface Replacement {
+  replace: number;
+  /** The BIND got no grant; `refused` when the kit said so, and the binding is as it was. */
+  failed: (refused: boolean) => void;
 }
 
 /** The bindings that nobody has taken up yet. */
@@ -25,22 +34,27 @@ export class Orphans {
 
   /** A resumed session brought a binding along. */
   add(bind: ResumedBind): void {
-    this.all.set(bind.bindId, { bind, waiting: new Set(), replaced: false });
+    this.all.set(bind.bindId, {
+      bind,
+      waiting: new Set(),
+      claimed: false,
+      replaced: false,
+    });
   }
 
   /**
-   * Takes up the binding that fits, if there is one. An EXPOSE for which nobody waits is only named:
-   * the kit tells its address to whoever binds it, so that we take it over from ourselves.
+   * Takes up the binding that fits, if there is one. Where an older kit did not tell the address of
+   * an EXPOSE, it is only named: the kit tells the address to whoever binds it, so that we take it
+   * over from ourselves. That would cut a visitor who waits; then the address stays unknown.
    */
-  adopt(kind: string, mode: string, port: number): Adopted | { replace: number } | undefined {
+  adopt(kind: string, mode: string, port: number): Adopted | Replacement | undefined {
     for (const orphan of this.all.values()) {
-      const { bind, waiting, replaced } = orphan;
-      const fits = bind.kind === kind && bind.mode === mode && !replaced;
+      const { bind, waiting, claimed, replaced } = orphan;
+      const fits = bind.kind === kind && bind.mode === mode && !claimed;
       if (!fits || (port !== 0 && bind.containerPort !== port)) continue;
-      if (mode === 'expose' && waiting.size === 0) {
-        orphan.replaced = true;
-        return { replace: bind.containerPort };
-      }
+      // An id that the kit may be about to revoke is not taken up.
+      const whole = mode === 'pull' || bind.publicUrl !== undefined || waiting.size > 0;
+      if (replaced || !whole) return replacementOf(orphan);
       this.all.delete(bind.bindId);
       return { bind, waiting: [...waiting] };
     }
@@ -69,6 +83,18 @@ export class Orphans {
   clear(): void {
     this.all.clear();
   }
+}
+
+function replacementOf(orphan: Orphan): Replacement {
+  const before = orphan.replaced;
+  orphan.claimed = true;
+  orphan.replaced = true;
+  const failed = (refused: boolean): void => {
+    orphan.claimed = false;
+    // One that was given up may have been heard all the same.
+    if (refused) orphan.replaced = before;
+  };
+  return { replace: orphan.bind.containerPort, failed };
 }
 
 /** A binding that was taken up, with the visitors to hand over. */

@@ -101,6 +101,8 @@ export class TunnelSession extends TunnelEventTarget {
     const { signal } = this.config;
     const stop = onAbort(signal, () => void this.end(signal?.reason, 0));
     void this.closed.then(stop);
+    // One that was aborted before says so to nobody.
+    if (signal?.aborted === true) void this.end(signal.reason, 0);
   }
 
   /** The session's id: whoever knows it may resume the session. Undefined before `connect`. */
@@ -125,6 +127,8 @@ export class TunnelSession extends TunnelEventTarget {
   /** Connects. With `reconnect`, tries for `connectTimeout` while the kit cannot be reached. */
   async connect(options: { signal?: AbortSignal | undefined } = {}): Promise<this> {
     checkCall(options, ['signal']);
+    // Its reason says more than that the session was closed for it.
+    this.config.signal?.throwIfAborted();
     if (this.current !== 'idle') {
       throw this.current === 'closed'
         ? new ClosedError('it was closed before')
@@ -153,17 +157,25 @@ export class TunnelSession extends TunnelEventTarget {
       throw new OptionsError('call connect, and wait for it, before bind');
     }
     if (this.current === 'closed' || this.closing) throw new ClosedError('nothing can be bound');
+    // Before anything is taken up: one that is aborted leaves all as it was.
+    options.signal?.throwIfAborted();
     const adopted = this.orphans.adopt(checked.kind, checked.mode, checked.containerPort);
     if (adopted === undefined || 'replace' in adopted) {
       const again = adopted && { containerPort: adopted.replace, takeover: true };
-      return this.requests.bind(
-        { ...checked, ...again },
-        options.signal,
-        (ok) => this.enter(checked, ok),
-        (bind) => this.sendBind(bind),
-      );
+      try {
+        return await this.requests.bind(
+          { ...checked, ...again },
+          options.signal,
+          (ok) => this.enter(checked, ok),
+          (bind) => this.sendBind(bind),
+        );
+      } catch (error) {
+        adopted?.failed(error instanceof BindError);
+        throw error;
+      }
     }
-    const binding = this.enter(checked, { ...adopted.bind, publicUrl: null });
+    const publicUrl = adopted.bind.publicUrl ?? null;
+    const binding = this.enter(checked, { ...adopted.bind, publicUrl });
     for (const visitor of adopted.waiting)
       visitor.handOver((stream, open) => this.accept(stream, open));
     return binding;

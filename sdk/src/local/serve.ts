@@ -49,8 +49,12 @@ export function serveFromHandler(
 class FetchExchange implements StreamSink {
   private readonly abort = new AbortController();
   private body: ReadableStreamDefaultController<Uint8Array> | undefined;
-  /** Sizes of the chunks that the body's queue holds, oldest first. */
-  private queued: number[] = [];
+  /** What came of the body and was not asked for yet, oldest first. */
+  private chunks: Uint8Array[] = [];
+  /** Whoever reads the body waits for a chunk. */
+  private wanted = false;
+  /** The body has come whole. */
+  private ended = false;
   private reader: ReadableStreamDefaultReader<Uint8Array> | undefined;
   private wake: (() => void) | undefined;
   private answered = false;
@@ -108,27 +112,21 @@ class FetchExchange implements StreamSink {
       this.stream.consumed(chunk.length);
       return;
     }
-    this.queued.push(chunk.length);
     // The message that brought the bytes is not ours to keep: whoever reads may hold them long.
-    this.body.enqueue(new Uint8Array(chunk));
+    this.chunks.push(new Uint8Array(chunk));
+    if (this.wanted) this.feed(this.body);
   }
 
   end(): void {
-    const { body } = this;
-    this.body = undefined;
-    try {
-      body?.close();
-    } catch {
-      // The handler has cancelled the body already.
-    }
+    this.ended = true;
+    if (this.chunks.length === 0) this.closeBody();
   }
 
   reset(code: number, reason: string): void {
     this.gone = true;
     const error = new DOMException('the visitor has left', 'AbortError');
     this.abort.abort(error);
-    this.body?.error(error);
-    this.body = undefined;
+    this.finishBody(error);
     this.tally.done(reason === '' ? `reset with code ${code}` : reason);
     this.wake?.();
     this.reader?.cancel(error).catch(ignore);
@@ -169,17 +167,18 @@ class FetchExchange implements StreamSink {
         start: (controller) => {
           this.body = controller;
         },
-        // Asked again each time a chunk was taken out of the queue: that is when credit goes back.
+        // Asked once for each chunk that somebody waits for, as the stream itself keeps none.
         pull: (controller) => {
           this.invite();
-          this.taken(controller.desiredSize ?? 0);
+          this.wanted = true;
+          this.feed(controller);
         },
         cancel: () => {
           this.body = undefined;
-          this.taken(0);
+          for (const chunk of this.chunks.splice(0)) this.stream.consumed(chunk.length);
         },
       },
-      { highWaterMark: 0, size: (chunk) => chunk.byteLength },
+      { highWaterMark: 0 },
     );
   }
 
@@ -190,13 +189,43 @@ class FetchExchange implements StreamSink {
     this.stream.head({ status: 100, headers: [], final: false });
   }
 
-  /** Gives credit back for what left the queue; `-desired` bytes are still in it. */
-  private taken(desired: number): void {
-    let inside = this.queued.reduce((sum, size) => sum + size, 0);
-    while (this.queued.length > 0 && inside > -desired) {
-      const size = this.queued.shift() ?? 0;
-      inside -= size;
-      this.stream.consumed(size);
+  /**
+   * Hands the oldest chunk, if there is one, to whoever waits for it: that is when its credit goes
+   * back. The stream is closed behind the last one and no earlier, for a stream that is closing does
+   * not say any more what was taken from it.
+   */
+  private feed(body: ReadableStreamDefaultController<Uint8Array>): void {
+    const chunk = this.chunks.shift();
+    if (chunk === undefined) return;
+    this.wanted = false;
+    this.stream.consumed(chunk.length);
+    body.enqueue(chunk);
+    if (this.ended && this.chunks.length === 0) this.closeBody();
+  }
+
+  private closeBody(): void {
+    const { body } = this;
+    this.body = undefined;
+    try {
+      body?.close();
+    } catch {
+      // The handler has cancelled the body already.
+    }
+  }
+
+  /** The exchange is over. A body that has come whole may still be read, others break with `error`. */
+  private finishBody(error: unknown): void {
+    const { body, ended } = this;
+    for (const chunk of this.chunks.splice(0)) {
+      this.stream.consumed(chunk.length);
+      if (ended) body?.enqueue(chunk);
+    }
+    if (ended) return this.closeBody();
+    this.body = undefined;
+    try {
+      body?.error(error);
+    } catch {
+      // The body has ended already.
     }
   }
 
@@ -271,14 +300,7 @@ class FetchExchange implements StreamSink {
   /** The answer is complete: what still comes of the request is read over. */
   private settle(): void {
     this.answered = true;
-    const { body } = this;
-    this.body = undefined;
-    try {
-      body?.error(new DOMException('the response is complete', 'AbortError'));
-    } catch {
-      // The body has ended already.
-    }
-    this.taken(0);
+    this.finishBody(new DOMException('the response is complete', 'AbortError'));
   }
 }
 

@@ -40,11 +40,16 @@ export class RecvCredit {
   private unclaimed = 0;
   private readonly threshold: number;
 
-  constructor(window: number) {
+  constructor(private readonly window: number) {
     this.free = window;
     // An eighth is gathered before it is given back: never more than the quarter that the protocol
     // allows, and large enough that a bulk transfer is not answered frame by frame.
     this.threshold = Math.max(1, Math.floor(window / 8));
+  }
+
+  /** Whether the peer has so little left that its streams wait, or soon will. */
+  get scarce(): boolean {
+    return this.free < this.window / 4;
   }
 
   /** Counts bytes that arrived; false when the peer had no credit for them. */

@@ -40,6 +40,10 @@ export interface MuxLimits {
 
 /** Milliseconds without progress after which a stream counts as stalled (PROTOCOL §5). */
 const STALL_MS = 1000;
+/** Milliseconds that a stream which never moved again may stall where the budget does not last. */
+const CUT_STALLED_MS = 3000;
+/** The same for one that goes on now and then: a slow reader takes its bytes in large steps. */
+const CUT_SLOW_MS = 30_000;
 /** Bytes of stalled streams that do not count against the session window (PROTOCOL §5). */
 const STALL_BUDGET = 32 * 1024 * 1024;
 
@@ -54,6 +58,8 @@ export class MuxSession {
   private readonly recvCredit: RecvCredit;
   private readonly lanes = new Map<number, Lane>();
   private readonly streams = new Map<number, MuxStream>();
+  /** Streams that were over while the budget had no room for what their local side still holds. */
+  private readonly lingering = new Set<MuxStream>();
   private readonly losses = new Losses();
   private highest = 0;
   private earlyTotal = 0;
@@ -163,7 +169,7 @@ export class MuxSession {
     // collection. A stream without its sink is small, and takes no exchange with it.
     stream.sink = undefined;
     // What the local side still holds of a finished stream must not narrow the session.
-    this.giveBackEarly(stream);
+    if (!this.giveBackEarly(stream)) this.lingering.add(stream);
   }
 
   /**
@@ -179,30 +185,58 @@ export class MuxSession {
 
   /**
    * Gives session credit back early for streams whose local side has stalled, so that slow readers
-   * never stop the others; past the budget the one that has stalled longest is reset.
+   * do not stop the others. Past the budget credit is withheld; only where others wait for it, and
+   * one has stalled for too long, that one is reset.
    */
   sweep(now: number): void {
     this.clock = now;
-    for (const stream of this.streams.values()) {
-      if (now - stream.movedAt >= STALL_MS) this.giveBackEarly(stream);
-    }
-    while (this.earlyTotal > STALL_BUDGET) {
+    while (!this.relieve()) {
       const worst = this.longestStalled();
       if (worst === undefined) return;
       worst.fail(Code.EnhanceYourCalm, 'the local side has stalled');
     }
   }
 
-  private giveBackEarly(stream: MuxStream): void {
-    const bytes = stream.held - stream.early;
-    stream.early += bytes;
-    this.giveBack(bytes, -bytes);
+  /** Whether the local side of a stream that holds bytes has taken none for a while. */
+  hasStalled(stream: MuxStream): boolean {
+    return this.clock - stream.movedAt >= STALL_MS;
   }
 
+  /**
+   * Gives credit back early, longest-stalled first, so that those which may yet go on keep theirs
+   * cheap. Says whether the budget lasted for all of them, or nobody needs it to.
+   */
+  private relieve(): boolean {
+    for (const stream of this.lingering) {
+      if (stream.held === stream.early) this.lingering.delete(stream);
+    }
+    const lasted = [...this.streams.values(), ...this.lingering]
+      .filter((stream) => stream.held > stream.early && this.hasStalled(stream))
+      .sort((a, b) => a.movedAt - b.movedAt)
+      .every((stream) => this.giveBackEarly(stream));
+    return lasted || !this.somebodyWaits();
+  }
+
+  /** Gives credit back for what a stream holds; false when the budget has no room for that. */
+  private giveBackEarly(stream: MuxStream): boolean {
+    const bytes = stream.held - stream.early;
+    if (this.earlyTotal + bytes > STALL_BUDGET) return false;
+    stream.early += bytes;
+    this.giveBack(bytes, -bytes);
+    return true;
+  }
+
+  /** Whether streams with nothing to pass on may be waiting for session credit. */
+  private somebodyWaits(): boolean {
+    return this.recvCredit.scarce && [...this.streams.values()].some((stream) => stream.hungry);
+  }
+
+  /** Of the streams that may be reset, the one that has stalled for the longest time. */
   private longestStalled(): MuxStream | undefined {
     let worst: MuxStream | undefined;
     for (const stream of this.streams.values()) {
-      if (stream.early === 0) continue;
+      const patience = stream.crawls ? CUT_SLOW_MS : CUT_STALLED_MS;
+      if (stream.held === 0 || this.clock - stream.movedAt < patience) continue;
       if (worst === undefined || stream.movedAt < worst.movedAt) worst = stream;
     }
     return worst;

@@ -40,6 +40,8 @@ export class MuxStream {
   early = 0;
   /** When the local side last took bytes, by the clock of `MuxSession.sweep`. */
   movedAt = 0;
+  /** The local side went on after it had stalled: it is slow, not gone. */
+  crawls = false;
   private readonly sendCredit: SendCredit;
   private readonly recvCredit: RecvCredit;
   private queue: Uint8Array[] = [];
@@ -61,6 +63,11 @@ export class MuxStream {
   /** Whether nothing can happen on this stream any more. */
   get over(): boolean {
     return this.wasReset || (this.localEnded && this.remoteEnded);
+  }
+
+  /** Whether more may come, and nothing that came is waiting to be passed on. */
+  get hungry(): boolean {
+    return !this.remoteEnded && this.held === 0;
   }
 
   /** Whether our side may still send. */
@@ -119,6 +126,7 @@ export class MuxStream {
   consumed(bytes: number): void {
     if (this.wasReset || bytes === 0) return;
     this.held -= bytes;
+    this.crawls ||= this.session.hasStalled(this);
     this.movedAt = this.session.clock;
     const early = Math.min(bytes, this.early);
     this.early -= early;

@@ -150,12 +150,20 @@ export function readHelloOk(payload: Buffer): HelloOk {
 
 function readResumedBind(value: unknown): ResumedBind {
   if (!isObject(value)) throw bad('HELLO_OK', 'has a resumed bind that is not an object');
-  return {
+  const bind: ResumedBind = {
     bindId: count(value, 'bindId', 'HELLO_OK'),
     kind: value['kind'] === 'tcp' ? 'tcp' : 'http',
     mode: value['mode'] === 'pull' ? 'pull' : 'expose',
     containerPort: count(value, 'containerPort', 'HELLO_OK'),
   };
+  // That there is no address is said with null: a kit that leaves the key out does not know it.
+  if ('publicUrl' in value) bind.publicUrl = urlOf(value);
+  return bind;
+}
+
+function urlOf(json: Json): string | null {
+  const url = json['publicUrl'];
+  return typeof url === 'string' ? url : null;
 }
 
 /** Reads the tickets of HELLO_OK or of REISSUE_JOIN_TICKETS. */
@@ -178,12 +186,11 @@ export function readJoinOk(payload: Buffer): JoinOk {
 /** Reads BIND_OK. */
 export function readBindOk(payload: Buffer): BindOk {
   const json = parseObject(payload, 'BIND_OK');
-  const url = json['publicUrl'];
   return {
     clientBindRef: count(json, 'clientBindRef', 'BIND_OK'),
     bindId: count(json, 'bindId', 'BIND_OK'),
     containerPort: count(json, 'containerPort', 'BIND_OK'),
-    publicUrl: typeof url === 'string' ? url : null,
+    publicUrl: urlOf(json),
   };
 }
 

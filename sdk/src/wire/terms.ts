@@ -14,6 +14,8 @@ export interface ResumedBind {
   kind: BindKind;
   mode: BindMode;
   containerPort: number;
+  /** As in BIND_OK; older kits leave it out. */
+  publicUrl?: string | null;
 }
 
 /** A permission to join one more socket to the session. */

@@ -102,6 +102,10 @@ test('the package works in fresh projects', { timeout: 180_000 }, async (t) => {
   for (const file of ['dist/index.js', 'dist/index.d.ts', 'dist/index.js.map', 'README.md']) {
     assert.ok(files.includes(`package/${file}\n`), `${file} is not in the package`);
   }
+  for (const licence of ['LICENSE-APACHE', 'LICENSE-MIT']) {
+    const packed = await run('tar', ['xzOf', join(root, tarball), `package/${licence}`]);
+    assert.equal(packed, readFileSync(join(PACKAGE, '..', licence), 'utf8'));
+  }
   assert.ok(!/package\/(test|dist-test|node_modules)/.test(files));
   const project = join(root, 'project');
   mkdirSync(project);

@@ -26,6 +26,8 @@ export interface KitConfig {
   granted?: number;
   graceMs?: number;
   publicUrl?: string;
+  /** HELLO_OK tells the address of resumed bindings, as only newer kits do. */
+  tellsUrls?: boolean;
   /** Streams give credit back at once unless this is set. */
   manualCredit?: boolean;
   maxSessions?: number;
@@ -419,7 +421,11 @@ export class FixtureKit {
     session.json(FrameType.HelloOk, {
       sessionId: session.id,
       resumed: old !== undefined,
-      resumedBinds: [...session.binds.values()],
+      resumedBinds: [...session.binds.values()].map((bound) =>
+        this.config.tellsUrls === true
+          ? { ...bound, publicUrl: this.config.publicUrl ?? null }
+          : bound,
+      ),
       streamWindow: this.streamWindow,
       sessionWindow: this.sessionWindow,
       connectionsGranted: session.granted,

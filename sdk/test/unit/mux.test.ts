@@ -220,25 +220,73 @@ test('what a finished stream still holds does not narrow the session', () => {
   assert.deepEqual(rig.flush(), []);
 });
 
-test('stalled streams give session credit back early, and the longest pays for too much', () => {
+/** Sends `mib` MiB on a stream. */
+function fill(rig: Rig, id: number, mib: number): void {
+  for (let at = 0; at < mib * 16; at += 1) rig.receive(FrameType.Data, id, Buffer.alloc(65_536));
+}
+
+/** Streams 2 and 4 have used up what the budget has room for, and 6 most of the session's window. */
+function stalledRig(): Rig {
   const rig = new Rig({ streamWindow: 16 * MIB, sessionWindow: 16 * MIB });
   for (const id of [2, 4, 6]) rig.open(id);
-  const fill = (id: number, mib: number): void => {
-    for (let at = 0; at < mib * 16; at += 1) rig.receive(FrameType.Data, id, Buffer.alloc(65_536));
-  };
   rig.mux.sweep(1000);
-  fill(2, 14);
-  rig.mux.sweep(1500);
-  assert.deepEqual(rig.flush(), []);
-  rig.mux.sweep(2000);
-  assert.deepEqual(rig.flush(), [`0 window ${14 * MIB}`]);
-  fill(4, 14);
-  rig.mux.sweep(3100);
-  assert.deepEqual(rig.flush(), [`0 window ${14 * MIB}`]);
-  fill(6, 14);
-  rig.mux.sweep(4200);
-  assert.deepEqual(rig.flush(), [`0 window ${14 * MIB}`, '2 reset 8']);
+  for (const [at, id] of [2, 4, 6].entries()) {
+    fill(rig, id, 14);
+    rig.mux.sweep(1500 + 1100 * at);
+    assert.deepEqual(rig.flush(), []);
+    rig.mux.sweep(2000 + 1100 * at);
+    assert.deepEqual(rig.flush(), id === 6 ? [] : [`0 window ${14 * MIB}`]);
+  }
+  return rig;
+}
+
+test('stalled streams give session credit back early, no more of it than the budget', () => {
+  const rig = stalledRig();
+  rig.mux.sweep(60_000);
+  assert.equal(rig.mux['earlyTotal'], 28 * MIB);
+  assert.deepEqual(rig.flush(), [], 'credit is withheld, and nobody waits for it');
+});
+
+test('where others wait past the budget, what took nothing for three seconds is reset', () => {
+  const rig = stalledRig();
+  rig.open(8);
+  // Stream 2 has taken nothing since 1000, stream 4 since 2000.
+  rig.mux.sweep(4300);
+  assert.deepEqual(rig.flush(), ['2 reset 8', `0 window ${14 * MIB}`]);
   assert.equal(rig.told.at(-1), '2 reset 8');
+  rig.mux.sweep(60_000);
+  assert.deepEqual(rig.flush(), []);
+});
+
+test('a stream that took bytes within three seconds is not reset', () => {
+  const rig = stalledRig();
+  for (const id of [2, 4]) rig.streams.get(id)?.consumed(1);
+  rig.open(8);
+  rig.mux.sweep(6500);
+  assert.deepEqual(rig.flush(), ['6 reset 8', `0 window ${14 * MIB}`]);
+});
+
+test('a stream that goes on after stalls is reset after thirty seconds only', () => {
+  const rig = stalledRig();
+  for (const id of [2, 4, 6]) rig.streams.get(id)?.consumed(1);
+  rig.open(8);
+  rig.mux.sweep(34_000);
+  assert.deepEqual(rig.flush(), []);
+  rig.mux.sweep(34_300);
+  assert.deepEqual(rig.flush(), ['2 reset 8', `0 window ${14 * MIB}`]);
+});
+
+test('what finished streams still hold gives credit back once the budget has room again', () => {
+  const rig = stalledRig();
+  const finished = rig.streams.get(6);
+  rig.receive(FrameType.Eof, 6);
+  finished?.end();
+  assert.deepEqual(rig.flush(), ['6 type 19']);
+  rig.receive(FrameType.Reset, 2, Buffer.from([0, 7]));
+  rig.mux.sweep(60_000);
+  assert.deepEqual(rig.flush(), [`0 window ${14 * MIB}`]);
+  finished?.consumed(14 * MIB);
+  assert.equal(rig.mux['earlyTotal'], 14 * MIB);
 });
 
 test('a bad frame of a stream costs the stream, and only it', () => {

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { tunnel, type FetchHandler } from '../../src/index.js';
+import { encodeFrame, FrameType } from '../../src/wire/frame.js';
 import { FixtureKit, type KitConfig } from '../support/kit.js';
 import { later, until } from '../support/local.js';
 import { rejects } from '../support/assert.js';
@@ -115,6 +116,66 @@ test('a body that the handler does not read gets no credit back', async () => {
       assert.equal(await stream.text(), 'late');
       await pouring;
       stream.end();
+    },
+  );
+});
+
+test('a body that the handler has read counts as taken while the handler still works', async () => {
+  const kit = await FixtureKit.start();
+  const read: number[] = [];
+  let release: () => void = () => undefined;
+  const released = new Promise<void>((resolve) => (release = resolve));
+  const fetch = async (request: Request): Promise<Response> => {
+    // The body has come whole before anybody reads it.
+    await later(30);
+    read.push((await request.arrayBuffer()).byteLength);
+    await released;
+    return new Response('done');
+  };
+  await using s = await tunnel.serve({ url: kit.url, containerPort: 3000, fetch });
+  const apart = kit.session.request('POST', '/', { body: 'chunked', headers: [] });
+  apart.send(Buffer.alloc(900_000));
+  apart.end();
+  const together = kit.session.request('POST', '/', { body: 'chunked', headers: [] });
+  const part = encodeFrame(FrameType.Data, together.id, Buffer.alloc(50_000));
+  const end = encodeFrame(FrameType.Eof, together.id, Buffer.alloc(0));
+  kit.session.raw(Buffer.concat([part, part, part, end]));
+  await until(() => read.length === 2);
+  assert.deepEqual(read.sort(), [150_000, 900_000]);
+  const streams = [...(s.session['link']?.mux['streams'].values() ?? [])];
+  assert.deepEqual(
+    streams.map(({ held }) => held),
+    [0, 0],
+  );
+  release();
+  for (const stream of [apart, together]) assert.equal(await stream.text(), 'done');
+  await s.close();
+  await kit.stop();
+});
+
+test('credit goes back for each chunk that the handler takes', async () => {
+  let next: () => void = () => undefined;
+  await serving(
+    async (request) => {
+      for await (const chunk of request.body ?? []) {
+        assert.ok((chunk as Uint8Array).length > 0);
+        await new Promise<void>((resolve) => (next = resolve));
+      }
+      return new Response('all');
+    },
+    async (kit) => {
+      const stream = kit.session.request('POST', '/', { body: 'chunked', headers: [] });
+      stream.send(Buffer.alloc(4 * 65_536));
+      await later(50);
+      assert.equal(stream.windows, 0);
+      next();
+      // An eighth of the window is gathered: the second of the four chunks makes it full.
+      await stream.until(() => stream.windows === 1);
+      stream.end();
+      const answered = stream.text();
+      const going = setInterval(() => next(), 5);
+      assert.equal(await answered, 'all');
+      clearInterval(going);
     },
   );
 });

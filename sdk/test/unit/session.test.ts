@@ -6,7 +6,6 @@ import {
   ClosedError,
   LostError,
   ProtocolError,
-  ResumeExpiredError,
   SessionLimitError,
   tunnel,
   TunnelSession,
@@ -244,93 +243,15 @@ test('without reconnect a loss ends the session', async () => {
   });
 });
 
-test('a binding for which a visitor waits is taken up by id without BIND', async () => {
-  const kit = await FixtureKit.start();
-  const local = await answering(HELLO);
-  const first = new TunnelSession({ url: kit.url });
-  await first.connect();
-  await first.bind({ mode: 'expose', containerPort: 3000 });
-  const { id = '' } = first;
-  kit.session.drop();
-  await first.closed;
-  await using second = new TunnelSession({ url: kit.url, resumeSessionId: id });
-  await second.connect();
-  assert.equal(second.hello?.resumed, true);
-  // This visitor comes before the binding is taken up, and waits.
-  const early = kit.session.request('POST', '/early', {
-    body: 'length',
-    headers: [['content-length', '2']],
-  });
-  early.send(Buffer.from('ab'));
-  early.end();
-  await later(20);
-  const web = await second.bind({
-    mode: 'expose',
-    containerPort: 3000,
-    to: { host: '127.0.0.1', port: local.port },
-  });
-  assert.equal(web.bindId, 1);
-  assert.equal(kit.session.count(FrameType.Bind), 1);
-  assert.equal(await early.text(), 'hi');
-  await second.close();
-  await local.stop();
-  await kit.stop();
-});
-
-test('a binding that is taken up by id knows its public address', async () => {
-  const kit = await FixtureKit.start({ publicUrl: 'https://app.example' });
-  const first = new TunnelSession({ url: kit.url });
-  await first.connect();
-  const fetch = (): Response => new Response('first');
-  await first.bind({ mode: 'expose', containerPort: 3000, fetch });
-  kit.session.drop();
-  await first.closed;
-  const resumeSessionId = first.id ?? '';
-  await using second = new TunnelSession({ url: kit.url, resumeSessionId });
-  await second.connect();
-  const taken: number[] = [];
-  second.addEventListener('takenOver', ({ detail }) => taken.push(detail.containerPort));
-  const web = await second.bind({
-    mode: 'expose',
-    containerPort: 3000,
-    fetch: () => new Response('second'),
-  });
-  assert.equal(web.publicUrl, 'https://app.example');
-  assert.equal(await kit.session.get('/').text(), 'second');
-  assert.equal(kit.session.binds.size, 1);
-  assert.deepEqual(taken, []);
-  await second.close();
-  await kit.stop();
-});
-
-test('a session that another client takes up is closed, and not taken back', async () => {
-  const kit = await FixtureKit.start();
-  const options = { url: kit.url, reconnect: true };
-  const fetch = (): Response => new Response('ours');
-  const first = new TunnelSession(options);
-  await first.connect();
-  await first.bind({ mode: 'expose', containerPort: 3000, fetch });
-  const lost: boolean[] = [];
-  first.addEventListener('lost', ({ detail }) => lost.push(detail.retrying));
-  await using second = new TunnelSession({ ...options, resumeSessionId: first.id ?? '' });
-  await second.connect();
-  const end = await first.closed;
-  assert.ok(end instanceof ClosedError);
-  assert.match(end.message, /another client/);
-  assert.deepEqual(lost, [false]);
-  assert.equal(second.state, 'online');
-  assert.equal(kit.upgrades.length, 2);
-  await second.close();
-  await kit.stop();
-});
-
-test('an id that the kit does not know is RESUME_EXPIRED, and leaves no session behind', async () => {
-  const kit = await FixtureKit.start();
-  const session = new TunnelSession({ url: kit.url, resumeSessionId: 'S-unknown' });
-  const error = await rejects(session.connect(), ResumeExpiredError);
-  assert.equal(error.code, 'RESUME_EXPIRED');
-  await until(() => kit.sessions.size === 0);
-  await kit.stop();
+test('a session whose signal was aborted before it was made is closed', async () => {
+  const signal = AbortSignal.abort(new Error('before'));
+  const session = new TunnelSession({ url: 'ws://127.0.0.1:1', signal });
+  const events: string[] = [];
+  session.addEventListener('closed', () => events.push('closed'));
+  assert.equal(await session.closed, undefined);
+  assert.equal(session.state, 'closed');
+  assert.deepEqual(events, ['closed']);
+  assert.equal((await rejects(session.connect(), Error)).message, 'before');
 });
 
 test('takeover tells the one who had the port, and its tunnel ends', async () => {
