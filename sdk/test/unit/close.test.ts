@@ -43,6 +43,8 @@ test(
     const closing = app.close({ graceMs: 60_000 });
     await until(() => session.count(FrameType.Unbind) === 1);
     await rejects(app.session.bind({ mode: 'pull', containerPort: 1 }), ClosedError);
+    // A visitor on the heels of UNBIND_OK would still be served: this one comes a moment later.
+    await new Promise((resolve) => setTimeout(resolve, 50));
     const late = session.get('/late', { bindId });
     await rejects(late.head(), Error);
     assert.equal(session.count(FrameType.Goaway), 0);
