@@ -29,8 +29,8 @@ pub(super) enum Waiting {
 }
 
 impl Kit {
-    /// Whether one more of `peer` may come in, and who is to go for it at the cap: once the newcomer
-    /// is in, for a name is free only when the host has closed what had it.
+    /// Whether one more of `peer` may come in, and who is to go for it at the cap: once the
+    /// newcomer is in, for a name is free only when the host has closed what had it.
     pub(super) fn doorstep_for(&mut self, peer: IpAddr) -> Option<Option<ConnKey>> {
         if self.pre_auth < self.config.max_pre_auth_connections {
             return Some(None);

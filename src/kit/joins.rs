@@ -60,8 +60,8 @@ impl Kit {
         fresh
     }
 
-    /// REISSUE_JOIN_TICKETS (PROTOCOL §7). A lane that the client has given up is over here too: its
-    /// end may never come through.
+    /// REISSUE_JOIN_TICKETS (PROTOCOL §7). A lane that the client has given up is over here too:
+    /// its end may never come through.
     pub(super) fn reissue_tickets(
         &mut self,
         key: SessionKey,
