@@ -27,8 +27,8 @@ pub(super) struct Lanes {
     pub granted: u32,
     /// When missing ones are tried again.
     pub rejoin: Rejoin,
-    /// The tickets that were used last, by index.
-    used: [Option<Secret>; MAX_LANES],
+    /// The tickets that they were dialled with last, by index; the primary has none.
+    tickets: [Option<Secret>; MAX_LANES],
 }
 
 /// One connection to the kit.
@@ -36,8 +36,6 @@ pub(super) struct Lanes {
 pub(super) struct LaneConn {
     pub index: usize,
     pub phase: Phase,
-    /// The right to join, for a secondary one.
-    ticket: Option<Secret>,
     /// Since when bytes have waited for its socket.
     pub backlog_since: Option<Instant>,
     /// The network changed then, and nothing was heard since.
@@ -73,11 +71,9 @@ impl Client {
     pub(super) fn dial_lane(&mut self, index: usize, ticket: Option<Secret>) {
         let way = Way::new(self.config.route.clone());
         let target = way.target();
-        let used = ticket.clone();
         let entry = Entry::Lane(Box::new(LaneConn {
             index,
             phase: Phase::Way(way),
-            ticket,
             backlog_since: None,
             hurried: None,
         }));
@@ -87,7 +83,7 @@ impl Client {
         };
         let conn = conn.retype();
         self.lanes.conns[index] = Some(conn);
-        self.lanes.used[index] = used;
+        self.lanes.tickets[index] = ticket;
         self.commands.push_back(Command::Dial { conn, target });
         self.timers
             .arm(Timer::Lane(index as u8), self.now + REACH_WITHIN);
@@ -180,18 +176,18 @@ impl Client {
         let (now, masks) = (self.now, self.entropy.fork());
         let hello = self.hello(subprotocol);
         let session_id = self.link.session.clone();
-        let index = self.lane_entry(conn).map_or(0, |entry| entry.index);
         let session = self.session.as_ref();
-        let data_received = session.map(|session| session.data_received(index));
-        let Some(entry) = self.lane_entry(conn) else {
+        let Some(Entry::Lane(entry)) = self.conns.get_mut(conn.retype()) else {
             return;
         };
+        let index = entry.index;
+        let data_received = session.map(|session| session.data_received(index));
         let mut lane = Lane::client(conn, masks, now);
         if let Phase::Upgrading(upgrade) = &entry.phase {
             lane.feed(upgrade.rest(), now);
         }
         let mut json = Vec::new();
-        match (&entry.ticket, session_id) {
+        match (&self.lanes.tickets[index], session_id) {
             (Some(nonce), Some(session_id)) => {
                 let join = Join {
                     session_id,
@@ -524,12 +520,12 @@ impl Client {
         }
         if !due.is_empty() {
             let mut json = Vec::new();
-            let used = |index: usize| {
-                let nonce = self.lanes.used[index].clone()?;
+            let given_up = |index: usize| {
+                let nonce = self.lanes.tickets[index].clone()?;
                 let index = index as u32;
                 Some(MissingLane { index, nonce })
             };
-            let missing = all.into_iter().filter_map(used).collect();
+            let missing = all.into_iter().filter_map(given_up).collect();
             control::write(&ReissueRequest { missing }, &mut json);
             session.push_control(FrameType::ReissueJoinTickets, &json);
         }

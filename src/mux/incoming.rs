@@ -217,8 +217,7 @@ impl<T: Copy> Session<T> {
                 Violation::session(Code::FlowControlError, why)
             })?;
             self.losses.refilled(now);
-            let starved = std::mem::take(&mut self.starved);
-            self.call(starved);
+            self.call_starved();
             return Ok(None);
         }
         let Some(key) = self.found(index, id, FrameType::Window, now)? else {

@@ -79,8 +79,7 @@ impl<T: Copy> Session<T> {
         self.send.add(lost).map_err(|_| CannotBe)?;
         carried.sent = received;
         carried.unsettled = false;
-        let starved = std::mem::take(&mut self.starved);
-        self.call(starved);
+        self.call_starved();
         Ok(())
     }
 

@@ -119,6 +119,12 @@ impl<T: Copy> Session<T> {
         }
     }
 
+    /// Has all senders try again that wait for session credit.
+    pub(super) fn call_starved(&mut self) {
+        let starved = std::mem::take(&mut self.starved);
+        self.call(starved);
+    }
+
     /// Has all senders of a line try again, those first who have not sent for the longest time: the
     /// first ones may take all the room there is.
     pub(super) fn call(&mut self, mut line: Vec<StreamKey>) {

@@ -13,6 +13,7 @@ import {
   type StreamOpen,
 } from '../wire/control.js';
 import { FrameType, WireError, type Frame } from '../wire/frame.js';
+import type { HelloOk, JoinTicket } from '../wire/terms.js';
 import { Lane } from '../mux/lane.js';
 import { MuxSession, type MuxHost } from '../mux/session.js';
 import type { MuxStream } from '../mux/stream.js';
@@ -21,7 +22,6 @@ import { Backoff } from './backoff.js';
 import type { KitSocket } from './dial.js';
 import { JoinRefused, sayHello, sayJoin } from './handshake.js';
 import type { CheckedSession } from './options.js';
-import type { HelloOk, JoinTicket } from '../wire/terms.js';
 
 /** How a link ended. */
 export type LinkEnd =
@@ -330,7 +330,7 @@ export class Link implements MuxHost {
         this.joined(index, socket, ok, rest);
       });
     } catch (error) {
-      this.joining.delete(ticket.index);
+      this.joining.delete(index);
       if (error instanceof JoinRefused && error.kitCode === 'UNKNOWN_SESSION') return;
       this.askForTickets();
     }
