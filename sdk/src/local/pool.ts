@@ -3,7 +3,8 @@
  *
  * The one used last is used first, so that a burst's connections fade away. A server may close an
  * idle connection just when it is used again: a request that may be repeated then is, and one that
- * may not only takes a connection that was used a moment ago.
+ * may not only takes a connection that was used a moment ago. A connection that somebody has logged
+ * in on goes back to nobody but the visitor's connection that it was used for.
  */
 import type { LocalSocket, SocketUser } from './socket.js';
 
@@ -21,26 +22,29 @@ export class Pool {
   private timer: NodeJS.Timeout | undefined;
   private closed = false;
 
-  /** Takes an idle connection, or undefined when a new one is needed. */
-  take(repeatable: boolean): LocalSocket | undefined {
-    const limit = repeatable ? IDLE_MS : FRESH_MS;
-    const now = Date.now();
-    for (;;) {
-      const socket = this.idle.pop();
-      if (socket === undefined) return undefined;
-      if (socket.usable && now - socket.idleSince < Math.min(limit, socket.keepMs)) {
-        return socket;
-      }
-      socket.destroy();
-    }
+  /**
+   * Takes an idle connection, or undefined when a new one is needed. The visitor's own comes first,
+   * and whatever its age: its login would be lost with it.
+   */
+  take(repeatable: boolean, visitor: string | undefined): LocalSocket | undefined {
+    const own = visitor === undefined ? undefined : this.takeOf(visitor, IDLE_MS);
+    return own ?? this.takeOf(undefined, repeatable ? IDLE_MS : FRESH_MS);
+  }
+
+  /** Takes the idle connection that a visitor has logged in on, if there is one. */
+  takeOwn(visitor: string | undefined): LocalSocket | undefined {
+    return visitor === undefined ? undefined : this.takeOf(visitor, IDLE_MS);
   }
 
   /** Puts a connection back after a complete exchange. */
   put(socket: LocalSocket): void {
-    if (this.closed || !socket.usable || this.idle.length >= MAX_IDLE) {
+    if (this.closed || !socket.usable) {
       socket.destroy();
       return;
     }
+    // The one that was idle for longest makes room.
+    const oldest = this.idle.length >= MAX_IDLE ? this.idle[0] : undefined;
+    if (oldest !== undefined) this.forget(oldest);
     socket.uses += 1;
     socket.idleSince = Date.now();
     socket.user = this.watcherOf(socket);
@@ -56,6 +60,19 @@ export class Pool {
     for (const socket of this.idle) socket.destroy();
     this.idle = [];
     this.stop();
+  }
+
+  /** The last used connection of an owner, or of nobody, that may still be used. */
+  private takeOf(owner: string | undefined, limit: number): LocalSocket | undefined {
+    const now = Date.now();
+    for (let at = this.idle.length - 1; at >= 0; at -= 1) {
+      const socket = this.idle[at];
+      if (socket === undefined || socket.owner !== owner) continue;
+      this.idle.splice(at, 1);
+      if (socket.usable && now - socket.idleSince < Math.min(limit, socket.keepMs)) return socket;
+      socket.destroy();
+    }
+    return undefined;
   }
 
   /** A server that speaks without being asked, or leaves, is not used again. */

@@ -30,6 +30,8 @@ export class LocalSocket {
   user: SocketUser = NOBODY;
   /** Requests this connection has answered before. */
   uses = 0;
+  /** The visitor's connection that has logged in on this one; nobody else may use it. */
+  owner: string | undefined;
   /** When it was last put back in its pool, in milliseconds. */
   idleSince = 0;
   /** How long the server said it keeps an idle connection, in milliseconds. */

@@ -23,6 +23,7 @@ import { answerPlain, Tally, type Report } from './report.js';
 import { isRepeatable, localRequest, type LocalRequest } from './request.js';
 import type { LocalSocket } from './socket.js';
 import type { ConnectUser, Target, Unreachable } from './target.js';
+import { asksToLogIn, logsIn, visitorOf } from './visitor.js';
 
 /** The largest response head, in bytes; it must fit one frame after it became JSON. */
 const MAX_HEAD = 48 * 1024;
@@ -72,6 +73,9 @@ class HttpExchange implements StreamSink, ConnectUser {
   private interim = 0;
   private decoder: BodyDecoder | undefined;
   private reusable = false;
+  /** A login that holds for the connection has gone over it, or was asked for. */
+  private personal = false;
+  private readonly visitor: string | undefined;
 
   constructor(
     private readonly stream: MuxStream,
@@ -81,12 +85,14 @@ class HttpExchange implements StreamSink, ConnectUser {
     private readonly tally: Tally,
   ) {
     this.left = request.length;
+    this.visitor = visitorOf(open.remoteAddr);
   }
 
   start(): void {
+    const { pool } = this.upstream;
     const pooled = this.open.isUpgrade
-      ? undefined
-      : this.upstream.pool.take(isRepeatable(this.request.method));
+      ? pool.takeOwn(this.visitor)
+      : pool.take(isRepeatable(this.request.method), this.visitor);
     if (pooled === undefined) {
       this.giveUp = this.upstream.target.connect(this);
       return;
@@ -191,6 +197,7 @@ class HttpExchange implements StreamSink, ConnectUser {
       request.headers.push(chunked ? ['transfer-encoding', 'chunked'] : ['content-length', '0']);
     }
     this.requestSent = true;
+    this.personal = socket.owner !== undefined || logsIn(request.headers);
     socket.writeText(formatRequestHead(request.method, request.target, request.headers));
     if (this.open.isUpgrade) return;
     this.flushWaiting(socket);
@@ -267,6 +274,7 @@ class HttpExchange implements StreamSink, ConnectUser {
     if (!final && ++this.interim > MAX_INTERIM) throw new HttpFault('too many interim heads');
     const decoder = final ? bodyOf(head, this.request.method) : undefined;
     this.tally.status = head.status;
+    this.personal ||= asksToLogIn(head.headers);
     const connection = listOf(head.headers, 'connection');
     const headers = withoutHopByHop(head.headers, connection);
     if (!this.stream.head({ status: head.status, headers, final })) {
@@ -326,7 +334,10 @@ class HttpExchange implements StreamSink, ConnectUser {
     this.socket = undefined;
     this.stream.end();
     if (socket === undefined) return;
-    if (this.reusable && this.requestComplete()) {
+    // Without a visitor to belong to, nobody may have it.
+    if (this.personal) socket.owner = this.visitor;
+    const keeps = !this.personal || this.visitor !== undefined;
+    if (this.reusable && keeps && this.requestComplete()) {
       socket.resume();
       this.upstream.pool.put(socket);
     } else {
