@@ -332,9 +332,25 @@ pub const CLIENT_TOKEN_BYTES: usize = 4096;
 pub const CLIENT_CA_BYTES: usize = 1024 * 1024;
 /// Bindings that a client keeps, at most; a kit allows fewer.
 pub const CLIENT_BINDINGS: usize = 64;
-/// Descriptors of local connections at once, at most; further streams wait for one. A laptop's
-/// usual bound on all of them is 1024; where it is lower, so is this.
-pub const UPSTREAMS: usize = 512;
+/// Local connections at once, at most. More than all the streams that a session may have, with the
+/// last eighth kept for addresses that hold few, so that the real bound is the descriptors that
+/// there are. Past it idle ones are closed; then who holds least is served first, and
+/// everybody else hears after [`SLOT_WAIT`] that there is none.
+pub const UPSTREAMS: usize = CLIENT_STREAMS + CLIENT_STREAMS / 4;
+/// How long a stream waits for a local connection, at most: a visitor is answered within a second.
+pub const SLOT_WAIT: Duration = Duration::from_millis(600);
+/// How long a client makes do with the descriptors it has once the system had no more, before it
+/// tries some more.
+pub const SHORT_FOR: Duration = Duration::from_millis(250);
+/// Descriptors that it leaves free then, for its connections to the kit.
+pub const SHORT_SPARE: usize = 2;
+/// Bytes of requests' heads that a client keeps at once, as they came: those that wait for a local
+/// connection or an answer. Past it streams are refused, first those of the address that has most.
+pub const CLIENT_HEADS: usize = 16 * 1024 * 1024;
+/// How long the first refusals are gathered before they are told.
+pub const REFUSALS_GATHER: Duration = Duration::from_millis(500);
+/// How often they are told, at most: one line for a flood of them.
+pub const REFUSALS_EVERY: Duration = Duration::from_secs(10);
 /// Descriptors that a connection to a handler of this process takes: both ends, and a file that it
 /// may read.
 pub const HANDLER_DESCRIPTORS: usize = 3;
@@ -378,6 +394,7 @@ pub const CLIENT_HALF_CLOSE: Duration = Duration::from_secs(3600);
 /// Bytes of session credit that a client gives back early (PROTOCOL §5).
 pub const CLIENT_STALL_BUDGET: u32 = 32 * 1024 * 1024;
 /// Streams that a client takes at once, at most, whatever the kit says that it may open.
+/// It costs nothing until they come; the kit's own bound is 1024.
 pub const CLIENT_STREAMS: usize = 16 * 1024;
 /// How long the ends of streams are gathered before they are told.
 pub const TELL_AFTER: Duration = Duration::from_millis(20);
@@ -389,6 +406,7 @@ pub const SPARE_BUFFERS: usize = 64;
 pub const EVENTS_KEPT: usize = 4096;
 
 const _: () = assert!(MAX_LANES < UPSTREAMS);
+const _: () = assert!(UPSTREAMS - UPSTREAMS / 8 >= CLIENT_STREAMS);
 const _: () = assert!(HANDLER_DESCRIPTORS * HANDLER_THREADS < UPSTREAMS);
 /// Handlers of this process that one session serves, at most.
 pub const CLIENT_HANDLERS: u32 = 64;

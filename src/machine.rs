@@ -156,6 +156,14 @@ pub struct IoFailure {
     pub text: String,
 }
 
+impl IoFailure {
+    /// Whether the system had no descriptor left: another try later may do, and nobody else is to
+    /// blame. Hosts say it with this kind.
+    pub fn is_shortage(&self) -> bool {
+        self.kind == std::io::ErrorKind::QuotaExceeded
+    }
+}
+
 /// What a machine wants of its host.
 #[derive(Debug)]
 pub enum Command<N> {

@@ -64,6 +64,16 @@ pub enum SessionEvent {
     Request(RequestRecord),
     /// A raw connection came to an end.
     StreamClosed(StreamRecord),
+    /// There was no room here for some visitors: their requests were answered with 503, their
+    /// connections reset. Told at most once in a few seconds.
+    TurnedAway {
+        /// How many since this was told last.
+        count: u64,
+        /// How many since the session began.
+        total: u64,
+        /// What was missing, for most of them.
+        why: Shortage,
+    },
     /// So many events were dropped here, because nobody took them.
     Missed(u64),
     /// The session has ended; nothing comes after it.
@@ -71,6 +81,29 @@ pub enum SessionEvent {
         /// Why it failed; `None` when it was asked to end.
         error: Option<Error>,
     },
+}
+
+/// What a client can run out of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Shortage {
+    /// Connections to local servers at once.
+    Connections,
+    /// Descriptors: the system gave no more of them.
+    Descriptors,
+    /// Memory for the heads of requests that wait.
+    Heads,
+}
+
+impl Shortage {
+    /// A half-sentence for people.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Shortage::Connections => "all its local connections are taken",
+            Shortage::Descriptors => "the system gives it no more file descriptors",
+            Shortage::Heads => "too many requests wait in it",
+        }
+    }
 }
 
 /// A request that came to an end.

@@ -1,18 +1,18 @@
-//! Streams and the local connections that serve them.
+//! Streams, and what hangs on them.
 //!
 //! An *exchange* is what hangs on a stream: for EXPOSE a request and its response, for PULL two
 //! directions of bytes. It gets a local connection from the pool or dials one, and may outlive it
 //! (a request's body that nobody wants is still received) or wait for it.
 
 use crate::buffer::Buffer;
-use crate::client::bindings::Local;
+use std::net::SocketAddr;
+
 use crate::client::event::{RequestRecord, SessionEvent, StreamRecord};
-use crate::client::machine::{Client, Entry, Timer};
-use crate::client::pool::Lot;
+use crate::client::machine::{Client, Entry};
+use crate::client::visitor::Origin;
 use crate::clock::Instant;
 use crate::http::{Asked, BodyDecoder, HeadScanner};
-use crate::limits::POOL_IDLE_FOR;
-use crate::machine::{CloseHow, Command, ConnKey, Ended};
+use crate::machine::{CloseHow, Command, ConnKey};
 use crate::mux::StreamKey;
 use crate::outflow::Outflow;
 use crate::table::Key;
@@ -29,6 +29,14 @@ pub(super) struct Exchange {
     pub binding: u64,
     pub container_port: u16,
     pub conn: Option<ConnKey>,
+    /// The address whose slot it takes.
+    pub origin: Origin,
+    /// The visitor's connection, if the kit names it.
+    pub visitor: Option<SocketAddr>,
+    /// It carries a login that holds for its connection.
+    pub logs_in: bool,
+    /// Bytes that it counts for among the heads that are kept.
+    pub head_bytes: usize,
     /// To the local connection; loans name the lane whose buffer they lie in.
     pub out: Outflow<usize>,
     pub work: Work,
@@ -92,6 +100,13 @@ pub(super) enum Upload {
     Unwanted,
 }
 
+impl Upload {
+    /// Whether all that belongs to the request has come.
+    pub fn is_whole(self) -> bool {
+        matches!(self, Upload::Complete | Upload::Length(0))
+    }
+}
+
 /// What is expected of the local server.
 #[derive(Debug)]
 pub(super) enum Download {
@@ -99,16 +114,6 @@ pub(super) enum Download {
     Body(BodyDecoder),
     Raw,
     Complete,
-}
-
-/// A connection to a local server.
-#[derive(Debug)]
-pub(super) struct Upstream {
-    pub lot: Lot,
-    pub exchange: Option<ExchangeKey>,
-    pub connected: bool,
-    /// It served another request before.
-    pub reused: bool,
 }
 
 impl Exchange {
@@ -137,211 +142,13 @@ impl Exchange {
                     && http.upload == Upload::Complete
                     && !http.body_began
                     && !http.retried
+                    && !http.head.is_empty()
             }
         }
     }
 }
 
 impl Client {
-    /// Gives an exchange a connection: an idle one, a new one, or a place in the line.
-    pub(super) fn assign(&mut self, key: ExchangeKey, fresh: bool) {
-        let Some(exchange) = self.exchanges.get(key) else {
-            return;
-        };
-        let repeatable = exchange.is_repeatable();
-        let is_http = matches!(exchange.work, Work::Http(_));
-        let Some(lot) = self.lot(exchange.binding) else {
-            return self.dial_failed(key, "it was unbound");
-        };
-        if is_http
-            && !fresh
-            && let Some(conn) = self.pool.take(lot, repeatable, self.now)
-        {
-            return self.reuse(conn, key);
-        }
-        while !self.pool.has_room(lot)
-            && let Some(conn) = self.pool.sacrifice(lot)
-        {
-            self.close_upstream(conn, CloseHow::Clean);
-        }
-        match self.pool.has_room(lot) {
-            true => self.dial_upstream(key),
-            false => self.pool.wait(lot, key),
-        }
-    }
-
-    fn lot(&self, binding: u64) -> Option<Lot> {
-        let bound = self.bindings.get(binding)?;
-        let handler = matches!(bound.spec.local, Local::Handler(_));
-        Some(Lot { handler, binding })
-    }
-
-    /// Gives an exchange a connection that served another before.
-    fn reuse(&mut self, conn: ConnKey, key: ExchangeKey) {
-        let entry = self.conns.get_mut(conn.retype());
-        let (Some(Entry::Upstream(upstream)), Some(exchange)) =
-            (entry, self.exchanges.get_mut(key))
-        else {
-            return;
-        };
-        upstream.exchange = Some(key);
-        upstream.reused = true;
-        exchange.conn = Some(conn);
-        self.wake(conn);
-    }
-
-    fn dial_upstream(&mut self, key: ExchangeKey) {
-        let Some(exchange) = self.exchanges.get_mut(key) else {
-            return;
-        };
-        let binding = exchange.binding;
-        let bound = self.bindings.get(binding);
-        let target = bound.map(|bound| bound.spec.local.dial());
-        let (Some(target), Some(lot)) = (target, self.lot(binding)) else {
-            return self.dial_failed(key, "it was unbound");
-        };
-        let entry = Entry::Upstream(Upstream {
-            lot,
-            exchange: Some(key),
-            connected: false,
-            reused: false,
-        });
-        let Ok(conn) = self.conns.insert(entry) else {
-            return self.dial_failed(key, "too many connections");
-        };
-        let conn = conn.retype();
-        if let Some(exchange) = self.exchanges.get_mut(key) {
-            exchange.conn = Some(conn);
-        }
-        self.pool.opened(lot);
-        self.commands.push_back(Command::Dial { conn, target });
-    }
-
-    /// Those who wait for a connection get one as far as there are any.
-    fn serve_waiting(&mut self) {
-        while let Some(key) = self.pool.next_waiting() {
-            self.dial_upstream(key);
-        }
-    }
-
-    /// Closes a local connection and forgets it.
-    pub(super) fn close_upstream(&mut self, conn: ConnKey, how: CloseHow) {
-        if matches!(self.conns.get(conn.retype()), Some(Entry::Upstream(_))) {
-            self.commands.push_back(Command::Close { conn, how });
-            self.upstream_gone(conn);
-        }
-    }
-
-    /// A local connection is no more.
-    fn upstream_gone(&mut self, conn: ConnKey) {
-        let Some(Entry::Upstream(upstream)) = self.conns.remove(conn.retype()) else {
-            return;
-        };
-        self.pool.forget(upstream.lot, conn);
-        self.pool.closed(upstream.lot);
-        if let Some(exchange) = upstream
-            .exchange
-            .and_then(|key| self.exchanges.get_mut(key))
-        {
-            exchange.conn = None;
-        }
-        self.serve_waiting();
-    }
-
-    /// Takes the connection from an exchange whose response is complete, for others to use.
-    pub(super) fn release_upstream(&mut self, key: ExchangeKey, reusable: bool) {
-        let Some(exchange) = self.exchanges.get_mut(key) else {
-            return;
-        };
-        let Some(conn) = exchange.conn else { return };
-        let known = self.bindings.get(exchange.binding).is_some();
-        if !reusable || !known || !exchange.out.is_empty() {
-            return self.close_upstream(conn, CloseHow::Clean);
-        }
-        exchange.conn = None;
-        let Some(Entry::Upstream(upstream)) = self.conns.get_mut(conn.retype()) else {
-            return;
-        };
-        upstream.exchange = None;
-        let lot = upstream.lot;
-        // Whoever waits comes before those that are still to come.
-        while let Some(next) = self.pool.next_waiting_for(lot) {
-            if self.exchanges.get(next).is_some() {
-                return self.reuse(conn, next);
-            }
-        }
-        let surplus = self.pool.keep(lot, conn, self.now);
-        // Room for somebody who waits for another server is worth more than an idle connection.
-        let wanted = self.pool.is_waited_for() && !self.pool.has_room(lot);
-        if let Some(closed) = surplus.or(wanted.then_some(conn)) {
-            self.close_upstream(closed, CloseHow::Clean);
-        }
-        self.timers
-            .arm_if_unset(Timer::Pool, self.now + POOL_IDLE_FOR);
-        // It may have been left without space to read into; an idle one is watched for its end.
-        self.wake(conn);
-    }
-
-    /// Closes idle connections that were kept long enough.
-    pub(super) fn sweep_pool(&mut self) {
-        let bindings = &self.bindings;
-        let gone = |binding| bindings.get(binding).is_none();
-        for conn in self.pool.expired(self.now, gone) {
-            self.close_upstream(conn, CloseHow::Clean);
-        }
-        if self.pool.idle_count() == 0 {
-            self.spare.clear();
-            return;
-        }
-        self.timers
-            .arm_if_unset(Timer::Pool, self.now + POOL_IDLE_FOR / 4);
-    }
-
-    pub(super) fn upstream_connected(&mut self, conn: ConnKey) {
-        if let Some(Entry::Upstream(upstream)) = self.conns.get_mut(conn.retype()) {
-            upstream.connected = true;
-            self.wake(conn);
-            self.finish_if_drained(conn);
-        }
-    }
-
-    pub(super) fn upstream_ended(&mut self, conn: ConnKey, how: Ended) {
-        let Some(Entry::Upstream(upstream)) = self.conns.get(conn.retype()) else {
-            return;
-        };
-        let (exchange, connected, reused) =
-            (upstream.exchange, upstream.connected, upstream.reused);
-        let why = match &how {
-            Ended::Reset => "connection reset".to_owned(),
-            Ended::Failed(failure) => failure.text.clone(),
-        };
-        self.upstream_gone(conn);
-        match exchange {
-            Some(key) if !connected => self.dial_failed(key, &why),
-            Some(key) => self.upstream_broke(key, reused, &why),
-            None => {}
-        }
-    }
-
-    fn dial_failed(&mut self, key: ExchangeKey, why: &str) {
-        let Some(exchange) = self.exchanges.get(key) else {
-            return;
-        };
-        if exchange.is_raw() {
-            return self.abandon(key, Code::Cancel, why);
-        }
-        let bound = self.bindings.get(exchange.binding);
-        let name = match bound.map(|bound| &bound.spec.local) {
-            Some(Local::Target(target)) => format!("http://{target}"),
-            _ => "the handler".to_owned(),
-        };
-        let text = format!(
-            "The tunnel works, but the local server does not answer.\n\n\
-             Tried {name}: {why}\n\nIs it running? The next request tries again.\n"
-        );
-        self.answer(key, 502, &text);
-    }
-
     /// A standing local connection broke under its exchange.
     pub(super) fn upstream_broke(&mut self, key: ExchangeKey, reused: bool, why: &str) {
         let Some(exchange) = self.exchanges.get_mut(key) else {
@@ -448,7 +255,9 @@ impl Client {
     /// Forgets an exchange, whose stream is over and whose connection is gone, and tells its end.
     pub(super) fn drop_exchange(&mut self, key: ExchangeKey, cut: Option<&str>) {
         self.tell_end(key, cut);
-        self.exchanges.remove(key);
+        if let Some(exchange) = self.exchanges.remove(key) {
+            self.heads.give_back(exchange.origin, exchange.head_bytes);
+        }
         self.close_when_idle();
     }
 

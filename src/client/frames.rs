@@ -6,7 +6,10 @@ use crate::client::lanes::{GROW_WINDOWS, malformed};
 use crate::client::machine::{Client, Notice, Timer};
 use crate::client::setback::Setback;
 use crate::client::{Error, link};
-use crate::limits::{CLIENT_STREAMS, CLOSE_WITHIN, MAX_LANES, POOL_IDLE_FOR, REBIND_EVERY};
+use crate::limits::{
+    CLIENT_STREAMS, CLOSE_WITHIN, MAX_LANES, MAX_SESSION_WINDOW, MAX_STREAM_WINDOW, POOL_IDLE_FOR,
+    REBIND_EVERY,
+};
 use crate::machine::Command;
 use crate::mux::{Incoming, Lane, Session, Side, Span, Terms};
 use crate::wire::control::{
@@ -24,8 +27,9 @@ impl Client {
             .map_or(CLIENT_STREAMS, |streams| streams as usize);
         let terms = Terms {
             side: Side::Client,
-            stream_window: ok.stream_window,
-            session_window: ok.session_window,
+            // What it says binds it, too: no kit makes us keep more than this.
+            stream_window: ok.stream_window.min(MAX_STREAM_WINDOW),
+            session_window: ok.session_window.min(MAX_SESSION_WINDOW),
             max_streams: streams.clamp(1, CLIENT_STREAMS),
             grow_windows: ok.capabilities.iter().any(|one| one == GROW_WINDOWS),
         };

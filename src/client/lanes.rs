@@ -365,7 +365,12 @@ impl Client {
                 return self.stop_if_over();
             }
             (Phase::Way(way), Ended::Failed(failure)) => match way.doing() {
-                "connecting" => Setback::Dial(failure),
+                "connecting" => {
+                    if failure.is_shortage() {
+                        self.lane_found_no_descriptor();
+                    }
+                    Setback::Dial(failure)
+                }
                 "negotiating TLS" => Setback::Tls(failure),
                 _ => Setback::Dropped(Ended::Failed(failure)),
             },

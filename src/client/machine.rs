@@ -11,11 +11,15 @@ use crate::buffer::Buffer;
 use crate::client::bindings::{BindSpec, BindState, Bindings, Bound};
 use crate::client::config::Config;
 use crate::client::event::SessionEvent;
-use crate::client::exchange::{Exchange, ExchangeKey, Upstream};
+use crate::client::exchange::{Exchange, ExchangeKey};
 use crate::client::lanes::{LaneConn, Lanes, Phase};
 use crate::client::link::{self, Link};
 use crate::client::pool::Pool;
 use crate::client::session::{Binding, spec_of};
+use crate::client::shares::Shares;
+use crate::client::tally::Tally;
+use crate::client::upstream::Upstream;
+use crate::client::visitor::Origin;
 use crate::client::{BindOptions, Error, TunnelOptions};
 use crate::clock::Instant;
 use crate::entropy::Entropy;
@@ -109,6 +113,10 @@ pub(super) enum Timer {
     Sweep,
     /// Look over idle local connections.
     Pool,
+    /// Somebody has waited for a local connection for long enough, or one may be tried.
+    Line,
+    /// Tell who was turned away.
+    Refusals,
     /// Bind again what was refused.
     Rebind,
     /// Ask for missing lanes.
@@ -136,6 +144,10 @@ pub struct Client {
     pub(super) lanes: Lanes,
     pub(super) bindings: Bindings,
     pub(super) pool: Pool<ExchangeKey>,
+    /// Bytes of requests' heads that are kept, by the visitor's address.
+    pub(super) heads: Shares<Origin>,
+    /// Visitors for whom there was no room.
+    pub(super) refusals: Tally,
     pub(super) timers: Timers<Timer>,
     pub(super) commands: VecDeque<Command<Notice>>,
     /// What happened to streams and was not told yet.
@@ -174,6 +186,8 @@ impl Client {
             lanes: Lanes::default(),
             bindings: Bindings::default(),
             pool: Pool::new(),
+            heads: Shares::new(),
+            refusals: Tally::default(),
             timers,
             commands: VecDeque::new(),
             untold: Vec::new(),
@@ -186,8 +200,8 @@ impl Client {
     }
 
     /// Makes do with so many descriptors, if they are fewer than it would take: requests wait for a
-    /// local connection where the system would refuse one. Lanes need theirs first, and those that
-    /// are saying goodbye while others take their place.
+    /// moment, and are then refused, where the system would have none for them. Lanes need theirs
+    /// first, and those that are saying goodbye while others take their place.
     pub fn with_descriptors(mut self, descriptors: usize) -> Client {
         let lanes = 2 * self.config.connections as usize;
         self.pool
@@ -262,6 +276,8 @@ impl Client {
                 Timer::Tell => self.tell(),
                 Timer::Sweep => self.sweep(),
                 Timer::Pool => self.sweep_pool(),
+                Timer::Line => self.look_at_line(),
+                Timer::Refusals => self.tell_refusals(),
                 Timer::Rebind => self.ask_for_bindings(),
                 Timer::Rejoin => self.ask_for_tickets(),
                 Timer::Close => self.say_goodbye(),
@@ -356,6 +372,15 @@ impl Client {
                 _ => panic!("an exchange holds a connection that is gone"),
             }
         }
+        let heads = self
+            .exchanges
+            .iter()
+            .map(|(_, exchange)| exchange.head_bytes);
+        assert_eq!(
+            self.heads.total(),
+            heads.sum::<usize>(),
+            "heads were miscounted"
+        );
         let (mut open, mut idle) = (0, 0);
         for (key, entry) in self.conns.iter() {
             match entry {
@@ -376,6 +401,7 @@ impl Client {
             idle,
             "idle connections were miscounted"
         );
+        assert_eq!(self.pool.busy(), open - idle, "slots were miscounted");
         let over = self.link.phase == link::Phase::Over;
         assert!(
             !over || (open == 0 && self.exchanges.is_empty()),

@@ -2,9 +2,10 @@
 //!
 //! What the room is for: reaching a kit and staying there (`link`, `way`, `upgrade`, `lanes`,
 //! `rejoin`), keeping bindings (`bindings`, `frames`), carrying streams between the kit and local
-//! servers (`exchange`, `request`, `response`, `pool`), ending in order (`farewell`), and calls
-//! that block, for users (`session`, `serve`). What it never does: listen, connect to anything but
-//! the kit, its proxy and the targets that the user named, or touch a socket: all but `session` and
+//! servers (`exchange`, `request`, `response`), sharing local connections among visitors
+//! (`upstream`, `pool`, `shares`, `visitor`, `tally`), ending in order (`farewell`), and calls that
+//! block, for users (`session`, `serve`). What it never does: listen, connect to anything but the
+//! kit, its proxy and the targets that the user named, or touch a socket: all but `session` and
 //! `talk` is pure logic.
 //!
 //! Order of calls: [`TunnelSession::start`] or [`TunnelSession::connect`], then
@@ -52,17 +53,21 @@ pub mod serve;
 pub mod session;
 mod setback;
 mod shared;
+mod shares;
 mod talk;
+mod tally;
 pub mod target;
 #[cfg(test)]
 mod tests;
 mod upgrade;
+mod upstream;
 mod url;
+mod visitor;
 mod way;
 
 pub use crate::wire::control::{BindErrCode, BindMode};
 pub use error::Error;
-pub use event::{RequestRecord, SessionEvent, StreamRecord};
+pub use event::{RequestRecord, SessionEvent, Shortage, StreamRecord};
 pub use fetch::{AdminReply, AdminRequest};
 pub use machine::{Client, Notice, Order};
 pub use options::{BindOptions, Handler, HostHeader, Proxy, TunnelOptions};

@@ -1,10 +1,19 @@
 //! Connections to local servers: how many there are, which are idle, and who waits for one.
+//!
+//! A connection that serves somebody is a *slot* taken by that visitor's address. Idle ones are
+//! closed before anybody has to wait. Where slots run out (there are as many as descriptors, or the
+//! system had none left) newcomers stand in a line, those first whose address holds least, and
+//! nobody stands there for longer than [`SLOT_WAIT`].
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 
+use crate::client::shares::Shares;
+use crate::client::visitor::Origin;
 use crate::clock::Instant;
 use crate::limits::{
-    HANDLER_DESCRIPTORS, HANDLER_THREADS, POOL_FRESH_FOR, POOL_IDLE, POOL_IDLE_FOR, UPSTREAMS,
+    HANDLER_DESCRIPTORS, HANDLER_THREADS, POOL_FRESH_FOR, POOL_IDLE, POOL_IDLE_FOR, SHORT_FOR,
+    SHORT_SPARE, UPSTREAMS,
 };
 use crate::machine::ConnKey;
 
@@ -15,6 +24,27 @@ pub(super) struct Lot {
     pub handler: bool,
     /// The binding's reference.
     pub binding: u64,
+    /// They carried a login that holds for the connection, of this visitor's connection.
+    pub visitor: Option<SocketAddr>,
+}
+
+/// Somebody who waits for a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Waiter<W> {
+    pub who: W,
+    pub lot: Lot,
+    pub origin: Origin,
+    /// Then it is told that there is none.
+    pub until: Instant,
+}
+
+/// The system had fewer descriptors than we thought.
+#[derive(Debug, Clone, Copy)]
+struct Short {
+    /// So many connections may be open.
+    most: usize,
+    /// When some more are tried.
+    more_at: Instant,
 }
 
 /// See the module. `W` names who waits.
@@ -25,21 +55,27 @@ pub(super) struct Pool<W> {
     idle_count: usize,
     /// Descriptors that connections may take.
     most: usize,
+    short: Option<Short>,
     /// Connections that are open, idle or not.
     open: usize,
     /// Of those, the ones to handlers.
     open_to_handlers: usize,
-    waiting: VecDeque<(Lot, W)>,
+    /// Those that serve somebody, by the visitor's address.
+    busy: Shares<Origin>,
+    /// The one whose time is over first stands first.
+    waiting: VecDeque<Waiter<W>>,
 }
 
 impl<W: Copy + PartialEq> Pool<W> {
     pub fn new() -> Pool<W> {
         Pool {
             most: UPSTREAMS,
+            short: None,
             idle: BTreeMap::new(),
             idle_count: 0,
             open: 0,
             open_to_handlers: 0,
+            busy: Shares::new(),
             waiting: VecDeque::new(),
         }
     }
@@ -49,12 +85,71 @@ impl<W: Copy + PartialEq> Pool<W> {
         self.most = descriptors.clamp(HANDLER_DESCRIPTORS, UPSTREAMS);
     }
 
+    /// The system refused a descriptor: what is open is all there is, and a few of those are left
+    /// to the connections to the kit.
+    pub fn ran_short(&mut self, now: Instant) {
+        let most = self.open.saturating_sub(SHORT_SPARE);
+        let most = self.short.map_or(most, |short| most.min(short.most));
+        let more_at = now + SHORT_FOR;
+        self.short = Some(Short { most, more_at });
+    }
+
+    /// Tries a few more when it is time to.
+    pub fn recover(&mut self, now: Instant) {
+        if let Some(short) = &mut self.short
+            && now >= short.more_at
+        {
+            if now >= short.more_at + SHORT_FOR * 8 {
+                // Nobody has asked since, so nothing is known any more.
+                self.short = None;
+                return;
+            }
+            short.most += 1 + short.most / 8;
+            short.more_at = now + SHORT_FOR;
+            if short.most >= self.most {
+                self.short = None;
+            }
+        }
+    }
+
+    /// Whether the system had no more lately.
+    pub fn is_short(&self) -> bool {
+        self.short.is_some()
+    }
+
+    /// Connections that may be open now.
+    pub fn cap(&self) -> usize {
+        self.short
+            .map_or(self.most, |short| short.most.min(self.most))
+    }
+
+    /// Whether one more visitor of `origin` may be served: idle connections make room.
+    pub fn may_serve(&self, origin: Origin) -> bool {
+        self.busy.may_take(origin, 1, self.cap())
+    }
+
+    /// A connection serves somebody now.
+    pub fn serves(&mut self, origin: Origin) {
+        self.busy.take(origin, 1);
+    }
+
+    /// And now it does not any more.
+    pub fn served(&mut self, origin: Origin) {
+        self.busy.give_back(origin, 1);
+    }
+
+    /// Connections that serve somebody.
+    pub fn busy(&self) -> usize {
+        self.busy.total()
+    }
+
     /// An idle connection, the one used last: it is the least likely to be closed right now. For a
-    /// request that cannot be sent twice it must have been used very lately.
+    /// request that cannot be sent twice it must have been used very lately; but a login that holds
+    /// for the connection goes on with it, whatever its age.
     pub fn take(&mut self, lot: Lot, repeatable: bool, now: Instant) -> Option<ConnKey> {
         let list = self.idle.get_mut(&lot)?;
         let (conn, since) = *list.back()?;
-        if !repeatable && now > since + POOL_FRESH_FOR {
+        if !repeatable && lot.visitor.is_none() && now > since + POOL_FRESH_FOR {
             return None;
         }
         list.pop_back();
@@ -67,13 +162,17 @@ impl<W: Copy + PartialEq> Pool<W> {
 
     /// Keeps a connection for later. Gives one back that has to be closed for it, perhaps itself.
     pub fn keep(&mut self, lot: Lot, conn: ConnKey, now: Instant) -> Option<ConnKey> {
-        let list = self.idle.entry(lot).or_default();
-        list.push_back((conn, now));
+        self.idle.entry(lot).or_default().push_back((conn, now));
         self.idle_count += 1;
-        if list.len() <= POOL_IDLE {
+        let same = |other: &Lot| other.handler == lot.handler && other.binding == lot.binding;
+        let lists = || self.idle.iter().filter(|(other, _)| same(other));
+        if lists().map(|(_, list)| list.len()).sum::<usize>() <= POOL_IDLE {
             return None;
         }
-        list.front().map(|(oldest, _)| *oldest)
+        let oldest = lists().filter_map(|(_, list)| list.front());
+        oldest
+            .min_by_key(|(_, since)| *since)
+            .map(|(conn, _)| *conn)
     }
 
     /// Forgets an idle connection, which is gone.
@@ -101,6 +200,12 @@ impl<W: Copy + PartialEq> Pool<W> {
         expired
     }
 
+    /// Every idle connection.
+    pub fn all_idle(&self) -> Vec<ConnKey> {
+        let all = self.idle.values().flatten();
+        all.map(|(conn, _)| *conn).collect()
+    }
+
     /// The connection that has been idle for longest and that, when it is closed, makes room for
     /// one of `lot`.
     pub fn sacrifice(&self, lot: Lot) -> Option<ConnKey> {
@@ -122,7 +227,7 @@ impl<W: Copy + PartialEq> Pool<W> {
     /// Whether there are descriptors for one more connection.
     fn fits(&self, lot: Lot) -> bool {
         let more = if lot.handler { HANDLER_DESCRIPTORS } else { 1 };
-        self.open + self.open_to_handlers * (HANDLER_DESCRIPTORS - 1) + more <= self.most
+        self.open + self.open_to_handlers * (HANDLER_DESCRIPTORS - 1) + more <= self.cap()
     }
 
     pub fn opened(&mut self, lot: Lot) {
@@ -144,18 +249,20 @@ impl<W: Copy + PartialEq> Pool<W> {
     }
 
     /// Puts somebody into the line.
-    pub fn wait(&mut self, lot: Lot, who: W) {
-        self.waiting.push_back((lot, who));
+    pub fn wait(&mut self, waiter: Waiter<W>) {
+        let at = |other: &Waiter<W>| other.until <= waiter.until;
+        let at = self.waiting.partition_point(at);
+        self.waiting.insert(at, waiter);
     }
 
     /// Takes somebody out of the line.
     pub fn leave(&mut self, who: W) {
-        self.waiting.retain(|(_, waiting)| *waiting != who);
+        self.waiting.retain(|waiter| waiter.who != who);
     }
 
     /// Nobody waits any more.
     pub fn forget_waiting(&mut self) {
-        self.waiting.clear();
+        self.waiting = VecDeque::new();
     }
 
     /// Whether anybody waits.
@@ -163,17 +270,33 @@ impl<W: Copy + PartialEq> Pool<W> {
         !self.waiting.is_empty()
     }
 
-    /// The first in the line who may open a connection now.
-    pub fn next_waiting(&mut self) -> Option<W> {
-        let may = |(lot, _): &(Lot, W)| self.has_room(*lot);
-        let at = self.waiting.iter().position(may)?;
-        self.waiting.remove(at).map(|(_, who)| who)
+    /// When to look at the line again, if anybody stands there.
+    pub fn look_at(&self) -> Option<Instant> {
+        let until = self.waiting.front()?.until;
+        Some(self.short.map_or(until, |short| short.more_at.min(until)))
     }
 
-    /// The first in the line who can use a connection of `lot`.
+    /// One who has waited for long enough, taken out of the line.
+    pub fn overdue(&mut self, now: Instant) -> Option<W> {
+        self.waiting.front().filter(|first| first.until <= now)?;
+        self.waiting.pop_front().map(|waiter| waiter.who)
+    }
+
+    /// Who may open a connection now: of those, one whose address holds least.
+    pub fn next_waiting(&mut self) -> Option<W> {
+        self.next(|pool, waiter| pool.has_room(waiter.lot) && pool.may_serve(waiter.origin))
+    }
+
+    /// The same, for a connection of `lot` that is there.
     pub fn next_waiting_for(&mut self, lot: Lot) -> Option<W> {
-        let at = self.waiting.iter().position(|(wanted, _)| *wanted == lot)?;
-        self.waiting.remove(at).map(|(_, who)| who)
+        self.next(|pool, waiter| waiter.lot == lot && pool.may_serve(waiter.origin))
+    }
+
+    fn next(&mut self, may: impl Fn(&Pool<W>, &Waiter<W>) -> bool) -> Option<W> {
+        let fitting = self.waiting.iter().enumerate();
+        let fitting = fitting.filter(|(_, waiter)| may(self, waiter));
+        let (at, _) = fitting.min_by_key(|(_, waiter)| self.busy.of(waiter.origin))?;
+        self.waiting.remove(at).map(|waiter| waiter.who)
     }
 }
 
@@ -194,7 +317,97 @@ mod tests {
         Lot {
             handler: false,
             binding,
+            visitor: None,
         }
+    }
+
+    fn origin(number: u8) -> Origin {
+        Some(std::net::IpAddr::from([10, 0, 0, number]))
+    }
+
+    fn waiter<W>(who: W, lot: Lot, of: u8, until: u64) -> Waiter<W> {
+        Waiter {
+            who,
+            lot,
+            origin: origin(of),
+            until: at(until),
+        }
+    }
+
+    #[test]
+    fn those_whose_address_holds_least_come_first_and_nobody_waits_for_ever() {
+        let mut pool = Pool::new();
+        pool.fit(16);
+        for _ in 0..14 {
+            assert!(pool.may_serve(origin(1)));
+            pool.opened(lot(1));
+            pool.serves(origin(1));
+        }
+        assert!(!pool.may_serve(origin(1)), "the last eighth is for others");
+        pool.wait(waiter("greedy", lot(1), 1, 500));
+        pool.wait(waiter("late", lot(1), 2, 700));
+        pool.wait(waiter("retried", lot(1), 3, 600));
+        assert_eq!(pool.look_at(), Some(at(500)));
+        pool.serves(origin(3));
+        assert_eq!(pool.next_waiting(), Some("late"));
+        pool.opened(lot(1));
+        pool.serves(origin(2));
+        assert_eq!(pool.next_waiting(), None, "all are taken");
+        assert_eq!(pool.overdue(at(499)), None);
+        assert_eq!(pool.overdue(at(650)), Some("greedy"));
+        assert_eq!(pool.overdue(at(650)), Some("retried"));
+        assert_eq!((pool.overdue(at(650)), pool.look_at()), (None, None));
+    }
+
+    #[test]
+    fn a_system_that_had_no_more_is_asked_again_in_small_steps() {
+        let mut pool = Pool::<()>::new();
+        pool.fit(100);
+        for _ in 0..18 {
+            pool.opened(lot(1));
+            pool.serves(origin(1));
+        }
+        pool.ran_short(at(0));
+        assert_eq!(pool.cap(), 18 - SHORT_SPARE, "a few are left for the lanes");
+        assert!(!pool.may_serve(origin(2)) && pool.is_short());
+        pool.recover(at(249));
+        assert_eq!(pool.cap(), 16);
+        pool.recover(at(250));
+        assert_eq!(pool.cap(), 19);
+        pool.recover(at(500));
+        assert_eq!(pool.cap(), 22);
+        pool.ran_short(at(501));
+        assert_eq!(pool.cap(), 16);
+        pool.recover(at(60_000));
+        assert_eq!(pool.cap(), 100, "what was long ago proves nothing");
+        assert!(!pool.is_short());
+    }
+
+    #[test]
+    fn a_login_keeps_its_connection_for_its_visitor_and_counts_among_the_idle() {
+        let mut pool = Pool::<()>::new();
+        let alice = Lot {
+            visitor: Some("10.0.0.1:5000".parse().unwrap()),
+            ..lot(1)
+        };
+        pool.keep(alice, conn(1), at(0));
+        assert_eq!(pool.take(lot(1), true, at(1)), None, "it is Alice's");
+        let bob = Lot {
+            visitor: Some("10.0.0.1:5001".parse().unwrap()),
+            ..lot(1)
+        };
+        assert_eq!(pool.take(bob, true, at(1)), None);
+        assert_eq!(
+            pool.take(alice, false, at(3000)),
+            Some(conn(1)),
+            "of any age"
+        );
+        for number in 0..POOL_IDLE as u64 {
+            let visitor = format!("10.0.0.1:{}", 6000 + number).parse().ok();
+            let lot = Lot { visitor, ..lot(1) };
+            assert_eq!(pool.keep(lot, conn(number), at(number)), None);
+        }
+        assert_eq!(pool.keep(lot(1), conn(999), at(999)), Some(conn(0)));
     }
 
     #[test]
@@ -232,6 +445,7 @@ mod tests {
         let handler = Lot {
             handler: true,
             binding: 1,
+            visitor: None,
         };
         for _ in 0..HANDLER_THREADS {
             assert!(pool.has_room(handler));
@@ -242,8 +456,8 @@ mod tests {
         assert_eq!(pool.sacrifice(handler), None, "that would free no thread");
         pool.keep(handler, conn(2), at(5));
         assert_eq!(pool.sacrifice(handler), Some(conn(2)));
-        pool.wait(handler, "first");
-        pool.wait(lot(2), "second");
+        pool.wait(waiter("first", handler, 1, 10));
+        pool.wait(waiter("second", lot(2), 1, 20));
         assert_eq!(pool.next_waiting(), Some("second"));
         assert_eq!(pool.next_waiting(), None);
         assert_eq!(pool.next_waiting_for(lot(2)), None);
@@ -256,6 +470,7 @@ mod tests {
         let handler = Lot {
             handler: true,
             binding: 1,
+            visitor: None,
         };
         pool.fit(7);
         pool.opened(handler);

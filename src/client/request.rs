@@ -2,12 +2,15 @@
 
 use crate::buffer::Buffer;
 use crate::client::bindings::Bound;
+use crate::client::event::Shortage;
 use crate::client::exchange::{Download, Exchange, ExchangeKey, Http, Upload, Work};
 use crate::client::machine::{Client, Entry};
 use crate::client::options::HostHeader;
+use crate::client::visitor::{logs_in, origin, visitor};
 use crate::clock::Instant;
 use crate::http::write::{CRLF, LAST_CHUNK, chunk_header};
 use crate::http::{BodyHint, HeadScanner, RequestBody, RequestPlan};
+use crate::limits::CLIENT_HEADS;
 use crate::mux::{Span, StreamKey};
 use crate::outflow::Outflow;
 use crate::wire::code::Code;
@@ -28,8 +31,15 @@ impl Client {
         };
         let (exchange, unfit) = match opened {
             Ok(opened) => opened,
-            Err((code, why)) => return session.refuse(index, id, code, why),
+            Err((code, why)) => {
+                session.refuse(index, id, code, why);
+                if (code, why) == NO_ROOM {
+                    self.count_refusal(Shortage::Heads);
+                }
+                return;
+            }
         };
+        let (origin, head_bytes) = (exchange.origin, exchange.head_bytes);
         let Ok(key) = self.exchanges.insert(exchange) else {
             return session.refuse(index, id, Code::RefusedStream, "max streams exceeded");
         };
@@ -37,6 +47,7 @@ impl Client {
             self.exchanges.remove(key);
             return;
         };
+        self.heads.take(origin, head_bytes);
         if let Some(exchange) = self.exchanges.get_mut(key) {
             exchange.stream = stream;
         }
@@ -59,22 +70,34 @@ impl Client {
         let (mode, bind_id, port) = match &open {
             StreamOpen::Http(open) => (BindMode::Expose, open.bind_id, open.container_port),
             StreamOpen::Tcp(open) => (BindMode::Pull, open.bind_id, open.container_port),
-            // A kit has no business in connecting to whatever it likes from here.
-            StreamOpen::Forward(_) => return Err((Code::RefusedStream, "not from a kit")),
+            StreamOpen::Forward(_) => return Err(NOT_FROM_A_KIT),
         };
         let bound = self.bindings.for_stream(mode, bind_id, port);
         let bound = bound.ok_or((Code::BindError, "no such binding"))?;
-        match open {
+        let remote = match &open {
+            StreamOpen::Http(open) => open.remote_addr.as_deref(),
+            StreamOpen::Tcp(open) => open.remote_addr.as_deref(),
+            StreamOpen::Forward(_) => None,
+        };
+        if !self
+            .heads
+            .may_take(origin(remote), payload.len(), CLIENT_HEADS)
+        {
+            return Err(NO_ROOM);
+        }
+        let (mut exchange, unfit) = match open {
             StreamOpen::Http(open) => {
                 let received = self.spare.pop().unwrap_or_default();
-                Ok(Client::judge_request(bound, &open, received, self.now))
+                Client::judge_request(bound, &open, received, self.now)
             }
             StreamOpen::Tcp(open) => {
                 let remote = open.remote_addr.as_deref();
-                Ok((Exchange::new(bound, Work::Raw, remote, self.now), None))
+                (Exchange::new(bound, Work::Raw, remote, self.now), None)
             }
-            StreamOpen::Forward(_) => Err((Code::RefusedStream, "not from a kit")),
-        }
+            StreamOpen::Forward(_) => return Err(NOT_FROM_A_KIT),
+        };
+        exchange.head_bytes = payload.len();
+        Ok((exchange, unfit))
     }
 
     fn judge_request(
@@ -115,6 +138,8 @@ impl Client {
         }
         let mut exchange = Exchange::new(bound, Work::Http(Box::new(http)), remote, now);
         exchange.out = out;
+        let mut fields = open.headers.iter();
+        exchange.logs_in = fields.any(|field| logs_in(field.name.as_ref(), field.value.as_ref()));
         (exchange, unfit)
     }
 
@@ -209,6 +234,10 @@ impl Exchange {
             binding: bound.reference,
             container_port: bound.spec.container_port,
             conn: None,
+            origin: origin(remote),
+            visitor: visitor(remote),
+            logs_in: false,
+            head_bytes: 0,
             out: Outflow::new(),
             work,
             remote_done: false,
@@ -248,6 +277,11 @@ impl Http {
         }
     }
 }
+
+/// A kit has no business in connecting to whatever it likes from here.
+const NOT_FROM_A_KIT: (Code, &str) = (Code::RefusedStream, "not from a kit");
+/// Their heads would be more than is kept.
+const NO_ROOM: (Code, &str) = (Code::RefusedStream, "too many requests wait");
 
 /// Bytes that most heads stay below, so that one allocation is enough.
 const TYPICAL_HEAD: usize = 512;

@@ -6,7 +6,8 @@
 
 use crate::client::exchange::{Download, ExchangeKey, Upload, Work};
 use crate::client::machine::{Client, Entry};
-use crate::http::{BodyDecoder, LengthBody, ResponseBody, ResponseHead, forward};
+use crate::client::visitor::asks_to_log_in;
+use crate::http::{BodyDecoder, HeadScanner, LengthBody, ResponseBody, ResponseHead, forward};
 use crate::limits::{BULK_PAYLOAD, INTERIM_HEADS, SPARE_BUFFERS, UPSTREAM_READ};
 use crate::machine::{CloseHow, ConnKey};
 use crate::wire::code::Code;
@@ -234,9 +235,11 @@ impl Client {
         }
         session.send_head(stream, &json, self.now);
         self.json = json;
+        let asks = |(name, value)| asks_to_log_in(name, value);
+        let personal = head.fields.iter().any(asks);
         if interim {
             http.received.consume(length);
-            http.scanner = crate::http::HeadScanner::new();
+            http.scanner = HeadScanner::new();
             return Next::Again;
         }
         http.status = Some(head.status);
@@ -247,16 +250,38 @@ impl Client {
         if switches {
             http.download = Download::Raw;
             http.upload = Upload::Raw;
-            return match exchange.remote_done {
-                // The visitor has half-closed already.
-                true => self.raw_began(key),
-                false => Next::Again,
-            };
+        } else {
+            http.download = Download::Body(BodyDecoder::for_response(body));
         }
-        http.download = Download::Body(BodyDecoder::for_response(body));
+        let half_closed = exchange.remote_done;
+        self.head_came(key, personal);
         match body {
+            // The visitor has half-closed already.
+            _ if switches && half_closed => self.raw_began(key),
+            _ if switches => Next::Again,
             ResponseBody::None | ResponseBody::Length(0) => Next::End,
             _ => Next::Again,
+        }
+    }
+
+    /// The response's head was passed on: the request's is not needed any more.
+    fn head_came(&mut self, key: ExchangeKey, personal: bool) {
+        let Some(exchange) = self.exchanges.get_mut(key) else {
+            return;
+        };
+        if personal
+            && let Some(conn) = exchange.conn
+            && let Some(Entry::Upstream(upstream)) = self.conns.get_mut(conn.retype())
+        {
+            upstream.is_personal = true;
+        }
+        if exchange.out.is_empty() {
+            // What is told of it in the end is all that is kept.
+            let kept = exchange.http().map_or(0, |http| http.target.len());
+            let kept = kept.min(exchange.head_bytes);
+            let (origin, freed) = (exchange.origin, exchange.head_bytes - kept);
+            exchange.head_bytes = kept;
+            self.heads.give_back(origin, freed);
         }
     }
 
@@ -278,7 +303,7 @@ impl Client {
         let Some(http) = exchange.http() else { return };
         http.download = Download::Complete;
         let reusable =
-            http.reusable && drained && http.upload == Upload::Complete && http.received.is_empty();
+            http.reusable && drained && http.upload.is_whole() && http.received.is_empty();
         http.upload = Upload::Unwanted;
         let mut received = std::mem::take(&mut http.received);
         if self.spare.len() < SPARE_BUFFERS && received.capacity() <= UPSTREAM_READ {
@@ -315,13 +340,15 @@ impl Client {
             return;
         };
         let length = text.len().to_string();
-        let fields: [(&[u8], &[u8]); 3] = [
+        let fields: [(&[u8], &[u8]); 4] = [
             (b"content-type", b"text/plain; charset=utf-8"),
             (b"cache-control", b"no-store"),
             (b"content-length", length.as_bytes()),
+            (b"retry-after", b"1"),
         ];
+        let count = if status == 503 { 4 } else { 3 };
         let mut json = Vec::new();
-        if write_response_head(&mut json, status, fields.into_iter(), true).is_err() {
+        if write_response_head(&mut json, status, fields.into_iter().take(count), true).is_err() {
             return self.abandon(key, Code::InternalError, "cannot answer");
         }
         session.send_head(stream, &json, self.now);

@@ -269,8 +269,16 @@ pub(super) fn ended_by(error: &io::Error) -> Ended {
 /// `error` as a machine needs to know it.
 pub(super) fn failure(error: &io::Error) -> IoFailure {
     IoFailure {
-        kind: error.kind(),
+        kind: kind(error),
         text: sentence(error),
+    }
+}
+
+/// The kind of `error`; std has no name for want of descriptors.
+pub(super) fn kind(error: &io::Error) -> io::ErrorKind {
+    match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE) => io::ErrorKind::QuotaExceeded,
+        _ => error.kind(),
     }
 }
 
@@ -281,4 +289,19 @@ pub(super) fn sentence(error: &io::Error) -> String {
         text.truncate(at);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn want_of_descriptors_is_told_from_every_other_failure() {
+        for number in [libc::EMFILE, libc::ENFILE] {
+            assert!(failure(&io::Error::from_raw_os_error(number)).is_shortage());
+        }
+        for number in [libc::ECONNREFUSED, libc::EADDRNOTAVAIL, libc::EHOSTUNREACH] {
+            assert!(!failure(&io::Error::from_raw_os_error(number)).is_shortage());
+        }
+    }
 }

@@ -15,7 +15,7 @@ use crate::clock::Instant;
 use crate::limits::{DIAL_NEXT_AFTER, DIAL_TIMEOUT};
 use crate::machine::{ConnKey, IoFailure};
 
-use super::conn::sentence;
+use super::conn::{kind, sentence};
 use super::socket::{interest, reset_on_close, set_nodelay, set_notsent_lowat, set_user_timeout};
 use super::token::{self, Class};
 
@@ -212,7 +212,10 @@ struct Failures {
 
 impl Failures {
     fn add(&mut self, addr: SocketAddr, error: &io::Error) {
-        self.kind = Some(error.kind());
+        // Whatever others said: with a descriptor it might have gone well.
+        if self.kind != Some(io::ErrorKind::QuotaExceeded) {
+            self.kind = Some(kind(error));
+        }
         if !self.text.is_empty() {
             self.text.push_str("; ");
         }
@@ -275,6 +278,19 @@ mod tests {
             for event in &events {
                 dial.latch(token::attempt(event.token()), event);
             }
+        }
+    }
+
+    #[test]
+    fn a_dial_that_failed_for_want_of_descriptors_says_so_whatever_else_failed() {
+        let addr = refusing();
+        let (none, refused) = (libc::EMFILE, libc::ECONNREFUSED);
+        for order in [[none, refused], [refused, none]] {
+            let mut failures = Failures::default();
+            for number in order {
+                failures.add(addr, &io::Error::from_raw_os_error(number));
+            }
+            assert!(failures.sum().is_shortage(), "{order:?}");
         }
     }
 

@@ -2,9 +2,9 @@
 //!
 //! Each room is one part of the promise: `expose` and `pull` carry traffic, `bad_input`, `bad_bind`
 //! and `visitors` answer nonsense as the protocol says, `sessions` outlive their sockets, `lanes`
-//! are several sockets of one, `limits` hold, `admin` steers, `proxy` stands behind nginx,
-//! `network` pulls cables in namespaces of its own, `cli` is what people type, `soak` counts what
-//! is left after many. Nothing here reaches into the crate: what is not visible
+//! are several sockets of one, `laptop` shares what it has, `limits` hold, `admin` steers, `proxy`
+//! stands behind nginx, `network` pulls cables in namespaces of its own, `cli` is what people type,
+//! `soak` counts what is left after many. Nothing here reaches into the crate: what is not visible
 //! on a socket, in `/proc` or in a program's output is not tested here.
 //!
 //! `HOODY_LONG=1` runs the long forms (minutes of outage, 100,000 visitors, 10,000 resumes).
@@ -20,6 +20,7 @@ mod expose;
 mod expose_local;
 mod expose_real;
 mod lanes;
+mod laptop;
 mod limits;
 mod network;
 mod proxy;

@@ -46,7 +46,8 @@ fn main() -> ExitCode {
     if environment("HOODY_TUNNEL_LOG").is_some_and(|level| !level.is_empty()) {
         logging::init(logging::Format::Text, None);
     }
-    // Some systems start programs with few descriptors and allow many.
+    // Some systems start programs with few descriptors and allow many: as many as there may be
+    // visitors, with room for their files.
     let _ = process::raise_descriptor_limit((UPSTREAMS * 2) as u64);
     let args = split_values(args);
     let args: Vec<&str> = args.iter().map(String::as_str).collect();

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use hoody_tunnel::client::{
-    BindErrCode, BindOptions, Binding, Error, SessionEvent, TunnelOptions, TunnelSession,
+    BindErrCode, BindOptions, Binding, Error, SessionEvent, Shortage, TunnelOptions, TunnelSession,
 };
 
 use crate::interrupt::Signals;
@@ -399,6 +399,18 @@ fn line(event: SessionEvent) -> Option<Line> {
         }
         SessionEvent::Request(record) => return Some(Line::from(record)),
         SessionEvent::StreamClosed(record) => return Some(Line::from(record)),
+        SessionEvent::TurnedAway { count, total, why } => {
+            let visitors = if count == 1 {
+                "visitor was"
+            } else {
+                "visitors were"
+            };
+            let message = format!(
+                "{count} {visitors} turned away with 503, {total} in all: {}",
+                short_of(why)
+            );
+            return Some(Line::Notice { message });
+        }
         SessionEvent::Missed(count) => {
             let message = format!("{count} lines were dropped here: nobody took them in time");
             return Some(Line::Notice { message });
@@ -408,9 +420,37 @@ fn line(event: SessionEvent) -> Option<Line> {
     Some(told)
 }
 
+/// What this side is short of, and what to do.
+fn short_of(why: Shortage) -> String {
+    let advice = match why {
+        Shortage::Descriptors => {
+            " (`ulimit -n` says how many this program may open; the hard limit is the bound)"
+        }
+        _ => "",
+    };
+    format!("{}{advice}", why.sentence())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn visitors_that_were_turned_away_are_told_in_one_line() {
+        let told = SessionEvent::TurnedAway {
+            count: 312,
+            total: 400,
+            why: Shortage::Descriptors,
+        };
+        let Some(Line::Notice { message }) = line(told) else {
+            panic!("it is a notice");
+        };
+        assert!(message.starts_with("312 visitors were turned away with 503, 400 in all: "));
+        assert!(
+            message.contains("file descriptors (`ulimit -n`"),
+            "{message}"
+        );
+    }
 
     #[test]
     fn every_state_of_a_session_has_its_word() {

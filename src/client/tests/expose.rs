@@ -394,33 +394,6 @@ fn hostile_opens_cost_their_stream_only() {
 }
 
 #[test]
-fn more_requests_than_local_connections_wait_in_line() {
-    let (mut world, mut kit) = exposed();
-    let limit = crate::limits::UPSTREAMS;
-    let streams: Vec<usize> = (0..limit + 3)
-        .map(|_| {
-            let stream = kit.open(&mut world, &get("/"));
-            kit.eof(&mut world, stream);
-            stream
-        })
-        .collect();
-    assert_eq!(world.dials.len(), limit);
-    kit.reset(&mut world, streams[limit]);
-    world.refuse();
-    world.refuse();
-    assert_eq!(world.dials.len(), limit, "the next in line were dialled");
-    while !world.dials.is_empty() {
-        world.refuse();
-    }
-    kit.run(&mut world);
-    let unanswered = streams
-        .iter()
-        .filter(|stream| !kit.seen(**stream).eof)
-        .count();
-    assert_eq!(unanswered, 1, "all but the one that left");
-}
-
-#[test]
 fn a_local_server_whose_interim_heads_do_not_end_is_a_bad_gateway() {
     let (mut world, mut kit) = exposed();
     let stream = kit.open(&mut world, &get("/"));

@@ -7,7 +7,9 @@ mod fake_kit;
 mod hostile;
 mod lanes;
 mod link;
+mod logins;
 mod pull;
+mod shares;
 mod world;
 
 use std::time::Duration;

@@ -55,6 +55,13 @@ impl World {
         }
     }
 
+    /// Leaves the client so many descriptors; said before anything else.
+    pub fn fit(&mut self, descriptors: usize) {
+        let config = Config::with_env(&super::options(), |_| None).unwrap();
+        let client = Client::with_config(config, Entropy::from_seed(7), self.now);
+        self.client = client.with_descriptors(descriptors);
+    }
+
     /// Lets time pass, deadline by deadline.
     pub fn pass(&mut self, span: Duration) {
         let until = self.now + span;
