@@ -315,6 +315,8 @@ pub const AUTO_PORT_FIRST: u16 = 20_000;
 pub const AUTO_PORT_LAST: u16 = 65_534;
 /// Ports that are tried before the kit gives up picking one.
 pub const AUTO_PORT_TRIES: u32 = 32;
+/// How long complaints of one kind are counted before their sum is told.
+pub const COMPLAINTS_SUMMED: Duration = Duration::from_secs(5);
 /// How soon accepting is tried again after the host could not.
 pub const ACCEPT_RETRY: Duration = Duration::from_millis(200);
 /// How long streams may go on after a shutdown was asked for.
@@ -426,9 +428,34 @@ pub const LARGE_BUFFER: i32 = 256 * 1024;
 /// waker, signals, one connection that is accepted and refused, the files that tell of memory and
 /// descriptors, and a few for libraries.
 pub const HOST_DESCRIPTORS: usize = 16;
+/// Characters of one piece of outside text in a line of the log, at most; the rest is cut.
+pub const OUTSIDE_TEXT: usize = 200;
+/// Characters of a whole line of the log, at most, whatever went into it.
+pub const LOG_LINE: usize = 1024;
+/// Bytes of log lines that wait for whoever reads them, at most. Past it the newest lines yield:
+/// they are dropped and counted.
+pub const LOG_WAITING: usize = 256 * 1024;
+/// Bytes of the tunnel's own lines that wait for the reader of standard output, at most: those of
+/// the events that a session keeps. Past it the newest yield, those about requests first.
+pub const SCREEN_WAITING: usize = 2 * 1024 * 1024;
+/// The part of those that lines about single requests leave to the others: one in so many.
+pub const VITAL_SHARE: usize = 4;
+/// Bytes of waiting lines that are written at once: what a pipe takes whole or not at all.
+pub const OUTLET_PIECE: usize = 4096;
+/// Bytes of room for lines that are kept when a burst of them was written.
+pub const SPARE_LINES: usize = 1024;
+/// How long a reader may take nothing before the end of the program no longer waits for it.
+pub const OUTLET_PATIENCE: Duration = Duration::from_millis(200);
+/// How long the end of the program waits for a slow reader, at most.
+pub const OUTLET_LAST_WORDS: Duration = Duration::from_secs(2);
+/// Bytes of stack of a thread that writes lines: it calls nothing deep.
+pub const OUTLET_STACK: usize = 64 * 1024;
 /// Bytes in a token file, at most: an `Authorization` field must fit a head.
 pub const MAX_TOKEN_FILE: usize = 4096;
 /// Bytes that `hoody-tunnel health` reads, at most.
 pub const MAX_HEALTH_ANSWER: usize = 64 * 1024;
 
 const _: () = assert!(MAX_TOKEN_FILE < MAX_HTTP_HEAD);
+const _: () = assert!(OUTSIDE_TEXT < LOG_LINE);
+// Escaped, a character takes ten bytes.
+const _: () = assert!(LOG_LINE * 10 * VITAL_SHARE < LOG_WAITING);

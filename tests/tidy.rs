@@ -121,6 +121,7 @@ fn untidiness_is_found() {
     assert!(found("kit/a.rs", &wide).contains("columns"));
     let long = format!("//! A.\n{}", "\n".repeat(FILE_LINES));
     assert!(found("kit/a.rs", &long).contains("lines"));
+    assert!(found("bin/a.rs", "//! A.\neprintln!(\"x\");\n").contains("may panic"));
     let body = "    step();\n".repeat(FUNCTION_LINES);
     assert!(found("kit/a.rs", &format!("//! A.\nfn f() {{\n{body}}}\n")).contains("function"));
     assert_eq!(
@@ -155,6 +156,7 @@ fn faults(source: &Source) -> Vec<String> {
         }
     }
     faults.extend(closed_doors(name, &lines));
+    faults.extend(prints(name, &lines));
     faults.extend(long_functions(name, &lines));
     faults
 }
@@ -179,6 +181,24 @@ fn closed_doors(name: &str, lines: &[&str]) -> Vec<String> {
         let code = line.split("//").next().unwrap_or_default();
         for word in closed.iter().filter(|word| code.contains(**word)) {
             faults.push(format!("{name}:{}: {word} is behind a closed door", at + 1));
+        }
+    }
+    faults
+}
+
+/// These panic when nobody reads or a disk is full. The programs have ways of their own to print.
+fn prints(name: &str, lines: &[&str]) -> Vec<String> {
+    let tests = lines.iter().position(|line| *line == "#[cfg(test)]");
+    let product = match name.contains("test") {
+        true => 0,
+        false => tests.unwrap_or(lines.len()),
+    };
+    let words = ["print!(", "println!("];
+    let mut faults = Vec::new();
+    for (at, line) in lines.iter().enumerate().take(product) {
+        let code = line.split("//").next().unwrap_or_default();
+        if words.iter().any(|word| code.contains(word)) {
+            faults.push(format!("{name}:{}: a print that may panic", at + 1));
         }
     }
     faults

@@ -67,7 +67,12 @@ fn health_says_what_the_program_is_and_uses() {
         "memory": {"rss": 5, "heap": null}, "fds": 6, "pid": 7, "ip": "127.0.0.1",
         "userAgent": "hoody-tunnel/1.2.3",
     });
-    assert_eq!(read(&health(&about(), Usage { rss: 5, fds: 6 })), expected);
+    let usage = Usage {
+        rss: 5,
+        fds: 6,
+        log_lines_dropped: 0,
+    };
+    assert_eq!(read(&health(&about(), usage)), expected);
 }
 
 #[test]

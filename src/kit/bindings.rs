@@ -9,9 +9,11 @@ use crate::kit::budget::Class;
 use crate::kit::conns::Role;
 use crate::kit::listeners::{ListenerEntry, Mode, Opening, Purpose};
 use crate::kit::metrics::SessionEnd;
+use crate::kit::repeats::Complaint;
 use crate::kit::sessions::{KitSession, SessionKey, push_json};
 use crate::limits::{AUTO_PORT_FIRST, AUTO_PORT_LAST, AUTO_PORT_TRIES};
 use crate::machine::{Command, ConnKey, IoFailure, ListenerKey};
+use crate::text::said;
 use crate::wire::code::Code;
 use crate::wire::control::{
     Bind, BindErr, BindErrCode, BindMode, BindOk, BindRevoked, BindingKind, UnbindErr, UnbindOk,
@@ -47,17 +49,20 @@ impl Kit {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        info!(
-            "session {}: bind refused: {} ({message})",
-            session.short_id(),
-            code.name()
-        );
+        let who = session.short_id().to_string();
+        let detail = format!("session {who}: {}", said(&message));
         let answer = BindErr {
             client_bind_ref: bind_ref,
             code,
             message,
         };
         push_json(session.mux_mut(), &answer);
+        let complaint = Complaint {
+            level: log::Level::Info,
+            what: "bind refused:",
+            reason: code.name(),
+        };
+        self.complain(complaint, &detail);
         self.touch(key);
     }
 
@@ -414,12 +419,13 @@ impl Kit {
 
     pub(super) fn log_unbound(&self, session: &KitSession, binding: &Binding, why: &str) {
         info!(
-            "session {}: released {:?} port {} after {:?}, {} served: {why}",
+            "session {}: released {:?} port {} after {:?}, {} served: {}",
             session.short_id(),
             binding.mode,
             binding.port,
             self.now.since(binding.since),
-            binding.served
+            binding.served,
+            said(why)
         );
     }
 

@@ -11,6 +11,7 @@ use crate::kit::sessions::{KitSession, SessionKey};
 use crate::limits::BULK_PAYLOAD;
 use crate::machine::{CloseHow, ConnKey, Ended};
 use crate::mux::StreamKey;
+use crate::text::said;
 use crate::wire::code::Code;
 use crate::wire::open::write_open_tcp;
 
@@ -158,7 +159,7 @@ impl Kit {
         code: Code,
         reason: &str,
     ) {
-        debug!("caller broken: {reason} ({})", code.name());
+        debug!("caller broken: {} ({})", said(reason), code.name());
         self.log_conn_end(conn, "caller's stream", reason);
         self.metrics.stream_ended(outcome);
         self.close_conn(conn, CloseHow::Reset);

@@ -102,6 +102,8 @@ pub struct Usage {
     pub rss: u64,
     /// Open descriptors.
     pub fds: u64,
+    /// Lines of the log that nobody read in time.
+    pub log_lines_dropped: u64,
 }
 
 /// A value that the kit cannot start with. The text is one sentence and names flag and range.

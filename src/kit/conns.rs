@@ -12,6 +12,7 @@ use crate::kit::visitor::Visitor;
 use crate::limits::{LEAVING_DRAINS, LEAVING_FOR};
 use crate::machine::{CloseHow, Command, ConnKey};
 use crate::outflow::Outflow;
+use crate::text::said;
 
 use super::{Kit, Reason};
 
@@ -91,8 +92,9 @@ impl Kit {
         let (read, written) = entry.bytes;
         let lasted = self.now.since(entry.since);
         log::info!(
-            "{what} from {} ended after {lasted:?}: {why}; {read} bytes in, {written} out",
-            entry.peer.ip()
+            "{what} from {} ended after {lasted:?}: {}; {read} bytes in, {written} out",
+            entry.peer.ip(),
+            said(why)
         );
     }
 

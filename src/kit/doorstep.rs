@@ -36,10 +36,13 @@ impl Kit {
             return Some(None);
         }
         let leaver = self.who_makes_room(place(peer));
-        self.metrics.refused(match leaver {
+        let reason = match leaver {
             Some(_) => RefusalReason::PreAuthDisplaced,
             None => RefusalReason::PreAuthLimit,
-        });
+        };
+        self.metrics.refused(reason);
+        let why = "as many connections that have proven nothing as there may be";
+        self.complain_refused(peer, reason.name(), why);
         leaver.map(Some)
     }
 

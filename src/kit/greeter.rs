@@ -266,7 +266,7 @@ impl Kit {
         let Some((greeter, peer)) = self.greeter(conn) else {
             return;
         };
-        log::info!("refused {}: {}", peer.ip(), refused.why);
+        let peer = peer.ip();
         if let Some(code) = refused.goaway {
             let mut json = Vec::new();
             control::write(&GoAway::new(code, refused.why.clone()), &mut json);
@@ -275,6 +275,7 @@ impl Kit {
         greeter.lane.push_close(refused.close, &refused.why);
         let bytes = drain_lane(&mut greeter.lane);
         self.metrics.refused(refused.reason);
+        self.complain_refused(peer, refused.reason.name(), &refused.why);
         self.say_and_leave(conn, &bytes, now);
     }
 }

@@ -1,14 +1,16 @@
 //! Frames of a session's lanes: taken in, told on, looked after.
 
-use log::{debug, warn};
+use log::debug;
 
 use crate::clock::Instant;
 use crate::kit::conns::Role;
 use crate::kit::metrics::{SessionEnd, StreamOutcome};
+use crate::kit::repeats::Complaint;
 use crate::kit::sessions::{KitSession, SessionKey};
 use crate::limits::SWEEP_EVERY;
 use crate::machine::{Command, ConnKey, Ended};
 use crate::mux::{Incoming, Liveness, Span, Violation, Wake};
+use crate::text::said;
 use crate::wire::code::Code;
 use crate::wire::control::{self, Bind, GoAway, ReissueRequest, Unbind};
 use crate::wire::frame::FrameType;
@@ -167,7 +169,11 @@ impl Kit {
             }
             FrameType::GoAway => {
                 let goaway: GoAway = control::parse(payload).map_err(malformed)?;
-                debug!("GOAWAY from the client: {:?}", goaway.code());
+                debug!(
+                    "GOAWAY from the client: {:?} ({})",
+                    goaway.code(),
+                    said(&goaway.message)
+                );
                 let why = "the client said GOAWAY";
                 self.end_session(key, SessionEnd::Client, why, Some(1000));
             }
@@ -184,7 +190,14 @@ impl Kit {
         let Some(session) = self.sessions.get(key) else {
             return;
         };
-        warn!("session {}: {violation}", session.short_id());
+        let who = session.short_id().to_string();
+        let why = said(&violation.to_string());
+        let complaint = Complaint {
+            level: log::Level::Warn,
+            what: "protocol violation:",
+            reason: violation.code.name(),
+        };
+        self.complain(complaint, &format!("session {who}: {why}"));
         self.metrics.violation(violation.code);
         let close = violation.close_code();
         self.expel(

@@ -2,12 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use log::{info, warn};
+use log::info;
 
 use crate::clock::Instant;
 use crate::kit::budget::{Class, FdPermit};
 use crate::kit::caller::Caller;
 use crate::kit::conns::{After, ConnEntry, Role};
+use crate::kit::repeats::Complaint;
 use crate::kit::serve::FrontConn;
 use crate::kit::sessions::SessionKey;
 use crate::kit::visitor::Visitor;
@@ -297,7 +298,12 @@ impl Kit {
     }
 
     pub(super) fn accept_failed(&mut self, listener: ListenerKey, why: &IoFailure, now: Instant) {
-        warn!("cannot accept: {}; trying again shortly", why.text);
+        let complaint = Complaint {
+            level: log::Level::Warn,
+            what: "could not accept",
+            reason: "host",
+        };
+        self.complain(complaint, &format!("({}); trying again shortly", why.text));
         self.metrics.accept_failed();
         if self.listeners.get(listener.retype()).is_some() {
             self.timers.arm_if_unset(Reason::Accept, now + ACCEPT_RETRY);

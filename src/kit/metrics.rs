@@ -459,6 +459,9 @@ fn render_gauges(page: &mut Exposition<'_>, now: &Gauges, about: &About) {
     let help = "Descriptors that may still be opened within the budget.";
     page.family("fd_permits_available", "gauge", help);
     page.sample(&[], now.fd_permits_available as u64);
+    let help = "Lines of the log that were dropped because nobody read them in time.";
+    page.family("log_lines_dropped_total", "counter", help);
+    page.sample(&[], now.usage.log_lines_dropped);
     // These three have the names that every Prometheus client library gives them.
     page.process(
         "process_resident_memory_bytes",

@@ -44,7 +44,11 @@ fn the_three_gauges_of_the_protocol_have_their_names() {
         expose_bindings: 3,
         pull_bindings: 4,
         fd_permits_available: 5,
-        usage: Usage { rss: 6, fds: 7 },
+        usage: Usage {
+            rss: 6,
+            fds: 7,
+            log_lines_dropped: 8,
+        },
         ..Gauges::default()
     };
     let samples = samples(&page(&Metrics::new(), &gauges));

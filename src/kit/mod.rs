@@ -15,6 +15,7 @@
 //! | `visitor` (`request`, `response`) | EXPOSE (PROTOCOL §4, §11) |
 //! | `caller` | PULL |
 //! | `operator` | what the operator asks for (PROTOCOL §10) |
+//! | `repeats` | complaints that are summed in the log |
 //! | `budget`, `throttle`, `config`, `metrics`, `admin` | what their names say |
 //!
 //! It never does I/O, and never imports `client`.
@@ -40,6 +41,7 @@ mod listeners;
 pub mod metrics;
 mod operator;
 pub mod public_url;
+mod repeats;
 mod serve;
 mod sessions;
 #[cfg(test)]
@@ -62,6 +64,7 @@ use config::Config;
 use conns::{ConnEntry, Role};
 use listeners::{ListenerEntry, PortName};
 use metrics::Metrics;
+use repeats::Repeats;
 use sessions::{KitSession, SessionKey};
 use throttle::Throttle;
 
@@ -86,6 +89,7 @@ pub struct Kit {
     metrics: Metrics,
     budget: FdBudget,
     throttle: Throttle,
+    repeats: Repeats,
     conns: Table<ConnEntry>,
     listeners: Table<ListenerEntry>,
     sessions: Table<KitSession>,
@@ -123,6 +127,8 @@ enum Reason {
     Idle(SessionKey),
     /// The grace of a parked session, or of one that is closing.
     Grace(SessionKey),
+    /// Complaints were counted since they were told last.
+    Sums,
     /// Accepting stopped because the host had no descriptors.
     Accept,
     /// What runs gets this long after a shutdown.
@@ -147,6 +153,7 @@ impl Kit {
             entropy,
             metrics: Metrics::new(),
             throttle: Throttle::new(),
+            repeats: Repeats::default(),
             conns: Table::new(MAX_CONNS),
             listeners: Table::new(MAX_LISTENERS),
             by_id: BTreeMap::new(),
@@ -213,6 +220,7 @@ impl Kit {
         for conn in all {
             self.close_conn(conn, CloseHow::Clean);
         }
+        self.tell_all_sums();
         self.commands.push_back(Command::Stop);
     }
 
@@ -225,6 +233,7 @@ impl Kit {
                 Reason::Idle(session) => self.check_idle(session, now),
                 Reason::Grace(session) => self.grace_over(session),
                 Reason::Accept => self.accept_again(),
+                Reason::Sums => self.tell_sums(),
                 Reason::Shutdown => self.stop_now(),
             }
         }

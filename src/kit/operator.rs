@@ -1,5 +1,6 @@
 //! What the operator asks for, answered from the kit's tables (PROTOCOL §10).
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::clock::Instant;
@@ -8,7 +9,7 @@ use crate::kit::admin::{self, BindingRow, SessionRow};
 use crate::kit::budget::Class;
 use crate::kit::front::{Refusal, Route, write_answer};
 use crate::kit::listeners::Mode;
-use crate::kit::metrics::{self, Gauges, SessionEnd};
+use crate::kit::metrics::{self, Gauges, RefusalReason, SessionEnd};
 use crate::kit::sessions::{KitSession, SessionKey};
 use crate::mux::{Session, Traffic};
 use crate::wire::control::{BindMode, SessionId};
@@ -18,7 +19,14 @@ use super::{Kit, Reason};
 
 impl Kit {
     /// Appends the answer to one request, and does what it asks.
-    pub(super) fn admin(&mut self, route: Route, out: &mut Vec<u8>, asked: Asked, now: Instant) {
+    pub(super) fn admin(
+        &mut self,
+        route: Route,
+        peer: IpAddr,
+        out: &mut Vec<u8>,
+        asked: Asked,
+        now: Instant,
+    ) {
         let about = &self.config.about;
         let (status, body) = match route {
             Route::Health => (200, admin::health(about, (about.usage)())),
@@ -38,9 +46,12 @@ impl Kit {
                     self.kill(*key, grace, now);
                     (202, admin::closing(session.as_str()))
                 }
-                None => return self.refuse(&Refusal::json(404, "no such session"), out, asked),
+                None => {
+                    let refusal = Refusal::json(404, "no such session");
+                    return self.refuse(&refusal, peer, out, asked);
+                }
             },
-            Route::Refuse(refusal) => return self.refuse(&refusal, out, asked),
+            Route::Refuse(refusal) => return self.refuse(&refusal, peer, out, asked),
             // An upgrade is no operator's.
             Route::Connect(_) => return,
         };
@@ -48,7 +59,9 @@ impl Kit {
         write_answer(out, asked, status, "application/json", &body);
     }
 
-    fn refuse(&mut self, refusal: &Refusal, out: &mut Vec<u8>, asked: Asked) {
+    fn refuse(&mut self, refusal: &Refusal, peer: IpAddr, out: &mut Vec<u8>, asked: Asked) {
+        let reason = refusal.reason.map_or("request", RefusalReason::name);
+        self.complain_refused(peer, reason, &refusal.why);
         if let Some(reason) = refusal.reason {
             self.metrics.refused(reason);
         }

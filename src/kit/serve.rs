@@ -69,7 +69,9 @@ impl Kit {
                 Step::More => return,
                 Step::Malformed(reject) => {
                     let mut text = Vec::new();
-                    Refusal::of_reject(reject).write(&mut text, UNREADABLE);
+                    let refusal = Refusal::of_reject(reject);
+                    refusal.write(&mut text, UNREADABLE);
+                    self.complain_refused(peer, "malformed", &refusal.why);
                     return self.say_and_leave(conn, &text, now);
                 }
                 Step::Asked(ask) => {
@@ -104,7 +106,7 @@ impl Kit {
         let mut text = Vec::new();
         match ask.route {
             Route::Connect(connect) => return self.upgrade(conn, &connect, ask.credential, now),
-            route => self.admin(route, &mut text, ask.asked, now),
+            route => self.admin(route, peer, &mut text, ask.asked, now),
         }
         if !ask.asked.keep_alive {
             return self.say_and_leave(conn, &text, now);
@@ -152,8 +154,10 @@ impl Kit {
         if it.front.is_idle() {
             return self.close_conn(conn, CloseHow::Clean);
         }
-        let mut text = Vec::new();
-        Refusal::json(408, "the head of the request took too long").write(&mut text, UNREADABLE);
+        let (mut text, peer) = (Vec::new(), entry.peer.ip());
+        let refusal = Refusal::json(408, "the head of the request took too long");
+        refusal.write(&mut text, UNREADABLE);
+        self.complain_refused(peer, "slow", &refusal.why);
         self.say_and_leave(conn, &text, now);
     }
 }

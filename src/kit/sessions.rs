@@ -20,6 +20,7 @@ use crate::limits::MAX_LANES;
 use crate::machine::{CloseHow, ConnKey};
 use crate::mux::{Lane, Session, Side, Terms};
 use crate::table::Key;
+use crate::text::said;
 use crate::wire::code::Code;
 use crate::wire::control::{
     self, BindMode, BindingKind, GoAway, Hello, HelloOk, ResumedBind, Secret, SessionId,
@@ -357,7 +358,11 @@ impl Kit {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        info!("session {} parked for {grace:?}: {why}", session.short_id());
+        info!(
+            "session {} parked for {grace:?}: {}",
+            session.short_id(),
+            said(why)
+        );
         session.state = State::Parked;
         session.tickets.clear();
         self.metrics.session_parked();
@@ -430,9 +435,10 @@ impl Kit {
             self.timers.disarm(reason);
         }
         info!(
-            "session {} ended after {:?}: {why}; {} bytes in, {} out",
+            "session {} ended after {:?}: {}; {} bytes in, {} out",
             session.short_id(),
             now.since(session.since),
+            said(why),
             session.bytes.0,
             session.bytes.1
         );

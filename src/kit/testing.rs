@@ -160,6 +160,7 @@ pub(super) fn guarded() -> Config {
     config.about.usage = || Usage {
         rss: 12_345,
         fds: 6,
+        log_lines_dropped: 0,
     };
     config
 }

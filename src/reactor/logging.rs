@@ -1,11 +1,18 @@
 //! Log records as lines on standard error, for people or for programs.
+//!
+//! Nobody waits for whoever reads them: an [`Outlet`] writes, and drops and counts what finds no
+//! room. Every line is cut and made harmless here, whatever went into it.
 
 use std::fmt::Write as _;
-use std::io::{self, Write};
 use std::str::FromStr;
+use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use log::{LevelFilter, Log, Metadata, Record};
+use log::{Level, LevelFilter, Log, Metadata, Record};
+
+use super::outlet::{Manner, Outlet, Standard};
+use crate::limits::{LOG_LINE, LOG_WAITING};
+use crate::text::{cut, push_json_string, visible};
 
 /// How a record looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,11 +43,40 @@ pub fn init(format: Format, level: Option<LevelFilter>) {
     let level = level.or_else(from_env).unwrap_or(LevelFilter::Info);
     // The journal stamps every line itself.
     let stamped = std::env::var_os("JOURNAL_STREAM").is_none();
-    let logger = Box::new(Lines { format, stamped });
-    let _ = log::set_boxed_logger(logger);
+    let _ = log::set_logger(LINES.get_or_init(|| Lines { format, stamped }));
     log::set_max_level(level);
 }
 
+/// The one way to standard error, for the log and for a program's last words.
+pub fn stderr() -> &'static Outlet {
+    STDERR.get_or_init(|| {
+        let manner = Manner {
+            name: "log",
+            waiting: LOG_WAITING,
+            dropped: dropped_line,
+            // When nobody reads standard error there is nowhere to complain.
+            failed: Box::new(|_| {}),
+        };
+        Outlet::start(Standard::error(), manner)
+    })
+}
+
+/// Waits a moment for what was logged to be out: the last act of a program.
+pub fn flush() {
+    if let Some(stderr) = STDERR.get() {
+        stderr.flush();
+    }
+}
+
+/// Lines of the log that were dropped because nobody read them.
+pub fn dropped() -> u64 {
+    STDERR.get().map_or(0, Outlet::dropped)
+}
+
+static STDERR: OnceLock<Outlet> = OnceLock::new();
+static LINES: OnceLock<Lines> = OnceLock::new();
+
+#[derive(Debug)]
 struct Lines {
     format: Format,
     stamped: bool,
@@ -49,24 +85,47 @@ struct Lines {
 impl Log for Lines {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         // rustls logs each handshake at debug: that is nobody's tunnel.
-        metadata.target().starts_with("hoody") || metadata.level() <= log::Level::Warn
+        metadata.target().starts_with("hoody") || metadata.level() <= Level::Warn
     }
 
     fn log(&self, record: &Record<'_>) {
-        if !self.enabled(record.metadata()) {
-            return;
+        if self.enabled(record.metadata()) {
+            stderr().put(&self.line(record, &rfc3339(SystemTime::now())));
         }
-        let stamp = rfc3339(SystemTime::now());
-        let line = match self.format {
-            Format::Text => text_line(record, self.stamped.then_some(stamp.as_str())),
-            Format::Json => json_line(record, &stamp),
-        };
-        // Whole lines at once, so that lines of several threads do not mix. When nobody reads
-        // standard error there is nowhere to complain.
-        let _ = io::stderr().lock().write_all(line.as_bytes());
     }
 
-    fn flush(&self) {}
+    fn flush(&self) {
+        stderr().flush();
+    }
+}
+
+impl Lines {
+    fn line(&self, record: &Record<'_>, stamp: &str) -> String {
+        match self.format {
+            Format::Text => text_line(record, self.stamped.then_some(stamp)),
+            Format::Json => json_line(record, stamp),
+        }
+    }
+}
+
+/// What stands for so many lines that nobody read in time.
+fn dropped_line(count: u64) -> String {
+    let plain = Lines {
+        format: Format::Text,
+        stamped: false,
+    };
+    let lines = LINES.get().unwrap_or(&plain);
+    let stamp = rfc3339(SystemTime::now());
+    let mut record = Record::builder();
+    record.level(Level::Warn).target(module_path!());
+    lines.line(
+        &record
+            .args(format_args!(
+                "{count} lines dropped: the log was not read in time"
+            ))
+            .build(),
+        &stamp,
+    )
 }
 
 fn text_line(record: &Record<'_>, stamp: Option<&str>) -> String {
@@ -75,16 +134,8 @@ fn text_line(record: &Record<'_>, stamp: Option<&str>) -> String {
         line.push_str(stamp);
         line.push(' ');
     }
-    let _ = write!(line, "{:5} ", record.level());
-    for c in record.args().to_string().chars() {
-        // Somebody's bytes must not forge a line or move a terminal's cursor.
-        if c.is_control() {
-            let _ = write!(line, "{}", c.escape_default());
-        } else {
-            line.push(c);
-        }
-    }
-    line.push('\n');
+    let message = visible(&cut(&record.args().to_string(), LOG_LINE));
+    let _ = writeln!(line, "{:5} {message}", record.level());
     line
 }
 
@@ -97,28 +148,9 @@ fn json_line(record: &Record<'_>, stamp: &str) -> String {
     );
     push_json_string(&mut line, record.target());
     line.push_str(",\"msg\":");
-    push_json_string(&mut line, &record.args().to_string());
+    push_json_string(&mut line, &cut(&record.args().to_string(), LOG_LINE));
     line.push_str("}\n");
     line
-}
-
-/// Appends `text` as a JSON string, quotes included.
-pub fn push_json_string(out: &mut String, text: &str) {
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            c if c.is_control() => {
-                let _ = write!(out, "\\u{:04x}", u32::from(c));
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
 }
 
 /// `time` in UTC with milliseconds, as RFC 3339 has it.
@@ -177,5 +209,29 @@ mod tests {
         assert_eq!(value["msg"], "bad \"host\"\n\x1b[2J\\ ü");
         assert_eq!(value["level"], "info");
         assert_eq!(json.matches('\n').count(), 1);
+    }
+
+    #[test]
+    fn a_line_is_short_and_turns_no_writing_whatever_went_into_it() {
+        let long = format!("\u{202e}{}", "x".repeat(70_000));
+        let args = format_args!("{long}").to_string();
+        let args = format_args!("{args}");
+        let record = Record::builder().args(args).target("hoody::x").build();
+        for line in [text_line(&record, None), json_line(&record, "T")] {
+            assert!(line.len() < LOG_LINE + 200, "{} bytes", line.len());
+            assert!(
+                !line.contains('\u{202e}') && line.contains("202e"),
+                "{line}"
+            );
+            assert!(line.trim_end_matches(['"', '}', '\n']).ends_with('…'));
+        }
+    }
+
+    #[test]
+    fn dropped_lines_are_told_by_a_line_of_their_own() {
+        let line = dropped_line(7);
+        assert!(line.contains("WARN"), "{line}");
+        assert!(line.contains(" 7 lines dropped"), "{line}");
+        assert!(line.ends_with('\n'));
     }
 }

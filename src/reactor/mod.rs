@@ -28,6 +28,7 @@ mod listener;
 pub mod logging;
 mod network;
 mod obey;
+pub mod outlet;
 pub mod process;
 mod resolve;
 mod secure;

@@ -66,11 +66,14 @@ pub fn forget_startup_code() {}
 
 /// Has the allocator give large buffers back to the system as soon as they are freed. Left alone it
 /// learns from the first one that such buffers come again, and keeps for ever what slow peers once
-/// needed.
+/// needed. And has all threads share one heap: those beside the loop are too small for their own.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub fn return_large_buffers() {
     // SAFETY: mallopt(3) takes two numbers; at worst it changes nothing.
-    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, crate::limits::LARGE_BUFFER) };
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, crate::limits::LARGE_BUFFER);
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
 }
 
 /// Other allocators have ways of their own.

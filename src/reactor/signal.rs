@@ -58,6 +58,26 @@ pub(super) fn ignore_sigpipe() -> io::Result<()> {
     install(libc::SIGPIPE, libc::SIG_IGN)
 }
 
+/// Runs `make` with all signals kept from this thread, and so from a thread that it makes: signals
+/// are for the threads that know what to do with them.
+pub(super) fn with_all_blocked<R>(make: impl FnOnce() -> R) -> R {
+    // SAFETY: all zeroes is a valid place for a set, which sigfillset fills; the masks live through
+    // the calls. Where the mask cannot be set nothing changes.
+    let before = unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        let mut before: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&mut all);
+        let outcome = libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
+        (outcome == 0).then_some(before)
+    };
+    let made = make();
+    if let Some(before) = before {
+        // SAFETY: this is the mask that held before.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut()) };
+    }
+    made
+}
+
 fn handler() -> libc::sighandler_t {
     on_signal as extern "C" fn(libc::c_int) as libc::sighandler_t
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use hoody_tunnel::http::parse_response;
 use hoody_tunnel::limits::MAX_HEALTH_ANSWER;
+use hoody_tunnel::text::visible_lines;
 
 use crate::flags::{Flags, Health};
 use crate::settings::{Environment, Trouble, listen, token};
@@ -23,11 +24,8 @@ pub fn ask(flags: &Flags, more: &Health, environment: &Environment) -> Result<()
     );
     let answer = exchange(addr, request.as_bytes(), more.timeout)
         .map_err(|error| Trouble::Failed(format!("no answer from {addr}: {error}")))?;
-    println!(
-        "{}",
-        judge(&answer).map_err(|why| Trouble::Failed(format!("{addr}: {why}")))?
-    );
-    Ok(())
+    let well = judge(&answer).map_err(|why| Trouble::Failed(format!("{addr}: {why}")))?;
+    crate::print(&visible_lines(&well))
 }
 
 /// The body of an answer that says that all is well.

@@ -7,6 +7,7 @@ mod flags;
 mod health;
 mod settings;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use argh::{EarlyExit, FromArgs};
@@ -14,6 +15,7 @@ use hoody_tunnel::kit::config::Config;
 use hoody_tunnel::kit::{Kit, KitNotice};
 use hoody_tunnel::limits::{HOST_DESCRIPTORS, MIN_FD_BUDGET};
 use hoody_tunnel::reactor::{self, Options, Reactor, logging, os_entropy, process};
+use hoody_tunnel::text::visible;
 use hoody_tunnel::units::split_values;
 
 use flags::{Command, Flags};
@@ -34,23 +36,40 @@ fn main() -> ExitCode {
         Err(early) => return end_early(&early),
     };
     if flags.version {
-        println!("hoody-tunnel {}", env!("CARGO_PKG_VERSION"));
-        return ExitCode::SUCCESS;
+        return end(print(concat!("hoody-tunnel ", env!("CARGO_PKG_VERSION"))));
     }
     let outcome = match &flags.command {
         Some(Command::Health(more)) => health::ask(&flags, more, &Environment::real()),
         None => start(&flags),
     };
+    end(outcome)
+}
+
+fn end(outcome: Result<(), Trouble>) -> ExitCode {
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            logging::flush();
+            ExitCode::SUCCESS
+        }
         Err(Trouble::Usage(why)) => complain(2, &why),
         Err(Trouble::Failed(why)) => complain(1, &why),
+    }
+}
+
+/// What was asked for, on standard output. A reader that went away has seen enough.
+fn print(text: &str) -> Result<(), Trouble> {
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        outcome => outcome.map_err(|error| Trouble::Failed(format!("cannot print: {error}"))),
     }
 }
 
 /// Runs the kit until somebody asks it to stop.
 fn start(flags: &Flags) -> Result<(), Trouble> {
     let mut config = settings(flags, &Environment::real())?;
+    // Before the first thread, so that its few bytes come from where all others do.
+    process::return_large_buffers();
     logging::init(flags.log_format, None);
     config.fd_budget = affordable(config.fd_budget)?;
     run(config)
@@ -63,7 +82,6 @@ fn run(config: Config) -> Result<(), Trouble> {
             config.listen
         );
     }
-    process::return_large_buffers();
     let kit = Kit::new(config, os_entropy(), reactor::now());
     let options = Options {
         signals: true,
@@ -104,8 +122,7 @@ fn affordable(wanted: usize) -> Result<usize, Trouble> {
 /// Help that was asked for, or a command line that is not understood.
 fn end_early(early: &EarlyExit) -> ExitCode {
     if early.status.is_ok() {
-        println!("{}", early.output.trim_end());
-        return ExitCode::SUCCESS;
+        return end(print(&early.output));
     }
     // The parser lists what is missing on lines of its own.
     let lines: Vec<&str> = early.output.lines().map(str::trim).collect();
@@ -116,6 +133,8 @@ fn end_early(early: &EarlyExit) -> ExitCode {
 }
 
 fn complain(code: u8, why: &str) -> ExitCode {
-    eprintln!("hoody-tunnel: {why}");
+    let stderr = logging::stderr();
+    stderr.put_vital(&format!("hoody-tunnel: {}\n", visible(why)));
+    stderr.flush();
     ExitCode::from(code)
 }

@@ -168,6 +168,7 @@ fn about(listen: IpAddr) -> About {
         usage: || Usage {
             rss: process::resident_bytes().unwrap_or(0),
             fds: process::open_descriptors().unwrap_or(0),
+            log_lines_dropped: logging::dropped(),
         },
     }
 }

@@ -1,7 +1,6 @@
 //! Questions to a kit: health, metrics, who tunnels what, and ending a session. Tables for people,
 //! the kit's own JSON for programs.
 
-use std::io::{self, Write};
 use std::time::Duration;
 
 use hoody_tunnel::client::{self, AdminReply, AdminRequest, TunnelOptions};
@@ -23,11 +22,7 @@ pub type Ask<'a> = &'a dyn Fn(&AdminRequest) -> Result<AdminReply, client::Error
 pub fn run(options: &TunnelOptions, request: &AdminRequest, json: bool) -> Result<(), Failure> {
     let ask = |request: &AdminRequest| client::fetch(options, request, TIMEOUT);
     let answer = answer(&ask, request, json)?;
-    match io::stdout().write_all(answer.as_bytes()) {
-        // `| head` has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        outcome => outcome.map_err(|error| format!("cannot print: {error}")),
-    }
+    crate::print(answer.as_bytes())
 }
 
 /// What is printed.

@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use hoody_tunnel::kit::config::{About, Config, Usage};
 use hoody_tunnel::kit::public_url::PublicUrl;
 use hoody_tunnel::kit::{Kit, KitNotice, KitOrder};
-use hoody_tunnel::reactor::logging::rfc3339;
+use hoody_tunnel::reactor::logging::{self, rfc3339};
 use hoody_tunnel::reactor::{self, Handle, Options, Reactor, os_entropy, process};
 use hoody_tunnel::wire::control::Secret;
 
@@ -116,6 +116,7 @@ fn usage() -> Usage {
     Usage {
         rss: process::resident_bytes().unwrap_or(0),
         fds: process::open_descriptors().unwrap_or(0),
+        log_lines_dropped: logging::dropped(),
     }
 }
 

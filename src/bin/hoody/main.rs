@@ -51,10 +51,12 @@ fn main() -> ExitCode {
     let _ = process::raise_descriptor_limit((UPSTREAMS * 2) as u64);
     let args = split_values(args);
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    match Hoody::from_args(&["hoody"], &args) {
+    let code = match Hoody::from_args(&["hoody"], &args) {
         Ok(hoody) => dispatch(hoody),
         Err(early) => end_early(&args, &early),
-    }
+    };
+    logging::flush();
+    code
 }
 
 /// Help that was asked for, or a command line that is not understood.
@@ -68,15 +70,11 @@ fn end_early(args: &[&str], early: &EarlyExit) -> ExitCode {
         text.push_str(&format!("; did you mean `{meant}`?"));
     }
     // The parser lists what is missing on lines of its own.
-    eprintln!("hoody: {}", text::visible_lines(&text));
+    mutter(&format!("hoody: {}", text::visible_lines(&text)));
     let place = args.iter().take_while(|arg| is_command(arg));
     let place: Vec<&str> = place.copied().collect();
-    eprintln!(
-        "Run `{}` for help.",
-        ["hoody", &place.join(" "), "--help"]
-            .join(" ")
-            .replace("  ", " ")
-    );
+    let help = ["hoody", &place.join(" "), "--help"].join(" ");
+    mutter(&format!("Run `{}` for help.", help.replace("  ", " ")));
     ExitCode::from(USAGE)
 }
 
@@ -126,7 +124,7 @@ fn dispatch(hoody: Hoody) -> ExitCode {
 fn no_command(args: &[&str]) -> ExitCode {
     let args = [args, &["--help"]].concat();
     if let Err(early) = Hoody::from_args(&["hoody"], &args) {
-        eprintln!("{}", early.output);
+        mutter(&early.output);
     }
     ExitCode::from(USAGE)
 }
@@ -198,13 +196,35 @@ fn complain(why: &str) {
     } else {
         "hoody:"
     };
-    // Without a stderr there is nobody to tell.
-    let _ = writeln!(io::stderr(), "{name} {why}");
+    mutter(&format!("{name} {why}"));
+}
+
+/// Words on stderr. A reader of it that stops does not stop us.
+fn mutter(text: &str) {
+    let stderr = logging::stderr();
+    for line in text.trim_end().lines() {
+        stderr.put_vital(&format!("{line}\n"));
+    }
+    stderr.flush();
 }
 
 /// What was asked for, on stdout.
 fn say(text: &str) -> ExitCode {
-    // A reader that went away has seen enough.
-    let _ = writeln!(io::stdout(), "{}", text.trim_end());
-    ExitCode::SUCCESS
+    let text = format!("{}\n", text.trim_end());
+    match print(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            complain(&why);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Puts `bytes` on stdout. A reader that went away (`| head`) has seen enough.
+fn print(bytes: &[u8]) -> Result<(), String> {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        outcome => outcome.map_err(|error| format!("cannot print: {error}")),
+    }
 }

@@ -1,10 +1,12 @@
 //! What a running tunnel tells: for people on a terminal, for people in a file, or as one JSON
 //! object a line. Everything from outside is made harmless first.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use hoody_tunnel::client::{RequestRecord, StreamRecord};
+use hoody_tunnel::limits::SCREEN_WAITING;
+use hoody_tunnel::reactor::outlet::{self, Outlet, Standard};
 use serde::Serialize;
 
 use crate::options::Env;
@@ -208,41 +210,91 @@ fn columns() -> usize {
     }
 }
 
-/// Where lines go.
-pub struct Screen<W> {
-    out: W,
+/// Where lines go, one at a time and with their ends. It never has anybody wait.
+pub trait Paper {
+    /// Takes a line; one that is `ordinary` may be dropped before others are.
+    fn put(&mut self, line: &str, ordinary: bool);
+    /// Waits a moment for the lines to be out.
+    fn flush(&mut self) {}
+}
+
+impl Paper for Outlet {
+    fn put(&mut self, line: &str, ordinary: bool) {
+        match ordinary {
+            true => Outlet::put(self, line),
+            false => self.put_vital(line),
+        }
+    }
+
+    fn flush(&mut self) {
+        Outlet::flush(self);
+    }
+}
+
+/// Standard output, as paper for lines of this style. `failed` is told once when it takes no more.
+pub fn stdout(style: Style, failed: impl Fn(&io::Error) + Send + Sync + 'static) -> Outlet {
+    let manner = outlet::Manner {
+        name: "stdout",
+        waiting: SCREEN_WAITING,
+        dropped: if style.json {
+            dropped_json
+        } else {
+            dropped_text
+        },
+        failed: Box::new(failed),
+    };
+    Outlet::start(Standard::output(), manner)
+}
+
+fn dropped_text(count: u64) -> String {
+    format!("{count} lines were dropped here: nobody read them in time\n")
+}
+
+fn dropped_json(count: u64) -> String {
+    let message = dropped_text(count).trim_end().to_owned();
+    // A line is always JSON, and without deceptive letters here.
+    let json = serde_json::to_string(&Line::Notice { message });
+    json.unwrap_or_default() + "\n"
+}
+
+/// Tells lines on paper, in a style.
+pub struct Screen<P> {
+    paper: P,
     style: Style,
     /// Why the connection was lost, as told last: an outage is told once, not at every try.
     lost: Option<String>,
 }
 
-impl<W: Write> Screen<W> {
-    /// Prints to `out`.
-    pub fn new(out: W, style: Style) -> Screen<W> {
+impl<P: Paper> Screen<P> {
+    /// Prints on `paper`.
+    pub fn new(paper: P, style: Style) -> Screen<P> {
         Screen {
-            out,
+            paper,
             style,
             lost: None,
         }
     }
 
     /// Prints one line, at once.
-    pub fn print(&mut self, line: &Line) -> io::Result<()> {
-        if self.style.json {
-            if self.style.quiet && !line.is_vital() {
-                return Ok(());
-            }
-            let json = text::json(&serde_json::to_string(line)?);
-            self.out.write_all(json.as_bytes())?;
-            self.out.write_all(b"\n")?;
-            return self.out.flush();
-        }
-        let Some(text) = self.text(line) else {
-            return Ok(());
+    pub fn print(&mut self, line: &Line) {
+        let text = match self.style.json {
+            true if self.style.quiet && !line.is_vital() => None,
+            // Our own types are always JSON.
+            true => serde_json::to_string(line)
+                .ok()
+                .map(|json| text::json(&json)),
+            false => self.text(line),
         };
-        self.out.write_all(text.as_bytes())?;
-        self.out.write_all(b"\n")?;
-        self.out.flush()
+        if let Some(mut text) = text {
+            text.push('\n');
+            let ordinary = matches!(line, Line::Request { .. } | Line::Connection { .. });
+            self.paper.put(&text, ordinary);
+        }
+    }
+
+    /// Waits a moment for what was printed to be out.
+    pub fn flush(&mut self) {
+        self.paper.flush();
     }
 
     fn text(&mut self, line: &Line) -> Option<String> {

@@ -15,11 +15,28 @@ const JSON: Style = Style {
 };
 
 fn printed(style: Style, lines: &[Line]) -> String {
-    let mut screen = Screen::new(Vec::new(), style);
+    let mut screen = Screen::new(String::new(), style);
     for line in lines {
-        screen.print(line).unwrap();
+        screen.print(line);
     }
-    String::from_utf8(screen.out).unwrap()
+    screen.paper
+}
+
+impl Paper for String {
+    fn put(&mut self, line: &str, _ordinary: bool) {
+        self.push_str(line);
+    }
+}
+
+#[test]
+fn dropped_lines_are_told_in_the_style_of_the_others() {
+    assert_eq!(
+        dropped_text(3),
+        "3 lines were dropped here: nobody read them in time\n"
+    );
+    let json: serde_json::Value = serde_json::from_str(&dropped_json(3)).unwrap();
+    assert_eq!(json["event"], "notice");
+    assert!(json["message"].as_str().unwrap().starts_with("3 lines "));
 }
 
 fn request(path: &str, status: Option<u16>) -> Line {

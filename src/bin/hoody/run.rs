@@ -1,11 +1,10 @@
 //! A running tunnel, from the flags to the exit: connect, bind, tell what happens, end in order.
 //!
 //! Three threads speak to the loop here through one channel: the session's events, the answers to
-//! our binds, and the signals. The loop prints, and decides when it is over. The channel is
-//! bounded, so that a terminal which takes nothing stops the events (the library then drops old
-//! ones) and not the memory.
+//! our binds, and the signals. The loop prints, and decides when it is over. Printing never waits:
+//! a reader of ours that stops must not keep anybody from ending us.
 
-use std::io::{self, Write};
+use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -17,7 +16,7 @@ use hoody_tunnel::client::{
 };
 
 use crate::interrupt::Signals;
-use crate::render::{Line, Ready, Screen};
+use crate::render::{self, Line, Paper, Ready, Screen, Style};
 
 /// One binding that is wanted.
 pub struct Wish {
@@ -47,14 +46,17 @@ enum News {
     /// Something that is worth a line.
     Notice(String),
     Signal,
+    /// Standard output takes no more.
+    Unread(io::Error),
 }
 
-/// Runs a session with `wishes` until it is over.
-pub fn run<W: Write>(
+/// Runs a session with `wishes` until it is over, and tells `notices` first.
+pub fn run(
     options: TunnelOptions,
     wishes: Vec<Wish>,
     signals: Signals,
-    screen: Screen<W>,
+    style: Style,
+    notices: Vec<String>,
 ) -> Result<Outcome, Error> {
     let (tell, news) = sync_channel(QUEUE);
     let signal = tell.clone();
@@ -62,6 +64,15 @@ pub fn run<W: Write>(
         let _ = signal.send(News::Signal);
     });
     watched.map_err(|error| Error::Io(format!("no thread can be made: {error}")))?;
+    let unread = tell.clone();
+    let paper = render::stdout(style, move |error| {
+        let error = io::Error::new(error.kind(), error.to_string());
+        let _ = unread.send(News::Unread(error));
+    });
+    let mut screen = Screen::new(paper, style);
+    for message in notices {
+        screen.print(&Line::Notice { message });
+    }
     let session = Arc::new(TunnelSession::start(options)?);
     let wishes = Arc::new(wishes);
     let mut run = Run {
@@ -141,14 +152,14 @@ fn another_port_may_do(code: BindErrCode) -> Option<&'static str> {
     }
 }
 
-struct Run<W> {
+struct Run<P> {
     session: Arc<TunnelSession>,
     wishes: Arc<Vec<Wish>>,
     /// Bindings that stand, with the wish that each fulfils.
     bound: Vec<(usize, Binding)>,
     /// Wishes whose answer is still to come.
     waiting: usize,
-    screen: Screen<W>,
+    screen: Screen<P>,
     /// Whether the session has stood once.
     online: bool,
     /// Bindings that were answered before we heard that the session stands: the two come by
@@ -160,7 +171,7 @@ struct Run<W> {
     failure: Option<Error>,
 }
 
-impl<W: Write> Run<W> {
+impl<P: Paper> Run<P> {
     fn until_closed(&mut self, news: &Receiver<News>) {
         loop {
             let next = match self.stopping {
@@ -169,36 +180,37 @@ impl<W: Write> Run<W> {
                     news.recv_timeout(deadline.saturating_duration_since(Instant::now()))
                 }
             };
-            let told = match next {
-                Ok(News::Events(batch)) => match self.events(batch) {
-                    ControlFlow::Break(()) => return,
-                    ControlFlow::Continue(told) => told,
-                },
+            match next {
+                Ok(News::Events(batch)) => {
+                    if self.events(batch).is_break() {
+                        return;
+                    }
+                }
                 Ok(News::Bound(index, outcome)) => self.bound(index, outcome),
                 Ok(News::Notice(message)) => self.screen.print(&Line::Notice { message }),
                 Ok(News::Signal) if self.stopping.is_some() => {
                     // A second one: now.
                     self.session.begin_close();
                     self.stopping = Some(Instant::now() + LAST_WORDS);
-                    Ok(())
                 }
                 Ok(News::Signal) => self.interrupted(),
-                Err(_) => return,
-            };
-            match told {
-                Ok(()) => {}
                 // Nobody reads what we tell (`| head -1`): that is an end like another.
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.stop(),
-                Err(error) => self.fail(Error::Io(format!("cannot print: {error}"))),
+                Ok(News::Unread(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    self.stop();
+                }
+                Ok(News::Unread(error)) => {
+                    self.fail(Error::Io(format!("cannot print: {error}")));
+                }
+                Err(_) => return,
             }
         }
     }
 
-    fn interrupted(&mut self) -> io::Result<()> {
+    fn interrupted(&mut self) {
         self.stop();
         self.screen.print(&Line::Notice {
             message: "closing; streams get 5 s to finish (Ctrl-C again ends at once)".into(),
-        })
+        });
     }
 
     fn stop(&mut self) {
@@ -216,24 +228,21 @@ impl<W: Write> Run<W> {
         self.stop();
     }
 
-    fn bound(&mut self, index: usize, outcome: Result<Binding, Error>) -> io::Result<()> {
+    fn bound(&mut self, index: usize, outcome: Result<Binding, Error>) {
         self.waiting -= 1;
         match outcome {
             Ok(binding) => {
                 let ready = self.ready(index, &binding, false);
                 self.bound.push((index, binding));
-                if !self.online {
+                if self.online {
+                    self.screen.print(&ready);
+                } else {
                     self.early.push(ready);
-                    return Ok(());
                 }
-                self.screen.print(&ready)
             }
             // When the session ended its own event says why.
-            Err(Error::Closed(_)) => Ok(()),
-            Err(why) => {
-                self.fail(why);
-                Ok(())
-            }
+            Err(Error::Closed(_)) => {}
+            Err(why) => self.fail(why),
         }
     }
 
@@ -250,7 +259,7 @@ impl<W: Write> Run<W> {
     }
 
     /// Tells a batch of events; breaks off at the session's end.
-    fn events(&mut self, batch: Vec<SessionEvent>) -> ControlFlow<(), io::Result<()>> {
+    fn events(&mut self, batch: Vec<SessionEvent>) -> ControlFlow<()> {
         for event in batch {
             if let SessionEvent::Closed { error } = event {
                 if self.stopping.is_none() {
@@ -258,15 +267,12 @@ impl<W: Write> Run<W> {
                 }
                 return ControlFlow::Break(());
             }
-            let told = self.event(event);
-            if told.is_err() {
-                return ControlFlow::Continue(told);
-            }
+            self.event(event);
         }
-        ControlFlow::Continue(Ok(()))
+        ControlFlow::Continue(())
     }
 
-    fn event(&mut self, event: SessionEvent) -> io::Result<()> {
+    fn event(&mut self, event: SessionEvent) {
         match event {
             SessionEvent::Bound {
                 binding,
@@ -274,45 +280,42 @@ impl<W: Write> Run<W> {
             } => self.bound_again(binding),
             SessionEvent::Unbound { binding, why } => {
                 let text = format!("port {} is lost: {why}", binding.container_port);
-                self.screen.print(&Line::Notice { message: text })?;
+                self.screen.print(&Line::Notice { message: text });
                 self.gone(&binding, why);
-                Ok(())
             }
             SessionEvent::TakenOver { binding, reason } => {
-                self.screen.print(&taken_over(&binding, &reason))?;
+                self.screen.print(&taken_over(&binding, &reason));
                 let port = binding.container_port;
                 let text = format!("another session took port {port} over: {reason}");
                 self.gone(&binding, Error::Closed(text));
-                Ok(())
             }
             other => {
                 self.online |= matches!(other, SessionEvent::Online { .. });
                 if let Some(line) = line(other) {
-                    self.screen.print(&line)?;
+                    self.screen.print(&line);
                 }
-                self.tell_early()
+                self.tell_early();
             }
         }
     }
 
-    fn tell_early(&mut self) -> io::Result<()> {
+    fn tell_early(&mut self) {
         if self.online {
             for line in std::mem::take(&mut self.early) {
-                self.screen.print(&line)?;
+                self.screen.print(&line);
             }
         }
-        Ok(())
     }
 
-    fn bound_again(&mut self, binding: Binding) -> io::Result<()> {
+    fn bound_again(&mut self, binding: Binding) {
         let same = |(_, had): &&mut (usize, Binding)| is_same(had, &binding);
         let Some((index, had)) = self.bound.iter_mut().find(same) else {
-            return Ok(());
+            return;
         };
         *had = binding.clone();
         let index = *index;
         let ready = self.ready(index, &binding, true);
-        self.screen.print(&ready)
+        self.screen.print(&ready);
     }
 
     /// A binding is gone for good. Without any, there is nothing left to do.
@@ -330,12 +333,13 @@ impl<W: Write> Run<W> {
             (None, None) => "closed",
         };
         let error = self.failure.as_ref();
-        // Whether anybody reads it or not: it is over.
-        let _ = self.screen.print(&Line::Closed {
+        self.screen.print(&Line::Closed {
             reason,
             kind: error.map(|error| error.kind().to_owned()),
             error: error.map(Error::to_string),
         });
+        // Whether anybody reads it or not: it is over.
+        self.screen.flush();
         match &self.failure {
             None => Outcome::Stopped,
             Some(why) => {

@@ -1,61 +1,8 @@
-//! Words from outside made fit for a terminal or a page, and numbers made fit for people.
+//! Words made fit for a terminal or a page, and numbers made fit for people.
 
 use std::time::Duration;
 
-/// `text` with everything escaped that could steer a terminal or fool its reader: control
-/// characters (C0, DEL, C1) and those that turn the writing direction or hide.
-pub fn visible(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            _ if is_deceptive(letter) => out.extend(letter.escape_unicode()),
-            _ => out.push(letter),
-        }
-    }
-    out
-}
-
-/// As [`visible`], but lines stay lines: for whole documents such as metrics.
-pub fn visible_lines(text: &str) -> String {
-    let lines: Vec<String> = text.lines().map(visible).collect();
-    lines.join("\n")
-}
-
-/// JSON text with the same characters escaped that [`visible`] escapes, as JSON writes them. JSON's
-/// own rules leave some of them as they are.
-pub fn json(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for letter in text.chars() {
-        if !is_deceptive(letter) || letter == '\n' {
-            out.push(letter);
-            continue;
-        }
-        for unit in letter.encode_utf16(&mut [0; 2]) {
-            out.push_str(&format!("\\u{unit:04x}"));
-        }
-    }
-    out
-}
-
-fn is_deceptive(letter: char) -> bool {
-    letter.is_control()
-        || matches!(letter,
-            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-            | '\u{061c}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
-}
-
-/// `text` at most `most` characters long, with the cut shown.
-pub fn cut(text: &str, most: usize) -> String {
-    if text.chars().count() <= most {
-        return text.to_owned();
-    }
-    let mut out: String = text.chars().take(most.saturating_sub(1)).collect();
-    out.push('…');
-    out
-}
+pub use hoody_tunnel::text::{cut, json, visible, visible_lines};
 
 /// `text` as HTML, in an element or a quoted attribute.
 pub fn html(text: &str) -> String {
@@ -110,39 +57,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_from_outside_steers_a_terminal() {
-        assert_eq!(visible("/a\x1b[2J\x07"), "/a\\u{1b}[2J\\u{7}");
-        assert_eq!(visible("a\nb\r\tc\0"), "a\\nb\\r\\tc\\u{0}");
-        assert_eq!(visible("\u{9b}31m\u{7f}"), "\\u{9b}31m\\u{7f}");
-        assert_eq!(visible("gpj\u{202e}.exe"), "gpj\\u{202e}.exe");
-        assert_eq!(visible("grüße 日本 🎉"), "grüße 日本 🎉");
-        let every: String = (0..=0x10_ffff_u32).filter_map(char::from_u32).collect();
-        assert!(!visible(&every).chars().any(char::is_control));
-        assert_eq!(visible_lines("a\x1b\nb\n"), "a\\u{1b}\nb");
-    }
-
-    #[test]
-    fn json_stays_the_same_json() {
-        let bad = "a\u{9b}\u{7f}\u{202e}\u{e0001}é🎉";
-        let escaped = json(&serde_json::to_string(bad).unwrap());
-        assert!(!escaped.chars().any(is_deceptive), "{escaped}");
-        assert_eq!(serde_json::from_str::<String>(&escaped).unwrap(), bad);
-    }
-
-    #[test]
     fn markup_from_outside_stays_text() {
         let escaped = html("<script>alert('x')</script>&\"");
         assert_eq!(
             escaped,
             "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&amp;&quot;"
         );
-    }
-
-    #[test]
-    fn a_cut_is_shown() {
-        assert_eq!(cut("abcdef", 6), "abcdef");
-        assert_eq!(cut("abcdefg", 6), "abcde…");
-        assert_eq!(cut("日本日本", 3), "日本…");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::files::{self, Root};
 use crate::flags::{Expose, Pull, Serve, Up};
 use crate::interrupt::Signals;
 use crate::options::{self, Manner, Reach};
-use crate::render::{Line, Screen, Style};
+use crate::render::Style;
 use crate::run::{self, Outcome, Wish};
 use crate::{complain, ended, environment, refused, usage};
 
@@ -244,14 +244,6 @@ fn session(
     let options = common.manner.apply(options);
     options.check()?;
     let style = Style::of_stdout(common.json, common.quiet, wishes.len() > 1, &environment);
-    let mut screen = Screen::new(io::stdout(), style);
-    if let Some(notice) = notice {
-        let message = notice.to_owned();
-        match screen.print(&Line::Notice { message }) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Outcome::Stopped),
-            Err(error) => return Err(Error::Io(format!("cannot print: {error}"))),
-        }
-    }
-    run::run(options, wishes, signals, screen)
+    let notices = notice.map(str::to_owned).into_iter().collect();
+    run::run(options, wishes, signals, style, notices)
 }

@@ -25,6 +25,7 @@ use crate::limits::{
 };
 use crate::machine::{CloseHow, ConnKey, Ended, ListenerKey};
 use crate::mux::StreamKey;
+use crate::text::said;
 use crate::wire::code::Code;
 
 use super::Kit;
@@ -207,7 +208,7 @@ impl Kit {
 
     /// A malformed request: said and closed, nothing forwarded.
     fn reject(&mut self, conn: ConnKey, status: u16, why: &str) {
-        debug!("visitor refused with {status}: {why}");
+        debug!("visitor refused with {status}: {}", said(why));
         let now = self.now;
         let mut text = std::mem::take(&mut self.text);
         text.clear();
@@ -229,7 +230,11 @@ impl Kit {
         code: Code,
         reason: &str,
     ) {
-        debug!("visitor's stream broken: {reason} ({})", code.name());
+        debug!(
+            "visitor's stream broken: {} ({})",
+            said(reason),
+            code.name()
+        );
         self.metrics.stream_ended(outcome);
         let Some(visitor) = self.visitor(conn) else {
             return;
