@@ -1,22 +1,41 @@
 /**
  * Credit: how many DATA bytes may still be sent (PROTOCOL §5).
  *
- * Two classes, so that the two directions cannot be swapped. For a receiver
- * `available + held + unclaimed === window` holds at all times, where `held` are the bytes that the
- * local side has not taken yet.
+ * Two directions, two kinds of class, so that they cannot be swapped. For a receiver's session
+ * `available + held - early + unclaimed === window` holds at all times, where `held` are the bytes
+ * that local sides have not taken yet and `early` those of them whose credit went back all the same.
  */
+
+const KIB = 1024;
+
+/** An exchange of so many bytes is small: it may use the last of the credit. */
+export const SMALL_BYTES = KIB;
 
 /** What the peer lets us send. */
 export class SendCredit {
   private free: number;
 
-  constructor(private readonly window: number) {
+  constructor(readonly window: number) {
     this.free = window;
   }
 
   /** Bytes that may be sent now. */
   get available(): number {
     return this.free;
+  }
+
+  /** Bytes that were sent and not given back. */
+  get outstanding(): number {
+    return this.window - this.free;
+  }
+
+  /**
+   * The most that one stream may have outstanding. While credit is plenty that limits nobody; as it
+   * gets short, whoever holds most waits first, and the last part is left to small exchanges.
+   */
+  get share(): number {
+    const { free, window } = this;
+    return Math.floor((4 * free * free) / window);
   }
 
   /** Spends credit; the caller has looked at `available`. */
@@ -35,21 +54,17 @@ export class SendCredit {
 }
 
 /** What we let the peer send. */
-export class RecvCredit {
-  private free: number;
-  private unclaimed = 0;
-  private readonly threshold: number;
+abstract class RecvCredit {
+  protected free: number;
+  protected unclaimed = 0;
 
-  constructor(private readonly window: number) {
+  constructor(readonly window: number) {
     this.free = window;
-    // An eighth is gathered before it is given back: never more than the quarter that the protocol
-    // allows, and large enough that a bulk transfer is not answered frame by frame.
-    this.threshold = Math.max(1, Math.floor(window / 8));
   }
 
-  /** Whether the peer has so little left that its streams wait, or soon will. */
-  get scarce(): boolean {
-    return this.free < this.window / 4;
+  /** Bytes that the peer may still send. */
+  get available(): number {
+    return this.free;
   }
 
   /** Counts bytes that arrived; false when the peer had no credit for them. */
@@ -59,13 +74,96 @@ export class RecvCredit {
     return true;
   }
 
-  /** Counts bytes that were passed on; returns the increment to send now, or 0. */
-  passedOn(bytes: number): number {
+  /** Counts bytes whose credit may go back. */
+  passedOn(bytes: number): void {
     this.unclaimed += bytes;
-    if (this.unclaimed < this.threshold) return 0;
+  }
+
+  /** Takes all that may go back: the increment to send now, or 0. */
+  claimAll(): number {
     const increment = this.unclaimed;
     this.unclaimed = 0;
     this.free += increment;
     return increment;
+  }
+
+  protected claimFrom(threshold: number): number {
+    return this.unclaimed < threshold ? 0 : this.claimAll();
+  }
+}
+
+/** An eighth is gathered before it is given back where nobody is short: a bulk transfer is then not
+ * answered frame by frame, and it is less than the quarter that the protocol allows. */
+const GATHERED = 8;
+/** Some senders send nothing before so much is free. */
+const OLD_PIECE = 64 * KIB;
+
+/** The receiving end of one stream. */
+export class StreamRecvCredit extends RecvCredit {
+  /** The increment to send now, or 0, where `held` bytes wait for the local side. */
+  claim(held: number, contended: boolean): number {
+    if (contended) return this.claimFrom(Math.max(2 * KIB, (held + this.unclaimed) / 2));
+    const gathered = Math.max(1, this.window / GATHERED);
+    return this.claimFrom(this.free < OLD_PIECE ? Math.min(gathered, OLD_PIECE) : gathered);
+  }
+}
+
+/** The receiving end of a session. */
+export class SessionRecvCredit extends RecvCredit {
+  /** What is kept free for streams that hold little, if the early budget has it. */
+  readonly keep: number;
+  private short = false;
+  private given = 0;
+
+  constructor(
+    window: number,
+    /** Bytes whose credit may be given back before they are passed on. */
+    private readonly budget: number,
+  ) {
+    super(window);
+    this.keep = Math.floor(Math.sqrt(window * 16 * KIB));
+  }
+
+  /** Bytes whose credit went back early, and that local sides still hold. */
+  get early(): number {
+    return this.given;
+  }
+
+  /** Bytes that are missing from what is to be kept free. */
+  get missing(): number {
+    return Math.max(0, this.keep - this.free - this.unclaimed);
+  }
+
+  /** Whether nothing more may be given back early. */
+  get exhausted(): boolean {
+    return this.given >= this.budget;
+  }
+
+  /**
+   * Whether streams have to share what is left. They begin below a half, and stop only at three
+   * quarters, so that it does not change with every frame.
+   */
+  get contended(): boolean {
+    const { free, window } = this;
+    this.short = free < (this.short ? (3 * window) / 4 : window / 2);
+    return this.short;
+  }
+
+  /** The increment to send now, or 0: the less is left, the smaller the lumps. */
+  claim(): number {
+    return this.claimFrom(Math.min(this.window / GATHERED, Math.max(this.free / 4, 4 * KIB)));
+  }
+
+  /** Of `bytes` that a local side holds, gives back early what the budget allows; returns that. */
+  giveEarly(bytes: number): number {
+    const part = Math.max(0, Math.min(bytes, this.budget - this.given));
+    this.given += part;
+    this.passedOn(part);
+    return part;
+  }
+
+  /** Bytes whose credit was given back early have left. */
+  earlyLeft(bytes: number): void {
+    this.given -= bytes;
   }
 }

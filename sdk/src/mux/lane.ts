@@ -7,6 +7,8 @@
  */
 import { Batch } from '../wire/batch.js';
 import { FrameType, HEADER_BYTES, writeHeader } from '../wire/frame.js';
+import { LANE_QUEUE_MAX } from './limits.js';
+import type { MuxStream } from './stream.js';
 
 /** What carries messages: a WebSocket, or a test. */
 export interface Carrier {
@@ -25,6 +27,8 @@ const BULK_BYTES = 16 * 1024;
 export class Lane {
   /** The highest stream id that the peer opened on this lane; ids only grow. */
   lastOpened = 0;
+  /** Streams with queued bytes that wait until bulk may be sent, in turns. */
+  readonly waiting = new Set<MuxStream>();
   private readonly batch = new Batch();
   private scheduled = false;
   private closed = false;
@@ -37,6 +41,11 @@ export class Lane {
   /** Whether bulk may be sent now. */
   get writable(): boolean {
     return !this.closed && this.backlog < HIGH_WATER;
+  }
+
+  /** Whether so much waits that nothing more should be asked of us before it has left. */
+  get choked(): boolean {
+    return this.backlog > LANE_QUEUE_MAX;
   }
 
   /** Bytes that wait in this lane and below it. */
@@ -90,6 +99,7 @@ export class Lane {
   /** From here on nothing is sent; what was queued is dropped. */
   close(): void {
     this.closed = true;
+    this.waiting.clear();
   }
 
   private room(length: number): boolean {

@@ -17,10 +17,21 @@ import {
   type Frame,
   type FrameFault,
 } from '../wire/frame.js';
-import { RecvCredit, SendCredit } from './credit.js';
+import { SendCredit, SessionRecvCredit } from './credit.js';
+import { Flood } from './flood.js';
 import type { Lane } from './lane.js';
+import {
+  CALL_BYTES,
+  CUT_AFTER_MS,
+  EARLY_BUDGET,
+  HEADS_MAX,
+  MAX_SESSION_WINDOW,
+  MAX_STREAM_WINDOW,
+  MAX_STREAMS,
+} from './limits.js';
+import { Line } from './line.js';
 import { Losses } from './losses.js';
-import { MuxStream } from './stream.js';
+import { MuxStream, type Pumped } from './stream.js';
 import { Violation } from './violation.js';
 
 /** What a session asks of the house above it. */
@@ -38,38 +49,49 @@ export interface MuxLimits {
   maxStreams: number;
 }
 
-/** Milliseconds without progress after which a stream counts as stalled (PROTOCOL §5). */
-const STALL_MS = 1000;
-/** Milliseconds that a stream which never moved again may stall where the budget does not last. */
-const CUT_STALLED_MS = 3000;
-/** The same for one that goes on now and then: a slow reader takes its bytes in large steps. */
-const CUT_SLOW_MS = 30_000;
-/** Bytes of stalled streams that do not count against the session window (PROTOCOL §5). */
-const STALL_BUDGET = 32 * 1024 * 1024;
+/** Session credit below this is as good as none. */
+const DRY_BYTES = 16 * 1024;
+/** What a stream that an older peer withholds credit from may send at a sweep all the same. */
+const OLD_PIECE = 16 * 1024;
+/** How much more than the quarter of its window that such a peer withholds it may then hold. */
+const OLD_MARGIN = 64 * 1024;
 
 /** A session's streams. */
 export class MuxSession {
   /** Credit for everything we send. */
   readonly sendCredit: SendCredit;
-  /** Streams with queued bytes that wait for a lane or for session credit, oldest first. */
-  readonly blocked = new Set<MuxStream>();
+  /** Streams with queued bytes that wait for session credit. */
+  readonly line = new Line<MuxStream>();
   /** Milliseconds as `sweep` last saw them; good enough to tell a stall. */
   clock = 0;
-  private readonly recvCredit: RecvCredit;
+  private readonly limits: MuxLimits;
+  private readonly recvCredit: SessionRecvCredit;
+  private readonly flood = new Flood(0);
   private readonly lanes = new Map<number, Lane>();
   private readonly streams = new Map<number, MuxStream>();
   /** Streams that were over while the budget had no room for what their local side still holds. */
   private readonly lingering = new Set<MuxStream>();
   private readonly losses = new Losses();
   private highest = 0;
-  private earlyTotal = 0;
+  private headBytes = 0;
+  private contended = false;
+  private turns = 0;
+  /** Sweeps in a row that found hardly any credit left for the peer, and the budget used up. */
+  private drySweeps = 0;
+  /** Sweeps in a row that found hardly any credit left for us, though streams wait for it. */
+  private sendDrySweeps = 0;
 
   constructor(
-    private readonly limits: MuxLimits,
+    granted: MuxLimits,
     private readonly host: MuxHost,
   ) {
-    this.sendCredit = new SendCredit(limits.sessionWindow);
-    this.recvCredit = new RecvCredit(limits.sessionWindow);
+    this.limits = {
+      streamWindow: Math.min(granted.streamWindow, MAX_STREAM_WINDOW),
+      sessionWindow: Math.min(granted.sessionWindow, MAX_SESSION_WINDOW),
+      maxStreams: Math.min(granted.maxStreams, MAX_STREAMS),
+    };
+    this.sendCredit = new SendCredit(this.limits.sessionWindow);
+    this.recvCredit = new SessionRecvCredit(this.limits.sessionWindow, EARLY_BUDGET);
   }
 
   /** How many streams are open. */
@@ -119,18 +141,25 @@ export class MuxSession {
     if (lost < 0 || !this.sendCredit.grow(lost)) {
       throw new Violation(Code.ProtocolError, 'JOIN_OK tells of DATA that was not sent');
     }
-    this.pumpBlocked(undefined);
+    this.callLine();
   }
 
-  /** Counts DATA that leaves against the session's credit. */
-  spend(lane: Lane, bytes: number): void {
+  /** What a stream may send before it holds its share of the session's credit. */
+  allowance(stream: MuxStream): number {
+    return Math.max(0, this.sendCredit.share - stream.outstanding);
+  }
+
+  /** Counts DATA that leaves against the session's credit; returns the turn that this was. */
+  spend(lane: Lane, bytes: number): number {
     this.sendCredit.spend(bytes);
     this.losses.sent(lane.index, bytes, this.clock);
+    this.flood.sentData();
+    return ++this.turns;
   }
 
   /** Whether streams wait for credit that went down with a lane, and will not come back. */
   get ranDry(): boolean {
-    const waits = this.blocked.size > 0 && this.sendCredit.available === 0;
+    const waits = this.line.size > 0 && this.sendCredit.available < DRY_BYTES;
     return waits && this.losses.ranDry(this.clock);
   }
 
@@ -150,93 +179,179 @@ export class MuxSession {
     for (const frame of frames) this.dispatch(frame, lane);
   }
 
-  /** The carrier of a lane has room again. */
-  laneDrained(lane: Lane): void {
-    this.pumpBlocked(lane);
+  /** The peer of a lane sent a ping of the WebSocket; throws `Violation` at one too many. */
+  pinged(): void {
+    this.flood.count('ping', this.clock);
   }
 
-  /** A stream has credit again. */
+  /** The carrier of a lane has room again: those who wait for it send in turns. */
+  laneDrained(lane: Lane): void {
+    // A stream that sent goes to the end of the set, where this same loop meets it again.
+    for (const stream of lane.waiting) {
+      if (!lane.writable) return;
+      lane.waiting.delete(stream);
+      this.send(stream, 'no-lane');
+    }
+  }
+
+  /** A stream that has bytes queued got credit of its own back. */
   resume(stream: MuxStream): void {
-    this.blocked.add(stream);
-    this.pumpBlocked(stream.lane);
+    if (stream.lane.waiting.has(stream)) return;
+    this.line.add(stream);
+    this.callLine();
+  }
+
+  /** A stream has bytes that could not leave. */
+  park(stream: MuxStream, until: Pumped): void {
+    stream.sweepsWaited = 0;
+    if (until === 'no-share') this.line.add(stream);
+    else if (until === 'no-lane') stream.lane.waiting.add(stream);
+  }
+
+  /** A stream has nothing more to send. */
+  unpark(stream: MuxStream): void {
+    this.line.remove(stream);
+    stream.lane.waiting.delete(stream);
   }
 
   /** Forgets a stream that is over. */
   settle(stream: MuxStream): void {
     if (!stream.over) return;
     this.streams.delete(stream.id);
+    this.releaseHead(stream);
     // A busy Map leaves old copies of its table behind, and what they hold lives until the next full
     // collection. A stream without its sink is small, and takes no exchange with it.
     stream.sink = undefined;
     // What the local side still holds of a finished stream must not narrow the session.
-    if (!this.giveBackEarly(stream)) this.lingering.add(stream);
+    this.giveEarly(stream, stream.held);
+    if (stream.held > stream.early) this.lingering.add(stream);
   }
 
-  /**
-   * Bytes were passed on, or stalled: the session's credit for them goes back. `early` bytes leave
-   * the budget of those whose credit went back before; a negative number enters them.
-   */
+  /** The head of a stream's request does not take memory any more. */
+  releaseHead(stream: MuxStream): void {
+    this.headBytes -= stream.headBytes;
+    stream.headBytes = 0;
+  }
+
+  /** Whether streams have to share what the peer may still send. */
+  get isContended(): boolean {
+    return this.contended;
+  }
+
+  /** Bytes were passed on: the session's credit for them goes back, but for that of `early` ones. */
   giveBack(bytes: number, early: number): void {
-    this.earlyTotal -= early;
-    if (bytes === 0) return;
-    const increment = this.recvCredit.passedOn(bytes);
-    if (increment > 0) this.primary?.pushNumber(FrameType.Window, 0, increment);
+    this.recvCredit.earlyLeft(early);
+    this.recvCredit.passedOn(bytes - early);
+    this.claim();
   }
 
   /**
-   * Gives session credit back early for streams whose local side has stalled, so that slow readers
-   * do not stop the others. Past the budget credit is withheld; only where others wait for it, and
-   * one has stalled for too long, that one is reset.
+   * Looks after those who wait. Where too little is left for streams that hold little, session credit
+   * goes back early, for those first that hold most. Past the budget it is withheld; only then is a
+   * stream reset, and only one whose local side has taken nothing for a long time.
    */
   sweep(now: number): void {
     this.clock = now;
-    while (!this.relieve()) {
-      const worst = this.longestStalled();
-      if (worst === undefined) return;
-      worst.fail(Code.EnhanceYourCalm, 'the local side has stalled');
-    }
-  }
-
-  /** Whether the local side of a stream that holds bytes has taken none for a while. */
-  hasStalled(stream: MuxStream): boolean {
-    return this.clock - stream.movedAt >= STALL_MS;
-  }
-
-  /**
-   * Gives credit back early, longest-stalled first, so that those which may yet go on keep theirs
-   * cheap. Says whether the budget lasted for all of them, or nobody needs it to.
-   */
-  private relieve(): boolean {
+    this.helpOldPeers();
     for (const stream of this.lingering) {
       if (stream.held === stream.early) this.lingering.delete(stream);
     }
-    const lasted = [...this.streams.values(), ...this.lingering]
-      .filter((stream) => stream.held > stream.early && this.hasStalled(stream))
-      .sort((a, b) => a.movedAt - b.movedAt)
-      .every((stream) => this.giveBackEarly(stream));
-    return lasted || !this.somebodyWaits();
+    this.relieveAll();
+    const isDry = this.recvCredit.available < DRY_BYTES && this.recvCredit.exhausted;
+    this.drySweeps = isDry ? this.drySweeps + 1 : 0;
+    const isSendDry = this.sendCredit.available < DRY_BYTES && this.line.size > 0;
+    this.sendDrySweeps = isSendDry ? this.sendDrySweeps + 1 : 0;
+    while (this.recvCredit.missing > 0 && this.recvCredit.exhausted) {
+      const worst = this.longestStalled();
+      if (worst === undefined) return;
+      worst.fail(Code.EnhanceYourCalm, 'the local side has stalled');
+      this.relieveAll();
+    }
   }
 
-  /** Gives credit back for what a stream holds; false when the budget has no room for that. */
-  private giveBackEarly(stream: MuxStream): boolean {
-    const bytes = stream.held - stream.early;
-    if (this.earlyTotal + bytes > STALL_BUDGET) return false;
-    stream.early += bytes;
-    this.giveBack(bytes, -bytes);
-    return true;
+  /**
+   * Lets streams send that wait for session credit, in order, until what is left is for those who
+   * hold less. Only the first in line is looked at.
+   */
+  private callLine(): void {
+    for (;;) {
+      const { first } = this.line;
+      if (first === undefined || !this.mayCall(first)) return;
+      this.line.remove(first);
+      this.send(first, 'no-share');
+    }
   }
 
-  /** Whether streams with nothing to pass on may be waiting for session credit. */
-  private somebodyWaits(): boolean {
-    return this.recvCredit.scarce && [...this.streams.values()].some((stream) => stream.hungry);
+  private mayCall(stream: MuxStream): boolean {
+    const { available, share } = this.sendCredit;
+    if (available === 0) return false;
+    return (
+      stream.isSmall || share - stream.outstanding >= Math.max(1, Math.min(CALL_BYTES, share / 2))
+    );
+  }
+
+  /** Lets a stream send one quantum of what it has queued; `more` is where it waits to go on. */
+  private send(stream: MuxStream, more: Pumped, most?: number): void {
+    const pumped = stream.pump(most);
+    if (pumped === 'empty') stream.drained();
+    else this.park(stream, pumped === 'sent' ? more : pumped);
+  }
+
+  /**
+   * An older receiver gives a stream's credit back only when a quarter of its window has gathered,
+   * which may be more than its share: it gets a piece now and then, while there is enough.
+   */
+  private helpOldPeers(): void {
+    const { sessionWindow, streamWindow } = this.limits;
+    const most = streamWindow / 4 + OLD_MARGIN;
+    for (const stream of this.line.inOrder()) {
+      if (this.sendCredit.available < sessionWindow / 32) return;
+      // Waiting began at any time between two sweeps, and the second one is surely late enough.
+      if (++stream.sweepsWaited < 2 || stream.outstanding >= most) continue;
+      this.line.remove(stream);
+      this.send(stream, 'no-share', OLD_PIECE);
+      stream.sweepsWaited = 1;
+    }
+  }
+
+  /** Sends what of the session's credit may go back. */
+  private claim(): void {
+    const increment = this.recvCredit.claim();
+    if (increment > 0) this.primary?.pushNumber(FrameType.Window, 0, increment);
+    if (this.contended) this.contended = this.recvCredit.contended;
+  }
+
+  /** Session credit was used up: when that makes it short, nobody withholds any of a stream's. */
+  private used(): void {
+    const before = this.contended;
+    this.contended = this.recvCredit.contended;
+    if (before || !this.contended) return;
+    for (const stream of this.streams.values()) stream.giveAllBack();
+  }
+
+  private relieveAll(): void {
+    if (this.recvCredit.missing === 0) return;
+    const holders = [...this.streams.values(), ...this.lingering]
+      .filter((stream) => stream.held > stream.early)
+      .sort((a, b) => b.held - b.early - (a.held - a.early));
+    for (const stream of holders) {
+      if (this.recvCredit.missing === 0 || this.recvCredit.exhausted) return;
+      this.giveEarly(stream, this.recvCredit.missing);
+    }
+  }
+
+  /** Gives at most `bytes` of credit back early for what a stream holds. */
+  private giveEarly(stream: MuxStream, bytes: number): void {
+    const part = this.recvCredit.giveEarly(Math.min(bytes, stream.held - stream.early));
+    stream.early += part;
+    if (part > 0) this.claim();
   }
 
   /** Of the streams that may be reset, the one that has stalled for the longest time. */
   private longestStalled(): MuxStream | undefined {
     let worst: MuxStream | undefined;
     for (const stream of this.streams.values()) {
-      const patience = stream.crawls ? CUT_SLOW_MS : CUT_STALLED_MS;
-      if (stream.held === 0 || this.clock - stream.movedAt < patience) continue;
+      if (stream.held === 0 || this.clock - stream.movedAt < CUT_AFTER_MS) continue;
       if (worst === undefined || stream.movedAt < worst.movedAt) worst = stream;
     }
     return worst;
@@ -257,11 +372,13 @@ export class MuxSession {
       case FrameType.StreamOpen:
         return this.onOpen(streamId, payload, lane);
       case FrameType.Ping:
+        this.flood.count('ping', this.clock);
         // Not queued behind anything but this turn's frames: bulk waits in the streams.
         return lane.push(FrameType.Pong, 0, payload);
       case FrameType.StreamResponseHead:
         return this.find(streamId, lane)?.fail(Code.ProtocolError, 'a response head from the kit');
       default:
+        this.flood.count('asking', this.clock);
         return this.host.control(frame, lane);
     }
   }
@@ -286,23 +403,51 @@ export class MuxSession {
     } catch (error) {
       return this.refuse(id, lane, error instanceof Error ? error.message : 'malformed');
     }
-    if (this.streams.size >= this.limits.maxStreams) {
-      lane.push(FrameType.Reset, id, encodeReset(Code.RefusedStream, 'too many streams'));
+    const full = this.whyFull(payload.length) ?? this.whyDry(open);
+    if (full !== undefined) {
+      lane.push(FrameType.Reset, id, encodeReset(Code.RefusedStream, full));
       return;
     }
     const stream = new MuxStream(this, lane, id, this.limits.streamWindow);
+    stream.headBytes = payload.length;
+    this.headBytes += payload.length;
     this.streams.set(id, stream);
     this.host.accept(stream, open);
+  }
+
+  /** Why no stream with a head of so many bytes can be taken, if there is a reason. */
+  private whyFull(headBytes: number): string | undefined {
+    if (this.streams.size >= this.limits.maxStreams) {
+      this.flood.count('open', this.clock);
+      return 'too many streams';
+    }
+    const heads = this.headBytes + headBytes;
+    return heads > HEADS_MAX ? 'too many request heads wait for their answers' : undefined;
+  }
+
+  /**
+   * Newcomers would find no credit where slow ones hold all of it, which a kit that gives nothing
+   * back early lets happen: an answer is better than to wait for ever.
+   */
+  private whyDry(open: StreamOpen): string | undefined {
+    if (this.sendDrySweeps >= 2) return 'slow visitors hold all of the credit';
+    if (this.drySweeps < 2 || (open.kind === 'http' && open.body === 'none')) return undefined;
+    return 'slow uploads hold all of the credit';
   }
 
   private onData(id: number, payload: Buffer, lane: Lane): void {
     if (!this.recvCredit.received(payload.length)) {
       throw new Violation(Code.FlowControlError, 'DATA past the session window');
     }
+    if (payload.length === 0) this.flood.count('emptyData', this.clock);
     this.losses.received(lane.index, payload.length);
+    this.used();
     const stream = this.find(id, lane);
-    if (stream === undefined) this.giveBack(payload.length, 0);
-    else stream.onData(payload);
+    if (stream === undefined) return this.giveBack(payload.length, 0);
+    stream.onData(payload);
+    // What comes shall not take what is kept for others.
+    const { missing } = this.recvCredit;
+    if (missing > 0 && stream.held > stream.early) this.giveEarly(stream, missing);
   }
 
   private onReset(id: number, payload: Buffer): void {
@@ -311,12 +456,13 @@ export class MuxSession {
   }
 
   private onWindow(id: number, increment: number, lane: Lane): void {
+    this.flood.count('window', this.clock);
     if (id !== 0) return this.find(id, lane)?.onWindow(increment);
     if (!this.sendCredit.grow(increment)) {
       throw new Violation(Code.FlowControlError, 'a session WINDOW past its initial size');
     }
     this.losses.refilled(this.clock);
-    this.pumpBlocked(undefined);
+    this.callLine();
   }
 
   /** The stream of an id; one that is over is ignored, one that never was costs itself. */
@@ -329,20 +475,8 @@ export class MuxSession {
   }
 
   private refuse(id: number, lane: Lane, reason: string): void {
+    this.flood.count('asking', this.clock);
     lane.push(FrameType.Reset, id, encodeReset(Code.ProtocolError, reason));
-  }
-
-  /** Lets blocked streams send in turns, a quantum each, until none can. */
-  private pumpBlocked(lane: Lane | undefined): void {
-    // A stream that sent goes to the end of the set, where this same loop meets it again.
-    for (const stream of this.blocked) {
-      if (lane !== undefined && stream.lane !== lane) continue;
-      const pumped = stream.pump();
-      if (pumped === 'waiting') continue;
-      this.blocked.delete(stream);
-      if (pumped === 'sent') this.blocked.add(stream);
-      if (pumped === 'empty') stream.drained();
-    }
   }
 }
 

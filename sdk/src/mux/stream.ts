@@ -5,8 +5,9 @@
 import { Code } from '../wire/code.js';
 import { encodeReset, FrameType, MAX_PAYLOAD } from '../wire/frame.js';
 import type { ResponseHead } from '../wire/control.js';
-import { RecvCredit, SendCredit } from './credit.js';
+import { SendCredit, SMALL_BYTES, StreamRecvCredit } from './credit.js';
 import type { Lane } from './lane.js';
+import type { Waiter } from './line.js';
 import type { MuxSession } from './session.js';
 
 /** The local side of a stream: what it is told. */
@@ -22,13 +23,13 @@ export interface StreamSink {
 }
 
 /** What became of an attempt to send queued bytes. */
-export type Pumped = 'empty' | 'sent' | 'no-credit' | 'waiting';
+export type Pumped = 'empty' | 'sent' | 'no-credit' | 'no-share' | 'no-lane';
 
 /** The most queued bytes one stream sends before the next one has its turn. */
 const QUANTUM = MAX_PAYLOAD;
 
 /** A stream that the kit opened. */
-export class MuxStream {
+export class MuxStream implements Waiter {
   /**
    * Told what arrives; set by whoever accepted the stream, before anything can arrive. The session
    * lets go of it when the stream is over.
@@ -40,11 +41,19 @@ export class MuxStream {
   early = 0;
   /** When the local side last took bytes, by the clock of `MuxSession.sweep`. */
   movedAt = 0;
-  /** The local side went on after it had stalled: it is slow, not gone. */
-  crawls = false;
+  /** Bytes of the request's head that the session still counts. */
+  headBytes = 0;
+  /** Where it stands in the session's line; -1 when it does not wait for session credit. */
+  place = -1;
+  /** When it sent last: a number that grows over the streams of a session. */
+  turn = 0;
+  /** Sweeps that have passed since it began to wait. */
+  sweepsWaited = 0;
   private readonly sendCredit: SendCredit;
-  private readonly recvCredit: RecvCredit;
+  private readonly recvCredit: StreamRecvCredit;
   private queue: Uint8Array[] = [];
+  /** The bytes in `queue`. */
+  private queued = 0;
   private endQueued = false;
   private localEnded = false;
   private remoteEnded = false;
@@ -57,7 +66,7 @@ export class MuxStream {
     window: number,
   ) {
     this.sendCredit = new SendCredit(window);
-    this.recvCredit = new RecvCredit(window);
+    this.recvCredit = new StreamRecvCredit(window);
   }
 
   /** Whether nothing can happen on this stream any more. */
@@ -65,9 +74,19 @@ export class MuxStream {
     return this.wasReset || (this.localEnded && this.remoteEnded);
   }
 
-  /** Whether more may come, and nothing that came is waiting to be passed on. */
-  get hungry(): boolean {
-    return !this.remoteEnded && this.held === 0;
+  /** Bytes that were sent, and that the peer has not given back. */
+  get outstanding(): number {
+    return this.sendCredit.outstanding;
+  }
+
+  /** Whether all that it holds, and has to send, is so little that it may use the last credit. */
+  get isSmall(): boolean {
+    return this.outstanding + this.queued <= SMALL_BYTES;
+  }
+
+  /** Its place among those who wait for session credit. */
+  get rank(): number {
+    return this.isSmall ? -1 : this.outstanding;
   }
 
   /** Whether our side may still send. */
@@ -89,8 +108,16 @@ export class MuxStream {
   write(chunk: Uint8Array): boolean {
     if (!this.sendable || chunk.length === 0) return true;
     this.queue.push(chunk);
-    if (this.queue.length === 1) while (this.pump() === 'sent');
-    return this.settle();
+    this.queued += chunk.length;
+    if (this.queue.length > 1) {
+      this.session.line.moved(this);
+      return false;
+    }
+    let pumped = this.pump();
+    while (pumped === 'sent') pumped = this.pump();
+    if (pumped === 'empty') return true;
+    this.session.park(this, pumped);
+    return false;
   }
 
   /**
@@ -100,7 +127,7 @@ export class MuxStream {
   writeInPlace(buffer: Buffer, start: number, end: number): boolean {
     if (!this.sendable || start === end) return true;
     const length = end - start;
-    if (this.queue.length === 0 && length <= this.allowed()) {
+    if (this.queue.length === 0 && length <= this.allowed(length)) {
       this.spend(length);
       this.lane.pushInPlace(this.id, buffer, start, end);
       return true;
@@ -126,25 +153,36 @@ export class MuxStream {
   consumed(bytes: number): void {
     if (this.wasReset || bytes === 0) return;
     this.held -= bytes;
-    this.crawls ||= this.session.hasStalled(this);
     this.movedAt = this.session.clock;
     const early = Math.min(bytes, this.early);
     this.early -= early;
-    this.session.giveBack(bytes - early, early);
-    if (this.remoteEnded) return;
-    const increment = this.recvCredit.passedOn(bytes);
-    if (increment > 0) this.lane.pushNumber(FrameType.Window, this.id, increment);
+    this.recvCredit.passedOn(bytes);
+    this.session.giveBack(bytes, early);
+    this.grant(this.recvCredit.claim(this.held, this.session.isContended));
   }
 
-  /** Sends one quantum of what is queued. */
-  pump(): Pumped {
+  /** Gives back what is withheld of this stream's credit. */
+  giveAllBack(): void {
+    this.grant(this.recvCredit.claimAll());
+  }
+
+  /** The request has been handed on, and its head is not kept any more. */
+  releaseHead(): void {
+    this.session.releaseHead(this);
+  }
+
+  /** Sends one quantum of what is queued, or, whatever its share is, one `piece`. */
+  pump(piece?: number): Pumped {
     const chunk = this.queue[0];
     if (chunk === undefined) return 'empty';
     if (this.sendCredit.available === 0) return 'no-credit';
     if (chunk.length === 0) return this.emptied();
-    const length = Math.min(this.allowed(), chunk.length, QUANTUM);
-    if (length === 0) return 'waiting';
+    if (!this.lane.writable) return 'no-lane';
+    const most = Math.min(chunk.length, QUANTUM, piece ?? QUANTUM);
+    const length = Math.min(most, piece === undefined ? this.allowed(this.queued) : this.credit());
+    if (length === 0) return 'no-share';
     const part = chunk.subarray(0, length);
+    this.queued -= length;
     this.spend(part.length);
     this.lane.push(FrameType.Data, this.id, part);
     if (length < chunk.length) {
@@ -209,26 +247,32 @@ export class MuxStream {
     sink?.reset(code, reason);
   }
 
-  private allowed(): number {
+  /** Bytes that may leave now of `waiting` ones. */
+  private allowed(waiting: number): number {
     if (!this.lane.writable) return 0;
+    const isSmall = this.outstanding + waiting <= SMALL_BYTES;
+    return isSmall ? this.credit() : Math.min(this.credit(), this.session.allowance(this));
+  }
+
+  /** Bytes that both windows allow. */
+  private credit(): number {
     return Math.min(this.sendCredit.available, this.session.sendCredit.available);
   }
 
   private spend(bytes: number): void {
     this.sendCredit.spend(bytes);
-    this.session.spend(this.lane, bytes);
+    this.turn = this.session.spend(this.lane, bytes);
+  }
+
+  private grant(increment: number): void {
+    if (increment === 0 || this.remoteEnded || this.wasReset) return;
+    this.lane.pushNumber(FrameType.Window, this.id, increment);
   }
 
   /** What was queued had bytes once: whoever wrote it has given its memory away meanwhile. */
   private emptied(): Pumped {
     this.fail(Code.InternalError, 'bytes to be sent were taken away');
     return 'no-credit';
-  }
-
-  private settle(): boolean {
-    if (this.queue.length === 0) return true;
-    this.session.blocked.add(this);
-    return false;
   }
 
   private sendEof(): void {
@@ -240,10 +284,12 @@ export class MuxStream {
   private finishReset(): void {
     this.wasReset = true;
     this.queue = [];
-    this.session.blocked.delete(this);
-    this.session.giveBack(this.held - this.early, this.early);
+    this.queued = 0;
+    this.session.unpark(this);
+    const { held, early } = this;
     this.held = 0;
     this.early = 0;
+    this.session.giveBack(held, early);
     this.session.settle(this);
   }
 }
