@@ -13,6 +13,7 @@
 //! | [`buffer`] | a queue of bytes in one piece |
 //! | [`digits`] [`units`] | numbers, addresses, durations and sizes as text |
 //! | [`text`] | words from outside, cut and made harmless before anybody reads them |
+//! | [`secrets`] | files with tokens and certificates, and what is unwise about them |
 //! | [`machine`] | **the seam**: what a host tells a machine and asks of it |
 //! | [`wire`] | byte offsets and JSON keys of frames (PROTOCOL §1 to §9) |
 //! | [`http`] | HTTP/1.1 without sockets |
@@ -57,6 +58,7 @@ pub mod machine;
 pub mod mux;
 pub mod outflow;
 pub mod reactor;
+pub mod secrets;
 pub mod table;
 pub mod text;
 pub mod timers;

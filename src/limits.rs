@@ -332,6 +332,9 @@ pub const CLIENT_KEEPALIVE_MAX: Duration = Duration::from_secs(60);
 pub const CLIENT_TOKEN_BYTES: usize = 4096;
 /// Bytes of a file with certificates, at most.
 pub const CLIENT_CA_BYTES: usize = 1024 * 1024;
+/// Bytes of a binding's label, of the host that a pull listens on, and of a `Host` by name, at most
+/// each: a name of DNS fits, and a BIND with all of them is far smaller than a frame.
+pub const CLIENT_NAME_BYTES: usize = 255;
 /// Bindings that a client keeps, at most; a kit allows fewer.
 pub const CLIENT_BINDINGS: usize = 64;
 /// Local connections at once, at most. More than all the streams that a session may have, with the
@@ -454,6 +457,11 @@ pub const OUTLET_STACK: usize = 64 * 1024;
 pub const MAX_TOKEN_FILE: usize = 4096;
 /// Bytes that `hoody-tunnel health` reads, at most.
 pub const MAX_HEALTH_ANSWER: usize = 64 * 1024;
+
+/// Characters that a token should have, at least, to be no guess.
+pub const TOKEN_ADVISED: usize = 16;
+/// How long a pipe that a token is read from may take to give some of it.
+pub const SECRET_WITHIN: Duration = Duration::from_secs(5);
 
 const _: () = assert!(MAX_TOKEN_FILE < MAX_HTTP_HEAD);
 const _: () = assert!(OUTSIDE_TEXT < LOG_LINE);

@@ -263,6 +263,10 @@ impl Bindings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::session::spec_of;
+    use crate::client::{BindOptions, Error};
+    use crate::limits::{CLIENT_NAME_BYTES, MAX_FRAME_PAYLOAD};
+    use crate::wire::control;
     use std::time::Duration;
 
     fn bound(reference: u64, mode: BindMode, port: u16) -> Bound {
@@ -286,6 +290,34 @@ mod tests {
             bind_id,
             container_port: port,
             public_url: None,
+        }
+    }
+
+    #[test]
+    fn names_that_no_frame_could_carry_are_refused_before_anything_is_sent() {
+        let none = |_| Err(Error::Options("no handlers here".into()));
+        let longest = "\u{1}".repeat(CLIENT_NAME_BYTES);
+        let name = "x".repeat(CLIENT_NAME_BYTES);
+        let options = |text: &str, name: &str| {
+            BindOptions::expose(1)
+                .label(text)
+                .host(text)
+                .host_header(HostHeader::Name(name.into()))
+        };
+        let spec = spec_of(options(&longest, &name), none).unwrap();
+        let mut json = Vec::new();
+        control::write(&Bound::new(u64::MAX, spec).bind(true), &mut json);
+        assert!(json.len() < MAX_FRAME_PAYLOAD / 10, "{} bytes", json.len());
+        let long = "x".repeat(70_000);
+        for (options, what) in [
+            (BindOptions::expose(1).label(&long), "label"),
+            (BindOptions::pull(1).host(&long), "host"),
+            (options("", &long), "host header"),
+        ] {
+            match spec_of(options, none) {
+                Err(Error::Options(why)) => assert!(why.contains(what), "{why}"),
+                other => panic!("{what} was taken: {}", other.is_ok()),
+            }
         }
     }
 

@@ -10,6 +10,7 @@ use crate::http::{is_name, is_value};
 use crate::limits::{
     CLIENT_CA_BYTES, CLIENT_KEEPALIVE_MAX, CLIENT_KEEPALIVE_MIN, CLIENT_TOKEN_BYTES, MAX_LANES,
 };
+use crate::secrets;
 use crate::wire::control::{Secret, SessionId};
 
 /// The way to a kit.
@@ -142,7 +143,8 @@ fn check_headers(headers: &[(String, String)]) -> Result<(), Error> {
     Ok(())
 }
 
-fn read_token(options: &TunnelOptions) -> Result<Option<Secret>, Error> {
+/// The token, as it is given or as its file holds it.
+pub(super) fn read_token(options: &TunnelOptions) -> Result<Option<Secret>, Error> {
     let token = match (&options.token, &options.token_file) {
         (Some(_), Some(_)) => {
             let text = "Give the token or the file that holds it, not both.";
@@ -174,21 +176,10 @@ fn read_ca(options: &TunnelOptions) -> Result<Option<Vec<u8>>, Error> {
 }
 
 fn read_text(file: &std::path::Path, bound: usize, what: &str) -> Result<String, Error> {
-    use std::io::Read as _;
-    let fail = |why: String| {
-        Error::Options(format!(
-            "The {what} file {} cannot be read: {why}",
-            file.display()
-        ))
-    };
-    let mut text = String::new();
-    let opened = std::fs::File::open(file).map_err(|error| fail(error.to_string()))?;
-    let read = opened.take(bound as u64 + 1).read_to_string(&mut text);
-    read.map_err(|error| fail(error.to_string()))?;
-    match text.len() > bound {
-        true => Err(fail(format!("it is larger than {bound} bytes"))),
-        false => Ok(text),
-    }
+    secrets::read(file, bound).map_err(|why| {
+        let file = file.display();
+        Error::Options(format!("The {what} file {file} cannot be read: {why}"))
+    })
 }
 
 #[cfg(test)]

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::client::config::Config;
+use crate::client::config::{self, Config};
 use crate::client::serve::{Request, Response};
 use crate::client::{Error, Target};
+use crate::secrets;
 use crate::wire::control::{BindMode, Secret};
 
 /// How to reach a kit and how to behave. Made with [`TunnelOptions::new`] and changed by the
@@ -146,6 +147,16 @@ impl TunnelOptions {
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> TunnelOptions {
         self.headers.push((name.into(), value.into()));
         self
+    }
+
+    /// What is unwise about the token, though it works: one that can be guessed, or a file that
+    /// others may read. A sentence each, without the token.
+    pub fn advice(&self) -> Vec<String> {
+        match config::read_token(self) {
+            Ok(Some(token)) => secrets::advice(token.expose(), self.token_file.as_deref()),
+            // Options that cannot work are told by [`TunnelOptions::check`].
+            _ => Vec::new(),
+        }
     }
 
     /// Whether these can work: reads the files, parses the URLs, opens no connection.

@@ -17,7 +17,7 @@ use crate::client::serve::{Handlers, Request, Response};
 use crate::client::shared::Shared;
 use crate::client::{BindOptions, Error, HostHeader, SessionEvent, Target, TunnelOptions};
 use crate::http::is_value;
-use crate::limits::CLIENT_HANDLERS;
+use crate::limits::{CLIENT_HANDLERS, CLIENT_NAME_BYTES};
 use crate::reactor::{self, Reactor};
 use crate::wire::control::BindMode;
 
@@ -358,6 +358,21 @@ pub(super) fn spec_of(
         }
         (Some(To::Handler(handler)), _) => add_handler(handler)?,
     };
+    let name = match &options.host_header {
+        HostHeader::Name(name) => Some(name),
+        _ => None,
+    };
+    for (what, text) in [
+        ("label", options.label.as_ref()),
+        ("host", options.host.as_ref()),
+        ("host header", name),
+    ] {
+        if text.is_some_and(|text| text.len() > CLIENT_NAME_BYTES) {
+            return wrong(&format!(
+                "The {what} is longer than {CLIENT_NAME_BYTES} bytes."
+            ));
+        }
+    }
     if options.takeover && options.mode == BindMode::Pull {
         return wrong("Only what is exposed can be taken over.");
     }

@@ -4,9 +4,9 @@
 //! and `visitors` answer nonsense as the protocol says, `sessions` outlive their sockets, `lanes`
 //! are several sockets of one, `laptop` shares what it has, `limits` hold, `admin` steers, `proxy`
 //! stands behind nginx, `network` pulls cables in namespaces of its own, `cli` is what people type,
-//! `readers` of our output stop, `soak` counts what is left after many. Nothing here reaches into
-//! the crate: what is not visible on a socket, in `/proc` or in a program's output is not tested
-//! here.
+//! `odd_flags` are nonsense, `readers` of our output stop, `soak` counts what is left after many.
+//! Nothing here reaches into the crate: what is not visible on a socket, in `/proc` or in a
+//! program's output is not tested here.
 //!
 //! `HOODY_LONG=1` runs the long forms (minutes of outage, 100,000 visitors, 10,000 resumes).
 //! Whatever a test needs and does not find makes it fail with the reason; nothing is skipped.
@@ -24,6 +24,7 @@ mod lanes;
 mod laptop;
 mod limits;
 mod network;
+mod odd_flags;
 mod proxy;
 mod pull;
 mod pull_halves;

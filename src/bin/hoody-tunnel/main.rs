@@ -15,6 +15,7 @@ use hoody_tunnel::kit::config::Config;
 use hoody_tunnel::kit::{Kit, KitNotice};
 use hoody_tunnel::limits::{HOST_DESCRIPTORS, MIN_FD_BUDGET};
 use hoody_tunnel::reactor::{self, Options, Reactor, logging, os_entropy, process};
+use hoody_tunnel::secrets;
 use hoody_tunnel::text::visible;
 use hoody_tunnel::units::split_values;
 
@@ -71,6 +72,11 @@ fn start(flags: &Flags) -> Result<(), Trouble> {
     // Before the first thread, so that its few bytes come from where all others do.
     process::return_large_buffers();
     logging::init(flags.log_format, None);
+    if let Some(token) = &config.token {
+        for advice in secrets::advice(token.expose(), flags.token_file.as_deref()) {
+            log::warn!("{advice}");
+        }
+    }
     config.fd_budget = affordable(config.fd_budget)?;
     run(config)
 }

@@ -9,6 +9,7 @@ use hoody_tunnel::kit::config::{About, Config, Usage};
 use hoody_tunnel::kit::public_url::PublicUrl;
 use hoody_tunnel::limits::MAX_TOKEN_FILE;
 use hoody_tunnel::reactor::{logging, process};
+use hoody_tunnel::secrets;
 use hoody_tunnel::wire::control::Secret;
 
 use crate::flags::{Flags, parse_listen};
@@ -139,13 +140,9 @@ pub fn token(file: Option<&Path>, environment: &Environment) -> Result<Option<Se
         return Ok(environment.text("HOODY_TUNNEL_TOKEN")?.map(Secret::new));
     };
     let failed = |why: String| Trouble::Failed(format!("token file {}: {why}", path.display()));
-    let bytes = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
-    if bytes.len() > MAX_TOKEN_FILE {
-        return Err(failed(format!("larger than {MAX_TOKEN_FILE} bytes")));
-    }
-    let text = String::from_utf8(bytes).map_err(|_| failed("not UTF-8".to_string()))?;
+    let text = secrets::read(path, MAX_TOKEN_FILE).map_err(failed)?;
     match text.trim_end_matches(['\r', '\n']) {
-        "" => Err(failed("empty".to_string())),
+        "" => Err(failed("it is empty".to_string())),
         token => Ok(Some(Secret::new(token))),
     }
 }

@@ -195,7 +195,8 @@ command! {
     /// Serve a directory's files, without any server of yours.
     #[argh(subcommand, name = "serve", help_triggers("-h", "--help"),
         example = "{command_name} .\n{command_name} dist --container-port 8080",
-        note = "Hidden files (.name) and links that lead out of the directory are not served.")]
+        note = "Hidden files (.name), links that lead to them or out of the directory, and the\n  \
+                files of --token-file and --ca are not served.")]
     session Serve {
         /// the directory
         #[argh(positional, arg_name = "DIR")]

@@ -75,6 +75,12 @@ impl Reach {
         self.token_file.is_some() || env(TOKEN).is_some_and(|token| !token.is_empty())
     }
 
+    /// The files that these flags name, which are nobody else's business.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let files = [&self.token_file, &self.ca];
+        files.into_iter().flatten().cloned().collect()
+    }
+
     /// Whether there are flags that only make sense for a kit elsewhere.
     pub fn expects_a_kit(&self) -> bool {
         self.token_file.is_some() || self.ca.is_some()

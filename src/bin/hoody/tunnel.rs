@@ -72,7 +72,7 @@ pub fn pull(flags: Pull) -> ExitCode {
 pub fn serve(flags: Serve) -> ExitCode {
     let common = common!(flags);
     let root = match Root::open(&flags.dir) {
-        Ok(root) => Arc::new(root),
+        Ok(root) => Arc::new(root.without(common.reach.files())),
         Err(error) => return usage(&cannot_serve(&flags.dir, &error)),
     };
     let (label, takeover) = (flags.label.clone(), flags.takeover);
@@ -210,6 +210,9 @@ fn open(common: &Common, wishes: impl FnOnce(bool) -> Vec<Wish>) -> ExitCode {
                 complain(
                     "warning: the URL is ws://, so the token travels unencrypted (use wss://)",
                 );
+            }
+            for advice in options.advice() {
+                complain(&format!("warning: {advice}"));
             }
             let wishes = wishes(options::is_local(&url));
             ended(session(common, options, wishes, signals, None))

@@ -3,20 +3,38 @@
 //! Linux resolves the whole path below the directory by itself (`openat2` with `RESOLVE_BENEATH`),
 //! so that nothing can be swapped between a look and the opening. Elsewhere, and on kernels before
 //! 5.6, the path is resolved first and compared with the directory.
+//!
+//! What was opened is looked at once more under its real name, because a link may lead to what is
+//! hidden, and by its number in the file system, because the program's own secrets have many names.
 
 use std::ffi::OsString;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use super::path::is_hidden;
 
 /// A directory that is served, held open.
 #[derive(Debug)]
 pub struct Root {
     handle: File,
     path: PathBuf,
+    secrets: Vec<Secret>,
 }
+
+/// A file that is never served, under any name.
+#[derive(Debug)]
+struct Secret {
+    path: PathBuf,
+    /// What it was at the start; it may have been replaced or moved since.
+    first: Option<Identity>,
+}
+
+/// Device and inode.
+type Identity = (u64, u64);
 
 impl Root {
     /// Opens `path`, which must be a directory.
@@ -26,7 +44,21 @@ impl Root {
             .read(true)
             .custom_flags(libc::O_DIRECTORY)
             .open(&path)?;
-        Ok(Root { handle, path })
+        Ok(Root {
+            handle,
+            path,
+            secrets: Vec::new(),
+        })
+    }
+
+    /// The same directory without the files at these paths, whatever else they are called.
+    pub fn without(mut self, files: Vec<PathBuf>) -> Root {
+        let secret = |path: PathBuf| Secret {
+            first: identity_at(&path),
+            path,
+        };
+        self.secrets.extend(files.into_iter().map(secret));
+        self
     }
 
     /// Where it is, in full.
@@ -35,14 +67,38 @@ impl Root {
     }
 
     /// Opens what lies at `below`, a path without `..` and without a root; empty is the directory
-    /// itself. Only regular files and directories are opened; the rest does not exist here.
+    /// itself. Only regular files and directories are opened that are neither hidden nor secret;
+    /// the rest does not exist here.
     pub fn file(&self, below: &Path) -> io::Result<(File, Metadata)> {
         let file = self.open_below(below)?;
         let metadata = file.metadata()?;
-        if metadata.is_file() || metadata.is_dir() {
-            return Ok((file, metadata));
+        let is_served = (metadata.is_file() || metadata.is_dir())
+            && !self.is_secret(&metadata)
+            && self.real_name(&file, below).is_some_and(is_shown);
+        match is_served {
+            true => Ok((file, metadata)),
+            false => Err(io::Error::from(io::ErrorKind::NotFound)),
         }
-        Err(io::Error::from(io::ErrorKind::NotFound))
+    }
+
+    fn is_secret(&self, metadata: &Metadata) -> bool {
+        let it = Some(identity(metadata));
+        let mut secrets = self.secrets.iter();
+        secrets.any(|secret| secret.first == it || identity_at(&secret.path) == it)
+    }
+
+    /// Where below this directory an opened file really lies, links resolved; `None` when it does
+    /// not.
+    fn real_name(&self, file: &File, below: &Path) -> Option<PathBuf> {
+        let (root, real) = match (held_name(&self.handle), held_name(file)) {
+            (Some(root), Some(real)) => (root, real),
+            // Without /proc, the name that has just been looked at has to do.
+            _ => (
+                self.path.clone(),
+                self.path.join(below).canonicalize().ok()?,
+            ),
+        };
+        Some(real.strip_prefix(root).ok()?.to_owned())
     }
 
     /// Names in a directory that [`Root::file`] opened from `below`, in no order, at most `most`.
@@ -83,6 +139,24 @@ impl Root {
             .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_NOFOLLOW)
             .open(resolved)
     }
+}
+
+/// The name under which the kernel knows an open file.
+fn held_name(file: &File) -> Option<PathBuf> {
+    std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()
+}
+
+/// Whether no part of a path below the directory is hidden.
+fn is_shown(below: PathBuf) -> bool {
+    below.iter().all(|piece| !is_hidden(piece.as_bytes()))
+}
+
+fn identity(metadata: &Metadata) -> Identity {
+    (metadata.dev(), metadata.ino())
+}
+
+fn identity_at(path: &Path) -> Option<Identity> {
+    std::fs::metadata(path).ok().as_ref().map(identity)
 }
 
 #[cfg(target_os = "linux")]
@@ -155,6 +229,73 @@ mod tests {
             for out in ["up", "away", "parent", "parent/secret", "loop", "../secret"] {
                 assert!(open(&root, Path::new(out)).is_err(), "{out}");
             }
+        }
+    }
+
+    #[test]
+    fn links_to_what_is_hidden_lead_nowhere() {
+        let dir = TempDir::new();
+        // The directory itself may lie below a hidden one.
+        let served = dir.path().join(".cache/site");
+        fs::create_dir_all(served.join(".git/objects")).unwrap();
+        fs::create_dir(served.join("open")).unwrap();
+        fs::write(served.join(".env"), "key").unwrap();
+        fs::write(served.join(".git/objects/pack"), "key").unwrap();
+        fs::write(served.join("open/page"), "page").unwrap();
+        for (to, link) in [
+            (".env", "env"),
+            ("env", "env-again"),
+            ("../.env", "open/env"),
+            (".git", "repository"),
+            (".git/objects", "objects"),
+            (".git/objects/pack", "pack"),
+            ("open", "also-open"),
+            (".git/../open/page", "page"),
+        ] {
+            symlink(to, served.join(link)).unwrap();
+        }
+        let root = Root::open(&served).unwrap();
+        for hidden in [
+            "env",
+            "env-again",
+            "open/env",
+            "also-open/env",
+            "repository",
+            "repository/objects/pack",
+            "objects",
+            "objects/pack",
+            "pack",
+        ] {
+            let refused = root.file(Path::new(hidden)).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::NotFound, "{hidden}");
+        }
+        for shown in ["", "open", "also-open", "also-open/page", "page"] {
+            assert!(root.file(Path::new(shown)).is_ok(), "{shown}");
+        }
+    }
+
+    #[test]
+    fn the_programs_own_secrets_are_not_served_under_any_name() {
+        let dir = TempDir::new();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("token"), "key").unwrap();
+        fs::write(at("page"), "page").unwrap();
+        fs::hard_link(at("token"), at("hard")).unwrap();
+        symlink("token", at("soft")).unwrap();
+        symlink("hard", at("soft-to-hard")).unwrap();
+        // The flag may name the file by a link, too.
+        symlink(at("token"), at("flag")).unwrap();
+        let root = Root::open(dir.path()).unwrap().without(vec![at("flag")]);
+        let is_served = |name: &str| root.file(Path::new(name)).is_ok();
+        for name in ["token", "hard", "soft", "soft-to-hard", "flag"] {
+            assert!(!is_served(name), "{name}");
+        }
+        assert!(is_served("page"));
+        // Moved away, the old one stays what it was; the new one is a secret as well.
+        fs::rename(at("token"), at("old")).unwrap();
+        fs::write(at("token"), "new key").unwrap();
+        for name in ["old", "hard", "token", "soft"] {
+            assert!(!is_served(name), "{name}");
         }
     }
 
