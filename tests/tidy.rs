@@ -133,6 +133,34 @@ fn untidiness_is_found() {
     );
 }
 
+/// What SECURITY.md says that holds an answer must be there: a test of that name, or a file.
+#[test]
+fn every_answer_in_security_is_held_by_something() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(top.join("SECURITY.md")).expect("SECURITY.md");
+    let mut files = Vec::new();
+    for folder in ["src", "tests"] {
+        walk(&top.join(folder), &mut files);
+    }
+    let read = |path: &PathBuf| fs::read_to_string(path).expect("a readable source");
+    let code: String = files.iter().map(read).collect();
+    let rows = page.lines().filter(|line| line.starts_with("| ")).skip(2);
+    let held: Vec<&str> = rows
+        .filter_map(|row| row.trim_end_matches(" |").rsplit(" | ").next())
+        .collect();
+    assert!(held.len() > 25, "the table of what went wrong elsewhere");
+    for cell in held {
+        assert!(
+            cell.contains('`') || cell == "nothing to test",
+            "held by nothing: {cell}"
+        );
+        for name in cell.split('`').skip(1).step_by(2) {
+            let is_test = code.contains(&format!("fn {name}("));
+            assert!(is_test || top.join(name).exists(), "there is no {name}");
+        }
+    }
+}
+
 fn faults(source: &Source) -> Vec<String> {
     let name = &source.name;
     let mut faults = Vec::new();
