@@ -1,6 +1,7 @@
 /**
  * The kit's administrative endpoints, typed (PROTOCOL §10).
  */
+import { plain } from '../wire/text.js';
 import http from 'node:http';
 import https from 'node:https';
 import {
@@ -240,9 +241,9 @@ function fetchText(
 function errorText(body: string): string {
   try {
     const json = JSON.parse(body) as { error?: unknown };
-    if (typeof json.error === 'string') return json.error;
+    if (typeof json.error === 'string') return plain(json.error);
   } catch {
     // A proxy answers with something else than our JSON.
   }
-  return body.slice(0, 200).trim() || 'no reason given';
+  return plain(body.trim(), 200) || 'no reason given';
 }

@@ -8,6 +8,7 @@ import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import WebSocket from 'ws';
 import { MAX_MESSAGE } from '../wire/frame.js';
+import { plain } from '../wire/text.js';
 import type { Carrier } from '../mux/lane.js';
 import { onAbort } from './abort.js';
 import { maskedFrame, recycle } from './masked.js';
@@ -28,6 +29,8 @@ export interface KitSocketUser {
   text(): void;
   /** Room again after a backlog. */
   drain(): void;
+  /** A ping of the WebSocket, which is answered already. */
+  pinged(): void;
   /** Gone; told once. 1006 means without a close frame. */
   closed(code: number, reason: string): void;
 }
@@ -39,6 +42,9 @@ export interface KitSocket extends Carrier {
   user: KitSocketUser;
   /** Bytes received so far, also of a message that is not complete yet. */
   received(): number;
+  /** Stops reading until `resume`; false where the runtime cannot. */
+  pause(): boolean;
+  resume(): void;
   close(code: number, reason: string): void;
   /** Drops the connection without a word. */
   terminate(): void;
@@ -162,7 +168,10 @@ class WsSocket extends Told implements KitSocket {
       else this.text();
     });
     socket.on('close', (code, reason) => {
-      this.closed(code, reason.toString());
+      this.closed(code, plain(reason.toString()));
+    });
+    socket.on('ping', () => {
+      this.user.pinged();
     });
     // What goes wrong on an open socket also closes it, and the close is what is told.
     socket.on('error', ignore);
@@ -195,6 +204,15 @@ class WsSocket extends Told implements KitSocket {
 
   received(): number {
     return this.tcp?.bytesRead ?? 0;
+  }
+
+  pause(): boolean {
+    this.socket.pause();
+    return true;
+  }
+
+  resume(): void {
+    this.socket.resume();
   }
 
   close(code: number, reason: string): void {
@@ -276,7 +294,7 @@ class BunSocket extends Told implements KitSocket {
     };
     socket.onclose = ({ code, reason }) => {
       clearInterval(this.timer);
-      this.closed(code, reason);
+      this.closed(code, plain(reason));
     };
   }
 
@@ -301,6 +319,14 @@ class BunSocket extends Told implements KitSocket {
 
   received(): number {
     return this.bytes;
+  }
+
+  pause(): boolean {
+    return false;
+  }
+
+  resume(): void {
+    // It never stopped.
   }
 
   close(code: number, reason: string): void {
@@ -343,7 +369,7 @@ function readRefusal(response: IncomingMessage): Promise<string> {
     let body = '';
     const done = (): void => {
       clearTimeout(timer);
-      resolve(body.slice(0, REFUSAL_BYTES).trim());
+      resolve(plain(body.trim(), REFUSAL_BYTES));
     };
     const timer = setTimeout(done, REFUSAL_MS);
     response.on('data', (chunk: Buffer) => {
@@ -359,6 +385,7 @@ const NOBODY: KitSocketUser = {
   message: ignore,
   text: ignore,
   drain: ignore,
+  pinged: ignore,
   closed: ignore,
 };
 

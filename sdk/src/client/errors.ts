@@ -3,6 +3,11 @@
  * happened and what to do next.
  */
 
+import { plain } from '../wire/text.js';
+
+/** The longest message of an error; what others said in it has been cut before. */
+const MAX_MESSAGE = 2000;
+
 /** The stable codes. */
 export type TunnelErrorCode =
   | 'OPTIONS'
@@ -26,7 +31,7 @@ export class TunnelError extends Error {
     message: string,
     cause?: unknown,
   ) {
-    super(message, cause === undefined ? undefined : { cause });
+    super(plain(message, MAX_MESSAGE), cause === undefined ? undefined : { cause });
   }
 }
 

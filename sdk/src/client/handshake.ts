@@ -164,6 +164,7 @@ function exchange(
       },
       text: () => over(new ProtocolError('The kit sent a text message')),
       drain: () => undefined,
+      pinged: () => undefined,
       closed: (code, reason) => over(closeError(code, reason)),
     };
     socket.send(encodeFrame(type, 0, Buffer.from(JSON.stringify(json))));

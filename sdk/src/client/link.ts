@@ -13,6 +13,7 @@ import {
   type StreamOpen,
 } from '../wire/control.js';
 import { FrameType, WireError, type Frame } from '../wire/frame.js';
+import { plain } from '../wire/text.js';
 import type { HelloOk, JoinTicket } from '../wire/terms.js';
 import { Lane } from '../mux/lane.js';
 import { MuxSession, type MuxHost } from '../mux/session.js';
@@ -68,6 +69,9 @@ interface Member {
   bytes: number;
   heardAt: number;
   pingedAt: number;
+  /** Not read from, because what we said before still waits; of that, so much when last looked at. */
+  paused: boolean;
+  backlog: number;
 }
 
 /** The sockets of a session. */
@@ -96,7 +100,7 @@ export class Link implements MuxHost {
   ) {
     const { streamWindow, sessionWindow } = hello;
     const maxStreams = hello.maxStreams ?? DEFAULT_STREAMS;
-    this.mux = new MuxSession({ streamWindow, sessionWindow, maxStreams }, this);
+    this.mux = new MuxSession({ streamWindow, sessionWindow, maxStreams }, this, this.lastTick);
     this.addMember(0, socket);
     this.ticker = setInterval(() => {
       this.tick(Date.now());
@@ -171,7 +175,7 @@ export class Link implements MuxHost {
 
   private violated(closeCode: number, code: number, message: string): void {
     if (this.over) return;
-    void this.shut(closeCode, { code, message, lastStreamId: 0, graceMs: 0 });
+    void this.shut(closeCode, { code, message: plain(message), lastStreamId: 0, graceMs: 0 });
     this.host.ended(this, { kind: 'violation', reason: message });
   }
 
@@ -200,15 +204,30 @@ export class Link implements MuxHost {
   private addMember(index: number, socket: KitSocket): void {
     const lane = new Lane(index, socket);
     const now = Date.now();
-    const member: Member = { socket, lane, bytes: socket.received(), heardAt: now, pingedAt: now };
+    const member: Member = {
+      socket,
+      lane,
+      bytes: socket.received(),
+      heardAt: now,
+      pingedAt: now,
+      paused: false,
+      backlog: 0,
+    };
     this.members.set(index, member);
     this.mux.addLane(lane);
     socket.user = {
       message: (message) => {
         this.receive(lane, message);
+        this.holdBack(member);
       },
       drain: () => {
         this.mux.laneDrained(lane);
+        this.readOn(member);
+      },
+      pinged: () => {
+        this.orEnd(() => {
+          this.mux.pinged();
+        });
       },
       text: () => {
         this.violated(1003, Code.ProtocolError, 'a text message');
@@ -219,6 +238,23 @@ export class Link implements MuxHost {
         this.onClosed(index, member, { kind: taken ? 'taken' : 'lost', reason: why });
       },
     };
+  }
+
+  /** Stops reading from a kit that asks and does not read the answers. */
+  private holdBack(member: Member): void {
+    const { lane, socket } = member;
+    if (lane.drowned) {
+      this.violated(1008, Code.EnhanceYourCalm, 'what was said to you is not read');
+    } else if (lane.choked && !member.paused) {
+      member.paused = socket.pause();
+      member.backlog = lane.backlog;
+    }
+  }
+
+  private readOn(member: Member): void {
+    if (!member.paused || member.lane.choked) return;
+    member.paused = false;
+    member.socket.resume();
   }
 
   private onClosed(index: number, member: Member, end: LinkEnd): void {
@@ -286,7 +322,14 @@ export class Link implements MuxHost {
 
   private look(index: number, member: Member, now: number, jumped: boolean): void {
     const bytes = member.socket.received();
-    if (bytes !== member.bytes || member.heardAt > now) {
+    this.holdBack(member);
+    if (this.over) return;
+    const { backlog } = member.lane;
+    this.readOn(member);
+    // One that we do not read from shows that it lives by reading.
+    const reads = member.paused && backlog < member.backlog;
+    member.backlog = backlog;
+    if (reads || bytes !== member.bytes || member.heardAt > now) {
       member.bytes = bytes;
       member.heardAt = now;
     } else if (jumped) {

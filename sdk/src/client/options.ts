@@ -154,7 +154,7 @@ export function checkKit(options: KitOptions): CheckedKit {
   const { token, ca } = options;
   must(
     token === undefined || typeof token === 'function' || isGoodToken(token),
-    'token must be a string of printable characters that is not empty, or a function',
+    'token must be a string of 1 to 16384 printable characters, or a function',
   );
   must(
     ca === undefined || (Array.isArray(ca) ? ca.length > 0 && ca.every(isPem) : isPem(ca)),
@@ -209,7 +209,7 @@ function isCertificate(pem: string): boolean {
 
 /** Checks a token, also one that a function returned. */
 export function isGoodToken(token: unknown): token is string {
-  return typeof token === 'string' && /^[\x21-\x7e]+$/.test(token);
+  return typeof token === 'string' && /^[\x21-\x7e]{1,16384}$/.test(token);
 }
 
 /** Checks what a session is made of. */

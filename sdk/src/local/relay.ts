@@ -33,6 +33,7 @@ class Relay implements StreamSink, ConnectUser {
   ) {}
 
   start(target: Target): void {
+    this.stream.releaseHead();
     this.giveUp = target.connect(this);
   }
 

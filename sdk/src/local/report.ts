@@ -4,10 +4,14 @@
 import { performance } from 'node:perf_hooks';
 import type { StreamOpen } from '../wire/control.js';
 import type { MuxStream } from '../mux/stream.js';
+import { plain } from '../wire/text.js';
 import type { ExchangeReport } from './terms.js';
 
 /** Gets the reports; undefined when nobody listens. */
 export type Report = ((report: ExchangeReport) => void) | undefined;
+
+/** The longest target that is told. */
+const MAX_TARGET = 8192;
 
 /** Counts one exchange. */
 export class Tally {
@@ -38,14 +42,14 @@ export class Tally {
       kind: open.kind,
       bindId: open.bindId,
       containerPort: open.containerPort,
-      remoteAddr: open.remoteAddr,
-      method: open.kind === 'http' ? open.method : '',
-      target: open.kind === 'http' ? open.target : '',
+      remoteAddr: open.remoteAddr === undefined ? undefined : plain(open.remoteAddr),
+      method: open.kind === 'http' ? plain(open.method) : '',
+      target: open.kind === 'http' ? plain(open.target, MAX_TARGET) : '',
       status: this.status,
       bytesIn: this.bytesIn,
       bytesOut: this.bytesOut,
       durationMs: performance.now() - this.startedAt,
-      error,
+      error: error === undefined ? undefined : plain(error),
     });
   }
 }

@@ -282,6 +282,9 @@ class HttpExchange implements StreamSink, ConnectUser {
     }
     if (decoder === undefined) return;
     this.phase = 'body';
+    // It is not sent again from here on, and an answer may last for hours.
+    this.open.headers = this.request.headers = [];
+    this.stream.releaseHead();
     this.decoder = decoder;
     this.reusable =
       head.minor === 1 && !decoder.endsWithConnection && !connection.includes('close');
@@ -299,6 +302,8 @@ class HttpExchange implements StreamSink, ConnectUser {
     this.tally.status = 101;
     this.stream.head({ status: 101, headers, final: true });
     this.phase = 'raw';
+    this.open.headers = this.request.headers = [];
+    this.stream.releaseHead();
     this.flushWaiting(this.socket);
     if (this.requestEnded) this.socket.end();
   }

@@ -7,7 +7,7 @@
  */
 import { Batch } from '../wire/batch.js';
 import { FrameType, HEADER_BYTES, writeHeader } from '../wire/frame.js';
-import { LANE_QUEUE_MAX } from './limits.js';
+import { LANE_QUEUE_END, LANE_QUEUE_MAX } from './limits.js';
 import type { MuxStream } from './stream.js';
 
 /** What carries messages: a WebSocket, or a test. */
@@ -46,6 +46,11 @@ export class Lane {
   /** Whether so much waits that nothing more should be asked of us before it has left. */
   get choked(): boolean {
     return this.backlog > LANE_QUEUE_MAX;
+  }
+
+  /** Whether more waits than a peer can mean to read. */
+  get drowned(): boolean {
+    return this.backlog > LANE_QUEUE_END;
   }
 
   /** Bytes that wait in this lane and below it. */

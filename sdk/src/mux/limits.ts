@@ -31,6 +31,12 @@ export const CALL_BYTES = 16 * KIB;
  */
 export const LANE_QUEUE_MAX = 2 * MIB;
 
+/**
+ * Bytes that wait in a lane above which its session ends: reading has stopped long before, where the
+ * runtime can, so that a kit which does not read for so long takes memory for nothing.
+ */
+export const LANE_QUEUE_END = 16 * MIB;
+
 /** A bucket's size: how many at once, and how many more a second. */
 export interface Allowance {
   burst: number;

@@ -17,6 +17,7 @@ import {
   type Frame,
   type FrameFault,
 } from '../wire/frame.js';
+import { plain } from '../wire/text.js';
 import { SendCredit, SessionRecvCredit } from './credit.js';
 import { Flood } from './flood.js';
 import type { Lane } from './lane.js';
@@ -63,10 +64,10 @@ export class MuxSession {
   /** Streams with queued bytes that wait for session credit. */
   readonly line = new Line<MuxStream>();
   /** Milliseconds as `sweep` last saw them; good enough to tell a stall. */
-  clock = 0;
+  clock: number;
   private readonly limits: MuxLimits;
   private readonly recvCredit: SessionRecvCredit;
-  private readonly flood = new Flood(0);
+  private readonly flood: Flood;
   private readonly lanes = new Map<number, Lane>();
   private readonly streams = new Map<number, MuxStream>();
   /** Streams that were over while the budget had no room for what their local side still holds. */
@@ -84,7 +85,10 @@ export class MuxSession {
   constructor(
     granted: MuxLimits,
     private readonly host: MuxHost,
+    now = 0,
   ) {
+    this.clock = now;
+    this.flood = new Flood(now);
     this.limits = {
       streamWindow: Math.min(granted.streamWindow, MAX_STREAM_WINDOW),
       sessionWindow: Math.min(granted.sessionWindow, MAX_SESSION_WINDOW),
@@ -452,7 +456,7 @@ export class MuxSession {
 
   private onReset(id: number, payload: Buffer): void {
     const { code, reason } = decodeReset(payload);
-    this.streams.get(id)?.onReset(code, reason);
+    this.streams.get(id)?.onReset(code, plain(reason));
   }
 
   private onWindow(id: number, increment: number, lane: Lane): void {

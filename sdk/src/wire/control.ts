@@ -6,6 +6,7 @@
  */
 import { isUtf8 } from 'node:buffer';
 import { WireError } from './frame.js';
+import { plain } from './text.js';
 import type { BindKind, BindMode, HelloOk, JoinTicket, ResumedBind } from './terms.js';
 
 /** Header fields in order, repeats kept. */
@@ -111,6 +112,13 @@ const DEFAULT_SESSION_WINDOW = 16_777_216;
 /** The most fields in a head: a visitor's 128, and what the kit may add (PROTOCOL §11). */
 const MAX_FIELDS = 136;
 
+/** The longest code of a refusal that is looked at. */
+const MAX_CODE = 64;
+/** Ids and nonces. */
+const SECRET = /^[\x21-\x7e]{1,1024}$/;
+/** The longest address that a binding may have. */
+const MAX_URL = 2048;
+
 /** Parses a payload that must be one JSON object. */
 export function parseObject(payload: Buffer, what: string): Json {
   return parseText(readText(payload, what), what);
@@ -136,7 +144,7 @@ function parseText(text: string, what: string): Json {
 export function readHelloOk(payload: Buffer): HelloOk {
   const json = parseObject(payload, 'HELLO_OK');
   return {
-    sessionId: text(json, 'sessionId', 'HELLO_OK'),
+    sessionId: secret(json, 'sessionId', 'HELLO_OK'),
     resumed: json['resumed'] === true,
     resumedBinds: list(json, 'resumedBinds').map(readResumedBind),
     streamWindow: optionalCount(json, 'streamWindow') ?? DEFAULT_STREAM_WINDOW,
@@ -163,7 +171,10 @@ function readResumedBind(value: unknown): ResumedBind {
 
 function urlOf(json: Json): string | null {
   const url = json['publicUrl'];
-  return typeof url === 'string' ? url : null;
+  if (typeof url !== 'string') return null;
+  // It is shown, and opened.
+  if (url.length > MAX_URL || plain(url, MAX_URL) !== url) throw bad('publicUrl', 'is no address');
+  return url;
 }
 
 /** Reads the tickets of HELLO_OK or of REISSUE_JOIN_TICKETS. */
@@ -172,7 +183,7 @@ export function readTickets(json: Json): JoinTicket[] {
     if (!isObject(value)) throw bad('a join ticket', 'is not an object');
     return {
       index: count(value, 'index', 'a join ticket'),
-      nonce: text(value, 'nonce', 'a join ticket'),
+      nonce: secret(value, 'nonce', 'a join ticket'),
       expiresMs: optionalCount(value, 'expiresMs') ?? 10_000,
     };
   });
@@ -200,19 +211,15 @@ export function readRefusal(payload: Buffer, what: string): BindErr {
   return {
     clientBindRef: optionalCount(json, 'clientBindRef'),
     bindId: optionalCount(json, 'bindId'),
-    code: typeof json['code'] === 'string' ? json['code'] : 'INTERNAL',
-    message: typeof json['message'] === 'string' ? json['message'] : '',
+    code: typeof json['code'] === 'string' ? plain(json['code'], MAX_CODE) : 'INTERNAL',
+    message: said(json, 'message'),
   };
 }
 
 /** Reads the id that UNBIND_OK and BIND_REVOKED name. */
 export function readBindId(payload: Buffer, what: string): { bindId: number; reason: string } {
   const json = parseObject(payload, what);
-  const reason = json['reason'];
-  return {
-    bindId: count(json, 'bindId', what),
-    reason: typeof reason === 'string' ? reason : '',
-  };
+  return { bindId: count(json, 'bindId', what), reason: said(json, 'reason') };
 }
 
 /** Reads STREAM_OPEN. */
@@ -261,7 +268,7 @@ export function readGoaway(payload: Buffer): Goaway {
   const json = parseObject(payload, 'GOAWAY');
   return {
     code: optionalCount(json, 'code') ?? 0,
-    message: typeof json['message'] === 'string' ? json['message'] : '',
+    message: said(json, 'message'),
     graceMs: optionalCount(json, 'graceMs') ?? 0,
   };
 }
@@ -303,6 +310,19 @@ function isObject(value: unknown): value is Json {
 function list(json: Json, key: string): unknown[] {
   const value = json[key];
   return Array.isArray(value) ? (value as unknown[]) : [];
+}
+
+/** Words for people, which nobody else has to understand. */
+function said(json: Json, key: string): string {
+  const value = json[key];
+  return typeof value === 'string' ? plain(value) : '';
+}
+
+/** What we have to say again, and what therefore has to fit into a frame of ours. */
+function secret(json: Json, key: string, what: string): string {
+  const value = text(json, key, what);
+  if (!SECRET.test(value)) throw bad(what, `has a ${key} that is too long, or is not plain text`);
+  return value;
 }
 
 function text(json: Json, key: string, what: string): string {

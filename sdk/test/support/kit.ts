@@ -31,6 +31,7 @@ export interface KitConfig {
   /** Streams give credit back at once unless this is set. */
   manualCredit?: boolean;
   maxSessions?: number;
+  maxStreams?: number;
 }
 
 interface Bound {
@@ -284,6 +285,8 @@ export class FixtureKit {
   refuseBind: ((bind: Record<string, unknown>) => string | undefined) | undefined;
   /** Answers upgrades with this status instead, while set. */
   refuseUpgrade: number | undefined;
+  /** What HELLO is answered with in place of the usual, by key. */
+  helloOk: object = {};
   /** Does not answer HELLO while set. */
   silent = false;
   private readonly server: Server;
@@ -430,6 +433,8 @@ export class FixtureKit {
       sessionWindow: this.sessionWindow,
       connectionsGranted: session.granted,
       joinTickets: session.issue(),
+      maxStreams: this.config.maxStreams,
+      ...this.helloOk,
     });
     this.events.emit('hello', session);
     return session;
