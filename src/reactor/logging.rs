@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use super::outlet::{Manner, Outlet, Standard};
-use crate::limits::{LOG_LINE, LOG_WAITING};
+use crate::limits::{LOG_LINE, LOG_WAITING, OUTSIDE_TEXT};
 use crate::text::{cut, push_json_string, visible};
 
 /// How a record looks.
@@ -39,12 +39,18 @@ impl FromStr for Format {
 /// Starts logging. The level comes from `level`, else from `HOODY_TUNNEL_LOG`, else it is `info`.
 /// A second call changes the level only.
 pub fn init(format: Format, level: Option<LevelFilter>) {
-    let from_env = || std::env::var("HOODY_TUNNEL_LOG").ok()?.parse().ok();
-    let level = level.or_else(from_env).unwrap_or(LevelFilter::Info);
+    let said = std::env::var_os("HOODY_TUNNEL_LOG").filter(|said| !said.is_empty());
+    let meant = said.as_ref().and_then(|said| said.to_str()?.parse().ok());
+    let level = level.or(meant).unwrap_or(LevelFilter::Info);
     // The journal stamps every line itself.
     let stamped = std::env::var_os("JOURNAL_STREAM").is_none();
     let _ = log::set_logger(LINES.get_or_init(|| Lines { format, stamped }));
     log::set_max_level(level);
+    if let (Some(said), None) = (said, meant) {
+        let said = said.to_string_lossy();
+        let said = cut(&said, OUTSIDE_TEXT);
+        log::warn!("HOODY_TUNNEL_LOG={said} is none of off, error, warn, info, debug and trace");
+    }
 }
 
 /// The one way to standard error, for the log and for a program's last words.

@@ -224,15 +224,39 @@ fn what_is_not_utf_8_is_an_error_and_no_panic() {
         let output = run(within(kit_program(), &args).env(name, &odd));
         assert_refused(name, &output);
     }
-    let health = words(&["tunnel", "health"]);
+    // Least of all a tunnel to somewhere else, or without the token.
+    let expose = words(&["tunnel", "expose", "3000", "--retry-for", "1ms"]);
     for name in ["HOODY_TUNNEL_URL", "HOODY_TUNNEL_TOKEN"] {
         let program = hoody().get_program().to_owned();
-        let mut command = within(program.to_str().unwrap(), &health);
+        let mut command = within(program.to_str().unwrap(), &expose);
         command
             .env("HOODY_TUNNEL_URL", "ws://127.0.0.1:1")
             .env(name, &odd);
-        assert_refused(name, &run(&mut command));
+        let output = run(&mut command);
+        assert_refused(name, &output);
+        assert!(
+            String::from_utf8_lossy(&output.stderr).contains(name),
+            "{output:?}"
+        );
     }
+}
+
+#[test]
+fn a_level_that_does_not_exist_is_told() {
+    let port = free_port();
+    let mut command = Command::new(kit_program());
+    command.args(["--listen", &format!("127.0.0.1:{port}"), "--no-auth"]);
+    command
+        .env("HOODY_TUNNEL_LOG", "loud")
+        .env_remove("HOODY_TUNNEL_TOKEN");
+    let kit = Proc::spawn("kit", &mut command);
+    let told = |line: &str| {
+        line.contains("HOODY_TUNNEL_LOG=loud is none of")
+            .then_some(())
+    };
+    kit.err
+        .wait_from(0, PATIENCE, told)
+        .unwrap_or_else(|| panic!("{}", kit.said()));
 }
 
 #[test]

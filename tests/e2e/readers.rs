@@ -4,6 +4,7 @@ use crate::support::client::{event, hoody, hoody_at};
 use crate::support::http::{Reply, Talk};
 use crate::support::kit::Kit;
 use crate::support::proc::{Proc, kit_program, run};
+use crate::support::tunnel::{RESET, Tunnel};
 use crate::support::upstream::Upstream;
 use crate::support::{PATIENCE, eventually, free_port};
 use std::fs::File;
@@ -149,6 +150,34 @@ fn a_stranger_who_is_refused_a_hundred_times_writes_a_line_or_two() {
     });
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert!(lines[0].contains("refused 127.0.0.1: "), "{lines:?}");
+}
+
+#[test]
+fn a_peers_reason_is_short_and_harmless_in_the_log() {
+    for format in ["text", "json"] {
+        let kit = Kit::with(&["--log-format", format]);
+        let mut owner = Tunnel::open(&kit);
+        let (_, port) = owner.pull(0);
+        let (mut caller, stream) = owner.called(port);
+        let reason = format!("no\u{202e}\x1b[2J\n{}", "x".repeat(65_000));
+        owner.frame(RESET, stream, &[&[0, 2], reason.as_bytes()].concat());
+        assert!(caller.at_end());
+        let line = kit.proc.err.wait_from(0, PATIENCE, |line| {
+            line.contains("caller's stream from")
+                .then(|| line.to_owned())
+        });
+        let line = line.unwrap_or_else(|| panic!("{}", kit.proc.said()));
+        assert!(line.len() < 600 && line.contains("xx…"), "{line}");
+        assert!(
+            line.contains("202e") && !line.chars().any(char::is_control),
+            "{line}"
+        );
+        assert!(!line.contains('\u{202e}'), "{line}");
+        if format == "json" {
+            let line: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+            assert!(line["msg"].as_str().is_some_and(|text| text.contains("no")));
+        }
+    }
 }
 
 /// `hoody` that exposes a web server, and whose standard output nobody reads after the first line

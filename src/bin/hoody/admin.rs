@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use hoody_tunnel::client::{self, AdminReply, AdminRequest, TunnelOptions};
+use hoody_tunnel::limits::OUTSIDE_TEXT;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -59,7 +60,7 @@ fn checked(reply: Result<AdminReply, client::Error>) -> Result<String, Failure> 
     }
     let said = serde_json::from_str::<Value>(&body).ok();
     let said = said.and_then(|said| Some(said.get("error")?.as_str()?.to_owned()));
-    let reason = said.unwrap_or_else(|| text::cut(body.trim(), 200));
+    let reason = text::cut(said.as_deref().unwrap_or(body.trim()), OUTSIDE_TEXT);
     let hint = match reply.status {
         401 => " (give the token: --token-file or HOODY_TUNNEL_TOKEN)",
         _ => "",

@@ -23,7 +23,7 @@ use std::process::ExitCode;
 
 use argh::{EarlyExit, FromArgs};
 use hoody_tunnel::client::{AdminRequest, Error};
-use hoody_tunnel::limits::UPSTREAMS;
+use hoody_tunnel::limits::{LOG_LINE, UPSTREAMS};
 use hoody_tunnel::reactor::{logging, process};
 use hoody_tunnel::units::split_values;
 
@@ -43,6 +43,12 @@ fn main() -> ExitCode {
         complain("the command line is not UTF-8");
         return ExitCode::from(USAGE);
     };
+    for name in [options::URL, options::TOKEN] {
+        if std::env::var_os(name).is_some_and(|value| value.to_str().is_none()) {
+            // Not as if it were not set: somebody meant a kit, or a token.
+            return usage(&format!("{name} is not UTF-8"));
+        }
+    }
     if environment("HOODY_TUNNEL_LOG").is_some_and(|level| !level.is_empty()) {
         logging::init(logging::Format::Text, None);
     }
@@ -189,7 +195,7 @@ fn environment(name: &str) -> Option<String> {
 
 /// One sentence on stderr.
 fn complain(why: &str) {
-    let why = text::visible(why);
+    let why = text::visible(&text::cut(why, LOG_LINE));
     let color = io::stderr().is_terminal() && render::is_color_wanted(&environment);
     let name = if color {
         "\x1b[31mhoody:\x1b[0m"
