@@ -47,6 +47,7 @@ impl Pair {
             session_window: 16 << 20,
             max_streams: 1024,
             grow_windows: false,
+            queue_opens: hoody_tunnel::limits::LANE_QUEUE_OPENS,
         };
         let mut kit = Session::new(terms(Side::Kit), NOW);
         let mut client = Session::new(terms(Side::Client), NOW);

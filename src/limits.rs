@@ -1,5 +1,9 @@
 //! Every bound of the protocol and of the process, with its unit and where it comes from.
 //!
+//! **The rule**: every bound says who yields when it is reached. Whoever holds most of it yields
+//! first; nobody waits without a deadline and an answer; nothing that a stranger can hold is needed
+//! by an operator, a laptop with the token, or another visitor.
+//!
 //! Bounds that depend on each other are tied together by the assertions at the end of their
 //! section, so that changing one alone does not compile.
 
@@ -128,15 +132,27 @@ pub const LANE_READ_MAX: usize = MAX_FRAME_PAYLOAD + 64;
 pub const MAX_LANES: usize = 16;
 /// Ranges of stream ids that were jumped over and may still come on another lane, at most.
 pub const MAX_ID_GAPS: usize = 64;
-/// How long the local side of a stream may take nothing before its bytes count as stalled
-/// (PROTOCOL §5).
-pub const STALLED_AFTER: Duration = Duration::from_secs(1);
-/// How long a stream that never moved again may stall before it is cut where the stall budget does
-/// not last: others wait for its memory.
-pub const CUT_STALLED_AFTER: Duration = Duration::from_secs(3);
-/// How long one that goes on now and then may: a slow reader's system takes its bytes in steps of
-/// a sixteenth of its buffer.
-pub const CUT_SLOW_AFTER: Duration = Duration::from_secs(30);
+/// How long the local side of a stream must have taken nothing at all before it may be cut, and
+/// that only while others are short and memory does not suffice (PROTOCOL §5). Slow is not stalled:
+/// a slow reader's system takes its bytes in steps of a sixteenth of its buffer.
+pub const CUT_STALLED_AFTER: Duration = Duration::from_secs(30);
+/// Session credit is gathered up to this part of the window before it goes back.
+pub const SESSION_GATHERS: u32 = 8;
+/// Bytes of session credit that are worth a WINDOW where the peer has none left.
+pub const CLAIM_LEAST: u32 = 4 * 1024;
+/// Bytes of a stream's credit that are worth a WINDOW where its session is contended.
+pub const CLAIM_LEAST_OF_STREAM: u32 = 256;
+/// Bytes that a sender which shares its session's credit may have outstanding on each stream as
+/// long as memory suffices for giving credit back early, however many they are.
+pub const EARLY_KEEPS_PIECES_OF: u32 = 64 * 1024;
+/// Of what is left of a session's credit, a stream that holds nothing may always have this part.
+pub const SHARE_LEAST_PART: u64 = 128;
+/// Bytes that make it worth to call a stream that waits for its share.
+pub const SHARE_WORTH: u32 = 16 * 1024;
+/// Bytes of a peer's session credit below which it counts as used up.
+pub const DRY_BELOW: u32 = 16 * 1024;
+/// How long it must be used up before newcomers are refused rather than kept waiting.
+pub const DRY_AFTER: Duration = Duration::from_millis(500);
 /// How long streams wait for session credit before it counts as lost, where lanes were lost.
 pub const CREDIT_LOST_AFTER: Duration = Duration::from_secs(30);
 /// How often streams are looked over for stalls and half-closed idleness.
@@ -188,7 +204,9 @@ pub const WINDOWS_EARNED_PER_DATA: u32 = 4;
 
 const _: () = assert!(LANE_READ_MIN <= LANE_READ_MAX);
 const _: () = assert!(LANE_QUEUE_SOFT >= MAX_FRAME_PAYLOAD + FRAME_HEADER);
-const _: () = assert!(LANE_QUEUE_OPENS >= LANE_QUEUE_SOFT + 2 * MAX_FRAME_PAYLOAD);
+const _: () = assert!(LANE_QUEUE_OPENS >= LANE_QUEUE_OPENS_LEAST);
+const _: () = assert!(MIN_WINDOW as u64 * 8 <= MIN_MEMORY / 2);
+const _: () = assert!(DEFAULT_SESSION_WINDOW as u64 * 8 <= DEFAULT_MEMORY / 2);
 // Two peers that both wait to be read would wait for ever: what we begin ourselves must not choke.
 const _: () = assert!(LANE_QUEUE_MAX / 2 >= LANE_QUEUE_OPENS);
 
@@ -206,8 +224,19 @@ pub const MAX_BINDINGS: usize = 1024;
 pub const MAX_STREAMS: usize = 65_536;
 /// Connections that have proven nothing yet that may be configured.
 pub const MAX_PRE_AUTH: usize = 4096;
-/// Bytes of session credit for stalled streams that may be configured (PROTOCOL §5).
-pub const MAX_STALL_BUDGET: u32 = 1 << 30;
+/// Bytes of memory for what peers send, at least and at most, that may be configured, and how many
+/// where nothing says how much there is.
+pub const MIN_MEMORY: u64 = 4 << 20;
+/// See [`MIN_MEMORY`].
+pub const MAX_MEMORY: u64 = 1 << 40;
+/// See [`MIN_MEMORY`].
+pub const DEFAULT_MEMORY: u64 = 256 << 20;
+/// What one session may take of that which the others leave in the pool: three of four parts.
+pub const POOL_SHARE: (u64, u64) = (3, 4);
+/// Bytes of memory that a lane may need: a message on its way in, bulk on its way out.
+pub const LANE_MEMORY: usize = 256 * 1024;
+/// Bytes that may always wait in a lane before no further stream is opened on it.
+pub const LANE_QUEUE_OPENS_LEAST: usize = LANE_QUEUE_SOFT + 2 * MAX_FRAME_PAYLOAD;
 
 // ---- reactor: what one turn may do, and how long the host waits (bounds of ours) ----
 
@@ -396,8 +425,9 @@ pub const GOODBYE_WITHIN: Duration = Duration::from_millis(500);
 /// How long a half-closed stream may be idle on the client's side: longer than on the kit's, since
 /// a response that has nothing to say for a while looks the same from here (PROTOCOL §4).
 pub const CLIENT_HALF_CLOSE: Duration = Duration::from_secs(3600);
-/// Bytes of session credit that a client gives back early (PROTOCOL §5).
-pub const CLIENT_STALL_BUDGET: u32 = 32 * 1024 * 1024;
+/// Bytes of a kit's that a client holds beyond its session's first window, at most: credit that
+/// went back early, and windows that grew (PROTOCOL §5).
+pub const CLIENT_BEYOND_WINDOWS: u32 = 64 * 1024 * 1024;
 /// Streams that a client takes at once, at most, whatever the kit says that it may open.
 /// It costs nothing until they come; the kit's own bound is 1024.
 pub const CLIENT_STREAMS: usize = 16 * 1024;

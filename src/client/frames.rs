@@ -7,8 +7,8 @@ use crate::client::machine::{Client, Notice, Timer};
 use crate::client::setback::Setback;
 use crate::client::{Error, link};
 use crate::limits::{
-    CLIENT_STREAMS, CLOSE_WITHIN, MAX_LANES, MAX_SESSION_WINDOW, MAX_STREAM_WINDOW, POOL_IDLE_FOR,
-    REBIND_EVERY,
+    CLIENT_BEYOND_WINDOWS, CLIENT_STREAMS, CLOSE_WITHIN, LANE_QUEUE_OPENS, MAX_LANES,
+    MAX_SESSION_WINDOW, MAX_STREAM_WINDOW, POOL_IDLE_FOR, REBIND_EVERY,
 };
 use crate::machine::Command;
 use crate::mux::{Incoming, Lane, Session, Side, Span, Terms};
@@ -32,9 +32,11 @@ impl Client {
             session_window: ok.session_window.min(MAX_SESSION_WINDOW),
             max_streams: streams.clamp(1, CLIENT_STREAMS),
             grow_windows: ok.capabilities.iter().any(|one| one == GROW_WINDOWS),
+            queue_opens: LANE_QUEUE_OPENS,
         };
         let mut session = Session::new(terms, self.now);
         session.attach(0, lane);
+        session.set_budget(CLIENT_BEYOND_WINDOWS);
         self.session = Some(session);
         let granted = ok.connections_granted.unwrap_or(1);
         self.lanes.granted = granted.clamp(1, self.config.connections.min(MAX_LANES as u32));

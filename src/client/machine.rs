@@ -24,7 +24,7 @@ use crate::client::{BindOptions, Error, TunnelOptions};
 use crate::clock::Instant;
 use crate::entropy::Entropy;
 use crate::limits::{
-    CLIENT_HALF_CLOSE, CLIENT_STALL_BUDGET, CLIENT_STREAMS, EVENTS_AT_ONCE, HOST_DESCRIPTORS,
+    CLIENT_BEYOND_WINDOWS, CLIENT_HALF_CLOSE, CLIENT_STREAMS, EVENTS_AT_ONCE, HOST_DESCRIPTORS,
     MAX_LANES, SWEEP_EVERY, TELL_AFTER, UPSTREAMS,
 };
 use crate::machine::{Command, ConnKey, Event, ListenerKey, Machine};
@@ -291,7 +291,7 @@ impl Client {
         let Some(session) = &mut self.session else {
             return;
         };
-        for swept in session.sweep(self.now, CLIENT_HALF_CLOSE, CLIENT_STALL_BUDGET) {
+        for swept in session.sweep(self.now, CLIENT_HALF_CLOSE, CLIENT_BEYOND_WINDOWS) {
             self.stream_lost(swept.tag, swept.reason);
         }
         self.arm_sweep();

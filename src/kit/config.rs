@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use crate::kit::budget::Needs;
 use crate::kit::listeners::Mode;
+use crate::kit::memory::Plan;
 use crate::kit::public_url::PublicUrl;
 use crate::limits::{
-    DEFAULT_SESSION_WINDOW, DEFAULT_STREAM_WINDOW, MAX_BINDINGS, MAX_FD_BUDGET, MAX_LANES,
-    MAX_PRE_AUTH, MAX_SESSION_WINDOW, MAX_SESSIONS, MAX_STALL_BUDGET, MAX_STREAM_WINDOW,
-    MAX_STREAMS, MIN_FD_BUDGET, MIN_WINDOW,
+    DEFAULT_MEMORY, DEFAULT_SESSION_WINDOW, DEFAULT_STREAM_WINDOW, MAX_BINDINGS, MAX_FD_BUDGET,
+    MAX_LANES, MAX_MEMORY, MAX_PRE_AUTH, MAX_SESSION_WINDOW, MAX_SESSIONS, MAX_STREAM_WINDOW,
+    MAX_STREAMS, MIN_FD_BUDGET, MIN_MEMORY, MIN_WINDOW,
 };
 use crate::units::{show_duration, show_size};
 use crate::wire::control::Secret;
@@ -43,9 +44,9 @@ pub struct Config {
     pub stream_initial_window: u32,
     /// Bytes of a session's window (`--session-initial-window`), PROTOCOL §5.
     pub session_initial_window: u32,
-    /// Bytes of session credit that may be out early for stalled streams, over all sessions
-    /// (`--stall-budget`), PROTOCOL §5.
-    pub stall_budget: u32,
+    /// Bytes of memory for what peers send, of all sessions together (`--memory`); see
+    /// [`crate::kit::memory`].
+    pub memory: u64,
     /// How long a new connection to the kit may take to say HELLO (`--hello-timeout`).
     pub hello_timeout: Duration,
     /// Silence after which the kit sends PING (`--ping-after`), PROTOCOL §6.
@@ -139,7 +140,7 @@ impl Default for Config {
             max_connections_per_session: MAX_LANES,
             stream_initial_window: DEFAULT_STREAM_WINDOW,
             session_initial_window: DEFAULT_SESSION_WINDOW,
-            stall_budget: 32 << 20,
+            memory: DEFAULT_MEMORY,
             hello_timeout: Duration::from_secs(5),
             ping_after: Duration::from_secs(30),
             pong_timeout: Duration::from_secs(60),
@@ -186,6 +187,16 @@ impl Config {
     pub(super) fn public_url_of(&self, mode: Mode, port: u16) -> Option<String> {
         let pattern = self.public_url.as_ref()?;
         (mode == Mode::Expose).then(|| pattern.for_port(port))
+    }
+
+    /// What the memory carries.
+    pub fn memory_plan(&self) -> Plan {
+        Plan::of(
+            self.memory,
+            self.max_sessions,
+            (self.stream_initial_window, self.session_initial_window),
+            self.max_connections_per_session.min(MAX_LANES),
+        )
     }
 
     /// How many descriptors each class could use at most.
@@ -248,7 +259,9 @@ impl Config {
             MIN_WINDOW,
             MAX_SESSION_WINDOW,
         )?;
-        size("--stall-budget", self.stall_budget, 0, MAX_STALL_BUDGET)?;
+        between("--memory", self.memory, MIN_MEMORY, MAX_MEMORY, |bytes| {
+            show_size(*bytes)
+        })?;
         if self.stream_initial_window > self.session_initial_window {
             return Err(ConfigError::new(format!(
                 "--stream-initial-window ({}) must not be larger than --session-initial-window \

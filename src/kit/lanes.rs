@@ -39,6 +39,7 @@ impl Kit {
 
     /// Takes in all frames that are whole on a lane.
     pub(super) fn pump(&mut self, key: SessionKey, index: usize, now: Instant) {
+        self.reckon_memory(key);
         loop {
             let Some(mux) = self.sessions.get_mut(key).and_then(KitSession::mux_mut) else {
                 return;
@@ -306,49 +307,51 @@ impl Kit {
         for gone in idle {
             self.stream_lost(gone.tag, StreamOutcome::TimedOut, gone.code, gone.reason);
         }
-        while !self.relieve_stalled(key, now) && self.cut_longest_stalled(now) {}
+        while !self.relieve_stalled(key) && self.cut_longest_stalled(key, now) {}
         self.touch(key);
     }
 
-    /// Gives a session's stalled streams their share of the memory that all sessions have for
-    /// those; false when it does not last.
-    fn relieve_stalled(&mut self, key: SessionKey, now: Instant) -> bool {
-        let others = self.early_total() - self.early_of(key);
-        let left = self.config.stall_budget.saturating_sub(others);
+    /// Has a session's streams make room for each other; false when that does not suffice.
+    fn relieve_stalled(&mut self, key: SessionKey) -> bool {
+        self.reckon_memory(key);
         let mux = self.sessions.get_mut(key).and_then(KitSession::mux_mut);
-        mux.is_none_or(|mux| mux.relieve_stalled(now, left))
+        let enough = mux.is_none_or(|mux| mux.relieve_stalled());
+        self.reckon_memory(key);
+        enough
     }
 
-    /// Cuts the stream that has stalled for the longest time, whosever it is; false when none has
-    /// stalled for long enough.
-    fn cut_longest_stalled(&mut self, now: Instant) -> bool {
-        let longest = |(key, session): (SessionKey, &KitSession)| {
-            let (since, _) = session.mux()?.longest_stalled(now)?;
-            Some((since, key))
-        };
-        let Some((_, key)) = self.sessions.iter().filter_map(longest).min() else {
-            return false;
-        };
-        let mux = self.sessions.get_mut(key).and_then(KitSession::mux_mut);
-        if let Some(gone) = mux.and_then(|mux| mux.cut_longest_stalled(now)) {
-            self.stream_lost(gone.tag, StreamOutcome::Stalled, gone.code, gone.reason);
-        }
-        self.touch(key);
-        true
-    }
-
-    fn early_of(&self, key: SessionKey) -> u32 {
-        let mux = self.sessions.get(key).and_then(KitSession::mux);
-        mux.map_or(0, |mux| mux.early())
-    }
-
-    /// Bytes that lie in the kit beyond the windows of its sessions.
-    pub(super) fn early_total(&self) -> u32 {
-        let all = self
+    /// Cuts the stream that has stalled for the longest time: one of the session's own, or where it
+    /// has none, of the session that holds most of the pool. False when none has stalled for long
+    /// enough.
+    fn cut_longest_stalled(&mut self, key: SessionKey, now: Instant) -> bool {
+        let most = self
             .sessions
             .iter()
-            .filter_map(|(_, session)| session.mux());
-        all.map(|mux| mux.early()).sum()
+            .max_by_key(|(_, session)| session.beyond);
+        for key in [Some(key), most.map(|(key, _)| key)].into_iter().flatten() {
+            let mux = self.sessions.get_mut(key).and_then(KitSession::mux_mut);
+            if let Some(gone) = mux.and_then(|mux| mux.cut_longest_stalled(now)) {
+                self.stream_lost(gone.tag, StreamOutcome::Stalled, gone.code, gone.reason);
+                self.reckon_memory(key);
+                self.touch(key);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Tells the pool what the session holds, and the session what it may.
+    fn reckon_memory(&mut self, key: SessionKey) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let before = session.beyond;
+        if let Some(mux) = session.mux_mut() {
+            let after = mux.beyond_window();
+            self.pool.update(before, after);
+            mux.set_budget(self.pool.budget(after));
+            session.beyond = after;
+        }
     }
 
     /// The session's wakes will be told with the next command.
@@ -373,6 +376,7 @@ impl Kit {
                 session.busy_at = now;
             }
             let streams = session.mux().map_or(0, |mux| mux.stream_count());
+            self.reckon_memory(key);
             if streams > 0 {
                 self.timers
                     .arm_if_unset(Reason::Sweep(key), now + SWEEP_EVERY);

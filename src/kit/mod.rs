@@ -16,7 +16,7 @@
 //! | `caller` | PULL |
 //! | `operator` | what the operator asks for (PROTOCOL §10) |
 //! | `repeats` | complaints that are summed in the log |
-//! | `budget`, `throttle`, `config`, `metrics`, `admin` | what their names say |
+//! | `budget`, `memory`, `throttle`, `config`, `metrics`, `admin` | what their names say |
 //!
 //! It never does I/O, and never imports `client`.
 //!
@@ -38,6 +38,7 @@ pub mod guard;
 mod joins;
 mod lanes;
 mod listeners;
+pub mod memory;
 pub mod metrics;
 mod operator;
 pub mod public_url;
@@ -90,6 +91,8 @@ pub struct Kit {
     budget: FdBudget,
     throttle: Throttle,
     repeats: Repeats,
+    plan: memory::Plan,
+    pool: memory::Pool,
     conns: Table<ConnEntry>,
     listeners: Table<ListenerEntry>,
     sessions: Table<KitSession>,
@@ -148,6 +151,8 @@ impl Kit {
     pub fn new(config: Config, entropy: Entropy, now: Instant) -> Kit {
         let mut kit = Kit {
             budget: FdBudget::new(config.fd_budget, needs(&config)),
+            plan: config.memory_plan(),
+            pool: memory::Pool::new(config.memory_plan().pool),
             sessions: Table::new(config.max_sessions),
             config,
             entropy,
@@ -304,9 +309,17 @@ impl Kit {
                 "a port's ghost"
             );
         }
+        let beyond = |(_, session): (_, &KitSession)| {
+            assert!(
+                session.mux().is_some() || session.beyond == 0,
+                "no mux holds anything"
+            );
+            u64::from(session.mux().map_or(0, |mux| mux.beyond_window()))
+        };
+        let held: u64 = self.sessions.iter().map(beyond).sum();
         assert!(
-            self.early_total() <= self.config.stall_budget,
-            "more memory went to stalled streams than there is"
+            held <= self.pool.size(),
+            "sessions hold more than the pool has"
         );
         let held = self.conns.len() + self.listeners.len();
         assert_eq!(self.budget.used(), held, "permits and descriptors differ");

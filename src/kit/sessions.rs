@@ -51,6 +51,8 @@ pub(super) struct KitSession {
     pub(super) closing: bool,
     /// Its wakes are to be told.
     pub(super) touched: bool,
+    /// What the memory pool knows it to hold beyond its first window.
+    pub(super) beyond: u32,
     /// Bytes of lanes that are gone.
     bytes: (u64, u64),
 }
@@ -155,10 +157,11 @@ impl Kit {
         let granted = self.grant_lanes(hello, subprotocol);
         let terms = Terms {
             side: Side::Kit,
-            stream_window: self.config.stream_initial_window,
-            session_window: self.config.session_initial_window,
+            stream_window: self.plan.stream_window,
+            session_window: self.plan.session_window,
             max_streams: self.config.max_streams_per_session,
             grow_windows,
+            queue_opens: self.plan.queue_opens,
         };
         let Some(session) = self.sessions.get_mut(key) else {
             return Ok(());
@@ -216,6 +219,7 @@ impl Kit {
             busy_at: now,
             closing: false,
             touched: false,
+            beyond: 0,
             bytes: (0, 0),
         };
         if !self.sessions.is_full() {
@@ -306,7 +310,7 @@ impl Kit {
         if subprotocol != Subprotocol::V2 || !able {
             return 1;
         }
-        asked.clamp(1, self.config.max_connections_per_session.min(MAX_LANES))
+        asked.clamp(1, self.plan.lanes)
     }
 
     fn answer_hello(&mut self, key: SessionKey, resumed: bool, grow: bool, now: Instant) {
@@ -328,8 +332,8 @@ impl Kit {
             session_id: SessionId::new(session.id.clone()),
             resumed,
             resumed_binds,
-            stream_window: self.config.stream_initial_window,
-            session_window: self.config.session_initial_window,
+            stream_window: self.plan.stream_window,
+            session_window: self.plan.session_window,
             connections_granted: is_v2.then_some(session.granted as u32),
             join_tickets: tickets,
             capabilities,
@@ -382,6 +386,7 @@ impl Kit {
         let State::Attached(mut mux) = std::mem::replace(&mut session.state, State::Parked) else {
             return;
         };
+        self.pool.update(std::mem::take(&mut session.beyond), 0);
         let traffic = mux.traffic();
         self.metrics.add_traffic(&traffic);
         let mut lost = Vec::new();

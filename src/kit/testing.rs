@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::*;
 use crate::kit::config::Usage;
-use crate::limits::{DEFAULT_SESSION_WINDOW, DEFAULT_STREAM_WINDOW};
 use crate::mux::{Incoming, Lane, Session, Side, StreamKey, Terms};
 use crate::wire::control::Secret;
 use crate::wire::frame::FrameType;
@@ -171,6 +170,8 @@ pub(super) struct Laptop {
     pub mux: Session<u32>,
     /// The streams that were opened, oldest first.
     pub streams: Vec<StreamKey>,
+    /// Whether its streams keep to their shares of the session's credit, as older ones do not.
+    pub shares: bool,
 }
 
 impl Host {
@@ -181,10 +182,11 @@ impl Host {
         assert!(self.receive(conn).starts_with("HTTP/1.1 101 "));
         let terms = Terms {
             side: Side::Client,
-            stream_window: DEFAULT_STREAM_WINDOW,
-            session_window: DEFAULT_SESSION_WINDOW,
+            stream_window: self.kit.plan.stream_window,
+            session_window: self.kit.plan.session_window,
             max_streams: 4096,
             grow_windows: false,
+            queue_opens: crate::limits::LANE_QUEUE_OPENS,
         };
         let mut mux = Session::new(terms, self.now);
         mux.attach(0, Lane::client(conn, Entropy::from_seed(2), self.now));
@@ -192,7 +194,12 @@ impl Host {
         let bind = br#"{"clientBindRef":1,"kind":"http","mode":"expose","containerPort":0}"#;
         mux.push_control(FrameType::Bind, bind);
         let streams = Vec::new();
-        let mut laptop = Laptop { conn, mux, streams };
+        let mut laptop = Laptop {
+            conn,
+            mux,
+            streams,
+            shares: true,
+        };
         self.exchange(&mut laptop);
         laptop
     }
@@ -227,7 +234,11 @@ impl Host {
         laptop.head(at, length, self.now);
         let mut left = length;
         while left > 0 {
-            let sent = laptop.mux.send(stream, &vec![b'x'; left], self.now);
+            let bytes = vec![b'x'; left];
+            let sent = match laptop.shares {
+                true => laptop.mux.send(stream, &bytes, self.now),
+                false => laptop.mux.send_greedily(stream, &bytes, self.now),
+            };
             assert!(sent > 0, "there is no credit");
             left -= sent;
             self.exchange(laptop);

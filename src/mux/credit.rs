@@ -1,14 +1,20 @@
 //! Credit: how many bytes of DATA may be sent (PROTOCOL §5).
 //!
 //! Two types, so that they cannot be swapped. Both count bytes of DATA payload only. Each stream
-//! has one of either, and so has the session.
+//! has one of either, and so has the session. How streams share the session's is in `share.rs`.
+
+use crate::limits::{CLAIM_LEAST, CLAIM_LEAST_OF_STREAM, SESSION_GATHERS};
 
 /// What the peer allows us to send.
 #[derive(Debug)]
 pub struct SendCredit {
     available: u32,
+    /// The most that was ever available: the window as far as we know it.
+    window: u32,
     /// The most that may ever be available: the window, or more where windows may grow.
     ceiling: u32,
+    /// Bytes that were sent and not given back, as far as that can be told of a window that grows.
+    outstanding: u32,
 }
 
 /// The peer gave more credit than its window can hold (FLOW_CONTROL_ERROR).
@@ -20,7 +26,9 @@ impl SendCredit {
     pub fn new(window: u32, ceiling: u32) -> SendCredit {
         SendCredit {
             available: window,
+            window,
             ceiling: ceiling.max(window),
+            outstanding: 0,
         }
     }
 
@@ -29,10 +37,26 @@ impl SendCredit {
         self.available
     }
 
+    /// The window, grown or not, as far as it can be told from what was given.
+    pub fn window(&self) -> u32 {
+        self.window
+    }
+
+    /// Bytes that were sent and have not been given back.
+    pub fn outstanding(&self) -> u32 {
+        self.outstanding
+    }
+
     /// Spends credit on bytes that are about to be sent.
     pub fn spend(&mut self, count: u32) {
         assert!(count <= self.available, "sent more than the peer allowed");
         self.available -= count;
+        self.outstanding = self.outstanding.saturating_add(count);
+    }
+
+    /// Counts `count` bytes as given back that a peer may be withholding.
+    pub fn forgive(&mut self, count: u32) {
+        self.outstanding = self.outstanding.saturating_sub(count);
     }
 
     /// The peer gave `increment` bytes back.
@@ -40,6 +64,8 @@ impl SendCredit {
         match self.available.checked_add(increment) {
             Some(sum) if sum <= self.ceiling => {
                 self.available = sum;
+                self.window = self.window.max(sum);
+                self.outstanding = self.outstanding.saturating_sub(increment);
                 Ok(())
             }
             _ => Err(CreditOverflow),
@@ -58,7 +84,7 @@ pub struct RecvCredit {
     granted: u32,
     buffered: u32,
     unclaimed: u32,
-    /// Given back although still buffered, because their local side had stalled.
+    /// Given back although still buffered, so that others find some.
     early: u32,
 }
 
@@ -88,9 +114,18 @@ impl RecvCredit {
         self.early
     }
 
-    /// Whether the peer has so little left that its streams wait, or soon will.
-    pub fn is_scarce(&self) -> bool {
-        self.granted < self.window / 4
+    /// What the peer may send now, as far as we know, with what goes back next.
+    pub fn left(&self) -> u32 {
+        self.granted + self.unclaimed
+    }
+
+    /// Of a session: how much of it its streams hold that do not pass on what came.
+    pub fn is_contended(&self, was: bool) -> bool {
+        let enough = match was {
+            false => self.window / 2,
+            true => self.window / 4 * 3,
+        };
+        self.granted < enough
     }
 
     /// The window as it is now, grown or not.
@@ -134,9 +169,10 @@ impl RecvCredit {
     }
 
     /// How much the window should grow, towards `top`, when `bytes` came in one round trip: it is
-    /// doubled when they are half of it or more, unless the local side holds them up.
+    /// doubled when they are three eighths of it or more (a sender that shares keeps one stream
+    /// below half), unless the local side holds them up.
     pub fn growth(&self, bytes: u64, top: u32) -> Option<u32> {
-        let limits = bytes >= u64::from(self.window / 2) && self.buffered <= self.window / 4;
+        let limits = bytes >= u64::from(self.window / 8 * 3) && self.buffered <= self.window / 4;
         (limits && self.window < top).then(|| self.window.min(top - self.window))
     }
 
@@ -147,20 +183,36 @@ impl RecvCredit {
         self.check();
     }
 
-    /// The increment to give back now, if it is worth a WINDOW. Credit is gathered up to a quarter
-    /// of the window, and less while the peer has little left: some senders wait until they may
-    /// send 64 KiB at once (PROTOCOL §5).
-    pub fn claim(&mut self) -> Option<u32> {
+    /// Of a stream: the increment to give back now, if it is worth a WINDOW. Credit is gathered up
+    /// to a quarter of the window, and less while the peer has little left: some senders wait until
+    /// they may send 64 KiB at once (PROTOCOL §5). Where the session is contended, a sender may
+    /// allow the stream no more than it has outstanding now: half of that goes back at once.
+    pub fn claim(&mut self, contended: bool) -> Option<u32> {
         let plenty = self.unclaimed > 0 && self.unclaimed >= self.window / 4;
         let needed = self.granted < SENDERS_WAIT_FOR && self.unclaimed >= SENDERS_WAIT_FOR;
-        if !plenty && !needed {
-            return None;
-        }
+        let shared =
+            contended && self.unclaimed >= CLAIM_LEAST_OF_STREAM && self.unclaimed >= self.buffered;
+        (plenty || needed || shared).then(|| self.claim_all())
+    }
+
+    /// Of a session: the same. The less the peer has, the smaller the pieces it gets.
+    pub fn claim_of_session(&mut self) -> Option<u32> {
+        let plenty = self.unclaimed > 0 && self.unclaimed >= self.window / SESSION_GATHERS;
+        let needed = self.unclaimed >= (self.granted / 4).max(CLAIM_LEAST);
+        (plenty || needed).then(|| self.claim_all())
+    }
+
+    /// Gives all back that is withheld, if that is worth a WINDOW.
+    pub fn claim_withheld(&mut self) -> Option<u32> {
+        (self.unclaimed >= CLAIM_LEAST_OF_STREAM).then(|| self.claim_all())
+    }
+
+    fn claim_all(&mut self) -> u32 {
         let increment = self.unclaimed;
         self.unclaimed = 0;
         self.granted += increment;
         self.check();
-        Some(increment)
+        increment
     }
 
     fn check(&self) {
@@ -199,10 +251,10 @@ mod tests {
                 sent += u64::from(piece);
             }
             credit.pass_on(credit.buffered() / 2, 0);
-            back += u64::from(credit.claim().unwrap_or(0));
+            back += u64::from(credit.claim(false).unwrap_or(0));
         }
         credit.pass_on(credit.buffered(), 0);
-        back += u64::from(credit.claim().unwrap_or(0));
+        back += u64::from(credit.claim(false).unwrap_or(0));
         assert!(sent > 1 << 22, "the window never reopened");
         assert!(
             sent - back < 1 << 18,
@@ -215,12 +267,12 @@ mod tests {
         let mut credit = RecvCredit::new(1 << 20);
         credit.receive(1 << 20).unwrap();
         credit.give_early(1 << 20);
-        assert_eq!(credit.claim(), Some(1 << 20));
+        assert_eq!(credit.claim(false), Some(1 << 20));
         credit.receive(5).unwrap();
         credit.pass_on(1 << 20, 1 << 20);
         credit.pass_on(5, 0);
         assert_eq!(credit.buffered(), 0);
-        assert_eq!(credit.claim(), None);
+        assert_eq!(credit.claim(false), None);
     }
 
     #[test]
@@ -228,10 +280,10 @@ mod tests {
         // A kit may say any window, and an increment of 0 is a protocol error.
         for window in [0, 1, 3, 4] {
             let mut credit = RecvCredit::new(window);
-            assert_eq!(credit.claim(), None);
+            assert_eq!(credit.claim(false), None);
             if credit.receive(1).is_ok() {
                 credit.pass_on(1, 0);
-                assert_eq!(credit.claim(), Some(1));
+                assert_eq!(credit.claim(false), Some(1));
             }
         }
     }
@@ -241,8 +293,8 @@ mod tests {
         let mut credit = RecvCredit::new(1 << 20);
         credit.receive(1 << 20).unwrap();
         credit.pass_on(65_535, 0);
-        assert_eq!(credit.claim(), None);
+        assert_eq!(credit.claim(false), None);
         credit.pass_on(1, 0);
-        assert_eq!(credit.claim(), Some(65_536));
+        assert_eq!(credit.claim(false), Some(65_536));
     }
 }

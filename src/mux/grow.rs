@@ -60,8 +60,12 @@ impl<T: Copy> Session<T> {
         }
         self.probe.under_way = None;
         let (_, top) = self.terms.ceilings();
+        // What a window grows by may all come to lie here, so it is paid for like what goes back
+        // early.
+        let top = top.min(self.recv.window().saturating_add(self.spare()));
         if let Some(extra) = self.recv.growth(self.probe.bytes, top) {
             self.recv.grow(extra);
+            self.relief.window_grew(self.recv.window());
             self.give_session_credit();
         }
         // The others keep a quarter of the session's window, and one stream alone can still use up
@@ -74,12 +78,8 @@ impl<T: Copy> Session<T> {
             }
             if let Some(extra) = stream.recv.growth(stream.since_probe, top) {
                 stream.recv.grow(extra);
-                windows.extend(
-                    stream
-                        .recv
-                        .claim()
-                        .map(|increment| (stream.lane, stream.id, increment)),
-                );
+                let increment = stream.recv.claim(false);
+                windows.extend(increment.map(|increment| (stream.lane, stream.id, increment)));
             }
         }
         for (lane, id, increment) in windows {

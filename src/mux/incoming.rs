@@ -185,6 +185,7 @@ impl<T: Copy> Session<T> {
         stream.last_moved = now;
         let tag = stream.tag;
         self.measure(key, count, now);
+        self.relieve(key, now);
         if count == 0 {
             return Ok(None);
         }
@@ -234,8 +235,10 @@ impl<T: Copy> Session<T> {
             let why = "WINDOW raises the stream's window above its size";
             return Ok(self.stream_violation(key, Code::FlowControlError, why));
         }
-        if stream.waits == Waits::StreamCredit {
-            wake_sender(&mut self.streams, &mut self.wakes, key);
+        match stream.waits {
+            Waits::StreamCredit => wake_sender(&mut self.streams, &mut self.wakes, key),
+            Waits::SessionCredit => self.move_up(key),
+            Waits::No | Waits::Room => {}
         }
         Ok(None)
     }

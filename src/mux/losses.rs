@@ -86,7 +86,7 @@ impl<T: Copy> Session<T> {
     /// Whether streams have waited for session credit for so long that it must have gone down with
     /// a lane whose peer does not tell what it received.
     pub fn has_run_dry(&self, now: Instant) -> bool {
-        !self.starved.is_empty()
+        !self.line.is_empty()
             && self.losses.by_lane.iter().any(|carried| carried.unsettled)
             && now >= self.losses.moved + CREDIT_LOST_AFTER
     }

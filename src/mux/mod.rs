@@ -23,8 +23,10 @@ pub mod incoming;
 pub mod lane;
 mod losses;
 pub mod outbox;
+mod relief;
 mod sending;
 pub mod session;
+mod share;
 pub mod stream;
 pub mod sweep;
 #[cfg(test)]

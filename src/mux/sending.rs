@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 
 use crate::clock::Instant;
-use crate::limits::BULK_PAYLOAD;
+use crate::limits::{BULK_PAYLOAD, MIN_WINDOW, SHARE_WORTH};
 use crate::mux::session::{Session, Wake};
+use crate::mux::share::share;
 use crate::mux::stream::{Stream, StreamKey, Waits};
 use crate::table::Table;
 
@@ -40,6 +41,7 @@ impl<T: Copy> Session<T> {
         stream.called = false;
         self.turns += 1;
         stream.last_turn = self.turns;
+        let promised = std::mem::take(&mut stream.promised);
         self.send.spend(count as u32);
         let (id, lane) = (stream.id, usize::from(stream.lane));
         if let Some(slot) = self.lanes.get_mut(lane).and_then(Option::as_mut) {
@@ -50,6 +52,7 @@ impl<T: Copy> Session<T> {
         self.traffic.frames_out += 1;
         self.flood.sent_data();
         self.wake_lane(lane);
+        self.take_back(promised);
     }
 
     /// Sends as much of `bytes` as credit and room allow, by copying it, and says how much that
@@ -76,7 +79,10 @@ impl<T: Copy> Session<T> {
             return None;
         }
         let slot = self.lanes.get_mut(usize::from(stream.lane))?.as_mut()?;
-        let (by_stream, by_session) = (stream.send.available(), self.send.available());
+        let by_stream = stream.send.available();
+        let by_session = share(self.send.available(), self.send.window())
+            .saturating_sub(stream.send.outstanding())
+            .min(self.send.available());
         // Who finds others waiting gets in line, even where there is a little room: they wait until
         // half of the queue is free, and would do so for ever behind one that never waits.
         let its_turn = stream.called || slot.line.is_empty();
@@ -86,43 +92,107 @@ impl<T: Copy> Session<T> {
         }
         if stream.waits == Waits::No {
             stream.called = false;
+            let promised = std::mem::take(&mut stream.promised);
             stream.waits = if by_stream == 0 {
                 Waits::StreamCredit
             } else if by_session == 0 {
-                self.starved.push(key);
+                let place = (stream.send.outstanding(), stream.last_turn, key);
+                stream.place = Some(place);
+                self.line.join(place);
                 Waits::SessionCredit
             } else {
                 slot.line.push(key);
                 Waits::Room
             };
             self.forget_the_gone(key);
+            self.take_back(promised);
         }
         None
     }
 
-    /// Streams that ended while they stood in a line are taken out once they are the most of it.
+    /// Streams that ended while they stood in a lane's line are taken out once they are the most
+    /// of it.
     fn forget_the_gone(&mut self, key: StreamKey) {
         let most = 2 * self.streams.len();
         let Some(stream) = self.streams.get(key.retype()) else {
             return;
         };
-        let line = match stream.waits {
-            Waits::SessionCredit => &mut self.starved,
-            Waits::Room => match self.lanes.get_mut(usize::from(stream.lane)) {
-                Some(Some(slot)) => &mut slot.line,
-                _ => return,
-            },
-            Waits::No | Waits::StreamCredit => return,
-        };
-        if line.len() > most {
-            line.retain(|key| self.streams.get(key.retype()).is_some());
+        if let Some(Some(slot)) = self.lanes.get_mut(usize::from(stream.lane))
+            && stream.waits == Waits::Room
+            && slot.line.len() > most
+        {
+            let streams = &self.streams;
+            slot.line.retain(|key| streams.get(key.retype()).is_some());
         }
     }
 
-    /// Has all senders try again that wait for session credit.
+    /// Has those senders try again whose share has grown enough, as many as there is credit for.
     pub(super) fn call_starved(&mut self) {
-        let starved = std::mem::take(&mut self.starved);
-        self.call(starved);
+        while let Some((key, promise)) = self.line.call(self.send.available(), self.send.window()) {
+            let stream = self.streams.get_mut(key.retype());
+            let stream = stream.expect("who stands in the line is alive: forget() takes it out");
+            stream.place = None;
+            stream.promised = promise;
+            wake_sender(&mut self.streams, &mut self.wakes, key);
+        }
+    }
+
+    /// A stream did not use what it was called for: others may.
+    pub(super) fn take_back(&mut self, promised: u32) {
+        if promised > 0 {
+            self.line.settle(promised);
+            self.call_starved();
+        }
+    }
+
+    /// A stream that waits for its share got credit of its own back: it may stand further ahead.
+    pub(super) fn move_up(&mut self, key: StreamKey) {
+        if let Some(stream) = self.streams.get_mut(key.retype())
+            && let Some(place) = stream.place
+        {
+            self.line.leave(place);
+            let place = (stream.send.outstanding(), stream.last_turn, key);
+            stream.place = Some(place);
+            self.line.join(place);
+            self.call_starved();
+        }
+    }
+
+    /// Takes promises back that were not used, and gives those a piece who wait for credit that an
+    /// older receiver withholds: up to a quarter of a stream's window, and of a piece of 64 KiB.
+    pub(super) fn call_overdue(&mut self) {
+        for (_, stream) in self.streams.iter_mut() {
+            self.line.settle(std::mem::take(&mut stream.promised));
+        }
+        self.call_starved();
+        let withheld = self.terms.stream_window / 4 + MIN_WINDOW / 4;
+        let mut left = self
+            .send
+            .available()
+            .saturating_sub(self.send.window() / 32);
+        let mut overdue = Vec::new();
+        for (outstanding, _, key) in self.line.waiting() {
+            if *outstanding >= withheld || left == 0 {
+                break;
+            }
+            left = left.saturating_sub(SHARE_WORTH);
+            overdue.push(*key);
+        }
+        for key in overdue {
+            self.let_pass(key);
+        }
+    }
+
+    /// Has a stream that waits for its share send one piece beyond it.
+    fn let_pass(&mut self, key: StreamKey) {
+        let Some(stream) = self.streams.get_mut(key.retype()) else {
+            return;
+        };
+        if let Some(place) = stream.place.take() {
+            self.line.leave(place);
+            stream.send.forgive(SHARE_WORTH);
+            wake_sender(&mut self.streams, &mut self.wakes, key);
+        }
     }
 
     /// Has all senders of a line try again, those first who have not sent for the longest time: the
@@ -137,6 +207,31 @@ impl<T: Copy> Session<T> {
         for key in line {
             wake_sender(&mut self.streams, &mut self.wakes, key);
         }
+    }
+}
+
+#[cfg(test)]
+impl<T: Copy> Session<T> {
+    /// Sends as older peers do: whatever credit there is goes to whoever asks first.
+    pub(crate) fn send_greedily(&mut self, key: StreamKey, bytes: &[u8], now: Instant) -> usize {
+        let mut sent = 0;
+        while let Some(stream) = self.streams.get_mut(key.retype()) {
+            let credit = stream.send.available().min(self.send.available()) as usize;
+            let count = credit.min(bytes.len() - sent).min(BULK_PAYLOAD);
+            let lane = usize::from(stream.lane);
+            let Some(Some(slot)) = self.lanes.get_mut(lane) else {
+                break;
+            };
+            if count == 0 || !slot.lane.out.has_room() {
+                break;
+            }
+            let space = slot.lane.out.data_space(count);
+            let count = count.min(space.len());
+            space[..count].copy_from_slice(&bytes[sent..sent + count]);
+            self.data_commit(key, count, now);
+            sent += count;
+        }
+        sent
     }
 }
 

@@ -1,16 +1,14 @@
 //! One session, seen from either end: lanes, streams, and the credit that ties them.
 //!
 //! This file has the session's shape, its lanes and its streams' lives. DATA that goes out is in
-//! `sending.rs`, what comes in in `incoming.rs`, what only time does in `sweep.rs`.
+//! `sending.rs`, what comes in in `incoming.rs`, credit that goes back in `relief.rs`, what only
+//! time does in `sweep.rs`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::clock::Instant;
-use crate::limits::{
-    FLUSH_AT_ONCE, LANE_QUEUE_OPENS, MAX_LANES, MAX_SESSION_WINDOW, MAX_STREAM_WINDOW,
-    STALLED_AFTER,
-};
+use crate::limits::{FLUSH_AT_ONCE, MAX_LANES, MAX_SESSION_WINDOW, MAX_STREAM_WINDOW};
 use crate::machine::ConnKey;
 use crate::mux::credit::{RecvCredit, SendCredit};
 use crate::mux::flood::Flood;
@@ -18,6 +16,8 @@ use crate::mux::grow::Probe;
 use crate::mux::ids::PeerIds;
 use crate::mux::lane::{Lane, Liveness, Span, Told};
 use crate::mux::losses::Losses;
+use crate::mux::relief::Relief;
+use crate::mux::share::Line;
 use crate::mux::stream::{Stream, StreamKey, StreamRecord, Waits};
 use crate::table::Table;
 use crate::wire::code::Code;
@@ -45,6 +45,8 @@ pub struct Terms {
     pub max_streams: usize,
     /// Both said `grow-windows` (PROTOCOL §5).
     pub grow_windows: bool,
+    /// Bytes that may wait in a lane before no further stream is opened on it.
+    pub queue_opens: usize,
 }
 
 /// A session's lanes and streams. `T` is what the owner hangs on a stream.
@@ -58,8 +60,9 @@ pub struct Session<T> {
     pub(super) peer_ids: PeerIds,
     pub(super) send: SendCredit,
     pub(super) recv: RecvCredit,
-    /// Streams whose senders wait for session credit, in line.
-    pub(super) starved: Vec<StreamKey>,
+    /// Streams whose senders wait for their share of the session's credit.
+    pub(super) line: Line,
+    pub(super) relief: Relief,
     pub(super) wakes: VecDeque<Wake<T>>,
     /// DATA frames sent, as a clock for taking turns.
     pub(super) turns: u64,
@@ -112,6 +115,8 @@ pub enum CannotOpen {
     NoLane,
     /// So much waits on every lane that nothing more should be asked of the peer.
     Congested,
+    /// Others hold all the memory that there is for what the peer would answer.
+    Dry,
     /// All stream ids of this side were used: the session must end (PROTOCOL §4).
     IdsUsedUp,
 }
@@ -130,7 +135,8 @@ impl<T: Copy> Session<T> {
             peer_ids: PeerIds::new(terms.side.other().first_id()),
             send: SendCredit::new(terms.session_window, session_top),
             recv: RecvCredit::new(terms.session_window),
-            starved: Vec::new(),
+            line: Line::default(),
+            relief: Relief::new(terms.session_window),
             wakes: VecDeque::new(),
             turns: 0,
             probe: Probe::default(),
@@ -230,8 +236,11 @@ impl<T: Copy> Session<T> {
         if self.streams.is_full() {
             return Err(CannotOpen::AtCap);
         }
-        if waiting + open.len() > LANE_QUEUE_OPENS {
+        if waiting + open.len() > self.terms.queue_opens {
             return Err(CannotOpen::Congested);
+        }
+        if self.refuses_newcomers(now) {
+            return Err(CannotOpen::Dry);
         }
         let id = self.next_id;
         self.next_id = id.checked_add(2).ok_or(CannotOpen::IdsUsedUp)?;
@@ -256,9 +265,10 @@ impl<T: Copy> Session<T> {
             waits: Waits::No,
             called: false,
             last_turn: 0,
+            place: None,
+            promised: 0,
             early: 0,
             since_probe: 0,
-            crawls: false,
             last_taken: now,
             last_moved: now,
             opened: now,
@@ -325,38 +335,6 @@ impl<T: Copy> Session<T> {
         let mut payload = Vec::with_capacity(2 + reason.len());
         Reset::write(&mut payload, code, reason);
         self.push_on(lane, FrameType::Reset, id, &payload);
-    }
-
-    /// The local side took `count` bytes of the stream's DATA: their credit goes back.
-    pub fn passed_on(&mut self, key: StreamKey, count: usize, now: Instant) {
-        let Some(stream) = self.streams.get_mut(key.retype()) else {
-            return;
-        };
-        let count = count as u32;
-        let early = stream.early.min(count);
-        stream.early -= early;
-        stream.recv.pass_on(count, 0);
-        stream.crawls |= now >= stream.last_taken + STALLED_AFTER;
-        stream.last_taken = now;
-        stream.last_moved = now;
-        let increment = if stream.remote_done {
-            None
-        } else {
-            stream.recv.claim()
-        };
-        let (id, lane) = (stream.id, stream.lane);
-        if let Some(increment) = increment {
-            self.push_window(lane, id, increment);
-        }
-        self.recv.pass_on(count, early);
-        self.give_session_credit();
-        self.drop_if_spent(key);
-    }
-
-    pub(super) fn give_session_credit(&mut self) {
-        if let Some(increment) = self.recv.claim() {
-            self.push_window(0, 0, increment);
-        }
     }
 
     pub(super) fn push_window(&mut self, lane: u8, id: u32, increment: u32) {
@@ -468,6 +446,10 @@ impl<T: Copy> Session<T> {
         if let Some(Some(slot)) = self.lanes.get_mut(usize::from(stream.lane)) {
             slot.carries -= 1;
         }
+        if let Some(place) = stream.place {
+            self.line.leave(place);
+        }
+        self.take_back(stream.promised);
         let buffered = stream.recv.buffered();
         if buffered > 0 {
             self.recv.pass_on(buffered, stream.early);

@@ -2,6 +2,7 @@
 
 use crate::clock::Instant;
 use crate::mux::credit::{RecvCredit, SendCredit};
+use crate::mux::share::Place;
 use crate::table::Key;
 
 /// Marks keys that name streams of a session.
@@ -29,12 +30,14 @@ pub struct Stream<T> {
     pub(super) called: bool,
     /// When it sent last, counted in DATA frames of the session; who did so longest ago goes first.
     pub(super) last_turn: u64,
+    /// Where it stands in the line for session credit, while it does.
+    pub(super) place: Option<Place>,
+    /// Session credit that it was called for and has not used yet.
+    pub(super) promised: u32,
     /// Bytes of it whose session credit went back although they are still buffered.
     pub(super) early: u32,
     /// DATA bytes that came since the last probe of the link left.
     pub(super) since_probe: u64,
-    /// Its local side went on after it had stalled: it is slow, not gone.
-    pub(super) crawls: bool,
     /// When the local side last took bytes, or last had none to take.
     pub(super) last_taken: Instant,
     /// When anything moved, for the half-close timeout.
@@ -53,7 +56,7 @@ pub(super) enum Waits {
     No,
     /// A WINDOW of the stream.
     StreamCredit,
-    /// A WINDOW of the session; it stands in the session's line.
+    /// Its share of the session's credit; it stands in the session's line.
     SessionCredit,
     /// Room in the lane's outbox; it stands in the lane's line.
     Room,

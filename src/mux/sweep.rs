@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::clock::Instant;
-use crate::limits::{CUT_SLOW_AFTER, CUT_STALLED_AFTER, STALLED_AFTER};
+use crate::limits::CUT_STALLED_AFTER;
 use crate::mux::session::Session;
-use crate::mux::stream::{Stream, StreamKey};
+use crate::mux::stream::StreamKey;
 use crate::wire::code::Code;
 
 /// A stream that was reset because of time; the peer was told.
@@ -20,18 +20,19 @@ pub struct Swept<T> {
 }
 
 impl<T: Copy> Session<T> {
-    /// Looks over all streams: gives session credit back early for bytes whose local side takes
-    /// nothing, and resets what stalled longest where that would cost more memory than
-    /// `stall_budget` and others wait for it, or what has been half-closed and idle for
+    /// Looks over all streams: has those make room for others that hold most of the session's
+    /// window, resets who has taken nothing for the longest time where that would cost more memory
+    /// than `budget` while others are short, and what has been half-closed and idle for
     /// `half_close_timeout`.
     pub fn sweep(
         &mut self,
         now: Instant,
         half_close_timeout: Duration,
-        stall_budget: u32,
+        budget: u32,
     ) -> Vec<Swept<T>> {
+        self.set_budget(budget);
         let mut swept = self.sweep_idle(now, half_close_timeout);
-        while !self.relieve_stalled(now, stall_budget) {
+        while !self.relieve_stalled() {
             let Some(cut) = self.cut_longest_stalled(now) else {
                 break;
             };
@@ -57,50 +58,12 @@ impl<T: Copy> Session<T> {
             .collect()
     }
 
-    /// Gives credit back early for stalled streams, longest-stalled first so that those which may
-    /// yet go on keep theirs cheap. Says whether `stall_budget` lasted for all of them, or nobody
-    /// needs it to: if not, one is to be cut that stalled for long enough.
-    pub fn relieve_stalled(&mut self, now: Instant, stall_budget: u32) -> bool {
-        let mut stalled: Vec<(Instant, StreamKey, u32)> = self
-            .streams
-            .iter()
-            .filter(|(_, stream)| {
-                stream.recv.buffered() > stream.early && now >= stream.last_taken + STALLED_AFTER
-            })
-            .map(|(key, stream)| {
-                (
-                    stream.last_taken,
-                    key.retype(),
-                    stream.recv.buffered() - stream.early,
-                )
-            })
-            .collect();
-        stalled.sort_unstable_by_key(|(since, key, _)| (*since, *key));
-        let mut lasted = true;
-        for (_, key, held) in stalled {
-            if self.recv.early() + held > stall_budget {
-                lasted = false;
-                break;
-            }
-            if let Some(stream) = self.streams.get_mut(key.retype()) {
-                stream.early += held;
-                self.recv.give_early(held);
-            }
-        }
-        self.give_session_credit();
-        lasted || !self.somebody_waits()
-    }
-
-    /// Whether there is so little session credit left that streams without anything to pass on may
-    /// be waiting for it.
-    fn somebody_waits(&self) -> bool {
-        let empty = |stream: &Stream<T>| !stream.remote_done && stream.recv.buffered() == 0;
-        self.recv.is_scarce() && self.streams.iter().any(|(_, stream)| empty(stream))
-    }
-
-    /// Bytes whose credit went back although nobody has taken them: what the stall budget pays for.
-    pub fn early(&self) -> u32 {
-        self.recv.early()
+    /// Gives credit back early while the budget has some, and calls whose turn is overdue. Says
+    /// whether that sufficed, or nobody needs it to: if not, one is to be cut that stalled for long
+    /// enough.
+    pub fn relieve_stalled(&mut self) -> bool {
+        self.call_overdue();
+        self.relieve_all() || !self.somebody_is_short()
     }
 
     /// Of the streams that may be cut, the one whose local side has taken nothing for the longest
@@ -109,11 +72,7 @@ impl<T: Copy> Session<T> {
         self.streams
             .iter()
             .filter(|(_, stream)| {
-                let patience = match stream.crawls {
-                    true => CUT_SLOW_AFTER,
-                    false => CUT_STALLED_AFTER,
-                };
-                stream.recv.buffered() > 0 && now >= stream.last_taken + patience
+                stream.recv.buffered() > 0 && now >= stream.last_taken + CUT_STALLED_AFTER
             })
             .map(|(key, stream)| (stream.last_taken, key.retype()))
             .min_by_key(|(since, _)| *since)
@@ -149,6 +108,13 @@ impl<T: Copy> Session<T> {
             u64::from(self.recv.early()),
             "early credit was lost or made up"
         );
+        let promised: u32 = self.streams.iter().map(|(_, s)| s.promised).sum();
+        assert_eq!(promised, self.line.promised(), "a promise was forgotten");
+        for place in self.line.waiting() {
+            let stream = self.streams.get(place.2.retype());
+            let stands = stream.is_some_and(|stream| stream.place == Some(*place));
+            assert!(stands, "a place in the line of a stream that does not wait");
+        }
         assert_eq!(
             self.by_id.len(),
             self.streams.len(),

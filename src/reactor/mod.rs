@@ -19,6 +19,7 @@
 //! - [`Command::Close`](crate::machine::Command::Close) wins over a Wake before it: the key is
 //!   dead, and what the machine had not handed over yet is not sent.
 
+pub mod cgroup;
 mod clock;
 mod conn;
 mod dial;

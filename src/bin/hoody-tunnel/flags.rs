@@ -58,9 +58,9 @@ pub struct Flags {
     /// credit of a session [16MiB]
     #[argh(option, arg_name = "SIZE", from_str_fn(parse_window))]
     pub session_initial_window: Option<u32>,
-    /// memory for visitors who do not read [32MiB]
-    #[argh(option, arg_name = "SIZE", from_str_fn(parse_window))]
-    pub stall_budget: Option<u32>,
+    /// memory for what peers send [half of the container's limit, else 256MiB]
+    #[argh(option, arg_name = "SIZE", from_str_fn(parse_size))]
+    pub memory: Option<u64>,
     /// how long a connection may take to say HELLO [5s]
     #[argh(option, arg_name = "TIME", from_str_fn(parse_duration))]
     pub hello_timeout: Option<Duration>,

@@ -7,8 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use hoody_tunnel::kit::config::{About, Config, Usage};
 use hoody_tunnel::kit::public_url::PublicUrl;
-use hoody_tunnel::limits::MAX_TOKEN_FILE;
-use hoody_tunnel::reactor::{logging, process};
+use hoody_tunnel::limits::{DEFAULT_MEMORY, MAX_TOKEN_FILE, MIN_MEMORY};
+use hoody_tunnel::reactor::{cgroup, logging, process};
 use hoody_tunnel::secrets;
 use hoody_tunnel::wire::control::Secret;
 
@@ -93,7 +93,7 @@ pub fn settings(flags: &Flags, environment: &Environment) -> Result<Config, Trou
         &mut config.session_initial_window,
         flags.session_initial_window,
     );
-    set(&mut config.stall_budget, flags.stall_budget);
+    config.memory = flags.memory.unwrap_or_else(default_memory);
     set(&mut config.hello_timeout, flags.hello_timeout);
     set(&mut config.ping_after, flags.ping_after);
     set(&mut config.pong_timeout, flags.pong_timeout);
@@ -109,6 +109,12 @@ pub fn settings(flags: &Flags, environment: &Environment) -> Result<Config, Trou
     config.validate().map_err(usage)?;
     config.about = about(config.listen.ip());
     Ok(config)
+}
+
+/// Half of what the container may use, for the kernel counts its sockets against that too.
+fn default_memory() -> u64 {
+    let half = cgroup::memory_limit().map(|limit| (limit / 2).max(MIN_MEMORY));
+    half.unwrap_or(DEFAULT_MEMORY)
 }
 
 fn set<T>(place: &mut T, value: Option<T>) {
@@ -227,8 +233,8 @@ mod tests {
                 "256k",
                 "--session-initial-window",
                 "512KiB",
-                "--stall-budget",
-                "1MiB",
+                "--memory",
+                "16MiB",
                 "--hello-timeout",
                 "1s",
                 "--ping-after",
@@ -277,7 +283,7 @@ mod tests {
         );
         assert_eq!(config.stream_initial_window, 256 << 10);
         assert_eq!(config.session_initial_window, 512 << 10);
-        assert_eq!(config.stall_budget, 1 << 20);
+        assert_eq!(config.memory, 16 << 20);
         assert_eq!(config.hello_timeout, Duration::from_secs(1));
         assert_eq!(config.ping_after, Duration::from_secs(2));
         assert_eq!(config.pong_timeout, Duration::from_secs(3));

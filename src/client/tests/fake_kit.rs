@@ -42,6 +42,7 @@ pub fn terms() -> Terms {
         session_window: 16 << 20,
         max_streams: 1024,
         grow_windows: false,
+        queue_opens: crate::limits::LANE_QUEUE_OPENS,
     }
 }
 

@@ -233,19 +233,13 @@ impl Kit {
         self.text = open;
         let stream = match opened {
             Some(Ok(stream)) => stream,
-            Some(Err(CannotOpen::AtCap)) => {
-                return self.busy(conn, asked, bodiless, "max streams exceeded\n");
-            }
-            Some(Err(CannotOpen::Congested)) => {
-                let why = "too many requests wait for the tunnel's client\n";
-                return self.busy(conn, asked, bodiless, why);
-            }
             Some(Err(CannotOpen::IdsUsedUp)) => {
                 let why = "all stream ids were used";
                 self.expel(session, SessionEnd::Killed, Code::NoError, 1000, why);
                 return self.owner_away(conn, asked, bodiless);
             }
             Some(Err(CannotOpen::NoLane)) | None => return self.owner_away(conn, asked, bodiless),
+            Some(Err(full)) => return self.busy(conn, asked, bodiless, what_is_full(full)),
         };
         if let Some(session) = self.sessions.get_mut(session)
             && let Some(binding) = session.bindings.iter_mut().find(|it| it.bind_id == bind_id)
@@ -457,5 +451,14 @@ impl Visitor {
             }
             _ => None,
         }
+    }
+}
+
+/// Of what there is no more, for a visitor who may try again.
+fn what_is_full(why: CannotOpen) -> &'static str {
+    match why {
+        CannotOpen::Congested => "too many requests wait for the tunnel's client\n",
+        CannotOpen::Dry => "slow visitors hold all the memory of this tunnel\n",
+        CannotOpen::AtCap | CannotOpen::NoLane | CannotOpen::IdsUsedUp => "max streams exceeded\n",
     }
 }

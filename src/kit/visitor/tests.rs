@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::kit::config::Config;
 use crate::kit::testing::{Host, Laptop, guarded};
 use crate::limits::{
-    CUT_STALLED_AFTER, STALLED_AFTER, VISITOR_GONE_AFTER, VISITOR_HEAD_TIMEOUT, VISITOR_STALLED_FOR,
+    CUT_STALLED_AFTER, VISITOR_GONE_AFTER, VISITOR_HEAD_TIMEOUT, VISITOR_STALLED_FOR,
 };
 use crate::machine::{ConnKey, Ended, Event, Machine};
 
@@ -28,11 +28,11 @@ fn asked(config: Config, visitors: u16) -> (Host, Laptop, Vec<ConnKey>) {
     (host, laptop, conns)
 }
 
-/// A kit that has room for four of `answer`'s megabytes, two of them on credit.
+/// A kit that has room for two of `answer`'s megabytes in a session, and a little more.
 fn with_little_memory() -> Config {
     Config {
-        stall_budget: 2 << 20,
-        session_initial_window: 2 << 20,
+        memory: 4 << 20,
+        max_sessions: 1,
         ..guarded()
     }
 }
@@ -46,39 +46,21 @@ fn ended(host: &mut Host, outcome: &str) -> u32 {
 }
 
 #[test]
-fn past_the_stall_budget_whole_responses_are_cut_too_and_counted_as_what_they_are() {
-    // The fifth has got nothing yet, and waits for the memory of the others.
-    let (mut host, mut laptop, conns) = asked(with_little_memory(), 5);
-    for at in 0..4 {
-        assert_eq!(host.closed, [], "there is enough for {at}");
-        host.answer(&mut laptop, at, 1 << 20);
-        host.pass_with(&mut laptop, STALLED_AFTER * 2);
+fn where_memory_does_not_suffice_whole_responses_are_cut_too_and_counted_as_what_they_are() {
+    let (mut host, mut laptop, conns) = asked(with_little_memory(), 7);
+    laptop.shares = false;
+    for at in 0..5 {
+        host.answer(&mut laptop, at, 1 << 19);
+        host.pass_with(&mut laptop, Duration::from_millis(1));
     }
-    host.pass_with(&mut laptop, CUT_STALLED_AFTER * 2);
+    // What is left is taken by one that has not got all, and the last one gets nothing.
+    host.answer(&mut laptop, 5, 1 << 17);
+    host.pass_with(&mut laptop, CUT_STALLED_AFTER / 2);
+    assert_eq!(host.closed, [], "nobody has stalled for long enough");
+    host.pass_with(&mut laptop, CUT_STALLED_AFTER * 2 / 3);
     assert_eq!(host.closed, conns[..1], "the one that has stalled longest");
     assert_eq!(ended(&mut host, "stalled"), 1);
     assert_eq!(ended(&mut host, "violated"), 0);
-}
-
-#[test]
-fn the_stall_budget_is_one_for_all_sessions_and_whoever_stalled_longest_goes() {
-    let (mut host, mut laptop, conns) = asked(with_little_memory(), 2);
-    host.answer(&mut laptop, 0, 1 << 20);
-    host.pass(Duration::from_millis(1));
-    host.answer(&mut laptop, 1, 1 << 20);
-    let mut other = host.laptop("192.0.2.4:1000");
-    for peer in ["192.0.2.5:1", "192.0.2.5:2", "192.0.2.5:3"] {
-        let conn = host.visit_at(host.bound[1], peer).unwrap();
-        host.send(conn, GET.as_bytes());
-        host.exchange(&mut other);
-    }
-    host.pass_with(&mut laptop, CUT_STALLED_AFTER * 2);
-    assert_eq!(host.closed, [], "there is enough for one session");
-    host.answer(&mut other, 0, 1 << 20);
-    host.answer(&mut other, 1, 1 << 20);
-    host.pass_with(&mut laptop, CUT_STALLED_AFTER * 2);
-    assert_eq!(host.closed, conns[..1]);
-    assert_eq!(ended(&mut host, "stalled"), 1);
 }
 
 #[test]

@@ -34,12 +34,13 @@ fn stalled_streams_hold_the_session_window_and_give_it_back() {
         .map(|n| pair.kit.open(pattern(n, 2 * STREAM), true, Instant::ZERO))
         .collect();
     pair.run();
-    assert_eq!(pair.client.mux.buffered(), SESSION, "four windows fill it");
+    let all = pair.client.mux.buffered();
+    assert!(all <= SESSION && all > SESSION / 3 * 2, "{all} are held");
     let held: usize = ids
         .iter()
         .map(|id| pair.client.got.get(id).map_or(0, Vec::len))
         .sum();
-    assert_eq!(held, SESSION);
+    assert_eq!(held, all);
     // Everything is taken, in odd pieces: all senders must come to their end.
     for round in 0..100_000 {
         let id = ids[round % ids.len()];
@@ -129,6 +130,7 @@ fn windows_grow_only_between_peers_that_agreed() {
             ..terms(side)
         };
         let mut pair = Pair::with(Cut::Whole, terms(Side::Kit), terms(Side::Client), 1);
+        pair.client.mux.set_budget(64 << 20);
         let len = 24 << 20;
         let id = pair.kit.open(vec![7; len], true, pair.now);
         let mut most = 0;

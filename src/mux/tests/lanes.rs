@@ -183,7 +183,8 @@ fn a_session_whose_peer_does_not_tell_runs_dry_and_knows_it() {
     let mut pair = lose_data(40, false);
     let id = pair.kit.open(pattern(99, 3 << 20), true, pair.now);
     pair.run();
-    assert_eq!(pair.client.got.get(&id).map(Vec::len), None, "not a byte");
+    let got = pair.client.got.get(&id).map_or(0, Vec::len);
+    assert!(got < 32 * 1024, "{got} found credit");
     assert!(!pair.kit.mux.has_run_dry(pair.now));
     assert!(pair.kit.mux.has_run_dry(pair.now + CREDIT_LOST_AFTER));
 }
