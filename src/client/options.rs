@@ -152,6 +152,11 @@ impl TunnelOptions {
     /// What is unwise about the token, though it works: one that can be guessed, or a file that
     /// others may read. A sentence each, without the token.
     pub fn advice(&self) -> Vec<String> {
+        // A pipe gives what it has only once, and is nobody else's to read.
+        let is_pipe = |file: &PathBuf| !file.is_file();
+        if self.token_file.as_ref().is_some_and(is_pipe) {
+            return Vec::new();
+        }
         match config::read_token(self) {
             Ok(Some(token)) => secrets::advice(token.expose(), self.token_file.as_deref()),
             // Options that cannot work are told by [`TunnelOptions::check`].

@@ -114,7 +114,19 @@ impl Outlet {
     /// Starts to write to `sink`. Where no thread can be made lines are written by those who bring
     /// them, which may then wait.
     pub fn start(sink: impl Write + AsRawFd + Send + 'static, manner: Manner) -> Outlet {
-        let name = manner.name;
+        let builder = thread::Builder::new().name(manner.name.into());
+        Outlet::start_with(sink, manner, |body| {
+            let builder = builder.stack_size(OUTLET_STACK);
+            signal::with_all_blocked(|| builder.spawn(body).is_ok())
+        })
+    }
+
+    /// As [`Outlet::start`], with a way to make the thread that says whether there is one now.
+    fn start_with(
+        sink: impl Write + AsRawFd + Send + 'static,
+        manner: Manner,
+        spawn: impl FnOnce(Box<dyn FnOnce() + Send>) -> bool,
+    ) -> Outlet {
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
                 queue: Queue::new(manner.waiting),
@@ -138,10 +150,7 @@ impl Outlet {
                 writer.write_all_of(sink);
             }
         };
-        let builder = thread::Builder::new().name(name.into());
-        let spawned =
-            signal::with_all_blocked(|| builder.stack_size(OUTLET_STACK).spawn(body).is_ok());
-        if !spawned {
+        if !spawn(Box::new(body)) {
             let sink = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
             shared.lock().direct = sink.map(|sink| Box::new(sink) as Box<dyn Write + Send>);
         }

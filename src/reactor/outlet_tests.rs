@@ -128,6 +128,21 @@ fn a_reader_that_went_is_told_once_and_its_lines_are_counted() {
 }
 
 #[test]
+fn without_a_thread_lines_are_written_by_whoever_brings_them() {
+    let (mut reader, writer) = pipe();
+    let outlet = Outlet::start_with(writer, manner(8192), |_| false);
+    outlet.put("a\n");
+    outlet.put_vital("b\n");
+    outlet.flush();
+    let mut space = [0; 16];
+    let count = reader.read(&mut space).unwrap();
+    assert_eq!(&space[..count], b"a\nb\n");
+    drop(reader);
+    outlet.put("c\n");
+    assert_eq!(outlet.dropped(), 1);
+}
+
+#[test]
 fn a_stream_that_somebody_made_not_wait_loses_nothing() {
     let (mut reader, writer) = pipe();
     // SAFETY: fcntl(2) on a descriptor of ours.

@@ -242,6 +242,30 @@ fn what_is_not_utf_8_is_an_error_and_no_panic() {
 }
 
 #[test]
+fn a_token_may_come_from_a_pipe_that_gives_it_once() {
+    let kit = Kit::start();
+    let script = format!(
+        "exec \"$0\" tunnel expose 3000 --container-port 0 --url {} --json \
+         --token-file <(sleep 0.2; echo {TOKEN})",
+        kit.url()
+    );
+    let mut command = Command::new("bash");
+    command.args(["-c", &script]).arg(hoody().get_program());
+    let hoody = Hoody::from_command(&mut command, 1);
+    assert!(hoody.proc.err.all().is_empty(), "{}", hoody.proc.said());
+    let port = free_port();
+    let script = format!("exec \"$0\" --listen 127.0.0.1:{port} --token-file <(echo {TOKEN})");
+    let kit = Proc::spawn(
+        "kit",
+        Command::new("bash").args(["-c", &script, kit_program()]),
+    );
+    let told = |line: &str| line.contains("listening on").then_some(());
+    kit.err
+        .wait_from(0, PATIENCE, told)
+        .unwrap_or_else(|| panic!("{}", kit.said()));
+}
+
+#[test]
 fn a_level_that_does_not_exist_is_told() {
     let port = free_port();
     let mut command = Command::new(kit_program());

@@ -5,10 +5,13 @@
 //! machine could read it.
 
 use std::net::{IpAddr, Ipv6Addr};
-use std::path::PathBuf;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hoody_tunnel::client::TunnelOptions;
+use hoody_tunnel::limits::CLIENT_TOKEN_BYTES;
+use hoody_tunnel::secrets;
 
 /// The flags that say which kit is meant.
 #[derive(Debug, Clone, Default)]
@@ -60,7 +63,10 @@ impl Reach {
     pub fn options(&self, url: &str, env: Env) -> TunnelOptions {
         let mut options = TunnelOptions::new(url);
         if let Some(file) = &self.token_file {
-            options = options.token_file(file);
+            options = match piped(file) {
+                Some(token) => options.token(token),
+                None => options.token_file(file),
+            };
         } else if let Some(token) = env(TOKEN).filter(|token| !token.is_empty()) {
             options = options.token(token.trim());
         }
@@ -98,6 +104,17 @@ impl Manner {
         }
         options.retry_for(self.retry_for)
     }
+}
+
+/// What a pipe has, such as a shell's `<(command)`: it gives it only once, and files are read more
+/// often. What is no pipe, or gives nothing that can be a token, is left to be told as a file is.
+fn piped(file: &Path) -> Option<String> {
+    let metadata = std::fs::metadata(file).ok()?;
+    if !metadata.file_type().is_fifo() {
+        return None;
+    }
+    let token = secrets::read(file, CLIENT_TOKEN_BYTES).ok()?;
+    Some(token.trim().to_owned()).filter(|token| !token.is_empty())
 }
 
 /// Whether the kit at `url` runs on this machine, so that its ports and ours are the same ones.

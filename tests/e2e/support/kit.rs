@@ -178,9 +178,10 @@ impl KitPlan {
         command.args(["--listen", &format!("{}:{port}", self.address)]);
         command.args(["--expose-host", &self.address.to_string()]);
         if self.with_token {
-            command
-                .arg("--token-file")
-                .arg(dir.write("token", format!("{TOKEN}\n")));
+            let file = dir.write("token", format!("{TOKEN}\n"));
+            let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+            std::fs::set_permissions(&file, private).expect("it is ours");
+            command.arg("--token-file").arg(file);
         } else if !self.address.is_loopback() {
             command.arg("--no-auth");
         }
