@@ -3,7 +3,7 @@
 use crate::support::http::Talk;
 use crate::support::kit::Kit;
 use crate::support::tunnel::*;
-use crate::support::{PATIENCE, eventually, free_port};
+use crate::support::{PATIENCE, eventually, free_port, free_privileged_port};
 use serde_json::{Value, json};
 use std::net::{Ipv6Addr, TcpListener, TcpStream};
 
@@ -66,13 +66,17 @@ fn reserved_and_privileged_ports_are_refused() {
     }
     let allowing = Kit::with(&["--allow-privileged-expose"]);
     let mut tunnel = Tunnel::open(&allowing);
-    tunnel.expose(1017);
-    refused(&mut tunnel, pull(1018), "PRIVILEGED_PORT");
+    tunnel.expose(free_privileged_port());
+    refused(&mut tunnel, pull(free_privileged_port()), "PRIVILEGED_PORT");
     refused(&mut tunnel, expose(79), "RESERVED_PORT");
     let allowing = Kit::with(&["--allow-privileged-pull"]);
     let mut tunnel = Tunnel::open(&allowing);
-    tunnel.pull(1019);
-    refused(&mut tunnel, expose(1020), "PRIVILEGED_PORT");
+    tunnel.pull(free_privileged_port());
+    refused(
+        &mut tunnel,
+        expose(free_privileged_port()),
+        "PRIVILEGED_PORT",
+    );
 }
 
 #[test]

@@ -7,7 +7,8 @@ use crate::support::proc::{Proc, kit_program, run};
 use crate::support::upstream::Upstream;
 use crate::support::{PATIENCE, TempDir, eventually, free_port};
 use std::process::{Command, Output};
-use std::time::Duration;
+use std::sync::Mutex;
+use std::sync::mpsc::{Sender, channel};
 
 fn text(output: &Output) -> String {
     let (out, err) = (&output.stdout, &output.stderr);
@@ -44,7 +45,7 @@ fn wrong_usage_exits_with_2_before_any_socket() {
         &[],
     ] {
         let output = run(Command::new("timeout")
-            .arg("10")
+            .arg("60")
             .arg(hoody().get_program())
             .args(args));
         assert_eq!(output.status.code(), Some(2), "{args:?}: {}", text(&output));
@@ -70,7 +71,7 @@ fn the_kit_refuses_what_it_cannot_do() {
     let kit = |args: &[&str]| {
         let mut command = Command::new("timeout");
         command
-            .arg("5")
+            .arg("60")
             .arg(kit_program())
             .args(args)
             .env_remove("HOODY_TUNNEL_TOKEN");
@@ -249,12 +250,13 @@ fn people_see_the_address_and_a_line_a_request() {
         &quiet_port,
         "--quiet",
     ];
-    let quiet = Proc::spawn("hoody", &mut hoody_at(&kit, &quiet_args));
+    let mut quiet = Proc::spawn("hoody", &mut hoody_at(&kit, &quiet_args));
     eventually("it answers", PATIENCE, || {
         std::net::TcpStream::connect(("127.0.0.1", quiet_port.parse().unwrap_or(0))).ok()
     });
     Talk::port(quiet_port.parse().expect("a port")).get("/unseen");
-    std::thread::sleep(Duration::from_millis(200));
+    quiet.signal(libc::SIGTERM);
+    assert_eq!(quiet.wait(PATIENCE).code(), Some(0));
     assert!(!quiet.said().contains("/unseen"), "{}", quiet.said());
 }
 
@@ -275,7 +277,7 @@ fn refusals_end_it_at_once_with_1_and_the_reason() {
         &wrong,
     ]);
     let output = run(Command::new("timeout")
-        .arg("10")
+        .arg("60")
         .arg(command.get_program())
         .args(command.get_args()));
     assert_eq!(
@@ -381,46 +383,51 @@ fn every_way_to_write_a_target_works() {
     );
 }
 
-#[test]
-fn ctrl_c_waits_for_requests_and_a_second_one_does_not() {
-    let upstream = Upstream::start(|exchange| {
-        std::thread::sleep(Duration::from_millis(1500));
+/// A web server that has an answer when it is told to.
+fn held() -> (Sender<()>, Upstream) {
+    let (finish, told) = channel();
+    let told = Mutex::new(told);
+    let upstream = Upstream::start(move |exchange| {
+        let told = told.lock().expect("one request at a time");
+        told.recv_timeout(PATIENCE).expect("the test says when");
         exchange.answer(200, "", b"finished");
         true
     });
+    (finish, upstream)
+}
+
+#[test]
+fn ctrl_c_waits_for_requests_and_a_second_one_does_not() {
+    let (finish, upstream) = held();
     let kit = Kit::start();
     for times in [1, 2] {
         let mut hoody = Hoody::expose(&kit, upstream.port());
         let mut talk = Talk::port(hoody.port());
         talk.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
         upstream.next();
-        for _ in 0..times {
-            hoody.proc.signal(libc::SIGINT);
-            std::thread::sleep(Duration::from_millis(150));
-        }
-        let reply = talk.try_reply(false);
+        let mark = hoody.mark();
+        hoody.proc.signal(libc::SIGINT);
+        hoody.wait_event(mark, "notice", PATIENCE);
         if times == 1 {
-            assert_eq!(reply.map(|reply| reply.text()).as_deref(), Some("finished"));
+            finish.send(()).expect("the upstream waits");
+            assert_eq!(talk.reply(false).text(), "finished");
         } else {
+            hoody.proc.signal(libc::SIGINT);
+            let reply = talk.try_reply(false);
+            finish.send(()).expect("the upstream waits");
             assert!(
                 reply.is_none_or(|reply| reply.status == 502),
                 "it did not wait"
             );
         }
         assert_eq!(hoody.proc.wait(PATIENCE).code(), Some(0));
-        eventually("the kit has let go", PATIENCE, || {
-            (kit.json("sessions")["total"] == 0).then_some(())
-        });
+        kit.has_sessions(0);
     }
 }
 
 #[test]
 fn a_kit_that_is_asked_to_stop_lets_requests_finish() {
-    let upstream = Upstream::start(|exchange| {
-        std::thread::sleep(Duration::from_millis(800));
-        exchange.answer(200, "", b"finished");
-        true
-    });
+    let (finish, upstream) = held();
     for signal in [libc::SIGTERM, libc::SIGINT] {
         let mut kit = Kit::start();
         let hoody = Hoody::expose(&kit, upstream.port());
@@ -428,6 +435,10 @@ fn a_kit_that_is_asked_to_stop_lets_requests_finish() {
         talk.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
         upstream.next();
         kit.proc.signal(signal);
+        eventually("nobody else is let in", PATIENCE, || {
+            std::net::TcpStream::connect(("127.0.0.1", kit.port)).err()
+        });
+        finish.send(()).expect("the upstream waits");
         assert_eq!(talk.reply(false).text(), "finished");
         assert_eq!(kit.proc.wait(PATIENCE).code(), Some(0));
     }

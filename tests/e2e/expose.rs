@@ -6,11 +6,12 @@ use crate::support::http::Talk;
 use crate::support::kit::Kit;
 use crate::support::tcp::{TcpServer, reset};
 use crate::support::upstream::Upstream;
-use crate::support::{Noise, PATIENCE, eventually};
+use crate::support::{Noise, PATIENCE, at_rest, eventually};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
@@ -190,7 +191,9 @@ fn heads_without_bodies_keep_the_connection_in_step() {
 
 #[test]
 fn expect_100_continue_is_the_upstreams_to_answer() {
-    let upstream = Upstream::start(|exchange| {
+    let (allow, permission) = channel();
+    let permission = Mutex::new(permission);
+    let upstream = Upstream::start(move |exchange| {
         let expects = exchange.request.field("expect");
         assert_eq!(
             expects.map(|value| value.to_lowercase()).as_deref(),
@@ -202,7 +205,8 @@ fn expect_100_continue_is_the_upstreams_to_answer() {
                 .say("HTTP/1.1 417 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
             return false;
         }
-        std::thread::sleep(Duration::from_millis(300));
+        let permission = permission.lock().expect("one such visitor");
+        permission.recv_timeout(PATIENCE).expect("the test says so");
         exchange.talk.say("HTTP/1.1 100 Continue\r\n\r\n");
         let body = exchange.body();
         exchange.answer(200, "", &body);
@@ -223,6 +227,7 @@ fn expect_100_continue_is_the_upstreams_to_answer() {
         talk.silent_for(Duration::from_millis(120)),
         "nobody but the upstream says 100"
     );
+    allow.send(()).expect("the upstream waits");
     assert_eq!(talk.reply(false).status, 100);
     talk.say("body");
     assert_eq!(talk.reply(false).text(), "body");
@@ -362,11 +367,16 @@ fn header_octets_repeats_and_order_survive_both_ways() {
 
 #[test]
 fn a_body_cut_by_the_upstream_never_looks_whole() {
+    let (tell, seen) = channel();
+    let seen = Arc::new(Mutex::new(seen));
     let cut = |head: &'static str| {
+        let seen = seen.clone();
         Upstream::start(move |exchange| {
             exchange.talk.say(head);
             exchange.talk.say("5\r\nhello\r\n");
-            std::thread::sleep(Duration::from_millis(100));
+            // A reset overtakes what is on its way: the visitor has it all before.
+            let seen = seen.lock().expect("one visitor at a time");
+            seen.recv_timeout(PATIENCE).expect("the visitor read it");
             if let Ok(stream) = exchange.talk.stream.try_clone() {
                 reset(stream);
             }
@@ -380,7 +390,13 @@ fn a_body_cut_by_the_upstream_never_looks_whole() {
     ] {
         let upstream = cut(head);
         let hoody = Hoody::expose(&kit, upstream.port());
-        let reply = Talk::port(hoody.port()).get("/");
+        let mut talk = Talk::port(hoody.port());
+        talk.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        while !String::from_utf8_lossy(&talk.rest).contains("hello") {
+            assert!(talk.more() > 0, "it ended before it was cut");
+        }
+        tell.send(()).expect("the upstream waits");
+        let reply = talk.reply(false);
         assert_eq!(reply.status, 200);
         assert!(!reply.whole, "a cut body looked whole after {head:?}");
     }
@@ -422,7 +438,9 @@ fn an_unwanted_body_is_never_read_as_the_next_request() {
 
 #[test]
 fn a_visitor_that_stops_reading_stops_only_itself_and_memory_stays_bounded() {
-    let upstream = Upstream::start(|exchange| {
+    let poured = Arc::new(AtomicUsize::new(0));
+    let count = poured.clone();
+    let upstream = Upstream::start(move |exchange| {
         if exchange.request.target == "/small" {
             exchange.answer(200, "", b"small");
             return true;
@@ -431,7 +449,9 @@ fn a_visitor_that_stops_reading_stops_only_itself_and_memory_stays_bounded() {
             .talk
             .say("HTTP/1.1 200 OK\r\nContent-Length: 1073741824\r\n\r\n");
         let block = vec![7; 1 << 16];
-        while exchange.talk.say_into_the_void(&block) {}
+        while exchange.talk.say_into_the_void(&block) {
+            count.fetch_add(block.len(), Ordering::Relaxed);
+        }
         false
     });
     let kit = Kit::start();
@@ -445,17 +465,18 @@ fn a_visitor_that_stops_reading_stops_only_itself_and_memory_stays_bounded() {
             talk
         })
         .collect();
-    std::thread::sleep(Duration::from_secs(2));
+    let still = Duration::from_secs(1);
+    at_rest("what is poured", still, || poured.load(Ordering::Relaxed));
     for _ in 0..20 {
         assert_eq!(Talk::port(hoody.port()).get("/small").text(), "small");
     }
-    let grown = kit.proc.rss_kib() - before.0;
+    let grown = kit.proc.rss_kib().saturating_sub(before.0);
     assert!(
         grown < 56 * 1024,
         "twenty stalled visitors cost the kit {grown} KiB"
     );
     assert!(
-        hoody.proc.rss_kib() - before.1 < 56 * 1024,
+        hoody.proc.rss_kib().saturating_sub(before.1) < 56 * 1024,
         "the client: {}",
         hoody.proc.rss_kib()
     );

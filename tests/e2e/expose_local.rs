@@ -7,7 +7,7 @@ use crate::support::kit::Kit;
 use crate::support::tcp::TcpServer;
 use crate::support::upstream::Upstream;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, TcpStream};
 
 #[test]
 fn the_upstream_sees_a_host_of_its_own_unless_told_otherwise() {
@@ -60,9 +60,7 @@ fn a_local_server_that_is_down_gives_502_and_the_next_request_tries_again() {
 #[test]
 fn localhost_is_tried_on_both_families() {
     let kit = Kit::start();
-    let six = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).expect("IPv6 loopback");
-    let port = six.local_addr().expect("bound").port();
-    drop(six);
+    let port = free_port();
     let serve_six = Upstream::on((Ipv6Addr::LOCALHOST, port).into(), |exchange| {
         exchange.answer(200, "", b"six");
         true
@@ -71,7 +69,7 @@ fn localhost_is_tried_on_both_families() {
     let hoody = Hoody::start(&kit, &["expose", &target, "--container-port", "0"], 1);
     assert_eq!(Talk::port(hoody.port()).get("/").text(), "six");
     drop(serve_six);
-    let four = Upstream::start(|exchange| {
+    let four = Upstream::on((Ipv4Addr::LOCALHOST, free_port()).into(), |exchange| {
         exchange.answer(200, "", b"four");
         true
     });

@@ -6,6 +6,7 @@ use crate::support::kit::Kit;
 use crate::support::proc::{Proc, bash};
 use crate::support::servers::{Server, file_nginx, nginx_in};
 use crate::support::{Noise, PATIENCE, TempDir, eventually};
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -49,7 +50,7 @@ fn curl_sees_through_the_tunnel_what_it_sees_without() {
     for (port, name) in [(nginx.port, "direct"), (hoody.port(), "tunnel")] {
         let file = nginx.dir.join("www/data.bin").display().to_string();
         bash(
-            30,
+            60,
             &format!("curl -sSf --max-time 20 -T {file} http://127.0.0.1:{port}/up/{name}"),
         );
         let put = std::fs::read(nginx.dir.join(format!("www/up/{name}"))).expect("PUT made it");
@@ -112,12 +113,12 @@ fn a_gibibyte_passes_each_way_with_its_hash_and_the_kit_stays_small() {
     let hoody = Hoody::expose(&kit, nginx.port);
     let url = format!("http://127.0.0.1:{}", hoody.port());
     let watch = Watch::start(&kit.proc);
-    let down = sha256(&format!("curl -sSf --max-time 180 {url}/big.bin"));
+    let down = sha256(&format!("curl -sSf --max-time 600 {url}/big.bin"));
     assert_eq!(down, want, "the download's hash");
     let up = file.display();
     bash(
-        200,
-        &format!("curl -sSf --max-time 180 -T {up} {url}/up.bin && rm {up}"),
+        620,
+        &format!("curl -sSf --max-time 600 -T {up} {url}/up.bin && rm {up}"),
     );
     assert_eq!(
         sha256(&format!("cat {}", nginx.dir.join("www/up.bin").display())),
@@ -125,10 +126,10 @@ fn a_gibibyte_passes_each_way_with_its_hash_and_the_kit_stays_small() {
     );
     let stored = nginx.dir.join("www/up.bin");
     let chunked = format!(
-        "curl -sSf --max-time 180 -T - -H 'Transfer-Encoding: chunked' {url}/chunked.bin < {}",
+        "curl -sSf --max-time 600 -T - -H 'Transfer-Encoding: chunked' {url}/chunked.bin < {}",
         stored.display()
     );
-    bash(200, &chunked);
+    bash(620, &chunked);
     assert_eq!(
         sha256(&format!(
             "cat {}",
@@ -145,7 +146,7 @@ fn a_gibibyte_passes_each_way_with_its_hash_and_the_kit_stays_small() {
 }
 
 fn sha256(source: &str) -> String {
-    bash(200, &format!("{source} | sha256sum"))
+    bash(620, &format!("{source} | sha256sum"))
         .trim()
         .to_owned()
 }
@@ -200,7 +201,7 @@ fn git_clones_and_pushes_over_http() {
     let root = dir.path().display().to_string();
     let exec_path = bash(10, "git --exec-path").trim().to_owned();
     bash(
-        60,
+        180,
         &format!(
             "export HOME={root} GIT_CONFIG_NOSYSTEM=1; cd {root}
              git config --global user.email a@b.c; git config --global user.name e2e
@@ -218,7 +219,7 @@ fn git_clones_and_pushes_over_http() {
         .env("HOME", &root);
     let _fcgi = Proc::spawn("fcgiwrap", &mut fcgi);
     eventually("fcgiwrap listens", PATIENCE, || {
-        socket.exists().then_some(())
+        UnixStream::connect(&socket).ok()
     });
     let nginx = nginx_in(
         dir,
@@ -239,7 +240,7 @@ fn git_clones_and_pushes_over_http() {
     let hoody = Hoody::expose(&kit, nginx.port);
     let url = format!("http://127.0.0.1:{}/repos.git", hoody.port());
     bash(
-        90,
+        270,
         &format!(
             "export HOME={root} GIT_CONFIG_NOSYSTEM=1; cd {root}
              git clone -q {url} copy; cmp seed/blob copy/blob

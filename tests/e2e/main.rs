@@ -11,6 +11,8 @@
 //! `HOODY_LONG=1` runs the long forms (minutes of outage, 100,000 visitors, 10,000 resumes).
 //! Whatever a test needs and does not find makes it fail with the reason; nothing is skipped.
 
+#[path = "../shared/mod.rs"]
+mod shared;
 mod support;
 
 mod admin;

@@ -1,14 +1,15 @@
 //! Ends of connections: whatever either side of a PULL does, the other sees what it would see on a
 //! direct connection.
 
-use crate::support::PATIENCE;
 use crate::support::client::Hoody;
 use crate::support::kit::Kit;
 use crate::support::tcp::{TcpServer, reset};
+use crate::support::{PATIENCE, becomes};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpStream};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// One side's part in a scene, step by step.
@@ -24,14 +25,16 @@ enum Step {
     Fin,
     /// Drop the connection with a reset.
     Rst,
-    /// Let the other side act first.
+    /// Let the other side act first. What is seen does not depend on it.
     Pause,
+    /// Wait until the other side is there.
+    Meet,
 }
 
-use Step::{End, Fin, Pause, Read as Take, Rst, Send};
+use Step::{End, Fin, Meet, Pause, Read as Take, Rst, Send};
 
 /// Plays a part and notes everything that could be seen.
-fn play(mut stream: TcpStream, steps: &[Step]) -> Vec<String> {
+fn play(mut stream: TcpStream, steps: &[Step], met: &AtomicBool) -> Vec<String> {
     let mut notes = Vec::new();
     stream
         .set_read_timeout(Some(PATIENCE))
@@ -60,6 +63,7 @@ fn play(mut stream: TcpStream, steps: &[Step]) -> Vec<String> {
                 reset(stream);
                 return notes;
             }
+            Meet => becomes("a meeting", true, || met.load(Ordering::Relaxed)),
             Pause => std::thread::sleep(Duration::from_millis(300)),
         }
     }
@@ -88,14 +92,17 @@ fn scene(
 ) -> (Vec<String>, Vec<String>) {
     let (sender, notes) = channel();
     let sender = Mutex::new(sender);
+    let met = Arc::new(AtomicBool::new(false));
+    let here = met.clone();
     let listener = TcpServer::start(move |stream| {
-        let seen = play(stream, server);
+        here.store(true, Ordering::Relaxed);
+        let seen = play(stream, server, &here);
         let _ = sender.lock().map(|sender| sender.send(seen));
     });
     let hoody = through.map(|kit| Hoody::pull(kit, listener.port));
     let port = hoody.as_ref().map_or(listener.port, Hoody::port);
     let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("open");
-    let ours = play(stream, caller);
+    let ours = play(stream, caller, &met);
     let theirs = notes
         .recv_timeout(PATIENCE)
         .expect("the server's part ends");
@@ -148,7 +155,7 @@ const SCENES: &[(&str, &[Step], &[Step])] = &[
         &[Send(1000), Take(1), Rst],
         &[Take(1000), Send(1), End],
     ),
-    ("the caller's RST at once", &[Pause, Rst], &[End]),
+    ("the caller's RST at once", &[Meet, Rst], &[End]),
     (
         "the server's RST after the caller's FIN",
         &[Send(9), Fin, End],

@@ -3,9 +3,9 @@
 use crate::support::client::Hoody;
 use crate::support::http::Talk;
 use crate::support::kit::Kit;
+use crate::support::long;
 use crate::support::tunnel::{Heard, STREAM_OPEN, Tunnel};
 use crate::support::upstream::Upstream;
-use crate::support::{PATIENCE, eventually, long};
 use std::time::Duration;
 
 /// How much memory may grow: 5 %, and one slab of the allocator for a process this small.
@@ -49,9 +49,7 @@ fn visitors_one_after_another_leave_nothing_behind() {
         before.1,
         after.1
     );
-    eventually("all permits are home", PATIENCE, || {
-        (kit.permits() >= home).then_some(())
-    });
+    kit.all_permits_are_home(home);
 }
 
 #[test]
@@ -99,9 +97,7 @@ fn resumes_one_after_another_leave_nothing_behind() {
         flat(before, after),
         "the kit grew from {before} to {after} KiB"
     );
-    eventually("all permits are home", PATIENCE, || {
-        (kit.permits() >= home).then_some(())
-    });
+    kit.all_permits_are_home(home);
     let mut last = owner.expect("the last owner");
     assert!(!matches!(
         last.hear(Duration::from_millis(100)),

@@ -1,9 +1,12 @@
 //! The public library against a real kit, over real sockets on loopback.
 
+#[path = "../shared/mod.rs"]
+#[allow(dead_code)]
+mod shared;
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -13,7 +16,8 @@ use hoody_tunnel::client::{
     TunnelOptions, TunnelSession,
 };
 
-use support::{PATIENCE, Relay, RunningKit, get, pattern, request, service, wait_for};
+use shared::{PATIENCE, eventually, free_port};
+use support::{Relay, RunningKit, get, pattern, request, service, wait_for};
 
 fn echo(mut request: Request) -> Response {
     let mut body = Vec::new();
@@ -48,10 +52,7 @@ fn a_handler_is_served_and_bodies_of_any_size_pass() {
         .for_each(|thread| thread.join().unwrap());
     assert_eq!(streams.load(Ordering::Relaxed), 640);
     tunnel.close().unwrap();
-    assert!(
-        TcpStream::connect(("127.0.0.1", port)).is_err(),
-        "the port was not released"
-    );
+    is_released(port);
 }
 
 #[test]
@@ -63,10 +64,11 @@ fn more_visitors_than_a_handler_has_threads_take_turns() {
     })
     .unwrap();
     let port = tunnel.binding.container_port;
+    let start = Instant::now();
     let threads: Vec<_> = (0..150)
         .map(|_| {
             std::thread::spawn(move || {
-                (0..3)
+                (0..6)
                     .map(|_| {
                         let since = Instant::now();
                         assert_eq!(get(port, "/"), (200, b"ok".to_vec()));
@@ -80,9 +82,11 @@ fn more_visitors_than_a_handler_has_threads_take_turns() {
         .into_iter()
         .filter_map(|thread| thread.join().unwrap())
         .max();
+    // A turn is a sixth of it all. Who waits for most of it waits until the others are done.
+    let whole = start.elapsed();
     assert!(
-        slowest < Some(Duration::from_secs(3)),
-        "somebody waited for {slowest:?}"
+        slowest < Some(whole * 3 / 4),
+        "somebody waited for {slowest:?} of {whole:?}"
     );
 }
 
@@ -158,10 +162,7 @@ impl Read for Pieces {
 #[test]
 fn a_local_server_may_come_and_go() {
     let kit = RunningKit::start(|_| {});
-    let free = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let free = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
     let tunnel = client::expose(kit.options(), 0, free).unwrap();
     let port = tunnel.binding.container_port;
     let (status, text) = get(port, "/");
@@ -232,30 +233,25 @@ fn a_cut_connection_is_resumed_with_its_bindings() {
 }
 
 #[test]
-fn a_connection_that_went_silent_is_replaced_within_six_seconds() {
+fn a_connection_that_went_silent_is_replaced() {
     let kit = RunningKit::start(|_| {});
     let relay = Relay::start(kit.addr);
     let options = TunnelOptions::new(format!("ws://{}", relay.addr)).token("t0ken");
     let tunnel = client::serve(options, 0, echo).unwrap();
     let (events, port) = (tunnel.session.events(), tunnel.binding.container_port);
     assert_eq!(get(port, "/").0, 200);
-    let since = Instant::now();
     relay.freeze();
     wait_for(&events, |event| {
         matches!(event, SessionEvent::Resumed { .. })
     });
     assert_eq!(get(port, "/").0, 200);
-    assert!(
-        since.elapsed() < Duration::from_secs(8),
-        "took {:?}",
-        since.elapsed()
-    );
 }
 
 #[test]
 fn a_kit_that_comes_back_empty_gets_the_same_port_bound_again() {
-    let kit = RunningKit::start(|_| {});
-    let listen = kit.addr;
+    // Nobody else may have the port while no kit is there.
+    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    let kit = RunningKit::start(|config| config.listen = listen);
     let tunnel = client::serve(kit.options(), 0, echo).unwrap();
     let (events, port) = (tunnel.session.events(), tunnel.binding.container_port);
     drop(kit);
@@ -323,7 +319,7 @@ fn several_bindings_share_a_session_and_one_can_go() {
     assert_eq!(get(one.container_port, "/").1, b"one");
     assert_eq!(get(two.container_port, "/").1, b"two");
     session.unbind(&one).unwrap();
-    assert!(TcpStream::connect(("127.0.0.1", one.container_port)).is_err());
+    is_released(one.container_port);
     assert_eq!(get(two.container_port, "/").1, b"two");
     assert!(session.unbind(&one).is_err(), "it is gone already");
     session.close().unwrap();
@@ -385,9 +381,13 @@ fn dropping_a_handle_closes_the_session() {
             .into_iter()
             .any(|event| event == SessionEvent::Closed { error: None })
     );
-    let since = Instant::now();
-    while TcpStream::connect(("127.0.0.1", port)).is_ok() {
-        assert!(since.elapsed() < PATIENCE, "the port was not released");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    is_released(port);
+}
+
+/// Waits until nobody listens on a port any more.
+#[track_caller]
+fn is_released(port: u16) {
+    eventually("the port is released", PATIENCE, || {
+        TcpStream::connect(("127.0.0.1", port)).err()
+    });
 }

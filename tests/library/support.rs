@@ -7,13 +7,12 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::shared::PATIENCE;
 use hoody_tunnel::client::{Events, SessionEvent, TunnelOptions};
 use hoody_tunnel::kit::config::Config;
 use hoody_tunnel::kit::{Kit, KitNotice, KitOrder};
 use hoody_tunnel::reactor::{self, Handle, Options, Reactor, os_entropy};
 use hoody_tunnel::wire::control::Secret;
-
-pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A kit that ends when it is dropped.
 pub struct RunningKit {
@@ -76,9 +75,14 @@ pub struct Relay {
 
 struct State {
     to: SocketAddr,
+    pairs: Mutex<Vec<Pair>>,
+}
+
+/// Two connections that are carried into each other.
+struct Pair {
+    ends: [TcpStream; 2],
     /// Carries nothing, and says nothing about it.
-    frozen: AtomicBool,
-    streams: Mutex<Vec<TcpStream>>,
+    frozen: Arc<AtomicBool>,
 }
 
 impl Relay {
@@ -87,8 +91,7 @@ impl Relay {
         let addr = listener.local_addr().unwrap();
         let state = Arc::new(State {
             to,
-            frozen: AtomicBool::new(false),
-            streams: Mutex::new(Vec::new()),
+            pairs: Mutex::new(Vec::new()),
         });
         let shared = Arc::clone(&state);
         thread::spawn(move || {
@@ -96,17 +99,15 @@ impl Relay {
                 let Ok(onward) = TcpStream::connect(shared.to) else {
                     continue;
                 };
-                for stream in [&stream, &onward] {
-                    shared
-                        .streams
-                        .lock()
-                        .unwrap()
-                        .push(stream.try_clone().unwrap());
-                }
                 let (back, forth) = (stream.try_clone().unwrap(), onward.try_clone().unwrap());
-                let (one, other) = (Arc::clone(&shared), Arc::clone(&shared));
-                thread::spawn(move || one.carry(stream, onward));
-                thread::spawn(move || other.carry(forth, back));
+                let frozen = Arc::new(AtomicBool::new(false));
+                shared.pairs.lock().unwrap().push(Pair {
+                    ends: [stream.try_clone().unwrap(), onward.try_clone().unwrap()],
+                    frozen: Arc::clone(&frozen),
+                });
+                let other = Arc::clone(&frozen);
+                thread::spawn(move || carry(stream, onward, &frozen));
+                thread::spawn(move || carry(forth, back, &other));
             }
         });
         Relay { addr, state }
@@ -114,40 +115,36 @@ impl Relay {
 
     /// Breaks every connection that stands.
     pub fn cut(&self) {
-        for stream in self.state.streams.lock().unwrap().drain(..) {
-            let _ = stream.shutdown(Shutdown::Both);
+        for pair in self.state.pairs.lock().unwrap().drain(..) {
+            for stream in pair.ends {
+                let _ = stream.shutdown(Shutdown::Both);
+            }
         }
     }
 
     /// The connections that stand go silent; new ones work.
     pub fn freeze(&self) {
-        self.state.frozen.store(true, Ordering::SeqCst);
-        thread::sleep(Duration::from_millis(50));
-        self.state.streams.lock().unwrap().clear();
-        self.state.frozen.store(false, Ordering::SeqCst);
+        for pair in self.state.pairs.lock().unwrap().drain(..) {
+            pair.frozen.store(true, Ordering::SeqCst);
+        }
     }
 }
 
-impl State {
-    fn carry(&self, mut from: TcpStream, mut to: TcpStream) {
-        let _ = from.set_read_timeout(Some(Duration::from_millis(10)));
-        let mut piece = vec![0; 65_536];
-        loop {
-            if self.frozen.load(Ordering::SeqCst) {
-                // Holds both ends open for longer than any test.
-                thread::sleep(Duration::from_secs(120));
-                return;
-            }
-            match from.read(&mut piece) {
-                Ok(0) => break,
-                Ok(count) if to.write_all(&piece[..count]).is_err() => break,
-                Ok(_) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                Err(_) => break,
-            }
+fn carry(mut from: TcpStream, mut to: TcpStream, frozen: &AtomicBool) {
+    let mut piece = vec![0; 65_536];
+    loop {
+        let got = from.read(&mut piece);
+        if frozen.load(Ordering::SeqCst) {
+            // Holds both ends open for longer than any test.
+            thread::sleep(Duration::from_secs(600));
+            return;
         }
-        let _ = to.shutdown(Shutdown::Write);
+        match got {
+            Ok(count @ 1..) if to.write_all(&piece[..count]).is_ok() => {}
+            _ => break,
+        }
     }
+    let _ = to.shutdown(Shutdown::Write);
 }
 
 /// Status and body of one request on a connection of its own.

@@ -1,13 +1,14 @@
 //! Listening, accepting, dialling, bytes both ways, timers, orders, shutdown.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use hoody_tunnel::machine::{CloseHow, Command, DialTarget, Ended, Listener};
 use hoody_tunnel::table::Key;
 
 use crate::remote::{Notice, Order, Rig};
+use crate::shared::free_port;
 
 #[test]
 fn bytes_travel_both_ways_on_an_accepted_connection() {
@@ -58,9 +59,7 @@ fn a_server_that_speaks_first_is_heard() {
 #[test]
 fn a_refused_dial_names_the_address() {
     let rig = Rig::new();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr = listener.local_addr().unwrap();
-    drop(listener);
+    let addr = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let key = rig.dial(DialTarget::Addr(addr));
     let Ended::Failed(why) = rig.ended(key) else {
         panic!("a refused dial is no reset");
@@ -80,10 +79,7 @@ fn localhost_reaches_a_server_on_either_family() {
         let key = rig.connect(DialTarget::Name("localhost".into(), port));
         rig.order(Order::Close(key, CloseHow::Clean));
     }
-    let port = {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        free.local_addr().unwrap().port()
-    };
+    let port = free_port();
     let key = rig.dial(DialTarget::Name("localhost".into(), port));
     let Ended::Failed(why) = rig.ended(key) else {
         panic!("a refused dial is no reset");
@@ -120,7 +116,7 @@ fn many_names_at_once_are_all_answered() {
 #[test]
 fn a_port_in_use_is_told_and_an_unlistened_one_is_free() {
     let rig = Rig::new();
-    let (key, addr) = rig.listen("127.0.0.1:0");
+    let (key, addr) = rig.listen(&format!("127.0.0.1:{}", free_port()));
     rig.order(Order::Listen(addr));
     let Notice::Listening(_, Err(why)) = rig.next() else {
         panic!("the port was free");

@@ -48,28 +48,23 @@ pub fn system_calls_of_reactor(name: &str) -> Option<Vec<String>> {
         println!("no strace here: skipped");
         return None;
     }
-    let prefix = std::env::temp_dir().join(format!("hoody-trace-{}", std::process::id()));
+    let folder = std::env::temp_dir().join(format!("hoody-trace-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir(&folder).unwrap();
     let mut command = Command::new("strace");
     // -ff: one file a thread.
-    command.args(["-ff", "-o"]).arg(&prefix);
+    command.args(["-ff", "-o"]).arg(folder.join("thread"));
     command.arg(std::env::current_exe().unwrap());
     run(command, name);
     let mut calls = None;
-    for entry in std::fs::read_dir(std::env::temp_dir()).unwrap() {
-        let path = entry.unwrap().path();
-        if !path
-            .to_string_lossy()
-            .starts_with(&*prefix.to_string_lossy())
-        {
-            continue;
-        }
-        let text = std::fs::read_to_string(&path).unwrap();
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
         if text.contains("PR_SET_NAME, \"reactor\"") {
             let name = |line: &str| Some(line.split_once('(')?.0.to_owned());
             calls = Some(text.lines().filter_map(name).collect());
         }
-        std::fs::remove_file(path).unwrap();
     }
+    std::fs::remove_dir_all(&folder).unwrap();
     Some(calls.expect("no thread is called reactor"))
 }
 

@@ -11,6 +11,7 @@ use hoody_tunnel::reactor::Options;
 
 use crate::relay::Running;
 use crate::remote::{Notice, Order, Rig};
+use crate::shared::{PATIENCE, eventually};
 
 /// Has dropping `stream` send RST.
 fn reset_on_drop(stream: &TcpStream) {
@@ -40,8 +41,7 @@ fn pair(through_relay: bool) -> (TcpStream, TcpStream, Option<Running>) {
     let visitor = TcpStream::connect(addr).unwrap();
     let (upstream, _) = listener.accept().unwrap();
     for stream in [&visitor, &upstream] {
-        let limit = Some(Duration::from_secs(20));
-        stream.set_read_timeout(limit).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
     }
     (visitor, upstream, relay)
 }
@@ -141,17 +141,9 @@ fn a_reset_after_fin_reaches_the_other_side_as_a_reset() {
         let first = read_out(&mut b);
         reset_on_drop(&a);
         drop(a);
-        thread::sleep(Duration::from_millis(100));
         // After its FIN nothing is read any more: the reset shows when something is written.
-        let mut outcome = Ok(());
-        for _ in 0..50 {
-            outcome = b.write_all(b"more");
-            if outcome.is_err() {
-                break;
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        let kind = outcome.unwrap_err().kind();
+        let error = eventually("a write fails", PATIENCE, || b.write_all(b"more").err());
+        let kind = error.kind();
         let broken = matches!(kind, ErrorKind::BrokenPipe | ErrorKind::ConnectionReset);
         format!("{first} / {broken}")
     });

@@ -13,6 +13,7 @@ use hoody_tunnel::reactor::{Options, process};
 use crate::child;
 use crate::relay::Running;
 use crate::remote::{Notice, Order, Remote, Rig};
+use crate::shared::becomes;
 
 #[test]
 fn a_paused_conn_is_not_read_until_it_is_woken() {
@@ -136,9 +137,9 @@ fn no_descriptor_is_left_behind_however_connections_end() {
         }
     }
     relay.wait_until_empty();
+    let open = || process::open_descriptors().unwrap();
     // What was closed in the last turn goes before the loop waits again.
-    relay.wait_until_empty();
-    assert_eq!(process::open_descriptors().unwrap(), before);
+    becomes("the open descriptors", before, open);
     drop(listener);
     // From here on every dial is refused.
     for _ in 0..100 {
@@ -155,8 +156,7 @@ fn no_descriptor_is_left_behind_however_connections_end() {
         );
     }
     relay.wait_until_empty();
-    relay.wait_until_empty();
-    assert_eq!(process::open_descriptors().unwrap(), before - 1);
+    becomes("the open descriptors", before - 1, open);
 }
 
 #[test]

@@ -9,6 +9,9 @@ mod relay;
 // Without TLS some of its orders are never given.
 #[cfg_attr(not(feature = "client"), allow(dead_code))]
 mod remote;
+#[path = "../shared/mod.rs"]
+#[allow(dead_code)]
+mod shared;
 #[cfg(feature = "client")]
 mod tls;
 mod world;

@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
 
 use hoody_tunnel::clock::Instant;
 use hoody_tunnel::machine::{
@@ -13,6 +12,8 @@ use hoody_tunnel::machine::{
 };
 use hoody_tunnel::reactor::{Handle, Options, Reactor};
 use hoody_tunnel::table::{Key, Table};
+
+use crate::shared::becomes;
 
 /// One end of a pair, and what was read from it and waits to be written to the other.
 struct End {
@@ -199,14 +200,10 @@ impl Running {
     /// Waits until every connection is over.
     pub fn wait_until_empty(&self) {
         let (sender, counts) = mpsc::channel();
-        for _ in 0..1000 {
+        becomes("the ends of connections that stand", 0, || {
             self.handle.send(sender.clone()).unwrap();
-            if counts.recv().unwrap() == 0 {
-                return;
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-        panic!("connections outlived their test");
+            counts.recv().unwrap()
+        });
     }
 }
 

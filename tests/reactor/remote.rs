@@ -15,6 +15,8 @@ use hoody_tunnel::machine::{
 use hoody_tunnel::reactor::{Handle, Options, Reactor};
 use hoody_tunnel::table::Table;
 
+use crate::shared::PATIENCE;
+
 /// What a test wants.
 pub enum Order {
     Listen(SocketAddr),
@@ -239,7 +241,7 @@ impl Rig {
     /// The next thing that the machine hears.
     pub fn next(&self) -> Notice {
         self.notices
-            .recv_timeout(Duration::from_secs(20))
+            .recv_timeout(PATIENCE)
             .expect("the machine heard nothing")
     }
 

@@ -15,6 +15,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::remote::{Notice, Order, Remote, Rig};
+use crate::shared::{PATIENCE, eventually, free_port};
 
 type ServerStream = StreamOwned<ServerConnection, TcpStream>;
 
@@ -267,31 +268,23 @@ fn a_ca_file_without_certificate_is_refused_at_the_start() {
 #[test]
 fn openssl_is_understood() {
     let authority = Authority::new("openssl");
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let port = free_port();
     for version in ["-tls1_2", "-tls1_3"] {
-        let mut server = s_server(&authority.0, port, version);
+        let server = s_server(&authority.0, port, version);
         let rig = authority.rig();
         let target = DialTarget::Addr(([127, 0, 0, 1], port).into());
         // OpenSSL needs a moment to listen.
-        let key = loop {
+        let key = eventually("OpenSSL listens", PATIENCE, || {
             let key = rig.dial(target.clone());
-            match rig.next() {
-                Notice::Connected(..) => break key,
-                _ => thread::sleep(std::time::Duration::from_millis(20)),
-            }
-        };
+            matches!(rig.next(), Notice::Connected(..)).then_some(key)
+        });
         rig.order(Order::Tls(key, "app.test"));
         assert!(matches!(rig.next(), Notice::Secured(_)));
         rig.order(Order::Send(key, b"stressed\n".to_vec()));
         assert_eq!(rig.data(key, 9), b"desserts\n");
         rig.order(Order::Close(key, CloseHow::Clean));
         drop(rig);
-        server.kill().unwrap();
-        server.wait().unwrap();
+        drop(server);
     }
 }
 
@@ -332,8 +325,8 @@ fn bulk_over_tls() {
 }
 
 /// `openssl s_server` that sends each line back reversed.
-fn s_server(authority: &Path, port: u16, version: &str) -> std::process::Child {
-    Command::new("openssl")
+fn s_server(authority: &Path, port: u16, version: &str) -> Killed {
+    let child = Command::new("openssl")
         .args(["s_server", "-rev", "-quiet", version, "-alpn", "http/1.1"])
         .args(["-cert", "server.pem", "-key", "server.key"])
         .args(["-accept", &format!("127.0.0.1:{port}")])
@@ -342,5 +335,16 @@ fn s_server(authority: &Path, port: u16, version: &str) -> std::process::Child {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .unwrap()
+        .unwrap();
+    Killed(child)
+}
+
+/// A child that does not outlive its test.
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

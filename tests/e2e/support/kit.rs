@@ -2,12 +2,14 @@
 
 use super::http::{Reply, Talk};
 use super::proc::{Proc, kit_program};
-use super::{PATIENCE, TempDir, eventually, free_port};
+use super::{PATIENCE, TempDir, at_rest, becomes, eventually, free_port};
 use serde_json::Value;
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
+
+const PERMITS: &str = "hoody_tunnel_fd_permits_available";
 
 /// The token of every kit here that wants one.
 pub const TOKEN: &str = "e2e-token-0123456789abcdef";
@@ -95,17 +97,51 @@ impl Kit {
             .sum()
     }
 
-    /// Permits that are free now.
+    /// Permits that are free once those who left a moment ago are forgotten.
     pub fn permits(&self) -> u64 {
-        self.metric("hoody_tunnel_fd_permits_available", "") as u64
+        let still = Duration::from_millis(100);
+        at_rest("the free permits", still, || {
+            self.metric(PERMITS, "") as u64
+        })
+    }
+
+    /// Waits until `home` permits are free again.
+    #[track_caller]
+    pub fn all_permits_are_home(&self, home: u64) {
+        self.counts(PERMITS, "", home);
     }
 
     /// Waits until a number of the metrics is what it should be.
     #[track_caller]
     pub fn settles(&self, name: &str, want: u64) {
-        eventually(&format!("{name} is {want}"), PATIENCE, || {
-            (self.metric(name, "") as u64 == want).then_some(())
+        becomes(name, want, || self.metric(name, "") as u64);
+    }
+
+    /// Waits until a number of the metrics, of lines that hold `label`, is at least `least`.
+    #[track_caller]
+    pub fn counts(&self, name: &str, label: &str, least: u64) {
+        becomes(&format!("{name} of {least} or more"), true, || {
+            self.metric(name, label) >= least as f64
         });
+    }
+
+    /// Waits until so many sessions are there, parked ones among them.
+    #[track_caller]
+    pub fn has_sessions(&self, count: u64) {
+        becomes("the sessions", Some(count), || {
+            self.json("sessions")["total"].as_u64()
+        });
+    }
+
+    /// Waits until so many sessions are parked.
+    #[track_caller]
+    pub fn has_parked(&self, count: u64) {
+        becomes("the parked sessions", Some(count), || self.parked());
+    }
+
+    /// How many sessions are parked now.
+    pub fn parked(&self) -> Option<u64> {
+        self.json("tunnels")["orphanedSessions"].as_u64()
     }
 }
 

@@ -11,14 +11,10 @@ pub mod tcp;
 pub mod tunnel;
 pub mod upstream;
 
-use std::net::TcpListener;
+pub use crate::shared::*;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
-
-/// How long anything local may take before the test says that it hangs. It is a hang detector, not
-/// a measure of speed.
-pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Whether the long forms were asked for.
 pub fn long() -> bool {
@@ -32,9 +28,17 @@ impl TempDir {
     /// Makes a new one, readable by every user: some servers run as their own.
     pub fn new() -> TempDir {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("hoody-e2e-{}-{number}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("the temp directory takes a folder");
+        let path = loop {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("hoody-e2e-{}-{number}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            match std::fs::create_dir(&path) {
+                Ok(()) => break path,
+                // A process of the same number that was killed has left it.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => panic!("the temp directory takes no folder: {error}"),
+            }
+        };
         use std::os::unix::fs::PermissionsExt;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777))
             .expect("it is ours");
@@ -65,37 +69,6 @@ impl TempDir {
 impl Drop for TempDir {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-/// A port nobody listens on, on any address. It lies below the ephemeral range and below the range
-/// EXPOSE picks from, so that nobody takes it in between.
-pub fn free_port() -> u16 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let start = std::process::id().wrapping_mul(97);
-    for _ in 0..9000 {
-        let step = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = 10_500 + (start.wrapping_add(step) % 9000) as u16;
-        if TcpListener::bind(("0.0.0.0", port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no free port between 10500 and 19500");
-}
-
-/// Asks `probe` again and again until it has an answer.
-#[track_caller]
-pub fn eventually<T>(what: &str, patience: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
-    loop {
-        if let Some(found) = probe() {
-            return found;
-        }
-        assert!(
-            start.elapsed() < patience,
-            "waited {patience:?} for: {what}"
-        );
-        std::thread::sleep(Duration::from_millis(15));
     }
 }
 

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// The lines a child has printed so far on one of its outputs.
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 pub struct Lines(Arc<(Mutex<Vec<String>>, Condvar)>);
 
 impl Lines {
-    fn follow(&self, source: impl Read + Send + 'static) {
+    fn follow(&self, source: impl Read + Send + 'static) -> JoinHandle<()> {
         let lines = self.clone();
         std::thread::spawn(move || {
             let mut source = BufReader::new(source);
@@ -27,7 +28,7 @@ impl Lines {
                 changed.notify_all();
                 line.clear();
             }
-        });
+        })
     }
 
     /// All lines so far.
@@ -66,6 +67,7 @@ impl Lines {
 pub struct Proc {
     child: Child,
     name: String,
+    readers: [JoinHandle<()>; 2],
     /// What it printed on standard output.
     pub out: Lines,
     /// What it printed on standard error.
@@ -88,11 +90,14 @@ impl Proc {
             )
         });
         let (out, err) = (Lines::default(), Lines::default());
-        out.follow(child.stdout.take().expect("it is piped"));
-        err.follow(child.stderr.take().expect("it is piped"));
+        let readers = [
+            out.follow(child.stdout.take().expect("it is piped")),
+            err.follow(child.stderr.take().expect("it is piped")),
+        ];
         Proc {
             child,
             name: name.to_owned(),
+            readers,
             out,
             err,
         }
@@ -114,13 +119,18 @@ impl Proc {
         self.child.try_wait().expect("our own child").is_none()
     }
 
-    /// Waits until it has ended.
+    /// Waits until it has ended, and all that it said is here.
     #[track_caller]
     pub fn wait(&mut self, patience: Duration) -> ExitStatus {
         let name = self.name.clone();
-        eventually(&format!("{name} ends"), patience, || {
+        let status = eventually(&format!("{name} ends"), patience, || {
             self.child.try_wait().expect("our child")
-        })
+        });
+        eventually(&format!("{name}'s last words"), patience, || {
+            let read_out = self.readers.iter().all(JoinHandle::is_finished);
+            read_out.then_some(())
+        });
+        status
     }
 
     /// Resident memory in KiB now.

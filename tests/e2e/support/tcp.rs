@@ -1,5 +1,6 @@
 //! A TCP server whose connections are served by a closure, a thread each.
 
+use super::becomes;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -49,9 +50,16 @@ impl TcpServer {
         }
     }
 
-    /// How many connections it has accepted.
+    /// How many connections it has accepted so far. The system takes a connection before we do:
+    /// who has connected may not be counted yet.
     pub fn accepted(&self) -> usize {
         self.accepted.load(Ordering::SeqCst)
+    }
+
+    /// Waits until it has accepted `count` connections.
+    #[track_caller]
+    pub fn accepts(&self, count: usize) {
+        becomes("the connections accepted", count, || self.accepted());
     }
 }
 
