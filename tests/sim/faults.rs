@@ -11,7 +11,7 @@ pub fn strike(world: &mut World) {
     }
     let laptops = world.laptops.len() as u64;
     let index = world.dice.below(laptops) as usize;
-    match world.dice.below(16) {
+    match world.dice.below(26) {
         0 => each_lane(world, index, "reset", |world, end| {
             world.net.cut(end, Gone::Reset)
         }),
@@ -39,13 +39,33 @@ pub fn strike(world: &mut World) {
             kill_kit(world);
             kill_client(world, index);
         }
-        11 => starve(world),
+        11 => starve(world, None),
         12 => {
             world.note("local servers are down".into());
             world.upstreams(false);
             world.after(3000, Act::Upstreams(true));
         }
         13 => take_over(world, index),
+        15 => starve(world, Some(index)),
+        16 => partition(world, index),
+        17 | 18 => end_on_the_way(world, index),
+        19 => {
+            world.note(format!("client {index} gives a port up"));
+            world.unbind(index);
+        }
+        20 => {
+            world.note("an operator kills a session".into());
+            world.operator();
+        }
+        21 => {
+            world.note("the kit is asked to end".into());
+            tell_kit(world, Event::Shutdown);
+        }
+        22 => {
+            world.note(format!("client {index} is asked to end"));
+            tell_client(world, index, Event::Shutdown);
+        }
+        23 | 24 => world.visitors_vanish(),
         14 => {
             world.note("the kit is disturbed".into());
             tell_kit(world, Event::Disturbed);
@@ -144,12 +164,40 @@ fn kill_client(world: &mut World, index: usize) {
     world.after(millis, Act::StartClient(index));
 }
 
-fn starve(world: &mut World) {
+/// Bytes pass in one direction only.
+fn partition(world: &mut World, index: usize) {
+    let until = world.net.now + world.dice.below(20_000) * MILLI;
+    let side = world.dice.below(2) as usize;
+    each_lane(world, index, "one-way partition", move |world, end| {
+        world.net.partition((end.0, side), until)
+    });
+}
+
+/// A middlebox ends one direction of a lane in mid-stream, or both.
+fn end_on_the_way(world: &mut World, index: usize) {
+    let which = world.dice.below(3) as usize;
+    one_lane(world, index, "FIN by the network", move |world, end| {
+        for side in [0, 1] {
+            if which != 1 - side {
+                world.net.end_on_the_way((end.0, side));
+            }
+        }
+    });
+}
+
+/// The kit's system has no descriptors for a while, or that of a client.
+fn starve(world: &mut World, client: Option<usize>) {
     let millis = world.dice.below(3000);
-    world.note(format!("no descriptors for {millis} ms"));
+    world.note(format!("no descriptors for {millis} ms: {client:?}"));
     let until = world.net.now + millis * MILLI;
-    if let Some(kit) = &mut world.kit {
-        kit.no_descriptors_until = until;
+    match (client, &mut world.kit) {
+        (Some(index), _) => {
+            if let Some(host) = &mut world.laptops[index].host {
+                host.no_descriptors_until = until;
+            }
+        }
+        (None, Some(kit)) => kit.no_descriptors_until = until,
+        (None, None) => {}
     }
     world.at(until, Act::Descriptors);
 }

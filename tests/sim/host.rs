@@ -29,13 +29,15 @@ pub struct Host<M: Machine> {
     posted: BTreeSet<ConnKey>,
     cut: Cut,
     answers: VecDeque<(ListenerKey, Result<SocketAddr, IoFailure>)>,
+    /// Dials that failed for want of a descriptor, which the machine is yet to be told.
+    undialled: VecDeque<ConnKey>,
     /// Keys that the machine has closed or lost; it must never name them again.
     dead: BTreeSet<ConnKey>,
     last_dead: Option<ConnKey>,
     pub notices: VecDeque<M::Notice>,
     pub stopped: bool,
     now: Instant,
-    /// Accepting fails for want of descriptors until then.
+    /// Accepting and dialling fail for want of descriptors until then.
     pub no_descriptors_until: u64,
     /// The process is not scheduled until then.
     pub asleep_until: u64,
@@ -99,6 +101,7 @@ impl<M: Machine> Host<M> {
             posted: BTreeSet::new(),
             cut,
             answers: VecDeque::new(),
+            undialled: VecDeque::new(),
             dead: BTreeSet::new(),
             last_dead: None,
             notices: VecDeque::new(),
@@ -163,6 +166,13 @@ impl<M: Machine> Host<M> {
         if let Some((listener, outcome)) = self.answers.pop_front() {
             self.machine
                 .handle(Event::Listening { listener, outcome }, self.now);
+            self.settle(net);
+            return true;
+        }
+        if let Some(conn) = self.undialled.pop_front() {
+            self.dead.insert(conn);
+            let how = Ended::Failed(shortage());
+            self.machine.handle(Event::Ended { conn, how }, self.now);
             self.settle(net);
             return true;
         }
@@ -232,10 +242,7 @@ impl<M: Machine> Host<M> {
             if let Some(it) = self.listeners.get_mut(&listener) {
                 it.accepting = false;
             }
-            let why = IoFailure {
-                kind: ErrorKind::Other,
-                text: "Too many open files (os error 24)".into(),
-            };
+            let why = shortage();
             self.machine
                 .handle(Event::AcceptFailed { listener, why }, self.now);
             self.settle(net);
@@ -430,6 +437,10 @@ impl<M: Machine> Host<M> {
                     it.accepting = on;
                 }
             }
+            Command::Dial { conn, .. } if self.no_descriptors_until > net.now => {
+                assert!(!self.dead.contains(&conn), "{conn:?} was named before");
+                self.undialled.push_back(conn);
+            }
             Command::Dial { conn, target } => {
                 let addr = match target {
                     DialTarget::Addr(addr) => addr,
@@ -455,6 +466,7 @@ impl<M: Machine> Host<M> {
                 }
             }
             Command::Close { conn, how } => {
+                self.undialled.retain(|other| *other != conn);
                 if let Some(sock) = self.remove(conn) {
                     match how {
                         CloseHow::Clean => {
@@ -575,6 +587,14 @@ impl<M: Machine> Host<M> {
             })
             .collect();
         lines.join("\n")
+    }
+}
+
+/// What a system says that has no descriptor left.
+fn shortage() -> IoFailure {
+    IoFailure {
+        kind: ErrorKind::QuotaExceeded,
+        text: "Too many open files (os error 24)".into(),
     }
 }
 

@@ -14,6 +14,7 @@ mod dice;
 mod faults;
 mod host;
 mod net;
+mod operator;
 mod plan;
 mod raw;
 mod run;

@@ -60,6 +60,10 @@ struct Way {
     reset_at: Option<u64>,
     /// The RST destroys what was not read when it lands.
     reset_destroys: bool,
+    /// Nothing arrives this way until then.
+    shut_until: u64,
+    /// Somebody on the way has ended it: what is written later goes nowhere.
+    swallowed: bool,
 }
 
 /// A planted bug, so that the oracle can prove itself.
@@ -182,8 +186,8 @@ impl Net {
             self.establish(end);
             return;
         }
-        if wire.frozen_until > now {
-            let until = wire.frozen_until;
+        let until = wire.frozen_until.max(wire.ways[1 - end.1].shut_until);
+        if until > now {
             return self.alarm(end, until);
         }
         let vanished = wire.vanished;
@@ -244,6 +248,11 @@ impl Net {
 
     pub fn has_changed(&self) -> bool {
         !self.changed.is_empty()
+    }
+
+    /// The port that it was dialled to.
+    pub fn port(&self, end: End) -> u16 {
+        self.wires.get(&end.0).map_or(0, |wire| wire.dialled.port())
     }
 
     /// Whether it was dialled to a kit's own listener.
@@ -337,6 +346,9 @@ impl Net {
         };
         let way = &mut wire.ways[end.1];
         assert!(!way.fin, "bytes behind a FIN");
+        if way.swallowed {
+            return count;
+        }
         way.held += bytes.len();
         let at = way.last_arrival.max(now + wire.latency) + wire.pace * bytes.len() as u64;
         way.last_arrival = at;
@@ -498,6 +510,27 @@ impl Net {
     pub fn freeze(&mut self, end: End, until: u64) {
         if let Some(wire) = self.wires.get_mut(&end.0) {
             wire.frozen_until = wire.frozen_until.max(until);
+        }
+    }
+
+    /// Nothing that `end` sends arrives until then; what the other end sends does.
+    pub fn partition(&mut self, end: End, until: u64) {
+        if let Some(wire) = self.wires.get_mut(&end.0) {
+            let way = &mut wire.ways[end.1];
+            way.shut_until = way.shut_until.max(until);
+        }
+    }
+
+    /// A middlebox ends what `end` sends: the other end reads FIN, and `end` is not told.
+    pub fn end_on_the_way(&mut self, end: End) {
+        if let Some(wire) = self.wires.get_mut(&end.0) {
+            let way = &mut wire.ways[end.1];
+            let lost: usize = way.flying.iter().map(|(_, bytes)| bytes.len()).sum();
+            way.flying.clear();
+            way.held -= lost;
+            (way.swallowed, way.fin_landed) = (true, true);
+            self.changed.insert(end);
+            self.changed.insert((end.0, 1 - end.1));
         }
     }
 

@@ -203,6 +203,7 @@ fn finish(world: &mut World) {
         1,
         "descriptors but the kit's own listener"
     );
+    world.finishing = true;
     kit.tell(Event::Shutdown, &mut world.net);
     world.run_for(10_000);
     let kit = world.kit.as_ref().expect("a kit");

@@ -17,6 +17,7 @@ use crate::actor::{Actor, Tally};
 use crate::dice::Dice;
 use crate::host::{Host, resolve};
 use crate::net::{End, MILLI, Net, Owner, SECOND};
+use crate::operator::Operator;
 use crate::plan::Plan;
 use crate::raw::Raw;
 use crate::server::Server;
@@ -65,6 +66,7 @@ pub struct World {
     pub tally: Tally,
     pub rough: bool,
     pub healing: bool,
+    pub finishing: bool,
     pub log: Vec<String>,
     instant_steps: u64,
 }
@@ -93,6 +95,7 @@ impl World {
             tally: Tally::default(),
             rough,
             healing: false,
+            finishing: false,
             log: Vec::new(),
             instant_steps: 0,
             dice,
@@ -185,6 +188,50 @@ impl World {
         };
         let spec = Box::new(Spec::new(options).expect("good options"));
         host.order(Order::Bind { reference, spec }, &mut self.net);
+    }
+
+    /// Its user gives one of a laptop's ports up, and wants it back a little later.
+    pub fn unbind(&mut self, index: usize) {
+        let at = self.dice.below(2) as usize;
+        let laptop = &mut self.laptops[index];
+        let port = [laptop.expose, laptop.pull][at];
+        let found = laptop.references.iter().rev().find(|it| *it.1 == port);
+        let Some((reference, _)) = found else { return };
+        let reference = *reference;
+        if let Some(host) = laptop.host.as_mut().filter(|_| !laptop.closing) {
+            host.order(Order::Unbind { reference }, &mut self.net);
+            laptop.bound.remove(&port);
+            self.after(1500, Act::Bind(index, port));
+        }
+    }
+
+    /// Somebody asks for the sessions, and ends the first.
+    pub fn operator(&mut self) {
+        let actor = Operator::new(TOKEN, self.net.now);
+        let quality = self.net.quality(false);
+        let kit = resolve("kit", 50);
+        let end = self.net.dial(Owner::Nobody, kit, quality);
+        self.add_actor(end, Box::new(actor));
+    }
+
+    /// Some who came to a port are silent for ever, without FIN; some are gone, process and all.
+    pub fn visitors_vanish(&mut self) {
+        let ids: Vec<usize> = self.actors.keys().copied().collect();
+        for id in ids {
+            let (end, _) = self.actors[&id];
+            let port = self.net.port(end);
+            if end.1 != 0 || !(3000..6000).contains(&port) || !self.dice.once_in(3) {
+                continue;
+            }
+            if self.dice.once_in(2) {
+                self.note(format!("who came to {port} is gone without a word"));
+                self.actors.remove(&id);
+                self.net.kill(end, true);
+            } else {
+                self.note(format!("who came to {port} is silent"));
+                self.net.vanish(end);
+            }
+        }
     }
 
     pub fn upstreams(&mut self, up: bool) {
@@ -383,6 +430,14 @@ impl World {
     fn read_notices(&mut self) {
         if let Some(kit) = &mut self.kit {
             kit.notices.clear();
+            if kit.stopped && !self.finishing {
+                assert_eq!(kit.machine.leftovers(), [0; 4], "after a shutdown");
+                assert_eq!(kit.descriptors(), 0, "a kit stopped with descriptors");
+                self.kit = None;
+                let millis = self.dice.below(3000);
+                self.note("the kit has ended".into());
+                self.after(millis, Act::StartKit);
+            }
         }
         for index in 0..self.laptops.len() {
             let laptop = &mut self.laptops[index];
