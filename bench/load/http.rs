@@ -8,8 +8,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-const KEEP: &[u8] = b"GET /small HTTP/1.1\r\nHost: bench\r\n\r\n";
-const CLOSE: &[u8] = b"GET /small HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n";
+const KEEP: &[u8] = b"GET /small HTTP/1.1\r\nHost: localhost\r\n\r\n";
+const CLOSE: &[u8] = b"GET /small HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 
 /// The end of every reply: its body.
 const BODY: &[u8] = b"Hello, world!";

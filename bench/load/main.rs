@@ -8,6 +8,7 @@ mod hold;
 mod http;
 mod serve;
 mod shape;
+mod slow;
 mod stream;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ const USAGE: &str = "usage: load COMMAND --key value …
   http   --to ADDR --conns N --seconds S [--close 1] requests with small replies
   paced  --to ADDR --every MS --seconds S            one small request at a time, with pauses
   stall  --to ADDR --count N                         visitors that ask for bulk and read nothing
+  slow   --to ADDR --count N --rate KIB --seconds S  visitors that read bulk slowly
   shape  --a NETNS --b NETNS --mbit N --delay MS --loss PERCENT --queue KIB
   hold   --kit ADDR --sessions N --lanes K --streams M --parked P";
 
@@ -76,6 +78,7 @@ fn main() {
         "http" => http::run(&flags),
         "paced" => http::paced(&flags),
         "stall" => stream::stall(&flags),
+        "slow" => slow::run(&flags),
         "shape" => shape::run(&flags),
         "hold" => hold::run(&flags),
         other => fail(&format!("no command {other}")),

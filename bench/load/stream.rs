@@ -37,7 +37,7 @@ fn discard_some(conn: &mut TcpStream, most: usize) -> std::io::Result<usize> {
     }
 }
 
-fn connect(flags: &Flags) -> TcpStream {
+pub fn connect(flags: &Flags) -> TcpStream {
     let conn = TcpStream::connect(flags.text("to")).expect("somebody listens at --to");
     conn.set_nodelay(true).expect("a TCP socket");
     conn
@@ -98,7 +98,7 @@ pub fn fetch(flags: &Flags) {
     for _ in 0..flags.number("streams", 1) {
         let (mut conn, total) = (connect(flags), total.clone());
         std::thread::spawn(move || {
-            ask(&mut conn);
+            ask(&mut conn).expect("a 200");
             while let Ok(count) = discard_some(&mut conn, 1 << 20) {
                 total.fetch_add(count as u64, Ordering::Relaxed);
             }
@@ -119,7 +119,7 @@ pub fn stall(flags: &Flags) {
     let conns: Vec<TcpStream> = (0..flags.number("count", 1))
         .map(|_| {
             let mut conn = connect(flags);
-            ask(&mut conn);
+            ask(&mut conn).expect("a 200");
             conn
         })
         .collect();
@@ -129,20 +129,18 @@ pub fn stall(flags: &Flags) {
     }
 }
 
-/// Asks for the bulk and reads up to the end of the head.
-fn ask(conn: &mut TcpStream) {
-    conn.write_all(b"GET /bulk HTTP/1.1\r\nHost: bench\r\n\r\n")
-        .expect("sent");
+/// Asks for the bulk and reads up to the end of the head; anything but a 200 is an error.
+pub fn ask(conn: &mut TcpStream) -> std::io::Result<()> {
+    conn.write_all(b"GET /bulk HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
     let (mut head, mut byte) = (Vec::new(), [0]);
     while find(&head, b"\r\n\r\n").is_none() {
-        match conn.read(&mut byte) {
-            Ok(1) => head.push(byte[0]),
-            other => panic!("no head: {other:?}, {:?}", String::from_utf8_lossy(&head)),
-        }
+        conn.read_exact(&mut byte)?;
+        head.push(byte[0]);
     }
-    assert!(
-        head.starts_with(b"HTTP/1.1 200"),
-        "{:?}",
-        String::from_utf8_lossy(&head)
-    );
+    match head.starts_with(b"HTTP/1.1 200") {
+        true => Ok(()),
+        false => Err(std::io::Error::other(
+            String::from_utf8_lossy(&head).into_owned(),
+        )),
+    }
 }
