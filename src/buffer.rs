@@ -112,6 +112,16 @@ impl Buffer {
         }
     }
 
+    /// Gives memory back that has been read, once that is more than what waits and more than
+    /// `slack` bytes: a slow reader must not hold twice what it was sent.
+    pub fn trim(&mut self, slack: usize) {
+        if self.head > slack && self.head >= self.len() {
+            self.close_gap();
+            self.bytes.truncate(self.tail);
+            self.bytes.shrink_to(self.tail);
+        }
+    }
+
     /// Moves what waits to the front.
     fn close_gap(&mut self) {
         self.bytes.copy_within(self.head..self.tail, 0);
@@ -161,6 +171,22 @@ mod tests {
         }
         seen.extend_from_slice(buffer.bytes());
         assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn what_has_been_read_slowly_is_not_held() {
+        let mut buffer = Buffer::new();
+        let all: Vec<u8> = (0..100_000u32).map(|n| n as u8).collect();
+        buffer.extend(&all);
+        let mut seen = Vec::new();
+        while !buffer.is_empty() {
+            let step = buffer.len().min(1000);
+            seen.extend_from_slice(&buffer.bytes()[..step]);
+            buffer.consume(step);
+            buffer.trim(4096);
+            assert!(buffer.capacity() <= 2 * buffer.len() + 4096 + 1000);
+        }
+        assert_eq!(seen, all);
     }
 
     #[test]

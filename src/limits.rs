@@ -483,6 +483,10 @@ pub const OUTLET_PATIENCE: Duration = Duration::from_millis(200);
 pub const OUTLET_LAST_WORDS: Duration = Duration::from_secs(2);
 /// Bytes of stack of a thread that writes lines: it calls nothing deep.
 pub const OUTLET_STACK: usize = 64 * 1024;
+/// Bytes of freed memory that are worth giving back to the system.
+pub const FREED_MATTERS: usize = 1024 * 1024;
+/// How soon: not for every connection of many.
+pub const FREED_GOES_AFTER: Duration = Duration::from_secs(3);
 /// Bytes in a token file, at most: an `Authorization` field must fit a head.
 pub const MAX_TOKEN_FILE: usize = 4096;
 /// Bytes that `hoody-tunnel health` reads, at most.

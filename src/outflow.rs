@@ -54,6 +54,11 @@ impl<L> Outflow<L> {
         self.first.len() + lent + self.later.len()
     }
 
+    /// Memory held, in bytes.
+    pub fn capacity(&self) -> usize {
+        self.first.capacity() + self.later.capacity()
+    }
+
     /// Whether none waits.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -160,9 +165,12 @@ impl<L> Outflow<L> {
                 std::mem::swap(&mut self.first, &mut self.later);
             }
         }
-        if self.is_empty() {
-            self.first.release_if_idle(KEEP_IDLE);
-            self.later.release_if_idle(0);
+        match self.is_empty() {
+            true => {
+                self.first.release_if_idle(KEEP_IDLE);
+                self.later.release_if_idle(0);
+            }
+            false => self.first.trim(KEEP_READ),
         }
         let left = self.payload.min(self.len());
         std::mem::replace(&mut self.payload, left) - left
@@ -177,6 +185,8 @@ impl<L> Default for Outflow<L> {
 
 /// Below this many bytes a copy is cheaper than the care that a loan needs.
 const WORTH_BORROWING: usize = 2048;
+/// Memory of bytes that have left and that is held while others wait, in bytes.
+const KEEP_READ: usize = 64 * 1024;
 /// Memory that an empty outflow keeps, in bytes: a small reply, so that a busy keep-alive
 /// connection does not allocate for each.
 const KEEP_IDLE: usize = 1024;

@@ -9,12 +9,12 @@ use crate::kit::greeter::Greeter;
 use crate::kit::serve::FrontConn;
 use crate::kit::sessions::SessionKey;
 use crate::kit::visitor::Visitor;
-use crate::limits::{LEAVING_DRAINS, LEAVING_FOR};
+use crate::limits::{FREED_GOES_AFTER, FREED_MATTERS, LEAVING_DRAINS, LEAVING_FOR};
 use crate::machine::{CloseHow, Command, ConnKey};
 use crate::outflow::Outflow;
 use crate::text::said;
 
-use super::{Kit, Reason};
+use super::{Kit, KitNotice, Reason};
 
 /// Which lane's receive buffer a loan is in.
 pub(super) type LaneName = (SessionKey, usize);
@@ -36,6 +36,8 @@ pub(super) struct ConnEntry {
     pub(super) bytes: (u64, u64),
     /// When the bytes that wait in `out` began to.
     pub(super) waiting_since: Instant,
+    /// Memory of what came and waits, as the count of all heads knows it.
+    pub(super) head: usize,
     pub(super) permit: FdPermit,
 }
 
@@ -118,9 +120,27 @@ impl Kit {
             self.pre_auth -= 1;
         }
         self.timers.disarm(Reason::Conn(conn));
+        self.heads -= entry.head;
+        self.freed(entry.out.capacity() + entry.head);
         self.budget.give_back(entry.permit);
         self.resume_accepting();
         true
+    }
+
+    /// `bytes` of memory were freed: what adds up is given back to the system before long.
+    pub(super) fn freed(&mut self, bytes: usize) {
+        self.freed += bytes;
+        if self.freed >= FREED_MATTERS {
+            let at = self.now + FREED_GOES_AFTER;
+            self.timers.arm_if_unset(Reason::Freed, at);
+        }
+    }
+
+    /// Tells the program that memory can be given back.
+    pub(super) fn give_memory_back(&mut self) {
+        self.freed = 0;
+        self.commands
+            .push_back(Command::Notify(KitNotice::MemoryFreed));
     }
 
     /// Sends `bytes` and then leaves politely.

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use log::info;
+use log::{info, warn};
 
 use crate::clock::Instant;
 use crate::kit::budget::{Class, FdPermit};
@@ -120,6 +120,9 @@ impl Kit {
                 // The port may have been the system's choice; no binding may have it.
                 self.config.listen = addr;
                 info!("listening on {addr}");
+                if let Some(note) = self.plan.note(&self.config) {
+                    warn!("{note}");
+                }
                 self.commands
                     .push_back(Command::Notify(KitNotice::Listening(addr)));
             }
@@ -245,6 +248,7 @@ impl Kit {
             since: self.now,
             bytes: (0, 0),
             waiting_since: self.now,
+            head: 0,
             permit,
         };
         match self.conns.insert(entry) {

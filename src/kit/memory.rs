@@ -8,9 +8,11 @@
 //! Where the number does not carry the windows that were asked for, smaller ones are advertised,
 //! down to the least that older clients can live with (PROTOCOL §5).
 
+use crate::kit::config::Config;
 use crate::limits::{
     LANE_MEMORY, LANE_QUEUE_OPENS, LANE_QUEUE_OPENS_LEAST, MIN_WINDOW, POOL_SHARE,
 };
+use crate::units::show_size;
 
 /// What a number of bytes carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +46,27 @@ impl Plan {
             lanes: lanes.min((each(8) / LANE_MEMORY).max(1)),
             queue_opens: each(16).clamp(LANE_QUEUE_OPENS_LEAST, LANE_QUEUE_OPENS),
         }
+    }
+
+    /// What the operator should know of it: windows that were lowered, or do not fit all the same.
+    pub fn note(&self, config: &Config) -> Option<String> {
+        let memory = show_size(config.memory);
+        let show = |window: u32| show_size(u64::from(window));
+        let sessions = config.max_sessions;
+        if !self.carries(config.memory, sessions) {
+            return Some(format!(
+                "{memory} of memory (--memory) do not carry {sessions} sessions (--max-sessions) \
+                 whose clients use all of the smallest windows"
+            ));
+        }
+        (self.session_window < config.session_initial_window).then(|| {
+            format!(
+                "windows are lowered to {} a stream and {} a session: {memory} of memory \
+                 (--memory) carry no more for {sessions} sessions (--max-sessions)",
+                show(self.stream_window),
+                show(self.session_window),
+            )
+        })
     }
 
     /// Whether the windows of so many sessions fit: false where even the smallest ones do not.

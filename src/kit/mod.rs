@@ -80,6 +80,8 @@ pub enum KitNotice {
     Listening(SocketAddr),
     /// The kit's own listener could not be opened; the kit stops.
     CannotListen(String),
+    /// Much of what peers sent is gone: the allocator may give the memory back.
+    MemoryFreed,
 }
 
 /// The daemon's machine.
@@ -93,6 +95,10 @@ pub struct Kit {
     repeats: Repeats,
     plan: memory::Plan,
     pool: memory::Pool,
+    /// Bytes of memory under what visitors sent and that waits: heads that are not whole, mostly.
+    heads: usize,
+    /// Bytes of memory that were freed and not given back to the system yet.
+    freed: usize,
     conns: Table<ConnEntry>,
     listeners: Table<ListenerEntry>,
     sessions: Table<KitSession>,
@@ -136,6 +142,8 @@ enum Reason {
     Accept,
     /// What runs gets this long after a shutdown.
     Shutdown,
+    /// Memory was freed that the system may have back.
+    Freed,
 }
 
 /// How far the end of the program is.
@@ -153,6 +161,8 @@ impl Kit {
             budget: FdBudget::new(config.fd_budget, needs(&config)),
             plan: config.memory_plan(),
             pool: memory::Pool::new(config.memory_plan().pool),
+            heads: 0,
+            freed: 0,
             sessions: Table::new(config.max_sessions),
             config,
             entropy,
@@ -217,6 +227,7 @@ impl Kit {
         self.stopping = Stopping::Done;
         self.timers.disarm(Reason::Shutdown);
         self.timers.disarm(Reason::Accept);
+        self.timers.disarm(Reason::Freed);
         for session in self.session_keys() {
             let why = "the kit is shutting down";
             self.end_session(session, metrics::SessionEnd::Shutdown, why, Some(1001));
@@ -240,6 +251,7 @@ impl Kit {
                 Reason::Accept => self.accept_again(),
                 Reason::Sums => self.tell_sums(),
                 Reason::Shutdown => self.stop_now(),
+                Reason::Freed => self.give_memory_back(),
             }
         }
     }
@@ -321,6 +333,8 @@ impl Kit {
             held <= self.pool.size(),
             "sessions hold more than the pool has"
         );
+        let heads: usize = self.conns.iter().map(|(_, entry)| entry.head).sum();
+        assert_eq!(heads, self.heads, "heads were miscounted");
         let held = self.conns.len() + self.listeners.len();
         assert_eq!(self.budget.used(), held, "permits and descriptors differ");
     }

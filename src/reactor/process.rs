@@ -80,6 +80,17 @@ pub fn return_large_buffers() {
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub fn return_large_buffers() {}
 
+/// Has the allocator give the system back what it holds of freed memory.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub fn give_memory_back() {
+    // SAFETY: malloc_trim(3) takes a number and only gives back pages that nobody uses.
+    unsafe { libc::malloc_trim(0) };
+}
+
+/// Other allocators have ways of their own.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub fn give_memory_back() {}
+
 /// Called by dl_iterate_phdr(3) for every loaded object.
 #[cfg(target_os = "linux")]
 unsafe extern "C" fn forget_code_of(

@@ -98,6 +98,7 @@ fn run(config: Config) -> Result<(), Trouble> {
     let mut refused = None;
     let outcome = reactor.run(|notice| match notice {
         KitNotice::Listening(_) => process::forget_startup_code(),
+        KitNotice::MemoryFreed => process::give_memory_back(),
         KitNotice::CannotListen(why) => refused = Some(why),
     });
     match refused {

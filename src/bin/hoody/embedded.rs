@@ -34,9 +34,10 @@ impl Embedded {
         let handle = reactor.handle();
         let (tell, told) = mpsc::channel();
         let running = move || {
-            let outcome = reactor.run(|notice| {
+            let outcome = reactor.run(|notice| match notice {
+                KitNotice::MemoryFreed => process::give_memory_back(),
                 // Whoever started us has heard the first one, and needs no other.
-                let _ = tell.send(notice);
+                notice => drop(tell.send(notice)),
             });
             if let Err(error) = outcome {
                 crate::complain(&format!("the kit inside this process ended: {error}"));
@@ -54,7 +55,9 @@ impl Embedded {
                 thread: Some(thread),
             }),
             Ok(KitNotice::CannotListen(why)) => Err(why),
-            Err(_) => Err("the kit inside this process ended at once".into()),
+            Ok(KitNotice::MemoryFreed) | Err(_) => {
+                Err("the kit inside this process ended at once".into())
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use crate::http::forward::{Forwarded, request_fields};
 use crate::http::write::Reply;
 use crate::http::{Asked, BodyDecoder, HeadScanner, Reject, RequestBody, RequestHead};
 use crate::kit::Kit;
-use crate::kit::conns::Role;
+use crate::kit::conns::{ConnEntry, Role};
 use crate::kit::listeners::Purpose;
 use crate::kit::metrics::{SessionEnd, StreamOutcome};
 use crate::kit::sessions::{KitSession, SessionKey};
@@ -92,6 +92,35 @@ impl Kit {
         }
         self.scratch = scratch;
         self.visitor_goes_on(conn, now);
+        self.weigh_head(conn);
+    }
+
+    /// Counts what waits of a visitor. Where heads take more memory than they may, whoever has sent
+    /// most of one is refused.
+    fn weigh_head(&mut self, conn: ConnKey) {
+        let Some(entry) = self.conns.get_mut(conn.retype()) else {
+            return;
+        };
+        let held = match &entry.role {
+            Role::Visitor(visitor) => visitor.inbound.capacity(),
+            _ => 0,
+        };
+        self.heads = self.heads - entry.head + held;
+        entry.head = held;
+        while self.heads > self.plan.heads {
+            let reading = |entry: &ConnEntry| match &entry.role {
+                Role::Visitor(visitor) if matches!(visitor.state, State::Waiting) => entry.head,
+                _ => 0,
+            };
+            let most = self.conns.iter().max_by_key(|(_, entry)| reading(entry));
+            let Some((key, _)) = most.filter(|(_, entry)| reading(entry) > 0) else {
+                return;
+            };
+            self.reject(key.retype(), 503, "too much of other requests waits here\n");
+            if let Some(entry) = self.conns.get_mut(key) {
+                self.heads -= std::mem::take(&mut entry.head);
+            }
+        }
     }
 
     /// Does whatever the bytes at hand allow: parses a head, or sends more of a body.

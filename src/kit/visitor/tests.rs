@@ -64,6 +64,34 @@ fn where_memory_does_not_suffice_whole_responses_are_cut_too_and_counted_as_what
 }
 
 #[test]
+fn where_heads_take_too_much_memory_whoever_sent_most_of_one_is_refused() {
+    let config = with_little_memory();
+    let limit = config.memory_plan().heads;
+    let mut host = Host::new(config);
+    let mut laptop = host.laptop("192.0.2.1:1000");
+    let long = format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(30_000));
+    let hoggers: Vec<ConnKey> = (0..3 * limit / 30_000)
+        .map(|n| {
+            let conn = host.visit_at(host.bound[0], &format!("192.0.2.3:{}", 1 + n));
+            host.send(conn.expect("accepted"), long.as_bytes());
+            conn.expect("accepted")
+        })
+        .collect();
+    assert!(host.kit.heads <= limit, "{} of {limit}", host.kit.heads);
+    let refused = hoggers
+        .iter()
+        .filter(|conn| host.receive(**conn).starts_with("HTTP/1.1 503"));
+    assert!(refused.count() >= hoggers.len() / 2);
+    // A head of an ordinary size is heard all the same.
+    let conn = host
+        .visit_at(host.bound[0], "192.0.2.2:1000")
+        .expect("accepted");
+    host.send(conn, GET.as_bytes());
+    host.exchange(&mut laptop);
+    assert_eq!(laptop.streams.len(), 1);
+}
+
+#[test]
 fn a_visitor_that_takes_nothing_of_a_response_does_not_hold_its_place_for_ever() {
     let (mut host, mut laptop, conns) = asked(guarded(), 1);
     host.answer(&mut laptop, 0, 100_000);
