@@ -3,7 +3,7 @@
 use crate::support::client::{event, hoody, hoody_at};
 use crate::support::http::{Reply, Talk};
 use crate::support::kit::Kit;
-use crate::support::proc::{Proc, kit_program, run};
+use crate::support::proc::{Lines, Proc, kit_program, run};
 use crate::support::tunnel::{RESET, Tunnel};
 use crate::support::upstream::Upstream;
 use crate::support::{PATIENCE, eventually, free_port};
@@ -241,35 +241,42 @@ fn visitors_are_served_while_nobody_reads_what_hoody_says() {
     }
 }
 
+/// How many requests these lines tell of, dropped ones counted, and how many of those were dropped.
+fn accounted(lines: &[String]) -> (usize, usize) {
+    let (mut requests, mut dropped) = (0, 0);
+    for line in lines {
+        let (name, value) = event(line).expect("JSON");
+        requests += usize::from(name == "request");
+        let message = value["message"].as_str().unwrap_or_default();
+        if let Some((count, _)) = message.split_once(" lines were dropped here") {
+            dropped += count.parse::<usize>().expect("a count");
+        }
+    }
+    (requests + dropped, dropped)
+}
+
 #[test]
 fn hoody_says_how_many_lines_nobody_read() {
     let kit = Kit::start();
     let (mut hoody, out, port) = unread_hoody(&kit, true);
     let visitors = visit_many(port);
-    let reader = std::thread::spawn(move || {
-        let lines = out.lines().map_while(Result::ok);
-        lines
-            .map(|line| event(&line).expect("JSON"))
-            .collect::<Vec<_>>()
+    let lines = Lines::default();
+    lines.follow(out);
+    let (_, dropped) = eventually("every visitor is told of or counted", PATIENCE, || {
+        let accounted = accounted(&lines.all());
+        (accounted.0 == visitors).then_some(accounted)
     });
-    // The events of the last visitors may still be on their way.
-    std::thread::sleep(std::time::Duration::from_millis(300));
-    hoody.terminate();
-    hoody.ends_well("it ends when it is asked to");
-    let events = reader.join().expect("the reader reads");
-    let requests = events.iter().filter(|(name, _)| name == "request").count();
-    let dropped: usize = events
-        .iter()
-        .filter_map(|(_, value)| value["message"].as_str())
-        .filter_map(|message| message.split_once(" lines were dropped here"))
-        .map(|(count, _)| count.parse::<usize>().expect("a count"))
-        .sum();
     assert!(
         dropped > 0,
         "2 MiB of lines do not hold {visitors} of 15 kB"
     );
-    assert_eq!(requests + dropped, visitors);
-    assert_eq!(events.last().expect("an event").0, "closed");
+    hoody.terminate();
+    hoody.ends_well("it ends when it is asked to");
+    let closed = |line: &str| event(line).filter(|(name, _)| name == "closed");
+    assert!(
+        lines.wait_from(0, PATIENCE, closed).is_some(),
+        "its last words"
+    );
 }
 
 #[test]

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 pub struct Lines(Arc<(Mutex<Vec<String>>, Condvar)>);
 
 impl Lines {
-    fn follow(&self, source: impl Read + Send + 'static) -> JoinHandle<()> {
+    /// Reads `source` to its end, on a thread of its own.
+    pub fn follow(&self, source: impl Read + Send + 'static) -> JoinHandle<()> {
         let lines = self.clone();
         std::thread::spawn(move || {
             let mut source = BufReader::new(source);
