@@ -245,6 +245,7 @@ mod tests {
         for host in [
             "corp.test",
             "evilcorp.test",
+            ".corp.test",
             "app-x.example",
             "kit.internal.evil.test",
         ] {

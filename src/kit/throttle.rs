@@ -164,6 +164,42 @@ mod tests {
     }
 
     #[test]
+    fn forgetting_goes_on_where_it_was_when_another_failure_comes() {
+        let (us, step) = (ip("192.0.2.1"), AUTH_FORGET_AFTER);
+        let after = |failures: u32| {
+            let mut throttle = Throttle::new();
+            for _ in 0..failures {
+                throttle.failed(us, at(0));
+            }
+            throttle
+        };
+        let delay = |failures: u32| after(failures).delay(us, at(0));
+        let many = AUTH_FREE_FAILURES + 3;
+        assert!(delay(many) > delay(many - 1));
+        let mut throttle = after(many);
+        assert_eq!(throttle.delay(us, at(0) + step / 2), delay(many));
+        assert_eq!(throttle.delay(us, at(0) + step), delay(many - 1));
+        throttle.failed(us, at(0) + step * 3 / 2);
+        assert_eq!(throttle.delay(us, at(0) + step * 2), delay(many - 1));
+    }
+
+    #[test]
+    fn who_is_forgotten_anyway_makes_room_first_and_only_in_a_full_table() {
+        let mut throttle = Throttle::new();
+        assert!(throttle.is_empty());
+        let later = at(0) + AUTH_FORGET_AFTER * (MAX_FAILURES + 1);
+        for n in 0..MAX_THROTTLED_PEERS as u32 {
+            throttle.failed(IpAddr::V4((0x0A00_0000 + n).into()), at(0));
+            assert_eq!(throttle.len(), n as usize + 1);
+        }
+        assert!(!throttle.is_empty());
+        throttle.failed(ip("192.0.2.1"), later);
+        assert_eq!(throttle.len(), 1);
+        throttle.failed(ip("192.0.2.2"), later + AUTH_FORGET_AFTER * MAX_FAILURES);
+        assert_eq!(throttle.len(), 2, "nobody is looked for in an empty table");
+    }
+
+    #[test]
     fn one_customer_of_a_provider_is_one_peer() {
         let mut throttle = Throttle::new();
         for host in 0..100 {
