@@ -54,5 +54,12 @@ export type {
   TunnelList,
 } from './client/admin.js';
 export type { Metrics, Sample } from './client/metrics.js';
-export type { ExchangeReport, FetchHandler, HostHeader, LocalAddress } from './local/terms.js';
+export type {
+  ExchangeReport,
+  FetchHandler,
+  HostHeader,
+  LocalAddress,
+  Overload,
+  Shortage,
+} from './local/terms.js';
 export type { BindKind, BindMode, HelloOk, JoinTicket, ResumedBind } from './wire/terms.js';

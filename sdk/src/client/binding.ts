@@ -5,6 +5,7 @@
 import { Code } from '../wire/code.js';
 import type { BindOk, StreamOpen } from '../wire/control.js';
 import type { MuxStream } from '../mux/stream.js';
+import type { Capacity } from '../local/capacity.js';
 import { Pool } from '../local/pool.js';
 import { relayToTarget } from '../local/relay.js';
 import { hostFor } from '../local/request.js';
@@ -17,6 +18,8 @@ import type { BindKind, BindMode } from '../wire/terms.js';
 
 /** What a binding asks of its session. */
 export interface BindingOwner {
+  /** What all bindings of the session share. */
+  readonly capacity: Capacity;
   unbind(binding: Binding): Promise<void>;
 }
 
@@ -42,7 +45,9 @@ export class Binding {
       pool: new Pool(),
       host: hostFor(target.authority, options.hostHeader),
       publicUrl: grant.publicUrl,
+      capacity: owner.capacity,
     };
+    owner.capacity.pools.add(this.upstream.pool);
   }
 
   /** The kit's id; another one after the kit had to bind anew. */
@@ -99,9 +104,9 @@ export class Binding {
     if (open.kind !== options.kind) {
       stream.reset(Code.RefusedStream, `the binding is ${options.kind}`);
     } else if (open.kind === 'tcp') {
-      relayToTarget(stream, open, upstream.target, report);
+      relayToTarget(stream, open, upstream.target, upstream.capacity, report);
     } else if (options.fetch !== undefined) {
-      serveFromHandler(stream, open, options.fetch, report);
+      serveFromHandler(stream, open, options.fetch, upstream.capacity, report);
     } else {
       serveFromUpstream(stream, open, upstream, report);
     }
@@ -110,5 +115,6 @@ export class Binding {
   /** @internal The binding is gone. */
   release(): void {
     this.upstream.pool.close();
+    this.upstream.capacity.pools.delete(this.upstream.pool);
   }
 }

@@ -2,7 +2,7 @@
  * The events of a session: an `EventTarget` with types.
  */
 import type { TunnelError } from './errors.js';
-import type { ExchangeReport } from '../local/terms.js';
+import type { ExchangeReport, Overload } from '../local/terms.js';
 
 /** What each event carries as its `detail`. */
 export interface TunnelEventMap {
@@ -16,6 +16,8 @@ export interface TunnelEventMap {
   takenOver: { bindId: number; containerPort: number; reason: string };
   /** An exchange is over. */
   request: ExchangeReport;
+  /** Visitors got a 503, for this machine had no place for them; told once a second at the most. */
+  overloaded: Overload;
   /** The session is over; `error` says why, and is undefined when it was asked to close. */
   closed: { error: TunnelError | undefined };
 }

@@ -43,6 +43,10 @@ export interface SessionOptions extends KitOptions {
   connectTimeout?: number | undefined;
   /** Milliseconds that the kit may take to answer BIND or UNBIND, likewise. Default 10000. */
   requestTimeout?: number | undefined;
+  /** Connections to local servers at once, 1 to 65535. Default 4096, or what descriptors allow. */
+  maxLocalConnections?: number | undefined;
+  /** Handlers (`fetch`) that run at once, 1 to 65535. Default 512. */
+  maxHandlers?: number | undefined;
   /** Closes the session when aborted. */
   signal?: AbortSignal | undefined;
 }
@@ -92,6 +96,8 @@ export interface CheckedSession extends CheckedKit {
   reconnect: boolean;
   connectTimeout: number;
   requestTimeout: number;
+  maxLocalConnections: number | undefined;
+  maxHandlers: number;
   signal: AbortSignal | undefined;
 }
 
@@ -122,6 +128,8 @@ const SESSION_KEYS = [
   'reconnect',
   'connectTimeout',
   'requestTimeout',
+  'maxLocalConnections',
+  'maxHandlers',
   'signal',
 ] as const satisfies (keyof SessionOptions)[];
 
@@ -218,7 +226,11 @@ export function checkSession(options: SessionOptions, reconnect: boolean): Check
   only(options, SESSION_KEYS, 'a session');
   const { maxConnections = 1 } = options;
   must(isInteger(maxConnections, 1, 16), 'maxConnections must be a whole number from 1 to 16');
-  const { resumeSessionId, signal } = options;
+  const { resumeSessionId, signal, maxLocalConnections, maxHandlers = 512 } = options;
+  for (const [name, value] of Object.entries({ maxLocalConnections, maxHandlers })) {
+    const good = value === undefined || isInteger(value, 1, 65_535);
+    must(good, `${name} must be a whole number from 1 to 65535`);
+  }
   must(
     resumeSessionId === undefined ||
       (typeof resumeSessionId === 'string' && /^[\x21-\x7e]{1,128}$/.test(resumeSessionId)),
@@ -236,6 +248,8 @@ export function checkSession(options: SessionOptions, reconnect: boolean): Check
     reconnect: options.reconnect ?? reconnect,
     connectTimeout: milliseconds(options.connectTimeout, 'connectTimeout'),
     requestTimeout: milliseconds(options.requestTimeout, 'requestTimeout'),
+    maxLocalConnections,
+    maxHandlers,
     signal,
   };
 }

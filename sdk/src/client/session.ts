@@ -17,6 +17,7 @@ import {
 } from '../wire/control.js';
 import { FrameType, type Frame } from '../wire/frame.js';
 import type { MuxStream } from '../mux/stream.js';
+import { Capacity } from '../local/capacity.js';
 import type { Report } from '../local/report.js';
 import { onAbort } from './abort.js';
 import { Backoff, sleep } from './backoff.js';
@@ -75,7 +76,7 @@ export class TunnelSession extends TunnelEventTarget {
   /** Bindings that a fresh session has to ask for again. */
   private readonly unbound = new Set<Binding>();
   private readonly abort = new AbortController();
-  private readonly owner: BindingOwner = { unbind: (binding) => this.unbind(binding) };
+  private readonly owner: BindingOwner;
   private readonly report = (report: ExchangeReport): void => {
     this.emit('request', report);
   };
@@ -95,6 +96,13 @@ export class TunnelSession extends TunnelEventTarget {
     super();
     this.config = checkSession(options, false);
     this.requests = new Requests(this.config.requestTimeout);
+    const { maxLocalConnections, maxHandlers } = this.config;
+    this.owner = {
+      capacity: new Capacity(maxLocalConnections, maxHandlers, (overload) => {
+        this.emit('overloaded', overload);
+      }),
+      unbind: (binding) => this.unbind(binding),
+    };
     this.closed = new Promise((resolve) => {
       this.resolveClosed = resolve;
     });

@@ -54,12 +54,17 @@ export class Pool {
     }, IDLE_MS / 4).unref();
   }
 
-  /** Closes every idle connection, and those that come back later. */
-  close(): void {
-    this.closed = true;
+  /** Closes every idle connection: somebody needs their descriptors. */
+  shed(): void {
     for (const socket of this.idle) socket.destroy();
     this.idle = [];
     this.stop();
+  }
+
+  /** Closes every idle connection, and those that come back later. */
+  close(): void {
+    this.closed = true;
+    this.shed();
   }
 
   /** The last used connection of an owner, or of nobody, that may still be used. */

@@ -4,37 +4,58 @@
 import { Code } from '../wire/code.js';
 import type { OpenTcp } from '../wire/control.js';
 import type { MuxStream, StreamSink } from '../mux/stream.js';
+import type { Capacity } from './capacity.js';
 import { Tally, type Report } from './report.js';
+import type { SlotUser, Ticket } from './slots.js';
 import type { LocalSocket } from './socket.js';
 import type { ConnectUser, Target, Unreachable } from './target.js';
+import type { Shortage } from './terms.js';
+import { originOf } from './visitor.js';
 
 /** Starts to relay a stream that was just opened. */
 export function relayToTarget(
   stream: MuxStream,
   open: OpenTcp,
   target: Target,
+  capacity: Capacity,
   report: Report,
 ): void {
-  const relay = new Relay(stream, new Tally(open, report));
+  const relay = new Relay(stream, target, capacity, new Tally(open, report));
   stream.sink = relay;
-  relay.start(target);
+  relay.start(originOf(open.remoteAddr));
 }
 
-class Relay implements StreamSink, ConnectUser {
+class Relay implements StreamSink, ConnectUser, SlotUser {
   private socket: LocalSocket | undefined;
   private giveUp: (() => void) | undefined;
+  private ticket: Ticket | undefined;
+  private over = false;
   private waiting: Buffer[] = [];
   private callerEnded = false;
   private serverEnded = false;
 
   constructor(
     private readonly stream: MuxStream,
+    private readonly target: Target,
+    private readonly capacity: Capacity,
     private readonly tally: Tally,
   ) {}
 
-  start(target: Target): void {
+  start(origin: string): void {
     this.stream.releaseHead();
-    this.giveUp = target.connect(this);
+    const ticket = this.capacity.connections.ask(origin, this);
+    this.ticket = ticket;
+    // It may have had its place, and its end, at once.
+    if (this.over) ticket.leave();
+  }
+
+  seated(): void {
+    this.giveUp = this.target.connect(this);
+  }
+
+  turnedAway(why: Shortage): void {
+    this.capacity.turnedAway(why);
+    this.fail(`no ${why} left`, Code.RefusedStream);
   }
 
   connected(socket: LocalSocket): void {
@@ -48,6 +69,11 @@ class Relay implements StreamSink, ConnectUser {
 
   unreachable(error: Unreachable): void {
     this.giveUp = undefined;
+    if (error.isShort) {
+      this.capacity.shed();
+      this.ticket?.ranShort();
+      return;
+    }
     this.fail(`no local server accepted: ${error.message}`);
   }
 
@@ -66,6 +92,7 @@ class Relay implements StreamSink, ConnectUser {
   }
 
   reset(code: number, reason: string): void {
+    this.leave();
     this.giveUp?.();
     this.socket?.reset();
     this.tally.done(reason === '' ? `reset with code ${code}` : reason);
@@ -100,12 +127,20 @@ class Relay implements StreamSink, ConnectUser {
     });
   }
 
-  private fail(reason: string): void {
-    this.stream.reset(Code.Cancel, reason);
+  private leave(): void {
+    this.over = true;
+    this.ticket?.leave();
+  }
+
+  private fail(reason: string, code: number = Code.Cancel): void {
+    this.leave();
+    this.stream.reset(code, reason);
     this.tally.done(reason);
   }
 
   private settle(): void {
-    if (this.callerEnded && this.serverEnded) this.tally.done();
+    if (!this.callerEnded || !this.serverEnded) return;
+    this.leave();
+    this.tally.done();
   }
 }

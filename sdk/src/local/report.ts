@@ -2,7 +2,7 @@
  * What is told about an exchange when it is over, and the pages that we answer with ourselves.
  */
 import { performance } from 'node:perf_hooks';
-import type { StreamOpen } from '../wire/control.js';
+import type { Headers, StreamOpen } from '../wire/control.js';
 import type { MuxStream } from '../mux/stream.js';
 import { plain } from '../wire/text.js';
 import type { ExchangeReport } from './terms.js';
@@ -54,8 +54,17 @@ export class Tally {
   }
 }
 
+/** What tells a visitor to come back soon. */
+export const SOON: Headers = [['retry-after', '1']];
+
 /** Answers with a short text of our own and ends our side. */
-export function answerPlain(stream: MuxStream, tally: Tally, status: number, text: string): void {
+export function answerPlain(
+  stream: MuxStream,
+  tally: Tally,
+  status: number,
+  text: string,
+  more: Headers = [],
+): void {
   const body = Buffer.from(text, 'utf8');
   tally.status = status;
   stream.head({
@@ -64,6 +73,7 @@ export function answerPlain(stream: MuxStream, tally: Tally, status: number, tex
       ['content-type', 'text/plain; charset=utf-8'],
       ['content-length', String(body.length)],
       ['cache-control', 'no-store'],
+      ...more,
     ],
     final: true,
   });

@@ -17,8 +17,11 @@ import {
   listOf,
   withoutHopByHop,
 } from './head.js';
-import { answerPlain, Tally, type Report } from './report.js';
-import type { FetchHandler } from './terms.js';
+import { busyPage, type Capacity } from './capacity.js';
+import { answerPlain, SOON, Tally, type Report } from './report.js';
+import type { SlotUser, Ticket } from './slots.js';
+import type { FetchHandler, Shortage } from './terms.js';
+import { originOf } from './visitor.js';
 
 /** What a visitor gets when the handler failed, and when it answered with no status of an answer. */
 const INTERNAL_ERROR = [500, 'Internal Server Error'] as const;
@@ -32,21 +35,22 @@ export function serveFromHandler(
   stream: MuxStream,
   open: OpenHttp,
   handler: FetchHandler,
+  capacity: Capacity,
   report: Report,
 ): void {
   const tally = new Tally(open, report);
-  const exchange = new FetchExchange(stream, open, tally);
+  const exchange = new FetchExchange(stream, open, handler, capacity, tally);
   stream.sink = exchange;
   if (open.isUpgrade) {
     exchange.refuse(501, '501 Not Implemented\n\nThis server does not take WebSockets.\n');
   } else if (FORBIDDEN.has(open.method.toUpperCase())) {
     exchange.refuse(501, `501 Not Implemented\n\n${open.method} is not supported here.\n`);
   } else {
-    void exchange.run(handler);
+    exchange.start();
   }
 }
 
-class FetchExchange implements StreamSink {
+class FetchExchange implements StreamSink, SlotUser {
   private readonly abort = new AbortController();
   private body: ReadableStreamDefaultController<Uint8Array> | undefined;
   /** What came of the body and was not asked for yet, oldest first. */
@@ -62,10 +66,15 @@ class FetchExchange implements StreamSink {
   /** The visitor keeps the body back until it is asked for. */
   private expectsContinue = false;
   private gone = false;
+  /** The place that its handler takes while it runs. */
+  private ticket: Ticket | undefined;
+  private hasRun = false;
 
   constructor(
     private readonly stream: MuxStream,
     private readonly open: OpenHttp,
+    private readonly handler: FetchHandler,
+    private readonly capacity: Capacity,
     private readonly tally: Tally,
   ) {}
 
@@ -75,24 +84,52 @@ class FetchExchange implements StreamSink {
     this.tally.done();
   }
 
-  async run(handler: FetchHandler): Promise<void> {
+  start(): void {
+    const ticket = this.capacity.handlers.ask(originOf(this.open.remoteAddr), this);
+    this.ticket = ticket;
+    if (this.hasRun || this.gone) ticket.leave();
+  }
+
+  seated(): void {
+    void this.run();
+  }
+
+  turnedAway(why: Shortage): void {
+    this.capacity.turnedAway(why);
+    this.tally.done(`no ${why} left`);
+    this.answered = true;
+    answerPlain(this.stream, this.tally, 503, busyPage(why), SOON);
+  }
+
+  /** The handler does not run any more, or never will. */
+  private leave(): void {
+    this.hasRun = true;
+    this.ticket?.leave();
+  }
+
+  private async run(): Promise<void> {
     let request: Request;
     try {
       request = this.request();
     } catch (error) {
       const why = messageOf(error);
+      this.leave();
       this.stream.reset(Code.ProtocolError, why);
       this.tally.done(why);
       return;
     }
+    // The request has all of it now.
+    this.stream.releaseHead();
     let response: Response;
     try {
-      response = await handler(request);
+      response = await this.handler(request);
       if (!isResponse(response)) throw new TypeError('the handler returned no Response');
     } catch (error) {
+      this.leave();
       this.fail(error);
       return;
     }
+    this.leave();
     try {
       await this.answer(response);
       this.settle();
@@ -124,6 +161,8 @@ class FetchExchange implements StreamSink {
 
   reset(code: number, reason: string): void {
     this.gone = true;
+    // One that runs holds its place until it has seen the signal, and come back.
+    if (!this.ticket?.isSeated) this.leave();
     const error = new DOMException('the visitor has left', 'AbortError');
     this.abort.abort(error);
     this.finishBody(error);

@@ -10,10 +10,17 @@ import type { LocalAddress } from './terms.js';
 /** How long one address may take to accept, in milliseconds. */
 const CONNECT_MS = 5000;
 
+/** What the system says when this process, or all of them together, may open nothing more. */
+const SHORT = new Set(['EMFILE', 'ENFILE', 'ENOBUFS']);
+
 /** No address of a target accepted; `tried` says for each what happened. */
 export class Unreachable extends Error {
   override readonly name = 'Unreachable';
-  constructor(readonly tried: string[]) {
+  constructor(
+    readonly tried: string[],
+    /** The system had no descriptor for a connection. */
+    readonly isShort = false,
+  ) {
     super(tried.join('; '));
   }
 }
@@ -59,6 +66,7 @@ class Attempt {
   private readonly tried: string[] = [];
   private socket: LocalSocket | undefined;
   private cancelled = false;
+  private isShort = false;
 
   constructor(
     hosts: string[],
@@ -72,11 +80,12 @@ class Attempt {
   next(): void {
     const host = this.hosts.shift();
     if (host === undefined) {
-      this.user.unreachable(new Unreachable(this.tried));
+      this.user.unreachable(new Unreachable(this.tried, this.isShort));
       return;
     }
     const failed = (error: Error | undefined): void => {
       if (this.cancelled) return;
+      this.isShort ||= SHORT.has(reasonOf(error));
       this.tried.push(`${authority(host, this.port)} (${reasonOf(error)})`);
       this.next();
     };

@@ -35,3 +35,14 @@ export interface ExchangeReport {
   /** Why it did not end well; undefined when it did. */
   error: string | undefined;
 }
+
+/** What there is too little of on this machine. */
+export type Shortage = 'connections' | 'descriptors' | 'handlers';
+
+/** How many visitors could not be served since the last word, and for what reason. */
+export interface Overload {
+  reason: Shortage;
+  refused: number;
+  /** What to do about it. */
+  message: string;
+}

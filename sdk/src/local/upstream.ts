@@ -18,12 +18,15 @@ import {
   withoutHopByHop,
   type Head,
 } from './head.js';
+import { busyPage, type Capacity } from './capacity.js';
 import type { Pool } from './pool.js';
-import { answerPlain, Tally, type Report } from './report.js';
+import { answerPlain, SOON, Tally, type Report } from './report.js';
 import { isRepeatable, localRequest, type LocalRequest } from './request.js';
+import type { SlotUser, Ticket } from './slots.js';
 import type { LocalSocket } from './socket.js';
 import type { ConnectUser, Target, Unreachable } from './target.js';
-import { asksToLogIn, logsIn, visitorOf } from './visitor.js';
+import type { Shortage } from './terms.js';
+import { asksToLogIn, logsIn, originOf, visitorOf } from './visitor.js';
 
 /** The largest response head, in bytes; it must fit one frame after it became JSON. */
 const MAX_HEAD = 48 * 1024;
@@ -37,6 +40,7 @@ export interface Upstream {
   /** What it gets as Host; undefined for what the visitor sent. */
   host: string | undefined;
   publicUrl: string | null;
+  capacity: Capacity;
 }
 
 /** Starts an exchange for a stream that was just opened. */
@@ -61,10 +65,12 @@ export function serveFromUpstream(
   exchange.start();
 }
 
-class HttpExchange implements StreamSink, ConnectUser {
+class HttpExchange implements StreamSink, ConnectUser, SlotUser {
   private phase: 'head' | 'body' | 'raw' | 'over' = 'head';
   private socket: LocalSocket | undefined;
   private giveUp: (() => void) | undefined;
+  /** The place that its connection takes. */
+  private ticket: Ticket | undefined;
   private waiting: Buffer[] = [];
   private requestSent = false;
   private requestEnded = false;
@@ -89,6 +95,20 @@ class HttpExchange implements StreamSink, ConnectUser {
   }
 
   start(): void {
+    const ticket = this.upstream.capacity.connections.ask(originOf(this.open.remoteAddr), this);
+    this.ticket = ticket;
+    // It may have had its place, and its answer, at once.
+    if (this.phase === 'over') ticket.leave();
+  }
+
+  turnedAway(why: Shortage): void {
+    const { capacity } = this.upstream;
+    capacity.turnedAway(why);
+    this.complete(`no ${why} left`, 503);
+    answerPlain(this.stream, this.tally, 503, busyPage(why), SOON);
+  }
+
+  seated(): void {
     const { pool } = this.upstream;
     const pooled = this.open.isUpgrade
       ? pool.takeOwn(this.visitor)
@@ -109,6 +129,11 @@ class HttpExchange implements StreamSink, ConnectUser {
 
   unreachable(error: Unreachable): void {
     this.giveUp = undefined;
+    if (error.isShort) {
+      this.upstream.capacity.shed();
+      this.ticket?.ranShort();
+      return;
+    }
     this.badGateway(`No local server accepted the connection. Tried: ${error.message}.`);
   }
 
@@ -137,6 +162,7 @@ class HttpExchange implements StreamSink, ConnectUser {
   reset(code: number, reason: string): void {
     const raw = this.phase === 'raw';
     this.phase = 'over';
+    this.ticket?.leave();
     this.giveUp?.();
     if (raw) this.socket?.reset();
     else this.socket?.destroy();
@@ -404,6 +430,7 @@ class HttpExchange implements StreamSink, ConnectUser {
   /** Nothing more is sent for this exchange; the rest of the request is read over. */
   private complete(error?: string, status = this.tally.status): void {
     this.phase = 'over';
+    this.ticket?.leave();
     this.tally.status = status;
     const waiting = this.waiting;
     this.waiting = [];
