@@ -73,6 +73,8 @@ impl World {
             no_auth: true,
             max_sessions: 3,
             fd_budget: 64,
+            // So little that streams have to share it.
+            memory: hoody_tunnel::limits::MIN_MEMORY,
             ..Config::default()
         };
         let kit = Kit::new(config, Entropy::from_seed(1), Instant::ZERO);
