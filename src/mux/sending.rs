@@ -80,9 +80,9 @@ impl<T: Copy> Session<T> {
         }
         let slot = self.lanes.get_mut(usize::from(stream.lane))?.as_mut()?;
         let by_stream = stream.send.available();
-        let by_session = share(self.send.available(), self.send.window())
-            .saturating_sub(stream.send.outstanding())
-            .min(self.send.available());
+        let (left, own) = (self.send.available(), stream.send.outstanding());
+        let share = share(left, self.send.window(), own);
+        let by_session = share.saturating_sub(own).min(left);
         // Who finds others waiting gets in line, even where there is a little room: they wait until
         // half of the queue is free, and would do so for ever behind one that never waits.
         let its_turn = stream.called || slot.line.is_empty();

@@ -17,12 +17,18 @@ use std::collections::BTreeSet;
 use crate::limits::{SHARE_LEAST_PART, SHARE_WORTH};
 use crate::mux::stream::StreamKey;
 
-/// How many bytes one stream may have outstanding while `available` of the session's `window` are
-/// left: 4 a³ / w², and where that is hardly worth a frame a part of what is left.
-pub(super) fn share(available: u32, window: u32) -> u32 {
+/// How many bytes a stream that has `own` outstanding may have so while `available` of the session's
+/// `window` are left: 4 a³ / w², and where that is hardly worth a frame a part of what is left. One
+/// that has the session nearly to itself may have all but an eighth.
+pub(super) fn share(available: u32, window: u32, own: u32) -> u32 {
     let (left, window) = (u64::from(available), u64::from(window.max(1)));
     let part = (left * left / window).saturating_mul(left) / window;
-    let share = part.saturating_mul(4).max(left / SHARE_LEAST_PART);
+    let others = window.saturating_sub(left).saturating_sub(u64::from(own));
+    let alone = (window / 8 * 7).saturating_sub(4 * others);
+    let share = part
+        .saturating_mul(4)
+        .max(left / SHARE_LEAST_PART)
+        .max(alone);
     u32::try_from(share).unwrap_or(u32::MAX)
 }
 
@@ -67,7 +73,7 @@ impl Line {
     pub(super) fn call(&mut self, available: u32, window: u32) -> Option<(StreamKey, u32)> {
         let free = available.saturating_sub(self.promised);
         let (outstanding, _, key) = *self.waiting.first()?;
-        let share = share(available, window);
+        let share = share(available, window, outstanding);
         let may = share.saturating_sub(outstanding);
         if free == 0 || may < (share / 2).clamp(1, SHARE_WORTH) {
             return None;
@@ -106,10 +112,11 @@ mod tests {
     #[test]
     fn nobody_is_limited_while_half_of_the_window_is_left() {
         for window in [256 << 10, 1 << 20, WINDOW, u32::MAX] {
-            assert!(share(window / 2 + 1, window) >= window / 2);
-            assert_eq!(share(0, window), 0);
+            assert!(share(window / 2 + 1, window, 0) >= window / 2);
+            assert_eq!(share(0, window, 0), 0);
+            assert!(share(window / 8, window, window / 8 * 7) >= window / 8 * 7 - 64);
         }
-        assert_eq!(share(u32::MAX, 0), u32::MAX);
+        assert_eq!(share(u32::MAX, 0, 0), u32::MAX);
     }
 
     #[test]
@@ -121,7 +128,7 @@ mod tests {
             loop {
                 let before = left;
                 for held in &mut held {
-                    let may = share(left, WINDOW).saturating_sub(*held).min(left);
+                    let may = share(left, WINDOW, *held).saturating_sub(*held).min(left);
                     *held += may.min(1024);
                     left -= may.min(1024);
                 }
@@ -145,7 +152,7 @@ mod tests {
     fn a_receiver_can_tell_what_it_has_to_leave() {
         for window in [256 << 10, 1 << 20, WINDOW, 64 << 20] {
             let left = leave(64 << 10, window);
-            let share = share(left, window);
+            let share = share(left, window, 0);
             assert!(
                 left < window / 2 && share <= 64 << 10,
                 "{left} of {window}: {share}"
@@ -184,7 +191,7 @@ mod tests {
     #[test]
     fn who_holds_its_share_is_not_called_for_crumbs() {
         let mut line = Line::default();
-        let share = share(4 << 20, WINDOW);
+        let share = share(4 << 20, WINDOW, 0);
         line.join((share - SHARE_WORTH + 1, 0, key(1)));
         assert_eq!(line.call(4 << 20, WINDOW), None);
         line.join((share - SHARE_WORTH, 0, key(2)));

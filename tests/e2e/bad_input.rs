@@ -398,18 +398,22 @@ fn a_session_window_that_is_overrun_or_overfilled_ends_the_session() {
     let mut owner = Tunnel::open(&kit);
     owner.frame(WINDOW, 0, &1u32.to_be_bytes());
     owner.expect_goaway(FLOW_CONTROL_ERROR, 1002);
+    // A window of a mebibyte, and hardly any memory beyond it: so many streams go past it long
+    // before one goes past its own.
     let small = Kit::with(&[
-        "--stream-initial-window",
-        "1048576",
         "--session-initial-window",
         "1048576",
+        "--memory",
+        "4MiB",
+        "--max-sessions",
+        "1",
     ]);
     let mut owner = Tunnel::open(&small);
     let (_, port) = owner.pull(0);
-    let (_callers, streams): (Vec<_>, Vec<_>) = (0..4).map(|_| owner.called(port)).unzip();
+    let (_callers, streams): (Vec<_>, Vec<_>) = (0..12).map(|_| owner.called(port)).unzip();
     let block = vec![0; 65_536];
-    for round in 0..400 {
-        owner.frame(DATA, streams[round % 4], &block);
+    for round in 0..1200 {
+        owner.frame(DATA, streams[round % 12], &block);
     }
     let goaway = owner.expect(GOAWAY).json();
     assert_eq!(
