@@ -17,9 +17,9 @@ use std::collections::BTreeSet;
 use crate::limits::{SHARE_LEAST_PART, SHARE_WORTH};
 use crate::mux::stream::StreamKey;
 
-/// How many bytes a stream that has `own` outstanding may have so while `available` of the session's
-/// `window` are left: 4 a³ / w², and where that is hardly worth a frame a part of what is left. One
-/// that has the session nearly to itself may have all but an eighth.
+/// How many bytes a stream that has `own` outstanding may have so while `available` of the
+/// session's `window` are left: 4 a³ / w², and where that is hardly worth a frame a part of what is
+/// left. One that has the session nearly to itself may have all but an eighth.
 pub(super) fn share(available: u32, window: u32, own: u32) -> u32 {
     let (left, window) = (u64::from(available), u64::from(window.max(1)));
     let part = (left * left / window).saturating_mul(left) / window;
