@@ -267,8 +267,16 @@ pub const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 pub const DIAL_NEXT_AFTER: Duration = Duration::from_millis(250);
 /// Names that are looked up at once; each costs a thread for as long as it takes.
 pub const RESOLVER_THREADS: usize = 8;
-/// Connections that in-process handlers serve at once; others wait for a thread.
+/// Requests that in-process handlers work on at once, each on a thread of its own. Others wait for
+/// [`HANDLER_WAIT`] and are then refused; idle connections and slow readers hold none of them.
 pub const HANDLER_THREADS: usize = 64;
+/// Threads more, for reading bodies of responses: handlers that hang cannot have them.
+pub const HANDLER_READERS: usize = 8;
+/// How long a request waits for a thread, at least; twice as long at most.
+pub const HANDLER_WAIT: Duration = Duration::from_millis(400);
+/// Bytes of a response's body that are read ahead of its visitor, and of a request that are held
+/// for its handler: a smaller body comes whole before the handler is asked.
+pub const HANDLER_AHEAD: usize = 128 * 1024;
 /// How long an idle handler thread waits for work before it ends.
 pub const HANDLER_IDLE: Duration = Duration::from_secs(10);
 /// Bytes thrown away before a clean close, at most, so that the kernel sends FIN and not RST.
@@ -385,9 +393,6 @@ pub const CLIENT_HEADS: usize = 16 * 1024 * 1024;
 pub const REFUSALS_GATHER: Duration = Duration::from_millis(500);
 /// How often they are told, at most: one line for a flood of them.
 pub const REFUSALS_EVERY: Duration = Duration::from_secs(10);
-/// Descriptors that a connection to a handler of this process takes: both ends, and a file that it
-/// may read.
-pub const HANDLER_DESCRIPTORS: usize = 3;
 /// Idle connections that are kept to one local server, at most.
 pub const POOL_IDLE: usize = 128;
 /// How long an idle connection to a local server is kept: less than the 5 s after which common
@@ -442,7 +447,7 @@ pub const EVENTS_KEPT: usize = 4096;
 
 const _: () = assert!(MAX_LANES < UPSTREAMS);
 const _: () = assert!(UPSTREAMS - UPSTREAMS / 8 >= CLIENT_STREAMS);
-const _: () = assert!(HANDLER_DESCRIPTORS * HANDLER_THREADS < UPSTREAMS);
+const _: () = assert!(HANDLER_AHEAD > MAX_HTTP_HEAD);
 /// Handlers of this process that one session serves, at most.
 pub const CLIENT_HANDLERS: u32 = 64;
 /// Bytes of a kit's answer to an operator's question, at most.

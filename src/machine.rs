@@ -26,7 +26,9 @@
 //! 8. [`Command::Wake`] re-arms both directions: the host tries to transmit, and if there were
 //!    bytes to read when reading stopped it reads again.
 
+use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Instant;
@@ -252,3 +254,22 @@ pub enum DialTarget {
     /// The in-process handler that the host was given (`serve`), by its number.
     Handler(u32),
 }
+
+/// A connection that ends in this process, for [`DialTarget::Handler`]. The host reads and writes
+/// it like a socket that never blocks.
+pub trait Inside: Send + std::fmt::Debug {
+    /// Takes bytes that are there; 0 is the end, `WouldBlock` means not now.
+    fn read(&mut self, space: &mut [u8]) -> io::Result<usize>;
+
+    /// Gives bytes; `WouldBlock` means not now.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Half-close: no more bytes follow.
+    fn finish(&mut self);
+}
+
+/// Has the host look at such a connection again; any thread may call it.
+pub type Stir = Arc<dyn Fn() + Send + Sync>;
+
+/// Makes such a connection.
+pub type Handler = Arc<dyn Fn(Stir) -> Box<dyn Inside> + Send + Sync>;

@@ -93,6 +93,8 @@ pub enum Shortage {
     Descriptors,
     /// Memory for the heads of requests that wait.
     Heads,
+    /// Threads that run handlers.
+    Handlers,
 }
 
 impl Shortage {
@@ -102,6 +104,7 @@ impl Shortage {
             Shortage::Connections => "all its local connections are taken",
             Shortage::Descriptors => "the system gives it no more file descriptors",
             Shortage::Heads => "too many requests wait in it",
+            Shortage::Handlers => "all its handlers are at work",
         }
     }
 }

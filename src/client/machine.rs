@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use crate::buffer::Buffer;
 use crate::client::bindings::{BindSpec, BindState, Bindings, Bound};
 use crate::client::config::Config;
-use crate::client::event::SessionEvent;
+use crate::client::event::{SessionEvent, Shortage};
 use crate::client::exchange::{Exchange, ExchangeKey};
 use crate::client::lanes::{LaneConn, Lanes, Phase};
 use crate::client::link::{self, Link};
@@ -49,6 +49,8 @@ pub enum Order {
         /// Its name.
         reference: u64,
     },
+    /// A visitor was turned away, because all threads of handlers were busy.
+    TurnedAway,
     /// End the session; the second time, or with `at_once`, without waiting for streams.
     Close {
         /// Do not wait.
@@ -446,6 +448,7 @@ impl Machine for Client {
         match order {
             Order::Bind { reference, spec } => self.bind(reference, spec.0),
             Order::Unbind { reference } => self.unbind(reference),
+            Order::TurnedAway => self.count_refusal(Shortage::Handlers),
             Order::Close { at_once } => self.close(at_once),
         }
         self.settle();

@@ -34,6 +34,7 @@
 mod base64;
 mod bindings;
 mod config;
+mod crew;
 pub mod error;
 pub mod event;
 mod exchange;

@@ -11,17 +11,12 @@ use std::net::SocketAddr;
 use crate::client::shares::Shares;
 use crate::client::visitor::Origin;
 use crate::clock::Instant;
-use crate::limits::{
-    HANDLER_DESCRIPTORS, HANDLER_THREADS, POOL_FRESH_FOR, POOL_IDLE, POOL_IDLE_FOR, SHORT_FOR,
-    SHORT_SPARE, UPSTREAMS,
-};
+use crate::limits::{POOL_FRESH_FOR, POOL_IDLE, POOL_IDLE_FOR, SHORT_FOR, SHORT_SPARE, UPSTREAMS};
 use crate::machine::ConnKey;
 
 /// Connections that can stand for each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Lot {
-    /// They lead to a handler of this process, of which each takes a thread.
-    pub handler: bool,
     /// The binding's reference.
     pub binding: u64,
     /// They carried a login that holds for the connection, of this visitor's connection.
@@ -58,8 +53,6 @@ pub(super) struct Pool<W> {
     short: Option<Short>,
     /// Connections that are open, idle or not.
     open: usize,
-    /// Of those, the ones to handlers.
-    open_to_handlers: usize,
     /// Those that serve somebody, by the visitor's address.
     busy: Shares<Origin>,
     /// The one whose time is over first stands first.
@@ -74,7 +67,6 @@ impl<W: Copy + PartialEq> Pool<W> {
             idle: BTreeMap::new(),
             idle_count: 0,
             open: 0,
-            open_to_handlers: 0,
             busy: Shares::new(),
             waiting: VecDeque::new(),
         }
@@ -82,7 +74,7 @@ impl<W: Copy + PartialEq> Pool<W> {
 
     /// Makes do with so many descriptors, if they are fewer.
     pub fn fit(&mut self, descriptors: usize) {
-        self.most = descriptors.clamp(HANDLER_DESCRIPTORS, UPSTREAMS);
+        self.most = descriptors.clamp(1, UPSTREAMS);
     }
 
     /// The system refused a descriptor: what is open is all there is, and a few of those are left
@@ -164,7 +156,7 @@ impl<W: Copy + PartialEq> Pool<W> {
     pub fn keep(&mut self, lot: Lot, conn: ConnKey, now: Instant) -> Option<ConnKey> {
         self.idle.entry(lot).or_default().push_back((conn, now));
         self.idle_count += 1;
-        let same = |other: &Lot| other.handler == lot.handler && other.binding == lot.binding;
+        let same = |other: &Lot| other.binding == lot.binding;
         let lists = || self.idle.iter().filter(|(other, _)| same(other));
         if lists().map(|(_, list)| list.len()).sum::<usize>() <= POOL_IDLE {
             return None;
@@ -206,38 +198,24 @@ impl<W: Copy + PartialEq> Pool<W> {
         all.map(|(conn, _)| *conn).collect()
     }
 
-    /// The connection that has been idle for longest and that, when it is closed, makes room for
-    /// one of `lot`.
-    pub fn sacrifice(&self, lot: Lot) -> Option<ConnKey> {
-        let only_handlers = self.fits(lot);
-        let fitting = self
-            .idle
-            .iter()
-            .filter(|(other, _)| !only_handlers || (other.handler && lot.handler));
-        let oldest = fitting.filter_map(|(_, list)| list.front());
+    /// The connection that has been idle for longest.
+    pub fn sacrifice(&self) -> Option<ConnKey> {
+        let oldest = self.idle.values().filter_map(VecDeque::front);
         let (conn, _) = oldest.min_by_key(|(_, since)| *since)?;
         Some(*conn)
     }
 
     /// Whether one more connection may be opened.
-    pub fn has_room(&self, lot: Lot) -> bool {
-        self.fits(lot) && (!lot.handler || self.open_to_handlers < HANDLER_THREADS)
+    pub fn has_room(&self) -> bool {
+        self.open < self.cap()
     }
 
-    /// Whether there are descriptors for one more connection.
-    fn fits(&self, lot: Lot) -> bool {
-        let more = if lot.handler { HANDLER_DESCRIPTORS } else { 1 };
-        self.open + self.open_to_handlers * (HANDLER_DESCRIPTORS - 1) + more <= self.cap()
-    }
-
-    pub fn opened(&mut self, lot: Lot) {
+    pub fn opened(&mut self) {
         self.open += 1;
-        self.open_to_handlers += usize::from(lot.handler);
     }
 
-    pub fn closed(&mut self, lot: Lot) {
+    pub fn closed(&mut self) {
         self.open -= 1;
-        self.open_to_handlers -= usize::from(lot.handler);
     }
 
     pub fn open(&self) -> usize {
@@ -284,7 +262,7 @@ impl<W: Copy + PartialEq> Pool<W> {
 
     /// Who may open a connection now: of those, one whose address holds least.
     pub fn next_waiting(&mut self) -> Option<W> {
-        self.next(|pool, waiter| pool.has_room(waiter.lot) && pool.may_serve(waiter.origin))
+        self.next(|pool, waiter| pool.has_room() && pool.may_serve(waiter.origin))
     }
 
     /// The same, for a connection of `lot` that is there.
@@ -315,7 +293,6 @@ mod tests {
 
     fn lot(binding: u64) -> Lot {
         Lot {
-            handler: false,
             binding,
             visitor: None,
         }
@@ -340,7 +317,7 @@ mod tests {
         pool.fit(16);
         for _ in 0..14 {
             assert!(pool.may_serve(origin(1)));
-            pool.opened(lot(1));
+            pool.opened();
             pool.serves(origin(1));
         }
         assert!(!pool.may_serve(origin(1)), "the last eighth is for others");
@@ -350,7 +327,7 @@ mod tests {
         assert_eq!(pool.look_at(), Some(at(500)));
         pool.serves(origin(3));
         assert_eq!(pool.next_waiting(), Some("late"));
-        pool.opened(lot(1));
+        pool.opened();
         pool.serves(origin(2));
         assert_eq!(pool.next_waiting(), None, "all are taken");
         assert_eq!(pool.overdue(at(499)), None);
@@ -364,7 +341,7 @@ mod tests {
         let mut pool = Pool::<()>::new();
         pool.fit(100);
         for _ in 0..18 {
-            pool.opened(lot(1));
+            pool.opened();
             pool.serves(origin(1));
         }
         pool.ran_short(at(0));
@@ -440,48 +417,25 @@ mod tests {
     }
 
     #[test]
-    fn handlers_have_a_bound_of_their_own_and_a_line_that_others_pass() {
+    fn few_descriptors_are_few_connections_and_idle_ones_make_room() {
         let mut pool = Pool::new();
-        let handler = Lot {
-            handler: true,
-            binding: 1,
-            visitor: None,
-        };
-        for _ in 0..HANDLER_THREADS {
-            assert!(pool.has_room(handler));
-            pool.opened(handler);
-        }
-        assert!(!pool.has_room(handler) && pool.has_room(lot(2)));
-        pool.keep(lot(2), conn(1), at(0));
-        assert_eq!(pool.sacrifice(handler), None, "that would free no thread");
-        pool.keep(handler, conn(2), at(5));
-        assert_eq!(pool.sacrifice(handler), Some(conn(2)));
-        pool.wait(waiter("first", handler, 1, 10));
+        pool.fit(2);
+        pool.opened();
+        pool.keep(lot(1), conn(1), at(7));
+        pool.opened();
+        pool.keep(lot(2), conn(2), at(5));
+        assert!(!pool.has_room());
+        assert_eq!(pool.sacrifice(), Some(conn(2)));
+        pool.wait(waiter("first", lot(1), 1, 10));
         pool.wait(waiter("second", lot(2), 1, 20));
-        assert_eq!(pool.next_waiting(), Some("second"));
         assert_eq!(pool.next_waiting(), None);
-        assert_eq!(pool.next_waiting_for(lot(2)), None);
-        assert_eq!(pool.next_waiting_for(handler), Some("first"));
-    }
-
-    #[test]
-    fn few_descriptors_are_few_connections_and_a_handler_takes_three() {
-        let mut pool = Pool::<()>::new();
-        let handler = Lot {
-            handler: true,
-            binding: 1,
-            visitor: None,
-        };
-        pool.fit(7);
-        pool.opened(handler);
-        pool.opened(handler);
-        assert!(pool.has_room(lot(2)) && !pool.has_room(handler));
-        pool.opened(lot(2));
-        assert!(!pool.has_room(lot(2)));
-        pool.keep(lot(2), conn(1), at(0));
-        assert_eq!(pool.sacrifice(handler), Some(conn(1)));
+        assert_eq!(pool.next_waiting_for(lot(3)), None);
+        assert_eq!(pool.next_waiting_for(lot(2)), Some("second"));
+        pool.forget(lot(2), conn(2));
+        pool.closed();
+        assert_eq!(pool.next_waiting(), Some("first"));
         let mut pool = Pool::<()>::new();
         pool.fit(0);
-        assert!(pool.has_room(handler), "one is always served");
+        assert!(pool.has_room(), "one is always served");
     }
 }

@@ -1,15 +1,14 @@
 //! Requests and responses for handlers that live in this process.
 //!
-//! The host gives a handler one end of a socket pair on a thread of its own; `talk.rs` speaks
-//! HTTP over it.
+//! `talk.rs` speaks HTTP for a handler, on threads of `crew.rs` where it may block.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
-use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::client::crew::Crew;
 use crate::client::options::Handler;
-use crate::client::talk;
+use crate::client::talk::Talk;
 use crate::limits::CLIENT_HANDLERS;
 
 /// A request, its body to be read.
@@ -130,26 +129,30 @@ impl Response {
 }
 
 /// The handlers of a session, by the slot that the host knows and the binding that they serve.
-#[derive(Default)]
 pub(super) struct Handlers {
     slots: Mutex<BTreeMap<u32, (u64, Handler)>>,
+    pub crew: Arc<Crew>,
 }
 
-/// Serves one connection.
-pub(super) type Serve = Arc<dyn Fn(UnixStream) + Send + Sync>;
-
 impl Handlers {
-    /// What the host runs for slot `number`: whatever handler is in it when a connection comes.
-    pub fn host(self: &Arc<Handlers>, number: u32) -> Serve {
-        let handlers = Arc::clone(self);
-        Arc::new(move |stream: UnixStream| {
-            let found = handlers
-                .lock()
-                .get(&number)
-                .map(|(_, handler)| Arc::clone(handler));
-            if let Some(handler) = found {
-                talk::talk(stream, &*handler);
-            }
+    pub fn new() -> Handlers {
+        Handlers {
+            slots: Mutex::default(),
+            crew: Crew::new(),
+        }
+    }
+
+    /// What the host connects to for slot `number`: whatever handler is in it then.
+    pub fn host(self: &Arc<Handlers>, number: u32) -> crate::machine::Handler {
+        let handlers = Arc::downgrade(self);
+        Arc::new(move |stir| {
+            let crew = handlers.upgrade().map(|handlers| {
+                let slots = handlers.lock();
+                let found = slots.get(&number).map(|(_, handler)| Arc::clone(handler));
+                (found, Arc::clone(&handlers.crew))
+            });
+            let (handler, crew) = crew.unwrap_or_else(|| (None, Crew::new()));
+            Box::new(Talk::new(handler, &crew, stir))
         })
     }
 
@@ -168,5 +171,11 @@ impl Handlers {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u32, (u64, Handler)>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Handlers {
+    fn drop(&mut self) {
+        self.crew.dismiss();
     }
 }

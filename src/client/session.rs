@@ -54,7 +54,7 @@ impl TunnelSession {
     /// what happens, [`TunnelSession::wait_online`] waits.
     pub fn start(options: TunnelOptions) -> Result<TunnelSession, Error> {
         let config = Config::new(&options)?;
-        let handlers = Arc::new(Handlers::default());
+        let handlers = Arc::new(Handlers::new());
         let tls =
             reactor::connector(config.ca_pem.clone()).map_err(|error| cannot_start(&error))?;
         let host = reactor::Options {
@@ -74,6 +74,11 @@ impl TunnelSession {
         }
         let mut reactor = Reactor::new(client, host).map_err(|error| cannot_start(&error))?;
         let handle = reactor.handle();
+        let teller = Mutex::new(handle.clone());
+        handlers.crew.on_refusal(move || {
+            let handle = teller.lock().unwrap_or_else(PoisonError::into_inner);
+            let _ = handle.send(Order::TurnedAway);
+        });
         let shared = Arc::new(Shared::default());
         let told = Arc::clone(&shared);
         let body = move || {
@@ -299,7 +304,9 @@ pub fn pull(
 }
 
 /// Answers requests at the kit's port `container_port` (0: the kit picks one) with `handler`,
-/// without any local port. The handler runs on several threads at once.
+/// without any local port. The handler runs on several threads at once, up to 64; a visitor who
+/// finds all of them busy gets `503` within a second. Only a handler that runs holds one, or reads
+/// what it answers with: idle connections and slow readers do not.
 ///
 /// A handler that panics gives its visitor a `500`, and one whose body panics while it is read a
 /// broken connection; the tunnel lives on. That needs unwinding, Rust's default: under a profile of

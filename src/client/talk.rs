@@ -1,215 +1,545 @@
-//! HTTP/1.1 for a handler: blocking, over one end of a socket pair, one request after the other.
+//! HTTP/1.1 for a handler, over a connection that ends in this process.
+//!
+//! The loop hands bytes in and takes bytes out, and never waits here. A thread of the crew is taken
+//! for what may block, and for no longer: running the handler, once its request is there (a small
+//! body, too), and reading a body of its response, as far ahead as [`HANDLER_AHEAD`]. An idle
+//! connection, a slow reader and a file on its way hold none.
 //!
 //! The other end is our own machine, which has checked every request before. All the same nothing
 //! here trusts it more than a stranger: the same parser and the same rules.
 
-use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
+use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::buffer::Buffer;
+use crate::client::crew::{Ask, Crew};
+use crate::client::options::Handler;
 use crate::client::serve::{Request, RequestBody, Response, ResponseBody};
 use crate::http::write::{
     self, CRLF, LAST_CHUNK, Reply, chunk_header, put_content_length, put_field, put_status_line,
 };
 use crate::http::{Asked, BodyDecoder, HeadScanner, RequestHead};
-use crate::limits::HANDLER_SKIP;
+use crate::limits::{HANDLER_AHEAD, HANDLER_SKIP};
+use crate::machine::{Inside, Stir};
 
-/// Serves requests from `stream` until it ends.
-pub(super) fn talk(stream: UnixStream, handler: &(dyn Fn(Request) -> Response + Send + Sync)) {
-    let Ok(writer) = stream.try_clone() else {
-        return;
-    };
-    let wire = Arc::new(Mutex::new(Wire {
-        stream,
-        received: Buffer::new(),
-        body: BodyDecoder::None,
-        announced: None,
-    }));
-    // An error is the end of the connection, which drops with the last clone of it.
-    while let Ok(true) = serve_one(&wire, &writer, handler) {}
+/// The loop's end of a connection to a handler.
+#[derive(Debug)]
+pub(super) struct Talk(Arc<Conversation>);
+
+/// Both ends of it.
+pub(super) struct Conversation {
+    state: Mutex<State>,
+    /// Bytes of a request's body came, or no more will.
+    news: Condvar,
+    stir: Stir,
+    crew: Arc<Crew>,
+    handler: Handler,
 }
 
-/// The reading half.
-struct Wire {
-    stream: UnixStream,
+struct State {
+    phase: Phase,
     received: Buffer,
+    scanner: HeadScanner,
     /// What is left of the current request's body.
     body: BodyDecoder,
-    /// The writing half, while the sender waits for `100 Continue`.
-    announced: Option<UnixStream>,
+    /// The sender waits for `100 Continue`.
+    announced: bool,
+    asked: Asked,
+    /// Counts requests, so that a body that was kept beyond its request is known.
+    number: u64,
+    out: Buffer,
+    /// The loop sends nothing more.
+    fin: bool,
+    /// The loop has closed the connection.
+    gone: bool,
 }
 
-fn lock(wire: &Mutex<Wire>) -> std::sync::MutexGuard<'_, Wire> {
-    wire.lock().unwrap_or_else(PoisonError::into_inner)
+enum Phase {
+    /// A request may come.
+    Head,
+    /// A request whose small body is still coming.
+    Gathering(Box<Request>),
+    /// The handler has it, or it waits for a thread.
+    Asked,
+    /// What is left of the response's body; nobody reads it now.
+    Answering(Source),
+    /// A thread reads it, or is about to.
+    Reading(Option<Source>),
+    /// So many bytes of the request that nobody wants may still come.
+    Skipping(u64),
+    /// Nothing more is said.
+    Over,
 }
 
-/// Serves one request; true when another may follow.
-fn serve_one(
-    wire: &Arc<Mutex<Wire>>,
-    mut writer: &UnixStream,
-    handler: &(dyn Fn(Request) -> Response + Send + Sync),
-) -> io::Result<bool> {
-    let Some((request, asked, upgrade)) = read_request(wire, writer)? else {
-        return Ok(false);
-    };
-    let mut out = Vec::new();
-    if upgrade {
-        Reply::text(501, "This server does not switch protocols.\n").write(&mut out, asked);
-        writer.write_all(&out)?;
-        return Ok(asked.keep_alive);
+enum Source {
+    Bytes(Vec<u8>, usize),
+    /// A reader and how many bytes it has to give, or as many as it has in chunks.
+    Reader(Box<dyn Read + Send>, Option<u64>),
+}
+
+impl Talk {
+    pub fn new(handler: Option<Handler>, crew: &Arc<Crew>, stir: Stir) -> Talk {
+        let phase = match handler {
+            Some(_) => Phase::Head,
+            None => Phase::Over,
+        };
+        let handler = handler.unwrap_or_else(|| Arc::new(|_| Response::new(404)));
+        Talk(Arc::new(Conversation {
+            state: Mutex::new(State {
+                phase,
+                received: Buffer::new(),
+                scanner: HeadScanner::new(),
+                body: BodyDecoder::None,
+                announced: false,
+                asked: CLOSING,
+                number: 0,
+                out: Buffer::new(),
+                fin: false,
+                gone: false,
+            }),
+            news: Condvar::new(),
+            stir,
+            crew: Arc::clone(crew),
+            handler,
+        }))
     }
-    let outcome = catch_unwind(AssertUnwindSafe(|| handler(request)));
-    let keep_alive = match outcome {
-        Ok(response) => respond(writer, response, asked)?,
-        Err(_) => {
-            Reply::text(500, "The handler failed.\n").write(&mut out, asked);
-            writer.write_all(&out)?;
-            asked.keep_alive
-        }
-    };
-    Ok(keep_alive && lock(wire).skip_rest()?)
 }
 
-type Arrived = (Request, Asked, bool);
+impl Inside for Talk {
+    fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
+        let mut state = self.0.lock();
+        if state.out.is_empty() {
+            return self.0.read_source_bytes(&mut state, space);
+        }
+        let count = state.out.len().min(space.len());
+        space[..count].copy_from_slice(&state.out.bytes()[..count]);
+        state.out.consume(count);
+        state.out.release_if_idle(0);
+        self.0.read_ahead(&mut state);
+        Ok(count)
+    }
 
-/// Reads a head; `None` at the end of the connection or after a request that was refused.
-fn read_request(wire: &Arc<Mutex<Wire>>, mut writer: &UnixStream) -> io::Result<Option<Arrived>> {
-    let mut guard = lock(wire);
-    let this = &mut *guard;
-    let mut scanner = HeadScanner::new();
-    let judged = loop {
-        match scanner.scan(this.received.bytes()) {
-            Ok(Some(length)) => {
-                let head = this.received.bytes().get(..length).unwrap_or_default();
-                break RequestHead::parse(head).map(|head| (head, length));
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut state = self.0.lock();
+        if matches!(state.phase, Phase::Over) {
+            // Nobody wants it any more.
+            return Ok(bytes.len());
+        }
+        let count = HANDLER_AHEAD.saturating_sub(state.received.len());
+        let count = count.min(bytes.len());
+        if count == 0 && !bytes.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        state.received.extend(&bytes[..count]);
+        self.0.advance(&mut state);
+        Ok(count)
+    }
+
+    fn finish(&mut self) {
+        let mut state = self.0.lock();
+        state.fin = true;
+        self.0.advance(&mut state);
+    }
+}
+
+impl Drop for Talk {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.gone = true;
+        state.received.release();
+        state.out.release();
+        self.0.news.notify_all();
+        let phase = std::mem::replace(&mut state.phase, Phase::Over);
+        let (Phase::Answering(source) | Phase::Reading(Some(source))) = phase else {
+            return;
+        };
+        // What a user's reader does when it is dropped is none of the loop's business.
+        state.phase = Phase::Reading(Some(source));
+        if !self.0.crew.read(Arc::clone(&self.0)) {
+            let left = std::mem::replace(&mut state.phase, Phase::Over);
+            drop(state);
+            drop(left);
+        }
+    }
+}
+
+impl std::fmt::Debug for Conversation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Conversation")
+    }
+}
+
+impl Conversation {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing of the user's runs under the lock, so a poisoned one is whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Goes on as far as what was received allows.
+    fn advance(self: &Arc<Self>, state: &mut State) {
+        loop {
+            match &mut state.phase {
+                Phase::Head => match state.scanner.scan(state.received.bytes()) {
+                    Ok(Some(length)) => self.begin(state, length),
+                    Ok(None) => return self.wait_or_end(state),
+                    Err(reject) => return self.reject(state, reject.status, reject.why),
+                },
+                Phase::Gathering(_) => {
+                    if !state.body_is_here() {
+                        return self.wait_or_end(state);
+                    }
+                    let phase = std::mem::replace(&mut state.phase, Phase::Asked);
+                    if let Phase::Gathering(request) = phase {
+                        self.crew.ask(Ask::new(Arc::clone(self), *request));
+                    }
+                }
+                Phase::Skipping(left) => {
+                    let bytes = state.received.bytes();
+                    if state.body.is_complete() {
+                        state.phase = Phase::Head;
+                        continue;
+                    }
+                    if bytes.is_empty() {
+                        return self.wait_or_end(state);
+                    }
+                    match state.body.decode(bytes) {
+                        Ok(step) if *left >= step.consumed as u64 => {
+                            *left -= step.consumed as u64;
+                            state.received.consume(step.consumed);
+                        }
+                        _ => return self.end(state),
+                    }
+                }
+                Phase::Asked | Phase::Answering(_) | Phase::Reading(_) | Phase::Over => {
+                    return self.news.notify_all();
+                }
             }
-            Ok(None) => {}
-            Err(reject) => break Err(reject),
         }
-        if this.fill()? == 0 {
-            return Ok(None);
+    }
+
+    /// A whole head is there.
+    fn begin(self: &Arc<Self>, state: &mut State, length: usize) {
+        let head = state.received.bytes().get(..length).unwrap_or_default();
+        let head = match RequestHead::parse(head) {
+            Ok(head) => head,
+            Err(reject) => return self.reject(state, reject.status, reject.why),
+        };
+        let text = |octets: &[u8]| octets.iter().map(|octet| char::from(*octet)).collect();
+        let number = state.number;
+        let request = Request {
+            method: head.method.to_owned(),
+            target: text(&head.target),
+            headers: head
+                .fields
+                .iter()
+                .map(|(name, value)| (text(name), text(value)))
+                .collect(),
+            body: RequestBody {
+                inner: Box::new(Incoming(Arc::clone(self), number)),
+            },
+        };
+        state.asked = head.asked();
+        state.announced = head.expects_continue;
+        let (body, upgrade) = (BodyDecoder::for_request(head.body), head.upgrade);
+        state.body = body;
+        state.received.consume(length);
+        state.scanner = HeadScanner::new();
+        if upgrade {
+            state.phase = Phase::Asked;
+            let text = "This server does not switch protocols.\n";
+            return self.reply(state, &Reply::text(501, text));
+        }
+        state.phase = Phase::Gathering(Box::new(request));
+    }
+
+    /// More has to come; without it that was all.
+    fn wait_or_end(&self, state: &mut State) {
+        if state.fin {
+            self.end(state);
+        }
+    }
+
+    /// What came is no request: the last answer on this connection.
+    fn reject(&self, state: &mut State, status: u16, why: &'static str) {
+        let mut out = Vec::new();
+        Reply::text(status, why).write_and_close(&mut out, false);
+        state.out.extend(&out);
+        self.end(state);
+    }
+
+    fn end(&self, state: &mut State) {
+        state.phase = Phase::Over;
+        state.received.release();
+        self.news.notify_all();
+        (self.stir)();
+    }
+
+    /// Answers by ourselves.
+    fn reply(self: &Arc<Self>, state: &mut State, reply: &Reply<'_>) {
+        let mut out = Vec::new();
+        reply.write(&mut out, state.asked);
+        state.out.extend(&out);
+        self.answered(state);
+        (self.stir)();
+    }
+
+    /// All threads are busy, and were for as long as a request may wait.
+    pub fn refuse(self: &Arc<Self>) {
+        let mut state = self.lock();
+        if !state.gone {
+            let text = "The tunnel is busy: all its handlers are at work. Try again.\n";
+            let reply = Reply::text(503, text);
+            self.reply(&mut state, &reply.with(&[("retry-after", "1")]));
+        }
+    }
+
+    /// Runs the handler, on a thread that may block.
+    pub fn run(self: &Arc<Self>, request: Request) {
+        if self.lock().gone {
+            return;
+        }
+        let handler = &self.handler;
+        let outcome = catch_unwind(AssertUnwindSafe(|| handler(request)));
+        let mut state = self.lock();
+        match outcome {
+            _ if state.gone => {}
+            Err(_) => self.reply(&mut state, &Reply::text(500, "The handler failed.\n")),
+            Ok(response) => match head_of(&response, state.asked) {
+                None => {
+                    let text = "The handler gave an impossible status.\n";
+                    self.reply(&mut state, &Reply::text(500, text));
+                }
+                Some(head) => {
+                    state.out.extend(&head);
+                    let bodiless = state.asked.head || matches!(response.status, 204 | 304);
+                    drop_or_send(self, state, response.body, bodiless);
+                }
+            },
+        }
+    }
+
+    /// The response is complete, but for what lies in `out`.
+    fn answered(self: &Arc<Self>, state: &mut State) {
+        state.number += 1;
+        // Whether a sender that waits sends its body after all cannot be known.
+        let unclear = state.announced && !state.body.is_complete();
+        state.announced = false;
+        if !state.asked.keep_alive || unclear {
+            return self.end(state);
+        }
+        state.phase = Phase::Skipping(HANDLER_SKIP);
+        self.advance(state);
+        // There is room again.
+        (self.stir)();
+    }
+
+    /// For the loop: bytes of a body that lies in memory.
+    fn read_source_bytes(
+        self: &Arc<Self>,
+        state: &mut State,
+        space: &mut [u8],
+    ) -> io::Result<usize> {
+        match &mut state.phase {
+            Phase::Answering(Source::Bytes(bytes, at)) => {
+                let left = bytes.get(*at..).unwrap_or_default();
+                let count = left.len().min(space.len());
+                space[..count].copy_from_slice(&left[..count]);
+                *at += count;
+                if *at == bytes.len() {
+                    self.answered(state);
+                }
+                Ok(count)
+            }
+            Phase::Over => Ok(0),
+            _ => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    /// For the loop: has a thread read on once little is left.
+    fn read_ahead(self: &Arc<Self>, state: &mut State) {
+        if state.out.len() > HANDLER_AHEAD / 2 {
+            return;
+        }
+        match std::mem::replace(&mut state.phase, Phase::Over) {
+            Phase::Answering(source @ Source::Reader(..)) => {
+                state.phase = Phase::Reading(Some(source));
+                self.crew.read(Arc::clone(self));
+            }
+            phase => state.phase = phase,
+        }
+    }
+
+    /// Reads the body of a response as far ahead as it may, on a thread that may block. A reader
+    /// that fails or ends early ends the connection, so that a cut body never looks whole.
+    pub fn read(self: &Arc<Self>) {
+        let mut state = self.lock();
+        let Phase::Reading(source) = &mut state.phase else {
+            return;
+        };
+        let Some(Source::Reader(mut reader, mut left)) = source.take() else {
+            return;
+        };
+        let mut piece = vec![0; PIECE];
+        while !state.gone && left != Some(0) {
+            if state.out.len() >= HANDLER_AHEAD {
+                state.phase = Phase::Answering(Source::Reader(reader, left));
+                return;
+            }
+            drop(state);
+            let wanted = left.map_or(PIECE, |left| {
+                usize::try_from(left).map_or(PIECE, |left| left.min(PIECE))
+            });
+            let space = &mut piece[..wanted];
+            let outcome = catch_unwind(AssertUnwindSafe(|| reader.read(space)));
+            state = self.lock();
+            let count = match outcome {
+                Ok(Ok(count)) if count <= wanted && (count > 0 || left.is_none()) => count,
+                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => continue,
+                _ => {
+                    self.end(&mut state);
+                    break;
+                }
+            };
+            match &mut left {
+                Some(left) => {
+                    *left -= count as u64;
+                    state.out.extend(&piece[..count]);
+                }
+                None if count == 0 => {
+                    state.out.extend(LAST_CHUNK);
+                    left = Some(0);
+                }
+                None => {
+                    state.out.extend(chunk_header(count).as_ref());
+                    state.out.extend(&piece[..count]);
+                    state.out.extend(CRLF);
+                }
+            }
+            (self.stir)();
+        }
+        if !state.gone && left == Some(0) && matches!(state.phase, Phase::Reading(_)) {
+            self.answered(&mut state);
+            (self.stir)();
+        }
+        // What the user's reader does in the end, it does without the lock.
+        drop(state);
+        drop(reader);
+    }
+}
+
+/// Gives the response's body to whoever sends it: the loop what lies in memory, this thread the
+/// first piece of what is read.
+fn drop_or_send(
+    conversation: &Arc<Conversation>,
+    mut state: MutexGuard<'_, State>,
+    body: ResponseBody,
+    bodiless: bool,
+) {
+    let reads = match body {
+        _ if bodiless => {
+            conversation.answered(&mut state);
+            false
+        }
+        ResponseBody::Bytes(bytes) if bytes.is_empty() => {
+            conversation.answered(&mut state);
+            false
+        }
+        ResponseBody::Bytes(bytes) => {
+            state.phase = Phase::Answering(Source::Bytes(bytes, 0));
+            false
+        }
+        ResponseBody::Reader(reader, length) => {
+            state.phase = Phase::Reading(Some(Source::Reader(reader, length)));
+            true
         }
     };
-    let (head, length) = match judged {
-        Ok(judged) => judged,
-        Err(reject) => {
-            let mut out = Vec::new();
-            Reply::text(reject.status, reject.why).write_and_close(&mut out, false);
-            writer.write_all(&out)?;
-            return Ok(None);
-        }
-    };
-    let (asked, upgrade) = (head.asked(), head.upgrade);
-    let expects = head.expects_continue;
-    let text = |octets: &[u8]| octets.iter().map(|octet| char::from(*octet)).collect();
-    let request = Request {
-        method: head.method.to_owned(),
-        target: text(&head.target),
-        headers: head
-            .fields
-            .iter()
-            .map(|(name, value)| (text(name), text(value)))
-            .collect(),
-        body: RequestBody {
-            inner: Box::new(Incoming(Arc::clone(wire))),
-        },
-    };
-    let body = BodyDecoder::for_request(head.body);
-    this.received.consume(length);
-    this.body = body;
-    this.announced = match expects {
-        true => Some(writer.try_clone()?),
-        false => None,
-    };
-    Ok(Some((request, asked, upgrade)))
+    (conversation.stir)();
+    drop(state);
+    if reads {
+        conversation.read();
+    }
+}
+
+impl State {
+    /// Whether the handler can be asked: its body is there, or is too large to wait for, or comes
+    /// only when it is read.
+    fn body_is_here(&self) -> bool {
+        let held = self.received.len();
+        self.announced || self.body.certain_data() <= held as u64 || held >= HANDLER_AHEAD
+    }
 }
 
 /// The body of the current request. A handler may keep it beyond its response; then it is empty.
-struct Incoming(Arc<Mutex<Wire>>);
+struct Incoming(Arc<Conversation>, u64);
 
 impl Read for Incoming {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        lock(&self.0).read_body(buf)
-    }
-}
-
-impl Wire {
-    /// Reads once from the connection.
-    fn fill(&mut self) -> io::Result<usize> {
-        let space = self.received.space(READ_SPACE);
+        let conversation = &self.0;
+        let mut guard = conversation.lock();
         loop {
-            match self.stream.read(space) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-                Ok(count) => {
-                    self.received.commit(count);
-                    return Ok(count);
-                }
-            }
-        }
-    }
-
-    fn read_body(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let broken = |why| io::Error::new(io::ErrorKind::InvalidData, why);
-        loop {
-            if self.body.is_complete() || buf.is_empty() {
+            let state = &mut *guard;
+            if state.number != self.1 || state.body.is_complete() || buf.is_empty() {
                 return Ok(0);
             }
-            if self.received.is_empty() {
-                if let Some(mut writer) = self.announced.take() {
-                    writer.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+            if state.gone {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            if state.received.is_empty() {
+                if std::mem::take(&mut state.announced) {
+                    state.out.extend(b"HTTP/1.1 100 Continue\r\n\r\n");
+                    (conversation.stir)();
                 }
-                if self.fill()? == 0 {
+                if state.fin {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
+                let woken = conversation.news.wait(guard);
+                guard = woken.unwrap_or_else(PoisonError::into_inner);
+                continue;
             }
-            // Framing goes one octet at a time, so that no more data is taken than there is room
-            // for.
-            let certain = usize::try_from(self.body.certain_data()).unwrap_or(usize::MAX);
-            let room = if certain > 0 {
-                certain.min(buf.len())
-            } else {
-                1
-            };
-            let bytes = self.received.bytes();
-            let step = self
-                .body
-                .decode(&bytes[..bytes.len().min(room)])
-                .map_err(|_| broken("the request's body is malformed"))?;
-            let count = step.data.len();
-            buf[..count].copy_from_slice(&bytes[step.data]);
-            self.received.consume(step.consumed);
+            let was_full = state.received.len() >= HANDLER_AHEAD;
+            let count = state.read_body(buf)?;
+            if was_full && state.received.len() < HANDLER_AHEAD {
+                (conversation.stir)();
+            }
             if count > 0 {
                 return Ok(count);
             }
         }
     }
+}
 
-    /// Skips what the handler did not read; false when that is too much of it.
-    fn skip_rest(&mut self) -> io::Result<bool> {
-        if self.announced.take().is_some() {
-            // Whether the sender sends it after all cannot be known.
-            return Ok(self.body.is_complete());
-        }
-        let mut skipped = 0;
-        let mut piece = [0; 4096];
-        while !self.body.is_complete() && skipped < HANDLER_SKIP {
-            skipped += self.read_body(&mut piece)? as u64;
-        }
-        Ok(self.body.is_complete())
+impl State {
+    /// Takes from what was received. Framing goes one octet at a time, so that no more data is
+    /// taken than there is room for.
+    fn read_body(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let certain = usize::try_from(self.body.certain_data()).unwrap_or(usize::MAX);
+        let room = if certain > 0 {
+            certain.min(buf.len())
+        } else {
+            1
+        };
+        let bytes = self.received.bytes();
+        let step = self
+            .body
+            .decode(&bytes[..bytes.len().min(room)])
+            .map_err(|_| {
+                let why = "the request's body is malformed";
+                io::Error::new(io::ErrorKind::InvalidData, why)
+            })?;
+        let count = step.data.len();
+        buf[..count].copy_from_slice(&bytes[step.data]);
+        self.received.consume(step.consumed);
+        Ok(count)
     }
 }
 
-/// Writes a response; true when the connection stays.
-fn respond(mut writer: &UnixStream, response: Response, asked: Asked) -> io::Result<bool> {
-    let mut out = Vec::new();
+/// The head of a response; `None` when its status cannot be one.
+fn head_of(response: &Response, asked: Asked) -> Option<Vec<u8>> {
     if !(200..=599).contains(&response.status) {
-        Reply::text(500, "The handler gave an impossible status.\n").write(&mut out, asked);
-        writer.write_all(&out)?;
-        return Ok(asked.keep_alive);
+        return None;
     }
+    let mut out = Vec::new();
     put_status_line(&mut out, response.status);
     for (name, value) in &response.headers {
         let ours = [
@@ -233,184 +563,23 @@ fn respond(mut writer: &UnixStream, response: Response, asked: Asked) -> io::Res
         ResponseBody::Bytes(bytes) => put_content_length(&mut out, bytes.len() as u64),
         ResponseBody::Reader(_, Some(length)) => put_content_length(&mut out, *length),
         ResponseBody::Reader(_, None) if bodiless => {}
-        ResponseBody::Reader(_, None) => put_field(&mut out, b"transfer-encoding", b"chunked")
-            .map_err(|refused| io::Error::other(refused.0))?,
+        ResponseBody::Reader(_, None) => {
+            put_field(&mut out, b"transfer-encoding", b"chunked").ok()?;
+        }
     }
     if !asked.keep_alive {
-        put_field(&mut out, b"connection", b"close")
-            .map_err(|refused| io::Error::other(refused.0))?;
+        put_field(&mut out, b"connection", b"close").ok()?;
     }
     out.extend_from_slice(write::CRLF);
-    if asked.head || bodiless {
-        writer.write_all(&out)?;
-        return Ok(asked.keep_alive);
-    }
-    match response.body {
-        ResponseBody::Bytes(bytes) => {
-            out.extend_from_slice(&bytes);
-            writer.write_all(&out)?;
-        }
-        ResponseBody::Reader(reader, length) => {
-            writer.write_all(&out)?;
-            copy(writer, reader, length)?;
-        }
-    }
-    Ok(asked.keep_alive)
+    Some(out)
 }
 
-/// Sends a reader: exactly `length` bytes, or in chunks until it ends. One that fails or ends early
-/// breaks the connection, so that a cut body never looks whole.
-fn copy(
-    mut writer: &UnixStream,
-    mut reader: Box<dyn Read + Send>,
-    length: Option<u64>,
-) -> io::Result<()> {
-    let mut piece = vec![0; READ_SPACE];
-    let mut left = length.unwrap_or(u64::MAX);
-    while left > 0 {
-        let wanted = usize::try_from(left).map_or(piece.len(), |left| left.min(piece.len()));
-        let count = match reader.read(&mut piece[..wanted]) {
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        let bytes = &piece[..count];
-        match length {
-            None if count == 0 => return writer.write_all(LAST_CHUNK),
-            None => {
-                let header = chunk_header(count);
-                writer.write_all(&[header.as_ref(), bytes, CRLF].concat())?;
-            }
-            Some(_) if count == 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Some(_) => writer.write_all(bytes)?,
-        }
-        left -= count as u64;
-    }
-    Ok(())
-}
-
-/// Room for one read, in bytes.
-const READ_SPACE: usize = 32 * 1024;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Everything the handler's side answers to `input`, which ends with a FIN.
-    fn exchange(
-        input: &[u8],
-        handler: impl Fn(Request) -> Response + Send + Sync + 'static,
-    ) -> String {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let server = std::thread::spawn(move || talk(theirs, &handler));
-        let mut writer = ours.try_clone().unwrap();
-        let input = input.to_vec();
-        let sender = std::thread::spawn(move || {
-            let _ = writer.write_all(&input);
-            let _ = writer.shutdown(std::net::Shutdown::Write);
-        });
-        let mut answer = Vec::new();
-        let _ = (&ours).read_to_end(&mut answer);
-        sender.join().unwrap();
-        server.join().unwrap();
-        String::from_utf8(answer).unwrap()
-    }
-
-    #[test]
-    fn requests_are_served_one_after_the_other() {
-        let input = b"GET /a?b HTTP/1.1\r\nhost: h\r\n\r\nHEAD / HTTP/1.1\r\nhost: h\r\n\r\n";
-        let answer = exchange(input, |request| {
-            assert_eq!(request.header("HOST"), Some("h"));
-            Response::text(200, format!("{} {:?}", request.path(), request.query()))
-        });
-        assert_eq!(
-            answer,
-            "HTTP/1.1 200 OK\r\ncontent-type: text/plain; charset=utf-8\r\n\
-             content-length: 12\r\n\r\n/a Some(\"b\")\
-             HTTP/1.1 200 OK\r\ncontent-type: text/plain; charset=utf-8\r\n\
-             content-length: 6\r\n\r\n"
-        );
-    }
-
-    #[test]
-    fn a_body_can_be_streamed_back_while_it_comes() {
-        let input = b"POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n\
-                      3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
-        let answer = exchange(input, |request| Response::new(200).stream(request.body));
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        assert_eq!(head, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked");
-        assert_eq!(body, "3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n");
-    }
-
-    #[test]
-    fn a_body_that_nobody_read_does_not_become_the_next_request() {
-        let input = b"POST /1 HTTP/1.1\r\nhost: h\r\ncontent-length: 23\r\n\r\n\
-                      GET /evil HTTP/1.1\r\n\r\n!GET /2 HTTP/1.1\r\nhost: h\r\n\r\n";
-        let answer = exchange(input, |request| {
-            Response::new(204).header("x", request.target)
-        });
-        assert_eq!(
-            answer,
-            "HTTP/1.1 204 No Content\r\nx: /1\r\n\r\nHTTP/1.1 204 No Content\r\nx: /2\r\n\r\n"
-        );
-    }
-
-    #[test]
-    fn a_panic_is_a_500_and_an_upgrade_a_501() {
-        let input = b"GET / HTTP/1.1\r\nhost: h\r\n\r\nGET /ws HTTP/1.1\r\nhost: h\r\n\
-                      connection: upgrade\r\nupgrade: websocket\r\n\r\n";
-        let hook = std::panic::take_hook();
-        std::panic::set_hook(Box::new(|_| {}));
-        let answer = exchange(input, |_| panic!("told to"));
-        std::panic::set_hook(hook);
-        assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
-        assert!(answer.contains("HTTP/1.1 501 "), "{answer}");
-    }
-
-    #[test]
-    fn a_handlers_fields_cannot_break_the_head_or_the_framing() {
-        let input = b"GET / HTTP/1.1\r\nhost: h\r\n\r\n";
-        let answer = exchange(input, |_| {
-            let response = Response::new(200).header("x", "a\r\nset-cookie: b");
-            response
-                .header("Content-Length", "99")
-                .header("y", "z")
-                .bytes("ok")
-        });
-        assert_eq!(
-            answer,
-            "HTTP/1.1 200 OK\r\ny: z\r\ncontent-length: 2\r\n\r\nok"
-        );
-    }
-
-    #[test]
-    fn a_reader_that_ends_early_breaks_the_connection() {
-        let input = b"GET / HTTP/1.1\r\nhost: h\r\n\r\nGET / HTTP/1.1\r\nhost: h\r\n\r\n";
-        let answer = exchange(input, |_| Response::new(200).reader(&b"abc"[..], 5));
-        assert!(answer.ends_with("\r\n\r\nabc"), "{answer}");
-    }
-
-    #[test]
-    fn a_sender_that_waits_is_told_to_go_on_when_the_body_is_wanted() {
-        let input = b"PUT / HTTP/1.1\r\nhost: h\r\nexpect: 100-continue\r\n\
-                      content-length: 2\r\n\r\n";
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let server = std::thread::spawn(move || {
-            talk(theirs, &|mut request: Request| {
-                let mut text = String::new();
-                request.body.read_to_string(&mut text).unwrap();
-                Response::text(200, text)
-            });
-        });
-        (&ours).write_all(input).unwrap();
-        let mut line = [0; 25];
-        (&ours).read_exact(&mut line).unwrap();
-        assert_eq!(&line, b"HTTP/1.1 100 Continue\r\n\r\n");
-        (&ours).write_all(b"ok").unwrap();
-        ours.shutdown(std::net::Shutdown::Write).unwrap();
-        let mut answer = String::new();
-        (&ours).read_to_string(&mut answer).unwrap();
-        assert!(answer.ends_with("\r\n\r\nok"));
-        server.join().unwrap();
-    }
-}
+/// Before there is a request.
+const CLOSING: Asked = Asked {
+    head: false,
+    version: crate::http::Version::Http11,
+    keep_alive: false,
+    upgrade: false,
+};
+/// Room for one read of a response's body, in bytes.
+const PIECE: usize = 32 * 1024;

@@ -54,12 +54,12 @@ impl Client {
         {
             return self.reuse(conn, key);
         }
-        while !self.pool.has_room(lot)
-            && let Some(conn) = self.pool.sacrifice(lot)
+        while !self.pool.has_room()
+            && let Some(conn) = self.pool.sacrifice()
         {
             self.close_upstream(conn, CloseHow::Clean);
         }
-        match self.pool.has_room(lot) {
+        match self.pool.has_room() {
             true => self.dial_upstream(key),
             false => self.stand_in_line(key, lot, self.now + SLOT_WAIT),
         }
@@ -113,10 +113,8 @@ impl Client {
     }
 
     fn lot(&self, binding: u64) -> Option<Lot> {
-        let bound = self.bindings.get(binding)?;
-        let handler = matches!(bound.spec.local, Local::Handler(_));
+        self.bindings.get(binding)?;
         Some(Lot {
-            handler,
             binding,
             visitor: None,
         })
@@ -170,7 +168,7 @@ impl Client {
             http.head = Vec::new();
         }
         self.pool.serves(exchange.origin);
-        self.pool.opened(lot);
+        self.pool.opened();
         self.commands.push_back(Command::Dial { conn, target });
     }
 
@@ -200,7 +198,7 @@ impl Client {
             return;
         };
         self.pool.forget(upstream.lot, conn);
-        self.pool.closed(upstream.lot);
+        self.pool.closed();
         if let Some(key) = upstream.exchange {
             self.pool.served(upstream.origin);
             if let Some(exchange) = self.exchanges.get_mut(key) {
@@ -238,7 +236,7 @@ impl Client {
         }
         let surplus = self.pool.keep(lot, conn, self.now);
         // Room for somebody who waits for another server is worth more than an idle connection.
-        let wanted = self.pool.is_waited_for() && !self.pool.has_room(lot);
+        let wanted = self.pool.is_waited_for() && !self.pool.has_room();
         if let Some(closed) = surplus.or(wanted.then_some(conn)) {
             self.close_upstream(closed, CloseHow::Clean);
         }

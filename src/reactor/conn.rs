@@ -196,6 +196,13 @@ impl Conn {
         }
     }
 
+    /// The other end, in this process, has bytes or room.
+    pub fn stirred(&mut self) {
+        self.readable = true;
+        self.writable = true;
+        self.flush_due = true;
+    }
+
     /// Whether the last [`Conn::latch`] left something to do.
     pub fn needs_service(&self) -> bool {
         self.is_busy() || self.errored || self.securing || !self.stands()

@@ -24,7 +24,6 @@ mod clock;
 mod conn;
 mod dial;
 mod entropy;
-mod handler;
 mod listener;
 pub mod logging;
 mod network;
@@ -51,18 +50,16 @@ use mio::{Events, Poll, Waker};
 
 use crate::clock::Instant;
 use crate::limits::EVENTS_A_TURN;
-use crate::machine::{ConnKey, Event, ListenerKey, Machine};
+use crate::machine::{ConnKey, Event, Handler, ListenerKey, Machine};
 use crate::timers::Timers;
 
 pub use clock::{Clock, elapsed, now};
 pub use entropy::os_entropy;
-pub use handler::Handler;
 pub use secure::Connector;
 #[cfg(feature = "client")]
 pub use tls::connector;
 
 use conn::{Conns, Link};
-use handler::Handlers;
 use listener::Listening;
 use network::Network;
 use resolve::{Answer, Resolver};
@@ -111,7 +108,9 @@ pub struct Reactor<M: Machine> {
     dial_timers: Timers<ConnKey>,
     resolver: Resolver,
     answers: (mpsc::Sender<Answer>, mpsc::Receiver<Answer>),
-    handlers: Handlers,
+    /// Connections inside this process that have news.
+    stirred: (mpsc::Sender<ConnKey>, mpsc::Receiver<ConnKey>),
+    handlers: Vec<Handler>,
     signals: Option<Signals>,
     network: Option<Network>,
     user_timeout: Option<Duration>,
@@ -166,7 +165,8 @@ impl<M: Machine> Reactor<M> {
             dial_timers: Timers::new(),
             resolver: Resolver::default(),
             answers: mpsc::channel(),
-            handlers: Handlers::new(options.handlers),
+            stirred: mpsc::channel(),
+            handlers: options.handlers,
             signals,
             network,
             user_timeout: options.user_timeout,

@@ -156,24 +156,25 @@ impl<M: Machine> Reactor<M> {
     }
 
     fn dial_handler(&mut self, key: ConnKey, number: u32) {
-        let opened = self.handlers.dial(number).and_then(|stream| {
-            let mut socket = Socket::Unix(mio::net::UnixStream::from_std(stream));
-            let token = token::of(Class::Conn, key, 0);
-            socket.register(self.poll.registry(), token)?;
-            Ok(socket)
-        });
-        match opened {
-            Ok(socket) => {
-                self.conns.insert(Conn::new(key, Link::Plain(socket)));
-                // A pair has no address; the machine gets one that names nobody.
-                let peer = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-                self.news.push_back(Event::Connected { conn: key, peer });
-            }
-            Err(error) => self.news.push_back(Event::Ended {
-                conn: key,
-                how: Ended::Failed(failure(&error)),
-            }),
-        }
+        let Some(handler) = self.handlers.get(number as usize) else {
+            let text = format!("there is no handler {number}");
+            let why = failure(&io::Error::new(io::ErrorKind::NotFound, text));
+            let how = Ended::Failed(why);
+            return self.news.push_back(Event::Ended { conn: key, how });
+        };
+        let (stirred, bell) = (self.stirred.0.clone(), Arc::clone(&self.handle.bell));
+        let inside = handler(Arc::new(move || {
+            // A thread may outlive the loop, and then its news interests nobody.
+            let _ = stirred.send(key);
+            bell.ring();
+        }));
+        let mut conn = Conn::new(key, Link::Plain(Socket::Inside(inside)));
+        // There are no edges here: a read that came back short proves nothing.
+        conn.greedy = true;
+        self.conns.insert(conn);
+        // It has no address; the machine gets one that names nobody.
+        let peer = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        self.news.push_back(Event::Connected { conn: key, peer });
     }
 
     fn resolve(&mut self, question: (ConnKey, String, u16)) {

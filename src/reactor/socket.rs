@@ -1,4 +1,4 @@
-//! A standing socket, TCP or Unix, and the options we set on it.
+//! A standing socket, or what stands for one in this process, and the options we set on it.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -6,18 +6,19 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 use mio::event::Source;
-use mio::net::{TcpStream, UnixStream};
+use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
 use crate::limits::CLOSE_DRAIN;
+use crate::machine::Inside;
 
 /// A stream of bytes with two directions.
 #[derive(Debug)]
 pub(super) enum Socket {
     /// From a listener or a dial.
     Tcp(TcpStream),
-    /// Our end of a pair whose other end a handler holds.
-    Unix(UnixStream),
+    /// To a handler of this process, which stirs us by itself.
+    Inside(Box<dyn Inside>),
 }
 
 impl Socket {
@@ -25,7 +26,7 @@ impl Socket {
     pub fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
         retry(|| match self {
             Socket::Tcp(stream) => stream.read(space),
-            Socket::Unix(stream) => stream.read(space),
+            Socket::Inside(inside) => inside.read(space),
         })
     }
 
@@ -33,29 +34,27 @@ impl Socket {
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         retry(|| match self {
             Socket::Tcp(stream) => stream.write(bytes),
-            Socket::Unix(stream) => stream.write(bytes),
+            Socket::Inside(inside) => inside.write(bytes),
         })
     }
 
     /// Sends FIN. A socket whose peer is gone already says so when it is used next.
     pub fn finish(&mut self) {
-        let _ = match self {
-            Socket::Tcp(stream) => stream.shutdown(Shutdown::Write),
-            Socket::Unix(stream) => stream.shutdown(Shutdown::Write),
-        };
+        match self {
+            Socket::Tcp(stream) => drop(stream.shutdown(Shutdown::Write)),
+            Socket::Inside(inside) => inside.finish(),
+        }
     }
 
     /// The error that the system holds for this socket; asking takes it.
     pub fn take_error(&self) -> Option<io::Error> {
         match self {
-            Socket::Tcp(stream) => stream.take_error(),
-            Socket::Unix(stream) => stream.take_error(),
+            Socket::Tcp(stream) => stream.take_error().unwrap_or_else(Some),
+            Socket::Inside(_) => None,
         }
-        .unwrap_or_else(Some)
     }
 
-    /// Whether a reset by the peer shall be told even while nobody reads. A Unix peer that merely
-    /// left something unread looks the same as a reset, so there what it sent comes first.
+    /// Whether a reset by the peer shall be told even while nobody reads.
     pub fn resets_at_once(&self) -> bool {
         matches!(self, Socket::Tcp(_))
     }
@@ -84,7 +83,7 @@ impl Socket {
     pub fn reregister(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         match self {
             Socket::Tcp(stream) => stream.reregister(registry, token, interest()),
-            Socket::Unix(stream) => stream.reregister(registry, token, interest()),
+            Socket::Inside(_) => Ok(()),
         }
     }
 
@@ -92,7 +91,7 @@ impl Socket {
     pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         match self {
             Socket::Tcp(stream) => stream.register(registry, token, interest()),
-            Socket::Unix(stream) => stream.register(registry, token, interest()),
+            Socket::Inside(_) => Ok(()),
         }
     }
 }

@@ -135,6 +135,12 @@ impl<M: Machine> Reactor<M> {
                 Inbox::Shutdown => self.tell(Event::Shutdown),
             }
         }
+        while let Ok(key) = self.stirred.1.try_recv() {
+            if let Some(conn) = self.conns.get_mut(key) {
+                conn.stirred();
+                self.post(key);
+            }
+        }
         while let Ok(answer) = self.answers.1.try_recv() {
             self.resolved(answer);
             self.settle();

@@ -4,7 +4,7 @@ use crate::support::client::{Hoody, hoody_at};
 use crate::support::http::Talk;
 use crate::support::kit::Kit;
 use crate::support::upstream::{Exchange, Upstream};
-use crate::support::{PATIENCE, eventually};
+use crate::support::{Noise, PATIENCE, TempDir, eventually};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::process::Command;
@@ -220,5 +220,54 @@ fn logins_of_many_at_once_succeed_and_no_stranger_is_taken_for_one_of_them() {
             let reply = Talk::port(port).get("/");
             assert_eq!(reply.status, 401, "a stranger got: {}", reply.text());
         }
+    }
+}
+
+#[test]
+fn slow_downloads_and_idle_visitors_of_a_served_directory_hold_up_nobody() {
+    // Windows in which all of them find room, so that only the laptop can hold anybody up.
+    let windows = ["--stream-initial-window", "256KiB"];
+    let session = ["--session-initial-window", "64MiB"];
+    let kit = Kit::with(&[windows, session].concat());
+    let dir = TempDir::new();
+    Noise::file(&dir.write("large", b""), 7, 4 << 20);
+    dir.write("small", b"quick\n");
+    let path = dir.path().display().to_string();
+    let hoody = Hoody::start(&kit, &["serve", &path, "--container-port", "0"], 1);
+    let mut held: Vec<Talk> = (0..100)
+        .map(|_| {
+            let mut talk = Talk::port(hoody.port());
+            talk.say("GET /large HTTP/1.1\r\nHost: visitor.test\r\n\r\n");
+            // It reads the beginning, and then nothing more for now.
+            talk.head().expect("the download begins");
+            talk
+        })
+        .collect();
+    let idle: Vec<Talk> = (0..100)
+        .map(|_| {
+            let mut talk = Talk::port(hoody.port());
+            assert_eq!(talk.get("/small").text(), "quick\n");
+            talk
+        })
+        .collect();
+    let mut uploads: Vec<Talk> = (0..100)
+        .map(|_| {
+            let mut talk = Talk::port(hoody.port());
+            talk.say("PUT /x HTTP/1.1\r\nHost: visitor.test\r\nContent-Length: 9\r\n\r\nslow");
+            talk
+        })
+        .collect();
+    for _ in 0..20 {
+        assert_eq!(Talk::port(hoody.port()).get("/small").text(), "quick\n");
+    }
+    for talk in &mut uploads {
+        talk.say("-body");
+        assert_eq!(talk.reply(false).status, 405);
+    }
+    drop(idle);
+    let whole = std::fs::read(dir.join("large")).expect("it is there");
+    for talk in held.iter_mut().take(5) {
+        let body = talk.take(whole.len());
+        assert!(body == whole, "what was slow came whole");
     }
 }

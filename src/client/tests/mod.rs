@@ -10,6 +10,7 @@ mod link;
 mod logins;
 mod pull;
 mod shares;
+mod talk;
 mod world;
 
 use std::time::Duration;

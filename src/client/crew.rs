@@ -1,0 +1,205 @@
+//! The threads that run handlers and read what they answer with.
+//!
+//! A request waits in line when all threads are busy, and is refused when it has waited for
+//! [`HANDLER_WAIT`]: one more thread, the usher, is there for that as long as there is a line.
+//! Bodies of responses come first and have a few threads that no handler can take, so that files go
+//! on while handlers hang.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
+
+use crate::client::serve::Request;
+use crate::client::talk::Conversation;
+use crate::limits::{HANDLER_IDLE, HANDLER_READERS, HANDLER_THREADS, HANDLER_WAIT};
+
+/// See the module.
+pub(super) struct Crew {
+    state: Mutex<State>,
+    /// There is something to do, or the crew is dismissed.
+    news: Condvar,
+    /// The crew is dismissed.
+    dismissal: Condvar,
+    /// Told for each request that is refused.
+    refused: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+#[derive(Default)]
+struct State {
+    asks: VecDeque<(u64, Ask)>,
+    /// The number of the next ask.
+    next: u64,
+    reads: VecDeque<Arc<Conversation>>,
+    threads: usize,
+    idle: usize,
+    /// Threads that run a handler.
+    asking: usize,
+    /// The usher is there.
+    ushered: bool,
+    dismissed: bool,
+}
+
+/// A request for a handler.
+pub(super) struct Ask {
+    conversation: Arc<Conversation>,
+    request: Request,
+}
+
+impl Ask {
+    pub fn new(conversation: Arc<Conversation>, request: Request) -> Ask {
+        Ask {
+            conversation,
+            request,
+        }
+    }
+}
+
+impl Crew {
+    pub fn new() -> Arc<Crew> {
+        Arc::new(Crew {
+            state: Mutex::new(State::default()),
+            news: Condvar::new(),
+            dismissal: Condvar::new(),
+            refused: OnceLock::new(),
+        })
+    }
+
+    /// Whom to tell of refusals.
+    pub fn on_refusal(&self, tell: impl Fn() + Send + Sync + 'static) {
+        let _ = self.refused.set(Box::new(tell));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // User code never runs under the lock, so a poisoned one is whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has a handler run.
+    pub fn ask(self: &Arc<Crew>, ask: Ask) {
+        let mut state = self.lock();
+        if state.dismissed {
+            return;
+        }
+        let number = state.next;
+        state.next += 1;
+        state.asks.push_back((number, ask));
+        self.call(&mut state);
+    }
+
+    /// Has the body of a response read. False when there is nobody any more.
+    pub fn read(self: &Arc<Crew>, conversation: Arc<Conversation>) -> bool {
+        let mut state = self.lock();
+        if state.dismissed {
+            return false;
+        }
+        state.reads.push_back(conversation);
+        self.call(&mut state);
+        true
+    }
+
+    /// Threads that wait end now; those in user code end when that returns.
+    pub fn dismiss(&self) {
+        let mut state = self.lock();
+        state.dismissed = true;
+        let left = (
+            std::mem::take(&mut state.asks),
+            std::mem::take(&mut state.reads),
+        );
+        drop(state);
+        drop(left);
+        self.news.notify_all();
+        self.dismissal.notify_all();
+    }
+
+    /// Finds somebody for what was put into a line.
+    fn call(self: &Arc<Crew>, state: &mut State) {
+        let may_ask = HANDLER_THREADS.saturating_sub(state.asking);
+        let wanted = state.reads.len() + state.asks.len().min(may_ask);
+        if state.idle < wanted && state.threads < HANDLER_THREADS + HANDLER_READERS {
+            let crew = Arc::clone(self);
+            let body = move || crew.work();
+            // Without one more the others take it, or the usher refuses it.
+            state.threads += usize::from(start("handler", body));
+        }
+        self.news.notify_one();
+        let stuck = state.asks.len() > may_ask || state.threads == 0;
+        let busy = state.idle < wanted && state.threads >= HANDLER_THREADS + HANDLER_READERS;
+        if !state.asks.is_empty() && (stuck || busy) && !state.ushered {
+            let crew = Arc::clone(self);
+            state.ushered = start("usher", move || crew.usher());
+        }
+    }
+
+    fn work(&self) {
+        let mut state = self.lock();
+        loop {
+            if let Some(conversation) = state.reads.pop_front() {
+                drop(state);
+                let _ = catch_unwind(AssertUnwindSafe(|| conversation.read()));
+                drop(conversation);
+                state = self.lock();
+                continue;
+            }
+            if state.asking < HANDLER_THREADS
+                && let Some((_, ask)) = state.asks.pop_front()
+            {
+                state.asking += 1;
+                drop(state);
+                // A panic in user code is caught where it is answered; one of ours costs no thread.
+                let run = || ask.conversation.run(ask.request);
+                let _ = catch_unwind(AssertUnwindSafe(run));
+                state = self.lock();
+                state.asking -= 1;
+                continue;
+            }
+            if state.dismissed {
+                break;
+            }
+            state.idle += 1;
+            let (woken, outcome) = self
+                .news
+                .wait_timeout(state, HANDLER_IDLE)
+                .unwrap_or_else(PoisonError::into_inner);
+            state = woken;
+            state.idle -= 1;
+            if outcome.timed_out() && state.reads.is_empty() && state.asks.is_empty() {
+                break;
+            }
+        }
+        state.threads -= 1;
+    }
+
+    /// Refuses those that nobody came for, as long as there is a line.
+    fn usher(&self) {
+        let mut state = self.lock();
+        while !state.asks.is_empty() && !state.dismissed {
+            let late = state.next;
+            let (woken, _) = self
+                .dismissal
+                .wait_timeout_while(state, HANDLER_WAIT, |state| !state.dismissed)
+                .unwrap_or_else(PoisonError::into_inner);
+            state = woken;
+            // They stood here when the wait began, so they have waited for all of it.
+            while state.asks.front().is_some_and(|(number, _)| *number < late) {
+                let Some((_, ask)) = state.asks.pop_front() else {
+                    break;
+                };
+                drop(state);
+                ask.conversation.refuse();
+                if let Some(tell) = self.refused.get() {
+                    tell();
+                }
+                drop(ask);
+                state = self.lock();
+            }
+        }
+        state.ushered = false;
+    }
+}
+
+/// Starts a thread, if the system has one.
+fn start(name: &str, body: impl FnOnce() + Send + 'static) -> bool {
+    let spawned = thread::Builder::new().name(name.into()).spawn(body);
+    spawned.is_ok()
+}
