@@ -16,7 +16,7 @@ import { serveFromUpstream, type Upstream } from '../local/upstream.js';
 import type { CheckedBind } from './options.js';
 import type { BindKind, BindMode } from '../wire/terms.js';
 
-/** What a binding asks of its session. */
+/** @internal What a binding asks of its session. */
 export interface BindingOwner {
   /** What all bindings of the session share. */
   readonly capacity: Capacity;
