@@ -231,6 +231,8 @@ pub const MIN_MEMORY: u64 = 4 << 20;
 pub const MAX_MEMORY: u64 = 1 << 40;
 /// See [`MIN_MEMORY`].
 pub const DEFAULT_MEMORY: u64 = 256 << 20;
+/// Bytes of it that the program itself is reckoned to need, with its tables of connections.
+pub const PROGRAM_MEMORY: u64 = 2 << 20;
 /// What one session may take of that which the others leave in the pool: three of four parts.
 pub const POOL_SHARE: (u64, u64) = (3, 4);
 /// Bytes of memory that a lane may need: a message on its way in, bulk on its way out.

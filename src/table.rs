@@ -109,6 +109,11 @@ impl<T> Table<T> {
         Some(value)
     }
 
+    /// Gives memory of slots back that lie behind the last entry.
+    pub fn shrink(&mut self) {
+        self.slots.shrink_to_fit();
+    }
+
     /// How many entries there are.
     pub fn len(&self) -> usize {
         self.slots.len()

@@ -7,7 +7,7 @@ use crate::kit::budget::FdPermit;
 use crate::kit::caller::Caller;
 use crate::kit::greeter::Greeter;
 use crate::kit::serve::FrontConn;
-use crate::kit::sessions::SessionKey;
+use crate::kit::sessions::{KitSession, SessionKey};
 use crate::kit::visitor::Visitor;
 use crate::limits::{FREED_GOES_AFTER, FREED_MATTERS, LEAVING_DRAINS, LEAVING_FOR};
 use crate::machine::{CloseHow, Command, ConnKey};
@@ -139,6 +139,13 @@ impl Kit {
     /// Tells the program that memory can be given back.
     pub(super) fn give_memory_back(&mut self) {
         self.freed = 0;
+        self.spill_loans();
+        for key in self.session_keys() {
+            if let Some(mux) = self.sessions.get_mut(key).and_then(KitSession::mux_mut) {
+                mux.release_idle();
+            }
+        }
+        self.conns.shrink();
         self.commands
             .push_back(Command::Notify(KitNotice::MemoryFreed));
     }

@@ -1,16 +1,16 @@
 //! Memory is one number (`--memory`), and these are its parts.
 //!
 //! A half carries the first windows of all sessions: what a client may send at any time without
-//! having been asked again. A quarter lets sessions hold more than that ([`Pool`]): credit that
-//! went back early, and windows that grew. An eighth is for heads that are not whole yet, and the
-//! rest for the buffers of lanes and the program itself.
+//! having been asked again. A quarter, less what the program itself needs, lets sessions hold more
+//! than that ([`Pool`]): credit that went back early, and windows that grew. An eighth is for heads
+//! that are not whole yet, and the rest for the buffers of lanes.
 //!
 //! Where the number does not carry the windows that were asked for, smaller ones are advertised,
 //! down to the least that older clients can live with (PROTOCOL §5).
 
 use crate::kit::config::Config;
 use crate::limits::{
-    LANE_MEMORY, LANE_QUEUE_OPENS, LANE_QUEUE_OPENS_LEAST, MIN_WINDOW, POOL_SHARE,
+    LANE_MEMORY, LANE_QUEUE_OPENS, LANE_QUEUE_OPENS_LEAST, MIN_WINDOW, POOL_SHARE, PROGRAM_MEMORY,
 };
 use crate::units::show_size;
 
@@ -41,7 +41,7 @@ impl Plan {
         Plan {
             session_window,
             stream_window: windows.0.min((session_window / 4).max(MIN_WINDOW)),
-            pool: memory / 4,
+            pool: (memory / 4).saturating_sub(PROGRAM_MEMORY),
             heads: usize::try_from(memory / 8).unwrap_or(usize::MAX),
             lanes: lanes.min((each(8) / LANE_MEMORY).max(1)),
             queue_opens: each(16).clamp(LANE_QUEUE_OPENS_LEAST, LANE_QUEUE_OPENS),

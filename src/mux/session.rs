@@ -412,6 +412,14 @@ impl<T: Copy> Session<T> {
         Some(health)
     }
 
+    /// Gives memory back that its lanes do not need now. Never while spans are lent.
+    pub fn release_idle(&mut self) {
+        for slot in self.lanes.iter_mut().flatten() {
+            slot.lane.release_if_idle();
+        }
+        self.streams.shrink();
+    }
+
     /// The clock jumped: silence until now proves nothing against any lane.
     pub fn forgive_silence(&mut self, now: Instant) {
         for slot in self.lanes.iter_mut().flatten() {

@@ -31,8 +31,9 @@ fn asked(config: Config, visitors: u16) -> (Host, Laptop, Vec<ConnKey>) {
 /// A kit that has room for two of `answer`'s megabytes in a session, and a little more.
 fn with_little_memory() -> Config {
     Config {
-        memory: 4 << 20,
+        memory: 12 << 20,
         max_sessions: 1,
+        session_initial_window: 2 << 20,
         ..guarded()
     }
 }
