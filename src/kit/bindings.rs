@@ -38,7 +38,9 @@ pub(super) struct Binding {
 type Refusal = (BindErrCode, String);
 
 impl Kit {
-    pub(super) fn bind(&mut self, key: SessionKey, bind: Bind) {
+    pub(super) fn bind(&mut self, key: SessionKey, mut bind: Bind) {
+        // A label is kept as long as its port, and a client may send a whole frame of it.
+        bind.label = bind.label.as_deref().map(|label| cut(label).to_owned());
         if let Err((code, message)) = self.try_bind(key, &bind) {
             self.refuse_bind(key, bind.client_bind_ref, code, message);
         }
@@ -340,7 +342,7 @@ impl Kit {
             container_port: port,
             public_url: self.config.public_url_of(mode, port),
         };
-        let label = shown_label(binding.label.as_deref().unwrap_or("-"));
+        let label = binding.label.as_deref().unwrap_or("-");
         info!(
             "session {}: bound {mode:?} {} as {} (label {label:?})",
             session.short_id(),
@@ -433,22 +435,22 @@ impl Kit {
     pub(super) const TAKEN_OVER: Code = Code::BindTakeover;
 }
 
-/// As much of a label as a line of the log is for: a client may send a whole frame of it.
-fn shown_label(label: &str) -> &str {
-    let end = label.char_indices().nth(LABEL_SHOWN);
+/// As much of a label as a line of the log is for.
+fn cut(label: &str) -> &str {
+    let end = label.char_indices().nth(LABEL_KEPT);
     end.map_or(label, |(end, _)| label.split_at(end).0)
 }
 
-/// Characters of a label that the log shows.
-const LABEL_SHOWN: usize = 64;
+/// Characters of a label that are kept for the log.
+const LABEL_KEPT: usize = 64;
 
 #[cfg(test)]
 mod tests {
-    use super::shown_label;
+    use super::cut;
 
     #[test]
-    fn a_long_label_is_cut_in_the_log_between_characters() {
-        assert_eq!(shown_label("web"), "web");
-        assert_eq!(shown_label(&"ü".repeat(50_000)), "ü".repeat(64));
+    fn a_long_label_is_cut_between_characters() {
+        assert_eq!(cut("web"), "web");
+        assert_eq!(cut(&"ü".repeat(50_000)), "ü".repeat(64));
     }
 }

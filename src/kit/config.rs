@@ -180,6 +180,7 @@ impl Config {
         self.check_windows()?;
         self.check_durations()?;
         self.check_guards()?;
+        self.check_carried()?;
         self.check_auth()
     }
 

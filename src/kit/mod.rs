@@ -16,7 +16,7 @@
 //! | `caller` | PULL |
 //! | `operator` | what the operator asks for (PROTOCOL §10) |
 //! | `repeats` | complaints that are summed in the log |
-//! | `budget`, `memory`, `throttle`, `config`, `metrics`, `admin` | what their names say |
+//! | `budget`, `memory`, `throttle`, `config`, `carried`, `metrics`, `admin` | what their names say |
 //!
 //! It never does I/O, and never imports `client`.
 //!
@@ -28,6 +28,7 @@ mod bindings;
 mod bindings_seen;
 pub mod budget;
 mod caller;
+mod carried;
 pub mod config;
 mod conns;
 mod doorstep;
