@@ -48,7 +48,7 @@ fn visit(data: &[u8]) {
 
 /// The head goes to the local server and means there what it meant here.
 fn pass_on(head: &RequestHead<'_>) {
-    let forwarded = forward::Forwarded::new(head, [203, 0, 113, 9].into(), "https");
+    let forwarded = forward::Forwarded::new(head, [203, 0, 113, 9].into(), true, "https");
     let fields = forward::request_fields(head, &forwarded);
     let hint = BodyHint::from(head.body);
     let plan = RequestPlan::new(head.method, &head.target, fields, hint, head.upgrade);

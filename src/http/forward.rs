@@ -8,15 +8,17 @@ use std::net::IpAddr;
 use super::connection::ConnectionOptions;
 use super::fields::Field;
 use super::head::{RequestHead, ResponseHead, Version};
+use super::trail::is_forwarding;
 use crate::digits::push_ip;
 
 /// What we tell the upstream about where a request came from.
 ///
-/// `X-Forwarded-For` is appended to what is there. `X-Forwarded-Proto` and `-Host` are set only
-/// when absent: a proxy in front of the kit ended TLS and knows both better than we do. All three
-/// are as trustworthy as whoever can reach the port; a visitor who comes directly can invent them.
+/// From a trusted proxy, `X-Forwarded-For` is appended to what is there, and `X-Forwarded-Proto`
+/// and `-Host` are set only when absent: it ended TLS and knows both better than we do. From
+/// anybody else all that proxies say is dropped, and the three are set from what we see.
 #[derive(Debug, Clone)]
 pub struct Forwarded<'a> {
+    by_proxy: bool,
     /// The earlier hops and the peer.
     chain: Vec<u8>,
     proto: Option<&'static [u8]>,
@@ -24,13 +26,15 @@ pub struct Forwarded<'a> {
 }
 
 impl<'a> Forwarded<'a> {
-    /// From a request and the address and scheme (`http` or `https`) it came by.
-    pub fn new(head: &RequestHead<'a>, peer: IpAddr, scheme: &'static str) -> Self {
+    /// From a request, the address and scheme (`http` or `https`) it came by, and whether that is
+    /// a trusted proxy's.
+    pub fn new(head: &RequestHead<'a>, peer: IpAddr, by_proxy: bool, scheme: &'static str) -> Self {
+        let is_said = |name| by_proxy && head.fields.get(name).is_some();
         let mut chain = Vec::with_capacity(LONGEST_ADDRESS);
         for earlier in head
             .fields
             .all("x-forwarded-for")
-            .filter(|value| !value.is_empty())
+            .filter(|value| by_proxy && !value.is_empty())
         {
             chain.extend_from_slice(earlier);
             chain.extend_from_slice(b", ");
@@ -38,15 +42,10 @@ impl<'a> Forwarded<'a> {
         // A visitor over a dual-stack socket is still an IPv4 visitor.
         push_ip(&mut chain, peer.to_canonical());
         Self {
+            by_proxy,
             chain,
-            proto: head
-                .fields
-                .get("x-forwarded-proto")
-                .is_none()
-                .then_some(scheme.as_bytes()),
-            host: head
-                .host
-                .filter(|_| head.fields.get("x-forwarded-host").is_none()),
+            proto: (!is_said("x-forwarded-proto")).then_some(scheme.as_bytes()),
+            host: head.host.filter(|_| !is_said("x-forwarded-host")),
         }
     }
 }
@@ -55,7 +54,8 @@ impl<'a> Forwarded<'a> {
 ///
 /// `Host` comes first and is the host that was asked (of the absolute-form target, if it was one).
 /// `Content-Length` stays. On an upgrade `Connection: Upgrade` and `Upgrade: websocket` follow,
-/// written by us, so that nothing else that `Connection` said passes along.
+/// written by us, so that nothing else that `Connection` said passes along. Names with `_` stay
+/// behind: many servers read `X_Real_IP` as if it were `X-Real-IP`.
 pub fn request_fields<'a>(
     head: &'a RequestHead<'a>,
     forwarded: &'a Forwarded<'a>,
@@ -68,7 +68,8 @@ pub fn request_fields<'a>(
         let is_vain = head.version == Version::Http10 && is("expect");
         // Forwarding facts stay even if Connection names them, or anyone could erase the trail.
         let is_kept = is("x-forwarded-proto") || is("x-forwarded-host");
-        !is_replaced && !is_vain && (is_kept || !head.options.removes(name))
+        let is_invented = !forwarded.by_proxy && is_forwarding(name) || name.contains(&b'_');
+        !is_replaced && !is_vain && !is_invented && (is_kept || !head.options.removes(name))
     });
     let added = [
         Some((b"x-forwarded-for".as_slice(), forwarded.chain.as_slice())),

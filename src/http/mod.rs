@@ -41,6 +41,7 @@ pub mod forward;
 mod head;
 mod relay;
 mod scan;
+pub mod trail;
 mod upgrade;
 pub mod write;
 

@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use crate::http::trail::Proxies;
 use crate::kit::budget::Needs;
 use crate::kit::listeners::Mode;
 use crate::kit::memory::Plan;
@@ -61,6 +62,8 @@ pub struct Config {
     pub half_close_timeout: Duration,
     /// How long a visitor waits for the head of the answer before `504` (`--response-timeout`).
     pub response_timeout: Duration,
+    /// How long a visitor's request body may stand still before `408` (`--body-timeout`).
+    pub body_timeout: Duration,
     /// Connections to the kit that have not proven anything yet (`--max-pre-auth-connections`).
     pub max_pre_auth_connections: usize,
     /// Whether EXPOSE may bind 80..=1023 (`--allow-privileged-expose`).
@@ -73,6 +76,8 @@ pub struct Config {
     pub allow_origin: Vec<String>,
     /// Names that the kit answers to besides its own, `*.suffix` or `*` (`--allow-host`).
     pub allow_host: Vec<String>,
+    /// Proxies that are believed who they speak for (`--trusted-proxy`), PROTOCOL §11.
+    pub trusted_proxies: Proxies,
     /// What `health` tells about the program.
     pub about: About,
 }
@@ -148,12 +153,14 @@ impl Default for Config {
             idle_timeout: Duration::from_secs(300),
             half_close_timeout: Duration::from_secs(300),
             response_timeout: Duration::from_secs(300),
+            body_timeout: Duration::from_secs(60),
             max_pre_auth_connections: 32,
             allow_privileged_expose: false,
             allow_privileged_pull: false,
             fd_budget: 4096,
             allow_origin: Vec::new(),
             allow_host: Vec::new(),
+            trusted_proxies: Proxies::default(),
             about: About::default(),
         }
     }
@@ -291,7 +298,8 @@ impl Config {
         span("--takeover-grace", self.takeover_grace, Duration::ZERO, day)?;
         span("--idle-timeout", self.idle_timeout, least, day)?;
         span("--half-close-timeout", self.half_close_timeout, least, day)?;
-        span("--response-timeout", self.response_timeout, least, day)
+        span("--response-timeout", self.response_timeout, least, day)?;
+        span("--body-timeout", self.body_timeout, least, day)
     }
 
     fn check_guards(&self) -> Result<(), ConfigError> {

@@ -30,7 +30,10 @@ pub(super) struct ConnEntry {
     pub(super) after: After,
     /// The peer sent FIN.
     pub(super) read_closed: bool,
+    /// Who is at the other end of the connection.
     pub(super) peer: SocketAddr,
+    /// Who sent its last request, where a trusted proxy tells; else the same.
+    pub(super) from: SocketAddr,
     pub(super) since: Instant,
     /// Bytes read from it and written to it.
     pub(super) bytes: (u64, u64),
@@ -95,7 +98,7 @@ impl Kit {
         let lasted = self.now.since(entry.since);
         log::info!(
             "{what} from {} ended after {lasted:?}: {}; {read} bytes in, {written} out",
-            entry.peer.ip(),
+            entry.from.ip(),
             said(why)
         );
     }

@@ -10,9 +10,11 @@
 //! Order of the guards: name (403), path (404), method (405), origin (403), token (401), parameters
 //! (400). So a page that got here by DNS rebinding learns nothing at all.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::buffer::Buffer;
+use crate::http::trail::Origin;
 use crate::http::write::Reply;
 use crate::http::{Asked, HeadScanner, Reject, RequestBody, RequestHead, Version};
 use crate::kit::config::Config;
@@ -50,6 +52,8 @@ pub struct Ask {
     pub asked: Asked,
     /// What it showed as proof.
     pub credential: Credential,
+    /// Who asks.
+    pub origin: Origin,
 }
 
 impl Ask {
@@ -228,7 +232,7 @@ impl Front {
     }
 
     /// The next request in the bytes so far. After [`Step::Malformed`] there is none.
-    pub fn next(&mut self, config: &Config) -> Step {
+    pub fn next(&mut self, config: &Config, peer: SocketAddr) -> Step {
         let length = match self.scanner.scan(self.inbound.bytes()) {
             Ok(Some(length)) => length,
             Ok(None) => return Step::More,
@@ -236,7 +240,7 @@ impl Front {
         };
         let bytes = self.inbound.bytes().get(..length).unwrap_or_default();
         let step = match RequestHead::parse(bytes) {
-            Ok(head) => Step::Asked(ask(&head, config)),
+            Ok(head) => Step::Asked(ask(&head, config, peer)),
             Err(reject) => Step::Malformed(reject),
         };
         self.inbound.consume(length);
@@ -253,7 +257,7 @@ impl Front {
     }
 }
 
-fn ask(head: &RequestHead<'_>, config: &Config) -> Ask {
+fn ask(head: &RequestHead<'_>, config: &Config, peer: SocketAddr) -> Ask {
     let credential = Credential::of(head, config);
     let mut asked = head.asked();
     if !matches!(head.body, RequestBody::None | RequestBody::Length(0)) {
@@ -264,6 +268,7 @@ fn ask(head: &RequestHead<'_>, config: &Config) -> Ask {
         route,
         asked,
         credential,
+        origin: Origin::of(head, peer, &config.trusted_proxies),
     }
 }
 

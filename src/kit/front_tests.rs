@@ -6,6 +6,9 @@ use crate::wire::control::Secret;
 const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
+/// Who asks.
+const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
+
 fn open() -> Config {
     Config {
         no_auth: true,
@@ -23,7 +26,7 @@ fn guarded() -> Config {
 fn ask_text(text: &str, config: &Config) -> Ask {
     let mut front = Front::new();
     front.feed(text.as_bytes());
-    match front.next(config) {
+    match front.next(config, PEER) {
         Step::Asked(ask) => ask,
         step => panic!("{text} gave {step:?}"),
     }
@@ -291,7 +294,7 @@ fn pipelined_requests_come_in_order_however_they_are_cut() {
         let (mut front, mut seen) = (Front::new(), Vec::new());
         for piece in text.as_bytes().chunks(size) {
             front.feed(piece);
-            while let Step::Asked(ask) = front.next(&guarded()) {
+            while let Step::Asked(ask) = front.next(&guarded(), PEER) {
                 seen.push((ask.asked.head, ask.asked.keep_alive));
             }
         }
@@ -316,7 +319,7 @@ fn a_request_with_a_body_is_the_last_on_its_connection() {
 fn what_is_no_request_is_malformed() {
     let mut front = Front::new();
     front.feed(b"\x16\x03\x01\x02\x00");
-    let Step::Malformed(reject) = front.next(&open()) else {
+    let Step::Malformed(reject) = front.next(&open(), PEER) else {
         panic!("a TLS hello is no HTTP")
     };
     let mut out = Vec::new();
@@ -347,7 +350,7 @@ fn bent_requests_are_answered_or_refused_and_never_break_the_front() {
             let mut front = Front::new();
             front.feed(&bytes);
             for _ in 0..bytes.len() {
-                let Step::Asked(ask) = front.next(&config) else {
+                let Step::Asked(ask) = front.next(&config, PEER) else {
                     break;
                 };
                 if let Route::Refuse(refusal) = ask.route {

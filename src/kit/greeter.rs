@@ -239,7 +239,7 @@ impl Kit {
     fn greeter(&mut self, conn: ConnKey) -> Option<(&mut Greeter, std::net::SocketAddr)> {
         let entry = self.conns.get_mut(conn.retype())?;
         match &mut entry.role {
-            Role::Greeter(greeter) => Some((greeter, entry.peer)),
+            Role::Greeter(greeter) => Some((greeter, entry.from)),
             _ => None,
         }
     }

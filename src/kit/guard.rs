@@ -55,8 +55,10 @@ fn bearer(value: &[u8]) -> Option<&str> {
         .then(|| token.trim_matches(' '))
 }
 
-/// Whether the `Host` that was asked is one of ours (PROTOCOL §10). Only a name can be rebound: an
-/// address literal is what the browser connected to, and no `Host` at all is no browser.
+/// Whether the `Host` that was asked is one of ours (PROTOCOL §10, and §11 for EXPOSE ports on
+/// loopback: a dev server behind one sees a `Host` of its own, so it cannot defend itself). Only a
+/// name can be rebound: an address literal is what the browser connected to, and no `Host` at all
+/// is no browser.
 pub fn host_is_ours(head: &RequestHead<'_>, config: &Config) -> bool {
     let Some(host) = head.host.and_then(|host| std::str::from_utf8(host).ok()) else {
         return head.host.is_none();

@@ -245,6 +245,7 @@ impl Kit {
             after: After::Stay,
             read_closed: false,
             peer,
+            from: peer,
             since: self.now,
             bytes: (0, 0),
             waiting_since: self.now,

@@ -16,7 +16,8 @@
 //! | `caller` | PULL |
 //! | `operator` | what the operator asks for (PROTOCOL §10) |
 //! | `repeats` | complaints that are summed in the log |
-//! | `budget`, `memory`, `throttle`, `config`, `carried`, `metrics`, `admin` | what their names say |
+//! | `carried` | what the wire can carry of what may be configured |
+//! | `budget`, `memory`, `throttle`, `config`, `metrics`, `admin` | what their names say |
 //!
 //! It never does I/O, and never imports `client`.
 //!

@@ -57,26 +57,27 @@ impl Kit {
             let Some(entry) = self.conns.get_mut(conn.retype()) else {
                 return;
             };
-            let (peer, read_closed) = (entry.peer.ip(), entry.read_closed);
+            let (peer, read_closed) = (entry.peer, entry.read_closed);
             let Role::Front(it) = &mut entry.role else {
                 return;
             };
             if it.held.is_some() || !entry.out.is_empty() {
                 return;
             }
-            match it.front.next(&self.config) {
+            match it.front.next(&self.config, peer) {
                 Step::More if read_closed => return self.close_conn(conn, CloseHow::Clean),
                 Step::More => return,
                 Step::Malformed(reject) => {
                     let mut text = Vec::new();
                     let refusal = Refusal::of_reject(reject);
                     refusal.write(&mut text, UNREADABLE);
-                    self.complain_refused(peer, "malformed", &refusal.why);
+                    self.complain_refused(peer.ip(), "malformed", &refusal.why);
                     return self.say_and_leave(conn, &text, now);
                 }
                 Step::Asked(ask) => {
                     it.asked = true;
-                    let delay = self.throttle.delay(peer, now);
+                    entry.from = ask.origin.peer;
+                    let delay = self.throttle.delay(ask.origin.peer.ip(), now);
                     if ask.shows_token() && !delay.is_zero() {
                         let Some(entry) = self.conns.get_mut(conn.retype()) else {
                             return;
@@ -94,10 +95,7 @@ impl Kit {
     }
 
     fn serve(&mut self, conn: ConnKey, ask: Ask, now: Instant) {
-        let Some(entry) = self.conns.get(conn.retype()) else {
-            return;
-        };
-        let peer = entry.peer.ip();
+        let peer = ask.origin.peer.ip();
         match ask.credential {
             Credential::Wrong => self.throttle.failed(peer, now),
             Credential::Proven => self.throttle.succeeded(peer),

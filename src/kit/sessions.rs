@@ -204,7 +204,7 @@ impl Kit {
 
     fn new_session(&mut self, conn: ConnKey, now: Instant) -> Result<SessionKey, Refused> {
         let id = session_id(&mut self.entropy);
-        let peer = self.conns.get(conn.retype()).map(|entry| entry.peer);
+        let peer = self.conns.get(conn.retype()).map(|entry| entry.from);
         let session = KitSession {
             id: id.clone(),
             state: State::Parked,
@@ -299,7 +299,7 @@ impl Kit {
             return None;
         };
         self.pre_auth -= 1;
-        let peer = entry.peer;
+        let peer = entry.from;
         self.timers.disarm(Reason::Conn(conn));
         Some((greeter.lane, greeter.subprotocol, peer))
     }

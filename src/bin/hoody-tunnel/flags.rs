@@ -82,6 +82,9 @@ pub struct Flags {
     /// how long a visitor waits for the head of an answer [300s]
     #[argh(option, arg_name = "TIME", from_str_fn(parse_duration))]
     pub response_timeout: Option<Duration>,
+    /// how long the body of a visitor's request may stand still [60s]
+    #[argh(option, arg_name = "TIME", from_str_fn(parse_duration))]
+    pub body_timeout: Option<Duration>,
     /// connections at once that have not said HELLO [32]
     #[argh(option, arg_name = "N")]
     pub max_pre_auth_connections: Option<usize>,
@@ -100,6 +103,9 @@ pub struct Flags {
     /// a name the kit answers to besides its own, *.suffix or *; can be repeated
     #[argh(option, arg_name = "NAME")]
     pub allow_host: Vec<String>,
+    /// an address or CIDR whose X-Forwarded-For is believed, or none; can be repeated [loopback]
+    #[argh(option, arg_name = "CIDR")]
+    pub trusted_proxy: Vec<String>,
     /// text or json [text]
     #[argh(option, arg_name = "FORMAT", default = "Format::Text")]
     pub log_format: Format,

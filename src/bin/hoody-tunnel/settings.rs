@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use hoody_tunnel::http::trail::{Network, Proxies};
 use hoody_tunnel::kit::config::{About, Config, Usage};
 use hoody_tunnel::kit::public_url::PublicUrl;
 use hoody_tunnel::limits::{DEFAULT_MEMORY, MAX_TOKEN_FILE, MIN_MEMORY};
@@ -71,6 +72,9 @@ pub fn settings(flags: &Flags, environment: &Environment) -> Result<Config, Trou
     if let Some(pattern) = public_url {
         config.public_url = Some(PublicUrl::parse(&pattern).map_err(usage)?);
     }
+    if !flags.trusted_proxy.is_empty() {
+        config.trusted_proxies = trusted_proxies(&flags.trusted_proxy)?;
+    }
     set(&mut config.expose_host, flags.expose_host);
     set(&mut config.max_sessions, flags.max_sessions);
     set(
@@ -101,6 +105,7 @@ pub fn settings(flags: &Flags, environment: &Environment) -> Result<Config, Trou
     set(&mut config.idle_timeout, flags.idle_timeout);
     set(&mut config.half_close_timeout, flags.half_close_timeout);
     set(&mut config.response_timeout, flags.response_timeout);
+    set(&mut config.body_timeout, flags.body_timeout);
     set(
         &mut config.max_pre_auth_connections,
         flags.max_pre_auth_connections,
@@ -115,6 +120,22 @@ pub fn settings(flags: &Flags, environment: &Environment) -> Result<Config, Trou
 fn default_memory() -> u64 {
     let half = cgroup::memory_limit().map(|limit| (limit / 2).max(MIN_MEMORY));
     half.unwrap_or(DEFAULT_MEMORY)
+}
+
+/// Ranges of addresses, or `none` alone.
+fn trusted_proxies(ranges: &[String]) -> Result<Proxies, Trouble> {
+    if ranges.iter().any(|range| range == "none") {
+        return match ranges.len() {
+            1 => Ok(Proxies::new(Vec::new())),
+            _ => Err(usage("--trusted-proxy none contradicts the others")),
+        };
+    }
+    let network = |range: &String| {
+        let refused = |why| usage(format!("--trusted-proxy `{range}` is {why}"));
+        range.parse::<Network>().map_err(refused)
+    };
+    let networks: Result<Vec<Network>, Trouble> = ranges.iter().map(network).collect();
+    networks.map(Proxies::new)
 }
 
 fn set<T>(place: &mut T, value: Option<T>) {
@@ -249,6 +270,8 @@ mod tests {
                 "6s",
                 "--response-timeout",
                 "700ms",
+                "--body-timeout",
+                "8s",
                 "--max-pre-auth-connections",
                 "8",
                 "--allow-privileged-expose",
@@ -261,6 +284,10 @@ mod tests {
                 "*",
                 "--allow-host",
                 "y",
+                "--trusted-proxy",
+                "10.0.0.0/8",
+                "--trusted-proxy",
+                "2001:db8::1",
             ],
             &[],
         )
@@ -291,6 +318,7 @@ mod tests {
         assert_eq!(config.idle_timeout, Duration::from_secs(300));
         assert_eq!(config.half_close_timeout, Duration::from_secs(6));
         assert_eq!(config.response_timeout, Duration::from_millis(700));
+        assert_eq!(config.body_timeout, Duration::from_secs(8));
         assert_eq!(
             (config.max_pre_auth_connections, config.fd_budget),
             (8, 100)
@@ -298,6 +326,19 @@ mod tests {
         assert!(config.allow_privileged_expose && config.allow_privileged_pull);
         assert_eq!(config.allow_origin, ["https://x.example", "*"]);
         assert_eq!(config.allow_host, ["y"]);
+        let trusts = |peer: &str| config.trusted_proxies.trust(peer.parse().unwrap());
+        assert!(trusts("10.1.1.1") && trusts("2001:db8::1") && !trusts("127.0.0.1"));
+    }
+
+    #[test]
+    fn nobody_but_loopback_is_a_trusted_proxy_and_perhaps_not_even_that() {
+        let trusts = |args: &[&str], peer: &str| {
+            let args = [&["--no-auth"], args].concat();
+            let proxies = config(&args, &[]).unwrap().trusted_proxies;
+            proxies.trust(peer.parse().unwrap())
+        };
+        assert!(trusts(&[], "127.0.0.1") && !trusts(&[], "172.17.0.1"));
+        assert!(!trusts(&["--trusted-proxy", "none"], "127.0.0.1"));
     }
 
     #[test]
@@ -350,6 +391,14 @@ mod tests {
             (&["--pong-timeout", "1d"], "not a duration"),
             (&["--listen", "50"], "not an address and port"),
             (&["--public-url-pattern", "https://a"], "{port}"),
+            (
+                &["--no-auth", "--trusted-proxy", "a.example"],
+                "`a.example` is not an address",
+            ),
+            (
+                &["--trusted-proxy", "none", "--trusted-proxy", "::1"],
+                "none contradicts",
+            ),
             (&["--log-format", "xml"], "neither text nor json"),
             (&["--nonsense"], "--nonsense"),
         ] {

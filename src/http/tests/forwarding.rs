@@ -7,8 +7,12 @@ const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9));
 
 /// The fields that STREAM_OPEN would carry.
 fn forwarded(head: &str) -> String {
+    passed(head, true)
+}
+
+fn passed(head: &str, by_proxy: bool) -> String {
     let head = request(head.as_bytes());
-    let forwarded = forward::Forwarded::new(&head, PEER, "http");
+    let forwarded = forward::Forwarded::new(&head, PEER, by_proxy, "http");
     lines(forward::request_fields(&head, &forwarded))
 }
 
@@ -56,6 +60,35 @@ fn the_trail_of_a_proxy_in_front_is_continued() {
 }
 
 #[test]
+fn a_visitor_who_is_no_trusted_proxy_invents_no_trail() {
+    let head = "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Host: pub\r\n\
+        X-Real-IP: 1.2.3.4\r\nForwarded: for=1.2.3.4\r\nX-Forwarded-Port: 443\r\nAccept: x\r\n\
+        X-Forwarded-Proto: https\r\nConnection: x-forwarded-proto, x-forwarded-for\r\n\r\n";
+    assert_eq!(passed(head, false), format!("host: a\nAccept: x\n{TRAIL}"));
+    let trusted = passed(head, true);
+    for kept in [
+        "X-Real-IP",
+        "Forwarded: ",
+        "X-Forwarded-Port",
+        "X-Forwarded-Proto: https",
+    ] {
+        assert!(trusted.contains(kept), "{kept}: {trusted}");
+    }
+}
+
+#[test]
+fn names_with_underscores_stay_behind() {
+    let head = "GET / HTTP/1.1\r\nHost: a\r\nX_Forwarded_For: 1.2.3.4\r\nX_Real_IP: 1.2.3.4\r\n\
+        X-Kept: a_b\r\nCONTENT_LENGTH: 7\r\n\r\n";
+    for by_proxy in [false, true] {
+        assert_eq!(
+            passed(head, by_proxy),
+            format!("host: a\nX-Kept: a_b\n{TRAIL}")
+        );
+    }
+}
+
+#[test]
 fn the_host_of_an_absolute_target_replaces_the_field() {
     let text = forwarded("GET http://b:1/ HTTP/1.1\r\nHost: a\r\n\r\n");
     assert!(text.starts_with("host: b:1\nx-forwarded-for"), "{text}");
@@ -73,7 +106,8 @@ fn every_address_fits_the_trail() {
         ("::ffff:203.0.113.9", "203.0.113.9"),
         ("255.255.255.255", "255.255.255.255"),
     ] {
-        let forwarded = forward::Forwarded::new(&head, peer.parse().expect("address"), "https");
+        let forwarded =
+            forward::Forwarded::new(&head, peer.parse().expect("address"), true, "https");
         let fields = lines(forward::request_fields(&head, &forwarded));
         assert_eq!(
             fields,

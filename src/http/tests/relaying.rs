@@ -299,7 +299,7 @@ fn a_full_head_of_a_visitor_is_not_too_full_for_the_client() {
     let more: String = (1..128).map(|n| format!("a{n}: {n}\r\n")).collect();
     let text = format!("GET / HTTP/1.1\r\nHost: a\r\n{more}\r\n");
     let head = request(text.as_bytes());
-    let forwarded = forward::Forwarded::new(&head, [127, 0, 0, 1].into(), "http");
+    let forwarded = forward::Forwarded::new(&head, [127, 0, 0, 1].into(), true, "http");
     let fields = forward::request_fields(&head, &forwarded);
     assert_eq!(fields.clone().count(), 128 + 3);
     assert!(RequestPlan::new("GET", b"/", fields, BodyHint::None, false).is_ok());

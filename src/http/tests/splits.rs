@@ -143,7 +143,7 @@ fn an_accepted_request_survives_the_way_to_the_local_server() {
         };
         accepted += 1;
         let peer = std::net::IpAddr::from([127, 0, 0, 1]);
-        let forwarded = forward::Forwarded::new(&head, peer, "https");
+        let forwarded = forward::Forwarded::new(&head, peer, true, "https");
         let fields = forward::request_fields(&head, &forwarded);
         let hint = BodyHint::from(head.body);
         let plan = RequestPlan::new(head.method, &head.target, fields, hint, head.upgrade);

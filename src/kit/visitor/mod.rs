@@ -10,6 +10,8 @@
 mod request;
 mod response;
 
+use std::time::Duration;
+
 use log::debug;
 
 use crate::buffer::Buffer;
@@ -80,6 +82,10 @@ struct Exchange {
     /// Since when only the upstream is waited for; while a response waits to leave, since when the
     /// visitor has taken nothing of it.
     waiting_since: Instant,
+    /// When more of the request's body came last, or could be read again after a want of credit.
+    body_at: Instant,
+    /// The visitor holds its body back until the upstream says `100`.
+    holds_back: bool,
     keep_alive: bool,
     status: u16,
 }
@@ -133,6 +139,19 @@ impl Exchange {
     /// browser that aborts does the same, and its upstream should not work on for nobody.
     fn may_be_gone(&self, read_closed: bool) -> bool {
         read_closed && self.upload_done && self.response == Response::Awaited
+    }
+
+    /// When the visitor's silence ends its request, while it owes more of a body. A body stands
+    /// still only when nothing else moves either: an answer that has begun may be what it waits
+    /// for.
+    fn body_due(&self, flushed: bool, timeout: Duration) -> Option<Instant> {
+        let owes = self.stream.is_some() && !self.upload_done && !self.upload.is_complete();
+        match self.response {
+            _ if !owes || self.holds_back => None,
+            Response::Awaited => Some(self.body_at + timeout),
+            _ if flushed => Some(self.body_at.max(self.waiting_since) + timeout),
+            _ => None,
+        }
     }
 }
 
@@ -296,6 +315,10 @@ impl Kit {
 
     pub(super) fn visitor_timeout(&mut self, conn: ConnKey, now: Instant) {
         let response_timeout = self.config.response_timeout;
+        let body_due = self.body_due(conn, now);
+        if body_due.is_some_and(|due| now >= due) {
+            return self.body_stopped(conn);
+        }
         let Some(entry) = self.conns.get(conn.retype()) else {
             return;
         };
@@ -323,7 +346,8 @@ impl Kit {
         };
         if now < due {
             // Looked at often enough for the shortest of its deadlines, which may begin any time.
-            return self.arm_conn(conn, due.min(now + VISITOR_HEAD_TIMEOUT));
+            let soon = now + VISITOR_HEAD_TIMEOUT;
+            return self.arm_conn(conn, due.min(body_due.unwrap_or(soon)).min(soon));
         }
         match &visitor.state {
             State::Waiting if visitor.answered > 0 && visitor.inbound.is_empty() => {
@@ -373,3 +397,6 @@ impl Kit {
 #[cfg(test)]
 #[path = "tests.rs"]
 mod tests;
+
+#[cfg(test)]
+mod body_tests;

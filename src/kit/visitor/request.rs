@@ -4,14 +4,18 @@ use std::net::SocketAddr;
 
 use crate::clock::Instant;
 use crate::http::forward::{Forwarded, request_fields};
+use crate::http::trail::Origin;
 use crate::http::write::Reply;
 use crate::http::{Asked, BodyDecoder, HeadScanner, Reject, RequestBody, RequestHead};
 use crate::kit::Kit;
 use crate::kit::conns::{ConnEntry, Role};
+use crate::kit::guard::host_is_ours;
 use crate::kit::listeners::Purpose;
 use crate::kit::metrics::{SessionEnd, StreamOutcome};
 use crate::kit::sessions::{KitSession, SessionKey};
-use crate::limits::{BULK_PAYLOAD, MAX_HTTP_HEAD, VISITOR_AHEAD, VISITOR_GONE_AFTER};
+use crate::limits::{
+    BULK_PAYLOAD, MAX_HTTP_HEAD, VISITOR_AHEAD, VISITOR_GONE_AFTER, VISITOR_HEAD_TIMEOUT,
+};
 use crate::machine::{CloseHow, ConnKey};
 use crate::mux::CannotOpen;
 use crate::wire::code::Code;
@@ -26,6 +30,10 @@ struct Request {
     head_len: usize,
     /// STREAM_OPEN was written to `Kit::text`; it may not fit a frame.
     fits: bool,
+    /// Its body may wait for a `100` of the upstream.
+    expects: bool,
+    /// Who sent it, as far as it is known.
+    from: SocketAddr,
 }
 
 impl Kit {
@@ -77,12 +85,16 @@ impl Kit {
                     if let State::Exchange(exchange) = &mut visitor.state {
                         exchange.upload.skip_data(count as u64);
                         exchange.waiting_since = now;
+                        exchange.holds_back = false;
                     }
                     if let Some(mux) = self.mux_of(name) {
                         mux.data_commit(name.stream, count, now);
                     }
                 }
                 None => {
+                    if let State::Exchange(exchange) = &mut visitor.state {
+                        exchange.holds_back = false;
+                    }
                     if visitor.inbound.is_empty() && matches!(visitor.state, State::Waiting) {
                         visitor.since = now;
                     }
@@ -136,7 +148,11 @@ impl Kit {
             State::Waiting if flushed => self.next_head(conn, now),
             State::Waiting => {}
             State::Exchange(exchange) if exchange.upload_done => {}
-            State::Exchange(_) => self.upload(conn, now),
+            State::Exchange(exchange) => {
+                // Bytes came, or credit after a want of it: the visitor's silence begins anew.
+                exchange.body_at = now;
+                self.upload(conn, now);
+            }
             State::Raw(name) => {
                 let name = *name;
                 self.send_ahead(conn, name, now);
@@ -205,7 +221,16 @@ impl Kit {
         port: u16,
     ) -> Result<Request, Reject> {
         let parsed = RequestHead::parse(head)?;
-        let forwarded = Forwarded::new(&parsed, peer.ip(), "http");
+        if self.config.expose_host.to_canonical().is_loopback()
+            && !host_is_ours(&parsed, &self.config)
+        {
+            return Err(Reject {
+                status: 421,
+                why: "this Host is not one of this kit's names (--allow-host)\n",
+            });
+        }
+        let origin = Origin::of(&parsed, peer, &self.config.trusted_proxies);
+        let forwarded = Forwarded::new(&parsed, peer.ip(), origin.by_proxy, "http");
         let parts = OpenHttpParts {
             bind_id,
             container_port: port,
@@ -217,7 +242,7 @@ impl Kit {
                 RequestBody::Length(_) => BodyKind::Length,
                 RequestBody::Chunked => BodyKind::Chunked,
             },
-            remote_addr: peer,
+            remote_addr: origin.peer,
         };
         self.text.clear();
         let fields = request_fields(&parsed, &forwarded);
@@ -227,6 +252,8 @@ impl Kit {
             body: parsed.body,
             head_len: head.len(),
             fits,
+            expects: parsed.expects_continue,
+            from: origin.peer,
         })
     }
 
@@ -241,6 +268,9 @@ impl Kit {
         let Request {
             asked, body, fits, ..
         } = request;
+        if let Some(entry) = self.conns.get_mut(conn.retype()) {
+            entry.from = request.from;
+        }
         debug_assert!(request.head_len > 0, "a head without octets");
         let bodiless = matches!(body, RequestBody::None | RequestBody::Length(0));
         if !fits {
@@ -278,21 +308,14 @@ impl Kit {
         let Some(visitor) = self.visitor(conn) else {
             return;
         };
-        visitor.state = State::Exchange(Exchange {
-            stream: Some(StreamName { session, stream }),
-            asked,
-            upload: BodyDecoder::for_request(body),
-            upload_done: false,
-            owed: 0,
-            owed_framing: 0,
-            response: Response::Awaited,
-            begun: now,
-            waiting_since: now,
-            keep_alive: asked.keep_alive,
-            status: 0,
-        });
+        let name = StreamName { session, stream };
+        visitor.state = State::Exchange(Exchange::new(name, &request, now));
         self.touch(session);
         self.upload(conn, now);
+        if self.body_due(conn, now).is_some() {
+            let soon = VISITOR_HEAD_TIMEOUT.min(self.config.body_timeout);
+            self.arm_conn(conn, now + soon);
+        }
     }
 
     fn owner_away(&mut self, conn: ConnKey, asked: Asked, bodiless: bool) {
@@ -332,6 +355,39 @@ impl Kit {
             let why = "the visitor's body was cut off";
             self.abandon_stream(conn, StreamOutcome::ResetByPeer, why);
             self.close_conn(conn, CloseHow::Reset);
+        }
+    }
+
+    /// When the visitor's silence ends its request, if more of a body is wanted of it. While the
+    /// kit does not read for want of credit, the silence is its own.
+    pub(super) fn body_due(&mut self, conn: ConnKey, now: Instant) -> Option<Instant> {
+        let timeout = self.config.body_timeout;
+        let flushed = self.conns.get(conn.retype())?.out.is_empty();
+        let due = |visitor: &mut Visitor| match &visitor.state {
+            State::Exchange(exchange) => exchange.body_due(flushed, timeout),
+            _ => None,
+        };
+        let first = self.visitor(conn).and_then(due)?;
+        if now >= first
+            && self.visitor_space(conn).is_empty()
+            && let Some(State::Exchange(exchange)) =
+                self.visitor(conn).map(|visitor| &mut visitor.state)
+        {
+            exchange.body_at = now;
+        }
+        self.visitor(conn).and_then(due)
+    }
+
+    /// The rest of a request's body does not come.
+    pub(super) fn body_stopped(&mut self, conn: ConnKey) {
+        let answered = self.visitor(conn).is_some_and(|visitor| {
+            matches!(&visitor.state, State::Exchange(it) if it.response != Response::Awaited)
+        });
+        let why = "the body of the request stopped";
+        self.abandon_stream(conn, StreamOutcome::TimedOut, why);
+        match answered {
+            true => self.close_conn(conn, CloseHow::Reset),
+            false => self.reject(conn, 408, "the body of the request took too long\n"),
         }
     }
 
@@ -462,6 +518,26 @@ impl Kit {
                 }
                 self.close_raw_if_over(conn);
             }
+        }
+    }
+}
+
+impl Exchange {
+    fn new(stream: StreamName, request: &Request, now: Instant) -> Exchange {
+        Exchange {
+            stream: Some(stream),
+            asked: request.asked,
+            upload: BodyDecoder::for_request(request.body),
+            upload_done: false,
+            owed: 0,
+            owed_framing: 0,
+            response: Response::Awaited,
+            begun: now,
+            waiting_since: now,
+            body_at: now,
+            holds_back: request.expects,
+            keep_alive: request.asked.keep_alive,
+            status: 0,
         }
     }
 }

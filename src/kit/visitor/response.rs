@@ -70,7 +70,13 @@ impl Kit {
             return;
         };
         match planned {
-            Ok(Planned::Interim) => exchange.waiting_since = now,
+            Ok(Planned::Interim) => {
+                exchange.waiting_since = now;
+                if exchange.holds_back {
+                    exchange.holds_back = false;
+                    exchange.body_at = now;
+                }
+            }
             Ok(Planned::Switch) => {
                 if let Some(name) = exchange.stream {
                     visitor.state = State::Raw(name);

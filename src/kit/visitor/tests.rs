@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::kit::config::Config;
+use crate::kit::public_url::PublicUrl;
 use crate::kit::testing::{Host, Laptop, guarded};
 use crate::limits::{
     CUT_STALLED_AFTER, VISITOR_GONE_AFTER, VISITOR_HEAD_TIMEOUT, VISITOR_STALLED_FOR,
@@ -282,4 +283,51 @@ fn interim_heads_that_a_visitor_does_not_read_end_its_exchange() {
     assert_eq!(waited.matches("HTTP/1.1 103 ").count(), 2);
     assert!(waited.contains("HTTP/1.1 502 "));
     assert_eq!(ended(&mut host, "stalled"), 1);
+}
+
+#[test]
+fn an_expose_port_on_loopback_answers_to_its_own_names_only() {
+    let mut config = Config {
+        expose_host: [127, 0, 0, 1].into(),
+        public_url: Some(PublicUrl::parse("https://app-{port}.example").unwrap()),
+        allow_host: vec!["*.corp.test".into()],
+        ..guarded()
+    };
+    let ask = |config: &Config, field: &str| {
+        let mut host = Host::new(config.clone());
+        let mut laptop = host.laptop("192.0.2.1:1000");
+        let conn = host.visit_at(host.bound[0], "127.0.0.1:1").unwrap();
+        host.send(
+            conn,
+            format!("GET / HTTP/1.1\r\n{field}\r\n\r\n").as_bytes(),
+        );
+        host.exchange(&mut laptop);
+        (laptop.streams.len(), host.receive(conn))
+    };
+    for host in [
+        "localhost:3000",
+        "127.0.0.1",
+        "[::1]:3000",
+        "app-3000.example",
+        "a.corp.test",
+    ] {
+        assert_eq!(ask(&config, &format!("Host: {host}")).0, 1, "{host}");
+    }
+    for host in [
+        "evil.test",
+        "evil.test:3000",
+        "localhost.evil.test",
+        "corp.test",
+        "a",
+    ] {
+        let (streams, answer) = ask(&config, &format!("Host: {host}"));
+        assert_eq!(streams, 0, "{host}: nothing is forwarded");
+        assert!(
+            answer.starts_with("HTTP/1.1 421 ") && answer.contains("--allow-host"),
+            "{answer}"
+        );
+    }
+    // Elsewhere any name may lead here, and a proxy in front decides which.
+    config.expose_host = [0, 0, 0, 0].into();
+    assert_eq!(ask(&config, "Host: evil.test").0, 1);
 }
