@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::entropy::Entropy;
+use crate::kit::budget::Class;
 use crate::kit::config::Config;
 use crate::kit::conns::After;
 use crate::kit::greeter::drain_lane;
@@ -210,4 +211,29 @@ fn a_ticket_stays_good_while_others_are_given_for_its_lane() {
             "{rest}"
         );
     }
+}
+
+#[test]
+fn an_operator_gets_in_where_silence_and_visitors_hold_all_descriptors() {
+    let mut host = Host::new(Config {
+        fd_budget: 400,
+        ..guarded()
+    });
+    for port in 0..Config::default().max_pre_auth_connections {
+        let conn = host.visit(&format!("192.0.2.66:{}", 1000 + port));
+        assert!(conn.is_some(), "there is room for {port}");
+    }
+    host.pass(PRE_AUTH_MAY_STAY);
+    let permits: Vec<_> = [Class::Visitor, Class::Refusal]
+        .into_iter()
+        .flat_map(|class| std::iter::from_fn(|| host.kit.budget.take(class)).collect::<Vec<_>>())
+        .collect();
+    assert!(permits.len() > 200, "visitors hold what they may");
+    let front = host.kit.front.expect("the front listens");
+    let peer = "192.0.2.1:1".parse().unwrap();
+    let operator = host.kit.accept(front, peer, host.now);
+    for permit in permits {
+        host.kit.budget.give_back(permit);
+    }
+    assert!(operator.is_some());
 }

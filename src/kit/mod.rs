@@ -160,7 +160,7 @@ impl Kit {
     /// A kit that will listen as `config` says. The config must have passed its own check.
     pub fn new(config: Config, entropy: Entropy, now: Instant) -> Kit {
         let mut kit = Kit {
-            budget: FdBudget::new(config.fd_budget, needs(&config)),
+            budget: FdBudget::new(config.fd_budget, config.descriptor_needs()),
             plan: config.memory_plan(),
             pool: memory::Pool::new(config.memory_plan().pool),
             heads: 0,
@@ -357,15 +357,6 @@ impl Kit {
         }
         #[cfg(debug_assertions)]
         self.check_invariants();
-    }
-}
-
-/// What the kit must always have descriptors for.
-fn needs(config: &Config) -> budget::Needs {
-    budget::Needs {
-        listeners: 1 + config.max_sessions * config.max_bindings_per_session,
-        fronts: config.max_pre_auth_connections,
-        lanes: config.max_sessions * config.max_connections_per_session,
     }
 }
 
