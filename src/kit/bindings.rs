@@ -255,7 +255,7 @@ impl Kit {
                 .set_port(AUTO_PORT_FIRST + self.entropy.below(span) as u16);
         }
         let addr = opening.addr;
-        let Some(permit) = self.budget.take(Class::Listener) else {
+        let Some(permit) = self.permit_for(Class::Listener) else {
             return Err((
                 BindErrCode::Internal,
                 "the kit has no descriptors left".into(),

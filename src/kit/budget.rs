@@ -26,6 +26,9 @@ pub enum Class {
     Visitor,
     /// A caller to a PULL port.
     Caller,
+    /// A connection that was told all it will be told, and only lingers so that it hears it. It has
+    /// no reserve, has a cap, and its place is anybody's who wants one.
+    Leaving,
 }
 
 /// The right to have one descriptor open. Given back to its budget by value: it is neither copied
@@ -152,6 +155,7 @@ impl FdBudget {
         match class {
             // Refusals beyond their reserve would take the place of visits.
             Class::Refusal => free.min(self.reserve[Class::Refusal as usize] - self.out(class)),
+            Class::Leaving => free.min((self.total / 8).saturating_sub(self.out(class))),
             _ => free,
         }
     }
@@ -186,7 +190,7 @@ impl FdBudget {
     }
 }
 
-const CLASSES: usize = 6;
+const CLASSES: usize = 7;
 
 #[cfg(test)]
 mod tests {
@@ -285,6 +289,7 @@ mod tests {
             Class::Refusal,
             Class::Visitor,
             Class::Caller,
+            Class::Leaving,
         ];
         let mut entropy = Entropy::from_seed(3);
         let mut budget = FdBudget::new(48, NEEDS);

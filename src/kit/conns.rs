@@ -41,7 +41,8 @@ pub(super) struct ConnEntry {
     pub(super) waiting_since: Instant,
     /// Memory of what came and waits, as the count of all heads knows it.
     pub(super) head: usize,
-    pub(super) permit: FdPermit,
+    /// None only while it makes room and its place was given away.
+    pub(super) permit: Option<FdPermit>,
 }
 
 impl ConnEntry {
@@ -125,7 +126,9 @@ impl Kit {
         self.timers.disarm(Reason::Conn(conn));
         self.heads -= entry.head;
         self.freed(entry.out.capacity() + entry.head);
-        self.budget.give_back(entry.permit);
+        if let Some(permit) = entry.permit {
+            self.budget.give_back(permit);
+        }
         self.resume_accepting();
         true
     }
@@ -168,6 +171,7 @@ impl Kit {
         };
         self.timers.arm(Reason::Conn(conn), now + LEAVING_FOR);
         self.wake(conn);
+        self.lingers(conn);
         self.after_sending(conn);
     }
 

@@ -4,6 +4,9 @@
 //! would keep operators and laptops out. So a silent one goes instead, of the address that holds
 //! the most: a flood displaces itself. Where that would take from an address that holds no more
 //! than the newcomer's (everybody may be behind one proxy), only those go that had time to speak.
+//!
+//! Before all others go those who wait with a wrong token, whosever they are: a guesser behind the
+//! same proxy must not cost a laptop its place. That its guess was wrong it learns a little sooner.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -13,7 +16,7 @@ use crate::kit::conns::{ConnEntry, Role};
 use crate::kit::metrics::RefusalReason;
 use crate::kit::throttle::place;
 use crate::limits::PRE_AUTH_MAY_STAY;
-use crate::machine::ConnKey;
+use crate::machine::{CloseHow, ConnKey};
 
 use super::Kit;
 
@@ -26,6 +29,8 @@ pub(super) enum Waiting {
     Idle,
     /// It has not said what it came for.
     Silent,
+    /// For its token to be judged, and that is wrong.
+    Guessing,
 }
 
 impl Kit {
@@ -46,6 +51,16 @@ impl Kit {
         leaver.map(Some)
     }
 
+    /// One goes for a newcomer. A guess that is cut short is a failure as any other.
+    pub(super) fn displace(&mut self, leaver: ConnKey) {
+        if let Some(entry) = self.conns.get(leaver.retype())
+            && entry.waiting() == Some(Waiting::Guessing)
+        {
+            self.throttle.failed(entry.from.ip(), self.now);
+        }
+        self.close_conn(leaver, CloseHow::Clean);
+    }
+
     fn who_makes_room(&self, newcomer: u128) -> Option<ConnKey> {
         let all = || {
             let unproven = self.conns.iter();
@@ -53,15 +68,17 @@ impl Kit {
         };
         let mut held = BTreeMap::new();
         for (_, entry, _) in all() {
-            *held.entry(place(entry.peer.ip())).or_insert(0) += 1;
+            *held.entry(place(entry.from.ip())).or_insert(0) += 1;
         }
         let holds = |place| held.get(&place).copied().unwrap_or(0);
         let had_time = |since| self.now >= since + PRE_AUTH_MAY_STAY;
-        let ((holding, _, may_go, ..), key) = all()
+        let (((_, holding), _, may_go, ..), key) = all()
             .map(|(key, entry, waiting)| {
-                let place = place(entry.peer.ip());
-                let may_go = waiting != Waiting::Served && had_time(entry.since);
-                let rank = (holds(place), place, may_go, waiting, Reverse(entry.since));
+                let place = place(entry.from.ip());
+                let guesses = waiting == Waiting::Guessing;
+                let may_go = guesses || waiting != Waiting::Served && had_time(entry.since);
+                let age = Reverse(entry.since);
+                let rank = ((guesses, holds(place)), place, may_go, waiting, age);
                 (rank, key)
             })
             .max()?;

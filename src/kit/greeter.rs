@@ -30,6 +30,8 @@ pub(super) struct Greeter {
 struct Held {
     hello: Hello,
     until: Instant,
+    /// What it shows is not the token.
+    wrong: bool,
 }
 
 /// Why a greeter is sent away.
@@ -48,6 +50,7 @@ pub(super) struct Refused {
 impl Greeter {
     pub(super) fn waiting(&self) -> Waiting {
         match self.held {
+            Some(Held { wrong: true, .. }) => Waiting::Guessing,
             Some(_) => Waiting::Served,
             None => Waiting::Silent,
         }
@@ -195,10 +198,12 @@ impl Kit {
         }
         let delay = self.throttle.delay(peer.ip(), now);
         if self.config.token.is_some() && !delay.is_zero() {
+            let wrong = !self.is_proven(conn, &hello);
             let (greeter, _) = self.greeter(conn).ok_or_else(gone)?;
             greeter.held = Some(Held {
                 hello,
                 until: now + delay,
+                wrong,
             });
             self.timers.arm(Reason::Conn(conn), now + delay);
             return Ok(());
@@ -206,14 +211,19 @@ impl Kit {
         self.judge_hello(conn, &hello, now)
     }
 
-    fn judge_hello(&mut self, conn: ConnKey, hello: &Hello, now: Instant) -> Result<(), Refused> {
-        let (greeter, peer) = self.greeter(conn).ok_or_else(gone)?;
-        let proven = greeter.proven;
+    /// Whether the upgrade or this HELLO shows the token, if one is wanted.
+    fn is_proven(&mut self, conn: ConnKey, hello: &Hello) -> bool {
+        let proven = self
+            .greeter(conn)
+            .is_some_and(|(greeter, _)| greeter.proven);
         let shown = hello.auth.as_ref().map_or("", |auth| auth.token.expose());
-        if let Some(token) = &self.config.token
-            && !proven
-            && !token.matches(shown)
-        {
+        let token = self.config.token.as_ref();
+        proven || token.is_none_or(|token| token.matches(shown))
+    }
+
+    fn judge_hello(&mut self, conn: ConnKey, hello: &Hello, now: Instant) -> Result<(), Refused> {
+        let (_, peer) = self.greeter(conn).ok_or_else(gone)?;
+        if !self.is_proven(conn, hello) {
             self.throttle.failed(peer.ip(), now);
             return Err(Refused {
                 reason: RefusalReason::Auth,

@@ -190,12 +190,12 @@ impl Kit {
         match &entry.purpose {
             Purpose::Front => {
                 let leaver = self.doorstep_for(peer.ip())?;
-                let permit = self.take_permit(Class::Front)?;
-                let conn = self.add_conn(Role::Front(FrontConn::default()), peer, permit)?;
+                let place = self.take_place(Class::Front)?;
+                let conn = self.add_conn(Role::Front(FrontConn::default()), peer, place)?;
                 self.pre_auth += 1;
                 self.arm_conn(conn, now + FRONT_HEAD_TIMEOUT);
                 if let Some(leaver) = leaver {
-                    self.close_conn(leaver, CloseHow::Clean);
+                    self.displace(leaver);
                 }
                 Some(conn)
             }
@@ -214,23 +214,23 @@ impl Kit {
                 {
                     return None;
                 }
-                let permit = self.take_permit(Class::Caller)?;
-                let conn = self.add_conn(Role::Caller(Caller::new(session)), peer, permit)?;
+                let place = self.take_place(Class::Caller)?;
+                let conn = self.add_conn(Role::Caller(Caller::new(session)), peer, place)?;
                 self.caller_arrived(conn, session, bind_id, peer, now)
             }
             Purpose::Bound {
                 mode: Mode::Expose, ..
             } => {
-                if let Some(permit) = self.budget.take(Class::Visitor) {
+                if let Some(place) = self.permit_or_place(Class::Visitor) {
                     let role = Role::Visitor(Visitor::new(listener, now));
-                    let conn = self.add_conn(role, peer, permit)?;
+                    let conn = self.add_conn(role, peer, place)?;
                     self.arm_conn(conn, now + VISITOR_HEAD_TIMEOUT);
                     self.pause_accepting_at_cap();
                     return Some(conn);
                 }
-                let permit = self.take_permit(Class::Refusal)?;
+                let place = self.take_place(Class::Refusal)?;
                 let role = Role::Visitor(Visitor::new(listener, now).without_descriptors());
-                let conn = self.add_conn(role, peer, permit)?;
+                let conn = self.add_conn(role, peer, place)?;
                 self.arm_conn(conn, now + VISITOR_HEAD_TIMEOUT);
                 self.pause_accepting_at_cap();
                 Some(conn)
@@ -238,7 +238,12 @@ impl Kit {
         }
     }
 
-    fn add_conn(&mut self, role: Role, peer: SocketAddr, permit: FdPermit) -> Option<ConnKey> {
+    fn add_conn(
+        &mut self,
+        role: Role,
+        peer: SocketAddr,
+        (permit, leaver): (FdPermit, Option<ConnKey>),
+    ) -> Option<ConnKey> {
         let entry = ConnEntry {
             role,
             out: Outflow::new(),
@@ -250,12 +255,19 @@ impl Kit {
             bytes: (0, 0),
             waiting_since: self.now,
             head: 0,
-            permit,
+            permit: Some(permit),
         };
-        match self.conns.insert(entry) {
+        let added = self.conns.insert(entry);
+        // Only now, for a name is free only when the host has closed what had it.
+        if let Some(leaver) = leaver {
+            self.close_conn(leaver, CloseHow::Clean);
+        }
+        match added {
             Ok(key) => Some(key.retype()),
             Err(entry) => {
-                self.budget.give_back(entry.permit);
+                if let Some(permit) = entry.permit {
+                    self.budget.give_back(permit);
+                }
                 None
             }
         }
@@ -265,13 +277,13 @@ impl Kit {
         self.timers.arm(Reason::Conn(conn), at);
     }
 
-    /// A permit, or the listeners stop accepting until some come home.
-    fn take_permit(&mut self, class: Class) -> Option<FdPermit> {
-        let permit = self.budget.take(class);
-        if permit.is_none() {
+    /// A permit, perhaps of one who lingers; or the listeners stop accepting until some come home.
+    fn take_place(&mut self, class: Class) -> Option<(FdPermit, Option<ConnKey>)> {
+        let place = self.permit_or_place(class);
+        if place.is_none() {
             self.pause_accepting_at_cap();
         }
-        permit
+        place
     }
 
     /// At the cap nobody is accepted on bindings; those who wait do so in the kernel.

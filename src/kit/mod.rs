@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | `conns` | connections: what each is for, how each ends |
 //! | `front`, `serve` | the kit's own listener: HTTP, and the upgrade |
+//! | `leaving` | those who were answered and linger |
 //! | `doorstep` | who may wait before it has proven anything (PROTOCOL §2) |
 //! | `greeter` | from the upgrade to HELLO or JOIN (PROTOCOL §2, §7) |
 //! | `sessions`, `joins` | attach, park, resume, end (PROTOCOL §6); secondary lanes (§7) |
@@ -39,6 +40,7 @@ mod greeter;
 pub mod guard;
 mod joins;
 mod lanes;
+mod leaving;
 mod listeners;
 pub mod memory;
 pub mod metrics;
@@ -62,7 +64,7 @@ use crate::machine::{CloseHow, Command, ConnKey, Ended, Event, ListenerKey, Mach
 use crate::outflow::Piece;
 use crate::table::Table;
 
-use budget::FdBudget;
+use budget::{FdBudget, FdPermit};
 use config::Config;
 use conns::{ConnEntry, Role};
 use listeners::{ListenerEntry, PortName};
@@ -112,6 +114,8 @@ pub struct Kit {
     touched: Vec<SessionKey>,
     /// Connections that may hold a loan from a lane's buffer.
     borrowers: Vec<ConnKey>,
+    /// Connections that only linger.
+    leaving: leaving::Leaving,
     /// Connections that have not proven who they are.
     pre_auth: usize,
     front: Option<ListenerKey>,
@@ -179,6 +183,7 @@ impl Kit {
             commands: VecDeque::new(),
             touched: Vec::new(),
             borrowers: Vec::new(),
+            leaving: leaving::Leaving::default(),
             pre_auth: 0,
             front: None,
             accepting: true,
@@ -312,7 +317,7 @@ impl Kit {
         for (_, entry) in self.conns.iter() {
             assert!(
                 !matches!(entry.role, Role::Lane(..))
-                    || entry.permit.class() == budget::Class::Lane,
+                    || entry.permit.as_ref().map(FdPermit::class) == Some(budget::Class::Lane),
                 "a lane with another's permit"
             );
         }

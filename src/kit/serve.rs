@@ -23,6 +23,7 @@ pub(super) struct FrontConn {
 impl FrontConn {
     pub(super) fn waiting(&self) -> Waiting {
         match (&self.held, self.asked) {
+            (Some((ask, _)), _) if ask.credential == Credential::Wrong => Waiting::Guessing,
             (Some(_), _) => Waiting::Served,
             (None, true) => Waiting::Idle,
             (None, false) => Waiting::Silent,

@@ -9,7 +9,6 @@ use log::info;
 use crate::clock::Instant;
 use crate::entropy::Entropy;
 use crate::kit::bindings::Binding;
-use crate::kit::budget::Class;
 use crate::kit::config::Config;
 use crate::kit::conns::Role;
 use crate::kit::greeter::{Refused, drain_lane};
@@ -250,17 +249,8 @@ impl Kit {
         }
     }
 
-    /// Makes sure that a connection which came through the front counts as a lane, so that sessions
-    /// cannot use up what operators and newcomers need.
-    pub(super) fn place_for_lane(&mut self, conn: ConnKey) -> Result<(), Refused> {
-        let entry = self.conns.get_mut(conn.retype());
-        match entry.is_some_and(|entry| self.budget.reclass(&mut entry.permit, Class::Lane)) {
-            true => Ok(()),
-            false => Err(Refused::no_place()),
-        }
-    }
-
-    /// The same for a primary lane. A session that is resumed while it has one leaves it anyway.
+    /// [`Kit::place_for_lane`] for a primary lane. A session that is resumed while it has one
+    /// leaves it anyway.
     fn place_for_primary(
         &mut self,
         conn: ConnKey,

@@ -1,0 +1,125 @@
+//! Connections that were told all they will be told, and linger so that they hear it.
+//!
+//! A close with unread bytes is a reset, which may destroy the last words on their way; so whoever
+//! was answered for good stays until it closes, or a few seconds. It is owed nothing more: the
+//! class has a cap, at which the oldest goes, and whoever wants a descriptor gets theirs first.
+
+use std::collections::VecDeque;
+
+use crate::kit::budget::{Class, FdPermit};
+use crate::kit::conns::Role;
+use crate::kit::greeter::Refused;
+use crate::machine::{CloseHow, ConnKey};
+
+use super::Kit;
+
+/// Connections that began to leave, oldest first, and some that are gone by now.
+#[derive(Debug, Default)]
+pub(super) struct Leaving(VecDeque<ConnKey>);
+
+impl Leaving {
+    fn add(&mut self, conn: ConnKey) {
+        self.0.push_back(conn);
+    }
+
+    /// The oldest of those that `stands` says are still there. Those before it are forgotten.
+    fn oldest(&mut self, stands: impl Fn(ConnKey) -> bool) -> Option<ConnKey> {
+        while let Some(conn) = self.0.front().copied() {
+            if stands(conn) {
+                return Some(conn);
+            }
+            self.0.pop_front();
+        }
+        None
+    }
+
+    /// Forgets those that are gone once they are many against the `standing`.
+    fn tidy(&mut self, standing: usize, stands: impl Fn(ConnKey) -> bool) {
+        if self.0.len() > 2 * standing + 64 {
+            self.0.retain(|conn| stands(*conn));
+        }
+    }
+}
+
+impl Kit {
+    /// A connection began to leave: from here on its place is of the class for that. Where that
+    /// class is full, the oldest goes.
+    pub(super) fn lingers(&mut self, conn: ConnKey) {
+        while let Some(entry) = self.conns.get_mut(conn.retype())
+            && let Some(permit) = &mut entry.permit
+            && !self.budget.reclass(permit, Class::Leaving)
+        {
+            // Without another one to go it keeps the place that it has.
+            if !self.hurry_one() {
+                break;
+            }
+        }
+        self.leaving.add(conn);
+        let conns = &self.conns;
+        self.leaving.tidy(self.budget.out(Class::Leaving), |conn| {
+            conns.get(conn.retype()).is_some()
+        });
+    }
+
+    /// Closes the connection that has been leaving for longest; false where there is none.
+    pub(super) fn hurry_one(&mut self) -> bool {
+        let oldest = self.oldest_leaving();
+        if let Some(conn) = oldest {
+            self.close_conn(conn, CloseHow::Clean);
+        }
+        oldest.is_some()
+    }
+
+    fn oldest_leaving(&mut self) -> Option<ConnKey> {
+        let conns = &self.conns;
+        self.leaving.oldest(|conn| {
+            let entry = conns.get(conn.retype());
+            entry.is_some_and(|entry| matches!(entry.role, Role::Leaving { .. }))
+        })
+    }
+
+    /// A permit for a newcomer; and who has to be closed once the newcomer is in, for it was its.
+    pub(super) fn permit_or_place(&mut self, class: Class) -> Option<(FdPermit, Option<ConnKey>)> {
+        if let Some(permit) = self.budget.take(class) {
+            return Some((permit, None));
+        }
+        let leaver = self.oldest_leaving()?;
+        let entry = self.conns.get_mut(leaver.retype())?;
+        let mut permit = entry.permit.take()?;
+        if self.budget.reclass(&mut permit, class) {
+            return Some((permit, Some(leaver)));
+        }
+        entry.permit = Some(permit);
+        None
+    }
+
+    /// Makes sure that a connection which came through the front counts as a lane, so that sessions
+    /// cannot use up what operators and newcomers need.
+    pub(super) fn place_for_lane(&mut self, conn: ConnKey) -> Result<(), Refused> {
+        while let Some(entry) = self.conns.get_mut(conn.retype())
+            && let Some(permit) = &mut entry.permit
+        {
+            if self.budget.reclass(permit, Class::Lane) {
+                return Ok(());
+            }
+            if !self.hurry_one() {
+                break;
+            }
+        }
+        Err(Refused::no_place())
+    }
+
+    /// A permit for something that is no connection.
+    pub(super) fn permit_for(&mut self, class: Class) -> Option<FdPermit> {
+        loop {
+            let permit = self.budget.take(class);
+            if permit.is_some() || !self.hurry_one() {
+                return permit;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "leaving_tests.rs"]
+mod tests;
