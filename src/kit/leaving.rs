@@ -83,7 +83,11 @@ impl Kit {
         if let Some(permit) = self.budget.take(class) {
             return Some((permit, None));
         }
-        let leaver = self.oldest_leaving()?;
+        let visits = matches!(class, Class::Visitor | Class::Caller);
+        let leaver = match self.oldest_leaving() {
+            None if visits => self.who_yields()?,
+            leaver => leaver?,
+        };
         let entry = self.conns.get_mut(leaver.retype())?;
         let mut permit = entry.permit.take()?;
         if self.budget.reclass(&mut permit, class) {

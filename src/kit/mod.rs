@@ -99,6 +99,8 @@ pub struct Kit {
     repeats: Repeats,
     plan: memory::Plan,
     pool: memory::Pool,
+    /// Visitors that were found to hold a place and want nothing.
+    yielding: Vec<ConnKey>,
     /// Bytes of memory under what visitors sent and that waits: heads that are not whole, mostly.
     heads: usize,
     /// Bytes of memory that were freed and not given back to the system yet.
@@ -167,6 +169,7 @@ impl Kit {
             budget: FdBudget::new(config.fd_budget, config.descriptor_needs()),
             plan: config.memory_plan(),
             pool: memory::Pool::new(config.memory_plan().pool),
+            yielding: Vec::new(),
             heads: 0,
             freed: 0,
             sessions: Table::new(config.max_sessions),

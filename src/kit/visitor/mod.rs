@@ -7,6 +7,7 @@
 //! Invariants: the next head is parsed only when the response before it has left whole; bytes of a
 //! body are never parsed as a head; until the client's 101 nothing is raw.
 
+mod idle;
 mod request;
 mod response;
 
