@@ -38,7 +38,7 @@ pub fn run(flags: &Flags) {
         for _ in 0..streams {
             let mut visitor = TcpStream::connect(("127.0.0.1", port)).expect("the port is open");
             visitor
-                .write_all(b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n")
+                .write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 .expect("sent");
             visitors.push(visitor);
         }

@@ -102,7 +102,7 @@ fn a_streamed_response_arrives_as_it_is_made() {
     let mut visitor = TcpStream::connect(("127.0.0.1", tunnel.binding.container_port)).unwrap();
     visitor.set_read_timeout(Some(PATIENCE)).unwrap();
     visitor
-        .write_all(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n")
+        .write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
         .unwrap();
     let mut seen = Vec::new();
     for n in 0..20 {
@@ -139,7 +139,7 @@ fn a_handler_that_panics_costs_its_visitor_and_not_the_tunnel() {
         let mut visitor = TcpStream::connect(("127.0.0.1", port)).unwrap();
         visitor.set_read_timeout(Some(PATIENCE)).unwrap();
         visitor
-            .write_all(b"GET /breaks HTTP/1.1\r\nhost: h\r\n\r\n")
+            .write_all(b"GET /breaks HTTP/1.1\r\nhost: localhost\r\n\r\n")
             .unwrap();
         if let Err(error) = visitor.read_to_end(&mut Vec::new()) {
             assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);

@@ -152,7 +152,7 @@ pub fn request(port: u16, method: &str, target: &str, body: &[u8]) -> (u16, Vec<
     let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let head = format!(
-        "{method} {target} HTTP/1.1\r\nhost: app.example\r\nconnection: close\r\n\
+        "{method} {target} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
          content-length: {}\r\n\r\n",
         body.len()
     );
