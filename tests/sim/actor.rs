@@ -15,6 +15,9 @@ pub struct Tally {
     pub broken: usize,
     /// Numbers of requests that may not be sent twice, as servers saw them.
     pub seen: std::collections::BTreeMap<u64, usize>,
+    /// The longest that a small exchange of a crowd took, and the longest that it took to say no.
+    pub slowest_small: u64,
+    pub slowest_no: u64,
     pub notes: Vec<String>,
 }
 

@@ -202,6 +202,24 @@ fn starve(world: &mut World, client: Option<usize>) {
     world.at(until, Act::Descriptors);
 }
 
+/// Planted: nothing comes through any lane for a while.
+pub fn choke(world: &mut World, millis: u64) {
+    let until = world.net.now + millis * MILLI;
+    for index in 0..world.laptops.len() {
+        each_lane(world, index, "choked", |world, end| {
+            world.net.freeze(end, until)
+        });
+    }
+}
+
+/// Planted: the kit answers nobody for a while.
+pub fn nap(world: &mut World, millis: u64) {
+    let until = world.net.now + millis * MILLI;
+    if let Some(kit) = &mut world.kit {
+        kit.asleep_until = until;
+    }
+}
+
 /// Another laptop wants the port.
 fn take_over(world: &mut World, index: usize) {
     let victim = world.dice.below(world.laptops.len() as u64) as usize;

@@ -10,6 +10,7 @@
 //! drains: no streams, no connections but idle lanes; then no sessions, no timers, no descriptors.
 
 mod actor;
+mod crowd;
 mod dice;
 mod faults;
 mod host;
@@ -25,6 +26,7 @@ mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crowd::{Planted, crowd};
 use net::Sabotage;
 use run::{Bug, run};
 
@@ -112,5 +114,37 @@ fn the_oracle_notices_what_a_planted_bug_does() {
     ] {
         let count = noticed(bug);
         assert!(count >= 3, "{bug:?} was noticed in {count} of 12 seeds");
+    }
+}
+
+/// Streams that a session may have in the crowd of a seed: room for all, or for few.
+fn streams_of(seed: u64) -> usize {
+    if seed.is_multiple_of(2) { 1024 } else { 24 }
+}
+
+#[test]
+fn a_crowd_of_slow_visitors_starves_nobody_and_none_of_it_is_cut() {
+    let count = number("HOODY_CROWDS").unwrap_or(4);
+    let from = number("HOODY_SIM_FROM").unwrap_or(0);
+    let failed: Vec<u64> = (from..from + count)
+        .filter(|seed| {
+            catch_unwind(AssertUnwindSafe(|| crowd(*seed, streams_of(*seed), None))).is_err()
+        })
+        .collect();
+    assert!(failed.is_empty(), "crowds of the seeds {failed:?} failed");
+}
+
+#[test]
+fn a_crowd_notices_who_starves_who_hears_nothing_and_who_is_cut() {
+    for (planted, seed, words) in [
+        (Planted::Starves, 0, "beside slow ones"),
+        (Planted::SaysNothing, 1, "to say no"),
+        (Planted::CutsTheSlow, 0, "slow, and cut"),
+    ] {
+        let run = || crowd(seed, streams_of(seed), Some(planted));
+        let why = catch_unwind(AssertUnwindSafe(run)).err();
+        let why = why.and_then(|why| why.downcast::<String>().ok());
+        let why = why.unwrap_or_else(|| panic!("{planted:?} was not noticed"));
+        assert!(why.contains(words), "{planted:?} was noticed as {why}");
     }
 }

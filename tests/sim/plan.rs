@@ -3,10 +3,40 @@
 
 use crate::dice::Dice;
 
+/// What kind of an exchange it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    Calm,
+    /// It may break by its ends' own doing.
+    Rough,
+    /// One of its ends takes 4 to 50 KB a second.
+    Slow,
+    /// A small answer at once, which somebody waits for.
+    Small,
+}
+
+impl Style {
+    fn name(self) -> &'static str {
+        match self {
+            Style::Calm => "calm",
+            Style::Rough => "rough",
+            Style::Slow => "slow",
+            Style::Small => "small",
+        }
+    }
+
+    pub fn of(name: &str) -> Style {
+        let all = [Style::Calm, Style::Rough, Style::Slow, Style::Small];
+        let found = all.into_iter().find(|style| style.name() == name);
+        found.expect("a style")
+    }
+}
+
 /// One HTTP exchange.
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub number: u64,
+    pub style: Style,
     pub method: &'static str,
     pub up: Body,
     pub down: Body,
@@ -24,6 +54,8 @@ pub struct Plan {
     pub visitor_pace: Option<(usize, u64)>,
     /// The visitor takes nothing for that long once it has the head.
     pub visitor_stalls: u64,
+    /// The upstream takes this much of a request at once, and then waits that long.
+    pub upstream_pace: Option<(usize, u64)>,
     /// The upstream waits that long before it answers.
     pub upstream_waits: u64,
 }
@@ -57,9 +89,61 @@ impl Body {
 }
 
 impl Plan {
-    /// `rough` exchanges may break by their ends' own doing.
-    pub fn new(number: u64, rough: bool) -> Plan {
+    pub fn new(number: u64, style: Style) -> Plan {
         let mut dice = Dice::new(number);
+        match style {
+            Style::Slow => Plan::slow(number, &mut dice),
+            Style::Small => Plan::small(number, &mut dice),
+            Style::Calm | Style::Rough => Plan::any(number, style, dice),
+        }
+    }
+
+    fn small(number: u64, dice: &mut Dice) -> Plan {
+        Plan {
+            number,
+            style: Style::Small,
+            method: "GET",
+            up: Body::None,
+            down: Body::Length(1 + dice.below(2000) as usize),
+            status: 200,
+            interim: 0,
+            early: false,
+            closes: false,
+            upstream_fails: None,
+            visitor_leaves: None,
+            visitor_pace: None,
+            visitor_stalls: 0,
+            upstream_pace: None,
+            upstream_waits: 0,
+        }
+    }
+
+    fn slow(number: u64, dice: &mut Dice) -> Plan {
+        let piece = dice.within(500, 8000);
+        let rate = dice.within(4_000, 50_000);
+        let pace = Some((piece as usize, piece * 1_000_000_000 / rate));
+        let size = Body::Length(dice.within(40_000, 160_000) as usize);
+        let plan = Plan {
+            style: Style::Slow,
+            ..Plan::small(number, dice)
+        };
+        match dice.once_in(4) {
+            true => Plan {
+                method: "PUT",
+                up: size,
+                upstream_pace: pace,
+                ..plan
+            },
+            false => Plan {
+                down: size,
+                visitor_pace: pace,
+                ..plan
+            },
+        }
+    }
+
+    fn any(number: u64, style: Style, mut dice: Dice) -> Plan {
+        let rough = style == Style::Rough;
         let size = |dice: &mut Dice| dice.size(150_000);
         let raw = dice.once_in(8);
         let method = ["GET", "GET", "GET", "HEAD", "POST", "PUT", "DELETE"][dice.below(7) as usize];
@@ -93,6 +177,7 @@ impl Plan {
         };
         Plan {
             number,
+            style,
             method: if raw { "GET" } else { method },
             up,
             down,
@@ -118,6 +203,7 @@ impl Plan {
             } else {
                 0
             },
+            upstream_pace: None,
             upstream_waits: if dice.once_in(3) {
                 dice.below(500_000_000)
             } else {
@@ -135,12 +221,12 @@ impl Plan {
     }
 
     /// The octets of the request up to its body.
-    pub fn request_head(&self, rough: bool) -> Vec<u8> {
+    pub fn request_head(&self) -> Vec<u8> {
         let mut head = format!(
             "{} /{}?{} HTTP/1.1\r\nHost: 10.0.0.1:3000\r\n",
             self.method,
             self.number,
-            if rough { "rough" } else { "calm" }
+            self.style.name()
         );
         match self.up {
             Body::Length(len) => head += &format!("Content-Length: {len}\r\n"),

@@ -22,6 +22,14 @@ pub struct Story {
 }
 
 impl Story {
+    pub fn of(world: World) -> Story {
+        Story {
+            tally: world.tally,
+            log: world.log,
+            now: world.net.now,
+        }
+    }
+
     pub fn show(&self) {
         println!("{}\n{:?}", self.log.join("\n"), self.tally);
     }
@@ -55,11 +63,7 @@ pub fn run(seed: u64, bug: Option<Bug>) -> Story {
     }
     prove(&mut world);
     finish(&mut world);
-    Story {
-        tally: world.tally,
-        log: world.log,
-        now: world.net.now,
-    }
+    Story::of(world)
 }
 
 fn schedule(world: &mut World) {
@@ -91,7 +95,7 @@ fn all_bound(world: &World) -> bool {
     })
 }
 
-fn wait_until_bound(world: &mut World, seconds: u64) {
+pub fn wait_until_bound(world: &mut World, seconds: u64) {
     for _ in 0..seconds * 2 {
         world.run_for(500);
         if all_bound(world) {
@@ -126,7 +130,7 @@ fn heal(world: &mut World) {
 }
 
 /// Everybody who came in the time of trouble gets to an end.
-fn drain(world: &mut World) {
+pub fn drain(world: &mut World) {
     for _ in 0..60 {
         if world.actors_left() == 0 {
             return;
@@ -137,7 +141,7 @@ fn drain(world: &mut World) {
 }
 
 /// After all that, every port works.
-fn prove(world: &mut World) {
+pub fn prove(world: &mut World) {
     let before = world.tally.clone();
     for index in 0..world.laptops.len() {
         world.visitor(index);
@@ -174,7 +178,7 @@ fn prove(world: &mut World) {
 }
 
 /// Everybody leaves, and nothing is left.
-fn finish(world: &mut World) {
+pub fn finish(world: &mut World) {
     for laptop in &mut world.laptops {
         laptop.closing = true;
         if let Some(host) = &mut laptop.host {

@@ -2,8 +2,8 @@
 
 use crate::actor::{Actor, Outgoing, Tally, read};
 use crate::dice::check_octets;
-use crate::net::{End, Net};
-use crate::plan::{Body, Fail, Plan, framed};
+use crate::net::{End, MILLI, Net};
+use crate::plan::{Body, Fail, Plan, Style, framed};
 use crate::text::{Framing, Head, Item, Reader};
 
 #[derive(Default)]
@@ -21,6 +21,7 @@ pub struct Server {
     closing: bool,
     done: bool,
     fin_seen: bool,
+    next_read: u64,
 }
 
 impl Server {
@@ -42,7 +43,7 @@ impl Server {
     fn head(&mut self, head: &Head, net: &mut Net, end: End, tally: &mut Tally) {
         let target = head.first.split(' ').nth(1).expect("a target");
         let (number, query) = target[1..].split_once('?').expect("a query");
-        let plan = Plan::new(number.parse().expect("a number"), query == "rough");
+        let plan = Plan::new(number.parse().expect("a number"), Style::of(query));
         assert!(head.first.starts_with(plan.method), "{}", head.first);
         assert!(head.field("x-forwarded-for").is_some());
         let framing = match plan.up {
@@ -172,6 +173,22 @@ impl Server {
     }
 }
 
+impl Server {
+    /// As much as it wants to take now.
+    fn take(&mut self, net: &mut Net, end: End) -> Vec<u8> {
+        let pace = self.request.as_ref().and_then(|it| it.0.upstream_pace);
+        let Some((most, pause)) = pace else {
+            // A head first: what is behind it may be taken slowly.
+            return read(net, end, 4096);
+        };
+        if net.now < self.next_read {
+            return Vec::new();
+        }
+        self.next_read = net.now + pause + MILLI;
+        read(net, end, most)
+    }
+}
+
 impl Actor for Server {
     fn step(&mut self, net: &mut Net, end: End, tally: &mut Tally) {
         if self.done {
@@ -181,8 +198,15 @@ impl Actor for Server {
             self.done = true;
             return net.close(end);
         }
-        let bytes = read(net, end, usize::MAX);
+        let bytes = self.take(net, end);
         self.reader.buf.extend_from_slice(&bytes);
+        if net.readable(end) > 0 {
+            net.alarm(end, self.next_read.max(net.now));
+        }
+        if net.gone(end).is_some() && net.readable(end) == 0 && self.next_read > 0 {
+            self.done = true;
+            return net.close(end);
+        }
         self.fin_seen |= net.at_fin(end);
         loop {
             self.read_on(net, end, tally);

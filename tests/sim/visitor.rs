@@ -5,12 +5,11 @@ use std::collections::VecDeque;
 use crate::actor::{Actor, Outgoing, Tally, read};
 use crate::dice::check_octets;
 use crate::net::{End, MILLI, Net};
-use crate::plan::{Body, Plan, framed};
+use crate::plan::{Body, Plan, Style, framed};
 use crate::text::{Framing, Head, Item, Reader};
 
 pub struct Visitor {
     plans: VecDeque<Plan>,
-    rough: bool,
     /// Requests are sent without waiting for responses.
     ahead: bool,
     out: Outgoing,
@@ -35,7 +34,7 @@ enum Answer {
 }
 
 impl Visitor {
-    pub fn new(plans: Vec<Plan>, rough: bool, now: u64) -> Visitor {
+    pub fn new(plans: Vec<Plan>, now: u64) -> Visitor {
         let ahead = plans.len() > 1
             && plans
                 .iter()
@@ -43,7 +42,6 @@ impl Visitor {
         let name = format!("visitor {:?}", plans.first().map(|plan| plan.number));
         let mut visitor = Visitor {
             plans: plans.into(),
-            rough,
             ahead,
             out: Outgoing::default(),
             reader: Reader::default(),
@@ -61,15 +59,17 @@ impl Visitor {
             visitor.send_request(at);
         }
         // Some have nothing more to ask, and say so before they read.
-        let raw = matches!(visitor.plans[0].up, Body::Raw(_));
+        // Not those whose upload is taken slowly: behind a FIN the kit gives an answer five seconds.
+        let keeps =
+            matches!(visitor.plans[0].up, Body::Raw(_)) || visitor.plans[0].upstream_pace.is_some();
         visitor.out.fin =
-            count == visitor.plans.len() && !raw && visitor.plans[0].number.is_multiple_of(3);
+            count == visitor.plans.len() && !keeps && visitor.plans[0].number.is_multiple_of(3);
         visitor
     }
 
     fn send_request(&mut self, at: usize) {
         if let Some(plan) = self.plans.get(at) {
-            self.out.push(&plan.request_head(self.rough));
+            self.out.push(&plan.request_head());
             if !matches!(plan.up, Body::Raw(_)) {
                 self.out.push(&framed(plan.up, plan.request_name()));
             }
@@ -169,6 +169,13 @@ impl Visitor {
         let Some((answer, at)) = self.response.take() else {
             panic!("an end without a head");
         };
+        if plan.style == Style::Small {
+            let waited = net.now - self.started;
+            match answer {
+                Answer::Tunnel { .. } => tally.slowest_no = tally.slowest_no.max(waited),
+                Answer::Upstream { .. } => tally.slowest_small = tally.slowest_small.max(waited),
+            }
+        }
         let closes = match answer {
             Answer::Tunnel { closes } => {
                 match plan.upstream_fails {

@@ -16,9 +16,9 @@ use hoody_tunnel::wire::control::Secret;
 use crate::actor::{Actor, Tally};
 use crate::dice::Dice;
 use crate::host::{Host, resolve};
-use crate::net::{End, MILLI, Net, Owner, SECOND};
+use crate::net::{End, Gone, MILLI, Net, Owner, SECOND};
 use crate::operator::Operator;
-use crate::plan::Plan;
+use crate::plan::{Plan, Style};
 use crate::raw::Raw;
 use crate::server::Server;
 use crate::visitor::Visitor;
@@ -27,6 +27,7 @@ use crate::visitor::Visitor;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Act {
     Visitor(usize),
+    Crowd(usize, Style),
     Caller(usize),
     Fault,
     StartKit,
@@ -80,9 +81,22 @@ const TOKEN: &str = "an-open-secret";
 
 impl World {
     pub fn new(seed: u64, rough: bool) -> World {
+        World::with(seed, rough, None)
+    }
+
+    /// A world of good links, whose sessions may have so many streams.
+    pub fn crowded(seed: u64, streams: usize) -> World {
+        World::with(seed, false, Some(streams))
+    }
+
+    fn with(seed: u64, rough: bool, crowd: Option<usize>) -> World {
         let mut dice = Dice::new(seed);
-        let net = Net::new(Dice::new(dice.number()));
-        let config = config(&mut dice, rough);
+        let mut net = Net::new(Dice::new(dice.number()));
+        let mut config = config(&mut dice, rough);
+        if let Some(streams) = crowd {
+            net.good_links = true;
+            config.max_streams_per_session = streams;
+        }
         let mut world = World {
             net,
             kit: None,
@@ -205,6 +219,15 @@ impl World {
         }
     }
 
+    /// The planted bug: one who came to a port is cut.
+    pub fn cut_somebody(&mut self) {
+        let ends = self.actors.values().map(|(end, _)| *end);
+        let mut slow = ends.filter(|end| end.1 == 0 && self.net.port(*end) < 5000);
+        if let Some(end) = slow.next() {
+            self.net.cut(end, Gone::Reset);
+        }
+    }
+
     /// Somebody asks for the sessions, and ends the first.
     pub fn operator(&mut self) {
         let actor = Operator::new(TOKEN, self.net.now);
@@ -260,12 +283,22 @@ impl World {
         } else {
             1
         };
+        let style = if rough { Style::Rough } else { Style::Calm };
+        self.visitor_with(index, style, count);
+    }
+
+    /// Somebody comes to an EXPOSE port with so many requests of a style.
+    pub fn visitor_with(&mut self, index: usize, style: Style, count: u64) {
         let plans = (0..count)
-            .map(|_| Plan::new(self.dice.number() >> 20, rough))
+            .map(|_| Plan::new(self.dice.number() >> 20, style))
             .collect();
         let port = 3000 + index as u16;
-        let actor = Visitor::new(plans, rough, self.net.now);
-        let quality = self.net.quality(false);
+        let actor = Visitor::new(plans, self.net.now);
+        let mut quality = self.net.quality(false);
+        if style == Style::Slow {
+            // Its system's own buffers would hide how slow it is.
+            quality.bound = 4096 + self.dice.size(8192);
+        }
         let nobody = Owner::Nobody;
         let end = self.net.dial(nobody, resolve("kit", port), quality);
         self.add_actor(end, Box::new(actor));
@@ -286,6 +319,7 @@ impl World {
     fn act(&mut self, act: Act) {
         match act {
             Act::Visitor(index) => self.visitor(index),
+            Act::Crowd(index, style) => self.visitor_with(index, style, 1),
             Act::Caller(index) => self.caller(index),
             Act::Fault => crate::faults::strike(self),
             Act::StartKit if self.kit.is_none() => {
