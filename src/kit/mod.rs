@@ -349,6 +349,16 @@ impl Kit {
         assert_eq!(self.budget.used(), held, "permits and descriptors differ");
     }
 
+    /// Bytes that are held for peers: what no local side has taken, lanes' buffers, waiting heads.
+    pub fn held(&self) -> usize {
+        let muxes = self.sessions.iter().filter_map(|(_, it)| it.mux());
+        let held = muxes.map(|mux| {
+            let lanes = mux.lanes().map(|(_, lane)| lane.capacity());
+            mux.buffered() + lanes.sum::<usize>()
+        });
+        self.heads + held.sum::<usize>()
+    }
+
     /// Sessions, streams, connections and timers that are left: all zero after a drain.
     pub fn leftovers(&self) -> [usize; 4] {
         [

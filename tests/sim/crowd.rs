@@ -24,11 +24,16 @@ pub enum Planted {
     SaysNothing,
     /// Slow visitors are cut.
     CutsTheSlow,
+    /// The kit holds more than it may.
+    Wastes,
 }
 
 /// Runs a crowd; `streams`: how many a session may have.
 pub fn crowd(seed: u64, streams: usize, planted: Option<Planted>) -> Story {
     let mut world = World::crowded(seed, streams);
+    if matches!(planted, Some(Planted::Wastes)) {
+        world.wasteful();
+    }
     wait_until_bound(&mut world, 30);
     let laptops = world.laptops.len() as u64;
     let slow = 100 + world.dice.below(200);
@@ -48,6 +53,7 @@ pub fn crowd(seed: u64, streams: usize, planted: Option<Planted>) -> Story {
             Planted::Starves => faults::choke(&mut world, 3000),
             Planted::SaysNothing => faults::nap(&mut world, 3000),
             Planted::CutsTheSlow => world.cut_somebody(),
+            Planted::Wastes => {}
         }
     }
     world.run_until(start + 12 * SECOND);
@@ -70,11 +76,12 @@ fn judge(world: &World, streams: usize) {
     );
     // Shown with `--nocapture`, and where a crowd fails.
     println!(
-        "small within {} ms, no within {} ms, refused {}, whole {}",
+        "small within {} ms, no within {} ms, refused {}, whole {}, held {} KiB",
         small / MILLI,
         no / MILLI,
         tally.refused,
-        tally.whole
+        tally.whole,
+        world.most_held / 1024
     );
     let short = streams < 100;
     assert!(

@@ -5,9 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use hoody_tunnel::client::machine::Spec;
-use hoody_tunnel::client::{
-    BindOptions, Client, Error, Notice, Order, Proxy, SessionEvent, TunnelOptions,
-};
+use hoody_tunnel::client::{BindOptions, Client, Error, Notice, Order, Proxy, TunnelOptions};
 use hoody_tunnel::clock::Instant;
 use hoody_tunnel::kit::Kit;
 use hoody_tunnel::kit::config::Config;
@@ -47,7 +45,7 @@ pub struct Laptop {
     /// Ports that stand, by what was told.
     pub bound: BTreeSet<u16>,
     pub online: bool,
-    references: BTreeMap<u64, u16>,
+    pub references: BTreeMap<u64, u16>,
     next_reference: u64,
     /// Its user asked for the end.
     pub closing: bool,
@@ -68,6 +66,9 @@ pub struct World {
     pub rough: bool,
     pub healing: bool,
     pub finishing: bool,
+    /// What the kit may hold, and the most that it held.
+    memory: u64,
+    pub most_held: u64,
     pub log: Vec<String>,
     instant_steps: u64,
 }
@@ -77,6 +78,8 @@ const HTTP_SERVERS: usize = usize::MAX;
 const RAW_SERVERS: usize = usize::MAX - 1;
 const HTTP_PORT: u16 = 7000;
 const RAW_PORT: u16 = 7001;
+/// Bytes of memory that a kit has in a crowd.
+const CROWD_MEMORY: u64 = 4 << 20;
 const TOKEN: &str = "an-open-secret";
 
 impl World {
@@ -89,6 +92,20 @@ impl World {
         World::with(seed, false, Some(streams))
     }
 
+    /// Planted: a kit that thinks it has plenty of memory.
+    pub fn wasteful(&mut self) {
+        let budget = self.memory;
+        self.config.memory = 64 * budget;
+        self.config.stream_initial_window = 1 << 20;
+        self.config.session_initial_window = 16 << 20;
+        let kit = Kit::new(self.config.clone(), self.dice.entropy(), self.now());
+        let dice = Dice::new(self.dice.number());
+        if let Some(mut old) = self.kit.take() {
+            old.kill(false, &mut self.net);
+        }
+        self.kit = Some(Host::new(kit, Owner::Kit, dice, &mut self.net));
+    }
+
     fn with(seed: u64, rough: bool, crowd: Option<usize>) -> World {
         let mut dice = Dice::new(seed);
         let mut net = Net::new(Dice::new(dice.number()));
@@ -96,8 +113,11 @@ impl World {
         if let Some(streams) = crowd {
             net.good_links = true;
             config.max_streams_per_session = streams;
+            (config.memory, config.max_sessions) = (CROWD_MEMORY, 4);
         }
         let mut world = World {
+            memory: config.memory,
+            most_held: 0,
             net,
             kit: None,
             config,
@@ -457,6 +477,9 @@ impl World {
         if let Some(kit) = &self.kit {
             let open = kit.descriptors();
             assert!(open <= self.config.fd_budget, "{open} descriptors are open");
+            let held = kit.machine.held() as u64;
+            self.most_held = self.most_held.max(held);
+            assert!(held <= self.memory, "{held} bytes of memory are held");
         }
         moved
     }
@@ -481,90 +504,11 @@ impl World {
             let notices: Vec<Notice> = host.notices.drain(..).collect();
             let stopped = host.stopped;
             for notice in notices {
-                self.read_notice(index, notice);
+                crate::told::read_notice(self, index, notice);
             }
             if stopped {
-                self.client_stopped(index);
+                crate::told::client_stopped(self, index);
             }
-        }
-    }
-
-    fn read_notice(&mut self, index: usize, notice: Notice) {
-        match notice {
-            Notice::Bound {
-                reference,
-                outcome: Err(why),
-            } => {
-                let laptop = &mut self.laptops[index];
-                let port = laptop.references.remove(&reference);
-                let closing = laptop.closing || laptop.ended.is_some();
-                self.note(format!("client {index}: bind of {port:?} refused: {why}"));
-                if let (Some(port), false) = (port, closing) {
-                    self.after(2000, Act::Bind(index, port));
-                }
-            }
-            Notice::Events(events) => {
-                for event in events {
-                    self.read_event(index, event);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn read_event(&mut self, index: usize, event: SessionEvent) {
-        let laptop = &mut self.laptops[index];
-        match event {
-            SessionEvent::Bound { binding, .. } => {
-                laptop.bound.insert(binding.container_port);
-            }
-            SessionEvent::Online { .. } | SessionEvent::Resumed { .. } => {
-                laptop.online = true;
-                self.note(format!("client {index} is online"));
-            }
-            SessionEvent::Lost { why, .. } => {
-                laptop.online = false;
-                self.note(format!("client {index} lost the kit: {why}"));
-            }
-            SessionEvent::TakenOver { binding, .. } | SessionEvent::Unbound { binding, .. } => {
-                let port = binding.container_port;
-                laptop.bound.remove(&port);
-                let mine = port == laptop.expose || port == laptop.pull;
-                self.note(format!("client {index} lost port {port}"));
-                if mine {
-                    self.after(1500, Act::Bind(index, port));
-                }
-            }
-            SessionEvent::StreamClosed(record) if record.cut.is_some() => {
-                self.note(format!("client {index}: {record:?}"));
-            }
-            SessionEvent::Request(record) if record.cut.is_some() => {
-                self.note(format!("client {index}: {record:?}"));
-            }
-            SessionEvent::Closed { error } => {
-                self.note(format!("client {index} closed: {error:?}"));
-                self.laptops[index].ended = Some(error);
-            }
-            _ => {}
-        }
-    }
-
-    fn client_stopped(&mut self, index: usize) {
-        let laptop = &mut self.laptops[index];
-        assert!(laptop.ended.is_some(), "it stopped without a word");
-        if let Some(host) = &laptop.host {
-            assert_eq!(
-                host.descriptors(),
-                0,
-                "client {index} stopped with connections"
-            );
-        }
-        laptop.host = None;
-        laptop.online = false;
-        laptop.bound.clear();
-        if !laptop.closing {
-            assert!(self.rough, "client {index} ended: {:?}", laptop.ended);
-            self.after(1000, Act::StartClient(index));
         }
     }
 
