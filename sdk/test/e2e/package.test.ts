@@ -44,7 +44,7 @@ const codes: TunnelErrorCode[] = ['AUTH', 'LOST'];
   console.log('serve', s.url.startsWith('http'), await get(s.bind.containerPort));
   // A runtime of its own mind joins two fields with a comma.
   const cookies = 'cookie: a=1\\r\\ncookie: b=2\\r\\n';
-  console.log('cookies', await raw(s.bind.containerPort, 'GET / HTTP/1.1\\r\\nhost: a\\r\\nconnection: close\\r\\n' + cookies + '\\r\\n'));
+  console.log('cookies', await raw(s.bind.containerPort, 'GET / HTTP/1.1\\r\\nhost: localhost\\r\\nconnection: close\\r\\n' + cookies + '\\r\\n'));
 }
 const session = new TunnelSession({ url, token, maxConnections: 4 });
 await session.connect();
