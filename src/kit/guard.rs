@@ -79,6 +79,8 @@ pub fn host_is_ours(head: &RequestHead<'_>, config: &Config) -> bool {
     };
     name.is_empty()
         || name == "localhost"
+        // No resolver of anybody else's is asked for these (RFC 6761 §6.3).
+        || name.ends_with(".localhost")
         || is_address(name)
         || is_public
         || config.allow_host.iter().any(is_allowed)
@@ -212,6 +214,7 @@ mod tests {
             "localhost",
             "LOCALHOST:50",
             "localhost.",
+            "app.localhost:3000",
             "127.0.0.1:50",
             "[::1]:50",
             "[::1]",
@@ -222,6 +225,7 @@ mod tests {
             "evil.test",
             "evil.test:50",
             "localhost.evil.test",
+            "evillocalhost",
             "127.0.0.1.evil.test",
             "kit",
         ] {
