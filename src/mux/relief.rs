@@ -134,7 +134,9 @@ impl<T: Copy> Session<T> {
         }
         if self.relief.contended && self.missing() > 0 {
             self.give_early(key);
-            if self.missing() > self.relief.keep / 4 && self.spare() > 0 {
+            // Looking over all of them is worth it only for much.
+            let much = self.relief.keep / 4;
+            if self.missing() > much && self.spare() > much {
                 self.relieve_all();
             }
             if self.recv.left() < DRY_BELOW {
