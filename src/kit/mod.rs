@@ -165,10 +165,11 @@ enum Stopping {
 impl Kit {
     /// A kit that will listen as `config` says. The config must have passed its own check.
     pub fn new(config: Config, entropy: Entropy, now: Instant) -> Kit {
+        let plan = config.memory_plan();
         let mut kit = Kit {
             budget: FdBudget::new(config.fd_budget, config.descriptor_needs()),
-            plan: config.memory_plan(),
-            pool: memory::Pool::new(config.memory_plan().pool),
+            plan,
+            pool: memory::Pool::new(plan.pool),
             yielding: Vec::new(),
             heads: 0,
             freed: 0,
