@@ -1,15 +1,16 @@
 /**
- * Credit: how many DATA bytes may still be sent (PROTOCOL §5).
+ * Credit: how many DATA bytes may still be sent (PROTOCOL §5). How the streams of a session share it
+ * is in `share.ts`.
  *
  * Two directions, two kinds of class, so that they cannot be swapped. For a receiver's session
  * `available + held - early + unclaimed === window` holds at all times, where `held` are the bytes
  * that local sides have not taken yet and `early` those of them whose credit went back all the same.
  */
 
-const KIB = 1024;
+import { CLAIM_LEAST, CLAIM_LEAST_OF_STREAM, EARLY_KEEPS_PIECES_OF } from './limits.js';
+import { leave } from './share.js';
 
-/** An exchange of so many bytes is small: it may use the last of the credit. */
-export const SMALL_BYTES = KIB;
+const KIB = 1024;
 
 /** What the peer lets us send. */
 export class SendCredit {
@@ -27,15 +28,6 @@ export class SendCredit {
   /** Bytes that were sent and not given back. */
   get outstanding(): number {
     return this.window - this.free;
-  }
-
-  /**
-   * The most that one stream may have outstanding. While credit is plenty that limits nobody; as it
-   * gets short, whoever holds most waits first, and the last part is left to small exchanges.
-   */
-  get share(): number {
-    const { free, window } = this;
-    return Math.floor((4 * free * free) / window);
   }
 
   /** Spends credit; the caller has looked at `available`. */
@@ -102,15 +94,25 @@ const OLD_PIECE = 64 * KIB;
 export class StreamRecvCredit extends RecvCredit {
   /** The increment to send now, or 0, where `held` bytes wait for the local side. */
   claim(held: number, contended: boolean): number {
-    if (contended) return this.claimFrom(Math.max(2 * KIB, (held + this.unclaimed) / 2));
-    const gathered = Math.max(1, this.window / GATHERED);
-    return this.claimFrom(this.free < OLD_PIECE ? Math.min(gathered, OLD_PIECE) : gathered);
+    const gathered = Math.max(1, Math.floor(this.window / GATHERED));
+    const plenty = this.free < OLD_PIECE ? Math.min(gathered, OLD_PIECE) : gathered;
+    // The sender may allow the stream no more than it has outstanding: half of it goes back at once.
+    const shared = Math.max(CLAIM_LEAST_OF_STREAM, held);
+    return this.claimFrom(contended ? Math.min(plenty, shared) : plenty);
+  }
+
+  /** The increment to send where nobody shall withhold any, or 0 where it is not worth a WINDOW. */
+  claimWithheld(): number {
+    return this.claimFrom(CLAIM_LEAST_OF_STREAM);
   }
 }
 
 /** The receiving end of a session. */
 export class SessionRecvCredit extends RecvCredit {
-  /** What is kept free for streams that hold little, if the early budget has it. */
+  /**
+   * What the peer is to find left, if the early budget has it: enough that a sender which shares
+   * gives each stream a good piece, and any sender a newcomer its first ones.
+   */
   readonly keep: number;
   private short = false;
   private given = 0;
@@ -121,7 +123,7 @@ export class SessionRecvCredit extends RecvCredit {
     private readonly budget: number,
   ) {
     super(window);
-    this.keep = Math.floor(Math.sqrt(window * 16 * KIB));
+    this.keep = leave(EARLY_KEEPS_PIECES_OF, window);
   }
 
   /** Bytes whose credit went back early, and that local sides still hold. */
@@ -134,9 +136,9 @@ export class SessionRecvCredit extends RecvCredit {
     return Math.max(0, this.keep - this.free - this.unclaimed);
   }
 
-  /** Whether nothing more may be given back early. */
-  get exhausted(): boolean {
-    return this.given >= this.budget;
+  /** What is left of the budget. */
+  get spare(): number {
+    return this.budget - this.given;
   }
 
   /**
@@ -145,18 +147,19 @@ export class SessionRecvCredit extends RecvCredit {
    */
   get contended(): boolean {
     const { free, window } = this;
-    this.short = free < (this.short ? (3 * window) / 4 : window / 2);
+    this.short = free < (this.short ? 3 * Math.floor(window / 4) : Math.floor(window / 2));
     return this.short;
   }
 
   /** The increment to send now, or 0: the less is left, the smaller the lumps. */
   claim(): number {
-    return this.claimFrom(Math.min(this.window / GATHERED, Math.max(this.free / 4, 4 * KIB)));
+    const gathered = Math.max(1, Math.floor(this.window / GATHERED));
+    return this.claimFrom(Math.min(gathered, Math.max(Math.floor(this.free / 4), CLAIM_LEAST)));
   }
 
   /** Of `bytes` that a local side holds, gives back early what the budget allows; returns that. */
   giveEarly(bytes: number): number {
-    const part = Math.max(0, Math.min(bytes, this.budget - this.given));
+    const part = Math.max(0, Math.min(bytes, this.spare));
     this.given += part;
     this.passedOn(part);
     return part;

@@ -8,6 +8,7 @@
 import { Batch } from '../wire/batch.js';
 import { FrameType, HEADER_BYTES, writeHeader } from '../wire/frame.js';
 import { LANE_QUEUE_END, LANE_QUEUE_MAX } from './limits.js';
+import { Line, sentEarlier } from './line.js';
 import type { MuxStream } from './stream.js';
 
 /** What carries messages: a WebSocket, or a test. */
@@ -27,8 +28,8 @@ const BULK_BYTES = 16 * 1024;
 export class Lane {
   /** The highest stream id that the peer opened on this lane; ids only grow. */
   lastOpened = 0;
-  /** Streams with queued bytes that wait until bulk may be sent, in turns. */
-  readonly waiting = new Set<MuxStream>();
+  /** Streams with queued bytes that wait until bulk may be sent. */
+  readonly line = new Line<MuxStream>(sentEarlier);
   private readonly batch = new Batch();
   private scheduled = false;
   private closed = false;
@@ -38,9 +39,16 @@ export class Lane {
     private readonly carrier: Carrier,
   ) {}
 
-  /** Whether bulk may be sent now. */
+  /** Whether bulk may be sent now, in its turn: others may wait. */
   get writable(): boolean {
     return !this.closed && this.backlog < HIGH_WATER;
+  }
+
+  /** Whether bulk may be sent now by somebody who has not waited. */
+  get isFree(): boolean {
+    // They wait until half of what may wait has left, and would do so for ever behind one that uses
+    // whatever room there is.
+    return this.line.size === 0 && this.writable;
   }
 
   /** Whether so much waits that nothing more should be asked of us before it has left. */
@@ -104,7 +112,7 @@ export class Lane {
   /** From here on nothing is sent; what was queued is dropped. */
   close(): void {
     this.closed = true;
-    this.waiting.clear();
+    this.line.clear();
   }
 
   private room(length: number): boolean {

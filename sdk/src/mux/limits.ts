@@ -23,6 +23,28 @@ export const HEADS_MAX = 16 * MIB;
 export const EARLY_BUDGET = 32 * MIB;
 /** Milliseconds without a byte taken after which a stream may be reset, if others are short. */
 export const CUT_AFTER_MS = 30_000;
+/**
+ * Bytes that a sender which shares its session's credit may have outstanding on each stream as long
+ * as the early budget suffices, however many they are.
+ */
+export const EARLY_KEEPS_PIECES_OF = 64 * KIB;
+/** Bytes of a peer's session credit below which it counts as used up. */
+export const DRY_BELOW = 16 * KIB;
+/** Milliseconds for which it must be used up before newcomers are refused rather than kept waiting. */
+export const DRY_AFTER_MS = 500;
+/** Bytes of session credit that are worth a WINDOW where the peer has none left. */
+export const CLAIM_LEAST = 4 * KIB;
+/** Bytes of a stream's credit that are worth a WINDOW where its session is contended. */
+export const CLAIM_LEAST_OF_STREAM = 256;
+/** An exchange of so many bytes in all is small: it may use the last part of the credit. */
+export const SMALL_BYTES = KIB;
+/**
+ * That part of the session's window. An older peer may withhold so much of it that a thousand who
+ * come at once would use up the rest.
+ */
+export const KEPT_FOR_SMALL_PART = 256;
+/** Of what is left of a session's credit, a stream that holds nothing may always have this part. */
+export const SHARE_LEAST_PART = 128;
 /** A stream that waits is called when it may send so much, or half of its share. */
 export const CALL_BYTES = 16 * KIB;
 /**

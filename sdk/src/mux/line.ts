@@ -1,22 +1,38 @@
 /**
- * Streams that wait for session credit: who holds least comes first, and of those that hold the
- * same, who sent longest ago. A binary heap, in which everybody knows the own place, so that a
- * thousand who wait cost nothing until it is their turn.
+ * Streams that wait for session credit, or for room in their lane. A binary heap, in which everybody
+ * knows the own place, so that a thousand who wait cost nothing until it is their turn.
  */
 
-/** Who can wait. Its rank must not change while it waits, but right before `moved`. */
+/** Who can wait, in one line at a time. */
 export interface Waiter {
-  /** Where it stands, kept by the line; -1 when it does not wait. */
+  /** Where it stands, kept by the line. */
   place: number;
-  /** What it holds, or less than nothing for one who comes before all that hold something. */
+  /**
+   * What it holds, or less than nothing for one who comes before all that hold something. It must not
+   * change while it waits for credit, but right before `moved`.
+   */
   readonly rank: number;
-  /** When it sent last: a number that grows. */
+  /** When it sent last: a number that grows. It does not change while it waits. */
   readonly turn: number;
+  /** Tells in which order they came. */
+  readonly id: number;
+}
+
+/** Who holds least comes first, and of those that hold the same, who sent longest ago. */
+export function holdsLess(a: Waiter, b: Waiter): boolean {
+  return a.rank < b.rank || (a.rank === b.rank && sentEarlier(a, b));
+}
+
+/** Who sent longest ago comes first, and before all of them who has never sent. */
+export function sentEarlier(a: Waiter, b: Waiter): boolean {
+  return a.turn < b.turn || (a.turn === b.turn && a.id < b.id);
 }
 
 /** See the module. */
 export class Line<W extends Waiter> {
-  private readonly heap: W[] = [];
+  private heap: W[] = [];
+
+  constructor(private readonly isBefore: (a: W, b: W) => boolean) {}
 
   /** How many wait. */
   get size(): number {
@@ -30,28 +46,37 @@ export class Line<W extends Waiter> {
 
   /** Everybody, in order. */
   inOrder(): W[] {
-    return [...this.heap].sort((a, b) => (isBefore(a, b) ? -1 : 1));
+    return [...this.heap].sort((a, b) => (this.isBefore(a, b) ? -1 : 1));
+  }
+
+  /** Whether somebody waits here. */
+  has(waiter: W): boolean {
+    return this.heap[waiter.place] === waiter;
+  }
+
+  /** Nobody waits any more. */
+  clear(): void {
+    this.heap = [];
   }
 
   /** Lets somebody wait who does not yet. */
   add(waiter: W): void {
-    if (waiter.place >= 0) return this.moved(waiter);
+    if (this.has(waiter)) return this.moved(waiter);
     this.heap.push(waiter);
     this.rise(waiter, this.heap.length - 1);
   }
 
-  /** Somebody's rank has changed. */
+  /** What decides about somebody's place has changed. */
   moved(waiter: W): void {
-    if (waiter.place < 0) return;
+    if (!this.has(waiter)) return;
     this.rise(waiter, waiter.place);
     this.sink(waiter, waiter.place);
   }
 
   /** Somebody waits no more. */
   remove(waiter: W): void {
+    if (!this.has(waiter)) return;
     const { place } = waiter;
-    if (place < 0) return;
-    waiter.place = -1;
     const last = this.heap.pop();
     if (last === undefined || last === waiter) return;
     this.heap[place] = last;
@@ -64,7 +89,7 @@ export class Line<W extends Waiter> {
     while (at > 0) {
       const above = (at - 1) >> 1;
       const other = this.heap[above];
-      if (other === undefined || !isBefore(waiter, other)) break;
+      if (other === undefined || !this.isBefore(waiter, other)) break;
       this.put(other, at);
       at = above;
     }
@@ -78,11 +103,11 @@ export class Line<W extends Waiter> {
       let other = this.heap[below];
       const right = this.heap[below + 1];
       if (other === undefined) break;
-      if (right !== undefined && isBefore(right, other)) {
+      if (right !== undefined && this.isBefore(right, other)) {
         other = right;
         below += 1;
       }
-      if (!isBefore(other, waiter)) break;
+      if (!this.isBefore(other, waiter)) break;
       this.put(other, at);
       at = below;
     }
@@ -93,8 +118,4 @@ export class Line<W extends Waiter> {
     this.heap[at] = waiter;
     waiter.place = at;
   }
-}
-
-function isBefore(a: Waiter, b: Waiter): boolean {
-  return a.rank < b.rank || (a.rank === b.rank && a.turn < b.turn);
 }

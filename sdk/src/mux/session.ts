@@ -22,17 +22,19 @@ import { SendCredit, SessionRecvCredit } from './credit.js';
 import { Flood } from './flood.js';
 import type { Lane } from './lane.js';
 import {
-  CALL_BYTES,
   CUT_AFTER_MS,
+  DRY_BELOW,
   EARLY_BUDGET,
   HEADS_MAX,
+  KEPT_FOR_SMALL_PART,
   MAX_SESSION_WINDOW,
   MAX_STREAM_WINDOW,
   MAX_STREAMS,
 } from './limits.js';
-import { Line } from './line.js';
+import { holdsLess, Line } from './line.js';
 import { Losses } from './losses.js';
-import { MuxStream, type Pumped } from './stream.js';
+import { isWorthACall, share } from './share.js';
+import { MuxStream, type Pumped, type Turn } from './stream.js';
 import { Violation } from './violation.js';
 
 /** What a session asks of the house above it. */
@@ -50,10 +52,6 @@ export interface MuxLimits {
   maxStreams: number;
 }
 
-/** Session credit below this is as good as none. */
-const DRY_BYTES = 16 * 1024;
-/** What a stream that an older peer withholds credit from may send at a sweep all the same. */
-const OLD_PIECE = 16 * 1024;
 /** How much more than the quarter of its window that such a peer withholds it may then hold. */
 const OLD_MARGIN = 64 * 1024;
 
@@ -62,7 +60,7 @@ export class MuxSession {
   /** Credit for everything we send. */
   readonly sendCredit: SendCredit;
   /** Streams with queued bytes that wait for session credit. */
-  readonly line = new Line<MuxStream>();
+  readonly line = new Line<MuxStream>(holdsLess);
   /** Milliseconds as `sweep` last saw them; good enough to tell a stall. */
   clock: number;
   private readonly limits: MuxLimits;
@@ -79,6 +77,8 @@ export class MuxSession {
   private turns = 0;
   /** Sweeps in a row that found hardly any credit left for the peer, and the budget used up. */
   private drySweeps = 0;
+  /** A newcomer was refused for that. */
+  private hasRefused = false;
   /** Sweeps in a row that found hardly any credit left for us, though streams wait for it. */
   private sendDrySweeps = 0;
 
@@ -148,9 +148,17 @@ export class MuxSession {
     this.callLine();
   }
 
+  /** What is left for all, and not for small exchanges only. */
+  private get shared(): number {
+    const { available, window } = this.sendCredit;
+    return Math.max(0, available - Math.floor(window / KEPT_FOR_SMALL_PART));
+  }
+
   /** What a stream may send before it holds its share of the session's credit. */
   allowance(stream: MuxStream): number {
-    return Math.max(0, this.sendCredit.share - stream.outstanding);
+    const { window } = this.sendCredit;
+    const own = stream.outstanding;
+    return Math.max(0, Math.min(this.shared, share(this.shared, window, own) - own));
   }
 
   /** Counts DATA that leaves against the session's credit; returns the turn that this was. */
@@ -163,7 +171,7 @@ export class MuxSession {
 
   /** Whether streams wait for credit that went down with a lane, and will not come back. */
   get ranDry(): boolean {
-    const waits = this.line.size > 0 && this.sendCredit.available < DRY_BYTES;
+    const waits = this.line.size > 0 && this.sendCredit.available < DRY_BELOW;
     return waits && this.losses.ranDry(this.clock);
   }
 
@@ -190,17 +198,18 @@ export class MuxSession {
 
   /** The carrier of a lane has room again: those who wait for it send in turns. */
   laneDrained(lane: Lane): void {
-    // A stream that sent goes to the end of the set, where this same loop meets it again.
-    for (const stream of lane.waiting) {
-      if (!lane.writable) return;
-      lane.waiting.delete(stream);
-      this.send(stream, 'no-lane');
+    for (;;) {
+      const { first } = lane.line;
+      if (first === undefined || !lane.writable) return;
+      lane.line.remove(first);
+      // One that has more to send waits again, behind those who sent before it.
+      this.send(first, 'no-lane', 'lane');
     }
   }
 
   /** A stream that has bytes queued got credit of its own back. */
   resume(stream: MuxStream): void {
-    if (stream.lane.waiting.has(stream)) return;
+    if (stream.lane.line.has(stream)) return;
     this.line.add(stream);
     this.callLine();
   }
@@ -209,13 +218,13 @@ export class MuxSession {
   park(stream: MuxStream, until: Pumped): void {
     stream.sweepsWaited = 0;
     if (until === 'no-share') this.line.add(stream);
-    else if (until === 'no-lane') stream.lane.waiting.add(stream);
+    else if (until === 'no-lane') stream.lane.line.add(stream);
   }
 
   /** A stream has nothing more to send. */
   unpark(stream: MuxStream): void {
     this.line.remove(stream);
-    stream.lane.waiting.delete(stream);
+    stream.lane.line.remove(stream);
   }
 
   /** Forgets a stream that is over. */
@@ -261,11 +270,11 @@ export class MuxSession {
       if (stream.held === stream.early) this.lingering.delete(stream);
     }
     this.relieveAll();
-    const isDry = this.recvCredit.available < DRY_BYTES && this.recvCredit.exhausted;
+    const isDry = this.recvCredit.available < DRY_BELOW;
     this.drySweeps = isDry ? this.drySweeps + 1 : 0;
-    const isSendDry = this.sendCredit.available < DRY_BYTES && this.line.size > 0;
+    const isSendDry = this.sendCredit.available < DRY_BELOW && this.line.size > 0;
     this.sendDrySweeps = isSendDry ? this.sendDrySweeps + 1 : 0;
-    while (this.recvCredit.missing > 0 && this.recvCredit.exhausted) {
+    while (this.recvCredit.missing > 0 && this.isSomebodyShort) {
       const worst = this.longestStalled();
       if (worst === undefined) return;
       worst.fail(Code.EnhanceYourCalm, 'the local side has stalled');
@@ -287,16 +296,14 @@ export class MuxSession {
   }
 
   private mayCall(stream: MuxStream): boolean {
-    const { available, share } = this.sendCredit;
-    if (available === 0) return false;
-    return (
-      stream.isSmall || share - stream.outstanding >= Math.max(1, Math.min(CALL_BYTES, share / 2))
-    );
+    const { available, window } = this.sendCredit;
+    if (stream.isSmall) return available > 0;
+    return isWorthACall(this.shared, window, stream.outstanding);
   }
 
   /** Lets a stream send one quantum of what it has queued; `more` is where it waits to go on. */
-  private send(stream: MuxStream, more: Pumped, most?: number): void {
-    const pumped = stream.pump(most);
+  private send(stream: MuxStream, more: Pumped, turn: Turn = 'share'): void {
+    const pumped = stream.pump(turn);
     if (pumped === 'empty') stream.drained();
     else this.park(stream, pumped === 'sent' ? more : pumped);
   }
@@ -313,7 +320,7 @@ export class MuxSession {
       // Waiting began at any time between two sweeps, and the second one is surely late enough.
       if (++stream.sweepsWaited < 2 || stream.outstanding >= most) continue;
       this.line.remove(stream);
-      this.send(stream, 'no-share', OLD_PIECE);
+      this.send(stream, 'no-share', 'overdue');
       stream.sweepsWaited = 1;
     }
   }
@@ -323,6 +330,7 @@ export class MuxSession {
     const increment = this.recvCredit.claim();
     if (increment > 0) this.primary?.pushNumber(FrameType.Window, 0, increment);
     if (this.contended) this.contended = this.recvCredit.contended;
+    if (this.recvCredit.available >= DRY_BELOW) this.hasRefused = false;
   }
 
   /** Session credit was used up: when that makes it short, nobody withholds any of a stream's. */
@@ -330,16 +338,24 @@ export class MuxSession {
     const before = this.contended;
     this.contended = this.recvCredit.contended;
     if (before || !this.contended) return;
-    for (const stream of this.streams.values()) stream.giveAllBack();
+    for (const stream of this.streams.values()) stream.giveWithheldBack();
   }
 
+  /** Whether there are some who have nothing to pass on, or would be, had they not been refused. */
+  private get isSomebodyShort(): boolean {
+    if (this.hasRefused) return true;
+    for (const stream of this.streams.values()) if (stream.isHungry) return true;
+    return false;
+  }
+
+  /** Has those who hold most make good what is missing, as far as the budget goes. */
   private relieveAll(): void {
     if (this.recvCredit.missing === 0) return;
     const holders = [...this.streams.values(), ...this.lingering]
       .filter((stream) => stream.held > stream.early)
       .sort((a, b) => b.held - b.early - (a.held - a.early));
     for (const stream of holders) {
-      if (this.recvCredit.missing === 0 || this.recvCredit.exhausted) return;
+      if (this.recvCredit.missing === 0 || this.recvCredit.spare === 0) return;
       this.giveEarly(stream, this.recvCredit.missing);
     }
   }
@@ -436,6 +452,7 @@ export class MuxSession {
   private whyDry(open: StreamOpen): string | undefined {
     if (this.sendDrySweeps >= 2) return 'slow visitors hold all of the credit';
     if (this.drySweeps < 2 || (open.kind === 'http' && open.body === 'none')) return undefined;
+    this.hasRefused = true;
     return 'slow uploads hold all of the credit';
   }
 
@@ -450,8 +467,10 @@ export class MuxSession {
     if (stream === undefined) return this.giveBack(payload.length, 0);
     stream.onData(payload);
     // What comes shall not take what is kept for others.
-    const { missing } = this.recvCredit;
+    const { missing, keep } = this.recvCredit;
     if (missing > 0 && stream.held > stream.early) this.giveEarly(stream, missing);
+    // Looking over all of them is worth it only for much.
+    if (Math.min(this.recvCredit.missing, this.recvCredit.spare) > keep / 4) this.relieveAll();
   }
 
   private onReset(id: number, payload: Buffer): void {

@@ -5,8 +5,9 @@
 import { Code } from '../wire/code.js';
 import { encodeReset, FrameType, MAX_PAYLOAD } from '../wire/frame.js';
 import type { ResponseHead } from '../wire/control.js';
-import { SendCredit, SMALL_BYTES, StreamRecvCredit } from './credit.js';
+import { SendCredit, StreamRecvCredit } from './credit.js';
 import type { Lane } from './lane.js';
+import { SMALL_BYTES } from './limits.js';
 import type { Waiter } from './line.js';
 import type { MuxSession } from './session.js';
 
@@ -25,8 +26,16 @@ export interface StreamSink {
 /** What became of an attempt to send queued bytes. */
 export type Pumped = 'empty' | 'sent' | 'no-credit' | 'no-share' | 'no-lane';
 
+/**
+ * Why it is a stream's turn: its share of the session's credit has grown, there is room in its lane,
+ * or it has waited for too long for credit that an older peer withholds.
+ */
+export type Turn = 'share' | 'lane' | 'overdue';
+
 /** The most queued bytes one stream sends before the next one has its turn. */
 const QUANTUM = MAX_PAYLOAD;
+/** The same of one that is overdue, whatever its share is. */
+const OVERDUE_BYTES = 16 * 1024;
 
 /** A stream that the kit opened. */
 export class MuxStream implements Waiter {
@@ -89,6 +98,11 @@ export class MuxStream implements Waiter {
     return this.isSmall ? -1 : this.outstanding;
   }
 
+  /** Whether the local side has passed on all that came, and waits for more. */
+  get isHungry(): boolean {
+    return this.held === 0 && !this.remoteEnded && !this.wasReset;
+  }
+
   /** Whether our side may still send. */
   get sendable(): boolean {
     return !this.wasReset && !this.localEnded && !this.endQueued;
@@ -127,12 +141,13 @@ export class MuxStream implements Waiter {
   writeInPlace(buffer: Buffer, start: number, end: number): boolean {
     if (!this.sendable || start === end) return true;
     const length = end - start;
-    if (this.queue.length === 0 && length <= this.allowed(length)) {
-      this.spend(length);
-      this.lane.pushInPlace(this.id, buffer, start, end);
-      return true;
+    const isFirst = this.queue.length === 0 && this.lane.isFree;
+    const now = isFirst ? Math.min(length, this.allowed(length)) : 0;
+    if (now > 0) {
+      this.spend(now);
+      this.lane.pushInPlace(this.id, buffer, start, start + now);
     }
-    return this.write(Buffer.from(buffer.subarray(start, end)));
+    return now === length || this.write(Buffer.from(buffer.subarray(start + now, end)));
   }
 
   /** Our side is done, once what is queued has left. */
@@ -162,8 +177,8 @@ export class MuxStream implements Waiter {
   }
 
   /** Gives back what is withheld of this stream's credit. */
-  giveAllBack(): void {
-    this.grant(this.recvCredit.claimAll());
+  giveWithheldBack(): void {
+    this.grant(this.recvCredit.claimWithheld());
   }
 
   /** The request has been handed on, and its head is not kept any more. */
@@ -171,15 +186,16 @@ export class MuxStream implements Waiter {
     this.session.releaseHead(this);
   }
 
-  /** Sends one quantum of what is queued, or, whatever its share is, one `piece`. */
-  pump(piece?: number): Pumped {
+  /** Sends one quantum of what is queued. */
+  pump(turn: Turn = 'share'): Pumped {
     const chunk = this.queue[0];
     if (chunk === undefined) return 'empty';
     if (this.sendCredit.available === 0) return 'no-credit';
     if (chunk.length === 0) return this.emptied();
-    if (!this.lane.writable) return 'no-lane';
-    const most = Math.min(chunk.length, QUANTUM, piece ?? QUANTUM);
-    const length = Math.min(most, piece === undefined ? this.allowed(this.queued) : this.credit());
+    if (!(turn === 'lane' ? this.lane.writable : this.lane.isFree)) return 'no-lane';
+    const most =
+      turn === 'overdue' ? Math.min(OVERDUE_BYTES, this.credit()) : this.allowed(this.queued);
+    const length = Math.min(chunk.length, QUANTUM, most);
     if (length === 0) return 'no-share';
     const part = chunk.subarray(0, length);
     this.queued -= length;
@@ -247,9 +263,8 @@ export class MuxStream implements Waiter {
     sink?.reset(code, reason);
   }
 
-  /** Bytes that may leave now of `waiting` ones. */
+  /** Of `waiting` bytes, those that both windows, and its share of the session's, allow now. */
   private allowed(waiting: number): number {
-    if (!this.lane.writable) return 0;
     const isSmall = this.outstanding + waiting <= SMALL_BYTES;
     return isSmall ? this.credit() : Math.min(this.credit(), this.session.allowance(this));
   }

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { EARLY_BUDGET } from '../../src/mux/limits.js';
 import { Violation } from '../../src/mux/violation.js';
 import { SendCredit } from '../../src/mux/credit.js';
 import { Code } from '../../src/wire/code.js';
@@ -27,7 +28,7 @@ test('bytes that were given away before they left reset their stream', () => {
 });
 
 test('a sender sends what both windows allow, and goes on with either', () => {
-  const rig = new Rig({ sessionWindow: 300_000 });
+  const rig = new Rig({ sessionWindow: 280_000 });
   const a = rig.open(2);
   const b = rig.open(4);
   assert.equal(a.write(Buffer.alloc(300_000)), false);
@@ -41,11 +42,11 @@ test('a sender sends what both windows allow, and goes on with either', () => {
   assert.ok(sent(2) < WINDOW);
   const { available } = rig.mux.sendCredit;
   assert.ok(available > 0 && available < 100_000);
-  rig.window(0, 300_000 - available);
+  rig.window(0, 280_000 - available);
   assert.deepEqual(rig.told, ['4 drain']);
   assert.equal(a.write(Buffer.alloc(1)), false);
   rig.window(2, 100_000);
-  rig.window(0, 300_000 - rig.mux.sendCredit.available);
+  rig.window(0, 280_000 - rig.mux.sendCredit.available);
   assert.equal(rig.told.at(-1), '2 drain');
 });
 
@@ -61,6 +62,97 @@ test('blocked streams take turns', () => {
   rig.mux.laneDrained(rig.lane);
   const order = rig.flush().map((line) => line[0]);
   assert.deepEqual(order, ['2', '4', '2', '4']);
+});
+
+test('who waits for room in a lane is not passed by those who have not waited', () => {
+  const rig = new Rig();
+  rig.backlog = 1 * MIB;
+  assert.equal(rig.open(2).write(Buffer.alloc(1000)), false);
+  // Some has left, and not yet so much that the lane is called drained.
+  rig.backlog = 500_000;
+  assert.equal(rig.open(4).write(Buffer.alloc(1000)), false);
+  const place = Buffer.alloc(2000);
+  assert.equal(rig.open(6).writeInPlace(place, 9, 1009), false);
+  assert.deepEqual(rig.flush(), []);
+  rig.mux.laneDrained(rig.lane);
+  assert.deepEqual(rig.flush(), ['2 data 1000', '4 data 1000', '6 data 1000']);
+});
+
+test('who has not sent for the longest time finds room first', () => {
+  const rig = new Rig();
+  const bulk = rig.open(2);
+  const quiet = rig.open(4);
+  quiet.write(Buffer.alloc(1));
+  bulk.write(Buffer.alloc(1));
+  rig.flush();
+  rig.backlog = 1 * MIB;
+  bulk.write(Buffer.alloc(1000));
+  quiet.write(Buffer.alloc(100));
+  rig.open(6).write(Buffer.alloc(10));
+  rig.backlog = 0;
+  rig.mux.laneDrained(rig.lane);
+  assert.deepEqual(rig.flush(), ['6 data 10', '4 data 100', '2 data 1000']);
+});
+
+test('bytes that their share covers in part leave in place, and only the rest is copied', () => {
+  const rig = new Rig({ streamWindow: MIB, sessionWindow: MIB });
+  rig.open(2).write(Buffer.alloc(MIB));
+  rig.flush();
+  const stream = rig.open(4);
+  const buffer = Buffer.alloc(60_009, 'x');
+  assert.equal(stream.writeInPlace(buffer, 9, 60_009), false);
+  buffer.fill('y');
+  const [first] = rig.flush();
+  assert.match(first ?? '', /^4 data [0-9]+$/);
+  rig.window(0, MIB - rig.mux.sendCredit.available);
+  rig.lane.flush();
+  const rest = rig.sent.filter(({ streamId }) => streamId === 4);
+  const bytes = Buffer.concat(rest.map(({ payload }) => payload));
+  assert.equal(bytes.length + Number(first?.split(' ')[2]), 60_000);
+  assert.ok(bytes.every((octet) => octet === 0x78));
+});
+
+/** A session whose local sides take nothing, and hold all that they may but for `spare` bytes. */
+function holdingAll(spare = 0): Rig {
+  const rig = new Rig({ streamWindow: MIB, sessionWindow: MIB, maxStreams: 100 });
+  let left = MIB + EARLY_BUDGET - spare;
+  for (let id = 2; left > 0; id += 2) {
+    rig.open(id);
+    for (let at = 0; at < 16 && left > 0; at += 1) {
+      const length = Math.min(left, 65_536);
+      rig.receive(FrameType.Data, id, Buffer.alloc(length));
+      left -= length;
+    }
+  }
+  return rig;
+}
+
+test('who has stalled is cut only while others are short', () => {
+  const rig = holdingAll();
+  const resets = (): string[] => rig.told.filter((line) => line.includes('reset'));
+  for (let now = 0; now <= 40_000; now += 500) rig.mux.sweep(now);
+  assert.deepEqual(resets(), [], 'all of them hold something');
+  rig.receive(FrameType.StreamOpen, 1000, '{"kind":"tcp"}');
+  assert.deepEqual(
+    rig.flush().filter((line) => line.startsWith('1000')),
+    ['1000 reset 6'],
+  );
+  rig.mux.sweep(40_500);
+  assert.deepEqual(resets(), ['2 reset 8'], 'the one that has stalled for longest');
+});
+
+test('much that is missing is made good as soon as the budget has it again', () => {
+  const rig = holdingAll(1000);
+  for (const stream of rig.streams.values()) {
+    // Its credit went back before: nothing of it goes back now.
+    if (stream.early > MIB / 2) stream.consumed(stream.early);
+  }
+  rig.open(1000);
+  rig.flush();
+  rig.receive(FrameType.Data, 1000, Buffer.alloc(10));
+  const given = rig.flush().filter((line) => line.startsWith('0 window'));
+  const bytes = given.reduce((sum, line) => sum + Number(line.split(' ')[2]), 0);
+  assert.ok(bytes > MIB / 8, `${bytes} for what others hold, and not this one`);
 });
 
 test('an end waits for what is queued, and a reset does not', () => {
@@ -110,7 +202,7 @@ test('a stream that is over lets go of its local side', () => {
 });
 
 test('a reset stream gives back the session credit of what it held, once', () => {
-  const rig = new Rig({ sessionWindow: 262_144 });
+  const rig = new Rig({ sessionWindow: 524_288 });
   const stream = rig.open(2);
   for (let at = 0; at < 3; at += 1) rig.receive(FrameType.Data, 2, Buffer.alloc(65_536));
   rig.receive(FrameType.Reset, 2, Buffer.from([0, 7]));
@@ -177,7 +269,7 @@ test('more streams than granted are refused', () => {
 });
 
 test('what breaks the session is a violation with its code', () => {
-  const rig = new Rig({ sessionWindow: 262_144 });
+  const rig = new Rig({ sessionWindow: 262_144, maxStreams: 200 });
   const code = (body: () => void): number => throws(body, Violation).code;
   assert.equal(
     code(() => rig.window(0, 1)),
@@ -196,14 +288,17 @@ test('what breaks the session is a violation with its code', () => {
     code(() => rig.open(2)),
     Code.ProtocolError,
   );
-  for (let at = 0; at < 3; at += 1) rig.receive(FrameType.Data, 2, Buffer.alloc(65_536));
-  // So little is not given back at once.
-  rig.receive(FrameType.Data, 2, Buffer.alloc(2000));
-  rig.open(4);
-  assert.equal(
-    code(() => rig.receive(FrameType.Data, 4, Buffer.alloc(65_536))),
-    Code.FlowControlError,
-  );
+  // So much goes back early, and no more.
+  const most = 262_144 + EARLY_BUDGET;
+  const fill = (): void => {
+    for (let id = 4, sent = 0; sent <= most; id += 2) {
+      rig.open(id);
+      for (let at = 0; at < 4; at += 1, sent += 65_536) {
+        rig.receive(FrameType.Data, id, Buffer.alloc(65_536));
+      }
+    }
+  };
+  assert.equal(code(fill), Code.FlowControlError);
 });
 
 test('streams of a dropped lane end, and those of the others go on', () => {

@@ -29,6 +29,9 @@ import { isFault, throws } from '../support/assert.js';
 import { readHello } from '../support/kit-control.js';
 import { localRequest } from '../../src/local/request.js';
 
+import { SessionRecvCredit, StreamRecvCredit } from '../../src/mux/credit.js';
+import { isWorthACall, leave, share } from '../../src/mux/share.js';
+
 type Case = Record<string, unknown> & { name: string };
 
 function load(file: string): Case[] {
@@ -228,3 +231,79 @@ test('a batch refuses the 65th frame and the byte past the limit', () => {
   assert.equal(batch.fits(65_536), false);
   assert.equal(batch.fits(65_536 - 4 * 9), true);
 });
+
+test('credit is shared, and goes back, as the vectors say', () => {
+  const cases = load('shares');
+  assert.ok(cases.length > 200);
+  for (const one of cases) checkShares(one);
+});
+
+function checkShares(one: Case): void {
+  const { name } = one;
+  const number = (key: string): number => {
+    const value = one[key];
+    assert.ok(typeof value === 'number', `${name}: ${key} is a number`);
+    return value;
+  };
+  const window = number('window');
+  switch (one['rule']) {
+    case 'share': {
+      const [available, own] = [number('available'), number('outstanding')];
+      assert.equal(share(available, window, own), one['share'], name);
+      assert.equal(isWorthACall(available, window, own), one['calls'], name);
+      return;
+    }
+    case 'leave':
+      assert.equal(leave(number('wanted'), window), one['leave'], name);
+      return;
+    case 'settle': {
+      const { left, held } = settle(window, number('count'), number('piece'));
+      const found = [left, Math.max(...held), Math.min(...held)];
+      assert.deepEqual(found, [one['left'], one['most'], one['least']], name);
+      return;
+    }
+    case 'contended': {
+      const credit = new SessionRecvCredit(window, 0);
+      if (one['before'] === true) {
+        // It was, and something has come back since.
+        assert.ok(credit.received(window));
+        assert.equal(credit.contended, true, name);
+        credit.passedOn(number('granted'));
+        credit.claimAll();
+      } else assert.ok(credit.received(window - number('granted')));
+      assert.equal(credit.contended, one['contended'], name);
+      return;
+    }
+    case 'claim-session': {
+      const credit = new SessionRecvCredit(window, 0);
+      assert.ok(credit.received(window - number('granted')));
+      credit.passedOn(number('unclaimed'));
+      assert.equal(credit.claim(), one['claim'], name);
+      return;
+    }
+    case 'claim-stream': {
+      const credit = new StreamRecvCredit(window);
+      assert.ok(credit.received(number('buffered') + number('unclaimed')));
+      credit.passedOn(number('unclaimed'));
+      assert.equal(credit.claim(number('buffered'), true), one['claim'], name);
+      return;
+    }
+    default:
+      assert.fail(`${name}: nobody knows the rule`);
+  }
+}
+
+/** Greedy streams that give nothing back take turns until nobody may have more. */
+function settle(window: number, count: number, piece: number): { left: number; held: number[] } {
+  const held = Array<number>(count).fill(0);
+  let left = window;
+  for (let before = -1; before !== left;) {
+    before = left;
+    held.forEach((own, at) => {
+      const sent = Math.min(Math.max(0, share(left, window, own) - own), left, piece);
+      held[at] = own + sent;
+      left -= sent;
+    });
+  }
+  return { left, held };
+}

@@ -9,6 +9,7 @@ mod bounds;
 mod credit;
 mod faults;
 mod lanes;
+mod law;
 mod line;
 mod order;
 mod outgoing;
