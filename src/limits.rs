@@ -247,7 +247,7 @@ pub const LANE_QUEUE_OPENS_LEAST: usize = LANE_QUEUE_SOFT + 2 * MAX_FRAME_PAYLOA
 /// Events that one turn takes from the kernel: 3 KiB of memory; the rest comes with the next turn.
 pub const EVENTS_A_TURN: usize = 256;
 /// Connections that one turn accepts on one listener, so that a storm leaves room for others.
-pub const ACCEPTS_A_TURN: usize = 64;
+pub const ACCEPTS_A_TURN: usize = 16;
 /// Bytes that one connection is read for in a turn, at most, whatever space the machine lends.
 pub const READ_QUANTUM: usize = 256 * 1024;
 /// Bytes that one connection transmits in a turn before the others get theirs; the last write may
@@ -327,6 +327,19 @@ pub const FRONT_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection may be silent before it has to make room for another of its own address,
 /// once there are as many unproven ones as may be: time for a request, or an upgrade and HELLO.
 pub const PRE_AUTH_MAY_STAY: Duration = Duration::from_secs(1);
+/// Connections to the kit's own listener at once that have asked nothing yet: this part of the
+/// descriptors, within bounds. At the cap the oldest of the address that holds most goes for each
+/// newcomer; and whoever wants a descriptor, an operator, a laptop or a visitor, may have theirs.
+/// More than come in before those who spoke are read ([`ACCEPTS_A_TURN`]).
+pub const HALL_PART: usize = 8;
+/// See [`HALL_PART`].
+pub const MIN_HALL: usize = 64;
+/// See [`HALL_PART`].
+pub const MAX_HALL: usize = 1024;
+const _: () = assert!(MIN_HALL > 2 * ACCEPTS_A_TURN && MIN_HALL <= MAX_HALL);
+/// Places before HELLO that are kept for this machine's own connections: those that come from
+/// loopback without a proxy's fields.
+pub const LOOPBACK_RESERVE: usize = 8;
 /// How long an operator's keep-alive connection may be idle.
 pub const FRONT_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a visitor's head may take (PROTOCOL §11).

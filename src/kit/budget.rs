@@ -140,6 +140,11 @@ impl FdBudget {
         self.out[class as usize]
     }
 
+    /// Whether a class has more than what is kept for it.
+    pub fn exceeds_reserve(&self, class: Class) -> bool {
+        self.out(class) > self.reserve[class as usize]
+    }
+
     /// All permits.
     pub fn total(&self) -> usize {
         self.total

@@ -13,9 +13,9 @@ use crate::kit::listeners::Mode;
 use crate::kit::memory::Plan;
 use crate::kit::public_url::PublicUrl;
 use crate::limits::{
-    DEFAULT_MEMORY, DEFAULT_SESSION_WINDOW, DEFAULT_STREAM_WINDOW, MAX_BINDINGS, MAX_FD_BUDGET,
-    MAX_LANES, MAX_MEMORY, MAX_PRE_AUTH, MAX_SESSION_WINDOW, MAX_SESSIONS, MAX_STREAM_WINDOW,
-    MAX_STREAMS, MIN_FD_BUDGET, MIN_MEMORY, MIN_WINDOW,
+    DEFAULT_MEMORY, DEFAULT_SESSION_WINDOW, DEFAULT_STREAM_WINDOW, LOOPBACK_RESERVE, MAX_BINDINGS,
+    MAX_FD_BUDGET, MAX_LANES, MAX_MEMORY, MAX_PRE_AUTH, MAX_SESSION_WINDOW, MAX_SESSIONS,
+    MAX_STREAM_WINDOW, MAX_STREAMS, MIN_FD_BUDGET, MIN_MEMORY, MIN_WINDOW,
 };
 use crate::units::{show_duration, show_size};
 use crate::wire::control::Secret;
@@ -212,7 +212,7 @@ impl Config {
         Needs {
             listeners: 1 + self.max_sessions * self.max_bindings_per_session,
             // And one newcomer, before another one goes for it.
-            fronts: self.max_pre_auth_connections + 1,
+            fronts: self.max_pre_auth_connections + LOOPBACK_RESERVE + 1,
             lanes: self.max_sessions * self.max_connections_per_session,
         }
     }

@@ -123,8 +123,9 @@ impl Kit {
         if matches!(entry.role, Role::Front(_) | Role::Greeter(_)) {
             self.pre_auth -= 1;
         }
+        self.doorstep.set(conn, None);
         self.timers.disarm(Reason::Conn(conn));
-        self.heads -= entry.head;
+        self.heads.change(conn, entry.head, 0);
         self.freed(entry.out.capacity() + entry.head);
         if let Some(permit) = entry.permit {
             self.budget.give_back(permit);
@@ -164,6 +165,8 @@ impl Kit {
         if matches!(entry.role, Role::Front(_) | Role::Greeter(_)) {
             self.pre_auth -= 1;
         }
+        self.doorstep.set(conn, None);
+        self.heads.change(conn, std::mem::take(&mut entry.head), 0);
         entry.out.push(bytes);
         entry.after = After::Leave;
         entry.role = Role::Leaving {

@@ -1,102 +1,208 @@
-//! The cap on connections that have proven nothing yet (PROTOCOL §2), and who makes room at it.
+//! Connections that have proven nothing yet, and who of them makes room (PROTOCOL §2).
 //!
-//! If newcomers were refused while silent connections wait for their timeouts, a handful of those
-//! would keep operators and laptops out. So a silent one goes instead, of the address that holds
-//! the most: a flood displaces itself. Where that would take from an address that holds no more
-//! than the newcomer's (everybody may be behind one proxy), only those go that had time to speak.
+//! They wait in three rooms. In the *hall* is whoever has asked nothing, or was answered: each
+//! newcomer gets in there, and at its cap one goes for it, so that whoever asks for `health` is
+//! always read and answered, whatever waits. Who *guesses* shows a wrong token and waits to hear
+//! so; one more guess displaces the oldest, which costs nobody else a place. Who *greets* has
+//! upgraded and not said HELLO; only that needs one of `--max-pre-auth-connections` places.
 //!
-//! Before all others go those who wait with a wrong token, whosever they are: a guesser behind the
-//! same proxy must not cost a laptop its place. That its guess was wrong it learns a little sooner.
+//! In each room whoever holds most yields first ([`Crowd`]): a flood displaces itself. Greeters are
+//! on their way through several round trips, so where that would take from an address that holds no
+//! more than the newcomer's (everybody may be behind one proxy), only those go that had time to
+//! speak, and else the newcomer is told to come again.
+//!
+//! Who has shown the token stands on no doorstep: nobody can take its place.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use crate::clock::Instant;
+use crate::http::trail::Origin;
 use crate::kit::conns::{ConnEntry, Role};
+use crate::kit::crowd::Crowd;
+use crate::kit::front::Refusal;
 use crate::kit::metrics::RefusalReason;
 use crate::kit::throttle::place;
-use crate::limits::PRE_AUTH_MAY_STAY;
+use crate::limits::{HALL_PART, LOOPBACK_RESERVE, MAX_HALL, MIN_HALL, PRE_AUTH_MAY_STAY};
 use crate::machine::{CloseHow, ConnKey};
 
 use super::Kit;
 
-/// What a connection that has proven nothing is doing, those first who are missed least.
+/// A room of the doorstep, those first whose members go first where descriptors are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    Guessing,
+    Hall,
+    Greeting,
+}
+
+/// What a connection in the hall is doing, those last who are missed least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Waiting {
-    /// For us: it is being answered, or its token is not judged yet.
-    Served,
+    /// It does not take the answer that it was given.
+    Answered,
     /// For its next request, after at least one.
     Idle,
     /// It has not said what it came for.
     Silent,
-    /// For its token to be judged, and that is wrong.
-    Guessing,
+}
+
+/// Of two, who waits for less, and then who came first.
+type Missed = (Waiting, Reverse<Instant>);
+
+/// Who stands where.
+#[derive(Debug)]
+pub(super) struct Doorstep {
+    rooms: [Crowd<ConnKey, u128, Missed>; 3],
+    caps: [usize; 3],
+}
+
+/// Where a connection stands: the room, for which address, and how little it is missed.
+pub(super) type Standing = (Room, u128, Missed);
+
+impl Doorstep {
+    /// Of a kit with so many descriptors, of which so many greeters may wait.
+    pub fn new(descriptors: usize, greeters: usize) -> Doorstep {
+        let hall = (descriptors / HALL_PART).clamp(MIN_HALL, MAX_HALL);
+        Doorstep {
+            rooms: [Crowd::new(), Crowd::new(), Crowd::new()],
+            caps: [greeters, hall, greeters],
+        }
+    }
+
+    /// A connection stands there now, or nowhere.
+    pub fn set(&mut self, conn: ConnKey, standing: Option<Standing>) {
+        for room in ALL {
+            let member = standing.filter(|(of, ..)| *of == room);
+            let member = member.map(|(_, holder, missed)| (holder, missed));
+            self.rooms[room as usize].set(conn, member);
+        }
+    }
+
+    /// Where a connection stands.
+    pub fn get(&self, conn: ConnKey) -> Option<Standing> {
+        ALL.into_iter().find_map(|room| {
+            let (holder, missed) = self.rooms[room as usize].get(conn)?;
+            Some((room, holder, missed))
+        })
+    }
+
+    /// How many stand on it.
+    pub fn len(&self) -> usize {
+        self.rooms.iter().map(Crowd::len).sum()
+    }
+
+    /// Who is to go for one more in a room that always takes one more.
+    fn leaver(&self, room: Room) -> Option<ConnKey> {
+        let crowd = &self.rooms[room as usize];
+        let full = crowd.len() >= self.caps[room as usize];
+        let (conn, _) = crowd.first_to_go().filter(|_| full)?;
+        Some(conn)
+    }
+
+    /// Whether one more of `holder` may greet, where `more` places are kept for its like, and who
+    /// is to go for it.
+    fn greeter(&self, holder: u128, more: usize, now: Instant) -> Result<Option<ConnKey>, ()> {
+        let crowd = &self.rooms[Room::Greeting as usize];
+        if crowd.len() < self.caps[Room::Greeting as usize] + more {
+            return Ok(None);
+        }
+        let (conn, held) = crowd.first_to_go().ok_or(())?;
+        let since = crowd.get(conn).map(|(_, (_, Reverse(since)))| since);
+        let had_time = since.is_some_and(|since| now >= since + PRE_AUTH_MAY_STAY);
+        let yields = had_time || held > crowd.held_by(holder) + 1;
+        yields.then_some(Some(conn)).ok_or(())
+    }
+
+    /// Who gives its descriptor to somebody new at the door.
+    pub fn first_to_go(&self) -> Option<ConnKey> {
+        let first = |room| self.rooms[room as usize].first_to_go();
+        ALL.into_iter().find_map(first).map(|(conn, _)| conn)
+    }
 }
 
 impl Kit {
-    /// Whether one more of `peer` may come in, and who is to go for it at the cap: once the
-    /// newcomer is in, for a name is free only when the host has closed what had it.
-    pub(super) fn doorstep_for(&mut self, peer: IpAddr) -> Option<Option<ConnKey>> {
-        if self.pre_auth < self.config.max_pre_auth_connections {
-            return Some(None);
-        }
-        let leaver = self.who_makes_room(place(peer));
-        let reason = match leaver {
-            Some(_) => RefusalReason::PreAuthDisplaced,
-            None => RefusalReason::PreAuthLimit,
-        };
-        self.metrics.refused(reason);
-        let why = "as many connections that have proven nothing as there may be";
-        self.complain_refused(peer, reason.name(), why);
-        leaver.map(Some)
+    /// Notes where a connection stands after something happened to it, and what waits of it.
+    pub(super) fn restand(&mut self, conn: ConnKey) {
+        let entry = self.conns.get(conn.retype());
+        let standing = entry.and_then(|entry| entry.standing(self.config.token.is_some()));
+        self.doorstep.set(conn, standing);
+        self.weigh_head(conn);
+    }
+
+    /// Who goes for a newcomer: once that is in, for a name is free only when the host has closed
+    /// what had it.
+    pub(super) fn hall_leaver(&self) -> Option<ConnKey> {
+        self.doorstep.leaver(Room::Hall)
     }
 
     /// One goes for a newcomer. A guess that is cut short is a failure as any other.
     pub(super) fn displace(&mut self, leaver: ConnKey) {
-        if let Some(entry) = self.conns.get(leaver.retype())
-            && entry.waiting() == Some(Waiting::Guessing)
-        {
-            self.throttle.failed(entry.from.ip(), self.now);
+        let Some(entry) = self.conns.get(leaver.retype()) else {
+            return;
+        };
+        let peer = entry.from.ip();
+        if matches!(self.doorstep.get(leaver), Some((Room::Guessing, ..))) {
+            self.throttle.failed(peer, self.now);
         }
         self.close_conn(leaver, CloseHow::Clean);
+        let reason = RefusalReason::PreAuthDisplaced;
+        self.metrics.refused(reason);
+        let why = "it had proven nothing, and another one wanted its place";
+        self.complain_refused(peer, reason.name(), why);
     }
 
-    fn who_makes_room(&self, newcomer: u128) -> Option<ConnKey> {
-        let all = || {
-            let unproven = self.conns.iter();
-            unproven.filter_map(|(key, entry)| Some((key, entry, entry.waiting()?)))
-        };
-        let mut held = BTreeMap::new();
-        for (_, entry, _) in all() {
-            *held.entry(place(entry.from.ip())).or_insert(0) += 1;
+    /// One more waits with a wrong token.
+    pub(super) fn guess_comes(&mut self) {
+        if let Some(leaver) = self.doorstep.leaver(Room::Guessing) {
+            self.displace(leaver);
         }
-        let holds = |place| held.get(&place).copied().unwrap_or(0);
-        let had_time = |since| self.now >= since + PRE_AUTH_MAY_STAY;
-        let (((_, holding), _, may_go, ..), key) = all()
-            .map(|(key, entry, waiting)| {
-                let place = place(entry.from.ip());
-                let guesses = waiting == Waiting::Guessing;
-                let may_go = guesses || waiting != Waiting::Served && had_time(entry.since);
-                let age = Reverse(entry.since);
-                let rank = ((guesses, holds(place)), place, may_go, waiting, age);
-                (rank, key)
-            })
-            .max()?;
-        (may_go || holding > holds(newcomer) + 1).then_some(key.retype())
+    }
+
+    /// One more wants to wait for its HELLO without having shown a token.
+    pub(super) fn greeter_comes(&mut self, origin: &Origin) -> Result<(), Refusal> {
+        let peer = origin.peer.ip();
+        let direct = is_loopback(peer) && !origin.forwarded;
+        let more = if direct { LOOPBACK_RESERVE } else { 0 };
+        match self.doorstep.greeter(place(peer), more, self.now) {
+            Ok(leaver) => {
+                leaver.into_iter().for_each(|leaver| self.displace(leaver));
+                Ok(())
+            }
+            Err(()) => Err(Refusal::no_place()),
+        }
     }
 }
 
 impl ConnEntry {
-    /// What it waits for, if it has proven nothing yet.
-    fn waiting(&self) -> Option<Waiting> {
-        match &self.role {
-            Role::Front(front) if self.out.is_empty() => Some(front.waiting()),
-            Role::Front(_) => Some(Waiting::Served),
-            Role::Greeter(greeter) => Some(greeter.waiting()),
-            _ => None,
-        }
+    /// Where it stands, if it has proven nothing yet.
+    pub(super) fn standing(&self, guarded: bool) -> Option<Standing> {
+        let (room, waiting) = match &self.role {
+            Role::Front(front) => match front.guesses() {
+                Some(true) => (Room::Guessing, Waiting::Silent),
+                Some(false) => return None,
+                None if !self.out.is_empty() => (Room::Hall, Waiting::Answered),
+                None if front.has_asked() => (Room::Hall, Waiting::Idle),
+                None => (Room::Hall, Waiting::Silent),
+            },
+            Role::Greeter(greeter) => match greeter.guesses() {
+                Some(true) => (Room::Guessing, Waiting::Silent),
+                Some(false) => return None,
+                None if greeter.proven && guarded => return None,
+                None => (Room::Greeting, Waiting::Silent),
+            },
+            _ => return None,
+        };
+        let missed = (waiting, Reverse(self.since));
+        Some((room, place(self.from.ip()), missed))
     }
 }
+
+fn is_loopback(peer: IpAddr) -> bool {
+    peer.to_canonical().is_loopback()
+}
+
+const ALL: [Room; 3] = [Room::Guessing, Room::Hall, Room::Greeting];
 
 #[cfg(test)]
 #[path = "doorstep_tests.rs"]

@@ -8,22 +8,43 @@ use crate::kit::config::Config;
 use crate::kit::conns::After;
 use crate::kit::greeter::drain_lane;
 use crate::kit::testing::{Host, UPGRADE, guarded};
-use crate::limits::{PRE_AUTH_MAY_STAY, TICKETS_A_LANE};
+use crate::limits::{
+    ACCEPTS_A_TURN, HALL_PART, LOOPBACK_RESERVE, MAX_HALL, PRE_AUTH_MAY_STAY, TICKETS_A_LANE,
+};
+use crate::machine::ConnKey;
 use crate::mux::Lane;
 use crate::wire::frame::FrameType;
 
 const HEALTH: &[u8] = b"GET /api/v1/tunnel/health HTTP/1.1\r\nHost: a\r\n\r\n";
 
-/// A kit whose doorstep is full of one address' silence, half of it after an upgrade.
+/// An upgrade whose token will come with HELLO.
+fn bare_upgrade() -> Vec<u8> {
+    let text = String::from_utf8_lossy(UPGRADE);
+    text.replace("Authorization: Bearer hush\r\n", "").into()
+}
+
+/// Somebody upgrades without a token and says no more.
+fn greet_silently(host: &mut Host, peer: &str) -> Option<ConnKey> {
+    let conn = host.visit(peer).expect("whoever comes is read");
+    host.send(conn, &bare_upgrade());
+    let answer = host.receive(conn);
+    let refused = answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: 1\r\n");
+    assert!(refused || answer.starts_with("HTTP/1.1 101 "), "{answer}");
+    (!refused).then_some(conn)
+}
+
+/// A kit whose doorstep is full of one address' silence: in the hall, and after upgrades.
 fn flooded() -> Host {
     let mut host = Host::new(guarded());
     for port in 0..Config::default().max_pre_auth_connections {
-        let conn = host.visit(&format!("192.0.2.66:{}", 1000 + port)).unwrap();
-        if port % 2 == 0 {
-            host.send(conn, UPGRADE);
-            host.receive(conn);
-        }
+        let peer = format!("192.0.2.66:{}", 1000 + port);
+        greet_silently(&mut host, &peer).expect("a place");
     }
+    for port in 0..MAX_HALL {
+        let peer = format!("192.0.2.66:{}", 2000 + port);
+        host.visit(&peer).expect("whoever comes is read");
+    }
+    host.closed.clear();
     host
 }
 
@@ -33,53 +54,156 @@ fn silent_connections_of_one_address_lock_nobody_else_out() {
     let operator = host.visit("192.0.2.1:1").expect("room was made");
     assert_eq!(host.closed.len(), 1, "one of the flood went for it");
     // The flood goes on, and displaces itself.
-    for port in 0..100 {
+    for port in 0..1000 {
         host.visit(&format!("192.0.2.66:{}", 3000 + port));
     }
     host.send(operator, HEALTH);
     assert!(host.receive(operator).starts_with("HTTP/1.1 200 "));
     let laptop = host.laptop("192.0.2.2:1");
-    assert!(!host.closed.contains(&operator) && !host.closed.contains(&laptop.conn));
-    let page = host.get("metrics");
+    let other = greet_silently(&mut host, "192.0.2.3:1").expect("the flood makes room");
+    for port in 0..100 {
+        let peer = format!("192.0.2.66:{}", 3000 + port);
+        assert_eq!(greet_silently(&mut host, &peer), None, "it has its share");
+    }
     assert!(
-        page.contains("reason=\"pre_auth_displaced\"} 2\n"),
-        "{page}"
+        [operator, laptop.conn, other]
+            .iter()
+            .all(|conn| !host.closed.contains(conn))
     );
+    let page = host.get("metrics");
     assert!(page.contains("reason=\"pre_auth_limit\"} 100\n"), "{page}");
+}
+
+#[test]
+fn health_is_answered_at_once_whatever_waits_before_the_same_address() {
+    let mut host = flooded();
+    for port in 0..200 {
+        // One after the other, in the midst of a flood that is faster.
+        let probe = host.visit("192.0.2.66:1").expect("whoever comes is read");
+        for more in 0..2 * ACCEPTS_A_TURN {
+            host.visit(&format!("192.0.2.66:{}", 3000 + more));
+        }
+        host.send(probe, &HEALTH[..20]);
+        host.send(probe, &HEALTH[20..]);
+        let answer = host.receive(probe);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{port}: {answer}");
+    }
+}
+
+#[test]
+fn who_shows_the_token_needs_no_place_before_hello() {
+    let mut host = flooded();
+    for port in 0..20 {
+        let laptop = host.laptop(&format!("192.0.2.66:{port}"));
+        assert!(!host.closed.contains(&laptop.conn));
+        host.kit
+            .ended(laptop.conn, &crate::machine::Ended::Reset, host.now);
+        host.settle();
+        host.pass(Duration::from_millis(100));
+        host.kit
+            .sessions
+            .iter()
+            .for_each(|(_, it)| assert!(it.is_parked()));
+        let keys = host.kit.session_keys();
+        for key in keys {
+            let how = crate::kit::metrics::SessionEnd::Killed;
+            host.kit.end_session(key, how, "over", None);
+        }
+        host.settle();
+    }
+}
+
+#[test]
+fn loopback_has_places_that_no_proxys_visitor_gets() {
+    let mut host = flooded();
+    for port in 0..LOOPBACK_RESERVE {
+        greet_silently(&mut host, &format!("127.0.0.1:{port}")).expect("a reserved place");
+    }
+    let mut host = Host::new(guarded());
+    let cap = Config::default().max_pre_auth_connections;
+    // What comes through a proxy of this machine, whose visitor is one of its programs.
+    let proxied = String::from_utf8(bare_upgrade()).unwrap();
+    let proxied = proxied.replace("Host: a\r\n", "Host: a\r\nX-Forwarded-For: 127.0.0.1\r\n");
+    for port in 0..cap + LOOPBACK_RESERVE {
+        let conn = host.visit(&format!("127.0.0.1:{port}")).unwrap();
+        host.send(conn, proxied.as_bytes());
+        let status = if port < cap { "101" } else { "503" };
+        let answer = host.receive(conn);
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{port}: {answer}"
+        );
+    }
+    for port in 0..LOOPBACK_RESERVE {
+        greet_silently(&mut host, &format!("127.0.0.1:{}", 1000 + port)).expect("a place");
+    }
+    assert_eq!(greet_silently(&mut host, "127.0.0.1:9"), None);
+}
+
+#[test]
+fn a_customers_whole_network_of_ipv6_is_one_address() {
+    let mut host = Host::new(guarded());
+    let cap = Config::default().max_pre_auth_connections;
+    for n in 0..cap {
+        let peer = format!("[2001:db8:1:2:{n:x}::{n:x}]:1000");
+        greet_silently(&mut host, &peer).expect("a place");
+    }
+    // None of its addresses holds more than one, and all the same they hold the most.
+    assert_eq!(greet_silently(&mut host, "[2001:db8:1:2:ffff::1]:1"), None);
+    greet_silently(&mut host, "[2001:db8:1:3::1]:1").expect("the network makes room");
+    for n in 0..2 * MAX_HALL {
+        host.visit(&format!("[2001:db8:1:2:{n:x}::{n:x}]:1000"))
+            .unwrap();
+    }
+    let quiet = host.visit("[2001:db8:1:4::1]:1").unwrap();
+    for n in 0..2 * MAX_HALL {
+        host.visit(&format!("[2001:db8:1:2:{n:x}::{n:x}]:1000"))
+            .unwrap();
+    }
+    assert!(
+        !host.closed.contains(&quiet),
+        "the network displaces itself"
+    );
 }
 
 #[test]
 fn behind_one_address_only_those_go_that_had_time_to_speak() {
     let mut host = flooded();
-    assert_eq!(host.visit("192.0.2.66:1"), None, "all of them are fresh");
+    assert_eq!(
+        greet_silently(&mut host, "192.0.2.66:1"),
+        None,
+        "all are fresh"
+    );
     host.pass(PRE_AUTH_MAY_STAY);
-    let newcomer = host.visit("192.0.2.66:1").expect("room was made");
+    let newcomer = greet_silently(&mut host, "192.0.2.66:1").expect("room was made");
     for port in 2..100 {
-        host.visit(&format!("192.0.2.66:{port}"));
+        greet_silently(&mut host, &format!("192.0.2.66:{port}"));
     }
     assert!(!host.closed.contains(&newcomer), "it is fresh");
-    host.send(newcomer, HEALTH);
-    assert!(host.receive(newcomer).starts_with("HTTP/1.1 200 "));
 }
 
 #[test]
 fn who_was_answered_stays_longer_than_who_said_nothing() {
-    let mut host = Host::new(Config {
-        max_pre_auth_connections: 3,
-        ..guarded()
-    });
+    let mut host = Host::new(guarded());
     let operator = host.visit("192.0.2.66:1").unwrap();
     host.send(operator, HEALTH);
     host.receive(operator);
-    let silent = [2, 3].map(|port| {
-        host.pass(Duration::from_millis(1));
-        host.visit(&format!("192.0.2.66:{port}")).unwrap()
-    });
-    host.pass(PRE_AUTH_MAY_STAY);
-    for conn in [silent[0], silent[1], operator] {
-        host.visit("192.0.2.66:9").expect("room was made");
-        assert_eq!(host.closed.last(), Some(&conn));
+    let full = host.kit.config.fd_budget / HALL_PART;
+    let silent: Vec<ConnKey> = (2..=full)
+        .map(|port| {
+            host.pass(Duration::from_millis(1));
+            host.visit(&format!("192.0.2.66:{port}")).unwrap()
+        })
+        .collect();
+    assert_eq!(host.closed, []);
+    for conn in silent {
+        let other = host.visit("192.0.2.66:9").expect("room was made");
+        assert_eq!(host.closed.last(), Some(&conn), "the longest silent");
+        host.send(other, HEALTH);
+        host.receive(other);
     }
+    host.visit("192.0.2.66:9").expect("room was made");
+    assert_eq!(host.closed.last(), Some(&operator), "who came first");
 }
 
 /// What the kit answers to the first frame of a new WebSocket.

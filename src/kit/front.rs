@@ -143,6 +143,12 @@ impl Refusal {
         }
     }
 
+    /// What an upgrade gets where too many wait that have proven nothing.
+    pub fn no_place() -> Refusal {
+        let why = "as many connections wait that have proven nothing as there may be";
+        Refusal::text(503, why, RefusalReason::PreAuthLimit).with(&[("retry-after", "1")])
+    }
+
     /// What a malformed request gets.
     pub fn of_reject(reject: Reject) -> Refusal {
         Refusal::json(reject.status, reject.why)
@@ -224,6 +230,11 @@ impl Front {
     /// Whether no request has begun: the connection can be closed without a word.
     pub fn is_idle(&self) -> bool {
         self.scanner.is_untouched(self.inbound.bytes())
+    }
+
+    /// Bytes of memory under those that wait.
+    pub fn capacity(&self) -> usize {
+        self.inbound.capacity()
     }
 
     /// Bytes that wait, bounded by the largest head and one `feed` when every ask is taken at once.

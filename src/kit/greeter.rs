@@ -4,7 +4,6 @@ use std::borrow::Cow;
 
 use crate::clock::Instant;
 use crate::kit::conns::Role;
-use crate::kit::doorstep::Waiting;
 use crate::kit::metrics::RefusalReason;
 use crate::machine::ConnKey;
 use crate::mux::{Lane, LaneItem, Span};
@@ -48,12 +47,9 @@ pub(super) struct Refused {
 }
 
 impl Greeter {
-    pub(super) fn waiting(&self) -> Waiting {
-        match self.held {
-            Some(Held { wrong: true, .. }) => Waiting::Guessing,
-            Some(_) => Waiting::Served,
-            None => Waiting::Silent,
-        }
+    /// Whether the token in the HELLO that waits to be judged is wrong, if one waits.
+    pub(super) fn guesses(&self) -> Option<bool> {
+        self.held.as_ref().map(|held| held.wrong)
     }
 }
 
@@ -199,6 +195,9 @@ impl Kit {
         let delay = self.throttle.delay(peer.ip(), now);
         if self.config.token.is_some() && !delay.is_zero() {
             let wrong = !self.is_proven(conn, &hello);
+            if wrong {
+                self.guess_comes();
+            }
             let (greeter, _) = self.greeter(conn).ok_or_else(gone)?;
             greeter.held = Some(Held {
                 hello,

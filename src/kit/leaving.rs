@@ -50,7 +50,7 @@ impl Kit {
             && !self.budget.reclass(permit, Class::Leaving)
         {
             // Without another one to go it keeps the place that it has.
-            if !self.hurry_one() {
+            if !self.hurry_leaving() {
                 break;
             }
         }
@@ -61,8 +61,27 @@ impl Kit {
         });
     }
 
+    /// Closes a connection that is owed nothing, for its descriptor: one that is leaving, or who
+    /// stands on the doorstep with more than what is kept for that. False where there is none.
+    fn hurry_one(&mut self) -> bool {
+        if self.hurry_leaving() {
+            return true;
+        }
+        let spare = self.spare_front();
+        if let Some(conn) = spare {
+            self.displace(conn);
+        }
+        spare.is_some()
+    }
+
+    /// Who goes from the doorstep where more are there than are kept places for.
+    fn spare_front(&self) -> Option<ConnKey> {
+        let more = self.budget.exceeds_reserve(Class::Front);
+        self.doorstep.first_to_go().filter(|_| more)
+    }
+
     /// Closes the connection that has been leaving for longest; false where there is none.
-    pub(super) fn hurry_one(&mut self) -> bool {
+    fn hurry_leaving(&mut self) -> bool {
         let oldest = self.oldest_leaving();
         if let Some(conn) = oldest {
             self.close_conn(conn, CloseHow::Clean);
@@ -83,10 +102,14 @@ impl Kit {
         if let Some(permit) = self.budget.take(class) {
             return Some((permit, None));
         }
-        let visits = matches!(class, Class::Visitor | Class::Caller);
-        let leaver = match self.oldest_leaving() {
-            None if visits => self.who_yields()?,
-            leaver => leaver?,
+        let leaver = match (self.oldest_leaving(), class) {
+            (Some(leaver), _) => leaver,
+            (None, Class::Front) => self.doorstep.first_to_go()?,
+            (None, Class::Visitor | Class::Caller) => match self.spare_front() {
+                Some(leaver) => leaver,
+                None => self.who_yields()?,
+            },
+            (None, _) => return None,
         };
         let entry = self.conns.get_mut(leaver.retype())?;
         let mut permit = entry.permit.take()?;

@@ -189,10 +189,11 @@ impl Kit {
         let entry = self.listeners.get(listener.retype())?;
         match &entry.purpose {
             Purpose::Front => {
-                let leaver = self.doorstep_for(peer.ip())?;
+                let leaver = self.hall_leaver();
                 let place = self.take_place(Class::Front)?;
                 let conn = self.add_conn(Role::Front(FrontConn::default()), peer, place)?;
                 self.pre_auth += 1;
+                self.restand(conn);
                 self.arm_conn(conn, now + FRONT_HEAD_TIMEOUT);
                 if let Some(leaver) = leaver {
                     self.displace(leaver);
@@ -259,8 +260,10 @@ impl Kit {
         };
         let added = self.conns.insert(entry);
         // Only now, for a name is free only when the host has closed what had it.
-        if let Some(leaver) = leaver {
-            self.close_conn(leaver, CloseHow::Clean);
+        match leaver {
+            Some(leaver) if self.doorstep.get(leaver).is_some() => self.displace(leaver),
+            Some(leaver) => self.close_conn(leaver, CloseHow::Clean),
+            None => {}
         }
         match added {
             Ok(key) => Some(key.retype()),

@@ -9,6 +9,8 @@
 //! | `front`, `serve` | the kit's own listener: HTTP, and the upgrade |
 //! | `leaving` | those who were answered and linger |
 //! | `doorstep` | who may wait before it has proven anything (PROTOCOL §2) |
+//! | `crowd` | who holds most of something, and yields first |
+//! | `heads` | memory of heads that are not whole |
 //! | `greeter` | from the upgrade to HELLO or JOIN (PROTOCOL §2, §7) |
 //! | `sessions`, `joins` | attach, park, resume, end (PROTOCOL §6); secondary lanes (§7) |
 //! | `lanes` | frames of a session's lanes |
@@ -33,11 +35,13 @@ mod caller;
 mod carried;
 pub mod config;
 mod conns;
+mod crowd;
 mod doorstep;
 mod exposition;
 pub mod front;
 mod greeter;
 pub mod guard;
+mod heads;
 mod joins;
 mod lanes;
 mod leaving;
@@ -101,8 +105,8 @@ pub struct Kit {
     pool: memory::Pool,
     /// Visitors that were found to hold a place and want nothing.
     yielding: Vec<ConnKey>,
-    /// Bytes of memory under what visitors sent and that waits: heads that are not whole, mostly.
-    heads: usize,
+    /// What was sent and waits: heads that are not whole, mostly.
+    heads: heads::Heads,
     /// Bytes of memory that were freed and not given back to the system yet.
     freed: usize,
     conns: Table<ConnEntry>,
@@ -120,6 +124,8 @@ pub struct Kit {
     leaving: leaving::Leaving,
     /// Connections that have not proven who they are.
     pre_auth: usize,
+    /// Where those stand who have not shown a token either.
+    doorstep: doorstep::Doorstep,
     front: Option<ListenerKey>,
     /// Listeners that stopped accepting for want of permits.
     accepting: bool,
@@ -166,12 +172,14 @@ impl Kit {
     /// A kit that will listen as `config` says. The config must have passed its own check.
     pub fn new(config: Config, entropy: Entropy, now: Instant) -> Kit {
         let plan = config.memory_plan();
+        let greeters = config.max_pre_auth_connections;
+        let doorstep = doorstep::Doorstep::new(config.fd_budget, greeters);
         let mut kit = Kit {
             budget: FdBudget::new(config.fd_budget, config.descriptor_needs()),
             plan,
             pool: memory::Pool::new(plan.pool),
             yielding: Vec::new(),
-            heads: 0,
+            heads: heads::Heads::default(),
             freed: 0,
             sessions: Table::new(config.max_sessions),
             config,
@@ -189,6 +197,7 @@ impl Kit {
             borrowers: Vec::new(),
             leaving: leaving::Leaving::default(),
             pre_auth: 0,
+            doorstep,
             front: None,
             accepting: true,
             stopping: Stopping::No,
@@ -272,8 +281,14 @@ impl Kit {
             return;
         };
         match entry.role {
-            Role::Front(_) => self.front_timeout(conn, now),
-            Role::Greeter(_) => self.greeter_timeout(conn),
+            Role::Front(_) => {
+                self.front_timeout(conn, now);
+                self.restand(conn);
+            }
+            Role::Greeter(_) => {
+                self.greeter_timeout(conn);
+                self.restand(conn);
+            }
             Role::Visitor(_) => self.visitor_timeout(conn, now),
             Role::Leaving { .. } => self.close_conn(conn, CloseHow::Clean),
             Role::Lane(..) | Role::Caller(_) => {}
@@ -318,13 +333,19 @@ impl Kit {
             pre_auth, self.pre_auth,
             "connections before authentication miscounted"
         );
-        for (_, entry) in self.conns.iter() {
+        let mut standing = 0;
+        for (key, entry) in self.conns.iter() {
+            let stands = entry.standing(self.config.token.is_some());
+            let noted = self.doorstep.get(key.retype());
+            assert_eq!(noted, stands, "the doorstep has an old state of {key:?}");
+            standing += usize::from(stands.is_some());
             assert!(
                 !matches!(entry.role, Role::Lane(..))
                     || entry.permit.as_ref().map(FdPermit::class) == Some(budget::Class::Lane),
                 "a lane with another's permit"
             );
         }
+        assert_eq!(standing, self.doorstep.len(), "a ghost on the doorstep");
         for (port, listener) in &self.ports {
             let entry = self.listeners.get(listener.retype());
             assert!(
@@ -345,7 +366,7 @@ impl Kit {
             "sessions hold more than the pool has"
         );
         let heads: usize = self.conns.iter().map(|(_, entry)| entry.head).sum();
-        assert_eq!(heads, self.heads, "heads were miscounted");
+        assert_eq!(heads, self.heads.total(), "heads were miscounted");
         let held = self.conns.len() + self.listeners.len();
         assert_eq!(self.budget.used(), held, "permits and descriptors differ");
     }
@@ -357,7 +378,7 @@ impl Kit {
             let lanes = mux.lanes().map(|(_, lane)| lane.capacity());
             mux.buffered() + lanes.sum::<usize>()
         });
-        self.heads + held.sum::<usize>()
+        self.heads.total() + held.sum::<usize>()
     }
 
     /// Sessions, streams, connections and timers that are left: all zero after a drain.
@@ -448,10 +469,16 @@ impl Machine for Kit {
         entry.bytes.0 += count as u64;
         match entry.role {
             Role::Lane(session, index) => self.lane_received(session, index, count, now),
-            Role::Greeter(_) => self.greeter_received(conn, count, now),
+            Role::Greeter(_) => {
+                self.greeter_received(conn, count, now);
+                self.restand(conn);
+            }
             Role::Visitor(_) => self.visitor_received(conn, count, now),
             Role::Caller(_) => self.caller_received(conn, count, now),
-            Role::Front(_) => self.front_received(conn, count, now),
+            Role::Front(_) => {
+                self.front_received(conn, count, now);
+                self.restand(conn);
+            }
             Role::Leaving { .. } => self.leaving_received(conn, count),
         }
         self.told();
@@ -515,6 +542,7 @@ impl Machine for Kit {
                 Role::Caller(_) => self.caller_transmitted(conn, passed, drained, now),
                 Role::Front(_) if drained => {
                     self.front_goes_on(conn, now);
+                    self.restand(conn);
                     self.wake(conn);
                 }
                 _ => {}

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::kit::config::Config;
 use crate::kit::testing::{Host, guarded};
-use crate::limits::{AUTH_DELAY_MAX, AUTH_FREE_FAILURES};
+use crate::limits::{AUTH_DELAY_MAX, AUTH_FREE_FAILURES, MIN_HALL};
 use crate::machine::Machine;
 
 fn body(answer: &str) -> &str {
@@ -143,23 +143,24 @@ fn whoever_guesses_tokens_waits_and_nobody_else_does() {
 #[test]
 fn connections_before_authentication_are_capped_and_their_permits_come_home() {
     let mut host = Host::new(Config {
-        max_pre_auth_connections: 4,
+        fd_budget: 256,
         ..guarded()
     });
-    let conns: Vec<_> = (0..4)
-        .filter_map(|port| host.visit(&format!("192.0.2.1:{}", 1000 + port)))
-        .collect();
-    assert_eq!(conns.len(), 4);
-    assert_eq!(host.visit("192.0.2.1:2000"), None);
+    for port in 0..MIN_HALL {
+        host.visit(&format!("192.0.2.1:{}", 1000 + port)).unwrap();
+    }
+    assert_eq!(host.closed.len(), 0);
+    host.visit("192.0.2.1:2000").unwrap();
+    assert_eq!(host.closed.len(), 1, "one goes for another");
     host.pass(Duration::from_secs(60));
-    assert_eq!(host.closed.len(), 4, "silent connections are closed");
+    assert_eq!(host.closed.len(), MIN_HALL + 1, "silent ones are closed");
     let page = host.get("metrics");
     assert!(
-        page.contains("refusals_total{reason=\"pre_auth_limit\"} 1\n"),
+        page.contains("refusals_total{reason=\"pre_auth_displaced\"} 1\n"),
         "{page}"
     );
     assert!(
-        page.contains(&format!("permits_available {}\n", 4096 - 2)),
+        page.contains(&format!("permits_available {}\n", 256 - 2)),
         "{page}"
     );
 }

@@ -2,7 +2,6 @@
 
 use crate::clock::Instant;
 use crate::kit::conns::Role;
-use crate::kit::doorstep::Waiting;
 use crate::kit::front::{Ask, Connect, Front, Refusal, Route, Step, UNREADABLE};
 use crate::kit::guard::Credential;
 use crate::limits::{FRONT_HEAD_TIMEOUT, FRONT_IDLE_TIMEOUT, MAX_HTTP_HEAD};
@@ -21,13 +20,20 @@ pub(super) struct FrontConn {
 }
 
 impl FrontConn {
-    pub(super) fn waiting(&self) -> Waiting {
-        match (&self.held, self.asked) {
-            (Some((ask, _)), _) if ask.credential == Credential::Wrong => Waiting::Guessing,
-            (Some(_), _) => Waiting::Served,
-            (None, true) => Waiting::Idle,
-            (None, false) => Waiting::Silent,
-        }
+    /// Whether the token that waits to be judged is wrong, if one waits.
+    pub(super) fn guesses(&self) -> Option<bool> {
+        let (ask, _) = self.held.as_ref()?;
+        Some(ask.credential == Credential::Wrong)
+    }
+
+    /// Whether there was a request.
+    pub(super) fn has_asked(&self) -> bool {
+        self.asked
+    }
+
+    /// Memory of what came and waits.
+    pub(super) fn waiting(&self) -> usize {
+        self.front.capacity()
     }
 }
 
@@ -80,14 +86,7 @@ impl Kit {
                     entry.from = ask.origin.peer;
                     let delay = self.throttle.delay(ask.origin.peer.ip(), now);
                     if ask.shows_token() && !delay.is_zero() {
-                        let Some(entry) = self.conns.get_mut(conn.retype()) else {
-                            return;
-                        };
-                        let Role::Front(it) = &mut entry.role else {
-                            return;
-                        };
-                        it.held = Some((ask, now + delay));
-                        return self.arm_conn(conn, now + delay);
+                        return self.hold(conn, ask, now + delay);
                     }
                     self.serve(conn, ask, now);
                 }
@@ -95,12 +94,31 @@ impl Kit {
         }
     }
 
-    fn serve(&mut self, conn: ConnKey, ask: Ask, now: Instant) {
+    fn hold(&mut self, conn: ConnKey, ask: Ask, until: Instant) {
+        if ask.credential == Credential::Wrong {
+            self.guess_comes();
+        }
+        if let Some(entry) = self.conns.get_mut(conn.retype())
+            && let Role::Front(it) = &mut entry.role
+        {
+            it.held = Some((ask, until));
+            self.arm_conn(conn, until);
+        }
+    }
+
+    fn serve(&mut self, conn: ConnKey, mut ask: Ask, now: Instant) {
         let peer = ask.origin.peer.ip();
         match ask.credential {
             Credential::Wrong => self.throttle.failed(peer, now),
             Credential::Proven => self.throttle.succeeded(peer),
             _ => {}
+        }
+        if matches!(ask.route, Route::Connect(_))
+            && ask.credential != Credential::Proven
+            && let Err(refusal) = self.greeter_comes(&ask.origin)
+        {
+            ask.asked.keep_alive = false;
+            ask.route = Route::Refuse(refusal);
         }
         let mut text = Vec::new();
         match ask.route {

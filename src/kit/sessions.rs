@@ -289,6 +289,7 @@ impl Kit {
             return None;
         };
         self.pre_auth -= 1;
+        self.doorstep.set(conn, None);
         let peer = entry.from;
         self.timers.disarm(Reason::Conn(conn));
         Some((greeter.lane, greeter.subprotocol, peer))

@@ -4,7 +4,8 @@
 //! and `visitors` answer nonsense as the protocol says, `sessions` outlive their sockets, `lanes`
 //! are several sockets of one, `laptop` shares what it has, `limits` hold, `admin` steers, `proxy`
 //! stands behind nginx, `network` pulls cables in namespaces of its own, `cli` is what people type,
-//! `odd_flags` are nonsense, `readers` of our output stop, `soak` counts what is left after many.
+//! `odd_flags` are nonsense,
+//! `door` is the kit's own under floods, `readers` of our output stop, `soak` counts what is left after many.
 //! Nothing here reaches into the crate: what is not visible on a socket, in `/proc` or in a
 //! program's output is not tested here.
 //!
@@ -19,6 +20,7 @@ mod admin;
 mod bad_bind;
 mod bad_input;
 mod cli;
+mod door;
 mod expose;
 mod expose_local;
 mod expose_real;

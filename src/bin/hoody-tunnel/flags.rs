@@ -85,7 +85,7 @@ pub struct Flags {
     /// how long the body of a visitor's request may stand still [60s]
     #[argh(option, arg_name = "TIME", from_str_fn(parse_duration))]
     pub body_timeout: Option<Duration>,
-    /// connections at once that have not said HELLO [32]
+    /// connections at once that have upgraded without the token and not said HELLO [32]
     #[argh(option, arg_name = "N")]
     pub max_pre_auth_connections: Option<usize>,
     /// let clients expose ports 80 to 1023

@@ -227,7 +227,7 @@ impl Kit {
     }
 
     /// A malformed request: said and closed, nothing forwarded.
-    fn reject(&mut self, conn: ConnKey, status: u16, why: &str) {
+    pub(super) fn reject(&mut self, conn: ConnKey, status: u16, why: &str) {
         debug!("visitor refused with {status}: {}", said(why));
         let now = self.now;
         let mut text = std::mem::take(&mut self.text);

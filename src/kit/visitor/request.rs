@@ -8,7 +8,7 @@ use crate::http::trail::Origin;
 use crate::http::write::Reply;
 use crate::http::{Asked, BodyDecoder, HeadScanner, Reject, RequestBody, RequestHead};
 use crate::kit::Kit;
-use crate::kit::conns::{ConnEntry, Role};
+use crate::kit::conns::Role;
 use crate::kit::guard::host_is_ours;
 use crate::kit::listeners::Purpose;
 use crate::kit::metrics::{SessionEnd, StreamOutcome};
@@ -105,34 +105,6 @@ impl Kit {
         self.scratch = scratch;
         self.visitor_goes_on(conn, now);
         self.weigh_head(conn);
-    }
-
-    /// Counts what waits of a visitor. Where heads take more memory than they may, whoever has sent
-    /// most of one is refused.
-    fn weigh_head(&mut self, conn: ConnKey) {
-        let Some(entry) = self.conns.get_mut(conn.retype()) else {
-            return;
-        };
-        let held = match &entry.role {
-            Role::Visitor(visitor) => visitor.inbound.capacity(),
-            _ => 0,
-        };
-        self.heads = self.heads - entry.head + held;
-        entry.head = held;
-        while self.heads > self.plan.heads {
-            let reading = |entry: &ConnEntry| match &entry.role {
-                Role::Visitor(visitor) if matches!(visitor.state, State::Waiting) => entry.head,
-                _ => 0,
-            };
-            let most = self.conns.iter().max_by_key(|(_, entry)| reading(entry));
-            let Some((key, _)) = most.filter(|(_, entry)| reading(entry) > 0) else {
-                return;
-            };
-            self.reject(key.retype(), 503, "too much of other requests waits here\n");
-            if let Some(entry) = self.conns.get_mut(key) {
-                self.heads -= std::mem::take(&mut entry.head);
-            }
-        }
     }
 
     /// Does whatever the bytes at hand allow: parses a head, or sends more of a body.
@@ -543,6 +515,16 @@ impl Exchange {
 }
 
 impl Visitor {
+    /// Memory of what came and waits.
+    pub(in crate::kit) fn waiting(&self) -> usize {
+        self.inbound.capacity()
+    }
+
+    /// Whether more of a head is waited for.
+    pub(in crate::kit) fn reads_head(&self) -> bool {
+        matches!(self.state, State::Waiting)
+    }
+
     /// Whether the bytes that come next go straight to the stream, as `visitor_space` decided.
     fn reads_directly(&self) -> Option<StreamName> {
         match &self.state {

@@ -1,0 +1,146 @@
+//! Memory under what was sent and waits on connections: heads that are not whole yet, mostly.
+//!
+//! All of it together has a bound. Past it whoever has sent most of a head is refused, visitor or
+//! stranger at the kit's own listener, until the rest fits.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+
+use crate::kit::Kit;
+use crate::kit::conns::{ConnEntry, Role};
+use crate::kit::front::{Refusal, UNREADABLE};
+use crate::machine::ConnKey;
+
+/// How much waits, and on which connections how much.
+#[derive(Debug, Default)]
+pub(super) struct Heads {
+    total: usize,
+    by_size: BTreeSet<(usize, Reverse<ConnKey>)>,
+}
+
+impl Heads {
+    /// On a connection `after` bytes wait where there were `before`.
+    pub fn change(&mut self, conn: ConnKey, before: usize, after: usize) {
+        if before == after {
+            return;
+        }
+        self.by_size.remove(&(before, Reverse(conn)));
+        if after > 0 {
+            self.by_size.insert((after, Reverse(conn)));
+        }
+        self.total = self.total - before + after;
+    }
+
+    /// Bytes of all connections.
+    pub fn total(&self) -> usize {
+        self.total
+    }
+
+    /// Connections from those with most, of equals who came first.
+    fn largest(&self) -> impl Iterator<Item = ConnKey> {
+        self.by_size.iter().rev().map(|(_, Reverse(conn))| *conn)
+    }
+}
+
+impl Kit {
+    /// Counts what waits of a connection. Where all take more memory than they may, whoever has
+    /// sent most of a head is refused.
+    pub(super) fn weigh_head(&mut self, conn: ConnKey) {
+        let Some(entry) = self.conns.get_mut(conn.retype()) else {
+            return;
+        };
+        let held = entry.inbound();
+        let before = std::mem::replace(&mut entry.head, held);
+        self.heads.change(conn, before, held);
+        while self.heads.total() > self.plan.heads {
+            let conns = &self.conns;
+            let reads_head = |conn: &ConnKey| {
+                let entry = conns.get(conn.retype());
+                entry.is_some_and(ConnEntry::reads_head)
+            };
+            let Some(largest) = self.heads.largest().find(reads_head) else {
+                return;
+            };
+            self.refuse_head(largest);
+        }
+    }
+
+    fn refuse_head(&mut self, conn: ConnKey) {
+        const WHY: &str = "too much of other requests waits here\n";
+        let entry = self.conns.get(conn.retype());
+        if entry.is_some_and(|entry| matches!(entry.role, Role::Visitor(_))) {
+            return self.reject(conn, 503, WHY);
+        }
+        let mut text = Vec::new();
+        Refusal::json(503, WHY.trim_end()).write(&mut text, UNREADABLE);
+        self.say_and_leave(conn, &text, self.now);
+    }
+}
+
+impl ConnEntry {
+    /// Memory of what came and waits.
+    fn inbound(&self) -> usize {
+        match &self.role {
+            Role::Visitor(visitor) => visitor.waiting(),
+            Role::Front(front) => front.waiting(),
+            _ => 0,
+        }
+    }
+
+    /// Whether more of a head is waited for.
+    fn reads_head(&self) -> bool {
+        match &self.role {
+            Role::Visitor(visitor) => visitor.reads_head(),
+            Role::Front(front) => front.guesses().is_none(),
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kit::config::Config;
+    use crate::kit::testing::{Host, guarded};
+
+    #[test]
+    fn half_sent_heads_at_the_kits_own_door_stay_under_their_bound() {
+        let mut host = Host::new(Config {
+            memory: crate::limits::MIN_MEMORY,
+            ..guarded()
+        });
+        let bound = host.kit.plan.heads;
+        let half = [b"GET / HTTP/1.1\r\nX: ".to_vec(), vec![b'x'; 30_000]].concat();
+        let mut all = Vec::new();
+        for port in 1000..1060 {
+            let conn = host.visit(&format!("192.0.2.66:{port}"));
+            let conn = conn.expect("whoever comes is read");
+            host.send(conn, &half);
+            assert!(host.kit.heads.total() <= bound);
+            all.push(conn);
+        }
+        assert!(all.len() * half.len() > bound);
+        let answers = all.into_iter().map(|conn| host.receive(conn));
+        let refused = answers.filter(|answer| answer.starts_with("HTTP/1.1 503 "));
+        assert!(refused.count() > 0);
+        let answer = host.ask("GET /api/v1/tunnel/health", "");
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+
+    #[test]
+    fn the_largest_comes_first_and_all_of_it_is_counted() {
+        let mut heads = Heads::default();
+        let conns = [1, 2, 3].map(|packed| ConnKey::unpack(packed | 1 << 32));
+        for (conn, size) in conns.into_iter().zip([10, 30, 20]) {
+            heads.change(conn, 0, size);
+        }
+        heads.change(conns[1], 30, 5);
+        assert_eq!(heads.total(), 35);
+        let order: Vec<_> = heads.largest().collect();
+        assert_eq!(order, [conns[2], conns[0], conns[1]]);
+        for (conn, size) in conns.into_iter().zip([10, 5, 20]) {
+            heads.change(conn, size, 0);
+        }
+        assert_eq!((heads.total(), heads.largest().count()), (0, 0));
+    }
+}
