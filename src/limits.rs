@@ -155,6 +155,12 @@ pub const DRY_BELOW: u32 = 16 * 1024;
 pub const DRY_AFTER: Duration = Duration::from_millis(500);
 /// How long streams wait for session credit before it counts as lost, where lanes were lost.
 pub const CREDIT_LOST_AFTER: Duration = Duration::from_secs(30);
+/// How long a stream's credit may be withheld without a word while its local side takes bytes: what
+/// the peer hears of them is how it tells a slow exchange from one that stands still.
+pub const PROGRESS_UNSAID: Duration = Duration::from_secs(2);
+/// Streams whose progress is told in one sweep, at most; who has waited longest goes first. Peers
+/// count WINDOWs ([`FLOOD_WINDOW`]).
+pub const PROGRESS_AT_ONCE: usize = 128;
 /// How often streams are looked over for stalls and half-closed idleness.
 pub const SWEEP_EVERY: Duration = Duration::from_millis(500);
 
@@ -203,6 +209,12 @@ pub const FLOOD_EMPTY_DATA: Allowance = Allowance {
 pub const WINDOWS_EARNED_PER_DATA: u32 = 4;
 
 const _: () = assert!(LANE_READ_MIN <= LANE_READ_MAX);
+// Telling of progress alone never looks like a flood.
+const _: () = assert!(
+    PROGRESS_AT_ONCE as u128 * 1000 <= FLOOD_WINDOW.per_second as u128 * SWEEP_EVERY.as_millis()
+);
+// Who waits for a slow upload hears of it more than once before it gives up.
+const _: () = assert!(VISITOR_GONE_AFTER.as_millis() >= 2 * PROGRESS_UNSAID.as_millis());
 const _: () = assert!(LANE_QUEUE_SOFT >= MAX_FRAME_PAYLOAD + FRAME_HEADER);
 const _: () = assert!(LANE_QUEUE_OPENS >= LANE_QUEUE_OPENS_LEAST);
 const _: () = assert!(MIN_WINDOW as u64 * 8 <= MIN_MEMORY / 2);

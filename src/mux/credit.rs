@@ -202,12 +202,17 @@ impl RecvCredit {
         (plenty || needed).then(|| self.claim_all())
     }
 
+    /// Whether anything is withheld.
+    pub fn withholds(&self) -> bool {
+        self.unclaimed > 0
+    }
+
     /// Gives all back that is withheld, if that is worth a WINDOW.
     pub fn claim_withheld(&mut self) -> Option<u32> {
         (self.unclaimed >= CLAIM_LEAST_OF_STREAM).then(|| self.claim_all())
     }
 
-    fn claim_all(&mut self) -> u32 {
+    pub(super) fn claim_all(&mut self) -> u32 {
         let increment = self.unclaimed;
         self.unclaimed = 0;
         self.granted += increment;

@@ -231,6 +231,8 @@ impl<T: Copy> Session<T> {
         let Some(stream) = self.streams.get_mut(key.retype()) else {
             return Ok(None);
         };
+        // It was consumed over there: where a slow server takes a long body, nothing else tells.
+        stream.last_moved = now;
         if stream.send.add(increment).is_err() {
             let why = "WINDOW raises the stream's window above its size";
             return Ok(self.stream_violation(key, Code::FlowControlError, why));

@@ -271,6 +271,7 @@ impl<T: Copy> Session<T> {
             since_probe: 0,
             last_taken: now,
             last_moved: now,
+            unsaid_since: None,
             opened: now,
             bytes_in: 0,
             bytes_out: 0,
@@ -485,6 +486,18 @@ impl<T: Copy> Session<T> {
             bytes_out: stream.bytes_out,
             opened: stream.opened,
         })
+    }
+
+    /// When anything of the stream moved last, in either direction: bytes came, left or were taken
+    /// here, or the peer told that its local side took some.
+    pub fn last_moved(&self, key: StreamKey) -> Option<Instant> {
+        Some(self.streams.get(key.retype())?.last_moved)
+    }
+
+    /// Whether bytes that were sent on the stream lie with the peer, as far as it has told.
+    pub fn is_held_by_peer(&self, key: StreamKey) -> bool {
+        let stream = self.streams.get(key.retype());
+        stream.is_some_and(|stream| stream.send.outstanding() > 0)
     }
 
     /// DATA bytes that came and that no local side has taken.

@@ -40,8 +40,12 @@ pub struct Stream<T> {
     pub(super) since_probe: u64,
     /// When the local side last took bytes, or last had none to take.
     pub(super) last_taken: Instant,
-    /// When anything moved, for the half-close timeout.
+    /// When anything moved, here or as the peer tells; see [`Session::last_moved`].
+    ///
+    /// [`Session::last_moved`]: crate::mux::Session::last_moved
     pub(super) last_moved: Instant,
+    /// Since when credit of it is withheld, as the sweeps saw it.
+    pub(super) unsaid_since: Option<Instant>,
     /// When it was opened.
     pub(super) opened: Instant,
     /// DATA bytes from the peer.

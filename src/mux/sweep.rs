@@ -1,9 +1,10 @@
-//! What only time does to streams: stalls and half-closed idleness (PROTOCOL §4, §5).
+//! What only time does to streams: stalls, half-closed idleness, and telling how slow ones get on
+//! (PROTOCOL §4, §5).
 
 use std::time::Duration;
 
 use crate::clock::Instant;
-use crate::limits::CUT_STALLED_AFTER;
+use crate::limits::{CUT_STALLED_AFTER, PROGRESS_AT_ONCE, PROGRESS_UNSAID};
 use crate::mux::session::Session;
 use crate::mux::stream::StreamKey;
 use crate::wire::code::Code;
@@ -41,9 +42,10 @@ impl<T: Copy> Session<T> {
         swept
     }
 
-    /// Resets what has been half-closed and idle for `half_close_timeout`: the part of a sweep that
-    /// concerns each session by itself.
+    /// Resets what has been half-closed and idle for `half_close_timeout`, and tells what moves:
+    /// the part of a sweep that concerns each session by itself.
     pub fn sweep_idle(&mut self, now: Instant, half_close_timeout: Duration) -> Vec<Swept<T>> {
+        self.tell_progress(now);
         let idle: Vec<StreamKey> = self
             .streams
             .iter()
@@ -56,6 +58,33 @@ impl<T: Copy> Session<T> {
         idle.into_iter()
             .filter_map(|key| self.sweep_away(key, Code::IdleTimeout, "half-closed and idle"))
             .collect()
+    }
+
+    /// Gives credit back that was withheld for a while. Gathered up to a quarter of a window it can
+    /// take minutes where the local side is slow, and behind the peer's EOF nothing goes back at
+    /// all; but the peer has clocks, and they should run only while nothing moves.
+    fn tell_progress(&mut self, now: Instant) {
+        let mut unsaid = Vec::new();
+        for (key, stream) in self.streams.iter_mut() {
+            if stream.is_over() || !stream.recv.withholds() {
+                stream.unsaid_since = None;
+                continue;
+            }
+            let since = *stream.unsaid_since.get_or_insert(now);
+            if now >= since + PROGRESS_UNSAID {
+                unsaid.push((since, key));
+            }
+        }
+        unsaid.sort_unstable();
+        unsaid.truncate(PROGRESS_AT_ONCE);
+        for (_, key) in unsaid {
+            if let Some(stream) = self.streams.get_mut(key) {
+                stream.unsaid_since = None;
+                let increment = stream.recv.claim_all();
+                let (lane, id) = (stream.lane, stream.id);
+                self.push_window(lane, id, increment);
+            }
+        }
     }
 
     /// Gives credit back early while the budget has some, and calls whose turn is overdue. Says

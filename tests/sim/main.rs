@@ -3,7 +3,7 @@
 //!
 //! `cargo test --test sim` runs 128 seeds and two crowds; `HOODY_SEED=7 cargo test --test sim`
 //! replays one and shows its log; `HOODY_SIM_RUNS=100000 HOODY_SIM_FROM=1000 cargo test --release
-//! --test sim` goes on, and so does `HOODY_CROWDS=100` with crowds.
+//! --test sim` goes on, and so does `HOODY_CROWDS=100` with crowds; `HOODY_CROWD=7` replays one.
 //!
 //! The oracle: every stream of bytes arrives in order, exactly once, or is visibly cut; a response
 //! never looks whole when it is not; a request that may not be sent twice is not; nobody waits for
@@ -61,11 +61,15 @@ fn one(seed: u64) -> Result<(), String> {
         .map_err(|_| format!("seed {seed}: replay it with HOODY_SEED={seed} cargo test --test sim"))
 }
 
+fn be_loud() {
+    log::set_max_level(log::LevelFilter::Trace);
+    let _ = log::set_logger(&Loud);
+}
+
 fn share(from: u64, count: u64, part: u64, parts: u64) {
     if let Some(seed) = number("HOODY_SEED") {
         if part == 0 {
-            log::set_max_level(log::LevelFilter::Trace);
-            let _ = log::set_logger(&Loud);
+            be_loud();
             run(seed, None).show();
         }
         return;
@@ -128,6 +132,10 @@ fn streams_of(seed: u64) -> usize {
 
 #[test]
 fn a_crowd_of_slow_visitors_starves_nobody_and_none_of_it_is_cut() {
+    if let Some(seed) = number("HOODY_CROWD") {
+        be_loud();
+        return crowd(seed, streams_of(seed), None).show();
+    }
     let count = number("HOODY_CROWDS").unwrap_or(2);
     let from = number("HOODY_SIM_FROM").unwrap_or(0);
     let failed: Vec<u64> = (from..from + count)

@@ -59,6 +59,11 @@ abstract class RecvCredit {
     return this.free;
   }
 
+  /** Bytes whose credit may go back and has not. */
+  get withheld(): number {
+    return this.unclaimed;
+  }
+
   /** Counts bytes that arrived; false when the peer had no credit for them. */
   received(bytes: number): boolean {
     if (bytes > this.free) return false;

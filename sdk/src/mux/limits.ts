@@ -45,6 +45,13 @@ export const SMALL_BYTES = KIB;
 export const KEPT_FOR_SMALL_PART = 256;
 /** Of what is left of a session's credit, a stream that holds nothing may always have this part. */
 export const SHARE_LEAST_PART = 128;
+/**
+ * Milliseconds that a stream's credit may be withheld without a word while its local side takes
+ * bytes: what the kit hears of them is how it tells a slow exchange from one that stands still.
+ */
+export const PROGRESS_UNSAID_MS = 2000;
+/** Streams whose progress is told in one sweep, who waited longest first: kits count WINDOWs. */
+export const PROGRESS_AT_ONCE = 128;
 /** A stream that waits is called when it may send so much, or half of its share. */
 export const CALL_BYTES = 16 * KIB;
 /**

@@ -29,6 +29,7 @@ import {
   KEPT_FOR_SMALL_PART,
   MAX_SESSION_WINDOW,
   MAX_STREAM_WINDOW,
+  PROGRESS_AT_ONCE,
   MAX_STREAMS,
 } from './limits.js';
 import { holdsLess, Line } from './line.js';
@@ -266,6 +267,7 @@ export class MuxSession {
   sweep(now: number): void {
     this.clock = now;
     this.helpOldPeers();
+    this.tellProgress();
     for (const stream of this.lingering) {
       if (stream.held === stream.early) this.lingering.delete(stream);
     }
@@ -323,6 +325,16 @@ export class MuxSession {
       this.send(stream, 'no-share', 'overdue');
       stream.sweepsWaited = 1;
     }
+  }
+
+  /**
+   * Gives credit back that was withheld for a while. A slow local side may take minutes for as much
+   * as is gathered otherwise; the kit has clocks, which should run only while nothing moves.
+   */
+  private tellProgress(): void {
+    const unsaid = [...this.streams.values()].filter((stream) => stream.isUnsaid(this.clock));
+    unsaid.sort((a, b) => (a.unsaidSince ?? 0) - (b.unsaidSince ?? 0));
+    for (const stream of unsaid.slice(0, PROGRESS_AT_ONCE)) stream.tellProgress();
   }
 
   /** Sends what of the session's credit may go back. */

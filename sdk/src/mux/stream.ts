@@ -7,7 +7,7 @@ import { encodeReset, FrameType, MAX_PAYLOAD } from '../wire/frame.js';
 import type { ResponseHead } from '../wire/control.js';
 import { SendCredit, StreamRecvCredit } from './credit.js';
 import type { Lane } from './lane.js';
-import { SMALL_BYTES } from './limits.js';
+import { PROGRESS_UNSAID_MS, SMALL_BYTES } from './limits.js';
 import type { Waiter } from './line.js';
 import type { MuxSession } from './session.js';
 
@@ -50,6 +50,8 @@ export class MuxStream implements Waiter {
   early = 0;
   /** When the local side last took bytes, by the clock of `MuxSession.sweep`. */
   movedAt = 0;
+  /** Since when credit of it is withheld, as the sweeps saw it. */
+  unsaidSince: number | undefined;
   /** Bytes of the request's head that the session still counts. */
   headBytes = 0;
   /** Where it stands in the session's line; -1 when it does not wait for session credit. */
@@ -173,12 +175,30 @@ export class MuxStream implements Waiter {
     this.early -= early;
     this.recvCredit.passedOn(bytes);
     this.session.giveBack(bytes, early);
+    // The kit sends no more behind its EOF; that it moves is told by the sweeps.
+    if (this.remoteEnded) return;
     this.grant(this.recvCredit.claim(this.held, this.session.isContended));
   }
 
   /** Gives back what is withheld of this stream's credit. */
   giveWithheldBack(): void {
-    this.grant(this.recvCredit.claimWithheld());
+    if (!this.remoteEnded) this.grant(this.recvCredit.claimWithheld());
+  }
+
+  /** Whether credit of it has been withheld for so long that the kit should hear of it. */
+  isUnsaid(now: number): boolean {
+    if (this.over || this.recvCredit.withheld === 0) {
+      this.unsaidSince = undefined;
+      return false;
+    }
+    this.unsaidSince ??= now;
+    return now - this.unsaidSince >= PROGRESS_UNSAID_MS;
+  }
+
+  /** Tells what the local side took, also behind the kit's EOF. */
+  tellProgress(): void {
+    this.unsaidSince = undefined;
+    this.grant(this.recvCredit.claimAll());
   }
 
   /** The request has been handed on, and its head is not kept any more. */
@@ -280,7 +300,7 @@ export class MuxStream implements Waiter {
   }
 
   private grant(increment: number): void {
-    if (increment === 0 || this.remoteEnded || this.wasReset) return;
+    if (increment === 0 || this.wasReset) return;
     this.lane.pushNumber(FrameType.Window, this.id, increment);
   }
 

@@ -353,3 +353,34 @@ test('a session whose kit does not tell what it received knows when it has run d
   rig.window(0, 100_000);
   assert.equal(rig.mux.ranDry, false);
 });
+
+test('what a slow local side takes is told in time, also behind the EOF of the kit', () => {
+  const rig = new Rig({ maxStreams: 300 });
+  const slow = rig.open(2);
+  rig.receive(FrameType.Data, 2, Buffer.alloc(60_000));
+  rig.receive(FrameType.Eof, 2);
+  for (let at = 0; at < 5; at += 1) {
+    const now = at * 10_000;
+    rig.mux.sweep(now);
+    slow.consumed(1000);
+    rig.mux.sweep(now + 500);
+    rig.mux.sweep(now + 2000);
+    assert.deepEqual(rig.flush(), [], 'it would cost quick ones a frame');
+    rig.mux.sweep(now + 2500);
+    assert.deepEqual(rig.flush(), ['2 window 1000']);
+    rig.mux.sweep(now + 5000);
+    assert.deepEqual(rig.flush(), [], 'nothing moves');
+  }
+  // Many do not make a flood of it.
+  const ids = Array.from({ length: 200 }, (_, at) => 4 + 2 * at);
+  for (const id of ids) {
+    const stream = rig.open(id);
+    rig.receive(FrameType.Data, id, 'abc');
+    stream.consumed(3);
+  }
+  const told = [100_000, 102_000, 102_500, 103_000].map((now) => {
+    rig.mux.sweep(now);
+    return rig.flush().length;
+  });
+  assert.deepEqual(told, [0, 128, 72, 0]);
+});

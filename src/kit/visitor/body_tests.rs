@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::kit::config::Config;
 use crate::kit::testing::{Host, Laptop, guarded};
+use crate::limits::{PROGRESS_UNSAID, VISITOR_GONE_AFTER};
 use crate::machine::{ConnKey, Machine};
 
 /// A visitor who has sent the head of an upload.
@@ -133,4 +134,77 @@ fn a_body_that_stops_under_an_answer_that_moves_is_left_alone() {
     assert_eq!(host.closed, []);
     host.pass_with(&mut laptop, MOMENT * 11);
     assert_eq!(host.closed, [conn], "both directions stand still");
+}
+
+/// The laptop's server takes `count` bytes of the request, and the laptop tells so in time.
+fn takes(host: &mut Host, laptop: &mut Laptop, count: usize) {
+    let stream = laptop.streams[0];
+    laptop.mux.passed_on(stream, count, host.now);
+    for _ in 0..2 {
+        laptop.mux.sweep_idle(host.now, timeout() * 1000);
+        host.exchange(laptop);
+        host.pass_with(laptop, PROGRESS_UNSAID);
+    }
+}
+
+/// A visitor whose whole body of 200,000 bytes has left, and has not been taken.
+fn uploaded(fin: bool) -> (Host, Laptop, ConnKey) {
+    let (mut host, mut laptop, conn) = uploading("Content-Length: 200000\r\n");
+    for _ in 0..10 {
+        host.send(conn, &[b'x'; 20_000]);
+        host.exchange(&mut laptop);
+    }
+    if fin {
+        host.finish(conn);
+    }
+    (host, laptop, conn)
+}
+
+#[test]
+fn an_answer_is_not_late_while_a_slow_upstream_takes_the_body() {
+    let response = Config::default().response_timeout;
+    for fin in [false, true] {
+        let (mut host, mut laptop, conn) = uploaded(fin);
+        for _ in 0..5 {
+            host.pass_with(&mut laptop, response * 9 / 10);
+            takes(&mut host, &mut laptop, 10_000);
+            assert_eq!(host.receive(conn), "", "FIN: {fin}");
+        }
+        host.answer(&mut laptop, 0, 3);
+        assert!(host.receive(conn).ends_with("\r\n\r\nxxx"), "FIN: {fin}");
+    }
+}
+
+#[test]
+fn an_answer_is_late_once_the_upstream_takes_nothing_more_of_the_body() {
+    let response = Config::default().response_timeout;
+    for (fin, taken, wait) in [
+        (false, 10_000, response),
+        (true, 10_000, response),
+        (false, 200_000, response),
+        (true, 200_000, VISITOR_GONE_AFTER),
+    ] {
+        let (mut host, mut laptop, conn) = uploaded(fin);
+        host.pass_with(&mut laptop, response / 2);
+        takes(&mut host, &mut laptop, taken);
+        host.pass_with(&mut laptop, wait - PROGRESS_UNSAID * 2);
+        assert_eq!(host.receive(conn), "", "FIN: {fin}, taken: {taken}");
+        let answer = next_words(&mut host, &mut laptop, conn, PROGRESS_UNSAID * 4);
+        assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+    }
+}
+
+#[test]
+fn an_answer_that_stands_still_is_waited_for_while_the_rest_of_the_body_is_taken() {
+    let (mut host, mut laptop, conn) = uploaded(true);
+    laptop.head(0, 1000, host.now);
+    host.exchange(&mut laptop);
+    assert!(host.receive(conn).starts_with("HTTP/1.1 200 "));
+    for _ in 0..5 {
+        host.pass_with(&mut laptop, VISITOR_GONE_AFTER * 3);
+        takes(&mut host, &mut laptop, 40_000);
+        assert_eq!(host.closed, []);
+    }
+    host.pass_with(&mut laptop, VISITOR_GONE_AFTER);
+    assert_eq!(host.closed, [conn], "nothing moves any more");
 }

@@ -80,8 +80,8 @@ struct Exchange {
     response: Response,
     /// When the request was complete enough to be passed on.
     begun: Instant,
-    /// Since when only the upstream is waited for; while a response waits to leave, since when the
-    /// visitor has taken nothing of it.
+    /// Since when only the upstream is waited for, as far as can be seen here; while a response
+    /// waits to leave, since when the visitor has taken nothing of it.
     waiting_since: Instant,
     /// When more of the request's body came last, or could be read again after a want of credit.
     body_at: Instant,
@@ -89,6 +89,15 @@ struct Exchange {
     holds_back: bool,
     keep_alive: bool,
     status: u16,
+}
+
+/// What the session knows of the exchange's stream.
+#[derive(Debug, Clone, Copy)]
+struct Movement {
+    /// When anything of it moved last, at either end.
+    last: Instant,
+    /// Some of the request's body has reached the client, as far as it has told, and no further.
+    held_by_client: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,6 +151,34 @@ impl Exchange {
         read_closed && self.upload_done && self.response == Response::Awaited
     }
 
+    /// When it is given up if nothing moves until then. A clock runs only while nothing does, and
+    /// what a slow upstream takes of a long body moves.
+    fn due(
+        &self,
+        read_closed: bool,
+        flushed: bool,
+        movement: Option<Movement>,
+        response_timeout: Duration,
+    ) -> Option<Instant> {
+        let awaited = self.response == Response::Awaited;
+        if !awaited && !flushed {
+            return Some(self.waiting_since + VISITOR_STALLED_FOR);
+        }
+        let moved = movement.map_or(self.waiting_since, |it| it.last.max(self.waiting_since));
+        // Who sent FIN behind a body waits until it was taken, in however large steps.
+        let waits = movement.is_some_and(|it| it.held_by_client);
+        let patience = match awaited {
+            true if waits || !self.may_be_gone(read_closed) => response_timeout,
+            true => VISITOR_GONE_AFTER.min(response_timeout),
+            false if !read_closed => return None,
+            // It may be half-closed and reading, or gone: a response that stands still tells
+            // nothing in time, for its kernel acknowledges what it no longer wants.
+            false if waits => response_timeout.max(VISITOR_GONE_AFTER),
+            false => VISITOR_GONE_AFTER,
+        };
+        Some(moved + patience)
+    }
+
     /// When the visitor's silence ends its request, while it owes more of a body. A body stands
     /// still only when nothing else moves either: an answer that has begun may be what it waits
     /// for.
@@ -187,6 +224,19 @@ impl Kit {
         self.sessions
             .get_mut(name.session)
             .and_then(KitSession::mux_mut)
+    }
+
+    /// What the session knows of the visitor's stream.
+    fn movement(&self, conn: ConnKey) -> Option<Movement> {
+        let Role::Visitor(visitor) = &self.conns.get(conn.retype())?.role else {
+            return None;
+        };
+        let name = visitor.stream()?;
+        let mux = self.sessions.get(name.session)?.mux()?;
+        Some(Movement {
+            last: mux.last_moved(name.stream)?,
+            held_by_client: mux.is_held_by_peer(name.stream),
+        })
     }
 
     /// Where small things are read: heads, chunked bodies, what is thrown away.
@@ -324,6 +374,7 @@ impl Kit {
             return;
         };
         let (read_closed, flushed) = (entry.read_closed, entry.out.is_empty());
+        let movement = self.movement(conn);
         let Some(visitor) = self.visitor(conn) else {
             return;
         };
@@ -333,17 +384,9 @@ impl Kit {
                 visitor.since + VISITOR_HEAD_TIMEOUT
             }
             State::Waiting => visitor.since + VISITOR_IDLE_TIMEOUT,
-            State::Exchange(exchange) if exchange.may_be_gone(read_closed) => {
-                exchange.waiting_since + VISITOR_GONE_AFTER.min(response_timeout)
-            }
-            State::Exchange(exchange) if exchange.response == Response::Awaited => {
-                exchange.waiting_since + response_timeout
-            }
-            State::Exchange(exchange) if !flushed => exchange.waiting_since + VISITOR_STALLED_FOR,
-            // It may be half-closed and reading, or gone: a response that stands still tells
-            // nothing in time, for its kernel acknowledges what it no longer wants.
-            State::Exchange(exchange) if read_closed => exchange.waiting_since + VISITOR_GONE_AFTER,
-            State::Exchange(_) => now + VISITOR_HEAD_TIMEOUT,
+            State::Exchange(exchange) => exchange
+                .due(read_closed, flushed, movement, response_timeout)
+                .unwrap_or(now + VISITOR_HEAD_TIMEOUT),
         };
         if now < due {
             // Looked at often enough for the shortest of its deadlines, which may begin any time.

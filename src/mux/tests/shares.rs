@@ -145,6 +145,11 @@ fn where_memory_does_not_suffice_newcomers_are_refused_and_who_moved_nothing_is_
     }
     assert!(!cut.is_empty() && !cut.contains(&slow), "{cut:?}");
     assert_eq!(pair.kit.was_reset(cut[0]), Some(Code::EnhanceYourCalm));
+    // Whoever is left may hold all there is again; one refusal makes room for those who come next.
+    pair.client.mux.refuses_newcomers(pair.now + DRY_AFTER);
+    pair.pass_time(SWEEP_EVERY);
+    cut.extend(pair.sweep(4 << 20));
+    pair.run();
     assert!(!pair.client.mux.refuses_newcomers(pair.now + DRY_AFTER));
     assert!(cut.len() < stuck.len() - 1, "no more than was needed");
 }

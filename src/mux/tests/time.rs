@@ -1,7 +1,7 @@
 //! What only time does: stalls, half-closed idleness, liveness (PROTOCOL §4, §5, §6).
 
 use super::*;
-use crate::limits::CUT_STALLED_AFTER;
+use crate::limits::{CUT_STALLED_AFTER, PROGRESS_AT_ONCE, PROGRESS_UNSAID};
 use crate::mux::Liveness;
 
 const HALF_CLOSE: Duration = Duration::from_secs(300);
@@ -45,6 +45,58 @@ fn a_half_closed_stream_on_which_nothing_moves_is_reset() {
     pair.kit.reset(whole, Code::Cancel);
     pair.run();
     pair.assert_quiet();
+}
+
+#[test]
+fn what_a_slow_reader_takes_behind_an_eof_is_told_and_counts_as_movement() {
+    let mut pair = Pair::new(Cut::Whole);
+    let id = pair.kit.open(pattern(1, 100_000), true, pair.now);
+    pair.client.stuck.insert(id);
+    pair.run();
+    let key = pair.kit.keys[&id];
+    for _ in 0..100 {
+        pair.pass_time(HALF_CLOSE / 2);
+        assert!(pair.kit.mux.is_held_by_peer(key));
+        pair.client.take(id, 1000, pair.now);
+        for _ in 0..2 {
+            assert!(pair.client.mux.sweep(pair.now, HALF_CLOSE, 0).is_empty());
+            pair.run();
+            pair.pass_time(PROGRESS_UNSAID);
+        }
+        let moved = pair.kit.mux.last_moved(key).expect("it is alive");
+        assert!(moved + PROGRESS_UNSAID >= pair.now);
+        assert!(pair.kit.mux.sweep(pair.now, HALF_CLOSE, 0).is_empty());
+    }
+    assert_eq!(pair.client.count_left(FrameType::Window), 100);
+    assert!(!pair.kit.mux.is_held_by_peer(key));
+    pair.pass_time(HALF_CLOSE);
+    assert_eq!(pair.kit.mux.sweep(pair.now, HALF_CLOSE, 0).len(), 1);
+}
+
+#[test]
+fn progress_is_told_of_few_streams_at_once_and_of_none_that_is_quick() {
+    let many = |side| Terms {
+        max_streams: 3 * PROGRESS_AT_ONCE,
+        ..terms(side)
+    };
+    let mut pair = Pair::with(Cut::Whole, many(Side::Kit), many(Side::Client), 1);
+    let count = PROGRESS_AT_ONCE as u32 * 5 / 2;
+    for n in 0..count {
+        pair.kit.open(pattern(n, 100), false, pair.now);
+    }
+    pair.run();
+    let mut told = Vec::new();
+    for _ in 0..12 {
+        pair.client.mux.sweep(pair.now, HALF_CLOSE, 0);
+        pair.run();
+        told.push(pair.client.count_left(FrameType::Window));
+        pair.pass_time(PROGRESS_UNSAID / 2);
+    }
+    // Once each, when it was withheld for long enough, and never more at once.
+    assert_eq!(told[..2], [0, 0], "{told:?}");
+    assert_eq!(told.last(), Some(&(count as usize)), "{told:?}");
+    let steps = told.windows(2).map(|pair| pair[1] - pair[0]);
+    assert_eq!(steps.max(), Some(PROGRESS_AT_ONCE), "{told:?}");
 }
 
 #[test]
