@@ -285,12 +285,8 @@ fn check_whole(parsed: httparse::Result<usize>, head: &[u8]) -> Result<(), Rejec
             why: "Only HTTP/1.0 and HTTP/1.1 are served here.",
         }),
         Err(error) => Err(match error {
-            httparse::Error::TooManyHeaders => Reject {
-                status: 431,
-                why: "The head has more than 128 fields.",
-            },
+            // The scanner has refused too many fields, and octets that no value has.
             httparse::Error::HeaderName => Reject::bad("A field name is malformed."),
-            httparse::Error::HeaderValue => Reject::bad("A field value is malformed."),
             httparse::Error::Version => Reject::bad("The HTTP version is malformed."),
             httparse::Error::Status => Reject::bad("The status code is malformed."),
             _ => Reject::bad("The first line is malformed."),

@@ -128,3 +128,23 @@ fn is_plain_word(word: u64) -> bool {
     let is_del = delta.wrapping_sub(EACH) & !delta & HIGH;
     below_space | is_del == 0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn eight_octets_at_once_are_judged_as_one_by_one() {
+        for octet in 0..=u8::MAX {
+            let plain = octet >= b' ' && octet != 0x7F;
+            for beside in [b' ', b'~', b'a', 0x80, 0xFF] {
+                for place in 0..8 {
+                    let mut word = [beside; 8];
+                    word[place] = octet;
+                    let judged = is_plain_word(u64::from_ne_bytes(word));
+                    assert_eq!(judged, plain, "{octet} between {beside}");
+                }
+            }
+        }
+    }
+}

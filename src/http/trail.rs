@@ -224,6 +224,7 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Network>(), Err(NoNetwork), "{text}");
         }
+        assert!(NoNetwork.to_string().contains("10.0.0.0/8"));
     }
 
     #[test]

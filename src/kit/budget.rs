@@ -145,11 +145,6 @@ impl FdBudget {
         self.out(class) > self.reserve[class as usize]
     }
 
-    /// All permits.
-    pub fn total(&self) -> usize {
-        self.total
-    }
-
     /// How many more `class` could take: what is free but for the others' unused reserves.
     fn room(&self, class: Class) -> usize {
         let kept: usize = (0..CLASSES)
@@ -283,6 +278,26 @@ mod tests {
             budget.give_back(permit);
         }
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn who_has_what_is_kept_for_it_exceeds_nothing_and_with_one_more_it_does() {
+        let mut budget = FdBudget::new(48, NEEDS);
+        let reserve = budget.reserve[Class::Front as usize];
+        for _ in 0..reserve {
+            assert!(budget.take(Class::Front).is_some());
+            assert!(!budget.exceeds_reserve(Class::Front));
+        }
+        assert!(budget.take(Class::Front).is_some());
+        assert!(budget.exceeds_reserve(Class::Front));
+    }
+
+    #[test]
+    #[should_panic(expected = "refusals never go beyond their reserve")]
+    fn a_refusal_in_a_visits_place_is_noticed() {
+        let mut budget = FdBudget::new(48, NEEDS);
+        budget.out[Class::Refusal as usize] = budget.reserve[Class::Refusal as usize] + 1;
+        budget.check_invariants();
     }
 
     #[test]

@@ -112,6 +112,7 @@ mod tests {
             assert_eq!(code.as_u16(), number);
             assert_eq!(Code::from_u16(number), Some(code));
             assert_eq!(Code::from_peer(number), code);
+            assert_eq!(code.to_string(), code.name());
         }
     }
 

@@ -516,11 +516,30 @@ mod tests {
         assert!(!secret.matches(&TOKEN[1..]));
         assert!(!secret.matches(&TOKEN.replace("kit", "kiT")));
         assert!(Secret::default().matches(""));
+        // One difference must not make good for another.
+        assert!(!Secret::new("aa").matches("bb"));
+        assert_eq!(Secret::new("a"), Secret::new("a"));
+        assert_ne!(Secret::new("a"), Secret::new("b"));
+        assert_eq!(format!("{:?}", Secret::new(TOKEN)), "(secret)");
+    }
+
+    #[test]
+    fn a_kit_that_knows_no_public_url_is_told_from_one_that_does_not_say() {
+        let url = |more: &str| {
+            let json =
+                format!(r#"{{"bindId":1,"kind":"http","mode":"expose","containerPort":1{more}}}"#);
+            let bind: ResumedBind = serde_json::from_str(&json).expect("a good binding");
+            bind.public_url
+        };
+        assert_eq!(url(""), None);
+        assert_eq!(url(r#","publicUrl":null"#), Some(None));
+        assert_eq!(url(r#","publicUrl":"u""#), Some(Some("u".into())));
     }
 
     #[test]
     fn a_session_id_of_a_hostile_peer_shows_nothing_but_plain_characters() {
         assert_eq!(SessionId::new("S-\x1b[31mred").to_string(), "S-…");
         assert_eq!(SessionId::new("").to_string(), "…");
+        assert_eq!(SessionId::new("S-\x1b").as_str(), "S-\x1b");
     }
 }

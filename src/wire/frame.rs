@@ -410,6 +410,20 @@ mod tests {
     }
 
     #[test]
+    fn every_fault_of_a_payload_has_words_of_its_own() {
+        let faults = [
+            PayloadFault::EofNotEmpty,
+            PayloadFault::ResetTooShort,
+            PayloadFault::WindowSize,
+            PayloadFault::ZeroIncrement,
+        ];
+        let words: std::collections::BTreeSet<String> =
+            faults.iter().map(ToString::to_string).collect();
+        assert_eq!(words.len(), faults.len());
+        assert!(words.iter().all(|words| !words.is_empty()));
+    }
+
+    #[test]
     fn a_frame_does_not_show_what_it_carries() {
         let frame = Frame {
             kind: FrameType::Hello,

@@ -242,6 +242,27 @@ mod tests {
     }
 
     #[test]
+    fn line_ends_and_tabs_have_short_forms_and_other_controls_the_long_one() {
+        for push in [
+            |out: &mut Vec<u8>| push_octets(out, b"\n\r\t\x1f"),
+            |out: &mut Vec<u8>| push_text(out, "\n\r\t\x1f"),
+        ] {
+            let mut out = Vec::new();
+            push(&mut out);
+            assert_eq!(out, br#""\n\r\t\u001f""#);
+        }
+    }
+
+    #[test]
+    fn what_is_no_string_is_told_that_a_string_was_wanted() {
+        let error = serde_json::from_str::<Text<'_>>("1").expect_err("a number");
+        assert!(error.to_string().contains("expected a string"), "{error}");
+        let error = serde_json::from_str::<Octets<'_>>("1").expect_err("a number");
+        let wanted = "expected a string of code points up to U+00FF";
+        assert!(error.to_string().contains(wanted), "{error}");
+    }
+
+    #[test]
     fn a_run_ends_at_the_first_octet_that_is_special_wherever_it_stands() {
         for special in 0..=255u8 {
             for at in 0..20 {

@@ -345,6 +345,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_writer_says_why_it_took_no_more() {
+        let illegal = DecodeError::TooManyFrames;
+        for (full, words) in [
+            (Full::Frames, "the message has all its frames"),
+            (Full::Message, "the message has no room"),
+            (Full::Payload, "the payload is too long for a frame"),
+            (Full::Illegal(illegal), &illegal.to_string()),
+        ] {
+            assert_eq!(full.to_string(), words);
+        }
+    }
+
+    #[test]
     fn a_writer_holds_sixty_four_frames() {
         let mut body = Vec::new();
         let mut writer = MessageWriter::new(&mut body);

@@ -466,11 +466,36 @@ mod tests {
             Err(TooLong)
         );
         assert_eq!(out, b"before");
+        assert_eq!(TooLong.to_string(), "the head is too long for a frame");
         let octets = vec![b'a'; MAX_FRAME_PAYLOAD / 2];
         assert_eq!(
             write_response_head(&mut out, 200, one(&octets), true),
             Ok(())
         );
+    }
+
+    #[test]
+    fn a_head_may_fill_its_frame_to_the_last_byte() {
+        let len = |value: &[u8]| {
+            let mut out = b"before".to_vec();
+            let written = write_response_head(&mut out, 200, one(value), true);
+            written.map(|()| out.len() - b"before".len())
+        };
+        let around = len(b"").expect("it is short");
+        let mut value = vec![b'a'; MAX_FRAME_PAYLOAD - around];
+        assert_eq!(len(&value), Ok(MAX_FRAME_PAYLOAD));
+        value.push(b'a');
+        assert_eq!(len(&value), Err(TooLong));
+    }
+
+    #[test]
+    fn what_are_no_fields_is_told_how_fields_look() {
+        let wanted = |json: &str| {
+            let read = serde_json::from_str::<Headers<'_>>(json).err();
+            read.expect("these are no fields").to_string()
+        };
+        assert!(wanted("1").contains("expected an array of [name, value]"));
+        assert!(wanted("[1]").contains("expected [name, value]"));
     }
 
     #[test]

@@ -334,6 +334,26 @@ mod tests {
     }
 
     #[test]
+    fn every_refusal_has_its_status_and_words_of_its_own() {
+        let mut seen = std::collections::BTreeSet::new();
+        for (error, status) in [
+            (HandshakeError::Method, 405),
+            (HandshakeError::NoUpgrade, 426),
+            (HandshakeError::WebSocketVersion, 426),
+            (HandshakeError::HttpVersion, 505),
+            (HandshakeError::Key, 400),
+            (HandshakeError::NoSubprotocol, 400),
+            (HandshakeError::Status(200), 400),
+            (HandshakeError::Accept, 400),
+            (HandshakeError::Subprotocol, 400),
+            (HandshakeError::Extension, 400),
+        ] {
+            assert_eq!(error.status(), status, "{error}");
+            assert!(seen.insert(error.to_string()), "{error}");
+        }
+    }
+
+    #[test]
     fn a_response_must_answer_what_was_asked() {
         let both = [Subprotocol::V1, Subprotocol::V2];
         let check = |status, fields: &Fields, offered: &[Subprotocol]| {

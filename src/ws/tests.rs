@@ -88,6 +88,7 @@ fn need_says_exactly_what_is_missing_once_the_header_is_there() {
     assert_eq!(decoder.next(&mut []), Ok(WsStep::Need(2)));
     assert_eq!(decoder.next(&mut stream[..1]), Ok(WsStep::Need(1)));
     assert_eq!(decoder.next(&mut stream[..2]), Ok(WsStep::Need(2)));
+    assert_eq!(decoder.next(&mut stream[..3]), Ok(WsStep::Need(1)));
     assert_eq!(decoder.next(&mut stream[..5]), Ok(WsStep::Need(3)));
     assert_eq!(decoder.next(&mut stream[..8]), Ok(WsStep::Need(1000)));
     assert_eq!(decoder.next(&mut stream[..1007]), Ok(WsStep::Need(1)));
@@ -123,6 +124,44 @@ fn fragments_are_joined_around_control_frames() {
             let (seen, _) = decode(role, &stream, piece).expect("a legal stream");
             assert_eq!(seen, expected, "in pieces of {piece}");
         }
+    }
+}
+
+#[test]
+fn a_control_frame_between_messages_is_dropped_at_once_and_one_inside_becomes_part_of_the_gap() {
+    for (is_final, expected) in [(true, 8), (false, 0)] {
+        let mut buf = frame(Role::Client, OpCode::Binary, is_final, b"1");
+        let mut decoder = WsDecoder::new(Role::Client);
+        if is_final {
+            let step = decoder.next(&mut buf).expect("a legal stream");
+            assert!(matches!(step, WsStep::Item { consumed: 3, .. }));
+            buf.clear();
+        }
+        buf.extend(frame(Role::Client, OpCode::Ping, true, b"ping!!"));
+        let step = decoder.next(&mut buf).expect("a legal stream");
+        let WsStep::Item { consumed, event } = step else {
+            panic!("a ping is there")
+        };
+        assert_eq!(consumed, expected);
+        let WsEvent::Ping(payload) = event else {
+            panic!("{event:?}")
+        };
+        assert_eq!(buf[payload], *b"ping!!");
+        buf.drain(..consumed);
+        let rest = if is_final {
+            OpCode::Binary
+        } else {
+            OpCode::Continuation
+        };
+        buf.extend(frame(Role::Client, rest, true, b"2"));
+        let step = decoder.next(&mut buf).expect("a legal stream");
+        assert!(matches!(
+            step,
+            WsStep::Item {
+                event: WsEvent::Message(_),
+                ..
+            }
+        ));
     }
 }
 
@@ -206,6 +245,8 @@ fn a_message_that_is_too_big_is_refused_by_its_header() {
     assert_eq!(refused(&stream[..10]), (1009, "message is too big"));
     let longest = [&[0x82, 0xFF][..], &[0xFF; 8]].concat();
     assert_eq!(refused(&longest), (1009, "message is too big"));
+    let error = all(Role::Server, &longest).expect_err("this is refused");
+    assert_eq!(error.to_string(), "message is too big (1009)");
     let mut stream = frame(Role::Server, OpCode::Binary, false, &vec![0; MAX_MESSAGE]);
     stream.extend(&frame(Role::Server, OpCode::Continuation, true, b"x")[..2]);
     assert_eq!(refused(&stream), (1009, "message is too big"));

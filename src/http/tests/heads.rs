@@ -143,6 +143,8 @@ fn first_lines_with_two_readings_are_refused() {
         ("GET / HTTP/1.1x", 400),
         ("GET / HTTPS/1.1", 400),
         ("GET / HTTP/+1.1", 400),
+        ("GET / HTTP/x.1", 400),
+        ("GET / HTTP/1.x", 400),
         ("G(T / HTTP/1.1", 400),
         ("G\u{e9}T / HTTP/1.1", 400),
         ("GET /\0 HTTP/1.1", 400),
@@ -467,7 +469,6 @@ fn a_101_counts_only_as_the_answer_to_an_upgrade() {
     let good = "HTTP/1.1 101 X\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
     assert!(response(good.as_bytes()).accepts_upgrade(asked));
     assert!(!response(good.as_bytes()).accepts_upgrade(GET));
-    assert!(!response(good.as_bytes()).is_interim());
     for head in [
         "HTTP/1.1 101 X\r\nUpgrade: websocket\r\n\r\n",
         "HTTP/1.1 101 X\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
@@ -477,5 +478,76 @@ fn a_101_counts_only_as_the_answer_to_an_upgrade() {
             !response(head.as_bytes()).accepts_upgrade(asked),
             "{head:?}"
         );
+    }
+}
+
+#[test]
+fn who_wrote_a_head_that_is_refused_is_told_what_is_wrong() {
+    for (head, why) in [
+        (
+            "GET / HTTP/1.1\rX",
+            "A CR in the head is not followed by LF.",
+        ),
+        ("GET / HTTP/1.1\n", "A line of the head ends in a bare LF."),
+        ("GET / HTTP/1.1\0", "The head contains a control character."),
+        (
+            "GET / HTTP/1.1\r\nA B: 1\r\n\r\n",
+            "A field name is malformed.",
+        ),
+        (
+            "GET / http/1.1\r\nA: 1\r\n\r\n",
+            "The HTTP version is malformed.",
+        ),
+        ("GET\r\n\r\n", "The first line is malformed."),
+    ] {
+        let reject = parse_request(head.as_bytes()).expect_err(head);
+        assert_eq!((reject.status, reject.why), (400, why), "{head:?}");
+    }
+    let reject = parse_response(b"HTTP/1.1 2x0 OK\r\n\r\n").expect_err("no status");
+    assert_eq!(reject.why, "The status code is malformed.");
+}
+
+#[test]
+fn fields_are_shown_as_text_in_a_log() {
+    let head = response(b"HTTP/1.1 200 OK\r\nA: 1\r\nB: \xE9\r\n\r\n");
+    assert!(!head.fields.is_empty());
+    assert_eq!(
+        format!("{:?}", head.fields),
+        "[(\"A\", \"1\"), (\"B\", \"\u{FFFD}\")]"
+    );
+    assert!(response(b"HTTP/1.1 200 OK\r\n\r\n").fields.is_empty());
+}
+
+#[test]
+fn lines_that_start_with_whitespace_are_refused_as_soon_as_they_come() {
+    for (head, why) in [
+        (" GET", "The first line starts with whitespace."),
+        ("\r\n\tG", "The first line starts with whitespace."),
+        (
+            "GET / HTTP/1.1\r\n A",
+            "A field is folded over several lines.",
+        ),
+        (
+            "GET / HTTP/1.1\r\nA: 1\r\n\t",
+            "A field is folded over several lines.",
+        ),
+    ] {
+        let reject = HeadScanner::new().scan(head.as_bytes()).expect_err(head);
+        assert_eq!((reject.status, reject.why), (400, why), "{head:?}");
+    }
+}
+
+#[test]
+fn a_status_below_200_announces_another_head_unless_it_switches() {
+    for (status, interim) in [
+        (100, true),
+        (102, true),
+        (103, true),
+        (199, true),
+        (101, false),
+        (200, false),
+    ] {
+        let head = format!("HTTP/1.1 {status} X\r\n\r\n");
+        assert_eq!(response(head.as_bytes()).is_interim(), interim, "{status}");
     }
 }

@@ -1,6 +1,6 @@
 //! Chunk headers and small responses.
 
-use super::write::{LAST_CHUNK, Reply, chunk_header, put_field};
+use super::write::{LAST_CHUNK, Reply, chunk_header, put_field, reason};
 use super::*;
 
 #[test]
@@ -66,4 +66,28 @@ fn a_field_that_could_end_its_line_is_not_written() {
     assert!(out.is_empty());
     put_field(&mut out, b"a", b"b").expect("writable");
     assert_eq!(out, b"a: b\r\n");
+}
+
+#[test]
+fn every_registered_status_has_words_of_its_own_and_no_other_has_any() {
+    let registered = [
+        100..=103,
+        200..=208,
+        226..=226,
+        300..=305,
+        307..=308,
+        400..=418,
+        421..=426,
+        428..=429,
+        431..=431,
+        451..=451,
+        500..=508,
+        511..=511,
+    ];
+    let mut words = std::collections::BTreeSet::new();
+    for status in 0..1000 {
+        let is_registered = registered.iter().any(|range| range.contains(&status));
+        assert_eq!(!reason(status).is_empty(), is_registered, "{status}");
+        assert!(!is_registered || words.insert(reason(status)), "{status}");
+    }
 }
