@@ -286,6 +286,7 @@ mod tests {
         for window in [0, 1, 3, 4] {
             let mut credit = RecvCredit::new(window);
             assert_eq!(credit.claim(false), None);
+            assert_eq!(credit.claim_of_session(), None);
             if credit.receive(1).is_ok() {
                 credit.pass_on(1, 0);
                 assert_eq!(credit.claim(false), Some(1));
@@ -301,5 +302,71 @@ mod tests {
         assert_eq!(credit.claim(false), None);
         credit.pass_on(1, 0);
         assert_eq!(credit.claim(false), Some(65_536));
+        // Who has as much as it may wait for is helped no sooner than others.
+        let mut credit = RecvCredit::new(1 << 20);
+        credit.receive((1 << 20) - 65_536).unwrap();
+        credit.pass_on(65_536, 0);
+        assert_eq!(credit.claim(false), None);
+    }
+
+    #[test]
+    fn what_is_outstanding_is_what_was_sent_and_neither_given_back_nor_forgiven() {
+        let mut credit = SendCredit::new(100, 100);
+        credit.spend(90);
+        credit.add(20).unwrap();
+        assert_eq!((credit.outstanding(), credit.available()), (70, 30));
+        credit.forgive(30);
+        assert_eq!((credit.outstanding(), credit.available()), (40, 30));
+        credit.forgive(41);
+        assert_eq!((credit.outstanding(), credit.available()), (0, 30));
+    }
+
+    #[test]
+    fn a_session_is_contended_from_half_of_its_window_on_until_three_quarters_are_back() {
+        let mut credit = RecvCredit::new(1 << 20);
+        credit.receive(1 << 18).unwrap();
+        assert!(!credit.is_contended(false) && !credit.is_contended(true));
+        credit.receive(1).unwrap();
+        assert!(!credit.is_contended(false) && credit.is_contended(true));
+        credit.receive((1 << 18) - 1).unwrap();
+        assert!(!credit.is_contended(false) && credit.is_contended(true));
+        credit.receive(1).unwrap();
+        assert!(credit.is_contended(false) && credit.is_contended(true));
+    }
+
+    #[test]
+    fn a_window_is_doubled_up_to_its_top_where_it_limits_and_the_local_side_keeps_up() {
+        let (window, top) = (1 << 20, 16 << 20);
+        let mut credit = RecvCredit::new(window);
+        let enough = u64::from(window / 8 * 3);
+        assert_eq!(credit.growth(enough - 1, top), None);
+        assert_eq!(credit.growth(enough, top), Some(window));
+        assert_eq!(credit.growth(enough, window + 5), Some(5));
+        assert_eq!(credit.growth(enough, window), None);
+        credit.receive(window / 4).unwrap();
+        assert_eq!(credit.growth(enough, top), Some(window));
+        credit.receive(1).unwrap();
+        assert_eq!(credit.growth(enough, top), None);
+    }
+
+    #[test]
+    fn the_less_the_peer_has_of_a_session_the_smaller_the_pieces_it_gets() {
+        for (left, piece) in [(1 << 20, 1 << 18), (65_536, 16_384), (0, CLAIM_LEAST)] {
+            let mut credit = RecvCredit::new(16 << 20);
+            credit.receive((16 << 20) - left).unwrap();
+            credit.pass_on(piece - 1, 0);
+            assert_eq!(credit.claim_of_session(), None, "{left}");
+            credit.pass_on(1, 0);
+            assert_eq!(credit.claim_of_session(), Some(piece), "{left}");
+        }
+    }
+
+    #[test]
+    #[cfg(debug_assertions)]
+    #[should_panic(expected = "credit was lost or made up")]
+    fn credit_that_comes_from_nowhere_is_noticed() {
+        let mut credit = RecvCredit::new(100);
+        credit.granted += 1;
+        credit.check();
     }
 }

@@ -11,6 +11,7 @@ mod faults;
 mod lanes;
 mod law;
 mod line;
+mod one_lane;
 mod order;
 mod outgoing;
 mod shares;
