@@ -14,6 +14,7 @@
 //! | [`digits`] [`units`] | numbers, addresses, durations and sizes as text |
 //! | [`text`] | words from outside, cut and made harmless before anybody reads them |
 //! | [`secrets`] | files with tokens and certificates, and what is unwise about them |
+//! | [`shares`] | who holds how much of what there is little of |
 //! | [`machine`] | **the seam**: what a host tells a machine and asks of it |
 //! | [`wire`] | byte offsets and JSON keys of frames (PROTOCOL §1 to §9) |
 //! | [`http`] | HTTP/1.1 without sockets |
@@ -59,6 +60,7 @@ pub mod mux;
 pub mod outflow;
 pub mod reactor;
 pub mod secrets;
+pub mod shares;
 pub mod table;
 pub mod text;
 pub mod timers;

@@ -236,8 +236,12 @@ pub const MAX_BINDINGS: usize = 1024;
 pub const MAX_STREAMS: usize = 65_536;
 /// Connections that have proven nothing yet that may be configured.
 pub const MAX_PRE_AUTH: usize = 4096;
-/// Visitors who want nothing that are looked for at once when their places are wanted.
+/// Visitors who may go that are looked for at once when their places are wanted.
 pub const YIELD_AT_ONCE: usize = 32;
+/// How soon they are looked for again where there were none.
+pub const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
+/// One part in so many of all places is much for one address: it yields, where nobody is idle.
+pub const MUCH: usize = 8;
 /// Bytes of memory for what peers send, at least and at most, that may be configured, and how many
 /// where nothing says how much there is.
 pub const MIN_MEMORY: u64 = 4 << 20;

@@ -27,7 +27,7 @@
 //!    bytes to read when reading stopped it reads again.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -204,6 +204,14 @@ pub enum Command<N> {
         /// The name the certificate must carry.
         server_name: String,
     },
+    /// Tells a connection that ends in this process ([`DialTarget::Handler`]) for which address the
+    /// bytes are that follow, so that it can share what it has; for others it means nothing.
+    Introduce {
+        /// Which connection.
+        conn: ConnKey,
+        /// Who asks, as far as that is known.
+        visitor: Option<IpAddr>,
+    },
     /// There is something to transmit, or room to read again.
     Wake {
         /// Which connection.
@@ -266,6 +274,9 @@ pub trait Inside: Send + std::fmt::Debug {
 
     /// Half-close: no more bytes follow.
     fn finish(&mut self);
+
+    /// Tells for which address the bytes are that follow.
+    fn introduce(&mut self, visitor: Option<IpAddr>);
 }
 
 /// Has the host look at such a connection again; any thread may call it.

@@ -111,6 +111,7 @@ impl<M: Machine> Mini<M> {
                 self.asked.retain(|(key, _)| *key != listener);
             }
             Command::Dial { conn, .. } => self.dialled.push(conn),
+            Command::Introduce { .. } => {}
             Command::Wake { conn } | Command::WakeLast { conn } => self.woken.push(conn),
             Command::Close { conn, .. } => self.forget(conn),
             Command::Finish { conn } => {

@@ -2,17 +2,21 @@
 //!
 //! A request waits in line when all threads are busy, and is refused when it has waited for
 //! [`HANDLER_WAIT`]: one more thread, the usher, is there for that as long as there is a line.
-//! Bodies of responses come first and have a few threads that no handler can take, so that files go
-//! on while handlers hang.
+//! No visitor's address gets more than its share of the threads: the last eighth runs for those
+//! who have few. Bodies of responses come first and have a few threads that no handler can take,
+//! so that files go on while handlers hang.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 
 use crate::client::serve::Request;
 use crate::client::talk::Conversation;
+use crate::client::visitor::Origin;
 use crate::limits::{HANDLER_IDLE, HANDLER_READERS, HANDLER_THREADS, HANDLER_WAIT};
+use crate::shares::{Shares, is_plenty, may_hold};
 
 /// See the module.
 pub(super) struct Crew {
@@ -35,6 +39,8 @@ struct State {
     idle: usize,
     /// Threads that run a handler.
     asking: usize,
+    /// For whom they run it.
+    shares: Shares<IpAddr>,
     /// The usher is there.
     ushered: bool,
     dismissed: bool,
@@ -44,14 +50,43 @@ struct State {
 pub(super) struct Ask {
     conversation: Arc<Conversation>,
     request: Request,
+    visitor: Origin,
 }
 
 impl Ask {
-    pub fn new(conversation: Arc<Conversation>, request: Request) -> Ask {
+    pub fn new(conversation: Arc<Conversation>, request: Request, visitor: Origin) -> Ask {
         Ask {
             conversation,
             request,
+            visitor,
         }
+    }
+}
+
+impl State {
+    /// Takes the first ask out of the line whose visitor may have one more thread.
+    fn next_ask(&mut self) -> Option<Ask> {
+        let left = HANDLER_THREADS.checked_sub(self.asking + 1)?;
+        let may_run = |ask: &Ask| match ask.visitor {
+            Some(visitor) => {
+                let held = self.shares.of(visitor) + 1;
+                may_hold(held, 1, left, HANDLER_THREADS)
+            }
+            None => true,
+        };
+        let at = self.asks.iter().position(|(_, ask)| may_run(ask))?;
+        let (_, ask) = self.asks.remove(at)?;
+        self.asking += 1;
+        let visitor = ask.visitor.into_iter();
+        visitor.for_each(|visitor| self.shares.take(visitor, 1));
+        Some(ask)
+    }
+
+    /// A handler has returned.
+    fn asked(&mut self, visitor: Origin) {
+        self.asking -= 1;
+        let visitor = visitor.into_iter();
+        visitor.for_each(|visitor| self.shares.give_back(visitor, 1));
     }
 }
 
@@ -123,7 +158,10 @@ impl Crew {
             state.threads += usize::from(start("handler", body));
         }
         self.news.notify_one();
-        let stuck = state.asks.len() > may_ask || state.threads == 0;
+        // Each of them can be taken only while plenty is left.
+        let plenty = may_ask.checked_sub(state.asks.len());
+        let stuck = plenty.is_none_or(|left| !is_plenty(left, HANDLER_THREADS));
+        let stuck = stuck || state.threads == 0;
         let busy = state.idle < wanted && state.threads >= HANDLER_THREADS + HANDLER_READERS;
         if !state.asks.is_empty() && (stuck || busy) && !state.ushered {
             let crew = Arc::clone(self);
@@ -141,16 +179,14 @@ impl Crew {
                 state = self.lock();
                 continue;
             }
-            if state.asking < HANDLER_THREADS
-                && let Some((_, ask)) = state.asks.pop_front()
-            {
-                state.asking += 1;
+            if let Some(ask) = state.next_ask() {
+                let visitor = ask.visitor;
                 drop(state);
                 // A panic in user code is caught where it is answered; one of ours costs no thread.
                 let run = || ask.conversation.run(ask.request);
                 let _ = catch_unwind(AssertUnwindSafe(run));
                 state = self.lock();
-                state.asking -= 1;
+                state.asked(visitor);
                 continue;
             }
             if state.dismissed {

@@ -16,7 +16,6 @@ use crate::client::lanes::{LaneConn, Lanes, Phase};
 use crate::client::link::{self, Link};
 use crate::client::pool::Pool;
 use crate::client::session::{Binding, spec_of};
-use crate::client::shares::Shares;
 use crate::client::tally::Tally;
 use crate::client::upstream::Upstream;
 use crate::client::visitor::Origin;
@@ -30,6 +29,7 @@ use crate::limits::{
 use crate::machine::{Command, ConnKey, Event, ListenerKey, Machine};
 use crate::mux::{Session, Wake};
 use crate::outflow::Piece;
+use crate::shares::Shares;
 use crate::table::Table;
 use crate::timers::Timers;
 use crate::wire::control::SessionId;

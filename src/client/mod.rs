@@ -3,7 +3,7 @@
 //! What the room is for: reaching a kit and staying there (`link`, `way`, `upgrade`, `lanes`,
 //! `rejoin`), keeping bindings (`bindings`, `frames`), carrying streams between the kit and local
 //! servers (`exchange`, `request`, `response`), sharing local connections among visitors
-//! (`upstream`, `pool`, `shares`, `visitor`, `tally`), ending in order (`farewell`), and calls that
+//! (`upstream`, `pool`, `visitor`, `tally`), ending in order (`farewell`), and calls that
 //! block, for users (`session`, `serve`). What it never does: listen, connect to anything but the
 //! kit, its proxy and the targets that the user named, or touch a socket: all but `session` and
 //! `talk` is pure logic.
@@ -54,7 +54,6 @@ pub mod serve;
 pub mod session;
 mod setback;
 mod shared;
-mod shares;
 mod talk;
 mod tally;
 pub mod target;

@@ -8,11 +8,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
-use crate::client::shares::Shares;
 use crate::client::visitor::Origin;
 use crate::clock::Instant;
 use crate::limits::{POOL_FRESH_FOR, POOL_IDLE, POOL_IDLE_FOR, SHORT_FOR, SHORT_SPARE, UPSTREAMS};
 use crate::machine::ConnKey;
+use crate::shares::Shares;
 
 /// Connections that can stand for each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -16,6 +16,7 @@ use crate::buffer::Buffer;
 use crate::client::crew::{Ask, Crew};
 use crate::client::options::Handler;
 use crate::client::serve::{Request, RequestBody, Response, ResponseBody};
+use crate::client::visitor::Origin;
 use crate::http::write::{
     self, CRLF, LAST_CHUNK, Reply, chunk_header, put_content_length, put_field, put_status_line,
 };
@@ -46,6 +47,8 @@ struct State {
     /// The sender waits for `100 Continue`.
     announced: bool,
     asked: Asked,
+    /// For whom it is said.
+    visitor: Origin,
     /// Counts requests, so that a body that was kept beyond its request is known.
     number: u64,
     out: Buffer,
@@ -93,6 +96,7 @@ impl Talk {
                 body: BodyDecoder::None,
                 announced: false,
                 asked: CLOSING,
+                visitor: None,
                 number: 0,
                 out: Buffer::new(),
                 fin: false,
@@ -140,6 +144,10 @@ impl Inside for Talk {
         let mut state = self.0.lock();
         state.fin = true;
         self.0.advance(&mut state);
+    }
+
+    fn introduce(&mut self, visitor: Origin) {
+        self.0.lock().visitor = visitor;
     }
 }
 
@@ -191,7 +199,8 @@ impl Conversation {
                     }
                     let phase = std::mem::replace(&mut state.phase, Phase::Asked);
                     if let Phase::Gathering(request) = phase {
-                        self.crew.ask(Ask::new(Arc::clone(self), *request));
+                        let ask = Ask::new(Arc::clone(self), *request, state.visitor);
+                        self.crew.ask(ask);
                     }
                 }
                 Phase::Skipping(left) => {

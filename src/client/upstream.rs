@@ -134,7 +134,21 @@ impl Client {
         upstream.is_personal |= exchange.logs_in;
         exchange.conn = Some(conn);
         self.pool.serves(exchange.origin);
+        self.introduce(conn);
         self.wake(conn);
+    }
+
+    /// A handler of this process shares its threads by whom it works for.
+    fn introduce(&mut self, conn: ConnKey) {
+        let Some(Entry::Upstream(upstream)) = self.conns.get(conn.retype()) else {
+            return;
+        };
+        let visitor = upstream.origin;
+        let bound = self.bindings.get(upstream.lot.binding);
+        if bound.is_some_and(|bound| matches!(bound.spec.local, Local::Handler(_))) {
+            let command = Command::Introduce { conn, visitor };
+            self.commands.push_back(command);
+        }
     }
 
     fn dial_upstream(&mut self, key: ExchangeKey) {
@@ -170,6 +184,7 @@ impl Client {
         self.pool.serves(exchange.origin);
         self.pool.opened();
         self.commands.push_back(Command::Dial { conn, target });
+        self.introduce(conn);
     }
 
     /// Those who wait for a connection get one as far as there are any.

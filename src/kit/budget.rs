@@ -125,6 +125,11 @@ impl FdBudget {
         self.accepting
     }
 
+    /// Permits that visits have or could have.
+    pub fn for_visits(&self) -> usize {
+        self.room(Class::Visitor) + self.out(Class::Visitor) + self.out(Class::Caller)
+    }
+
     /// Permits at home.
     pub fn available(&self) -> usize {
         self.total.saturating_sub(self.used())

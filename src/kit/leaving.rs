@@ -102,15 +102,23 @@ impl Kit {
         if let Some(permit) = self.budget.take(class) {
             return Some((permit, None));
         }
-        let leaver = match (self.oldest_leaving(), class) {
-            (Some(leaver), _) => leaver,
-            (None, Class::Front) => self.doorstep.first_to_go()?,
-            (None, Class::Visitor | Class::Caller) => match self.spare_front() {
+        let leaving = self.oldest_leaving();
+        if let Some(place) = leaving.and_then(|leaver| self.place_of(leaver, class)) {
+            return Some(place);
+        }
+        let leaver = match class {
+            Class::Front => self.doorstep.first_to_go()?,
+            Class::Visitor | Class::Caller => match self.spare_front() {
                 Some(leaver) => leaver,
                 None => self.who_yields()?,
             },
-            (None, _) => return None,
+            _ => return None,
         };
+        self.place_of(leaver, class)
+    }
+
+    /// The permit of one who has to go, for somebody else.
+    fn place_of(&mut self, leaver: ConnKey, class: Class) -> Option<(FdPermit, Option<ConnKey>)> {
         let entry = self.conns.get_mut(leaver.retype())?;
         let mut permit = entry.permit.take()?;
         if self.budget.reclass(&mut permit, class) {

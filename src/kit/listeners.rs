@@ -13,7 +13,7 @@ use crate::kit::serve::FrontConn;
 use crate::kit::sessions::SessionKey;
 use crate::kit::visitor::Visitor;
 use crate::limits::{ACCEPT_RETRY, FRONT_HEAD_TIMEOUT, VISITOR_HEAD_TIMEOUT};
-use crate::machine::{CloseHow, Command, ConnKey, IoFailure, ListenerKey};
+use crate::machine::{Command, ConnKey, IoFailure, ListenerKey};
 use crate::outflow::Outflow;
 use crate::wire::control::Bind;
 
@@ -262,7 +262,7 @@ impl Kit {
         // Only now, for a name is free only when the host has closed what had it.
         match leaver {
             Some(leaver) if self.doorstep.get(leaver).is_some() => self.displace(leaver),
-            Some(leaver) => self.close_conn(leaver, CloseHow::Clean),
+            Some(leaver) => self.yield_place(leaver),
             None => {}
         }
         match added {

@@ -103,8 +103,8 @@ pub struct Kit {
     repeats: Repeats,
     plan: memory::Plan,
     pool: memory::Pool,
-    /// Visitors that were found to hold a place and want nothing.
-    yielding: Vec<ConnKey>,
+    /// Visitors whose places others may have.
+    yielding: visitor::Yielding,
     /// What was sent and waits: heads that are not whole, mostly.
     heads: heads::Heads,
     /// Bytes of memory that were freed and not given back to the system yet.
@@ -178,7 +178,7 @@ impl Kit {
             budget: FdBudget::new(config.fd_budget, config.descriptor_needs()),
             plan,
             pool: memory::Pool::new(plan.pool),
-            yielding: Vec::new(),
+            yielding: visitor::Yielding::default(),
             heads: heads::Heads::default(),
             freed: 0,
             sessions: Table::new(config.max_sessions),

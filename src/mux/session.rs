@@ -19,6 +19,7 @@ use crate::mux::losses::Losses;
 use crate::mux::relief::Relief;
 use crate::mux::share::Line;
 use crate::mux::stream::{Stream, StreamKey, StreamRecord, Waits};
+use crate::shares::{Shares, may_hold};
 use crate::table::Table;
 use crate::wire::code::Code;
 use crate::wire::frame::{FrameType, Reset};
@@ -55,6 +56,8 @@ pub struct Session<T> {
     pub(super) terms: Terms,
     pub(super) lanes: Vec<Option<LaneSlot>>,
     pub(super) streams: Table<Stream<T>>,
+    /// Whose they are, where that is counted.
+    holders: Shares<u128>,
     pub(super) by_id: BTreeMap<u32, StreamKey>,
     pub(super) next_id: u32,
     pub(super) peer_ids: PeerIds,
@@ -111,6 +114,8 @@ pub struct Traffic {
 pub enum CannotOpen {
     /// As many streams as agreed are open.
     AtCap,
+    /// Few are left, and its holder has many.
+    OverShare,
     /// No lane is attached.
     NoLane,
     /// So much waits on every lane that nothing more should be asked of the peer.
@@ -130,6 +135,7 @@ impl<T: Copy> Session<T> {
             terms,
             lanes: Vec::new(),
             streams: Table::new(terms.max_streams),
+            holders: Shares::new(),
             by_id: BTreeMap::new(),
             next_id: terms.side.first_id(),
             peer_ids: PeerIds::new(terms.side.other().first_id()),
@@ -224,6 +230,17 @@ impl<T: Copy> Session<T> {
     /// with the fewest streams: for a download nothing ever waits on this side. `open` is the JSON
     /// of STREAM_OPEN, at most one frame's payload.
     pub fn open(&mut self, tag: T, open: &[u8], now: Instant) -> Result<StreamKey, CannotOpen> {
+        self.open_for(None, tag, open, now)
+    }
+
+    /// The same for `holder`, who cannot have more than its share while others are short.
+    pub fn open_for(
+        &mut self,
+        holder: Option<u128>,
+        tag: T,
+        open: &[u8],
+        now: Instant,
+    ) -> Result<StreamKey, CannotOpen> {
         let (lane, waiting) = self
             .lanes
             .iter()
@@ -236,6 +253,9 @@ impl<T: Copy> Session<T> {
         if self.streams.is_full() {
             return Err(CannotOpen::AtCap);
         }
+        if holder.is_some_and(|holder| !self.may_have_one_more(holder)) {
+            return Err(CannotOpen::OverShare);
+        }
         if waiting + open.len() > self.terms.queue_opens {
             return Err(CannotOpen::Congested);
         }
@@ -247,6 +267,12 @@ impl<T: Copy> Session<T> {
         let key = self
             .insert(id, lane as u8, tag, now)
             .ok_or(CannotOpen::AtCap)?;
+        if let Some(stream) = self.streams.get_mut(key.retype()) {
+            stream.holder = holder;
+            holder
+                .into_iter()
+                .for_each(|holder| self.holders.take(holder, 1));
+        }
         self.flood.opened_stream();
         self.push_on(lane as u8, FrameType::StreamOpen, id, open);
         Ok(key)
@@ -257,6 +283,7 @@ impl<T: Copy> Session<T> {
         let stream = Stream {
             id,
             tag,
+            holder: None,
             lane,
             send: SendCredit::new(self.terms.stream_window, stream_top),
             recv: RecvCredit::new(self.terms.stream_window),
@@ -451,6 +478,8 @@ impl<T: Copy> Session<T> {
     /// Removes a stream and gives the session credit of its unread bytes back.
     pub(super) fn forget(&mut self, key: StreamKey) -> Option<T> {
         let stream = self.streams.remove(key.retype())?;
+        let holder = stream.holder.into_iter();
+        holder.for_each(|holder| self.holders.give_back(holder, 1));
         self.by_id.remove(&stream.id);
         if let Some(Some(slot)) = self.lanes.get_mut(usize::from(stream.lane)) {
             slot.carries -= 1;
@@ -465,6 +494,24 @@ impl<T: Copy> Session<T> {
             self.give_session_credit();
         }
         Some(stream.tag)
+    }
+
+    /// Whether the share of streams that `holder` has allows for one more.
+    fn may_have_one_more(&self, holder: u128) -> bool {
+        let most = self.terms.max_streams;
+        let left = most.saturating_sub(self.streams.len() + 1);
+        may_hold(self.held_by(holder) + 1, 1, left, most)
+    }
+
+    /// Streams of one holder.
+    pub fn held_by(&self, holder: u128) -> usize {
+        self.holders.of(holder)
+    }
+
+    /// When anything moved on a stream.
+    pub fn moved_at(&self, key: StreamKey) -> Option<Instant> {
+        let stream = self.streams.get(key.retype())?;
+        Some(stream.last_moved)
     }
 
     /// Streams that are not spent.

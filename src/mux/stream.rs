@@ -16,6 +16,8 @@ pub type StreamKey = Key<StreamMark>;
 pub struct Stream<T> {
     pub(super) id: u32,
     pub(super) tag: T,
+    /// For whom it is, if anybody's share of the streams is counted.
+    pub(super) holder: Option<u128>,
     /// The lane whose STREAM_OPEN it was, and that all our frames for it use (PROTOCOL §7).
     pub(super) lane: u8,
     pub(super) send: SendCredit,

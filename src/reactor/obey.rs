@@ -69,6 +69,13 @@ impl<M: Machine> Reactor<M> {
             }
             Command::Dial { conn, target } => self.dial(conn, target),
             Command::StartTls { conn, server_name } => self.start_tls(conn, &server_name),
+            Command::Introduce { conn, visitor } => {
+                if let Some(conn) = self.conns.get_mut(conn)
+                    && let Link::Plain(socket) = &mut conn.link
+                {
+                    socket.introduce(visitor);
+                }
+            }
             Command::Wake { conn } => self.wake(conn),
             Command::WakeLast { conn } => self.wake_last(conn),
             Command::Finish { conn } => {

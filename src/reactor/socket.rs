@@ -1,7 +1,7 @@
 //! A standing socket, or what stands for one in this process, and the options we set on it.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
@@ -43,6 +43,13 @@ impl Socket {
         match self {
             Socket::Tcp(stream) => drop(stream.shutdown(Shutdown::Write)),
             Socket::Inside(inside) => inside.finish(),
+        }
+    }
+
+    /// Tells a handler of this process for whom it works next.
+    pub fn introduce(&mut self, visitor: Option<IpAddr>) {
+        if let Socket::Inside(inside) = self {
+            inside.introduce(visitor);
         }
     }
 

@@ -101,6 +101,26 @@ fn a_parked_session_keeps_its_place_for_the_grace_and_the_refusal_says_so() {
 }
 
 #[test]
+fn one_address_gets_its_share_of_a_sessions_streams_and_others_find_some() {
+    let kit = Kit::with(&["--max-streams-per-session", "16"]);
+    let mut owner = Tunnel::open(&kit);
+    let (_, port) = owner.expose(0);
+    let greedy: Vec<_> = (0..14).map(|_| owner.visited(port)).collect();
+    let reply = Talk::port(port).get("/");
+    let retry = reply.field("retry-after");
+    assert_eq!((reply.status, retry.as_deref()), (503, Some("1")));
+    for visitor in ["192.0.2.1", "192.0.2.2"] {
+        let mut other = Talk::port(port);
+        let from = format!("X-Forwarded-For: {visitor}\r\n");
+        other.say(format!("GET / HTTP/1.1\r\nHost: a\r\n{from}\r\n"));
+        let open = owner.expect(STREAM_OPEN);
+        owner.respond(open.stream, 200, b"served");
+        assert_eq!(other.reply(false).text(), "served");
+    }
+    drop(greedy);
+}
+
+#[test]
 fn floods_end_the_session_and_never_the_kit() {
     let kit = Kit::start();
     let mut witness = Tunnel::open(&kit);

@@ -240,6 +240,8 @@ impl Inside for Backwards {
     }
 
     fn finish(&mut self) {}
+
+    fn introduce(&mut self, _visitor: Option<std::net::IpAddr>) {}
 }
 
 #[test]

@@ -453,6 +453,7 @@ impl<M: Machine> Host<M> {
                 self.add(conn, end, false);
             }
             Command::StartTls { .. } => panic!("nobody asked for TLS"),
+            Command::Introduce { .. } => panic!("nobody serves by a handler"),
             Command::Wake { conn } => self.wake(conn),
             Command::WakeLast { conn } => self.wake_last(conn),
             Command::Finish { conn } => {

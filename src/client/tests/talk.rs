@@ -271,6 +271,41 @@ fn neither_idle_connections_nor_slow_readers_nor_half_sent_requests_hold_a_threa
 }
 
 #[test]
+fn one_visitor_whose_handlers_hang_leaves_threads_to_the_others() {
+    let (crew, gate) = (Crew::new(), Arc::new(Gate::default()));
+    let handler = hanging(&gate);
+    let side = |visitor: &str| {
+        let mut side = Side::new(&crew, &handler);
+        side.talk.introduce(visitor.parse().ok());
+        side
+    };
+    let mut greedy: Vec<Side> = (0..2 * HANDLER_THREADS)
+        .map(|_| {
+            let mut side = side("192.0.2.66");
+            side.write(HANG);
+            side
+        })
+        .collect();
+    let share = HANDLER_THREADS - HANDLER_THREADS / 8;
+    reaches(&gate.inside, share);
+    // What it asks past its share is refused, and nobody waits for that.
+    for refused in &mut greedy[share..] {
+        let head = refused.head();
+        assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+    }
+    for visitor in ["192.0.2.1", "192.0.2.2", "2001:db8::1"] {
+        let mut side = side(visitor);
+        side.write(GET);
+        let head = side.head();
+        assert!(head.starts_with("HTTP/1.1 200 "), "{visitor}: {head}");
+    }
+    gate.open();
+    for side in &mut greedy[..share] {
+        assert!(side.head().starts_with("HTTP/1.1 200 "));
+    }
+}
+
+#[test]
 fn each_piece_of_a_stream_leaves_as_it_is_read() {
     let (send, pieces) = channel::<&'static str>();
     let pieces = Arc::new(Mutex::new(pieces));

@@ -268,6 +268,7 @@ impl World {
                 Command::StartTls { conn, server_name } => {
                     self.wires.get_mut(&conn).unwrap().secured = Some(server_name);
                 }
+                Command::Introduce { .. } => {}
                 Command::Wake { conn } | Command::WakeLast { conn } => {
                     if let Some(wire) = self.wires.get_mut(&conn) {
                         wire.paused = false;

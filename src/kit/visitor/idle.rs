@@ -1,71 +1,174 @@
-//! Visitors that hold a place and want nothing: they go when somebody else wants it.
+//! Visitors whose places others may have, when there are no more.
 //!
 //! A browser keeps its connections for a minute or more, and anybody may open thousands. So at the
 //! cap one of them goes for each newcomer: of the address that holds the most such places, those
 //! first that were served and ask for nothing, then those that have not said all of a request
 //! although they had time for it.
+//!
+//! Where nobody is idle, the address that holds the most of all yields, if that is much: first
+//! those that have said nothing, then those on whose streams nothing moved for as long as it takes
+//! to be called stalled. Whoever moves is never cut; its address gets no more than its share
+//! (`Kit::may_serve_one_more`).
 
 use std::collections::BTreeMap;
 
+use crate::clock::Instant;
 use crate::kit::Kit;
 use crate::kit::conns::{ConnEntry, Role};
+use crate::kit::metrics::StreamOutcome;
+use crate::kit::sessions::KitSession;
 use crate::kit::throttle::place;
-use crate::limits::{PRE_AUTH_MAY_STAY, YIELD_AT_ONCE};
-use crate::machine::ConnKey;
+use crate::limits::{CUT_STALLED_AFTER, LOOK_AGAIN_AFTER, MUCH, PRE_AUTH_MAY_STAY, YIELD_AT_ONCE};
+use crate::machine::{CloseHow, ConnKey};
 
 use super::State;
 
+/// Looking over all visitors costs, so some are found at once, and where there are none, it is not
+/// done again for each newcomer.
+#[derive(Debug, Default)]
+pub(in crate::kit) struct Yielding {
+    /// Who goes first is last.
+    found: Vec<ConnKey>,
+    look_again: Option<Instant>,
+}
+
+/// How a visitor may go, those first that are missed least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Use {
+    /// It was served, and asks for nothing.
+    Idle,
+    /// It has not said all of a request, although it had time.
+    Slow,
+    /// It has not said all of a request.
+    Fresh,
+    /// It is being served, and nothing moved for long.
+    Stalled,
+}
+
+type Found = Vec<(u128, (Use, Instant), ConnKey)>;
+
 impl Kit {
-    /// A visitor that is to be closed for a newcomer, if one can go without loss.
+    /// A visitor that is to be closed for a newcomer, if one can go.
     pub(in crate::kit) fn who_yields(&mut self) -> Option<ConnKey> {
         loop {
-            if self.yielding.is_empty() {
-                self.yielding = self.all_who_yield();
+            if self.yielding.found.is_empty() {
+                if self.yielding.look_again.is_some_and(|at| self.now < at) {
+                    return None;
+                }
+                self.yielding.found = self.all_who_yield();
+                let none = self.yielding.found.is_empty();
+                self.yielding.look_again = none.then_some(self.now + LOOK_AGAIN_AFTER);
             }
             // Who was found before may have asked for something since.
-            let conn = self.yielding.pop()?;
+            let conn = self.yielding.found.pop()?;
             let entry = self.conns.get(conn.retype());
-            if entry.is_some_and(|entry| self.yields(entry).is_some()) {
+            if entry.is_some_and(|entry| self.is_used(entry).is_some()) {
                 return Some(conn);
             }
         }
     }
 
-    /// Looking over all of them costs, so some are found at once; who goes first is last.
-    fn all_who_yield(&self) -> Vec<ConnKey> {
-        let all = || {
-            let all = self.conns.iter();
-            all.filter_map(|(key, entry)| Some((key, entry, self.yields(entry)?)))
+    /// Closes a connection whose place was given to somebody else.
+    pub(in crate::kit) fn yield_place(&mut self, conn: ConnKey) {
+        let entry = self.conns.get(conn.retype());
+        let stalled = entry.and_then(|entry| {
+            self.is_used(entry)?
+                .0
+                .eq(&Use::Stalled)
+                .then_some(entry.from.ip())
+        });
+        let Some(peer) = stalled else {
+            return self.close_conn(conn, CloseHow::Clean);
         };
-        let mut held = BTreeMap::new();
-        for (_, entry, _) in all() {
-            *held.entry(place(entry.from.ip())).or_insert(0usize) += 1;
-        }
-        let Some((most, _)) = held.into_iter().max_by_key(|(_, count)| *count) else {
-            return Vec::new();
-        };
-        let mut found: Vec<_> = all()
-            .filter(|(_, entry, _)| place(entry.from.ip()) == most)
-            .map(|(key, _, rank)| (rank, key.retype()))
-            .collect();
-        found.sort_unstable();
-        found.truncate(YIELD_AT_ONCE);
-        found.into_iter().rev().map(|(_, key)| key).collect()
+        let why = "nothing moved for long, and others wait for the place";
+        self.abandon_stream(conn, StreamOutcome::Stalled, why);
+        self.complain_refused(peer, "stalled", why);
+        self.close_conn(conn, CloseHow::Reset);
     }
 
-    /// Whether a connection may go, and in which order: idle ones first, of those the oldest.
-    fn yields(&self, entry: &ConnEntry) -> Option<(bool, crate::clock::Instant)> {
+    fn all_who_yield(&self) -> Vec<ConnKey> {
+        let all: Found = self
+            .conns
+            .iter()
+            .filter_map(|(key, entry)| {
+                let used = self.is_used(entry)?;
+                Some((place(entry.from.ip()), used, key.retype()))
+            })
+            .collect();
+        let willing = |(_, (used, _), _): &&(_, (Use, _), _)| *used <= Use::Slow;
+        let idle = most_of(all.iter().filter(willing).map(|(holder, ..)| *holder));
+        let found = match idle {
+            Some((most, _)) => of(&all, most, Use::Slow),
+            None => {
+                let visits = self.conns.iter().filter(|(_, entry)| has_place(entry));
+                let most = most_of(visits.map(|(_, entry)| place(entry.from.ip())));
+                let much = |(_, count): &(u128, usize)| count * MUCH >= self.budget.for_visits();
+                most.filter(much)
+                    .map(|(most, _)| of(&all, most, Use::Stalled))
+                    .unwrap_or_default()
+            }
+        };
+        found.into_iter().rev().collect()
+    }
+
+    /// How a visitor may go, if it may at all, and since when it is so.
+    fn is_used(&self, entry: &ConnEntry) -> Option<(Use, Instant)> {
         let Role::Visitor(visitor) = &entry.role else {
             return None;
         };
-        let waits = matches!(visitor.state, State::Waiting) && entry.out.is_empty();
-        if !waits || entry.permit.is_none() || visitor.no_descriptors {
+        if !has_place(entry) {
             return None;
         }
-        let idle = visitor.answered > 0 && visitor.inbound.is_empty();
-        let had_time = self.now >= visitor.since + PRE_AUTH_MAY_STAY;
-        (idle || had_time).then_some((!idle, visitor.since))
+        let moved = match (&visitor.state, visitor.stream()) {
+            (State::Waiting, _) if !entry.out.is_empty() => return None,
+            (State::Waiting, _) => {
+                let idle = visitor.answered > 0 && visitor.inbound.is_empty();
+                let slow = self.now >= visitor.since + PRE_AUTH_MAY_STAY;
+                let used = match (idle, slow) {
+                    (true, _) => Use::Idle,
+                    (_, true) => Use::Slow,
+                    _ => Use::Fresh,
+                };
+                return Some((used, visitor.since));
+            }
+            (_, Some(name)) => {
+                let mux = self.sessions.get(name.session).and_then(KitSession::mux);
+                mux?.moved_at(name.stream)?
+            }
+            (State::Exchange(exchange), None) => exchange.waiting_since,
+            (State::Raw(_), None) => return None,
+        };
+        (self.now >= moved + CUT_STALLED_AFTER).then_some((Use::Stalled, moved))
     }
+}
+
+/// Whether it is a visitor with a place that somebody else could have.
+fn has_place(entry: &ConnEntry) -> bool {
+    match &entry.role {
+        Role::Visitor(visitor) => entry.permit.is_some() && !visitor.no_descriptors,
+        _ => false,
+    }
+}
+
+/// Who is named most often, and how often.
+fn most_of(holders: impl Iterator<Item = u128>) -> Option<(u128, usize)> {
+    let mut held = BTreeMap::new();
+    for holder in holders {
+        *held.entry(holder).or_insert(0usize) += 1;
+    }
+    held.into_iter().max_by_key(|(_, count)| *count)
+}
+
+/// Some of one holder's, in the order in which they go, up to a certain use.
+fn of(all: &Found, holder: u128, last: Use) -> Vec<ConnKey> {
+    let mut found: Vec<_> = all
+        .iter()
+        .filter(|(of, (used, _), _)| *of == holder && *used <= last)
+        .map(|(_, used, key)| (*used, *key))
+        .collect();
+    found.sort_unstable();
+    found.truncate(YIELD_AT_ONCE);
+    found.into_iter().map(|(_, key)| key).collect()
 }
 
 #[cfg(test)]
@@ -124,5 +227,105 @@ mod tests {
             }
             assert!(host.closed.iter().all(|conn| crowd.contains(conn)));
         }
+    }
+
+    /// Has everybody of an address ask for something that is not answered, until no place is left.
+    fn busy_crowd(host: &mut Host, laptop: &mut crate::kit::testing::Laptop) -> Vec<ConnKey> {
+        let mut crowd = Vec::new();
+        for port in 0..200 {
+            let conn = host.visit_at(host.bound[0], &format!("192.0.2.66:{}", 1000 + port));
+            let Some(conn) = conn else { break };
+            host.send(conn, GET.as_bytes());
+            host.exchange(laptop);
+            if !host.receive(conn).contains("503 ") {
+                crowd.push(conn);
+            }
+        }
+        crowd
+    }
+
+    #[test]
+    fn busy_visitors_of_one_address_leave_places_to_those_of_others() {
+        let config = Config {
+            fd_budget: 128,
+            ..guarded()
+        };
+        let mut host = Host::new(config);
+        let mut laptop = host.laptop("192.0.2.1:1000");
+        let crowd = busy_crowd(&mut host, &mut laptop);
+        let places = host.kit.budget.for_visits();
+        assert!(crowd.len() > places * 3 / 4, "{} of {places}", crowd.len());
+        for n in 0..places / 16 {
+            let peer = format!("192.0.2.{}:1000", 100 + n);
+            let conn = host.visit_at(host.bound[0], &peer).expect("a place");
+            host.send(conn, GET.as_bytes());
+            host.exchange(&mut laptop);
+            let at = laptop.streams.len() - 1;
+            host.answer(&mut laptop, at, 1);
+            let answer = host.receive(conn);
+            assert!(answer.starts_with("HTTP/1.1 200"), "visitor {n}: {answer}");
+        }
+        assert!(
+            crowd.iter().all(|conn| !host.closed.contains(conn)),
+            "nobody is cut"
+        );
+    }
+
+    #[test]
+    fn where_the_streams_of_a_session_are_few_one_address_does_not_get_all_of_them() {
+        let config = Config {
+            max_streams_per_session: 16,
+            ..guarded()
+        };
+        let mut host = Host::new(config);
+        let mut laptop = host.laptop("192.0.2.1:1000");
+        assert_eq!(busy_crowd(&mut host, &mut laptop).len(), 14);
+        let conn = host
+            .visit_at(host.bound[0], "192.0.2.7:1000")
+            .expect("a place");
+        host.send(conn, GET.as_bytes());
+        host.exchange(&mut laptop);
+        assert_eq!(laptop.streams.len(), 15);
+        host.answer(&mut laptop, 14, 1);
+        assert!(host.receive(conn).starts_with("HTTP/1.1 200"));
+    }
+
+    #[test]
+    fn where_nobody_is_idle_whoever_holds_much_and_stalls_makes_room_and_nobody_else() {
+        let (mut host, mut laptop, _) = crowded(false);
+        let places = host.kit.budget.for_visits();
+        host.pass(Duration::from_secs(20));
+        let crowd = busy_crowd(&mut host, &mut laptop);
+        // Many others have the rest, each a little.
+        let mut others = Vec::new();
+        for n in 0..100 {
+            let peer = format!("198.51.100.{n}:1000");
+            let Some(conn) = host.visit_at(host.bound[0], &peer) else {
+                break;
+            };
+            host.send(conn, GET.as_bytes());
+            host.exchange(&mut laptop);
+            if !host.receive(conn).contains("503 ") {
+                others.push(conn);
+            }
+        }
+        assert!(crowd.len() + others.len() >= places);
+        host.closed.clear();
+        host.pass_with(&mut laptop, CUT_STALLED_AFTER + Duration::from_secs(1));
+        for n in 0..5 {
+            let peer = format!("203.0.113.{n}:1000");
+            let conn = host.visit_at(host.bound[0], &peer).expect("a place");
+            host.send(conn, GET.as_bytes());
+            let before = laptop.streams.len();
+            host.exchange(&mut laptop);
+            assert_eq!(laptop.streams.len(), before + 1, "visitor {n}");
+        }
+        let cut = host
+            .closed
+            .iter()
+            .filter(|conn| crowd.contains(conn))
+            .count();
+        assert_eq!(cut, 5);
+        assert!(others.iter().all(|conn| !host.closed.contains(conn)));
     }
 }

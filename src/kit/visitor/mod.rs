@@ -11,6 +11,8 @@ mod idle;
 mod request;
 mod response;
 
+pub(super) use idle::Yielding;
+
 use std::time::Duration;
 
 use log::debug;
@@ -354,7 +356,7 @@ impl Kit {
     }
 
     /// Resets the visitor's stream, if it has one.
-    fn abandon_stream(&mut self, conn: ConnKey, outcome: StreamOutcome, why: &str) {
+    pub(super) fn abandon_stream(&mut self, conn: ConnKey, outcome: StreamOutcome, why: &str) {
         let Some(name) = self.visitor(conn).and_then(|visitor| visitor.stream()) else {
             return;
         };

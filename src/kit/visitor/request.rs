@@ -13,11 +13,13 @@ use crate::kit::guard::host_is_ours;
 use crate::kit::listeners::Purpose;
 use crate::kit::metrics::{SessionEnd, StreamOutcome};
 use crate::kit::sessions::{KitSession, SessionKey};
+use crate::kit::throttle::place;
 use crate::limits::{
     BULK_PAYLOAD, MAX_HTTP_HEAD, VISITOR_AHEAD, VISITOR_GONE_AFTER, VISITOR_HEAD_TIMEOUT,
 };
 use crate::machine::{CloseHow, ConnKey};
 use crate::mux::CannotOpen;
+use crate::shares::{is_plenty, may_hold};
 use crate::wire::code::Code;
 use crate::wire::open::{BodyKind, OpenHttpParts, write_open_http};
 
@@ -254,13 +256,17 @@ impl Kit {
         {
             return self.busy(conn, asked, false, "no file descriptors left\n");
         }
+        let holder = place(request.from.ip());
+        if !self.may_serve_one_more(holder) {
+            return self.busy(conn, asked, bodiless, what_is_full(CannotOpen::OverShare));
+        }
         let open = std::mem::take(&mut self.text);
         let opened = self
             .sessions
             .get_mut(session)
             .filter(|session| session.is_open())
             .and_then(KitSession::mux_mut)
-            .map(|mux| mux.open(conn, &open, now));
+            .map(|mux| mux.open_for(Some(holder), conn, &open, now));
         self.text = open;
         let stream = match opened {
             Some(Ok(stream)) => stream,
@@ -288,6 +294,16 @@ impl Kit {
             let soon = VISITOR_HEAD_TIMEOUT.min(self.config.body_timeout);
             self.arm_conn(conn, now + soon);
         }
+    }
+
+    /// Whether descriptors suffice for one more request of `holder`, with what it has. Who only
+    /// keeps a connection has nothing by that: its place goes to whoever wants it.
+    fn may_serve_one_more(&self, holder: u128) -> bool {
+        let most = self.budget.for_visits();
+        let left = most.saturating_sub(self.stream_total() + 1);
+        let muxes = || self.sessions.iter().filter_map(|(_, it)| it.mux());
+        let held = || muxes().map(|mux| mux.held_by(holder)).sum::<usize>();
+        is_plenty(left, most) || may_hold(held() + 1, 1, left, most)
     }
 
     fn owner_away(&mut self, conn: ConnKey, asked: Asked, bodiless: bool) {
@@ -545,6 +561,7 @@ impl Visitor {
 fn what_is_full(why: CannotOpen) -> &'static str {
     match why {
         CannotOpen::Congested => "too many requests wait for the tunnel's client\n",
+        CannotOpen::OverShare => "this address has as much as may be of what others wait for\n",
         CannotOpen::Dry => "slow visitors hold all the memory of this tunnel\n",
         CannotOpen::AtCap | CannotOpen::NoLane | CannotOpen::IdsUsedUp => "max streams exceeded\n",
     }

@@ -2,17 +2,19 @@
 //!
 //! While plenty is free anybody may take. The last eighth is kept for those who hold less than
 //! their share, so whoever holds most is the first to be told no, and a newcomer finds something.
+//! The less is left of it, the less one may hold: two or three who are greedy cannot have it all.
 
 use std::collections::BTreeMap;
 
 /// See the module. `H` names a holder.
 #[derive(Debug)]
-pub(super) struct Shares<H> {
+pub struct Shares<H> {
     held: BTreeMap<H, usize>,
     total: usize,
 }
 
 impl<H: Ord + Copy> Shares<H> {
+    /// Nobody holds anything.
     pub fn new() -> Shares<H> {
         Shares {
             held: BTreeMap::new(),
@@ -40,8 +42,9 @@ impl<H: Ord + Copy> Shares<H> {
         };
         // There is always one more to come, for whom the last part is kept.
         let others = self.held.len() - usize::from(self.held.contains_key(&holder));
-        let share = most / (others + 2);
-        left >= most / KEPT || self.of(holder) + amount <= share.max(amount)
+        let share = (most / (others + 2)).max(amount);
+        let held = self.of(holder) + amount;
+        is_plenty(left, most) || held <= share && may_hold(held, amount, left, most)
     }
 
     /// `holder` takes `amount`.
@@ -66,8 +69,26 @@ impl<H: Ord + Copy> Shares<H> {
     }
 }
 
+impl<H: Ord + Copy> Default for Shares<H> {
+    fn default() -> Shares<H> {
+        Shares::new()
+    }
+}
+
+/// Whether one may hold `held`, after it took `amount` and `left` of `most` were left.
+pub fn may_hold(held: usize, amount: usize, left: usize, most: usize) -> bool {
+    is_plenty(left, most) || held <= ((left + amount) / PIECE).max(amount)
+}
+
+/// Whether anybody may take where `left` of `most` would be left.
+pub fn is_plenty(left: usize, most: usize) -> bool {
+    left >= most / KEPT
+}
+
 /// One part in so many is kept for those who hold little.
 const KEPT: usize = 8;
+/// Of what is left of that, each may hold one part in so many.
+const PIECE: usize = 4;
 
 #[cfg(test)]
 mod tests {
@@ -82,17 +103,31 @@ mod tests {
             taken += 1;
         }
         assert_eq!(taken, 70);
-        for visitor in ["a", "b", "c", "d", "e"] {
-            for _ in 0..2 {
-                assert!(shares.may_take(visitor, 1, 80), "{visitor}");
-                shares.take(visitor, 1);
-            }
+        while shares.may_take("second", 1, 80) {
+            shares.take("second", 1);
         }
-        assert!(!shares.may_take("f", 1, 80), "all is taken");
+        assert_eq!(shares.of("second"), 2, "the next greedy one finds less");
+        for visitor in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+            assert!(shares.may_take(visitor, 1, 80), "{visitor}");
+            shares.take(visitor, 1);
+        }
+        assert!(!shares.may_take("i", 1, 80), "all is taken");
         shares.give_back("greedy", 1);
         assert!(!shares.may_take("greedy", 1, 80), "who holds most yields");
-        assert!(shares.may_take("f", 1, 80));
-        assert_eq!((shares.total(), shares.of("a")), (79, 2));
+        assert!(shares.may_take("i", 1, 80));
+        assert_eq!((shares.total(), shares.of("a")), (79, 1));
+    }
+
+    #[test]
+    fn a_dozen_greedy_holders_leave_something_to_the_next() {
+        let mut shares = Shares::new();
+        for greedy in 0..12 {
+            while shares.may_take(greedy, 1, 1024) {
+                shares.take(greedy, 1);
+            }
+        }
+        assert_eq!(shares.of(0), 896);
+        assert!(shares.may_take(99, 1, 1024), "{} are taken", shares.total());
     }
 
     #[test]
