@@ -10,6 +10,7 @@ import WebSocket from 'ws';
 import { MAX_MESSAGE } from '../wire/frame.js';
 import { plain } from '../wire/text.js';
 import type { Carrier } from '../mux/lane.js';
+import { LANE_ROOM_AT } from '../mux/limits.js';
 import { onAbort } from './abort.js';
 import { maskedFrame, recycle } from './masked.js';
 
@@ -190,13 +191,13 @@ class WsSocket extends Told implements KitSocket {
     if (this.socket.readyState !== WebSocket.OPEN || this.tcp === undefined) return;
     const { length } = message;
     this.outstanding += length;
-    if (this.outstanding > DRAIN_MARK) this.full = true;
+    if (this.outstanding > LANE_ROOM_AT) this.full = true;
     const frame = maskedFrame(message);
     this.tcp.write(frame.bytes, (error) => {
       this.outstanding -= length;
       if (error instanceof Error) return;
       recycle(frame);
-      if (!this.full || this.outstanding > DRAIN_MARK) return;
+      if (!this.full || this.outstanding > LANE_ROOM_AT) return;
       this.full = false;
       this.user.drain();
     });
@@ -223,9 +224,6 @@ class WsSocket extends Told implements KitSocket {
     this.socket.terminate();
   }
 }
-
-/** A backlog that falls to this is told as room again. */
-const DRAIN_MARK = 256 * 1024;
 
 /** What Bun's WebSocket can do beyond the standard. */
 interface NativeSocket {
@@ -308,9 +306,9 @@ class BunSocket extends Told implements KitSocket {
 
   send(message: Buffer): void {
     this.socket.send(message);
-    if (this.timer !== undefined || this.socket.bufferedAmount <= DRAIN_MARK) return;
+    if (this.timer !== undefined || this.socket.bufferedAmount <= LANE_ROOM_AT) return;
     this.timer = setInterval(() => {
-      if (this.socket.bufferedAmount > DRAIN_MARK) return;
+      if (this.socket.bufferedAmount > LANE_ROOM_AT) return;
       clearInterval(this.timer);
       this.timer = undefined;
       this.user.drain();

@@ -7,8 +7,8 @@
  */
 import { Batch } from '../wire/batch.js';
 import { FrameType, HEADER_BYTES, writeHeader } from '../wire/frame.js';
-import { LANE_QUEUE_END, LANE_QUEUE_MAX } from './limits.js';
-import { Line, sentEarlier } from './line.js';
+import { LANE_BULK_MAX, LANE_QUEUE_END, LANE_QUEUE_MAX } from './limits.js';
+import { isDueEarlier, Line } from './line.js';
 import type { MuxStream } from './stream.js';
 
 /** What carries messages: a WebSocket, or a test. */
@@ -19,8 +19,6 @@ export interface Carrier {
   readonly backlog: number;
 }
 
-/** Bytes waiting in a carrier above which streams hold their data back. */
-const HIGH_WATER = 512 * 1024;
 /** Payloads from this size on are sent where they lie instead of being gathered. */
 const BULK_BYTES = 16 * 1024;
 
@@ -29,7 +27,12 @@ export class Lane {
   /** The highest stream id that the peer opened on this lane; ids only grow. */
   lastOpened = 0;
   /** Streams with queued bytes that wait until bulk may be sent. */
-  readonly line = new Line<MuxStream>(sentEarlier);
+  readonly line = new Line<MuxStream>(isDueEarlier);
+  /**
+   * How far those have come who wait for room, in bytes of each. It is what makes turns fair by bytes
+   * and not by streams: whoever sends little does not wait for a round of all who send much.
+   */
+  private progress = 0;
   private readonly batch = new Batch();
   private scheduled = false;
   private closed = false;
@@ -41,7 +44,8 @@ export class Lane {
 
   /** Whether bulk may be sent now, in its turn: others may wait. */
   get writable(): boolean {
-    return !this.closed && this.backlog < HIGH_WATER;
+    // What gathers here leaves by itself, and nobody would say when.
+    return !this.closed && this.carrier.backlog < LANE_BULK_MAX;
   }
 
   /** Whether bulk may be sent now by somebody who has not waited. */
@@ -49,6 +53,18 @@ export class Lane {
     // They wait until half of what may wait has left, and would do so for ever behind one that uses
     // whatever room there is.
     return this.line.size === 0 && this.writable;
+  }
+
+  /** Where a stream begins that has come to `share` bytes: what it left unused does not count. */
+  begin(share: number): number {
+    return Math.max(share, this.progress);
+  }
+
+  /** A stream that began at `start` has sent `bytes`; returns where it has come to. */
+  advance(start: number, bytes: number): number {
+    const end = start + bytes;
+    this.progress = Math.max(this.progress, this.line.size === 0 ? end : start);
+    return end;
   }
 
   /** Whether so much waits that nothing more should be asked of us before it has left. */

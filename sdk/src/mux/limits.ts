@@ -55,6 +55,15 @@ export const PROGRESS_AT_ONCE = 128;
 /** A stream that waits is called when it may send so much, or half of its share. */
 export const CALL_BYTES = 16 * KIB;
 /**
+ * Bytes that wait in a carrier above which streams hold their data back, and wait in turn. What waits
+ * below, in the buffers of the system, keeps the link busy; more here would only delay who sends
+ * little.
+ */
+export const LANE_BULK_MAX = 128 * KIB;
+/** A carrier whose backlog falls to this has room again, and says so. */
+export const LANE_ROOM_AT = LANE_BULK_MAX / 2;
+
+/**
  * Bytes that wait in a lane above which we stop reading from its peer. Bulk stops long before, so
  * what fills the rest answers a kit that asks and does not read.
  */

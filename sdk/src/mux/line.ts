@@ -14,18 +14,24 @@ export interface Waiter {
   readonly rank: number;
   /** When it sent last: a number that grows. It does not change while it waits. */
   readonly turn: number;
+  /** When its next piece would have left if all had the same part of the lane, in bytes of each. */
+  readonly due: number;
   /** Tells in which order they came. */
   readonly id: number;
 }
 
 /** Who holds least comes first, and of those that hold the same, who sent longest ago. */
 export function holdsLess(a: Waiter, b: Waiter): boolean {
-  return a.rank < b.rank || (a.rank === b.rank && sentEarlier(a, b));
+  return a.rank < b.rank || (a.rank === b.rank && cameEarlier(a, b, a.turn - b.turn));
 }
 
-/** Who sent longest ago comes first, and before all of them who has never sent. */
-export function sentEarlier(a: Waiter, b: Waiter): boolean {
-  return a.turn < b.turn || (a.turn === b.turn && a.id < b.id);
+/** Whose piece is due first comes first. */
+export function isDueEarlier(a: Waiter, b: Waiter): boolean {
+  return cameEarlier(a, b, a.due - b.due);
+}
+
+function cameEarlier(a: Waiter, b: Waiter, difference: number): boolean {
+  return difference < 0 || (difference === 0 && a.id < b.id);
 }
 
 /** See the module. */

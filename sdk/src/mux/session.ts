@@ -219,7 +219,7 @@ export class MuxSession {
   park(stream: MuxStream, until: Pumped): void {
     stream.sweepsWaited = 0;
     if (until === 'no-share') this.line.add(stream);
-    else if (until === 'no-lane') stream.lane.line.add(stream);
+    else if (until === 'no-lane') stream.awaitRoom();
   }
 
   /** A stream has nothing more to send. */

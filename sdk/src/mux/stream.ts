@@ -58,6 +58,10 @@ export class MuxStream implements Waiter {
   place = -1;
   /** When it sent last: a number that grows over the streams of a session. */
   turn = 0;
+  /** When its next piece is due while it waits for room in its lane (see `Lane.begin`). */
+  due = 0;
+  /** How far it has come in its lane. */
+  private share = 0;
   /** Sweeps that have passed since it began to wait. */
   sweepsWaited = 0;
   private readonly sendCredit: SendCredit;
@@ -219,7 +223,7 @@ export class MuxStream implements Waiter {
     if (length === 0) return 'no-share';
     const part = chunk.subarray(0, length);
     this.queued -= length;
-    this.spend(part.length);
+    this.spend(part.length, turn);
     this.lane.push(FrameType.Data, this.id, part);
     if (length < chunk.length) {
       this.queue[0] = chunk.subarray(length);
@@ -294,7 +298,17 @@ export class MuxStream implements Waiter {
     return Math.min(this.sendCredit.available, this.session.sendCredit.available);
   }
 
-  private spend(bytes: number): void {
+  /** Stands in line for room in its lane. */
+  awaitRoom(): void {
+    this.share = this.lane.begin(this.share);
+    this.due = this.share + Math.min(QUANTUM, this.queue[0]?.length ?? 0);
+    this.lane.line.add(this);
+  }
+
+  private spend(bytes: number, turn: Turn = 'share'): void {
+    // Whoever waited began when it came.
+    const start = turn === 'lane' ? this.share : this.lane.begin(this.share);
+    this.share = this.lane.advance(start, bytes);
     this.sendCredit.spend(bytes);
     this.turn = this.session.spend(this.lane, bytes);
   }

@@ -84,6 +84,7 @@ test('whoever holds least comes first, of those that hold the same who sent long
   };
   const all = Array.from({ length: 300 }, (_, turn) => ({
     id: turn,
+    due: 0,
     place: -1,
     rank: random(20),
     turn,

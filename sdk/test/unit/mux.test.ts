@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { EARLY_BUDGET } from '../../src/mux/limits.js';
+import { EARLY_BUDGET, LANE_BULK_MAX } from '../../src/mux/limits.js';
 import { Violation } from '../../src/mux/violation.js';
 import { SendCredit } from '../../src/mux/credit.js';
 import { Code } from '../../src/wire/code.js';
@@ -69,7 +69,7 @@ test('who waits for room in a lane is not passed by those who have not waited', 
   rig.backlog = 1 * MIB;
   assert.equal(rig.open(2).write(Buffer.alloc(1000)), false);
   // Some has left, and not yet so much that the lane is called drained.
-  rig.backlog = 500_000;
+  rig.backlog = LANE_BULK_MAX - 1;
   assert.equal(rig.open(4).write(Buffer.alloc(1000)), false);
   const place = Buffer.alloc(2000);
   assert.equal(rig.open(6).writeInPlace(place, 9, 1009), false);
@@ -78,20 +78,59 @@ test('who waits for room in a lane is not passed by those who have not waited', 
   assert.deepEqual(rig.flush(), ['2 data 1000', '4 data 1000', '6 data 1000']);
 });
 
-test('who has not sent for the longest time finds room first', () => {
-  const rig = new Rig();
-  const bulk = rig.open(2);
-  const quiet = rig.open(4);
-  quiet.write(Buffer.alloc(1));
-  bulk.write(Buffer.alloc(1));
-  rig.flush();
+/** Streams that always have more to send, on a lane that always has room for one piece only. */
+function crowd(count: number): { rig: Rig; drain: () => string[] } {
+  const rig = new Rig({ streamWindow: 16 * MIB, sessionWindow: 64 * MIB, maxStreams: 200 });
   rig.backlog = 1 * MIB;
-  bulk.write(Buffer.alloc(1000));
-  quiet.write(Buffer.alloc(100));
-  rig.open(6).write(Buffer.alloc(10));
-  rig.backlog = 0;
-  rig.mux.laneDrained(rig.lane);
-  assert.deepEqual(rig.flush(), ['6 data 10', '4 data 100', '2 data 1000']);
+  for (let id = 2; id <= 2 * count; id += 2) rig.open(id).write(Buffer.alloc(4 * MIB));
+  const push = rig.lane.push.bind(rig.lane);
+  rig.lane.push = (type, id, payload) => {
+    push(type, id, payload);
+    rig.backlog = 1 * MIB;
+  };
+  const drain = (): string[] => {
+    rig.backlog = LANE_BULK_MAX - 1;
+    rig.mux.laneDrained(rig.lane);
+    return rig.flush();
+  };
+  return { rig, drain };
+}
+
+test('who sends little finds room before a round of all who send much', () => {
+  const { rig, drain } = crowd(100);
+  const echo = rig.open(202);
+  for (let at = 0; at < 300; at += 1) {
+    for (let others = at % 7; others > 0; others -= 1) drain();
+    echo.write(Buffer.alloc(100));
+    assert.deepEqual(drain().at(0), '202 data 100');
+  }
+});
+
+test('streams on a full lane have the same part of it, in whatever pieces, and whenever they came', () => {
+  const { rig, drain } = crowd(10);
+  const sent = new Map<string, number>();
+  const many = (times: number): void => {
+    for (let at = 0; at < times; at += 1) {
+      for (const line of drain()) {
+        const [id = '', , bytes] = line.split(' ');
+        sent.set(id, (sent.get(id) ?? 0) + Number(bytes));
+      }
+    }
+  };
+  many(100);
+  sent.clear();
+  const small = rig.open(100);
+  const more = (): void => {
+    for (let at = 0; at < 8; at += 1) small.write(Buffer.alloc(1000));
+  };
+  small.sink!.drain = more;
+  more();
+  rig.open(102).write(Buffer.alloc(4 * MIB));
+  many(500);
+  const parts = [...sent.values()];
+  assert.equal(parts.length, 12);
+  const [least, most] = [Math.min(...parts), Math.max(...parts)];
+  assert.ok(most - least <= 2 * 65_536, `${least} to ${most} bytes`);
 });
 
 test('bytes that their share covers in part leave in place, and only the rest is copied', () => {
