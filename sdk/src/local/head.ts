@@ -130,9 +130,12 @@ export function contentLength(headers: Headers): number | undefined {
   const values = allOf(headers, 'content-length');
   const value = values[0];
   if (value === undefined) return undefined;
-  if (values.length > 1 || !/^[0-9]{1,15}$/.test(value)) {
+  if (values.length > 1 || !/^[0-9]+$/.test(value)) {
     throw new HttpFault('an ambiguous Content-Length');
   }
+  // What more digits say fits no counter of 64 bits. Above 2^53 a number is not exact any more, which
+  // matters to nobody: such a body has no end, and whoever announces it means just that.
+  if (value.length > 19) throw new HttpFault('a Content-Length that is too large');
   return Number(value);
 }
 

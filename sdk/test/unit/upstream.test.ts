@@ -260,6 +260,18 @@ test('chunked, close-delimited and bodiless answers end where they end', async (
 
 test('an answer in octets of one still is the same answer', async () => {
   const answer =
+test('an answer may announce more than anybody will ever send', async () => {
+  const length = '4611686018427387903';
+  const local = await answering(`HTTP/1.1 200 OK\r\ncontent-length: ${length}\r\n\r\nbegin`);
+  await exposed(local.port, async ({ kit }) => {
+    const stream = kit.session.get('/');
+    assert.equal(field(await stream.head(), 'content-length'), length);
+    await until(() => stream.received === 5);
+    stream.abort(7);
+  });
+  await local.stop();
+});
+
     'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX: y\r\n\r\n5\r\nhello\r\n0\r\n\r\n';
   const local = await listen((socket) => {
     socket.on('data', () => {
