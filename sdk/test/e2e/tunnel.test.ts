@@ -16,7 +16,7 @@ import {
   TunnelSession,
 } from '../../src/index.js';
 import { rejects } from '../support/assert.js';
-import { freePort, later, listen, until } from '../support/local.js';
+import { eventually, freePort, listen, until } from '../support/local.js';
 import { HOODY, PACKAGE, RealKit, start, TOKEN } from '../support/real-kit.js';
 
 async function http(
@@ -89,8 +89,9 @@ test('expose, pull, serve and sessions as the readme shows them', async () => {
     assert.equal((await admin.tunnels()).totalBindings, 3);
     assert.equal((await admin.metrics()).value('hoody_tunnel_sessions_active'), 3);
   }
-  await until(() => kit.program.output.includes('ended'));
-  assert.equal((await tunnel.admin({ url, token }).sessions()).total, 0);
+  await eventually(async () => {
+    assert.equal((await tunnel.admin({ url, token }).sessions()).total, 0);
+  });
   local.stop();
   await echo.stop();
   await kit.stop();
@@ -113,9 +114,11 @@ test('what the kit refuses has the errors that the readme names', async () => {
   );
   assert.equal(inUse.kitCode, 'PORT_IN_USE');
   await session.close();
-  await later(50);
-  const gone = new TunnelSession({ url, token, resumeSessionId: 'S-unknown' });
-  await rejects(gone.connect(), ResumeExpiredError);
+  await eventually(async () => {
+    // Until the kit has taken the one session down that it takes, it refuses for that.
+    const gone = new TunnelSession({ url, token, resumeSessionId: 'S-unknown' });
+    await rejects(gone.connect(), ResumeExpiredError);
+  });
   await used.stop();
   await kit.stop();
 });
@@ -177,7 +180,7 @@ test('a takeover deploy refuses no visitor', async () => {
       }
     }
   })();
-  await later(300);
+  await until(() => seen.blue > 0);
   const second = await tunnel.expose({
     url,
     token,
@@ -186,7 +189,7 @@ test('a takeover deploy refuses no visitor', async () => {
     takeover: true,
   });
   assert.equal(await first.closed, undefined);
-  await later(300);
+  await until(() => seen.green > 0);
   deadline.abort();
   await visiting;
   assert.equal(seen.refused, 0);
@@ -280,10 +283,12 @@ test('kill -9 of the client, and another process resumes its session', async () 
   const close = { headers: { connection: 'close' } };
   assert.equal(await (await fetch(page, close)).text(), 'here');
   await child.stop('SIGKILL');
-  await until(() => kit.program.output.includes('parked') || child.child.signalCode === 'SIGKILL');
-  await later(100);
-  const away = await fetch(page, close);
-  assert.equal(away.status, 503);
+  // The kit hears of the end some time after it.
+  const away = await eventually(async () => {
+    const answer = await fetch(page, close);
+    assert.equal(answer.status, 503);
+    return answer;
+  });
   assert.equal(away.headers.get('retry-after'), '5');
   await using session = new TunnelSession({ url, token, resumeSessionId: id });
   await session.connect();

@@ -69,34 +69,80 @@ export async function answering(
   return Object.assign(server, { heads });
 }
 
-/** A port where nothing listens, of those that the system gives to nobody who asks for any. */
+/**
+ * A port where nothing listens, of those that the system gives to nobody who asks for any, and that
+ * no other test picks: neither those of the Rust half, which take lower ones, nor the SDK's own.
+ */
 export async function freePort(): Promise<number> {
   for (;;) {
-    const port = randomInt(10_000, 19_000);
+    const port = randomInt(20_000, 30_000);
+    if ((await isReserved(port)) && (await isFree(port))) return port;
+  }
+}
+
+const reserved = new Map<number, net.Server | undefined>();
+
+/**
+ * Reserves a port until this process ends. A name in the system's abstract namespace stands for it,
+ * so that no other process picks the port while its user is not listening yet, or any more.
+ */
+async function isReserved(port: number): Promise<boolean> {
+  if (reserved.has(port)) return false;
+  let holder: net.Server | undefined;
+  // Elsewhere two test processes at the same time are not promised to live together.
+  if (process.platform === 'linux') {
+    holder = net.createServer().unref();
+    if (!(await hasBound(holder, { path: `\0hoody-test-port-${port}` }))) return false;
+  }
+  reserved.set(port, holder);
+  return true;
+}
+
+async function isFree(port: number): Promise<boolean> {
+  const server = net.createServer();
+  if (!(await hasBound(server, { host: '0.0.0.0', port }))) return false;
+  server.close();
+  await once(server, 'close');
+  return true;
+}
+
+async function hasBound(server: net.Server, where: net.ListenOptions): Promise<boolean> {
+  try {
+    server.listen(where);
+    await once(server, 'listening');
+    return true;
+  } catch (error) {
+    if ((error as { code?: string }).code !== 'EADDRINUSE') throw error;
+    return false;
+  }
+}
+
+/** How long anything may take that a test waits for, in milliseconds: far more than it does take. */
+export const PATIENCE_MS = 60_000;
+
+/** Tries until it succeeds; throws what went wrong last when that takes longer than is believable. */
+export async function eventually<T>(what: () => Promise<T>): Promise<T> {
+  const deadline = performance.now() + PATIENCE_MS;
+  for (;;) {
     try {
-      const server = await listen(() => undefined, '127.0.0.1', port);
-      await server.stop();
-      return port;
+      return await what();
     } catch (error) {
-      if ((error as { code?: string }).code !== 'EADDRINUSE') throw error;
+      if (performance.now() > deadline) throw error;
+      await later(20);
     }
   }
 }
 
 /** Waits until somebody listens on a loopback port. */
 export async function listening(port: number): Promise<void> {
-  for (let tries = 0; ; tries += 1) {
+  await eventually(async () => {
     const socket = net.connect(port, '127.0.0.1');
     try {
       await once(socket, 'connect');
-      return;
-    } catch (error) {
-      if (tries > 200) throw error;
-      await later(20);
     } finally {
       socket.destroy();
     }
-  }
+  });
 }
 
 export function later(ms: number): Promise<void> {

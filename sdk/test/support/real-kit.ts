@@ -6,7 +6,7 @@ import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { tunnel } from '../../src/index.js';
-import { freePort, later } from './local.js';
+import { eventually, freePort, later, PATIENCE_MS } from './local.js';
 
 /** The package's directory; tests run from dist-test/test/…. */
 export const PACKAGE = fileURLToPath(new URL('../../../', import.meta.url));
@@ -42,7 +42,7 @@ export class Program {
   }
 
   /** Waits until the output has a match, and returns its first group, or the match. */
-  async says(pattern: RegExp, ms = 20_000): Promise<string> {
+  async says(pattern: RegExp, ms = PATIENCE_MS): Promise<string> {
     const deadline = Date.now() + ms;
     for (;;) {
       const match = pattern.exec(this.output);
@@ -139,15 +139,12 @@ export class RealKit {
   }
 
   private async ready(): Promise<void> {
+    const { program } = this;
     const admin = tunnel.admin({ url: this.url });
-    for (let tries = 0; ; tries += 1) {
-      try {
-        await admin.health();
-        return;
-      } catch (error) {
-        if (tries > 200) throw error;
-        await later(20);
-      }
-    }
+    const isUp = eventually(() => admin.health());
+    const isGone = program.gone.then((code) => {
+      throw new Error(`the kit ended with ${code}:\n${program.output}`);
+    });
+    await Promise.race([isUp, isGone]);
   }
 }

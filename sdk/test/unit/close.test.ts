@@ -44,14 +44,14 @@ test(
     await until(() => session.count(FrameType.Unbind) === 1);
     await rejects(app.session.bind({ mode: 'pull', containerPort: 1 }), ClosedError);
     // A visitor on the heels of UNBIND_OK would still be served: this one comes a moment later.
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    await until(() => app.session['leaving'].size === 0);
     const late = session.get('/late', { bindId });
     await rejects(late.head(), Error);
     assert.equal(session.count(FrameType.Goaway), 0);
     answers[0]?.('finished');
     assert.equal(await running.text(), 'finished');
     await closing;
-    assert.equal(session.count(FrameType.Goaway), 1);
+    await until(() => session.count(FrameType.Goaway) === 1);
     await kit.stop();
   },
 );

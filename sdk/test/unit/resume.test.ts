@@ -4,7 +4,7 @@ import { BindError, ClosedError, ResumeExpiredError, TunnelSession } from '../..
 import { FrameType } from '../../src/wire/frame.js';
 import { rejects } from '../support/assert.js';
 import { FixtureKit, type KitConfig } from '../support/kit.js';
-import { answering, later, until } from '../support/local.js';
+import { answering, until } from '../support/local.js';
 
 const HELLO = 'HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi';
 
@@ -29,6 +29,9 @@ async function leftBehind(
     await kit.stop();
   }
 }
+
+/** How many visitors have come, and not left. */
+const visitorsOf = (session: TunnelSession): number => session['link']?.mux.size ?? 0;
 
 const second = {
   mode: 'expose',
@@ -55,7 +58,7 @@ test('a binding for which a visitor waits is taken up by id without BIND', async
   });
   early.send(Buffer.from('ab'));
   early.end();
-  await later(20);
+  await until(() => visitorsOf(second) === 1);
   const web = await second.bind({
     mode: 'expose',
     containerPort: 3000,
@@ -99,7 +102,7 @@ test('a kit that tells addresses of resumed bindings is not asked to bind them a
   for (const busy of [true, false]) {
     await leftBehind({ tellsUrls: true }, 'expose', async (kit, session) => {
       const early = busy ? kit.session.get('/') : undefined;
-      await later(20);
+      if (busy) await until(() => visitorsOf(session) === 1);
       const web = await session.bind(second);
       assert.equal(web.publicUrl, 'https://app.example');
       assert.equal(web.bindId, 1);
@@ -129,7 +132,7 @@ test('a kit that tells that a resumed binding has no address is believed', async
 test('an older kit that tells no address costs the waiting visitor nothing', async () => {
   await leftBehind({}, 'expose', async (kit, session) => {
     const early = kit.session.get('/');
-    await later(20);
+    await until(() => visitorsOf(session) === 1);
     const web = await session.bind(second);
     assert.equal(web.publicUrl, null);
     assert.equal(kit.session.count(FrameType.Bind), 1);

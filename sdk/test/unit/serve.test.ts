@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { tunnel, type FetchHandler } from '../../src/index.js';
+import { tunnel, type FetchHandler, type Tunnel } from '../../src/index.js';
 import { encodeFrame, FrameType } from '../../src/wire/frame.js';
 import { FixtureKit, type KitConfig } from '../support/kit.js';
+import type { MuxStream } from '../../src/mux/stream.js';
 import { later, until } from '../support/local.js';
 import { rejects } from '../support/assert.js';
 
@@ -120,6 +121,10 @@ test('a body that the handler does not read gets no credit back', async () => {
   );
 });
 
+const streamsOf = ({ session }: Tunnel): MuxStream[] => [
+  ...(session['link']?.mux['streams'].values() ?? []),
+];
+
 test('a body that the handler has read counts as taken while the handler still works', async () => {
   const kit = await FixtureKit.start();
   const read: number[] = [];
@@ -127,7 +132,7 @@ test('a body that the handler has read counts as taken while the handler still w
   const released = new Promise<void>((resolve) => (release = resolve));
   const fetch = async (request: Request): Promise<Response> => {
     // The body has come whole before anybody reads it.
-    await later(30);
+    await until(() => streamsOf(s).every((stream) => stream['remoteEnded']));
     read.push((await request.arrayBuffer()).byteLength);
     await released;
     return new Response('done');
@@ -142,11 +147,8 @@ test('a body that the handler has read counts as taken while the handler still w
   kit.session.raw(Buffer.concat([part, part, part, end]));
   await until(() => read.length === 2);
   assert.deepEqual(read.sort(), [150_000, 900_000]);
-  const streams = [...(s.session['link']?.mux['streams'].values() ?? [])];
-  assert.deepEqual(
-    streams.map(({ held }) => held),
-    [0, 0],
-  );
+  const held = streamsOf(s).map((stream) => stream.held);
+  assert.deepEqual(held, [0, 0]);
   release();
   for (const stream of [apart, together]) assert.equal(await stream.text(), 'done');
   await s.close();
@@ -155,10 +157,12 @@ test('a body that the handler has read counts as taken while the handler still w
 
 test('credit goes back for each chunk that the handler takes', async () => {
   let next: () => void = () => undefined;
+  let taken = 0;
   await serving(
     async (request) => {
       for await (const chunk of request.body ?? []) {
         assert.ok((chunk as Uint8Array).length > 0);
+        taken += 1;
         await new Promise<void>((resolve) => (next = resolve));
       }
       return new Response('all');
@@ -166,7 +170,7 @@ test('credit goes back for each chunk that the handler takes', async () => {
     async (kit) => {
       const stream = kit.session.request('POST', '/', { body: 'chunked', headers: [] });
       stream.send(Buffer.alloc(4 * 65_536));
-      await later(50);
+      await until(() => taken === 1);
       assert.equal(stream.windows, 0);
       next();
       // An eighth of the window is gathered: the second of the four chunks makes it full.

@@ -104,6 +104,7 @@ test('interim heads, repeated fields and octets come back with names in lower ca
         final: true,
       },
     ]);
+    await until(() => reports.length > 0);
     const report = reports[0];
     assert.equal(report?.status, 201);
     assert.equal(report.bytesOut, 3);
@@ -196,6 +197,7 @@ test('a server that is not up gives 502 that says what was tried, and the next r
       assert.equal((await stream.head()).status, 502);
       assert.match(text, new RegExp(`\\[::1\\]:${port}`));
       assert.match(text, new RegExp(`127\\.0\\.0\\.1:${port} \\(ECONNREFUSED\\)`));
+      await until(() => reports.length > 0);
       assert.equal(reports[0]?.status, 502);
       const hello = 'HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nup';
       const local = await listen(
@@ -258,8 +260,6 @@ test('chunked, close-delimited and bodiless answers end where they end', async (
   await local.stop();
 });
 
-test('an answer in octets of one still is the same answer', async () => {
-  const answer =
 test('an answer may announce more than anybody will ever send', async () => {
   const length = '4611686018427387903';
   const local = await answering(`HTTP/1.1 200 OK\r\ncontent-length: ${length}\r\n\r\nbegin`);
@@ -272,6 +272,8 @@ test('an answer may announce more than anybody will ever send', async () => {
   await local.stop();
 });
 
+test('an answer in octets of one still is the same answer', async () => {
+  const answer =
     'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX: y\r\n\r\n5\r\nhello\r\n0\r\n\r\n';
   const local = await listen((socket) => {
     socket.on('data', () => {
@@ -541,12 +543,16 @@ test('credit comes back only as the server takes the bytes', async () => {
     const size = 32 * 1024 * 1024;
     const headers = [['content-length', String(size)]];
     const stream = kit.session.request('PUT', '/', { body: 'length', headers });
-    const pouring = stream.pour(Buffer.alloc(size));
-    await later(300);
-    const given = stream.windows;
-    await later(200);
-    assert.equal(stream.windows, given, 'credit came back although nothing was read');
-    assert.ok(stream.sendCredit < 262_144);
+    let poured = false;
+    const pouring = stream.pour(Buffer.alloc(size)).then(() => (poured = true));
+    let given = -1;
+    // What the kernel takes goes on for a while. It ends long before all has been sent.
+    for (let last = -2; given !== last || stream.sendCredit >= 262_144;) {
+      last = given;
+      await later(300);
+      given = stream.windows;
+    }
+    assert.ok(got === 0 && !poured, 'credit came back although nothing was read');
     reading = true;
     await pouring;
     stream.end();
