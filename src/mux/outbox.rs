@@ -175,11 +175,11 @@ impl Outbox {
     }
 
     /// Adds a WebSocket close behind everything queued (RFC 6455 §5.5.1: nothing may follow it).
+    /// What is urgent overtakes this too, and none comes later.
     pub fn push_close(&mut self, code: u16, reason: &str) {
         if std::mem::replace(&mut self.closed, true) {
             return;
         }
-        self.flush_urgent_into_queue();
         self.seal();
         let mut payload = [0; 125];
         let mut cut = reason.len().min(123);
@@ -301,9 +301,9 @@ impl Outbox {
         self.open = None;
         let header = ws::header_len(self.role, body);
         let gap = slot - header;
-        if gap > 0 && self.sealed_len == 0 {
+        if self.sealed_len == 0 {
             self.queue.consume(gap);
-        } else if gap > 0 {
+        } else if gap != 0 {
             let tail = &mut self.queue.bytes_mut()[self.sealed_len..];
             tail.copy_within(slot.., header);
             self.queue.truncate(self.queue.len() - gap);
@@ -337,12 +337,6 @@ impl Outbox {
         }
         space[header..].copy_from_slice(body.bytes());
         self.overtaking.commit(header + body.len());
-    }
-
-    fn flush_urgent_into_queue(&mut self) {
-        while !self.urgent.is_empty() {
-            self.seal_urgent();
-        }
     }
 
     /// Whether the pieces fit each other; for tests, fuzzing and debug builds.
@@ -406,4 +400,17 @@ fn whole_frames(frames: &[u8]) -> usize {
         at += HEADER_LEN + payload;
     }
     at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "sealed bytes miscounted")]
+    fn an_outbox_that_miscounts_is_noticed() {
+        let mut out = Outbox::new(Role::Server, None);
+        out.sealed_len = 1;
+        out.check_invariants();
+    }
 }

@@ -1,8 +1,9 @@
 //! The outbox alone: whatever is put in, what leaves is legal, whole and in order.
 
 use super::*;
-use crate::limits::{MAX_FRAME_PAYLOAD, MAX_FRAMES};
+use crate::limits::{LANE_QUEUE_SOFT, MAX_FRAME_PAYLOAD, MAX_FRAMES};
 use crate::mux::outbox::Outbox;
+use crate::wire::frame::HEADER_LEN;
 use crate::ws::OpCode;
 
 /// Takes everything out in pieces and gives the messages' frames, checked by the decoder.
@@ -194,4 +195,101 @@ fn an_outbox_that_is_empty_holds_no_memory() {
     while drain.take(&mut out, 1000) {}
     out.release_if_idle();
     assert_eq!(out.capacity(), 0);
+}
+
+/// The longest body of a message whose header has the short form.
+const SHORT: usize = 0xFFFF;
+
+/// How many frames each message has that leaves.
+fn messages(out: &mut Outbox) -> Vec<usize> {
+    let mut drain = Drain::new(Role::Server);
+    while drain.take(out, usize::MAX) {}
+    drain.messages
+}
+
+#[test]
+fn bulk_is_added_below_the_soft_bound_and_the_line_moves_at_half_of_it() {
+    let after = |messages: &[usize]| {
+        let mut out = outbox(Role::Server);
+        for len in messages {
+            out.push(FrameType::Bind, 0, &vec![0; len - 4 - HEADER_LEN]);
+        }
+        assert_eq!(out.len(), messages.iter().sum::<usize>());
+        (out.has_room(), out.is_half_empty())
+    };
+    let half = LANE_QUEUE_SOFT / 2;
+    assert_eq!(after(&[half]), (true, true));
+    assert_eq!(after(&[half + 1]), (true, false));
+    assert_eq!(after(&[half, half - 1]), (true, false));
+    assert_eq!(after(&[half, half]), (false, false));
+}
+
+#[test]
+fn a_read_joins_the_open_message_only_where_there_is_room_worth_it() {
+    let worth = 16 * 1024;
+    let space = |taken: usize, wanted: usize| {
+        let mut out = outbox(Role::Server);
+        out.push(FrameType::Bind, 0, &vec![0; taken]);
+        out.data_space(wanted).len()
+    };
+    let taken = SHORT - 2 * HEADER_LEN - worth;
+    assert_eq!(space(taken, 20_000), worth);
+    assert_eq!(space(taken + 1, 20_000), 20_000);
+    assert_eq!(space(taken + 1, 1000), 1000);
+    // Behind DATA the largest message is open.
+    let mut out = outbox(Role::Server);
+    out.data_space(100);
+    out.data_commit(2, 100);
+    let room = MAX_FRAME_PAYLOAD - 100 - HEADER_LEN;
+    assert_eq!(out.data_space(MAX_FRAME_PAYLOAD).len(), room);
+}
+
+#[test]
+fn frames_share_a_message_while_it_has_room_and_no_longer() {
+    let mut out = outbox(Role::Server);
+    for len in [1000, 100, SHORT - 1100 - 4 * HEADER_LEN, 0] {
+        out.push(FrameType::Bind, 0, &vec![0; len]);
+    }
+    out.push(FrameType::Bind, 0, b"");
+    assert_eq!(messages(&mut out), [4, 1]);
+    // One that fills a short message to its end leaves no room for another.
+    let mut out = outbox(Role::Server);
+    out.push(FrameType::Bind, 0, &vec![0; SHORT - HEADER_LEN]);
+    out.push(FrameType::Bind, 0, b"");
+    assert_eq!(messages(&mut out), [1, 1]);
+}
+
+#[test]
+fn a_message_stays_open_for_more_while_half_a_queue_of_others_can_leave() {
+    let half = LANE_QUEUE_SOFT / 2;
+    for (first, leaves) in [(half, half), (half - 1, half - 1 + 2 + HEADER_LEN)] {
+        let mut out = outbox(Role::Server);
+        let count = first - 4 - HEADER_LEN;
+        out.data_space(count);
+        out.data_commit(2, count);
+        out.push(FrameType::Eof, 2, b"");
+        assert_eq!(out.transmit().len(), leaves);
+    }
+}
+
+#[test]
+fn urgent_frames_of_any_length_leave_whole() {
+    let mut out = outbox(Role::Server);
+    for len in [0, 8, 255, 256, 70, 300] {
+        for _ in 0..20 {
+            out.push_urgent(FrameType::Bind, 0, &vec![b' '; len]);
+        }
+    }
+    assert_eq!(messages(&mut out), [MAX_FRAMES, 120 - MAX_FRAMES]);
+}
+
+#[test]
+fn memory_is_what_all_three_queues_hold() {
+    let mut out = outbox(Role::Server);
+    out.push(FrameType::Bind, 0, &[0; 1000]);
+    let queue = out.capacity();
+    out.push_urgent(FrameType::Pong, 0, &[0; 500]);
+    let urgent = out.capacity();
+    out.push_websocket_control(OpCode::Pong, &[0; 100]);
+    assert!(queue >= 1000 && urgent >= queue + 500 && out.capacity() >= urgent + 100);
 }
