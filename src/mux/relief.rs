@@ -132,16 +132,17 @@ impl<T: Copy> Session<T> {
             self.relief.contended = true;
             self.give_withheld();
         }
-        if self.relief.contended && self.missing() > 0 {
-            self.give_early(key);
-            // Looking over all of them is worth it only for much.
-            let much = self.relief.keep / 4;
-            if self.missing() > much && self.spare() > much {
-                self.relieve_all();
-            }
-            if self.recv.left() < DRY_BELOW {
-                self.relief.dry_since.get_or_insert(now);
-            }
+        if !self.relief.contended || self.missing() == 0 {
+            return;
+        }
+        self.give_early(key);
+        // Looking over all of them is worth it only for much.
+        let much = self.relief.keep / 4;
+        if self.missing() > much && self.spare() > much {
+            self.relieve_all();
+        }
+        if self.recv.left() < DRY_BELOW {
+            self.relief.dry_since.get_or_insert(now);
         }
     }
 
@@ -154,7 +155,7 @@ impl<T: Copy> Session<T> {
         };
         let held = stream.recv.buffered() - stream.early;
         let count = held.min(most);
-        if count > 0 {
+        if count != 0 {
             stream.early += count;
             self.recv.give_early(count);
             self.give_session_credit();
@@ -176,22 +177,36 @@ impl<T: Copy> Session<T> {
     /// Has those streams that hold most make good what is missing. Says whether the budget
     /// sufficed.
     pub(super) fn relieve_all(&mut self) -> bool {
-        if self.missing() > 0 {
-            let held = |stream: &Stream<T>| stream.recv.buffered() - stream.early;
-            let mut holders: Vec<(u32, StreamKey)> = self
-                .streams
-                .iter()
-                .filter(|(_, stream)| held(stream) > 0)
-                .map(|(key, stream)| (held(stream), key.retype()))
-                .collect();
-            holders.sort_unstable_by(|a, b| b.cmp(a));
-            for (_, key) in holders {
-                if self.missing() == 0 || self.spare() == 0 {
-                    break;
-                }
-                self.give_early(key);
+        if self.missing() == 0 {
+            return true;
+        }
+        let held = |stream: &Stream<T>| stream.recv.buffered() - stream.early;
+        let mut holders: Vec<(u32, StreamKey)> = self
+            .streams
+            .iter()
+            .filter(|(_, stream)| held(stream) != 0)
+            .map(|(key, stream)| (held(stream), key.retype()))
+            .collect();
+        holders.sort_unstable_by(|a, b| b.cmp(a));
+        for (_, key) in holders {
+            if self.missing() == 0 || self.spare() == 0 {
+                break;
             }
+            self.give_early(key);
         }
         self.missing() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_is_to_be_left_of_a_window_that_grew() {
+        let mut relief = Relief::new(1 << 20);
+        relief.window_grew(16 << 20);
+        assert_eq!(relief.keep, Relief::new(16 << 20).keep);
+        assert!(relief.keep > Relief::new(1 << 20).keep);
     }
 }

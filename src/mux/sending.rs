@@ -59,17 +59,16 @@ impl<T: Copy> Session<T> {
     /// was. When it was not all, a [`Wake::Sender`] comes when it is worth trying again.
     pub fn send(&mut self, key: StreamKey, bytes: &[u8], now: Instant) -> usize {
         let mut sent = 0;
-        while sent < bytes.len() {
+        loop {
             let space = self.data_space(key, bytes.len() - sent);
-            let count = space.len().min(bytes.len() - sent);
+            let count = space.len();
             if count == 0 {
-                break;
+                return sent;
             }
-            space[..count].copy_from_slice(&bytes[sent..sent + count]);
+            space.copy_from_slice(&bytes[sent..sent + count]);
             self.data_commit(key, count, now);
             sent += count;
         }
-        sent
     }
 
     /// How many bytes the stream may send now, at most `wanted`; otherwise its sender gets in line.
@@ -139,7 +138,7 @@ impl<T: Copy> Session<T> {
 
     /// A stream did not use what it was called for: others may.
     pub(super) fn take_back(&mut self, promised: u32) {
-        if promised > 0 {
+        if promised != 0 {
             self.line.settle(promised);
             self.call_starved();
         }

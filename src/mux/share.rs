@@ -149,6 +149,11 @@ mod tests {
     }
 
     #[test]
+    fn where_the_law_leaves_next_to_nothing_a_part_of_what_is_left_is_worth_a_frame() {
+        assert_eq!(share(1 << 16, WINDOW, 0), 1 << 9);
+    }
+
+    #[test]
     fn a_receiver_can_tell_what_it_has_to_leave() {
         for window in [256 << 10, 1 << 20, WINDOW, 64 << 20] {
             let left = leave(64 << 10, window);

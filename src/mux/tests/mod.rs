@@ -14,6 +14,8 @@ mod line;
 mod one_lane;
 mod order;
 mod outgoing;
+mod overdue;
+mod relieving;
 mod shares;
 mod time;
 

@@ -1,0 +1,192 @@
+//! One receiving end alone: what it gives back early, when others are short, and who is cut.
+
+use super::*;
+use crate::limits::{CUT_STALLED_AFTER, DRY_AFTER, DRY_BELOW, EARLY_KEEPS_PIECES_OF};
+use crate::mux::share::leave;
+
+const WINDOW: u32 = 16 << 20;
+
+/// What the peer is to find left.
+fn keep() -> u32 {
+    leave(EARLY_KEEPS_PIECES_OF, WINDOW)
+}
+
+/// A client's session that holds what its tests say.
+fn alone() -> Session<u32> {
+    let terms = Terms {
+        stream_window: WINDOW,
+        session_window: WINDOW,
+        ..terms(Side::Client)
+    };
+    let mut mux = Session::new(terms, Instant::ZERO);
+    let masks = Entropy::from_seed(1);
+    mux.attach(0, Lane::client(conn(0), masks, Instant::ZERO));
+    mux
+}
+
+/// A stream of the peer's, of whose DATA the local side has not taken `count` bytes.
+fn holder(mux: &mut Session<u32>, count: u32) -> StreamKey {
+    let id = 2 + 2 * mux.stream_count() as u32;
+    let key = mux.insert(id, 0, id, Instant::ZERO).expect("a place");
+    hold(mux, key, count);
+    key
+}
+
+fn hold(mux: &mut Session<u32>, key: StreamKey, count: u32) {
+    let stream = mux.streams.get_mut(key.retype()).expect("it lives");
+    stream.recv.receive(count).expect("within its window");
+    mux.recv.receive(count).expect("within the session's");
+}
+
+fn early(mux: &Session<u32>, key: StreamKey) -> u32 {
+    mux.streams.get(key.retype()).expect("it lives").early
+}
+
+#[test]
+fn a_session_that_gave_nothing_early_and_grew_by_nothing_costs_no_more_than_its_window() {
+    let mut mux = alone();
+    assert_eq!(mux.beyond_window(), 0);
+    let key = holder(&mut mux, WINDOW);
+    mux.set_budget(1000);
+    mux.relieve(key, Instant::ZERO);
+    assert_eq!((mux.beyond_window(), early(&mux, key)), (1000, 1000));
+    mux.recv.grow(500);
+    assert_eq!(mux.beyond_window(), 1500);
+}
+
+#[test]
+fn all_streams_are_looked_over_only_where_much_is_missing_and_to_be_had() {
+    let much = keep() / 4;
+    for (missing, budget, given) in [
+        (much + 1, much + 1, much + 1),
+        (much, WINDOW, 0),
+        (much + 1, much, 0),
+        (2 * much, WINDOW, 2 * much),
+    ] {
+        let mut mux = alone();
+        let big = holder(&mut mux, WINDOW - keep() + missing);
+        let empty = holder(&mut mux, 0);
+        mux.set_budget(budget);
+        mux.relieve(empty, Instant::ZERO);
+        assert_eq!(early(&mux, big), given, "{missing} missing of {budget}");
+        mux.check_invariants();
+    }
+}
+
+#[test]
+fn a_session_that_is_not_contended_gives_nothing_early() {
+    // So small a window that what is to be left is more than half of it.
+    let window = 64 * 1024;
+    let terms = Terms {
+        stream_window: window,
+        session_window: window,
+        ..terms(Side::Client)
+    };
+    for (held, is_given) in [(window / 2, false), (window / 2 + 1, true)] {
+        assert!(window - held < leave(EARLY_KEEPS_PIECES_OF, window));
+        let mut mux = Session::new(terms, Instant::ZERO);
+        let key = holder(&mut mux, held);
+        mux.set_budget(WINDOW);
+        mux.relieve(key, Instant::ZERO);
+        assert_eq!(early(&mux, key) != 0, is_given, "{held}");
+    }
+}
+
+#[test]
+fn whoever_holds_most_that_was_not_given_back_makes_it_good() {
+    let mut mux = alone();
+    mux.set_budget(WINDOW);
+    let large = holder(&mut mux, WINDOW);
+    let other = holder(&mut mux, 0);
+    // The large one makes good all that the other comes to hold.
+    while mux.streams.get(other.retype()).unwrap().recv.buffered() <= WINDOW - early(&mux, large) {
+        mux.relieve(large, Instant::ZERO);
+        let left = mux.recv.left();
+        assert_eq!(left, keep());
+        hold(&mut mux, other, left);
+    }
+    assert_eq!(early(&mux, other), 0);
+    let before = early(&mux, large);
+    mux.set_budget(mux.beyond_window() + 100);
+    assert!(!mux.relieve_all());
+    assert_eq!((early(&mux, large), early(&mux, other)), (before, 100));
+    mux.check_invariants();
+}
+
+#[test]
+fn others_are_short_where_one_has_nothing_to_pass_on_and_its_peer_may_still_send() {
+    let mut mux = alone();
+    assert!(!mux.somebody_is_short());
+    holder(&mut mux, 5);
+    assert!(!mux.somebody_is_short());
+    let empty = holder(&mut mux, 0);
+    assert!(mux.somebody_is_short());
+    mux.streams.get_mut(empty.retype()).unwrap().remote_done = true;
+    assert!(!mux.somebody_is_short());
+}
+
+#[test]
+fn a_newcomer_that_was_refused_is_short_until_there_is_credit_again() {
+    for (left, dry) in [(DRY_BELOW, false), (DRY_BELOW - 1, true)] {
+        let mut mux = alone();
+        let key = holder(&mut mux, WINDOW - left);
+        mux.relieve(key, Instant::ZERO);
+        let later = Instant::ZERO + DRY_AFTER;
+        assert!(!mux.refuses_newcomers(Instant::ZERO));
+        assert!(!mux.somebody_is_short());
+        assert_eq!(mux.refuses_newcomers(later), dry);
+        assert_eq!(mux.somebody_is_short(), dry);
+        mux.passed_on(key, DRY_BELOW as usize, later);
+        assert!(!mux.refuses_newcomers(later));
+        assert!(!mux.somebody_is_short());
+    }
+}
+
+#[test]
+fn small_credit_of_a_stream_goes_back_at_once_only_where_the_session_is_contended() {
+    for (held, windows) in [(1000, 0), (WINDOW / 2 + 1, 1)] {
+        let mut mux = alone();
+        holder(&mut mux, held);
+        let key = holder(&mut mux, 300);
+        mux.relieve(key, Instant::ZERO);
+        let before = mux.traffic().frames_out;
+        mux.passed_on(key, 300, Instant::ZERO);
+        assert_eq!(mux.traffic().frames_out - before, windows, "{held}");
+    }
+}
+
+#[test]
+fn nobody_needs_to_be_cut_where_nothing_is_missing_or_nobody_is_short() {
+    let mut mux = alone();
+    let key = holder(&mut mux, WINDOW - keep());
+    let empty = holder(&mut mux, 0);
+    assert!(mux.relieve_stalled(), "what is to be left is left");
+    hold(&mut mux, key, 1);
+    assert!(!mux.relieve_stalled());
+    mux.set_budget(1);
+    assert!(mux.relieve_stalled(), "memory makes it good");
+    hold(&mut mux, key, 1);
+    assert!(!mux.relieve_stalled());
+    mux.streams.get_mut(empty.retype()).unwrap().remote_done = true;
+    assert!(mux.relieve_stalled(), "nobody else wants any");
+}
+
+#[test]
+fn who_stalls_has_something_to_take_and_took_nothing_for_long() {
+    let mut mux = alone();
+    holder(&mut mux, 0);
+    let late = Instant::ZERO + CUT_STALLED_AFTER;
+    assert_eq!(mux.longest_stalled(late), None);
+    let key = holder(&mut mux, 1);
+    let almost = Instant::ZERO + (CUT_STALLED_AFTER - Duration::from_nanos(1));
+    assert_eq!(mux.longest_stalled(almost), None);
+    assert_eq!(mux.longest_stalled(late), Some((Instant::ZERO, key)));
+}
+
+#[test]
+#[should_panic(expected = "streams and session disagree")]
+fn a_session_that_lost_bytes_of_its_streams_is_noticed() {
+    let mut mux = alone();
+    mux.recv.receive(1).expect("within its window");
+    mux.check_invariants();
+}
