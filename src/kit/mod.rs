@@ -247,7 +247,6 @@ impl Kit {
         self.stopping = Stopping::Done;
         self.timers.disarm(Reason::Shutdown);
         self.timers.disarm(Reason::Accept);
-        self.timers.disarm(Reason::Freed);
         for session in self.session_keys() {
             let why = "the kit is shutting down";
             self.end_session(session, metrics::SessionEnd::Shutdown, why, Some(1001));
@@ -256,6 +255,8 @@ impl Kit {
         for conn in all {
             self.close_conn(conn, CloseHow::Clean);
         }
+        // Closing them frees memory, which goes back with the process.
+        self.timers.disarm(Reason::Freed);
         self.tell_all_sums();
         self.commands.push_back(Command::Stop);
     }

@@ -15,9 +15,12 @@ pub struct Tally {
     pub broken: usize,
     /// Numbers of requests that may not be sent twice, as servers saw them.
     pub seen: std::collections::BTreeMap<u64, usize>,
-    /// The longest that a small exchange of a crowd took, and the longest that it took to say no.
-    pub slowest_small: u64,
+    /// The longest that a small exchange of a crowd took at each port, and the longest that it took
+    /// to say no.
+    pub slowest_small: std::collections::BTreeMap<u16, u64>,
     pub slowest_no: u64,
+    /// The longest that an answer to a caller took which talks on and on, at each port.
+    pub slowest_echo: std::collections::BTreeMap<u16, u64>,
     pub notes: Vec<String>,
 }
 

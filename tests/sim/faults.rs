@@ -188,6 +188,10 @@ fn end_on_the_way(world: &mut World, index: usize) {
 /// The kit's system has no descriptors for a while, or that of a client.
 fn starve(world: &mut World, client: Option<usize>) {
     let millis = world.dice.below(3000);
+    starve_for(world, client, millis);
+}
+
+fn starve_for(world: &mut World, client: Option<usize>, millis: u64) {
     world.note(format!("no descriptors for {millis} ms: {client:?}"));
     let until = world.net.now + millis * MILLI;
     match (client, &mut world.kit) {
@@ -226,4 +230,21 @@ fn take_over(world: &mut World, index: usize) {
     let port = world.laptops[victim].expose;
     world.note(format!("client {index} takes port {port} over"));
     world.bind(index, port, true);
+}
+
+/// SIGTERM for the kit.
+pub fn end_kit(world: &mut World) {
+    tell_kit(world, Event::Shutdown);
+}
+
+/// SIGTERM for a client.
+pub fn end_client(world: &mut World, index: usize) {
+    tell_client(world, index, Event::Shutdown);
+}
+
+/// No client's system has a descriptor left for a while.
+pub fn exhaust_clients(world: &mut World, millis: u64) {
+    for index in 0..world.laptops.len() {
+        starve_for(world, Some(index), millis);
+    }
 }

@@ -15,6 +15,7 @@ use hoody_tunnel::machine::{
 
 use crate::dice::Dice;
 use crate::net::{End, Gone, Net, Owner};
+use crate::posted::Posted;
 
 pub struct Host<M: Machine> {
     pub machine: M,
@@ -26,7 +27,7 @@ pub struct Host<M: Machine> {
     woken: VecDeque<ConnKey>,
     /// These are flushed once nobody else has work.
     woken_last: Vec<ConnKey>,
-    posted: BTreeSet<ConnKey>,
+    posted: Posted,
     cut: Cut,
     answers: VecDeque<(ListenerKey, Result<SocketAddr, IoFailure>)>,
     /// Dials that failed for want of a descriptor, which the machine is yet to be told.
@@ -89,6 +90,8 @@ impl<M: Machine> Host<M> {
     pub fn new(machine: M, owner: Owner, dice: Dice, net: &mut Net) -> Host<M> {
         let mut dice = dice;
         let cut = [Cut::Whole, Cut::Parts, Cut::Crumbs][dice.below(3) as usize];
+        // Who is given a few bytes a turn waits for as many turns: nothing is bounded by then.
+        let cut = if net.good_links { Cut::Whole } else { cut };
         let mut host = Host {
             machine,
             owner,
@@ -98,7 +101,7 @@ impl<M: Machine> Host<M> {
             listeners: BTreeMap::new(),
             woken: VecDeque::new(),
             woken_last: Vec::new(),
-            posted: BTreeSet::new(),
+            posted: Posted::default(),
             cut,
             answers: VecDeque::new(),
             undialled: VecDeque::new(),
@@ -138,7 +141,9 @@ impl<M: Machine> Host<M> {
 
     /// The process is scheduled again: everything may have changed.
     pub fn post_all(&mut self) {
-        self.posted.extend(self.socks.keys());
+        for conn in self.socks.keys() {
+            self.posted.insert(*conn);
+        }
     }
 
     pub fn tell(&mut self, event: Event, net: &mut Net) {
@@ -197,11 +202,13 @@ impl<M: Machine> Host<M> {
             self.flush(conn, net);
             return true;
         }
-        let at = self.dice.below(self.posted.len() as u64) as usize;
-        let Some(conn) = self.posted.iter().nth(at).copied() else {
+        let next = match net.good_links {
+            true => self.posted.take_first(),
+            false => self.posted.take_any(&mut self.dice),
+        };
+        let Some(conn) = next else {
             return false;
         };
-        self.posted.remove(&conn);
         self.serve(conn, net);
         true
     }
@@ -448,7 +455,11 @@ impl<M: Machine> Host<M> {
                     DialTarget::Handler(number) => panic!("no handler {number} here"),
                 };
                 let far = self.is_far && addr.ip() == resolve("kit", 0).ip();
-                let quality = net.quality(far);
+                let mut quality = net.quality(far);
+                if net.good_links && !far {
+                    // More would hide from us how slowly a server takes what it is sent.
+                    quality.bound = 4096 + self.dice.size(4096);
+                }
                 let end = net.dial(self.owner, addr, quality);
                 self.add(conn, end, false);
             }

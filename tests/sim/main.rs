@@ -15,11 +15,13 @@
 mod actor;
 mod crowd;
 mod dice;
+mod echo;
 mod faults;
 mod host;
 mod net;
 mod operator;
 mod plan;
+mod posted;
 mod raw;
 mod run;
 mod server;
@@ -30,7 +32,7 @@ mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crowd::{Planted, crowd};
+use crowd::{Fate, Planted, crowd, crowd_that_meets};
 use net::Sabotage;
 use run::{Bug, run};
 
@@ -144,6 +146,21 @@ fn a_crowd_of_slow_visitors_starves_nobody_and_none_of_it_is_cut() {
         })
         .collect();
     assert!(failed.is_empty(), "crowds of the seeds {failed:?} failed");
+}
+
+#[test]
+fn a_crowd_whose_kit_or_client_ends_or_runs_short_is_told_so_and_leaves_nothing() {
+    let count = number("HOODY_CROWDS").unwrap_or(1);
+    let from = number("HOODY_SIM_FROM").unwrap_or(0);
+    let mut failed = Vec::new();
+    for seed in from..from + count {
+        for fate in [Fate::KitEnds, Fate::ClientEnds, Fate::NoDescriptors] {
+            if catch_unwind(AssertUnwindSafe(|| crowd_that_meets(seed, fate))).is_err() {
+                failed.push((seed, fate));
+            }
+        }
+    }
+    assert!(failed.is_empty(), "crowds {failed:?} failed");
 }
 
 #[test]

@@ -510,6 +510,19 @@ impl Net {
         ends.collect()
     }
 
+    /// How long the slowest of an owner's connections to the kit takes for so many bytes: at most a
+    /// buffer of them is on its way at any time.
+    pub fn slowest_lane(&self, owner: Owner, bytes: u64) -> u64 {
+        let lanes = self.wires.values().filter(|wire| {
+            wire.ends[0].0 == owner && wire.dialled.port() == 50 && wire.established
+        });
+        let times = lanes.map(|wire| {
+            let bound = wire.ways[0].bound.max(1) as u64;
+            bytes * wire.pace + bytes * wire.latency / bound
+        });
+        times.max().unwrap_or(0)
+    }
+
     /// From now on nothing arrives on this connection, and nobody knows.
     pub fn vanish(&mut self, end: End) {
         if let Some(wire) = self.wires.get_mut(&end.0) {

@@ -6,9 +6,13 @@ use crate::actor::{Actor, Outgoing, Tally, read};
 use crate::dice::{Dice, check_octets, octets};
 use crate::net::{End, MILLI, Net};
 
+/// Named so by its caller, a service says again whatever it hears.
+pub const ECHOES: u64 = u64::MAX;
+
 /// One side of a raw exchange.
 pub struct Raw {
     is_caller: bool,
+    echoes: bool,
     number: Option<u64>,
     rough: bool,
     deed: Deed,
@@ -79,6 +83,7 @@ impl Raw {
     pub fn service() -> Raw {
         Raw {
             is_caller: false,
+            echoes: false,
             number: None,
             rough: false,
             deed: Deed::default(),
@@ -115,7 +120,14 @@ impl Raw {
             };
             let name = u64::from_be_bytes(*name);
             self.inbox.drain(..8);
-            self.learn(name >> 1, name & 1 == 1);
+            if name == ECHOES {
+                (self.echoes, self.number) = (true, Some(ECHOES));
+            } else {
+                self.learn(name >> 1, name & 1 == 1);
+            }
+        }
+        if self.echoes {
+            return self.out.push(&std::mem::take(&mut self.inbox));
         }
         let name = self.number.unwrap_or(0) ^ u64::from(!self.is_caller);
         check_octets("raw", name, self.got, &self.inbox);
@@ -183,6 +195,7 @@ impl Actor for Raw {
                 self.ended(true, tally);
                 return net.close(end);
             }
+            self.out.fin |= self.echoes;
             assert_eq!(
                 self.got,
                 self.deed.expects,

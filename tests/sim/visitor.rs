@@ -59,9 +59,7 @@ impl Visitor {
             visitor.send_request(at);
         }
         // Some have nothing more to ask, and say so before they read.
-        // Not those whose upload is taken slowly: behind a FIN the kit gives an answer five seconds.
-        let keeps =
-            matches!(visitor.plans[0].up, Body::Raw(_)) || visitor.plans[0].upstream_pace.is_some();
+        let keeps = matches!(visitor.plans[0].up, Body::Raw(_));
         visitor.out.fin =
             count == visitor.plans.len() && !keeps && visitor.plans[0].number.is_multiple_of(3);
         visitor
@@ -173,7 +171,10 @@ impl Visitor {
             let waited = net.now - self.started;
             match answer {
                 Answer::Tunnel { .. } => tally.slowest_no = tally.slowest_no.max(waited),
-                Answer::Upstream { .. } => tally.slowest_small = tally.slowest_small.max(waited),
+                Answer::Upstream { .. } => {
+                    let slowest = tally.slowest_small.entry(net.port(end)).or_default();
+                    *slowest = waited.max(*slowest);
+                }
             }
         }
         let closes = match answer {

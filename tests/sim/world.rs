@@ -13,6 +13,7 @@ use hoody_tunnel::wire::control::Secret;
 
 use crate::actor::{Actor, Tally};
 use crate::dice::Dice;
+use crate::echo::Echo;
 use crate::host::{Host, resolve};
 use crate::net::{End, Gone, MILLI, Net, Owner, SECOND};
 use crate::operator::Operator;
@@ -27,6 +28,7 @@ pub enum Act {
     Visitor(usize),
     Crowd(usize, Style),
     Caller(usize),
+    Echo(usize, usize),
     Fault,
     StartKit,
     StartClient(usize),
@@ -336,11 +338,20 @@ impl World {
         self.add_actor(end, Box::new(actor));
     }
 
+    /// Somebody comes to a PULL port and asks so many times.
+    fn echo(&mut self, index: usize, count: usize) {
+        let quality = self.net.quality(false);
+        let port = resolve("localhost", 5000 + index as u16);
+        let end = self.net.dial(Owner::Nobody, port, quality);
+        self.add_actor(end, Box::new(Echo::new(count)));
+    }
+
     fn act(&mut self, act: Act) {
         match act {
             Act::Visitor(index) => self.visitor(index),
             Act::Crowd(index, style) => self.visitor_with(index, style, 1),
             Act::Caller(index) => self.caller(index),
+            Act::Echo(index, count) => self.echo(index, count),
             Act::Fault => crate::faults::strike(self),
             Act::StartKit if self.kit.is_none() => {
                 self.note("the kit starts again".into());
