@@ -405,6 +405,11 @@ pub const CLIENT_CA_BYTES: usize = 1024 * 1024;
 /// Bytes of a binding's label, of the host that a pull listens on, and of a `Host` by name, at most
 /// each: a name of DNS fits, and a BIND with all of them is far smaller than a frame.
 pub const CLIENT_NAME_BYTES: usize = 255;
+/// Bytes of a session's id, and of a ticket's nonce, at most each: a client says them again, all
+/// its tickets in one frame, whatever its kit made them of. Ours have 38 and 32.
+pub const MAX_SESSION_ID: usize = 128;
+/// See [`MAX_SESSION_ID`].
+pub const MAX_NONCE: usize = 256;
 /// Bindings that a client keeps, at most; a kit allows fewer.
 pub const CLIENT_BINDINGS: usize = 64;
 /// Local connections at once, at most. More than all the streams that a session may have, with the
@@ -479,6 +484,9 @@ pub const SPARE_BUFFERS: usize = 64;
 pub const EVENTS_KEPT: usize = 4096;
 
 const _: () = assert!(MAX_LANES < UPSTREAMS);
+// Escaped, an octet takes six, and a token comes with the id.
+const _: () = assert!(MAX_LANES * 6 * (MAX_NONCE + 64) <= MAX_FRAME_PAYLOAD);
+const _: () = assert!(6 * (MAX_SESSION_ID + CLIENT_TOKEN_BYTES) < MAX_FRAME_PAYLOAD / 2);
 const _: () = assert!(UPSTREAMS - UPSTREAMS / 8 >= CLIENT_STREAMS);
 const _: () = assert!(HANDLER_AHEAD > MAX_HTTP_HEAD);
 /// Handlers of this process that one session serves, at most.

@@ -9,6 +9,7 @@ use crate::client::url::{Host, Url};
 use crate::http::{is_name, is_value};
 use crate::limits::{
     CLIENT_CA_BYTES, CLIENT_KEEPALIVE_MAX, CLIENT_KEEPALIVE_MIN, CLIENT_TOKEN_BYTES, MAX_LANES,
+    MAX_SESSION_ID,
 };
 use crate::secrets;
 use crate::wire::control::{Secret, SessionId};
@@ -72,7 +73,7 @@ impl Config {
             ));
         }
         let resume = options.resume.as_deref().map(str::trim);
-        if resume.is_some_and(|id| id.is_empty() || id.len() > 128 || !id.is_ascii()) {
+        if resume.is_some_and(|id| id.is_empty() || id.len() > MAX_SESSION_ID || !id.is_ascii()) {
             return wrong("That is not the id of a session; it looks like S-… .".into());
         }
         check_headers(&options.headers)?;

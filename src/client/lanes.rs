@@ -8,7 +8,7 @@ use crate::client::setback::Setback;
 use crate::client::upgrade::Upgrade;
 use crate::client::way::{Step, Way};
 use crate::clock::Instant;
-use crate::limits::{MAX_LANES, PROBE_WITHIN, REACH_WITHIN, STEP_WITHIN};
+use crate::limits::{MAX_LANES, MAX_NONCE, PROBE_WITHIN, REACH_WITHIN, STEP_WITHIN};
 use crate::machine::{CloseHow, Command, ConnKey, Ended};
 use crate::mux::{Lane, LaneItem, Liveness, Violation};
 use crate::wire::code::Code;
@@ -549,7 +549,8 @@ impl Client {
         for ticket in tickets {
             let index = ticket.index as usize;
             let missing = self.missing_lanes().any(|missing| missing == index);
-            if missing && self.lanes.rejoin.take(index) {
+            let fits = ticket.nonce.expose().len() <= MAX_NONCE;
+            if missing && fits && self.lanes.rejoin.take(index) {
                 self.dial_lane(index, Some(ticket.nonce));
             }
         }

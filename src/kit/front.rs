@@ -57,9 +57,11 @@ pub struct Ask {
 }
 
 impl Ask {
-    /// Whether it is an attempt at a token, right or wrong, which the throttle may slow.
+    /// Whether it is an attempt at a token, right or wrong, which the throttle may slow. Health is
+    /// told to everybody alike, so a token that came with the question is not looked at.
     pub fn shows_token(&self) -> bool {
-        matches!(self.credential, Credential::Proven | Credential::Wrong)
+        self.route != Route::Health
+            && matches!(self.credential, Credential::Proven | Credential::Wrong)
     }
 }
 

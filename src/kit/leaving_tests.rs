@@ -66,6 +66,14 @@ fn guessers_behind_the_same_proxy_lock_nobody_out() {
     let operator = host.visit("192.0.2.66:1").expect("accepted");
     host.send(operator, HEALTH);
     assert!(host.receive(operator).starts_with("HTTP/1.1 200 "));
+    // Whatever token comes with the question for health, it is answered at once.
+    for token in ["hush", "x"] {
+        let operator = host.visit("192.0.2.66:1").expect("accepted");
+        let end = format!("Authorization: Bearer {token}\r\n\r\n");
+        let ask = String::from_utf8_lossy(HEALTH).replace("\r\n\r\n", &format!("\r\n{end}"));
+        host.send(operator, ask.as_bytes());
+        assert!(host.receive(operator).starts_with("HTTP/1.1 200 "));
+    }
     // The right token waits as long as a wrong one, but is not displaced by those that come.
     let scrape = host.visit("192.0.2.66:2").expect("accepted");
     let right = String::from_utf8_lossy(GUESS).replace("Bearer x", "Bearer hush");

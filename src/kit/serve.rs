@@ -109,8 +109,8 @@ impl Kit {
     fn serve(&mut self, conn: ConnKey, mut ask: Ask, now: Instant) {
         let peer = ask.origin.peer.ip();
         match ask.credential {
-            Credential::Wrong => self.throttle.failed(peer, now),
-            Credential::Proven => self.throttle.succeeded(peer),
+            Credential::Wrong if ask.shows_token() => self.throttle.failed(peer, now),
+            Credential::Proven if ask.shows_token() => self.throttle.succeeded(peer),
             _ => {}
         }
         if matches!(ask.route, Route::Connect(_))

@@ -6,6 +6,8 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer};
 use serde::ser::{Serialize, Serializer};
 
+use crate::limits::MAX_SESSION_ID;
+
 /// A token or a nonce: shown to nobody, compared in constant time.
 #[derive(Clone, Default)]
 pub struct Secret(String);
@@ -101,7 +103,11 @@ impl Serialize for SessionId {
 
 impl<'de> Deserialize<'de> for SessionId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(SessionId)
+        let id = String::deserialize(deserializer)?;
+        if id.len() > MAX_SESSION_ID {
+            return Err(serde::de::Error::custom("a session id of that length"));
+        }
+        Ok(SessionId(id))
     }
 }
 

@@ -351,3 +351,31 @@ fn a_kit_without_standard_error_runs() {
         std::net::TcpStream::connect(("127.0.0.1", port)).ok()
     });
 }
+
+#[test]
+fn answers_that_cannot_be_printed_are_failures_that_are_told() {
+    let kit = Kit::start();
+    let full = || File::options().write(true).open("/dev/full");
+    for args in [
+        &["health"][..],
+        &["health", "-o", "json"],
+        &["metrics"],
+        &["list"],
+        &["list", "--json"],
+        &["sessions", "list"],
+        &["bindings", "list", "--json"],
+    ] {
+        let mut command = hoody_at(&kit, args);
+        let output = run(command.stdout(full().expect("Linux has it")));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
+        assert!(said.contains("cannot print"), "{args:?}: {said}");
+    }
+    let listen = format!("127.0.0.1:{}", kit.port);
+    let mut command = Command::new(kit_program());
+    command.args(["health", "--listen", &listen]);
+    let output = run(command.stdout(full().expect("Linux has it")));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("cannot print"), "{said}");
+}

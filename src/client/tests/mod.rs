@@ -6,6 +6,7 @@ mod expose;
 mod fake_kit;
 mod hostile;
 mod lanes;
+mod largest;
 mod link;
 mod logins;
 mod pull;
