@@ -28,7 +28,7 @@ use crate::machine::{CloseHow, ConnKey};
 
 use super::Kit;
 
-/// A room of the doorstep, those first whose members go first where descriptors are wanted.
+/// A room of the doorstep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Room {
     Guessing,
@@ -36,19 +36,8 @@ pub(super) enum Room {
     Greeting,
 }
 
-/// What a connection in the hall is doing, those last who are missed least.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Waiting {
-    /// It does not take the answer that it was given.
-    Answered,
-    /// For its next request, after at least one.
-    Idle,
-    /// It has not said what it came for.
-    Silent,
-}
-
-/// Of two, who waits for less, and then who came first.
-type Missed = (Waiting, Reverse<Instant>);
+/// Whoever came or asked longest ago is missed least.
+type Missed = Reverse<Instant>;
 
 /// Who stands where.
 #[derive(Debug)]
@@ -108,16 +97,22 @@ impl Doorstep {
             return Ok(None);
         }
         let (conn, held) = crowd.first_to_go().ok_or(())?;
-        let since = crowd.get(conn).map(|(_, (_, Reverse(since)))| since);
+        let since = crowd.get(conn).map(|(_, Reverse(since))| since);
         let had_time = since.is_some_and(|since| now >= since + PRE_AUTH_MAY_STAY);
         let yields = had_time || held > crowd.held_by(holder) + 1;
         yields.then_some(Some(conn)).ok_or(())
     }
 
-    /// Who gives its descriptor to somebody new at the door.
+    /// Who gives its descriptor to somebody who wants one: a guesser, or else one of the fuller
+    /// room, so that greeters leave some to those who only ask.
     pub fn first_to_go(&self) -> Option<ConnKey> {
-        let first = |room| self.rooms[room as usize].first_to_go();
-        ALL.into_iter().find_map(first).map(|(conn, _)| conn)
+        let [guessing, hall, greeting] = &self.rooms;
+        let fuller = match hall.len() < greeting.len() {
+            true => greeting,
+            false => hall,
+        };
+        let first = guessing.first_to_go().or_else(|| fuller.first_to_go());
+        first.map(|(conn, _)| conn)
     }
 }
 
@@ -177,24 +172,22 @@ impl Kit {
 impl ConnEntry {
     /// Where it stands, if it has proven nothing yet.
     pub(super) fn standing(&self, guarded: bool) -> Option<Standing> {
-        let (room, waiting) = match &self.role {
+        let (room, asked) = match &self.role {
             Role::Front(front) => match front.guesses() {
-                Some(true) => (Room::Guessing, Waiting::Silent),
+                Some(true) => (Room::Guessing, None),
                 Some(false) => return None,
-                None if !self.out.is_empty() => (Room::Hall, Waiting::Answered),
-                None if front.has_asked() => (Room::Hall, Waiting::Idle),
-                None => (Room::Hall, Waiting::Silent),
+                None => (Room::Hall, front.asked_at()),
             },
             Role::Greeter(greeter) => match greeter.guesses() {
-                Some(true) => (Room::Guessing, Waiting::Silent),
+                Some(true) => (Room::Guessing, None),
                 Some(false) => return None,
                 None if greeter.proven && guarded => return None,
-                None => (Room::Greeting, Waiting::Silent),
+                None => (Room::Greeting, None),
             },
             _ => return None,
         };
-        let missed = (waiting, Reverse(self.since));
-        Some((room, place(self.from.ip()), missed))
+        let since = asked.unwrap_or(self.since);
+        Some((room, place(self.from.ip()), Reverse(since)))
     }
 }
 

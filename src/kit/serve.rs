@@ -15,8 +15,8 @@ pub(super) struct FrontConn {
     front: Front,
     /// A request with a token, from an address that guessed wrong before: it waits to be judged.
     held: Option<(Ask, Instant)>,
-    /// It has asked something.
-    asked: bool,
+    /// When it has asked something last.
+    asked: Option<Instant>,
 }
 
 impl FrontConn {
@@ -26,8 +26,8 @@ impl FrontConn {
         Some(ask.credential == Credential::Wrong)
     }
 
-    /// Whether there was a request.
-    pub(super) fn has_asked(&self) -> bool {
+    /// When the last request came, if there was one.
+    pub(super) fn asked_at(&self) -> Option<Instant> {
         self.asked
     }
 
@@ -82,7 +82,7 @@ impl Kit {
                     return self.say_and_leave(conn, &text, now);
                 }
                 Step::Asked(ask) => {
-                    it.asked = true;
+                    it.asked = Some(now);
                     entry.from = ask.origin.peer;
                     let delay = self.throttle.delay(ask.origin.peer.ip(), now);
                     if ask.shows_token() && !delay.is_zero() {
