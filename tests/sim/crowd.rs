@@ -88,7 +88,8 @@ pub fn crowd_that_meets(seed: u64, fate: Fate) -> Story {
         Fate::ClientEnds => faults::end_client(&mut world, 0),
         Fate::NoDescriptors => faults::exhaust_clients(&mut world, 2000),
     }
-    world.run_until(start + 12 * SECOND);
+    // Time for everybody to come back, with new sessions whose ports are bound again.
+    world.run_until(start + 30 * SECOND);
     wait_until_bound(&mut world, 60);
     drain(&mut world);
     let tally = &world.tally;
