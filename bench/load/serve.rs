@@ -1,4 +1,8 @@
-//! Upstream servers: small HTTP replies on one thread, raw streams and bulk HTTP on a thread each.
+//! Upstream servers: small HTTP replies on one thread, bulk HTTP on another, raw streams on a thread
+//! each.
+//!
+//! A thread for each download would measure the scheduler: a thousand that wake at once keep the
+//! small replies' thread waiting.
 
 use super::Flags;
 use super::stream::{BLOCK, discard};
@@ -7,6 +11,7 @@ use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::AsRawFd;
 
 const LISTENER: Token = Token(usize::MAX);
 const REPLY: &[u8] =
@@ -17,9 +22,10 @@ const LAST_REPLY: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConte
 pub fn run(flags: &Flags) {
     let stream = listen_blocking(flags.number("stream", 0));
     std::thread::spawn(move || accept(&stream, serve_stream));
-    let bulk = listen_blocking(flags.number("bulk", 0));
-    std::thread::spawn(move || accept(&bulk, serve_bulk));
-    serve_http(flags.number("http", 0)).expect("the HTTP server runs");
+    let bulk = flags.number("bulk", 0);
+    let both = Interest::READABLE | Interest::WRITABLE;
+    std::thread::spawn(move || serve(bulk, both, send_bulk).expect("the bulk server runs"));
+    serve(flags.number("http", 0), Interest::READABLE, reply).expect("the HTTP server runs");
 }
 
 fn address(port: u64) -> SocketAddr {
@@ -54,17 +60,6 @@ fn serve_stream(mut conn: std::net::TcpStream) -> std::io::Result<()> {
     }
 }
 
-/// Any request gets a body that never ends.
-fn serve_bulk(mut conn: std::net::TcpStream) -> std::io::Result<()> {
-    let mut head = [0; 4096];
-    if conn.read(&mut head)? > 0 {
-        let length = u64::MAX / 4;
-        write!(conn, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n")?;
-        send(&mut conn, u64::MAX / 4)?;
-    }
-    Ok(())
-}
-
 fn send(conn: &mut std::net::TcpStream, mut left: u64) -> std::io::Result<()> {
     while left > 0 {
         let now = left.min(BLOCK.len() as u64) as usize;
@@ -79,11 +74,45 @@ struct Conn {
     stream: TcpStream,
     /// How many bytes of an unfinished head were seen at the end of the last read, as text.
     tail: Vec<u8>,
+    /// Its body has begun.
+    begun: bool,
 }
 
-fn serve_http(port: u64) -> std::io::Result<()> {
+/// What a connection wants after its turn.
+#[derive(PartialEq)]
+enum After {
+    /// The next readiness.
+    Wait,
+    /// Another turn, when the others had theirs.
+    Again,
+    /// To be closed.
+    Close,
+}
+
+/// Keeps what the kernel holds for each connection small. Left to itself it grows to megabytes, and a
+/// thousand downloads that are read slowly then bring TCP's memory of the whole machine to its
+/// bound: what is measured from there on are lost packets.
+fn bound_send_buffers(listener: &TcpListener) {
+    let bytes: libc::c_int = 128 * 1024;
+    // SAFETY: `bytes` lives through the call and has the size that is told.
+    let outcome = unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_SNDBUF,
+            (&raw const bytes).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    assert_eq!(outcome, 0, "SO_SNDBUF can be set");
+}
+
+type Turn = fn(&mut Conn) -> std::io::Result<After>;
+
+fn serve(port: u64, interest: Interest, turn: Turn) -> std::io::Result<()> {
     let mut poll = Poll::new()?;
     let mut listener = TcpListener::bind(address(port))?;
+    bound_send_buffers(&listener);
     poll.registry()
         .register(&mut listener, LISTENER, Interest::READABLE)?;
     let mut conns: Slab<Conn> = Slab::new();
@@ -95,34 +124,42 @@ fn serve_http(port: u64) -> std::io::Result<()> {
                 while let Ok((mut stream, _)) = listener.accept() {
                     stream.set_nodelay(true)?;
                     let entry = conns.vacant_entry();
-                    poll.registry().register(
-                        &mut stream,
-                        Token(entry.key()),
-                        Interest::READABLE,
-                    )?;
+                    let token = Token(entry.key());
+                    poll.registry().register(&mut stream, token, interest)?;
+                    let (tail, begun) = (Vec::new(), false);
                     entry.insert(Conn {
                         stream,
-                        tail: Vec::new(),
+                        tail,
+                        begun,
                     });
                 }
                 continue;
             }
-            let key = event.token().0;
-            if !conns.get_mut(key).is_some_and(turn) {
-                conns.try_remove(key);
+            let Some(conn) = conns.get_mut(event.token().0) else {
+                continue;
+            };
+            match turn(conn).unwrap_or(After::Close) {
+                After::Wait => {}
+                // Asked for anew, readiness is told anew.
+                After::Again => {
+                    poll.registry()
+                        .reregister(&mut conn.stream, event.token(), interest)?
+                }
+                After::Close => drop(conns.try_remove(event.token().0)),
             }
         }
     }
 }
 
-/// Answers every head that has come whole; tells whether the connection goes on.
-fn turn(conn: &mut Conn) -> bool {
+/// Answers every head that has come whole.
+fn reply(conn: &mut Conn) -> std::io::Result<After> {
     let mut block = [0; 16_384];
     loop {
         let count = match conn.stream.read(&mut block) {
-            Ok(0) => return false,
+            Ok(0) => return Ok(After::Close),
             Ok(count) => count,
-            Err(error) => return error.kind() == ErrorKind::WouldBlock,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(After::Wait),
+            Err(error) => return Err(error),
         };
         conn.tail.extend_from_slice(&block[..count]);
         let mut answer = Vec::new();
@@ -133,13 +170,41 @@ fn turn(conn: &mut Conn) -> bool {
             conn.tail.drain(..end + 4);
         }
         // Replies this small always fit into the socket's buffer.
-        if !answer.is_empty() && conn.stream.write_all(&answer).is_err() {
-            return false;
-        }
+        conn.stream.write_all(&answer)?;
         if last {
-            return false;
+            return Ok(After::Close);
         }
     }
+}
+
+/// Any request gets a body that never ends.
+fn send_bulk(conn: &mut Conn) -> std::io::Result<After> {
+    let mut head = [0; 4096];
+    loop {
+        match conn.stream.read(&mut head) {
+            Ok(0) => return Ok(After::Close),
+            Ok(_) if conn.begun => {}
+            Ok(_) => {
+                let length = u64::MAX / 4;
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+                conn.stream.write_all(head.as_bytes())?;
+                conn.begun = true;
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error),
+        }
+    }
+    if !conn.begun {
+        return Ok(After::Wait);
+    }
+    for _ in 0..4 {
+        match conn.stream.write(&BLOCK) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(After::Wait),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(After::Again)
 }
 
 /// Where `needle` begins.
