@@ -24,6 +24,7 @@ pub mod lane;
 mod losses;
 pub mod outbox;
 mod relief;
+mod room;
 mod sending;
 pub mod session;
 mod share;

@@ -84,9 +84,9 @@ impl Outbox {
         self.queue.len() < LANE_QUEUE_SOFT && !self.closed
     }
 
-    /// Whether so little waits that the line of senders should move again.
-    pub fn is_half_empty(&self) -> bool {
-        self.queue.len() <= LANE_QUEUE_SOFT / 2
+    /// How much waits that does not overtake, bulk above all.
+    pub fn queued(&self) -> usize {
+        self.queue.len()
     }
 
     /// Bytes of frames that answer the peer and wait: a peer that asks and never reads makes these

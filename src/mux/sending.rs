@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::clock::Instant;
-use crate::limits::{BULK_PAYLOAD, MIN_WINDOW, SHARE_WORTH};
+use crate::limits::{BULK_PAYLOAD, LANE_QUEUE_SOFT, MIN_WINDOW, SHARE_WORTH};
 use crate::mux::session::{Session, Wake};
 use crate::mux::share::share;
 use crate::mux::stream::{Stream, StreamKey, Waits};
@@ -38,7 +38,6 @@ impl<T: Copy> Session<T> {
         stream.send.spend(count as u32);
         stream.bytes_out += count as u64;
         stream.last_moved = now;
-        stream.called = false;
         self.turns += 1;
         stream.last_turn = self.turns;
         let promised = std::mem::take(&mut stream.promised);
@@ -46,7 +45,9 @@ impl<T: Copy> Session<T> {
         let (id, lane) = (stream.id, usize::from(stream.lane));
         if let Some(slot) = self.lanes.get_mut(lane).and_then(Option::as_mut) {
             slot.lane.out.data_commit(id, count);
+            slot.line.sent(&mut stream.turns, count as u32);
         }
+        self.call_for_room(lane);
         self.losses.sent(lane, count as u32, now);
         self.traffic.data_out += count as u64;
         self.traffic.frames_out += 1;
@@ -82,46 +83,60 @@ impl<T: Copy> Session<T> {
         let (left, own) = (self.send.available(), stream.send.outstanding());
         let share = share(left, self.send.window(), own);
         let by_session = share.saturating_sub(own).min(left);
-        // Who finds others waiting gets in line, even where there is a little room: they wait until
-        // half of the queue is free, and would do so for ever behind one that never waits.
-        let its_turn = stream.called || slot.line.is_empty();
+        let called = stream.called.take();
+        slot.line.settle(called);
+        let its_turn = slot.line.is_turn_of(&mut stream.turns, called, wanted);
         if by_stream > 0 && by_session > 0 && its_turn && slot.lane.out.has_room() {
             let credit = by_stream.min(by_session) as usize;
             return Some(credit.min(wanted).min(BULK_PAYLOAD));
         }
         if stream.waits == Waits::No {
-            stream.called = false;
             let promised = std::mem::take(&mut stream.promised);
+            let lane = usize::from(stream.lane);
             stream.waits = if by_stream == 0 {
                 Waits::StreamCredit
             } else if by_session == 0 {
-                let place = (stream.send.outstanding(), stream.last_turn, key);
+                let place = (own, stream.last_turn, key);
                 stream.place = Some(place);
                 self.line.join(place);
                 Waits::SessionCredit
             } else {
-                slot.line.push(key);
+                stream.room = Some(slot.line.join(key, &stream.turns, called, wanted));
                 Waits::Room
             };
-            self.forget_the_gone(key);
+            self.call_for_room(lane);
             self.take_back(promised);
         }
         None
     }
 
-    /// Streams that ended while they stood in a lane's line are taken out once they are the most
-    /// of it.
-    fn forget_the_gone(&mut self, key: StreamKey) {
-        let most = 2 * self.streams.len();
-        let Some(stream) = self.streams.get(key.retype()) else {
+    /// Has those try again who wait for room in the lane's queue, as many as there is room for,
+    /// once half of it is free.
+    pub(super) fn call_for_room(&mut self, lane: usize) {
+        let Some(Some(slot)) = self.lanes.get_mut(lane) else {
             return;
         };
-        if let Some(Some(slot)) = self.lanes.get_mut(usize::from(stream.lane))
-            && stream.waits == Waits::Room
-            && slot.line.len() > most
+        if slot.line.is_empty() || !slot.lane.out.has_room() {
+            return;
+        }
+        let mut ahead = slot.lane.out.queued() + slot.line.expected();
+        if ahead > LANE_QUEUE_SOFT / 2 {
+            return;
+        }
+        while ahead < LANE_QUEUE_SOFT
+            && let Some(key) = slot.line.next()
         {
-            let streams = &self.streams;
-            slot.line.retain(|key| streams.get(key.retype()).is_some());
+            let stream = self.streams.get_mut(key.retype());
+            let stream = stream.expect("who stands in the line is alive: forget() takes it out");
+            let place = stream.room.take();
+            let place = place.expect("who stands in the line knows where");
+            let own = stream.send.outstanding();
+            let share = share(self.send.available(), self.send.window(), own);
+            let may = stream.send.available().min(share.saturating_sub(own));
+            let (called, expected) = slot.line.call(place, may);
+            stream.called = Some(called);
+            ahead += expected;
+            wake_sender(&mut self.streams, &mut self.wakes, key);
         }
     }
 
@@ -134,6 +149,28 @@ impl<T: Copy> Session<T> {
             stream.promised = promise;
             wake_sender(&mut self.streams, &mut self.wakes, key);
         }
+    }
+
+    /// The stream sends nothing more: it waits for nothing, and what was kept for it others get.
+    pub(super) fn leave_lines(&mut self, key: StreamKey) {
+        let Some(stream) = self.streams.get_mut(key.retype()) else {
+            return;
+        };
+        stream.waits = Waits::No;
+        let lane = usize::from(stream.lane);
+        if let Some(place) = stream.place.take() {
+            self.line.leave(place);
+        }
+        let promised = std::mem::take(&mut stream.promised);
+        let (room, called) = (stream.room.take(), stream.called.take());
+        if let Some(Some(slot)) = self.lanes.get_mut(lane) {
+            slot.line.settle(called);
+            if let Some(place) = room {
+                slot.line.leave(place);
+            }
+        }
+        self.take_back(promised);
+        self.call_for_room(lane);
     }
 
     /// A stream did not use what it was called for: others may.
@@ -162,8 +199,14 @@ impl<T: Copy> Session<T> {
     pub(super) fn call_overdue(&mut self) {
         for (_, stream) in self.streams.iter_mut() {
             self.line.settle(std::mem::take(&mut stream.promised));
+            if let Some(Some(slot)) = self.lanes.get_mut(usize::from(stream.lane)) {
+                slot.line.expect_no_more(&mut stream.called);
+            }
         }
         self.call_starved();
+        for lane in 0..self.lanes.len() {
+            self.call_for_room(lane);
+        }
         let withheld = self.terms.stream_window / 4 + MIN_WINDOW / 4;
         let mut left = self
             .send
@@ -190,20 +233,6 @@ impl<T: Copy> Session<T> {
         if let Some(place) = stream.place.take() {
             self.line.leave(place);
             stream.send.forgive(SHARE_WORTH);
-            wake_sender(&mut self.streams, &mut self.wakes, key);
-        }
-    }
-
-    /// Has all senders of a line try again, those first who have not sent for the longest time: the
-    /// first ones may take all the room there is.
-    pub(super) fn call(&mut self, mut line: Vec<StreamKey>) {
-        let streams = &self.streams;
-        line.sort_by_key(|key| {
-            streams
-                .get(key.retype())
-                .map_or(0, |stream| stream.last_turn)
-        });
-        for key in line {
             wake_sender(&mut self.streams, &mut self.wakes, key);
         }
     }
@@ -241,7 +270,6 @@ pub(super) fn wake_sender<T: Copy>(
     key: StreamKey,
 ) {
     if let Some(stream) = streams.get_mut(key.retype()) {
-        stream.called = stream.waits == Waits::Room;
         stream.waits = Waits::No;
         wakes.push_back(Wake::Sender(stream.tag));
     }

@@ -17,6 +17,7 @@ use crate::mux::ids::PeerIds;
 use crate::mux::lane::{Lane, Liveness, Span, Told};
 use crate::mux::losses::Losses;
 use crate::mux::relief::Relief;
+use crate::mux::room::{RoomLine, Turns};
 use crate::mux::share::Line;
 use crate::mux::stream::{Stream, StreamKey, StreamRecord, Waits};
 use crate::shares::{Shares, may_hold};
@@ -79,7 +80,7 @@ pub struct Session<T> {
 #[derive(Debug)]
 pub(super) struct LaneSlot {
     pub(super) lane: Lane,
-    pub(super) line: Vec<StreamKey>,
+    pub(super) line: RoomLine,
     /// How many streams it carries.
     carries: usize,
 }
@@ -162,7 +163,7 @@ impl<T: Copy> Session<T> {
         let waits = !lane.is_flushed();
         self.lanes[index] = Some(LaneSlot {
             lane,
-            line: Vec::new(),
+            line: RoomLine::default(),
             carries: 0,
         });
         if waits {
@@ -290,7 +291,9 @@ impl<T: Copy> Session<T> {
             local_done: false,
             remote_done: false,
             waits: Waits::No,
-            called: false,
+            room: None,
+            called: None,
+            turns: Turns::new(),
             last_turn: 0,
             place: None,
             promised: 0,
@@ -343,6 +346,7 @@ impl<T: Copy> Session<T> {
         stream.last_moved = now;
         let (id, lane) = (stream.id, stream.lane);
         self.push_on(lane, FrameType::Eof, id, &[]);
+        self.leave_lines(key);
         self.drop_if_spent(key);
     }
 
@@ -419,11 +423,7 @@ impl<T: Copy> Session<T> {
         if slot.lane.transmitted(count) {
             self.wakes.push_back(Wake::Lane(slot.lane.conn()));
         }
-        if slot.line.is_empty() || !slot.lane.out.is_half_empty() {
-            return;
-        }
-        let line = std::mem::take(&mut slot.line);
-        self.call(line);
+        self.call_for_room(index);
     }
 
     /// Looks after lane `index`; see [`Lane::check`]. `None` when there is no such lane.
@@ -477,6 +477,7 @@ impl<T: Copy> Session<T> {
 
     /// Removes a stream and gives the session credit of its unread bytes back.
     pub(super) fn forget(&mut self, key: StreamKey) -> Option<T> {
+        self.leave_lines(key);
         let stream = self.streams.remove(key.retype())?;
         let holder = stream.holder.into_iter();
         holder.for_each(|holder| self.holders.give_back(holder, 1));
@@ -484,10 +485,6 @@ impl<T: Copy> Session<T> {
         if let Some(Some(slot)) = self.lanes.get_mut(usize::from(stream.lane)) {
             slot.carries -= 1;
         }
-        if let Some(place) = stream.place {
-            self.line.leave(place);
-        }
-        self.take_back(stream.promised);
         let buffered = stream.recv.buffered();
         if buffered > 0 {
             self.recv.pass_on(buffered, stream.early);

@@ -2,6 +2,7 @@
 
 use crate::clock::Instant;
 use crate::mux::credit::{RecvCredit, SendCredit};
+use crate::mux::room::{Called, RoomPlace, Turns};
 use crate::mux::share::Place;
 use crate::table::Key;
 
@@ -28,8 +29,12 @@ pub struct Stream<T> {
     pub(super) remote_done: bool,
     /// What its sender waits for, if it found no room or no credit.
     pub(super) waits: Waits,
-    /// It waited in line and was called: until it has sent, nobody's waiting concerns it.
-    pub(super) called: bool,
+    /// Where it stands in its lane's line, while it waits for room.
+    pub(super) room: Option<RoomPlace>,
+    /// It waited in that line and was called: nobody's waiting concerns it until it has tried.
+    pub(super) called: Option<Called>,
+    /// What it had of its lane so far.
+    pub(super) turns: Turns,
     /// When it sent last, counted in DATA frames of the session; who did so longest ago goes first.
     pub(super) last_turn: u64,
     /// Where it stands in the line for session credit, while it does.

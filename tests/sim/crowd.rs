@@ -135,7 +135,7 @@ fn judge(world: &World, streams: usize) {
     let mut all = Vec::new();
     for (index, laptop) in world.laptops.iter().enumerate() {
         let queue = world.net.slowest_lane(Owner::Client(index), QUEUE);
-        let [most, most_echo] = [4, 6].map(|queues| (SMALL_WITHIN + queues * queue) / MILLI);
+        let [most, most_echo] = [4, 4].map(|queues| (SMALL_WITHIN + queues * queue) / MILLI);
         let small = tally.slowest_small.get(&laptop.expose);
         let echo = tally.slowest_echo.get(&laptop.pull);
         let [small, echo] = [small, echo].map(|slowest| slowest.map_or(0, |it| it / MILLI));

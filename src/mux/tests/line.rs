@@ -1,6 +1,7 @@
 //! Who goes next: the line of senders is fair, and small things do not wait behind bulk.
 
 use super::*;
+use crate::limits::{BULK_PAYLOAD, LANE_QUEUE_SOFT};
 
 #[test]
 fn senders_of_a_slow_lane_take_turns() {
@@ -63,6 +64,99 @@ fn a_small_exchange_waits_behind_a_bounded_amount_of_bulk() {
         "{}",
         after - before
     );
+}
+
+#[test]
+fn something_small_waits_for_the_queue_and_not_for_everybody_in_line() {
+    // Also where it talks all the time, so that it was somebody's turn longer ago.
+    let mut pair = Pair::new(Cut::Whole);
+    pair.wire_holds = 4096;
+    let talk = pair.kit.open(vec![7; 10], false, Instant::ZERO);
+    pair.run();
+    for n in 0..60 {
+        pair.kit.open(pattern(n, 1 << 20), false, Instant::ZERO);
+    }
+    for said in 1..=20usize {
+        for _ in 0..40 {
+            pair.step();
+        }
+        let before: usize = pair.kit.left.iter().map(|frame| frame.len).sum();
+        pair.kit.source(talk, vec![7; 100], false);
+        while pair.client.got[&talk].len() < 10 + said * 100 {
+            assert!(pair.step());
+        }
+        let after: usize = pair.kit.left.iter().map(|frame| frame.len).sum();
+        // A full queue, who was called before it asked, and whoever waited longest.
+        let most = LANE_QUEUE_SOFT + 4 * BULK_PAYLOAD;
+        assert!(after - before <= most, "{} went before", after - before);
+    }
+}
+
+#[test]
+fn no_more_are_called_than_there_is_room_for() {
+    let mut pair = Pair::new(Cut::Whole);
+    pair.wire_holds = 4096;
+    for n in 0..60 {
+        pair.kit.open(pattern(n, 1 << 20), false, Instant::ZERO);
+    }
+    while pair.client.got.values().map(Vec::len).sum::<usize>() < 10 << 20 {
+        assert!(pair.step());
+    }
+    let (calls, frames) = (pair.kit.calls, pair.kit.count_left(FrameType::Data));
+    assert!(calls <= 2 * frames, "{calls} calls for {frames} pieces");
+}
+
+#[test]
+fn a_turn_that_is_not_used_goes_to_the_next() {
+    type End = fn(&mut Session<u32>, StreamKey);
+    let ends: [End; 3] = [
+        |mux, key| mux.reset(key, Code::Cancel, "left"),
+        |mux, key| mux.send_eof(key, Instant::ZERO),
+        // It may still take its turn, and nobody waits for it.
+        |mux, _| assert!(mux.relieve_stalled()),
+    ];
+    for end in ends {
+        let mut mux = Session::new(terms(Side::Kit), Instant::ZERO);
+        mux.attach(0, Lane::server(conn(0), Instant::ZERO));
+        let open = |mux: &mut Session<u32>, tag| {
+            let key = mux.open(0, b"{}", Instant::ZERO).unwrap();
+            mux.set_tag(key, tag);
+            key
+        };
+        let keys: Vec<StreamKey> = (0..8).map(|tag| open(&mut mux, tag)).collect();
+        let bulk = vec![0; 1 << 20];
+        for key in &keys {
+            mux.send(*key, &bulk, Instant::ZERO);
+        }
+        let mut called = BTreeSet::new();
+        let mut missing = keys.len();
+        while missing > 0 {
+            loop {
+                let len = mux.transmit(0).len();
+                if len == 0 {
+                    break;
+                }
+                mux.transmitted(0, len);
+            }
+            let before = called.len();
+            while let Some(wake) = mux.poll_wake() {
+                if let Wake::Sender(tag) = wake {
+                    called.insert(tag);
+                    end(&mut mux, keys[tag as usize]);
+                }
+            }
+            assert!(
+                called.len() > before,
+                "{called:?} were called, and then nobody"
+            );
+            missing = 8 - called.len();
+            mux.check_invariants();
+            if missing <= 2 {
+                // The first two never had to wait.
+                break;
+            }
+        }
+    }
 }
 
 #[test]
