@@ -6,9 +6,9 @@
 //! time was given, a stream's turn *starts* where its last one ended but never behind the clock,
 //! and whoever would *end* first goes first, if it sends as much as last time. So streams that want
 //! much take turns, and one that wants little goes ahead of a thousand of them, also where there is
-//! a little room while they wait. Every sixteenth turn is that of the one that waits longest, and what
-//! passes a line that does not move is bounded, so that nobody waits for ever behind a crowd of
-//! newcomers that want little.
+//! a little room while they wait. Every sixteenth turn is that of the one that waits longest, and
+//! what passes a line that does not move is bounded, so that nobody waits for ever behind a crowd
+//! of newcomers that want little.
 //!
 //! Only as many are called as there is room for. What they may send is *expected* until they have
 //! tried, and counts as if it were in the queue.
