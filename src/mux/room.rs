@@ -159,10 +159,34 @@ impl RoomLine {
         place
     }
 
-    #[cfg(test)]
+    /// How many wait.
     pub(super) fn len(&self) -> usize {
-        assert_eq!(self.oldest.len(), self.first_to_end.len());
         self.oldest.len()
+    }
+
+    /// Whether this is where those stand, and what was called for, whose places and calls are
+    /// `theirs`; for tests, fuzzing and debug builds.
+    pub(super) fn check(
+        &self,
+        theirs: impl Iterator<Item = (StreamKey, Option<RoomPlace>, Option<Called>)>,
+    ) {
+        let (mut waiting, mut expected) = (0, 0);
+        for (key, place, called) in theirs {
+            expected += called.map_or(0, |called| called.expected as usize);
+            if let Some(place) = place {
+                waiting += 1;
+                let stands = self.oldest.get(&place.since) == Some(&(place, key))
+                    && self.first_to_end.contains(&(place.end, place.since, key));
+                assert!(stands, "a place in a lane's line was lost");
+            }
+        }
+        assert_eq!(
+            waiting,
+            self.len(),
+            "a place of a stream that does not wait"
+        );
+        assert_eq!(self.len(), self.first_to_end.len(), "two orders disagree");
+        assert_eq!(expected, self.expected, "a call was forgotten");
     }
 
     /// Takes a stream out that does not wait any more.

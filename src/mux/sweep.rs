@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::clock::Instant;
 use crate::limits::{CUT_STALLED_AFTER, PROGRESS_AT_ONCE, PROGRESS_UNSAID};
 use crate::mux::session::Session;
-use crate::mux::stream::StreamKey;
+use crate::mux::stream::{Stream, StreamKey};
 use crate::wire::code::Code;
 
 /// A stream that was reset because of time; the peer was told.
@@ -166,6 +166,14 @@ impl<T: Copy> Session<T> {
         }
         for (_, lane) in self.lanes() {
             lane.out.check_invariants();
+        }
+        for (index, slot) in self.lanes.iter().enumerate() {
+            let of_lane = |stream: &Stream<T>| usize::from(stream.lane) == index;
+            let its = self.streams.iter().filter(|(_, stream)| of_lane(stream));
+            let theirs = its.map(|(key, stream)| (key.retype(), stream.room, stream.called));
+            if let Some(slot) = slot {
+                slot.line.check(theirs);
+            }
         }
     }
 }
