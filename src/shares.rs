@@ -131,6 +131,36 @@ mod tests {
     }
 
     #[test]
+    fn where_many_hold_something_one_may_hold_its_share_and_no_more() {
+        let mut shares = Shares::new();
+        for other in 0..40 {
+            shares.take(other, 137);
+        }
+        // For forty others, itself and one who is to come.
+        let share = 6400 / 42;
+        shares.take(99, share - 1);
+        assert!(shares.may_take(99, 1, 6400));
+        shares.take(99, 1);
+        assert!(!shares.may_take(99, 1, 6400));
+        let left = 6400 - shares.total() - 1;
+        assert!(
+            may_hold(share + 1, 1, left, 6400),
+            "only its share forbids it"
+        );
+    }
+
+    #[test]
+    fn of_the_last_part_one_may_hold_a_piece_and_no_more() {
+        assert!(may_hold(2, 1, 7, 80));
+        assert!(!may_hold(3, 1, 7, 80));
+        assert!(may_hold(80, 1, 10, 80), "that is plenty");
+        assert!(
+            may_hold(9, 9, 0, 80),
+            "a piece is never less than was asked for"
+        );
+    }
+
+    #[test]
     fn whoever_is_alone_and_small_bounds_still_get_something() {
         let mut shares = Shares::new();
         assert!(shares.may_take("one", 1, 1));

@@ -298,6 +298,19 @@ mod tests {
     }
 
     #[test]
+    fn what_visits_may_have_does_not_depend_on_how_many_there_are() {
+        let mut budget = FdBudget::new(48, NEEDS);
+        let all = budget.for_visits();
+        let mut held: Vec<FdPermit> = [Class::Visitor, Class::Visitor, Class::Caller]
+            .into_iter()
+            .filter_map(|class| budget.take(class))
+            .collect();
+        assert_eq!((held.len(), budget.for_visits()), (3, all));
+        held.extend(fill(&mut budget, Class::Visitor));
+        assert_eq!((held.len(), budget.for_visits()), (all, all));
+    }
+
+    #[test]
     #[should_panic(expected = "refusals never go beyond their reserve")]
     fn a_refusal_in_a_visits_place_is_noticed() {
         let mut budget = FdBudget::new(48, NEEDS);
