@@ -144,6 +144,54 @@ mod tests {
     }
 
     #[test]
+    fn streams_that_were_opened_for_visitors_may_all_be_reset() {
+        let mut flood = Flood::new(Instant::ZERO);
+        for _ in 0..10 * FLOOD_OPEN_RESET.burst {
+            flood.opened_stream();
+            flood.count(Nuisance::OpenReset, Instant::ZERO).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_second_refills_what_one_second_allows_however_often_it_is_asked_for() {
+        for pieces in [1, 2 * FLOOD_PING.per_second] {
+            let mut flood = Flood::new(Instant::ZERO);
+            while flood.count(Nuisance::Ping, Instant::ZERO).is_ok() {}
+            let mut allowed = 0;
+            for piece in 1..=pieces {
+                let now = Instant::ZERO + Duration::from_secs(1) * piece / pieces;
+                while flood.count(Nuisance::Ping, now).is_ok() {
+                    allowed += 1;
+                }
+            }
+            assert_eq!(allowed, FLOOD_PING.per_second, "in {pieces} pieces");
+        }
+    }
+
+    #[test]
+    fn every_nuisance_is_called_by_its_name() {
+        let all = [
+            Nuisance::OpenReset,
+            Nuisance::Ping,
+            Nuisance::Window,
+            Nuisance::EmptyData,
+            Nuisance::Asking,
+        ];
+        let mut seen = std::collections::BTreeSet::new();
+        for nuisance in all {
+            let mut flood = Flood::new(Instant::ZERO);
+            let refused = loop {
+                if let Err(violation) = flood.count(nuisance, Instant::ZERO) {
+                    break violation;
+                }
+            };
+            assert_eq!(refused.code, Code::EnhanceYourCalm);
+            assert!(seen.insert(refused.why.to_string()), "{}", refused.why);
+        }
+        assert!(seen.iter().all(|words| words.len() > 10));
+    }
+
+    #[test]
     fn a_flood_is_a_violation_and_patience_refills() {
         let mut flood = Flood::new(Instant::ZERO);
         let mut now = Instant::ZERO;

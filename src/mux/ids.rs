@@ -99,6 +99,7 @@ mod tests {
         assert!(!ids.open(6));
         assert!(ids.open(8) && ids.open(4));
         assert!((1..=5).all(|half| ids.was_opened(half * 2)));
+        assert!(ids.gaps.is_empty(), "what was filled takes no place");
         assert!(!ids.open(3), "odd ids are ours");
         assert!(!ids.was_opened(0));
     }

@@ -70,3 +70,19 @@ impl fmt::Display for Violation {
 }
 
 impl std::error::Error for Violation {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_violation_names_its_stream_where_it_costs_only_that() {
+        let stream = Violation::stream(7, Code::FlowControlError, "too much");
+        assert_eq!(
+            stream.to_string(),
+            "stream 7: too much (FLOW_CONTROL_ERROR)"
+        );
+        let session = Violation::session(Code::ProtocolError, "nonsense");
+        assert_eq!(session.to_string(), "nonsense (PROTOCOL_ERROR)");
+    }
+}
