@@ -53,21 +53,42 @@ fn health(port: u16) -> String {
     }
 }
 
+/// Ends a flood, also where a test ends early.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Asks for a kit's health in the midst of a flood of it, which `from` begins somewhere.
 fn answers_in_a_flood(kit: &Kit, ip: Ipv4Addr, from: impl Fn(&(dyn Fn() + Sync)) + Sync) {
     let (over, count) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
+        let ends = Ends(&over);
         for _ in 0..2 {
             scope.spawn(|| from(&|| flood((ip, kit.port), 80, &over, &count)));
         }
         eventually("the flood is there", PATIENCE, || {
             (count.load(Ordering::Relaxed) > 500).then_some(())
         });
-        let asked: Vec<String> = (0..100).map(|_| health(kit.port)).collect();
-        over.store(true, Ordering::Relaxed);
-        for answer in asked {
+        // Who comes and says nothing for longer than the flood takes to fill the door goes like the
+        // flood. On a busy machine that happens to this asker, too, now and then: it asks again.
+        let mut unheard = Vec::new();
+        for _ in 0..100 {
+            let answer = eventually("the kit's health", PATIENCE, || {
+                let answer = health(kit.port);
+                let heard = answer.starts_with("HTTP/1.1 ");
+                if !heard {
+                    unheard.push(answer.clone());
+                }
+                heard.then_some(answer)
+            });
             assert!(answer.starts_with("HTTP/1.1 200 "), "{answer:?}");
         }
+        drop(ends);
+        assert!(unheard.len() <= 10, "{unheard:?}");
     });
 }
 

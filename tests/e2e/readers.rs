@@ -6,7 +6,7 @@ use crate::support::kit::Kit;
 use crate::support::proc::{Lines, Proc, kit_program, run};
 use crate::support::tunnel::{RESET, Tunnel};
 use crate::support::upstream::Upstream;
-use crate::support::{PATIENCE, eventually, free_port};
+use crate::support::{PATIENCE, at_rest, eventually, free_port};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::AsRawFd;
@@ -241,6 +241,16 @@ fn visitors_are_served_while_nobody_reads_what_hoody_says() {
     }
 }
 
+/// How often the threads of a process were given a processor.
+fn turns_of_processor(pid: u32) -> u64 {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
+    let told = threads.flatten().filter_map(|thread| {
+        let text = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        text.split_whitespace().last()?.parse::<u64>().ok()
+    });
+    told.sum()
+}
+
 /// How many requests these lines tell of, dropped ones counted, and how many of those were dropped.
 fn accounted(lines: &[String]) -> (usize, usize) {
     let (mut requests, mut dropped) = (0, 0);
@@ -260,6 +270,11 @@ fn hoody_says_how_many_lines_nobody_read() {
     let kit = Kit::start();
     let (mut hoody, out, port) = unread_hoody(&kit, true);
     let visitors = visit_many(port);
+    // What happened is said by a thread of its own, which may be behind.
+    let id = hoody.0.id();
+    at_rest("hoody", std::time::Duration::from_millis(400), || {
+        turns_of_processor(id)
+    });
     let lines = Lines::default();
     lines.follow(out);
     let (_, dropped) = eventually("every visitor is told of or counted", PATIENCE, || {
