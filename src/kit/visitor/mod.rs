@@ -316,6 +316,11 @@ impl Kit {
             State::Exchange(exchange) if exchange.response == Response::Awaited => {
                 exchange.stream = None;
                 let (asked, whole) = (exchange.asked, exchange.upload_done);
+                if code == Code::RefusedStream {
+                    // It has no place for one more, which passes (PROTOCOL §11).
+                    let why = "the tunnel's client takes no more at the moment\n";
+                    return self.busy(conn, asked, whole, why);
+                }
                 let reply = Reply::text(502, "the tunnel's client did not answer\n");
                 self.answer(conn, asked, whole, &reply);
             }

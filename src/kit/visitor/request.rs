@@ -314,7 +314,13 @@ impl Kit {
         self.answer(conn, asked, bodiless, &reply.with(&[("retry-after", "5")]));
     }
 
-    fn busy(&mut self, conn: ConnKey, asked: Asked, read_whole: bool, why: &'static str) {
+    pub(super) fn busy(
+        &mut self,
+        conn: ConnKey,
+        asked: Asked,
+        read_whole: bool,
+        why: &'static str,
+    ) {
         let reply = Reply::text(503, why).with(&[("retry-after", "1")]);
         self.answer(conn, asked, read_whole, &reply);
     }

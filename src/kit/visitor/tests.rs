@@ -1,5 +1,6 @@
 //! Visitors that do not read, or ask ahead and send FIN.
 
+use crate::wire::code::Code;
 use std::time::Duration;
 
 use crate::kit::config::Config;
@@ -263,6 +264,25 @@ fn a_response_that_does_not_come_is_counted_as_timed_out() {
     host.pass_with(&mut laptop, Config::default().response_timeout);
     assert!(host.receive(conns[0]).starts_with("HTTP/1.1 504 "));
     assert_eq!(ended(&mut host, "timed_out"), 1);
+}
+
+#[test]
+fn a_client_that_takes_no_more_has_its_visitor_try_again_and_one_that_broke_does_not() {
+    for (code, status, again) in [
+        (Code::RefusedStream, "503", true),
+        (Code::InternalError, "502", false),
+    ] {
+        let (mut host, mut laptop, conns) = asked(guarded(), 1);
+        laptop.mux.reset(laptop.streams[0], code, "no");
+        host.exchange(&mut laptop);
+        let answer = host.receive(conns[0]);
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{answer}"
+        );
+        let told = answer.to_ascii_lowercase().contains("retry-after: 1");
+        assert_eq!(told, again, "{answer}");
+    }
 }
 
 #[test]
