@@ -505,12 +505,6 @@ impl<T: Copy> Session<T> {
         self.holders.of(holder)
     }
 
-    /// When anything moved on a stream.
-    pub fn moved_at(&self, key: StreamKey) -> Option<Instant> {
-        let stream = self.streams.get(key.retype())?;
-        Some(stream.last_moved)
-    }
-
     /// Streams that are not spent.
     pub fn stream_count(&self) -> usize {
         self.streams.len()

@@ -62,7 +62,7 @@ impl Kit {
             // Who was found before may have asked for something since.
             let conn = self.yielding.found.pop()?;
             let entry = self.conns.get(conn.retype());
-            if entry.is_some_and(|entry| self.is_used(entry).is_some()) {
+            if entry.is_some_and(|entry| has_place(entry) && self.is_used(entry).is_some()) {
                 return Some(conn);
             }
         }
@@ -70,16 +70,14 @@ impl Kit {
 
     /// Closes a connection whose place was given to somebody else.
     pub(in crate::kit) fn yield_place(&mut self, conn: ConnKey) {
-        let entry = self.conns.get(conn.retype());
-        let stalled = entry.and_then(|entry| {
-            self.is_used(entry)?
-                .0
-                .eq(&Use::Stalled)
-                .then_some(entry.from.ip())
-        });
-        let Some(peer) = stalled else {
-            return self.close_conn(conn, CloseHow::Clean);
+        // Its permit is another's already, so it has no place any more.
+        let Some(entry) = self.conns.get(conn.retype()) else {
+            return;
         };
+        let peer = entry.from.ip();
+        if !matches!(self.is_used(entry), Some((Use::Stalled, _))) {
+            return self.close_conn(conn, CloseHow::Clean);
+        }
         let why = "nothing moved for long, and others wait for the place";
         self.abandon_stream(conn, StreamOutcome::Stalled, why);
         self.complain_refused(peer, "stalled", why);
@@ -90,6 +88,7 @@ impl Kit {
         let all: Found = self
             .conns
             .iter()
+            .filter(|(_, entry)| has_place(entry))
             .filter_map(|(key, entry)| {
                 let used = self.is_used(entry)?;
                 Some((place(entry.from.ip()), used, key.retype()))
@@ -116,9 +115,6 @@ impl Kit {
         let Role::Visitor(visitor) = &entry.role else {
             return None;
         };
-        if !has_place(entry) {
-            return None;
-        }
         let moved = match (&visitor.state, visitor.stream()) {
             (State::Waiting, _) if !entry.out.is_empty() => return None,
             (State::Waiting, _) => {
@@ -133,7 +129,7 @@ impl Kit {
             }
             (_, Some(name)) => {
                 let mux = self.sessions.get(name.session).and_then(KitSession::mux);
-                mux?.moved_at(name.stream)?
+                mux?.last_moved(name.stream)?
             }
             (State::Exchange(exchange), None) => exchange.waiting_since,
             (State::Raw(_), None) => return None,
@@ -311,6 +307,7 @@ mod tests {
         }
         assert!(crowd.len() + others.len() >= places);
         host.closed.clear();
+        let streams = host.kit.stream_total();
         host.pass_with(&mut laptop, CUT_STALLED_AFTER + Duration::from_secs(1));
         for n in 0..5 {
             let peer = format!("203.0.113.{n}:1000");
@@ -326,6 +323,9 @@ mod tests {
             .filter(|conn| crowd.contains(conn))
             .count();
         assert_eq!(cut, 5);
+        assert_eq!(host.kit.stream_total(), streams, "theirs end with them");
+        let told = "hoody_tunnel_streams_total{outcome=\"stalled\"} 5";
+        assert!(host.get("metrics").contains(told));
         assert!(others.iter().all(|conn| !host.closed.contains(conn)));
     }
 }
