@@ -101,6 +101,11 @@ impl RoomLine {
         }
     }
 
+    /// Where the next turn starts of a stream that was not called.
+    fn start_of(&self, turns: &Turns) -> u64 {
+        turns.end.max(self.now())
+    }
+
     /// What was called for and is not in the queue yet, in bytes.
     pub(super) fn expected(&self) -> usize {
         self.expected
@@ -115,7 +120,7 @@ impl RoomLine {
     ) -> bool {
         turns.start = match called {
             Some(called) => called.place.start,
-            None => turns.end.max(self.now()),
+            None => self.start_of(turns),
         };
         let end = turns.start + turns.guess(wanted);
         turns.passes = called.is_none() && !self.is_empty();
@@ -144,7 +149,7 @@ impl RoomLine {
     ) -> RoomPlace {
         let place = called.map_or_else(
             || {
-                let start = turns.end.max(self.now());
+                let start = self.start_of(turns);
                 self.joined += 1;
                 RoomPlace {
                     start,
@@ -255,6 +260,15 @@ mod tests {
             self.turns.len() - 1
         }
 
+        /// One that had its turn, with a large piece, and waits for the next.
+        fn add_bulk(&mut self) -> usize {
+            let bulk = self.add();
+            self.join(bulk);
+            assert_eq!(self.call(|_| 60_000), bulk);
+            self.join(bulk);
+            bulk
+        }
+
         fn join(&mut self, who: usize) {
             let place = self
                 .line
@@ -340,10 +354,7 @@ mod tests {
     #[test]
     fn nobody_waits_for_ever_behind_newcomers_that_want_little() {
         let mut crowd = Crowd::default();
-        let bulk = crowd.add();
-        crowd.join(bulk);
-        crowd.call(|_| 60_000);
-        crowd.join(bulk);
+        let bulk = crowd.add_bulk();
         for number in 1.. {
             for _ in 0..2 {
                 let who = crowd.add();
@@ -359,10 +370,7 @@ mod tests {
     #[test]
     fn what_passes_a_line_that_does_not_move_is_bounded() {
         let mut crowd = Crowd::default();
-        let bulk = crowd.add();
-        crowd.join(bulk);
-        crowd.call(|_| 60_000);
-        crowd.join(bulk);
+        let bulk = crowd.add_bulk();
         let mut passed = 0;
         loop {
             let mut newcomer = Turns::new();

@@ -210,19 +210,25 @@ mod tests {
             assert!(crowd.len() > 30, "{}", crowd.len());
             host.pass(Duration::from_secs(2));
             for n in 0..30 {
-                let before = laptop.streams.len();
                 let peer = format!("192.0.2.{}:1000", 100 + n);
-                let conn = host.visit_at(host.bound[0], &peer).expect("a place");
-                host.send(conn, GET.as_bytes());
-                host.exchange(&mut laptop);
-                assert_eq!(laptop.streams.len(), before + 1, "visitor {n}, {served}");
-                let at = laptop.streams.len() - 1;
-                host.answer(&mut laptop, at, 1);
-                assert!(host.receive(conn).starts_with("HTTP/1.1 200"));
+                let conn = is_served(&mut host, &mut laptop, &peer);
                 assert!(!host.closed.contains(&conn), "the crowd goes first");
             }
             assert!(host.closed.iter().all(|conn| crowd.contains(conn)));
         }
+    }
+
+    /// Asks as a visitor at `peer`, for whom there is a place and a stream, and is answered.
+    fn is_served(host: &mut Host, laptop: &mut crate::kit::testing::Laptop, peer: &str) -> ConnKey {
+        let before = laptop.streams.len();
+        let conn = host.visit_at(host.bound[0], peer).expect("a place");
+        host.send(conn, GET.as_bytes());
+        host.exchange(laptop);
+        assert_eq!(laptop.streams.len(), before + 1, "{peer} has a stream");
+        host.answer(laptop, before, 1);
+        let answer = host.receive(conn);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{peer}: {answer}");
+        conn
     }
 
     /// Has everybody of an address ask for something that is not answered, until no place is left.
@@ -253,13 +259,7 @@ mod tests {
         assert!(crowd.len() > places * 3 / 4, "{} of {places}", crowd.len());
         for n in 0..places / 16 {
             let peer = format!("192.0.2.{}:1000", 100 + n);
-            let conn = host.visit_at(host.bound[0], &peer).expect("a place");
-            host.send(conn, GET.as_bytes());
-            host.exchange(&mut laptop);
-            let at = laptop.streams.len() - 1;
-            host.answer(&mut laptop, at, 1);
-            let answer = host.receive(conn);
-            assert!(answer.starts_with("HTTP/1.1 200"), "visitor {n}: {answer}");
+            is_served(&mut host, &mut laptop, &peer);
         }
         assert!(
             crowd.iter().all(|conn| !host.closed.contains(conn)),
@@ -276,14 +276,8 @@ mod tests {
         let mut host = Host::new(config);
         let mut laptop = host.laptop("192.0.2.1:1000");
         assert_eq!(busy_crowd(&mut host, &mut laptop).len(), 14);
-        let conn = host
-            .visit_at(host.bound[0], "192.0.2.7:1000")
-            .expect("a place");
-        host.send(conn, GET.as_bytes());
-        host.exchange(&mut laptop);
+        is_served(&mut host, &mut laptop, "192.0.2.7:1000");
         assert_eq!(laptop.streams.len(), 15);
-        host.answer(&mut laptop, 14, 1);
-        assert!(host.receive(conn).starts_with("HTTP/1.1 200"));
     }
 
     #[test]
