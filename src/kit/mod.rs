@@ -368,6 +368,12 @@ impl Kit {
         );
         let heads: usize = self.conns.iter().map(|(_, entry)| entry.head).sum();
         assert_eq!(heads, self.heads.total(), "heads were miscounted");
+        for mux in self.sessions.iter().filter_map(|(_, it)| it.mux()) {
+            let all_live = mux
+                .tags()
+                .all(|conn| self.conns.get(conn.retype()).is_some());
+            assert!(all_live, "a stream of a connection that is gone");
+        }
         let held = self.conns.len() + self.listeners.len();
         assert_eq!(self.budget.used(), held, "permits and descriptors differ");
     }
