@@ -54,7 +54,7 @@ export class MuxStream implements Waiter {
   unsaidSince: number | undefined;
   /** Bytes of the request's head that the session still counts. */
   headBytes = 0;
-  /** Where it stands in the session's line; -1 when it does not wait for session credit. */
+  /** Where it stands in the line in which it waits, kept by the line; means nothing outside of one. */
   place = -1;
   /** When it sent last: a number that grows over the streams of a session. */
   turn = 0;
