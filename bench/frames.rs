@@ -242,6 +242,7 @@ fn write_open(out: &mut Vec<u8>) {
         is_upgrade: false,
         body: BodyKind::None,
         remote_addr: ([203, 0, 113, 9], 51234).into(),
+        connection_id: Some(4711),
     };
     open::write_open_http(out, black_box(&parts), FIELDS.into_iter()).expect("it fits");
 }

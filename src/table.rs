@@ -23,6 +23,11 @@ impl<T> Key<T> {
         self.index as usize
     }
 
+    /// Told apart by this number from every tenant that the table has had, until 2^32 have come.
+    pub fn generation(self) -> u32 {
+        self.generation
+    }
+
     /// Slot and generation as one number; fits `mio::Token`.
     pub fn pack(self) -> u64 {
         u64::from(self.generation) << 32 | u64::from(self.index)

@@ -257,7 +257,7 @@ fn fields<'h>(headers: &'h [Header<'_>]) -> impl Iterator<Item = (&'h [u8], &'h 
 }
 
 fn open_json(open: &StreamOpen<'_>) -> Value {
-    match open {
+    let mut said = match open {
         StreamOpen::Http(http) => json!({
             "kind": "http",
             "bindId": http.bind_id,
@@ -279,7 +279,13 @@ fn open_json(open: &StreamOpen<'_>) -> Value {
         StreamOpen::Forward(forward) => {
             json!({ "kind": "forward", "host": forward.host, "port": forward.port })
         }
+    };
+    if let StreamOpen::Http(http) = open
+        && let Some(number) = http.connection_id
+    {
+        said["connectionId"] = number.into();
     }
+    said
 }
 
 /// Writes an open that says everything.
@@ -301,6 +307,9 @@ fn write_open(open: &StreamOpen<'_>) -> Vec<u8> {
                 is_upgrade: http.is_upgrade,
                 body: http.body(),
                 remote_addr: addr(&http.remote_addr),
+                connection_id: http
+                    .connection_id
+                    .map(|number| number.try_into().expect("a number of ours")),
             };
             open::write_open_http(&mut out, &parts, fields(&http.headers)).expect("it fits");
         }

@@ -70,6 +70,7 @@ fn stream_open(payload: &[u8]) {
                 is_upgrade: http.is_upgrade,
                 body: http.body(),
                 remote_addr: ([127, 0, 0, 1], 1).into(),
+                connection_id: http.connection_id.and_then(|number| number.try_into().ok()),
             };
             if open::write_open_http(&mut out, &parts, fields(&http.headers)).is_err() {
                 return assert!(out.is_empty(), "what does not fit leaves nothing");
@@ -82,6 +83,7 @@ fn stream_open(payload: &[u8]) {
                     assert!(same_fields(&again.headers, &http.headers));
                     assert_eq!(again.body(), http.body());
                     assert_eq!(again.is_upgrade, http.is_upgrade);
+                    assert_eq!(again.connection_id, parts.connection_id.map(u64::from));
                 }
                 other => panic!("what was written may be read: {other:?}"),
             }

@@ -5,11 +5,10 @@
 //! (a request's body that nobody wants is still received) or wait for it.
 
 use crate::buffer::Buffer;
-use std::net::SocketAddr;
 
 use crate::client::event::{RequestRecord, SessionEvent, StreamRecord};
 use crate::client::machine::{Client, Entry};
-use crate::client::visitor::Origin;
+use crate::client::visitor::{Origin, Visitor};
 use crate::clock::Instant;
 use crate::http::{Asked, BodyDecoder, HeadScanner};
 use crate::machine::{CloseHow, Command, ConnKey};
@@ -32,7 +31,7 @@ pub(super) struct Exchange {
     /// The address whose slot it takes.
     pub origin: Origin,
     /// The visitor's connection, if the kit names it.
-    pub visitor: Option<SocketAddr>,
+    pub visitor: Option<Visitor>,
     /// It carries a login that holds for its connection.
     pub logs_in: bool,
     /// Bytes that it counts for among the heads that are kept.

@@ -6,9 +6,8 @@
 //! nobody stands there for longer than [`SLOT_WAIT`].
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
 
-use crate::client::visitor::Origin;
+use crate::client::visitor::{Origin, Visitor};
 use crate::clock::Instant;
 use crate::limits::{POOL_FRESH_FOR, POOL_IDLE, POOL_IDLE_FOR, SHORT_FOR, SHORT_SPARE, UPSTREAMS};
 use crate::machine::ConnKey;
@@ -20,7 +19,7 @@ pub(super) struct Lot {
     /// The binding's reference.
     pub binding: u64,
     /// They carried a login that holds for the connection, of this visitor's connection.
-    pub visitor: Option<SocketAddr>,
+    pub visitor: Option<Visitor>,
 }
 
 /// Somebody who waits for a connection.
@@ -364,23 +363,28 @@ mod tests {
     fn a_login_keeps_its_connection_for_its_visitor_and_counts_among_the_idle() {
         let mut pool = Pool::<()>::new();
         let alice = Lot {
-            visitor: Some("10.0.0.1:5000".parse().unwrap()),
+            visitor: Visitor::named("10.0.0.1:5000", Some(1)),
             ..lot(1)
         };
         pool.keep(alice, conn(1), at(0));
         assert_eq!(pool.take(lot(1), true, at(1)), None, "it is Alice's");
         let bob = Lot {
-            visitor: Some("10.0.0.1:5001".parse().unwrap()),
+            visitor: Visitor::named("10.0.0.1:5001", Some(1)),
             ..lot(1)
         };
         assert_eq!(pool.take(bob, true, at(1)), None);
+        let next = Lot {
+            visitor: Visitor::named("10.0.0.1:5000", Some(2)),
+            ..lot(1)
+        };
+        assert_eq!(pool.take(next, true, at(1)), None, "another has her port");
         assert_eq!(
             pool.take(alice, false, at(3000)),
             Some(conn(1)),
             "of any age"
         );
         for number in 0..POOL_IDLE as u64 {
-            let visitor = format!("10.0.0.1:{}", 6000 + number).parse().ok();
+            let visitor = Visitor::named("10.0.0.1:5002", Some(number));
             let lot = Lot { visitor, ..lot(1) };
             assert_eq!(pool.keep(lot, conn(number), at(number)), None);
         }

@@ -138,6 +138,7 @@ impl Client {
         }
         let mut exchange = Exchange::new(bound, Work::Http(Box::new(http)), remote, now);
         exchange.out = out;
+        exchange.visitor = visitor(open);
         let mut fields = open.headers.iter();
         exchange.logs_in = fields.any(|field| logs_in(field.name.as_ref(), field.value.as_ref()));
         (exchange, unfit)
@@ -235,7 +236,7 @@ impl Exchange {
             container_port: bound.spec.container_port,
             conn: None,
             origin: origin(remote),
-            visitor: visitor(remote),
+            visitor: None,
             logs_in: false,
             head_bytes: 0,
             out: Outflow::new(),

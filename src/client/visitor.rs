@@ -7,14 +7,31 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use crate::wire::open::OpenHttp;
+
+/// A visitor's connection. The number tells it from the next one of the same address and port,
+/// which on one host may be here within a second; an older kit does not say it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Visitor {
+    addr: SocketAddr,
+    number: Option<u64>,
+}
+
 /// For whom a bound is shared: one address, which for IPv6 is a network of 2^64 of them, since any
 /// host has so many. `None` is everybody of whom the kit does not tell.
 pub(super) type Origin = Option<IpAddr>;
 
-/// The visitor's connection that `remoteAddr` names, if it names one: port 0 is nobody's.
-pub(super) fn visitor(remote_addr: Option<&str>) -> Option<SocketAddr> {
-    let addr: SocketAddr = remote_addr?.parse().ok()?;
-    (addr.port() != 0).then_some(addr)
+impl Visitor {
+    pub(super) fn named(remote_addr: &str, number: Option<u64>) -> Option<Visitor> {
+        let addr: SocketAddr = remote_addr.parse().ok()?;
+        (addr.port() != 0).then_some(Visitor { addr, number })
+    }
+}
+
+/// The visitor's connection that a request came on, if it is named: port 0 is nobody's, for behind
+/// a proxy several visitors may share a connection.
+pub(super) fn visitor(open: &OpenHttp<'_>) -> Option<Visitor> {
+    Visitor::named(open.remote_addr.as_deref()?, open.connection_id)
 }
 
 /// The address that shares are counted for.
@@ -58,7 +75,7 @@ fn names_a_scheme(value: &[u8]) -> bool {
     })
 }
 
-const SCHEMES: [&[u8]; 2] = [b"ntlm", b"negotiate"];
+const SCHEMES: [&[u8]; 4] = [b"ntlm", b"negotiate", b"kerberos", b"nego2"];
 
 #[cfg(test)]
 mod tests {
@@ -66,7 +83,14 @@ mod tests {
 
     #[test]
     fn a_login_of_the_connection_is_known_by_its_scheme_in_any_case() {
-        for value in ["NTLM", "ntlm TlRMTVNTUAAB", " Negotiate YII=", "NEGOTIATE"] {
+        for value in [
+            "NTLM",
+            "ntlm TlRMTVNTUAAB",
+            " Negotiate YII=",
+            "NEGOTIATE",
+            "Kerberos YII=",
+            "nego2 YII=",
+        ] {
             assert!(logs_in(b"Authorization", value.as_bytes()), "{value}");
             assert!(logs_in(b"proxy-authorization", value.as_bytes()), "{value}");
             assert!(asks_to_log_in(b"WWW-Authenticate", value.as_bytes()));
@@ -82,12 +106,14 @@ mod tests {
 
     #[test]
     fn a_visitor_is_address_and_port_and_shares_go_by_the_address() {
-        assert!(visitor(Some("203.0.113.9:51234")).is_some());
-        assert!(visitor(Some("[2001:db8::1]:443")).is_some());
-        for nobody in ["203.0.113.9", "203.0.113.9:0", "unknown", "", "a:1"] {
-            assert_eq!(visitor(Some(nobody)), None, "{nobody}");
+        for somebody in ["203.0.113.9:51234", "[2001:db8::1]:443"] {
+            let first = Visitor::named(somebody, Some(1)).unwrap();
+            assert_ne!(Visitor::named(somebody, Some(2)), Some(first));
+            assert_ne!(Visitor::named(somebody, None), Some(first));
         }
-        assert_eq!(visitor(None), None);
+        for nobody in ["203.0.113.9", "203.0.113.9:0", "unknown", "", "a:1"] {
+            assert_eq!(Visitor::named(nobody, Some(1)), None, "{nobody}");
+        }
         let of = |text| origin(Some(text)).unwrap().to_string();
         assert_eq!(of("203.0.113.9:51234"), "203.0.113.9");
         assert_eq!(of("203.0.113.9"), "203.0.113.9");

@@ -170,6 +170,8 @@ pub(super) struct Laptop {
     pub mux: Session<u32>,
     /// The streams that were opened, oldest first.
     pub streams: Vec<StreamKey>,
+    /// What the kit said of each when it opened it.
+    pub opens: Vec<String>,
     /// Whether its streams keep to their shares of the session's credit, as older ones do not.
     pub shares: bool,
 }
@@ -193,11 +195,11 @@ impl Host {
         mux.push_control(FrameType::Hello, br#"{"version":"hoody-tunnel.v1"}"#);
         let bind = br#"{"clientBindRef":1,"kind":"http","mode":"expose","containerPort":0}"#;
         mux.push_control(FrameType::Bind, bind);
-        let streams = Vec::new();
         let mut laptop = Laptop {
             conn,
             mux,
-            streams,
+            streams: Vec::new(),
+            opens: Vec::new(),
             shares: true,
         };
         self.exchange(&mut laptop);
@@ -258,7 +260,9 @@ impl Laptop {
             lane.received(count, now);
             bytes = &bytes[count..];
             while let Some(incoming) = self.mux.poll(0, now).expect("a kit that keeps the rules") {
-                if let Incoming::Opened { id, .. } = incoming {
+                if let Incoming::Opened { id, payload } = incoming {
+                    let open = self.mux.payload(0, &payload).to_vec();
+                    self.opens.push(String::from_utf8(open).expect("JSON"));
                     self.streams.extend(self.mux.accept(0, id, id, now));
                 }
             }

@@ -30,6 +30,10 @@ pub(super) fn open_http(payload: &[u8]) -> Option<OpenHttp<'_>> {
     let body = BodyKind::from_name(at.text()?)?;
     at.literal(br#","remoteAddr":"#)?;
     let remote_addr = at.text()?;
+    let connection_id = match at.literal(br#","connectionId":"#) {
+        Some(()) => Some(at.number()?),
+        None => None,
+    };
     at.end()?;
     Some(OpenHttp {
         bind_id: Some(bind_id),
@@ -40,6 +44,7 @@ pub(super) fn open_http(payload: &[u8]) -> Option<OpenHttp<'_>> {
         is_upgrade,
         declared_body: Some(body),
         remote_addr: Some(Cow::Borrowed(remote_addr)),
+        connection_id,
     })
 }
 
@@ -155,6 +160,7 @@ mod tests {
                 is_upgrade: count == 2,
                 body: BodyKind::Chunked,
                 remote_addr: ([192, 0, 2, 1], 49152).into(),
+                connection_id: [None, Some(0), Some(7), Some(u32::MAX)][count],
             };
             let (mut open, mut head) = (Vec::new(), Vec::new());
             write_open_http(&mut open, &parts, fields()).expect("it fits");

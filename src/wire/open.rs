@@ -62,6 +62,8 @@ pub struct OpenHttpParts<'a> {
     pub body: BodyKind,
     /// The visitor.
     pub remote_addr: SocketAddr,
+    /// The visitor's connection, by a number that no other one of this kit has.
+    pub connection_id: Option<u32>,
 }
 
 /// The payload would not fit a frame: nothing was appended.
@@ -103,7 +105,12 @@ pub fn write_open_http<'h>(
     out.extend_from_slice(parts.body.name().as_bytes());
     out.extend_from_slice(br#"","remoteAddr":""#);
     push_addr(out, parts.remote_addr);
-    out.extend_from_slice(br#""}"#);
+    out.push(b'"');
+    if let Some(number) = parts.connection_id {
+        out.extend_from_slice(br#","connectionId":"#);
+        push_number(out, number.into());
+    }
+    out.push(b'}');
     bounded(out, start)
 }
 
@@ -236,6 +243,9 @@ pub struct OpenHttp<'a> {
     pub declared_body: Option<BodyKind>,
     /// The visitor; an older kit does not say.
     pub remote_addr: Option<Cow<'a, str>>,
+    /// The visitor's connection; an older kit does not say, and then only `remote_addr` tells them
+    /// apart, which another one may soon have again.
+    pub connection_id: Option<u64>,
 }
 
 impl OpenHttp<'_> {
@@ -308,6 +318,8 @@ struct RawOpen<'a> {
     body: Option<Text<'a>>,
     #[serde(borrow)]
     remote_addr: Option<Text<'a>>,
+    /// An addition of ours: in another form it says nothing, and costs nobody a stream.
+    connection_id: Option<serde_json::Value>,
     #[serde(borrow)]
     host: Option<Text<'a>>,
     port: Option<u16>,
@@ -350,6 +362,7 @@ impl<'a> StreamOpen<'a> {
                 is_upgrade: raw.is_upgrade.unwrap_or(false),
                 declared_body: raw.body.and_then(|body| BodyKind::from_name(&body.0)),
                 remote_addr: raw.remote_addr.map(|addr| addr.0),
+                connection_id: raw.connection_id.and_then(|number| number.as_u64()),
             })),
             "tcp" if forward => Ok(StreamOpen::Forward(OpenForward {
                 host: raw.host.ok_or_else(|| lacks("host"))?.0,

@@ -91,7 +91,7 @@ class HttpExchange implements StreamSink, ConnectUser, SlotUser {
     private readonly tally: Tally,
   ) {
     this.left = request.length;
-    this.visitor = visitorOf(open.remoteAddr);
+    this.visitor = visitorOf(open);
   }
 
   start(): void {

@@ -7,14 +7,22 @@
  * for, and nobody else gets it.
  */
 import { isIP } from 'node:net';
-import type { Headers } from '../wire/control.js';
+import type { Headers, OpenHttp } from '../wire/control.js';
 import { isNamed } from './head.js';
 
-/** The visitor's connection that `remoteAddr` names, if it names one: port 0 is nobody's. */
-export function visitorOf(remoteAddr: string | undefined): string | undefined {
-  const { host, port } = partsOf(remoteAddr);
-  return host === undefined || port === 0 ? undefined : remoteAddr;
+/**
+ * The visitor's connection that a request came on, if it is named: port 0 is nobody's, for behind a
+ * proxy several visitors may share a connection. The number tells it from the next one of the same
+ * address and port, which on one host may be here within a second; an older kit does not say it.
+ */
+export function visitorOf(open: Named): string | undefined {
+  const { host, port } = partsOf(open.remoteAddr);
+  if (host === undefined || port === 0) return undefined;
+  return `${open.remoteAddr} ${open.connectionId ?? ''}`;
 }
+
+/** What a STREAM_OPEN says of who asks. */
+export type Named = Pick<OpenHttp, 'remoteAddr' | 'connectionId'>;
 
 /**
  * For whom a bound is shared: one address, which for IPv6 is a network of 2^64 of them, since any
@@ -44,7 +52,7 @@ function names(headers: Headers, wanted: string): boolean {
   return headers.some(([name, value]) => isNamed(name, wanted) && SCHEME.test(value));
 }
 
-const SCHEME = /(?:^|,)[ \t]*(?:ntlm|negotiate)(?:[ \t,]|$)/i;
+const SCHEME = /(?:^|,)[ \t]*(?:ntlm|negotiate|kerberos|nego2)(?:[ \t,]|$)/i;
 
 interface Parts {
   host: string | undefined;

@@ -77,6 +77,8 @@ export interface OpenHttp {
   isUpgrade: boolean;
   body: BodyKind | undefined;
   remoteAddr: string | undefined;
+  /** The number of the visitor's connection; undefined when an older kit does not say. */
+  connectionId: number | undefined;
 }
 
 /** A TCP connection that a caller made. */
@@ -234,7 +236,7 @@ export function readStreamOpen(payload: Buffer): StreamOpen {
     return { kind: 'tcp', bindId, containerPort, remoteAddr };
   }
   if (json['kind'] !== 'http') throw bad('STREAM_OPEN', 'has neither kind http nor tcp');
-  const { body } = json;
+  const { body, connectionId } = json;
   const open: OpenHttp = {
     kind: 'http',
     bindId,
@@ -245,6 +247,7 @@ export function readStreamOpen(payload: Buffer): StreamOpen {
     isUpgrade: json['isUpgrade'] === true,
     body: body === 'none' || body === 'length' || body === 'chunked' ? body : undefined,
     remoteAddr,
+    connectionId: typeof connectionId === 'number' ? connectionId : undefined,
   };
   if (MAY_HOLD_OTHERS.test(raw)) {
     checkOctets(open.target, 'STREAM_OPEN');

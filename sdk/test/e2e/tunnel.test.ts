@@ -17,6 +17,7 @@ import {
 } from '../../src/index.js';
 import { rejects } from '../support/assert.js';
 import { eventually, freePort, listen, until } from '../support/local.js';
+import { loginServer } from '../support/login.js';
 import { HOODY, PACKAGE, RealKit, start, TOKEN } from '../support/real-kit.js';
 
 async function http(
@@ -355,5 +356,44 @@ test('killSession ends a session that does not reconnect', async () => {
   const killed = await tunnel.admin({ url, token }).killSession(session.id ?? '', { graceMs: 50 });
   assert.equal(killed.status, 'closing');
   assert.equal((await session.closed)?.code, 'LOST');
+  await kit.stop();
+});
+
+/** Requests on one connection from a given port, then a reset that frees the port at once. */
+async function fromPort(localPort: number, port: number, ...logins: string[]): Promise<string> {
+  const socket = net.connect({ port, host: '127.0.0.1', localPort });
+  await once(socket, 'connect');
+  let answer = '';
+  for (const login of logins) {
+    const proof = login.replace('CHALLENGE', / (challenge-\d+)/.exec(answer)?.[1] ?? '');
+    const field = proof === '' ? '' : `Authorization: NTLM ${proof}\r\n`;
+    socket.write(`GET / HTTP/1.1\r\nHost: localhost\r\n${field}\r\n`);
+    answer = '';
+    const isWhole = (): boolean => {
+      const [head = '', body] = answer.split('\r\n\r\n');
+      return body?.length === Number(/content-length: (\d+)/i.exec(head)?.[1]);
+    };
+    while (!isWhole()) answer += String((await once(socket, 'data'))[0]);
+  }
+  socket.resetAndDestroy();
+  return answer.split('\r\n\r\n')[1] ?? '';
+}
+
+test('who comes from the port of somebody who was logged in is a stranger', async () => {
+  const kit = await RealKit.start();
+  const { url, token } = kit.options;
+  const local = await loginServer();
+  const to = { host: '127.0.0.1', port: local.port };
+  {
+    await using app = await tunnel.expose({ url, token, containerPort: 0, to });
+    const port = app.bind.containerPort;
+    for (let times = 0; times < 10; times += 1) {
+      const same = await freePort();
+      const login = ['hello', 'alice CHALLENGE', ''];
+      assert.equal(await fromPort(same, port, ...login), 'alice');
+      assert.equal(await fromPort(same, port, ''), 'nobody');
+    }
+  }
+  await local.stop();
   await kit.stop();
 });

@@ -21,10 +21,11 @@ async function ask(
   remoteAddr: string | undefined,
   authorization?: string,
   target = '/',
+  connectionId?: unknown,
 ): Promise<Answer> {
   const headers = [['host', 'app.example']];
   if (authorization !== undefined) headers.push(['Authorization', authorization]);
-  const stream = kit.session.get(target, { headers, remoteAddr });
+  const stream = kit.session.get(target, { headers, remoteAddr, connectionId });
   const head = await stream.head();
   const field = head.headers.find(([name]) => name === 'www-authenticate');
   const challenge = field?.[1].split(' ')[1] ?? '';
@@ -42,7 +43,7 @@ async function logIn(
   return ask(kit, remoteAddr, `${scheme} ${user} ${challenge}`);
 }
 
-for (const scheme of ['NTLM', 'Negotiate', 'negotiate']) {
+for (const scheme of ['NTLM', 'Negotiate', 'negotiate', 'Kerberos']) {
   test(`a connection that somebody logged in on with ${scheme} is nobody else's`, async () => {
     const local = await loginServer(scheme);
     await exposing(local.port, async ({ kit }) => {
@@ -55,6 +56,24 @@ for (const scheme of ['NTLM', 'Negotiate', 'negotiate']) {
     await local.stop();
   });
 }
+
+test('who comes from the same port on the next connection is somebody else', async () => {
+  const local = await loginServer();
+  await exposing(local.port, async ({ kit }) => {
+    const { challenge } = await ask(kit, ALICE, 'NTLM hello', '/', 1);
+    assert.equal((await ask(kit, ALICE, `NTLM alice ${challenge}`, '/', 1)).body, 'alice');
+    // A number that is none is as good as none.
+    for (const other of [2, 0, undefined, '1', [1], { a: 1 }]) {
+      assert.equal(
+        (await ask(kit, ALICE, undefined, '/', other)).body,
+        'nobody',
+        JSON.stringify(other),
+      );
+    }
+    assert.equal((await ask(kit, ALICE, undefined, '/', 1)).body, 'alice');
+  });
+  await local.stop();
+});
 
 test('a connection that was asked for a login is nobody else\u2019s either', async () => {
   const local = await loginServer();
@@ -118,12 +137,15 @@ test('a login that holds for the connection is known by its scheme in any case',
 });
 
 test('a visitor is address and port, and shares go by the address', () => {
-  for (const some of ['203.0.113.9:51234', '[2001:db8::1]:443'])
-    assert.equal(visitorOf(some), some);
-  for (const nobody of ['203.0.113.9', '203.0.113.9:0', 'unknown', '', 'a:1', '[::g]:1']) {
-    assert.equal(visitorOf(nobody), undefined, nobody);
+  for (const remoteAddr of ['203.0.113.9:51234', '[2001:db8::1]:443']) {
+    const some = visitorOf({ remoteAddr, connectionId: 1 });
+    assert.equal(some, visitorOf({ remoteAddr, connectionId: 1 }));
+    assert.notEqual(some, visitorOf({ remoteAddr, connectionId: undefined }));
   }
-  assert.equal(visitorOf(undefined), undefined);
+  for (const nobody of ['203.0.113.9', '203.0.113.9:0', 'unknown', '', 'a:1', '[::g]:1']) {
+    assert.equal(visitorOf({ remoteAddr: nobody, connectionId: 1 }), undefined, nobody);
+  }
+  assert.equal(visitorOf({ remoteAddr: undefined, connectionId: 1 }), undefined);
   assert.equal(originOf('203.0.113.9:51234'), '203.0.113.9');
   assert.equal(originOf('203.0.113.9'), '203.0.113.9');
   assert.equal(originOf('[::ffff:203.0.113.9]:1'), '203.0.113.9');

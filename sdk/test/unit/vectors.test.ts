@@ -185,6 +185,7 @@ test('STREAM_OPEN is read, or refused, as the vectors say', () => {
     if (open.kind === 'tcp') continue;
     assert.equal(open.method, decoded?.['method'], one.name);
     assert.equal(open.isUpgrade, decoded?.['isUpgrade'], one.name);
+    assert.equal(open.connectionId, decoded?.['connectionId'], one.name);
     assert.equal(Buffer.from(open.target, 'latin1').toString('hex'), decoded?.['targetHex']);
     assert.deepEqual(hex(open.headers), decoded?.['headersHex'], one.name);
     assert.equal(open.body ?? null, decoded?.['declaredBody'], one.name);

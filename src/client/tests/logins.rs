@@ -9,8 +9,13 @@ fn exposed() -> (World, FakeKit) {
     (world, kit)
 }
 
-/// A request of the visitor's connection `remote` with these fields besides Host.
+/// A request of the visitor's connection `remote` with these fields besides Host. Behind a `#` may
+/// stand the connection's number, as JSON.
 fn ask(world: &mut World, kit: &mut FakeKit, remote: &str, fields: &[(&str, &str)]) -> usize {
+    let (remote, number) = match remote.split_once('#') {
+        Some((remote, number)) => (remote, format!(r#","connectionId":{number}"#)),
+        None => (remote, String::new()),
+    };
     let fields: String = fields
         .iter()
         .map(|(name, value)| format!(r#",["{name}","{value}"]"#))
@@ -22,7 +27,7 @@ fn ask(world: &mut World, kit: &mut FakeKit, remote: &str, fields: &[(&str, &str
         "" => String::new(),
         remote => format!(r#","remoteAddr":"{remote}""#),
     };
-    let stream = kit.open(world, &format!("{open}{remote}}}"));
+    let stream = kit.open(world, &format!("{open}{remote}{number}}}"));
     kit.eof(world, stream);
     stream
 }
@@ -70,6 +75,33 @@ fn a_connection_that_somebody_logged_in_on_is_never_anothers() {
     // When she has been away for long enough it is closed.
     world.pass(6 * SECOND);
     assert!(world.is_closed(hers).is_some());
+}
+
+#[test]
+fn who_comes_from_the_same_port_on_the_next_connection_is_somebody_else() {
+    let (mut world, mut kit) = exposed();
+    let alice = format!("{ALICE}#1");
+    ask(
+        &mut world,
+        &mut kit,
+        &alice,
+        &[("authorization", "NTLM TlRM")],
+    );
+    let hers = world.accept();
+    answer(&mut world, &mut kit, hers, OK);
+    // A number that is none is as good as none.
+    for other in ["#2", "#0", "", "#\"1\"", "#[1]", "#-1", "#null"] {
+        let stream = ask(&mut world, &mut kit, &format!("{ALICE}{other}"), &[]);
+        assert!(world.text(hers).is_empty(), "{other} is served as Alice");
+        let conn = world.accept();
+        answer(&mut world, &mut kit, conn, "HTTP/1.0 200 OK\r\n\r\n");
+        world.fin(conn);
+        kit.run(&mut world);
+        assert!(kit.seen(stream).eof);
+    }
+    ask(&mut world, &mut kit, &alice, &[]);
+    assert!(world.dials.is_empty());
+    assert!(world.text(hers).starts_with("GET / "));
 }
 
 #[test]

@@ -174,7 +174,7 @@ impl Kit {
         };
         let mut inbound = std::mem::take(&mut visitor.inbound);
         let head = inbound.bytes().get(..length).unwrap_or_default();
-        let request = self.read_request(head, peer, bind_id, port);
+        let request = self.read_request(head, peer, conn.generation(), bind_id, port);
         inbound.consume(length);
         let Some(visitor) = self.visitor(conn) else {
             return;
@@ -191,6 +191,7 @@ impl Kit {
         &mut self,
         head: &[u8],
         peer: SocketAddr,
+        connection: u32,
         bind_id: u64,
         port: u16,
     ) -> Result<Request, Reject> {
@@ -217,6 +218,7 @@ impl Kit {
                 RequestBody::Chunked => BodyKind::Chunked,
             },
             remote_addr: origin.peer,
+            connection_id: Some(connection),
         };
         self.text.clear();
         let fields = request_fields(&parsed, &forwarded);

@@ -355,3 +355,35 @@ fn an_expose_port_on_loopback_answers_to_its_own_names_only() {
     config.expose_host = [0, 0, 0, 0].into();
     assert_eq!(ask(&config, "Host: evil.test").0, 1);
 }
+
+#[test]
+fn each_connection_of_a_visitor_has_its_number_also_where_another_had_its_port() {
+    let mut host = Host::new(guarded());
+    let mut laptop = host.laptop("192.0.2.1:1000");
+    for _ in 0..2 {
+        let conn = host
+            .visit_at(host.bound[0], "192.0.2.2:1000")
+            .expect("accepted");
+        for _ in 0..2 {
+            host.send(conn, GET.as_bytes());
+            host.exchange(&mut laptop);
+            let last = laptop.streams.len() - 1;
+            host.answer(&mut laptop, last, 0);
+            assert!(host.receive(conn).starts_with("HTTP/1.1 200 "));
+        }
+        host.finish(conn);
+    }
+    let numbers: Vec<&str> = laptop
+        .opens
+        .iter()
+        .map(|open| {
+            assert!(open.contains(r#""remoteAddr":"192.0.2.2:1000""#), "{open}");
+            open.split_once(r#""connectionId":"#).expect("a number").1
+        })
+        .collect();
+    let [first, again, next, last] = numbers[..] else {
+        panic!("four requests: {numbers:?}");
+    };
+    assert_eq!((first, next), (again, last));
+    assert_ne!(first, next);
+}
