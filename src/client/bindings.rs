@@ -314,7 +314,7 @@ mod tests {
             (BindOptions::pull(1).host(&long), "host"),
             (options("", &long), "host header"),
         ] {
-            match spec_of(options, none) {
+            match options.check() {
                 Err(Error::Options(why)) => assert!(why.contains(what), "{why}"),
                 other => panic!("{what} was taken: {}", other.is_ok()),
             }

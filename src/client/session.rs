@@ -342,6 +342,18 @@ pub fn fetch(
     outcome.unwrap_or_else(|| Err(Error::Io("the request ended without an answer".into())))
 }
 
+impl BindOptions {
+    /// Whether these can work, as far as it can be told without a kit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Options`] says what cannot be bound so, and why.
+    pub fn check(&self) -> Result<(), Error> {
+        let unused = |_| Ok(Local::Target(Target::Addr(([127, 0, 0, 1], 1).into())));
+        spec_of(self.clone(), unused).map(|_| ())
+    }
+}
+
 /// Checks what can be checked without the kit.
 pub(super) fn spec_of(
     options: BindOptions,

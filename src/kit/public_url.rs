@@ -35,6 +35,15 @@ impl PublicUrl {
         }
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
         let host = host_of(authority);
+        let port = authority
+            .strip_prefix(host)
+            .and_then(|rest| rest.strip_prefix(':'));
+        if host.matches(PLACE).count() > 1 {
+            return refuse("must not have {port} twice in its host");
+        }
+        if port.is_some_and(|port| port != PLACE && !port.parse().is_ok_and(|port: u16| port > 0)) {
+            return refuse("must have {port} or a number of 1 to 65535 for a port");
+        }
         if host.is_empty() || authority.contains('@') {
             return refuse("must name a host, and no user");
         }
@@ -88,6 +97,13 @@ mod tests {
         let url = PublicUrl::parse("http://Kit.example:{port}").unwrap();
         assert_eq!(url.for_port(80), "http://Kit.example:80");
         assert!(url.names("kit.example"));
+        for fine in [
+            "https://a-{port}.example:8443/{port}",
+            "http://[::1]:{port}",
+            "http://{port}",
+        ] {
+            assert!(PublicUrl::parse(fine).is_ok(), "{fine}");
+        }
     }
 
     #[test]
@@ -116,6 +132,15 @@ mod tests {
             "https://a-{port}.{zone}",
             "https://a b-{port}",
             "https://:{port}",
+            "http://x{port}{port}",
+            "https://a-{port}.{port}.example",
+            "https://a:{port}{port}",
+            "https://a:8{port}",
+            "https://a-{port}:",
+            "https://a-{port}:x",
+            "https://a-{port}:0",
+            "https://a-{port}:65536",
+            "https://[::1]x:{port}1",
         ] {
             assert!(PublicUrl::parse(pattern).is_err(), "{pattern}");
         }

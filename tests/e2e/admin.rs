@@ -326,6 +326,10 @@ fn hoody_asks_and_steers() {
     }
     let refused = run(&mut hoody_at(&kit, &["sessions", "kill", "S-nothing"]));
     assert_eq!(refused.status.code(), Some(1));
+    // As of an unset variable: not "whichever there is".
+    let refused = run(&mut hoody_at(&kit, &["sessions", "kill", ""]));
+    assert_eq!(refused.status.code(), Some(2));
+    assert_eq!(kit.json("sessions")["total"], 1);
     ok(&mut hoody_at(
         &kit,
         &["sessions", "kill", &owner.id(), "--grace-ms", "0"],

@@ -139,6 +139,10 @@ fn kill(flags: &flags::SessionsKill) -> ExitCode {
     if flags.grace_ms.is_some_and(|grace| grace > 5000) {
         return usage("--grace-ms must be 0 to 5000");
     }
+    if flags.id.is_empty() {
+        // Every id starts so: an unset variable must not end whoever is alone.
+        return usage("the session's id is empty");
+    }
     let request = AdminRequest::Kill {
         session_id: flags.id.clone(),
         grace_ms: flags.grace_ms,

@@ -214,8 +214,8 @@ fn open(common: &Common, wishes: impl FnOnce(bool) -> Vec<Wish>) -> ExitCode {
             for advice in options.advice() {
                 complain(&format!("warning: {advice}"));
             }
-            let wishes = wishes(options::is_local(&url));
-            ended(session(common, options, wishes, signals, None))
+            let wishes = checked(wishes(options::is_local(&url)));
+            ended(wishes.and_then(|wishes| session(common, options, wishes, signals, None)))
         }
         None => {
             if common.reach.expects_a_kit() {
@@ -224,9 +224,18 @@ fn open(common: &Common, wishes: impl FnOnce(bool) -> Vec<Wish>) -> ExitCode {
                      give --url, --container or HOODY_TUNNEL_URL",
                 );
             }
-            ended(embedded(common, wishes(true), signals))
+            let wishes = checked(wishes(true));
+            ended(wishes.and_then(|wishes| embedded(common, wishes, signals)))
         }
     }
+}
+
+/// What cannot be bound at all is told before anything is started for it.
+fn checked(wishes: Vec<Wish>) -> Result<Vec<Wish>, Error> {
+    for wish in &wishes {
+        (wish.make)(wish.port).check()?;
+    }
+    Ok(wishes)
 }
 
 fn embedded(common: &Common, wishes: Vec<Wish>, signals: Signals) -> Result<Outcome, Error> {

@@ -297,7 +297,11 @@ impl Tunnel {
                 Err(Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {
                     return Heard::Silence;
                 }
-                Err(_) => self.closed = true,
+                Err(error) => {
+                    // Shown where the test that heard it fails.
+                    println!("the tunnel's connection ended: {error}");
+                    self.closed = true;
+                }
             }
         }
     }
