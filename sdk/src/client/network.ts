@@ -1,12 +1,15 @@
 /**
  * What the network's own errors mean to callers, on every runtime.
  */
+import { isForDescriptors } from '../local/descriptors.js';
 import { LostError, TlsError, type TunnelError } from './errors.js';
 
 /** The codes of what is wrong with TLS: OpenSSL's names for it, or the runtime's. */
 const TLS_CODE = /^(CERT_|DEPTH_ZERO_|EPROTO$|ERR_SSL_|ERR_TLS_|SELF_SIGNED_|UNABLE_TO_)/;
 /** Bun's WebSocket has no code, only this text. */
 const TLS_TEXT = /TLS handshake failed: (.*)/;
+/** What the code of such a failure does not always say. */
+const NO_DESCRIPTORS = 'This process has no file descriptors left: raise its limit (ulimit -n)';
 
 /** The error for an attempt that failed; `what` and `where` begin its message. */
 export function networkError(what: string, where: string, error: unknown): TunnelError {
@@ -16,5 +19,6 @@ export function networkError(what: string, where: string, error: unknown): Tunne
   const why = message || name || String(error);
   const text = TLS_TEXT.exec(why)?.[1];
   if (text !== undefined || TLS_CODE.test(name)) return new TlsError(where, text ?? why, error);
-  return new LostError(`${what} ${where}: ${why}`, error);
+  const end = isForDescriptors(name) ? `${why}. ${NO_DESCRIPTORS}` : why;
+  return new LostError(`${what} ${where}: ${end}`, error);
 }

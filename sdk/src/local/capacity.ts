@@ -2,21 +2,19 @@
  * What the bindings of one session share on this machine, and the word to its user when there is
  * not enough of it.
  */
-import { readFileSync } from 'node:fs';
+import { descriptorsForConnections } from './descriptors.js';
 import type { Pool } from './pool.js';
 import { Slots } from './slots.js';
 import type { Overload, Shortage } from './terms.js';
 
 /** The most connections to local servers, where nobody says how many. */
 const MAX_CONNECTIONS = 4096;
-/** Descriptors that everything else of this process may need. */
-const OTHER_DESCRIPTORS = 128;
 /** How often an overload is told, in milliseconds. */
 const TELL_MS = 1000;
 
 const SENTENCES: Record<Shortage, string> = {
   connections: 'all connections to local servers are in use: raise maxLocalConnections',
-  descriptors: 'this process has no file descriptors left: raise its limit (ulimit -n)',
+  descriptors: 'this process has no more file descriptors for them: raise its limit (ulimit -n)',
   handlers: 'all handlers are busy: answer sooner, or raise maxHandlers',
 };
 
@@ -34,7 +32,10 @@ export class Capacity {
     maxHandlers: number,
     private readonly tell: (overload: Overload) => void,
   ) {
-    this.connections = new Slots(maxConnections ?? defaultConnections(), 'connections');
+    const asked = maxConnections ?? MAX_CONNECTIONS;
+    const possible = descriptorsForConnections();
+    this.connections =
+      asked <= possible ? new Slots(asked, 'connections') : new Slots(possible, 'descriptors');
     this.handlers = new Slots(maxHandlers, 'handlers');
   }
 
@@ -68,15 +69,4 @@ export class Capacity {
 export function busyPage(why: Shortage): string {
   const what = why === 'handlers' ? 'handlers are busy' : 'connections are in use';
   return `503 Service Unavailable\n\nAll ${what} at the other end of the tunnel. Try again.\n`;
-}
-
-function defaultConnections(): number {
-  try {
-    // Where there is no such file, the system says so when it has no more.
-    const limits = readFileSync('/proc/self/limits', 'latin1');
-    const soft = Number(/^Max open files +([0-9]+)/m.exec(limits)?.[1] ?? Infinity);
-    return Math.min(MAX_CONNECTIONS, Math.max(1, soft - OTHER_DESCRIPTORS));
-  } catch {
-    return MAX_CONNECTIONS;
-  }
 }

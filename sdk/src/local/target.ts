@@ -4,14 +4,12 @@
  * `localhost` means either loopback address, since a dev server listens on the one its runtime
  * resolved first; the one that answered last is tried first the next time.
  */
+import { isForDescriptors } from './descriptors.js';
 import { LocalSocket, type SocketUser } from './socket.js';
 import type { LocalAddress } from './terms.js';
 
 /** How long one address may take to accept, in milliseconds. */
 const CONNECT_MS = 5000;
-
-/** What the system says when this process, or all of them together, may open nothing more. */
-const SHORT = new Set(['EMFILE', 'ENFILE', 'ENOBUFS']);
 
 /** No address of a target accepted; `tried` says for each what happened. */
 export class Unreachable extends Error {
@@ -85,7 +83,7 @@ class Attempt {
     }
     const failed = (error: Error | undefined): void => {
       if (this.cancelled) return;
-      this.isShort ||= SHORT.has(reasonOf(error));
+      this.isShort ||= isForDescriptors(reasonOf(error));
       this.tried.push(`${authority(host, this.port)} (${reasonOf(error)})`);
       this.next();
     };
