@@ -44,6 +44,7 @@ type Unlisten = Parameters<EventTarget['removeEventListener']>;
 /** An `EventTarget` that knows its events. */
 export class TunnelEventTarget extends EventTarget {
   private readonly wanted = new Set<string>();
+  private hasClosed = false;
 
   /** Calls `listener` for each event of a type. */
   override addEventListener<K extends TunnelEventType>(
@@ -72,8 +73,10 @@ export class TunnelEventTarget extends EventTarget {
     return this.wanted.has(type);
   }
 
-  /** Tells the listeners of a type. */
+  /** Tells the listeners of a type; `closed` is the last that is told. */
   protected emit<K extends TunnelEventType>(type: K, detail: TunnelEventMap[K]): void {
+    if (this.hasClosed) return;
+    this.hasClosed = type === 'closed';
     if (this.wants(type)) this.dispatchEvent(new CustomEvent(type, { detail }));
   }
 }

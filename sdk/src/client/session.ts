@@ -415,12 +415,10 @@ export class TunnelSession extends TunnelEventTarget {
     if (this.closing) return;
     if (this.in('online')) {
       const retrying = fatal === undefined && this.config.reconnect;
+      // First, since whoever is told may close the session, which is not to be taken back.
+      if (retrying) this.current = 'lost';
       this.emit('lost', { reason, retrying });
-      if (retrying) {
-        this.current = 'lost';
-        void this.recover();
-        return;
-      }
+      if (retrying) return void this.recover();
     }
     if (this.in('online') || fatal !== undefined) void this.finish(error);
   }
@@ -466,6 +464,7 @@ export class TunnelSession extends TunnelEventTarget {
     this.unbound.clear();
     this.orphans.clear();
     await gone;
+    this.owner.capacity.close();
     this.emit('closed', { error });
     this.resolveClosed(error);
   }

@@ -26,6 +26,7 @@ export class Capacity {
   readonly pools = new Set<Pool>();
   private readonly refused = new Map<Shortage, number>();
   private timer: NodeJS.Timeout | undefined;
+  private closed = false;
 
   constructor(
     maxConnections: number | undefined,
@@ -47,7 +48,14 @@ export class Capacity {
   /** A visitor was turned away. The first one is told at once, others are summed. */
   turnedAway(why: Shortage): void {
     this.refused.set(why, (this.refused.get(why) ?? 0) + 1);
-    if (this.timer === undefined) this.say();
+    if (this.timer === undefined && !this.closed) this.say();
+  }
+
+  /** The session is over: what is still to be told is told now, and nothing later. */
+  close(): void {
+    clearTimeout(this.timer);
+    this.closed = true;
+    this.say();
   }
 
   private say(): void {
@@ -55,9 +63,11 @@ export class Capacity {
     if (this.refused.size === 0) return;
     const all = [...this.refused];
     this.refused.clear();
-    this.timer = setTimeout(() => {
-      this.say();
-    }, TELL_MS).unref();
+    if (!this.closed) {
+      this.timer = setTimeout(() => {
+        this.say();
+      }, TELL_MS).unref();
+    }
     for (const [reason, refused] of all) {
       const visitors = refused === 1 ? 'A visitor was' : `${refused} visitors were`;
       this.tell({ reason, refused, message: `${visitors} turned away: ${SENTENCES[reason]}` });

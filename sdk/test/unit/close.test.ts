@@ -3,11 +3,18 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { ClosedError, OptionsError, tunnel, TunnelSession, type Tunnel } from '../../src/index.js';
+import {
+  ClosedError,
+  OptionsError,
+  tunnel,
+  TunnelSession,
+  type Tunnel,
+  type TunnelEventType,
+} from '../../src/index.js';
 import { FrameType } from '../../src/wire/frame.js';
 import { rejects } from '../support/assert.js';
 import { FixtureKit } from '../support/kit.js';
-import { until } from '../support/local.js';
+import { later, until } from '../support/local.js';
 
 /** Far above what any of these takes, and far below what a hang would. */
 const QUICK = { timeout: 30_000 };
@@ -121,4 +128,93 @@ test('a grace that is none is refused', async () => {
     await rejects(session.close({ graceMs } as never), OptionsError);
   }
   await session.close();
+});
+
+const ALL: TunnelEventType[] = [
+  'online',
+  'lost',
+  'resumed',
+  'takenOver',
+  'request',
+  'overloaded',
+  'closed',
+];
+
+/** Notes what a session tells, in order. */
+function told(session: TunnelSession): string[] {
+  const all: string[] = [];
+  for (const type of ALL) session.addEventListener(type, () => all.push(type));
+  return all;
+}
+
+test('nothing is told after closed, and what was still to be told before it', QUICK, async () => {
+  const kit = await FixtureKit.start();
+  const session = new TunnelSession({ url: kit.url, reconnect: true, maxHandlers: 1 });
+  const events = told(session);
+  const refused: number[] = [];
+  session.addEventListener('overloaded', ({ detail }) => refused.push(detail.refused));
+  await session.connect();
+  const fetch = () => new Promise<Response>(() => undefined);
+  await session.bind({ mode: 'expose', containerPort: 3000, fetch });
+  const visitors = Array.from({ length: 5 }, () => kit.session.get('/'));
+  // The first one of those who are turned away is told of at once, the others a second later.
+  await until(() => visitors.filter(({ heads }) => heads.length > 0).length === 4);
+  for (let at = 0; at < 3; at += 1) kit.session.get('/waits');
+  await until(() => session['link']?.mux.size === 4);
+  await session.close({ graceMs: 0 });
+  assert.equal(
+    refused.reduce((sum, count) => sum + count, 0),
+    4,
+  );
+  assert.equal(events.at(-1), 'closed');
+  const before = events.length;
+  await later(1500);
+  assert.deepEqual(events.slice(before), []);
+  await kit.stop();
+});
+
+test('a session that is closed by who hears of a loss stays closed', QUICK, async () => {
+  for (const reconnect of [true, false]) {
+    const kit = await FixtureKit.start();
+    const session = new TunnelSession({ url: kit.url, reconnect });
+    const events = told(session);
+    session.addEventListener('lost', () => void session.close());
+    await session.connect();
+    await session.bind({ mode: 'expose', containerPort: 3000 });
+    kit.session.drop();
+    await session.closed;
+    await later(100);
+    assert.equal(session.state, 'closed');
+    assert.deepEqual(events, ['online', 'lost', 'closed']);
+    assert.equal(kit.upgrades.length, 1);
+    await kit.stop();
+  }
+});
+
+test('every other event may close the session as well', QUICK, async () => {
+  const closes: [TunnelEventType, (kit: FixtureKit) => void][] = [
+    ['online', () => undefined],
+    ['takenOver', (kit) => kit.revoke(3000)],
+    ['request', (kit) => void kit.session.get('/')],
+    ['overloaded', (kit) => [1, 2, 3].forEach(() => kit.session.get('/slow'))],
+    ['resumed', (kit) => kit.session.drop()],
+  ];
+  for (const [type, cause] of closes) {
+    const kit = await FixtureKit.start();
+    const session = new TunnelSession({ url: kit.url, reconnect: true, maxHandlers: 1 });
+    const events = told(session);
+    const fetch = ({ url }: Request): Response | Promise<Response> =>
+      url.endsWith('/slow') ? new Promise(() => undefined) : new Response('ok');
+    session.addEventListener(type, () => void session.close({ graceMs: 0 }));
+    await session.connect();
+    if (type !== 'online') {
+      await session.bind({ mode: 'expose', containerPort: 3000, fetch });
+      cause(kit);
+    }
+    assert.equal(await session.closed, undefined, type);
+    await later(50);
+    assert.equal(session.state, 'closed', type);
+    assert.equal(events.indexOf('closed'), events.length - 1, events.join());
+    await kit.stop();
+  }
 });
