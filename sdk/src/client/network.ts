@@ -2,6 +2,7 @@
  * What the network's own errors mean to callers, on every runtime.
  */
 import { isForDescriptors } from '../local/descriptors.js';
+import { plain } from '../wire/text.js';
 import { LostError, TlsError, type TunnelError } from './errors.js';
 
 /** The codes of what is wrong with TLS: OpenSSL's names for it, or the runtime's. */
@@ -17,8 +18,20 @@ export function networkError(what: string, where: string, error: unknown): Tunne
   const name = typeof code === 'string' ? code : '';
   // Errors of several addresses have a code, but no message.
   const why = message || name || String(error);
+  const cause = shown(error);
   const text = TLS_TEXT.exec(why)?.[1];
-  if (text !== undefined || TLS_CODE.test(name)) return new TlsError(where, text ?? why, error);
+  if (text !== undefined || TLS_CODE.test(name)) return new TlsError(where, text ?? why, cause);
   const end = isForDescriptors(name) ? `${why}. ${NO_DESCRIPTORS}` : why;
-  return new LostError(`${what} ${where}: ${end}`, error);
+  return new LostError(`${what} ${where}: ${end}`, cause);
+}
+
+/**
+ * The error that is kept as the cause, for a log prints it whole. The runtime's own may carry the
+ * server's certificate, whose names are whatever somebody made them, and text of the server's.
+ */
+function shown(error: unknown): unknown {
+  if (!(error instanceof Error)) return error;
+  if (!('cert' in error) && plain(error.message) === error.message) return error;
+  const { code } = error as { code?: unknown };
+  return Object.assign(new Error(plain(error.message)), code === undefined ? {} : { code });
 }

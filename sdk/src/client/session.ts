@@ -16,6 +16,7 @@ import {
   type StreamOpen,
 } from '../wire/control.js';
 import { FrameType, type Frame } from '../wire/frame.js';
+import { plain } from '../wire/text.js';
 import type { MuxStream } from '../mux/stream.js';
 import { Capacity } from '../local/capacity.js';
 import type { Report } from '../local/report.js';
@@ -417,7 +418,7 @@ export class TunnelSession extends TunnelEventTarget {
       const retrying = fatal === undefined && this.config.reconnect;
       // First, since whoever is told may close the session, which is not to be taken back.
       if (retrying) this.current = 'lost';
-      this.emit('lost', { reason, retrying });
+      this.emit('lost', { reason: plain(reason), retrying });
       if (retrying) return void this.recover();
     }
     if (this.in('online') || fatal !== undefined) void this.finish(error);

@@ -153,9 +153,14 @@ export function readHelloOk(payload: Buffer): HelloOk {
     sessionWindow: optionalCount(json, 'sessionWindow') ?? DEFAULT_SESSION_WINDOW,
     connectionsGranted: optionalCount(json, 'connectionsGranted') ?? 1,
     joinTickets: readTickets(json),
-    capabilities: list(json, 'capabilities').filter((name) => typeof name === 'string'),
+    capabilities: list(json, 'capabilities').filter(isName),
     maxStreams: optionalCount(json, 'maxStreams'),
   };
+}
+
+/** Whether it can be the name of a capability; any other is none that we know. */
+function isName(value: unknown): value is string {
+  return typeof value === 'string' && plain(value, MAX_CODE) === value;
 }
 
 function readResumedBind(value: unknown): ResumedBind {

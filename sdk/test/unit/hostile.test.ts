@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { inspect } from 'node:util';
+import { networkError } from '../../src/client/network.js';
 import { BindError, TunnelSession } from '../../src/index.js';
 import { HEADS_MAX, LANE_QUEUE_END, MAX_STREAMS } from '../../src/mux/limits.js';
 import { Violation } from '../../src/mux/violation.js';
@@ -191,6 +193,27 @@ test('what a kit says is cut and written out before it is shown', async () => {
     assert.ok((error?.message.length ?? Infinity) < 1000);
   });
   await local.stop();
+});
+
+test('neither what is kept as the cause of an error, nor what a kit can, is printed raw', async () => {
+  const certificate = { subject: { CN: '\u202e\u001b[31m' } };
+  for (const more of [
+    { code: 'ERR_TLS_CERT_ALTNAME_INVALID', cert: certificate },
+    { code: 'ECONNRESET' },
+    {},
+  ]) {
+    const error = networkError('No', 'host', Object.assign(new Error('a \u202e\n b'), more));
+    assert.doesNotMatch(inspect(error, { depth: 9 }).replaceAll('\n', ' '), /\p{C}/u);
+    assert.match((error.cause as Error).message, /^a \\u\{202e\}/);
+    assert.equal((error.cause as { code?: string }).code, more.code);
+  }
+  const kit = await FixtureKit.start();
+  kit.helloOk = { capabilities: ['ack', '\u202e\u001b[31m', 'x'.repeat(1000)] };
+  const session = new TunnelSession({ url: kit.url });
+  await session.connect();
+  assert.deepEqual(session.hello?.capabilities, ['ack']);
+  await session.close();
+  await kit.stop();
 });
 
 test('an id or a ticket that would not fit into a frame of ours is refused with the reason', async () => {
