@@ -97,3 +97,8 @@ export const FLOODS = {
 
 /** WINDOW frames that one DATA frame of ours explains. */
 export const WINDOWS_PER_DATA = 4;
+
+/** Bytes that a local side holds above which what comes in small pieces gathers for it. */
+export const GATHER_ABOVE = 4 * KIB;
+/** What gathers at the most before it is handed on. */
+export const GATHER_BYTES = 16 * KIB;

@@ -6,8 +6,9 @@ import { Code } from '../wire/code.js';
 import { encodeReset, FrameType, MAX_PAYLOAD } from '../wire/frame.js';
 import type { ResponseHead } from '../wire/control.js';
 import { SendCredit, StreamRecvCredit } from './credit.js';
+import { alone, Gather } from './gather.js';
 import type { Lane } from './lane.js';
-import { PROGRESS_UNSAID_MS, SMALL_BYTES } from './limits.js';
+import { GATHER_ABOVE, PROGRESS_UNSAID_MS, SMALL_BYTES } from './limits.js';
 import type { Waiter } from './line.js';
 import type { MuxSession } from './session.js';
 
@@ -66,6 +67,8 @@ export class MuxStream implements Waiter {
   sweepsWaited = 0;
   private readonly sendCredit: SendCredit;
   private readonly recvCredit: StreamRecvCredit;
+  /** What is held and was not handed to the local side yet. */
+  private readonly gathered = new Gather();
   private queue: Uint8Array[] = [];
   /** The bytes in `queue`. */
   private queued = 0;
@@ -182,6 +185,7 @@ export class MuxStream implements Waiter {
     // The kit sends no more behind its EOF; that it moves is told by the sweeps.
     if (this.remoteEnded) return;
     this.grant(this.recvCredit.claim(this.held, this.session.isContended));
+    if (this.held - this.gathered.bytes < GATHER_ABOVE) this.handGathered();
   }
 
   /** Gives back what is withheld of this stream's credit. */
@@ -252,13 +256,26 @@ export class MuxStream implements Waiter {
       return;
     }
     if (this.held === 0) this.movedAt = this.session.clock;
+    const behind = this.held - this.gathered.bytes;
     this.held += payload.length;
-    this.sink?.data(payload);
+    const gathers = this.gathered.wants(payload, behind);
+    if (!gathers || !this.gathered.fits(payload)) this.handGathered();
+    // What it was handed may have ended it.
+    if (this.wasReset) return;
+    if (gathers) this.gathered.add(payload);
+    else this.sink?.data(alone(payload));
+  }
+
+  private handGathered(): void {
+    if (this.gathered.bytes > 0) this.sink?.data(this.gathered.take());
   }
 
   /** EOF arrived. */
   onEof(): void {
     if (this.remoteEnded) return;
+    this.handGathered();
+    // What it was handed may have ended it.
+    if (this.wasReset) return;
     this.remoteEnded = true;
     this.sink?.end();
     this.session.settle(this);
@@ -338,6 +355,7 @@ export class MuxStream implements Waiter {
     const { held, early } = this;
     this.held = 0;
     this.early = 0;
+    this.gathered.drop();
     this.session.giveBack(held, early);
     this.session.settle(this);
   }

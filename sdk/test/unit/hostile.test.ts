@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import type { Socket } from 'node:net';
 import { test } from 'node:test';
 import { inspect } from 'node:util';
 import { networkError } from '../../src/client/network.js';
@@ -6,7 +7,7 @@ import { BindError, TunnelSession } from '../../src/index.js';
 import { HEADS_MAX, LANE_QUEUE_END, MAX_STREAMS } from '../../src/mux/limits.js';
 import { Violation } from '../../src/mux/violation.js';
 import { Code } from '../../src/wire/code.js';
-import { FrameType } from '../../src/wire/frame.js';
+import { encodeFrame, FrameType } from '../../src/wire/frame.js';
 import { plain } from '../../src/wire/text.js';
 import { rejects, throws } from '../support/assert.js';
 import { exposing } from '../support/exposed.js';
@@ -214,6 +215,45 @@ test('neither what is kept as the cause of an error, nor what a kit can, is prin
   assert.deepEqual(session.hello?.capabilities, ['ack']);
   await session.close();
   await kit.stop();
+});
+
+test('small pieces for a local side that is stuck cost little more than their bytes', async () => {
+  const sockets: Socket[] = [];
+  const local = await listen((socket) => sockets.push(socket.pause()));
+  await exposing(
+    local.port,
+    async ({ kit }) => {
+      const first = 6 * MIB;
+      const stream = kit.session.caller();
+      stream.send(Buffer.alloc(first));
+      await until(() => sockets.length === 1);
+      const before = await heapBytes();
+      const pieces = 256 * 1024;
+      const piece = (at: number): Buffer =>
+        encodeFrame(FrameType.Data, stream.id, Buffer.from([at % 251]));
+      for (let at = 0; at < pieces; at += 64) {
+        kit.session.raw(Buffer.concat(Array.from({ length: 64 }, (_, more) => piece(at + more))));
+      }
+      kit.session.send(FrameType.Ping, 0, Buffer.alloc(8));
+      await until(() => kit.session.count(FrameType.Pong) === 1);
+      await heapUnder(before + first + 4 * MIB);
+      let seen = 0;
+      sockets[0]?.on('data', (chunk: Buffer) => {
+        for (const [at, octet] of chunk.entries()) {
+          const place = seen + at - first;
+          if (octet !== (place < 0 ? 0 : place % 251)) throw new Error(`wrong at ${place}`);
+        }
+        seen += chunk.length;
+      });
+      sockets[0]?.resume();
+      await until(() => seen === first + pieces);
+    },
+    {
+      kit: { streamWindow: 16 * MIB },
+      bind: { mode: 'pull', containerPort: 5432 },
+    },
+  );
+  await local.stop();
 });
 
 test('an id or a ticket that would not fit into a frame of ours is refused with the reason', async () => {
