@@ -1,7 +1,9 @@
 //! A bounded slab whose keys carry a generation.
 //!
 //! A key that outlives its entry finds nothing, even when the slot has a new tenant: that is what
-//! lets an event for a dead connection be ignored instead of hitting a stranger.
+//! lets an event for a dead connection be ignored instead of hitting a stranger. So a name that
+//! comes from outside is looked up with [`Table::get`]. A name of our own, which is given up before
+//! its entry goes, is looked up with [`Table::resolve`]: if nothing is there, that is a bug.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -10,14 +12,15 @@ use std::marker::PhantomData;
 
 use slab::Slab;
 
-/// The name of an entry in a [`Table<T>`]: a slot and the generation of its tenant.
-pub struct Key<T> {
+/// The name of an entry in a [`Table`]: a slot and the generation of its tenant. The mark `K` says
+/// which table it is for, without saying what stands there.
+pub struct Key<K> {
     index: u32,
     generation: u32,
-    of: PhantomData<fn() -> T>,
+    of: PhantomData<fn() -> K>,
 }
 
-impl<T> Key<T> {
+impl<K> Key<K> {
     /// The slot, dense from 0: a second table can run parallel to the first.
     pub fn index(self) -> usize {
         self.index as usize
@@ -34,45 +37,37 @@ impl<T> Key<T> {
     }
 
     /// The reverse of [`Key::pack`].
-    pub fn unpack(packed: u64) -> Key<T> {
+    pub fn unpack(packed: u64) -> Key<K> {
         Key {
             index: packed as u32,
             generation: (packed >> 32) as u32,
             of: PhantomData,
         }
     }
-
-    /// The same name for a table seen as one of another type: a machine's private connection
-    /// entries are plain `ConnKey`s for its host.
-    pub fn retype<U>(self) -> Key<U> {
-        Key {
-            index: self.index,
-            generation: self.generation,
-            of: PhantomData,
-        }
-    }
 }
 
-/// At most `limit` entries of `T`, found by [`Key<T>`].
+/// At most `limit` entries of `T`, found by [`Key<K>`]. What nobody else names is its own mark.
 #[derive(Debug)]
-pub struct Table<T> {
+pub struct Table<K, T = K> {
     slots: Slab<(u32, T)>,
     limit: usize,
     next_generation: u32,
+    by: PhantomData<fn() -> K>,
 }
 
-impl<T> Table<T> {
+impl<K, T> Table<K, T> {
     /// An empty table that will hold at most `limit` entries.
-    pub fn new(limit: usize) -> Table<T> {
+    pub fn new(limit: usize) -> Table<K, T> {
         Table {
             slots: Slab::new(),
             limit,
             next_generation: 1,
+            by: PhantomData,
         }
     }
 
     /// Adds `value`, or gives it back when the table is full.
-    pub fn insert(&mut self, value: T) -> Result<Key<T>, T> {
+    pub fn insert(&mut self, value: T) -> Result<Key<K>, T> {
         if self.slots.len() >= self.limit {
             return Err(value);
         }
@@ -88,7 +83,7 @@ impl<T> Table<T> {
     }
 
     /// The entry, unless it is gone.
-    pub fn get(&self, key: Key<T>) -> Option<&T> {
+    pub fn get(&self, key: Key<K>) -> Option<&T> {
         match self.slots.get(key.index()) {
             Some((generation, value)) if *generation == key.generation => Some(value),
             _ => None,
@@ -96,15 +91,41 @@ impl<T> Table<T> {
     }
 
     /// The entry to change, unless it is gone.
-    pub fn get_mut(&mut self, key: Key<T>) -> Option<&mut T> {
+    pub fn get_mut(&mut self, key: Key<K>) -> Option<&mut T> {
         match self.slots.get_mut(key.index()) {
             Some((generation, value)) if *generation == key.generation => Some(value),
             _ => None,
         }
     }
 
+    /// The entry of a key that is given up before its entry goes.
+    ///
+    /// # Panics
+    ///
+    /// When the entry is gone.
+    #[track_caller]
+    pub fn resolve(&self, key: Key<K>) -> &T {
+        match self.get(key) {
+            Some(value) => value,
+            None => dangling(key),
+        }
+    }
+
+    /// The entry to change, of a key that is given up before its entry goes.
+    ///
+    /// # Panics
+    ///
+    /// When the entry is gone.
+    #[track_caller]
+    pub fn resolve_mut(&mut self, key: Key<K>) -> &mut T {
+        match self.get_mut(key) {
+            Some(value) => value,
+            None => dangling(key),
+        }
+    }
+
     /// Takes the entry out; from then on `key` finds nothing.
-    pub fn remove(&mut self, key: Key<T>) -> Option<T> {
+    pub fn remove(&mut self, key: Key<K>) -> Option<T> {
         self.get(key)?;
         let (_, value) = self.slots.remove(key.index());
         if self.slots.is_empty() && self.slots.capacity() > KEEP_SLOTS {
@@ -135,7 +156,7 @@ impl<T> Table<T> {
     }
 
     /// All entries, in slot order.
-    pub fn iter(&self) -> impl Iterator<Item = (Key<T>, &T)> {
+    pub fn iter(&self) -> impl Iterator<Item = (Key<K>, &T)> {
         self.slots.iter().map(|(index, (generation, value))| {
             (
                 Key {
@@ -149,7 +170,7 @@ impl<T> Table<T> {
     }
 
     /// All entries to change, in slot order.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (Key<T>, &mut T)> {
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (Key<K>, &mut T)> {
         self.slots.iter_mut().map(|(index, (generation, value))| {
             (
                 Key {
@@ -163,38 +184,44 @@ impl<T> Table<T> {
     }
 }
 
+#[cold]
+#[track_caller]
+fn dangling<K>(key: Key<K>) -> ! {
+    panic!("{key:?} outlived what it names")
+}
+
 /// An empty table keeps its slots up to this many.
 const KEEP_SLOTS: usize = 64;
 
-// Written by hand: a derive would ask `T` for the same trait, and a key holds no `T`.
-impl<T> Clone for Key<T> {
+// Written by hand: a derive would ask `K` for the same trait, and a key holds no `K`.
+impl<K> Clone for Key<K> {
     fn clone(&self) -> Self {
         *self
     }
 }
-impl<T> Copy for Key<T> {}
-impl<T> PartialEq for Key<T> {
+impl<K> Copy for Key<K> {}
+impl<K> PartialEq for Key<K> {
     fn eq(&self, other: &Self) -> bool {
         self.pack() == other.pack()
     }
 }
-impl<T> Eq for Key<T> {}
-impl<T> PartialOrd for Key<T> {
+impl<K> Eq for Key<K> {}
+impl<K> PartialOrd for Key<K> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
-impl<T> Ord for Key<T> {
+impl<K> Ord for Key<K> {
     fn cmp(&self, other: &Self) -> Ordering {
         self.pack().cmp(&other.pack())
     }
 }
-impl<T> Hash for Key<T> {
+impl<K> Hash for Key<K> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.pack().hash(state);
     }
 }
-impl<T> fmt::Debug for Key<T> {
+impl<K> fmt::Debug for Key<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "#{}.{}", self.index, self.generation)
     }
@@ -206,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_stale_key_finds_nothing_even_when_its_slot_is_taken_again() {
-        let mut table = Table::new(2);
+        let mut table = Table::<(), _>::new(2);
         let old = table.insert("old").unwrap();
         assert_eq!(table.remove(old), Some("old"));
         let new = table.insert("new").unwrap();
@@ -217,8 +244,20 @@ mod tests {
     }
 
     #[test]
+    fn a_key_of_our_own_finds_its_entry_or_shows_the_bug() {
+        let mut table = Table::<(), _>::new(1);
+        let key = table.insert(1).unwrap();
+        *table.resolve_mut(key) += 1;
+        assert_eq!(*table.resolve(key), 2);
+        table.remove(key);
+        let looked = std::panic::catch_unwind(|| *table.resolve(key));
+        let said = *looked.unwrap_err().downcast::<String>().unwrap();
+        assert_eq!(said, "#0.1 outlived what it names");
+    }
+
+    #[test]
     fn a_full_table_gives_the_value_back() {
-        let mut table = Table::new(1);
+        let mut table = Table::<(), _>::new(1);
         table.insert(1).unwrap();
         assert_eq!(table.insert(2), Err(2));
         assert!(table.is_full());
@@ -226,7 +265,7 @@ mod tests {
 
     #[test]
     fn keys_survive_packing() {
-        let mut table = Table::new(10);
+        let mut table = Table::<(), _>::new(10);
         table.insert(0).unwrap();
         let key = table.insert(1).unwrap();
         assert_eq!(Key::unpack(key.pack()), key);

@@ -180,15 +180,13 @@ impl Client {
 
     /// The socket took `count` bytes.
     pub(super) fn upstream_transmitted(&mut self, conn: ConnKey, count: usize) {
-        let Some(Entry::Upstream(upstream)) = self.conns.get(conn.retype()) else {
+        let Some(Entry::Upstream(upstream)) = self.conns.get(conn) else {
             return;
         };
-        let Some(exchange) = upstream
-            .exchange
-            .and_then(|key| self.exchanges.get_mut(key))
-        else {
+        let Some(key) = upstream.exchange else {
             return;
         };
+        let exchange = self.exchanges.resolve_mut(key);
         let payload = exchange.out.taken(count);
         let stream = exchange.stream;
         if payload > 0
@@ -202,15 +200,13 @@ impl Client {
     /// Passes the kit's FIN on once all before it has left, and ends a raw exchange whose both
     /// directions are closed.
     pub(super) fn finish_if_drained(&mut self, conn: ConnKey) {
-        let Some(Entry::Upstream(upstream)) = self.conns.get(conn.retype()) else {
+        let Some(Entry::Upstream(upstream)) = self.conns.get(conn) else {
             return;
         };
         let (Some(key), true) = (upstream.exchange, upstream.connected) else {
             return;
         };
-        let Some(exchange) = self.exchanges.get(key) else {
-            return;
-        };
+        let exchange = self.exchanges.resolve(key);
         if !exchange.is_raw() || !exchange.remote_done || !exchange.out.is_empty() {
             return;
         }

@@ -47,7 +47,7 @@ impl Client {
             if let Some(conn) = self.lanes.conns[index].take() {
                 let how = CloseHow::Clean;
                 self.commands.push_back(Command::Close { conn, how });
-                self.conns.remove(conn.retype());
+                self.conns.remove(conn);
             }
             self.timers.disarm(Timer::Lane(index as u8));
         }
@@ -137,7 +137,7 @@ impl Client {
             let Some(conn) = self.lanes.conns[index] else {
                 continue;
             };
-            let Some(Entry::Lane(entry)) = self.conns.get_mut(conn.retype()) else {
+            let Some(Entry::Lane(entry)) = self.conns.get_mut(conn) else {
                 continue;
             };
             let (Some(lane), _) = session.detach(index) else {
@@ -154,7 +154,7 @@ impl Client {
     /// A connection whose last words should have left by now, or whose kit closed it.
     pub(super) fn leave(&mut self, conn: ConnKey) {
         self.timers.disarm(Timer::Leaving(conn));
-        if self.conns.remove(conn.retype()).is_some() {
+        if self.conns.remove(conn).is_some() {
             let how = CloseHow::Clean;
             self.commands.push_back(Command::Close { conn, how });
         }
@@ -168,7 +168,7 @@ impl Client {
         let mut leaving = Timers::new();
         let mut closed = Vec::new();
         for (key, entry) in self.conns.iter() {
-            let conn: ConnKey = key.retype();
+            let conn: ConnKey = key;
             match entry {
                 Entry::Lane(lane) if matches!(lane.phase, Phase::Leaving(_)) => {
                     leaving.arm(Timer::Leaving(conn), self.now + GOODBYE_WITHIN);
@@ -178,7 +178,7 @@ impl Client {
         }
         self.timers = leaving;
         for conn in closed {
-            match self.conns.get(conn.retype()) {
+            match self.conns.get(conn) {
                 Some(Entry::Upstream(_)) => self.close_upstream(conn, CloseHow::Clean),
                 _ => self.leave(conn),
             }

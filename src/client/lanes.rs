@@ -81,7 +81,6 @@ impl Client {
             // Local connections have a bound of their own, so there is room for lanes.
             unreachable!("the table has room for every lane");
         };
-        let conn = conn.retype();
         self.lanes.conns[index] = Some(conn);
         self.lanes.tickets[index] = ticket;
         self.commands.push_back(Command::Dial { conn, target });
@@ -90,7 +89,7 @@ impl Client {
     }
 
     fn lane_entry(&mut self, conn: ConnKey) -> Option<&mut LaneConn> {
-        match self.conns.get_mut(conn.retype()) {
+        match self.conns.get_mut(conn) {
             Some(Entry::Lane(lane)) => Some(lane),
             _ => None,
         }
@@ -177,7 +176,7 @@ impl Client {
         let hello = self.hello(subprotocol);
         let session_id = self.link.session.clone();
         let session = self.session.as_ref();
-        let Some(Entry::Lane(entry)) = self.conns.get_mut(conn.retype()) else {
+        let Some(Entry::Lane(entry)) = self.conns.get_mut(conn) else {
             return;
         };
         let index = entry.index;
@@ -324,7 +323,7 @@ impl Client {
 
     pub(super) fn lane_transmitted(&mut self, conn: ConnKey, count: usize) {
         let now = self.now;
-        let Some(Entry::Lane(entry)) = self.conns.get_mut(conn.retype()) else {
+        let Some(Entry::Lane(entry)) = self.conns.get_mut(conn) else {
             return;
         };
         match &mut entry.phase {
@@ -356,7 +355,7 @@ impl Client {
 
     /// The world ended a connection to the kit.
     pub(super) fn lane_ended(&mut self, conn: ConnKey, how: Ended) {
-        let Some(Entry::Lane(entry)) = self.conns.remove(conn.retype()) else {
+        let Some(Entry::Lane(entry)) = self.conns.remove(conn) else {
             return;
         };
         let setback = match (&entry.phase, how) {
@@ -388,7 +387,7 @@ impl Client {
                 _ => CloseHow::Clean,
             };
             self.commands.push_back(Command::Close { conn, how });
-            self.conns.remove(conn.retype());
+            self.conns.remove(conn);
         }
         self.lane_gone(index, setback);
     }
@@ -428,7 +427,7 @@ impl Client {
             return;
         };
         let (now, ping, keepalive) = (self.now, self.entropy.octets(), self.config.keepalive);
-        let Some(Entry::Lane(entry)) = self.conns.get_mut(conn.retype()) else {
+        let Some(Entry::Lane(entry)) = self.conns.get_mut(conn) else {
             return;
         };
         let slow = match &entry.phase {
@@ -442,7 +441,7 @@ impl Client {
         }
         // A quiet lane gives its receive buffer back.
         self.spill();
-        let Some(Entry::Lane(entry)) = self.conns.get_mut(conn.retype()) else {
+        let Some(Entry::Lane(entry)) = self.conns.get_mut(conn) else {
             return;
         };
         let Some(session) = &mut self.session else {

@@ -26,7 +26,7 @@ use crate::limits::{
     CLIENT_BEYOND_WINDOWS, CLIENT_HALF_CLOSE, CLIENT_STREAMS, EVENTS_AT_ONCE, HOST_DESCRIPTORS,
     MAX_LANES, SWEEP_EVERY, TELL_AFTER, UPSTREAMS,
 };
-use crate::machine::{Command, ConnKey, Event, ListenerKey, Machine};
+use crate::machine::{Command, Conn, ConnKey, Event, ListenerKey, Machine};
 use crate::mux::{Session, Wake};
 use crate::outflow::Piece;
 use crate::shares::Shares;
@@ -137,7 +137,7 @@ pub struct Client {
     pub(super) now: Instant,
     pub(super) config: Config,
     pub(super) entropy: Entropy,
-    pub(super) conns: Table<Entry>,
+    pub(super) conns: Table<Conn, Entry>,
     pub(super) session: Option<Session<ExchangeKey>>,
     pub(super) exchanges: Table<Exchange>,
     /// Exchanges that may hold a loan of a lane's receive buffer.
@@ -316,13 +316,13 @@ impl Client {
         while let Some(wake) = self.session.as_mut().and_then(Session::poll_wake) {
             match wake {
                 Wake::LaneLast(conn) => {
-                    if let Some(Entry::Lane(lane)) = self.conns.get_mut(conn.retype()) {
+                    if let Some(Entry::Lane(lane)) = self.conns.get_mut(conn) {
                         lane.backlog_since.get_or_insert(self.now);
                     }
                     self.commands.push_back(Command::WakeLast { conn });
                 }
                 Wake::Lane(conn) => {
-                    if let Some(Entry::Lane(lane)) = self.conns.get_mut(conn.retype()) {
+                    if let Some(Entry::Lane(lane)) = self.conns.get_mut(conn) {
                         lane.backlog_since.get_or_insert(self.now);
                     }
                     self.wake(conn);
@@ -363,7 +363,7 @@ impl Client {
         for (key, exchange) in self.exchanges.iter() {
             assert!(self.session.is_some(), "an exchange outlived its session");
             let Some(conn) = exchange.conn else { continue };
-            match self.conns.get(conn.retype()) {
+            match self.conns.get(conn) {
                 Some(Entry::Upstream(upstream)) => {
                     assert_eq!(
                         upstream.exchange,
@@ -392,7 +392,7 @@ impl Client {
                 }
                 Entry::Lane(lane) if !matches!(lane.phase, Phase::Leaving(_)) => {
                     let registered = self.lanes.conns[lane.index];
-                    assert_eq!(registered, Some(key.retype()), "a lane that nobody knows");
+                    assert_eq!(registered, Some(key), "a lane that nobody knows");
                 }
                 Entry::Lane(_) => {}
             }
@@ -419,13 +419,13 @@ impl Machine for Client {
     fn handle(&mut self, event: Event, now: Instant) {
         self.now = now;
         match event {
-            Event::Connected { conn, .. } => match self.conns.get(conn.retype()) {
+            Event::Connected { conn, .. } => match self.conns.get(conn) {
                 Some(Entry::Lane(_)) => self.lane_connected(conn),
                 Some(Entry::Upstream(_)) => self.upstream_connected(conn),
                 None => {}
             },
             Event::Secured { conn } => self.lane_secured(conn),
-            Event::Ended { conn, how } => match self.conns.get(conn.retype()) {
+            Event::Ended { conn, how } => match self.conns.get(conn) {
                 Some(Entry::Lane(_)) => self.lane_ended(conn, how),
                 Some(Entry::Upstream(_)) => self.upstream_ended(conn, how),
                 None => {}
@@ -455,18 +455,18 @@ impl Machine for Client {
     }
 
     fn read_space(&mut self, conn: ConnKey) -> &mut [u8] {
-        if let Some(Entry::Lane(lane)) = self.conns.get(conn.retype())
+        if let Some(Entry::Lane(lane)) = self.conns.get(conn)
             && matches!(lane.phase, Phase::Live)
         {
             self.spill();
         }
-        if let Some(Entry::Upstream(upstream)) = self.conns.get(conn.retype()) {
+        if let Some(Entry::Upstream(upstream)) = self.conns.get(conn) {
             return match upstream.exchange {
                 Some(exchange) => self.upstream_space(exchange),
                 None => &mut self.scratch,
             };
         }
-        let Some(Entry::Lane(lane)) = self.conns.get_mut(conn.retype()) else {
+        let Some(Entry::Lane(lane)) = self.conns.get_mut(conn) else {
             return &mut [];
         };
         match &mut lane.phase {
@@ -485,7 +485,7 @@ impl Machine for Client {
 
     fn received(&mut self, conn: ConnKey, count: usize, now: Instant) {
         self.now = now;
-        match self.conns.get(conn.retype()) {
+        match self.conns.get(conn) {
             Some(Entry::Lane(_)) => self.lane_received(conn, count),
             Some(Entry::Upstream(_)) => self.upstream_received(conn, count),
             None => {}
@@ -494,7 +494,7 @@ impl Machine for Client {
     }
 
     fn transmit(&mut self, conn: ConnKey, _: Instant) -> &[u8] {
-        match self.conns.get_mut(conn.retype()) {
+        match self.conns.get_mut(conn) {
             Some(Entry::Lane(lane)) => match &mut lane.phase {
                 Phase::Way(way) => way.out.bytes(),
                 Phase::Upgrading(upgrade) => upgrade.out.bytes(),
@@ -521,7 +521,7 @@ impl Machine for Client {
 
     fn transmitted(&mut self, conn: ConnKey, count: usize, now: Instant) {
         self.now = now;
-        match self.conns.get(conn.retype()) {
+        match self.conns.get(conn) {
             Some(Entry::Lane(_)) => self.lane_transmitted(conn, count),
             Some(Entry::Upstream(_)) => self.upstream_transmitted(conn, count),
             None => {}

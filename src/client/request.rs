@@ -173,7 +173,7 @@ impl Client {
         if !wanted {
             return session.passed_on(stream, count, self.now);
         }
-        let connected = conn.and_then(|conn| match self.conns.get(conn.retype()) {
+        let connected = conn.and_then(|conn| match self.conns.get(conn) {
             Some(Entry::Upstream(upstream)) if upstream.connected => Some(conn),
             _ => None,
         });

@@ -28,9 +28,7 @@ enum Next {
 impl Client {
     /// Where the next bytes of the exchange's connection go.
     pub(super) fn upstream_space(&mut self, key: ExchangeKey) -> &mut [u8] {
-        let Some(exchange) = self.exchanges.get_mut(key) else {
-            return &mut [];
-        };
+        let exchange = self.exchanges.resolve_mut(key);
         let stream = exchange.stream;
         let certain = match &mut exchange.work {
             Work::Raw => u64::MAX,
@@ -58,7 +56,7 @@ impl Client {
 
     /// The connection brought `count` bytes; 0 is its FIN.
     pub(super) fn upstream_received(&mut self, conn: ConnKey, count: usize) {
-        let Some(Entry::Upstream(upstream)) = self.conns.get(conn.retype()) else {
+        let Some(Entry::Upstream(upstream)) = self.conns.get(conn) else {
             return;
         };
         let Some(key) = upstream.exchange else {
@@ -69,9 +67,7 @@ impl Client {
         if count == 0 {
             return self.upstream_fin(key, reused);
         }
-        let Some(exchange) = self.exchanges.get_mut(key) else {
-            return;
-        };
+        let exchange = self.exchanges.resolve_mut(key);
         if exchange.reads_direct {
             exchange.bytes_out += count as u64;
             if let Some(session) = &mut self.session {
@@ -95,9 +91,7 @@ impl Client {
 
     /// The local side sends nothing more.
     fn upstream_fin(&mut self, key: ExchangeKey, reused: bool) {
-        let Some(exchange) = self.exchanges.get_mut(key) else {
-            return;
-        };
+        let exchange = self.exchanges.resolve_mut(key);
         if exchange.is_raw() {
             exchange.local_done = true;
             let conn = exchange.conn;
@@ -271,7 +265,7 @@ impl Client {
         };
         if personal
             && let Some(conn) = exchange.conn
-            && let Some(Entry::Upstream(upstream)) = self.conns.get_mut(conn.retype())
+            && let Some(Entry::Upstream(upstream)) = self.conns.get_mut(conn)
         {
             upstream.is_personal = true;
         }

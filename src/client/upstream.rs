@@ -122,7 +122,7 @@ impl Client {
 
     /// Gives an exchange a connection that served another before.
     fn reuse(&mut self, conn: ConnKey, key: ExchangeKey) {
-        let entry = self.conns.get_mut(conn.retype());
+        let entry = self.conns.get_mut(conn);
         let (Some(Entry::Upstream(upstream)), Some(exchange)) =
             (entry, self.exchanges.get_mut(key))
         else {
@@ -140,7 +140,7 @@ impl Client {
 
     /// A handler of this process shares its threads by whom it works for.
     fn introduce(&mut self, conn: ConnKey) {
-        let Some(Entry::Upstream(upstream)) = self.conns.get(conn.retype()) else {
+        let Some(Entry::Upstream(upstream)) = self.conns.get(conn) else {
             return;
         };
         let visitor = upstream.origin;
@@ -161,9 +161,7 @@ impl Client {
         let (Some(target), Some(lot)) = (target, self.lot(binding)) else {
             return self.dial_failed(key, "it was unbound");
         };
-        let Some(exchange) = self.exchanges.get_mut(key) else {
-            return;
-        };
+        let exchange = self.exchanges.resolve_mut(key);
         let entry = Entry::Upstream(Upstream {
             lot,
             exchange: Some(key),
@@ -175,7 +173,6 @@ impl Client {
         let Ok(conn) = self.conns.insert(entry) else {
             return self.dial_failed(key, "too many connections");
         };
-        let conn = conn.retype();
         exchange.conn = Some(conn);
         if let Some(http) = exchange.http() {
             // Only a connection that may have been closing is worth a second try.
@@ -196,7 +193,7 @@ impl Client {
 
     /// Closes a local connection and forgets it.
     pub(super) fn close_upstream(&mut self, conn: ConnKey, how: CloseHow) {
-        if matches!(self.conns.get(conn.retype()), Some(Entry::Upstream(_))) {
+        if matches!(self.conns.get(conn), Some(Entry::Upstream(_))) {
             self.commands.push_back(Command::Close { conn, how });
             self.upstream_gone(conn);
         }
@@ -209,16 +206,14 @@ impl Client {
     }
 
     fn forget_upstream(&mut self, conn: ConnKey) {
-        let Some(Entry::Upstream(upstream)) = self.conns.remove(conn.retype()) else {
+        let Some(Entry::Upstream(upstream)) = self.conns.remove(conn) else {
             return;
         };
         self.pool.forget(upstream.lot, conn);
         self.pool.closed();
         if let Some(key) = upstream.exchange {
             self.pool.served(upstream.origin);
-            if let Some(exchange) = self.exchanges.get_mut(key) {
-                exchange.conn = None;
-            }
+            self.exchanges.resolve_mut(key).conn = None;
         }
     }
 
@@ -229,7 +224,7 @@ impl Client {
         };
         let Some(conn) = exchange.conn else { return };
         let known = self.bindings.get(exchange.binding).is_some();
-        let Some(Entry::Upstream(upstream)) = self.conns.get_mut(conn.retype()) else {
+        let Entry::Upstream(upstream) = self.conns.resolve_mut(conn) else {
             return;
         };
         let nobodys = upstream.is_personal && exchange.visitor.is_none();
@@ -277,7 +272,7 @@ impl Client {
     }
 
     pub(super) fn upstream_connected(&mut self, conn: ConnKey) {
-        if let Some(Entry::Upstream(upstream)) = self.conns.get_mut(conn.retype()) {
+        if let Some(Entry::Upstream(upstream)) = self.conns.get_mut(conn) {
             upstream.connected = true;
             self.wake(conn);
             self.finish_if_drained(conn);
@@ -285,7 +280,7 @@ impl Client {
     }
 
     pub(super) fn upstream_ended(&mut self, conn: ConnKey, how: Ended) {
-        let Some(Entry::Upstream(upstream)) = self.conns.get(conn.retype()) else {
+        let Some(Entry::Upstream(upstream)) = self.conns.get(conn) else {
             return;
         };
         let (exchange, connected, reused) =

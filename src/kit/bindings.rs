@@ -169,7 +169,7 @@ impl Kit {
             );
             (BindErrCode::AlreadyBound, text)
         };
-        let entry = self.listeners.get(listener.retype()).ok_or_else(held)?;
+        let entry = self.listeners.get(listener).ok_or_else(held)?;
         let Purpose::Bound {
             session: owner,
             bind_id,
@@ -237,7 +237,7 @@ impl Kit {
         };
         let conns: Vec<ConnKey> = mux.tags().collect();
         for conn in conns {
-            let came_here = match self.conns.get(conn.retype()).map(|entry| &entry.role) {
+            let came_here = match self.conns.get(conn).map(|entry| &entry.role) {
                 Some(Role::Visitor(visitor)) => visitor.listener() == listener,
                 _ => false,
             };
@@ -268,7 +268,7 @@ impl Kit {
         let name = entry.port_name();
         match self.listeners.insert(entry) {
             Ok(key) => {
-                let listener = key.retype();
+                let listener = key;
                 if let Some(name) = name {
                     // A picked port that is held here fails at the system, which picks another.
                     self.ports.entry(name).or_insert(listener);
@@ -287,7 +287,7 @@ impl Kit {
     }
 
     pub(super) fn binding_opened(&mut self, listener: ListenerKey, addr: SocketAddr, now: Instant) {
-        let Some(entry) = self.listeners.get_mut(listener.retype()) else {
+        let Some(entry) = self.listeners.get_mut(listener) else {
             return;
         };
         let Purpose::Opening(opening) = &entry.purpose else {
@@ -327,7 +327,7 @@ impl Kit {
         };
         binding.bind_id = session.next_bind_id();
         let (port, mode) = (binding.port, binding.mode);
-        if let Some(entry) = self.listeners.get_mut(binding.listener.retype()) {
+        if let Some(entry) = self.listeners.get_mut(binding.listener) {
             let bind_id = binding.bind_id;
             entry.purpose = Purpose::Bound {
                 session: key,
@@ -388,7 +388,7 @@ impl Kit {
             .filter(
                 |(_, entry)| matches!(&entry.purpose, Purpose::Opening(it) if it.session == key),
             )
-            .map(|(listener, _)| listener.retype())
+            .map(|(listener, _)| listener)
             .collect();
         for listener in theirs {
             self.close_listener(listener);

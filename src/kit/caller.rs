@@ -61,11 +61,7 @@ impl Kit {
             self.drop_conn(conn);
             return None;
         };
-        if let Some(Role::Caller(caller)) = self
-            .conns
-            .get_mut(conn.retype())
-            .map(|entry| &mut entry.role)
-        {
+        if let Some(Role::Caller(caller)) = self.conns.get_mut(conn).map(|entry| &mut entry.role) {
             caller.stream = Some(stream);
             caller.bind_id = bind_id;
         }
@@ -74,7 +70,7 @@ impl Kit {
     }
 
     fn caller(&mut self, conn: ConnKey) -> Option<(SessionKey, StreamKey)> {
-        match self.conns.get(conn.retype()).map(|entry| &entry.role) {
+        match self.conns.get(conn).map(|entry| &entry.role) {
             Some(Role::Caller(caller)) => Some((caller.session, caller.stream?)),
             _ => None,
         }
@@ -101,7 +97,7 @@ impl Kit {
             mux.data_commit(stream, count, now);
         } else {
             mux.send_eof(stream, now);
-            if let Some(entry) = self.conns.get_mut(conn.retype()) {
+            if let Some(entry) = self.conns.get_mut(conn) {
                 entry.read_closed = true;
             }
             self.close_caller_if_over(conn);
@@ -110,7 +106,7 @@ impl Kit {
     }
 
     pub(super) fn caller_eof(&mut self, conn: ConnKey) {
-        if let Some(entry) = self.conns.get_mut(conn.retype()) {
+        if let Some(entry) = self.conns.get_mut(conn) {
             entry.after = After::Finish;
         }
         self.after_sending(conn);
@@ -141,7 +137,7 @@ impl Kit {
 
     /// Both sides said FIN and everything has left.
     fn close_caller_if_over(&mut self, conn: ConnKey) {
-        let over = self.conns.get(conn.retype()).is_some_and(|entry| {
+        let over = self.conns.get(conn).is_some_and(|entry| {
             entry.read_closed && entry.after == After::Finished && entry.out.is_empty()
         });
         if over {

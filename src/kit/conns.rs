@@ -92,7 +92,7 @@ impl Kit {
     /// One line when something that lives long ends: a caller's or an upgraded visitor's stream.
     /// Plain requests are told at debug level.
     pub(super) fn log_conn_end(&self, conn: ConnKey, what: &str, why: &str) {
-        let Some(entry) = self.conns.get(conn.retype()) else {
+        let Some(entry) = self.conns.get(conn) else {
             return;
         };
         let (read, written) = entry.bytes;
@@ -117,7 +117,7 @@ impl Kit {
 
     /// Takes the entry out and its permit home. The host has closed the connection or will.
     pub(super) fn drop_conn(&mut self, conn: ConnKey) -> bool {
-        let Some(entry) = self.conns.remove(conn.retype()) else {
+        let Some(entry) = self.conns.remove(conn) else {
             return false;
         };
         if matches!(entry.role, Role::Front(_) | Role::Greeter(_)) {
@@ -159,7 +159,7 @@ impl Kit {
 
     /// Sends `bytes` and then leaves politely.
     pub(super) fn say_and_leave(&mut self, conn: ConnKey, bytes: &[u8], now: Instant) {
-        let Some(entry) = self.conns.get_mut(conn.retype()) else {
+        let Some(entry) = self.conns.get_mut(conn) else {
             return;
         };
         if matches!(entry.role, Role::Front(_) | Role::Greeter(_)) {
@@ -180,7 +180,7 @@ impl Kit {
 
     /// Does what was to be done once everything was sent, if everything was.
     pub(super) fn after_sending(&mut self, conn: ConnKey) {
-        let Some(entry) = self.conns.get_mut(conn.retype()) else {
+        let Some(entry) = self.conns.get_mut(conn) else {
             return;
         };
         if !entry.out.is_empty() {
@@ -204,7 +204,7 @@ impl Kit {
 
     /// Reads of a leaving connection: thrown away, up to a bound.
     pub(super) fn leaving_received(&mut self, conn: ConnKey, count: usize) {
-        let Some(entry) = self.conns.get_mut(conn.retype()) else {
+        let Some(entry) = self.conns.get_mut(conn) else {
             return;
         };
         let Role::Leaving { patience } = &mut entry.role else {
@@ -224,7 +224,7 @@ impl Kit {
     /// Ends all loans: whoever borrowed copies what is left.
     pub(super) fn spill_loans(&mut self) {
         for conn in std::mem::take(&mut self.borrowers) {
-            let Some(entry) = self.conns.get_mut(conn.retype()) else {
+            let Some(entry) = self.conns.get_mut(conn) else {
                 continue;
             };
             let sessions = &self.sessions;
@@ -243,7 +243,7 @@ impl Kit {
         span: std::ops::Range<usize>,
     ) {
         let now = self.now;
-        let Some(entry) = self.conns.get_mut(conn.retype()) else {
+        let Some(entry) = self.conns.get_mut(conn) else {
             return;
         };
         entry.starts_waiting(now);

@@ -119,7 +119,7 @@ impl Doorstep {
 impl Kit {
     /// Notes where a connection stands after something happened to it, and what waits of it.
     pub(super) fn restand(&mut self, conn: ConnKey) {
-        let entry = self.conns.get(conn.retype());
+        let entry = self.conns.get(conn);
         let standing = entry.and_then(|entry| entry.standing(self.config.token.is_some()));
         self.doorstep.set(conn, standing);
         self.weigh_head(conn);
@@ -133,7 +133,7 @@ impl Kit {
 
     /// One goes for a newcomer. A guess that is cut short is a failure as any other.
     pub(super) fn displace(&mut self, leaver: ConnKey) {
-        let Some(entry) = self.conns.get(leaver.retype()) else {
+        let Some(entry) = self.conns.get(leaver) else {
             return;
         };
         let peer = entry.from.ip();

@@ -241,7 +241,7 @@ fn greeting(host: &mut Host, offer: &str, kind: FrameType, json: &str) -> (Lane,
     if host
         .kit
         .conns
-        .get(conn.retype())
+        .get(conn)
         .is_some_and(|entry| entry.after != After::Stay)
     {
         host.finish(conn);

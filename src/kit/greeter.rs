@@ -85,7 +85,7 @@ impl Kit {
         early: &[u8],
         now: Instant,
     ) {
-        let Some(entry) = self.conns.get_mut(conn.retype()) else {
+        let Some(entry) = self.conns.get_mut(conn) else {
             return;
         };
         let mut lane = Lane::server(conn, now);
@@ -103,11 +103,7 @@ impl Kit {
     }
 
     pub(super) fn greeter_space(&mut self, conn: ConnKey) -> &mut [u8] {
-        match self
-            .conns
-            .get_mut(conn.retype())
-            .map(|entry| &mut entry.role)
-        {
+        match self.conns.get_mut(conn).map(|entry| &mut entry.role) {
             // While HELLO waits nothing else is read.
             Some(Role::Greeter(greeter)) if greeter.held.is_none() => greeter.lane.read_space(),
             _ => &mut [],
@@ -119,10 +115,7 @@ impl Kit {
             self.close_conn(conn, crate::machine::CloseHow::Clean);
             return;
         }
-        if let Some(Role::Greeter(greeter)) = self
-            .conns
-            .get_mut(conn.retype())
-            .map(|entry| &mut entry.role)
+        if let Some(Role::Greeter(greeter)) = self.conns.get_mut(conn).map(|entry| &mut entry.role)
         {
             greeter.lane.received(count, now);
             self.greeter_pump(conn, now);
@@ -131,10 +124,8 @@ impl Kit {
 
     fn greeter_pump(&mut self, conn: ConnKey, now: Instant) {
         loop {
-            let Some(Role::Greeter(greeter)) = self
-                .conns
-                .get_mut(conn.retype())
-                .map(|entry| &mut entry.role)
+            let Some(Role::Greeter(greeter)) =
+                self.conns.get_mut(conn).map(|entry| &mut entry.role)
             else {
                 return;
             };
@@ -246,7 +237,7 @@ impl Kit {
     }
 
     fn greeter(&mut self, conn: ConnKey) -> Option<(&mut Greeter, std::net::SocketAddr)> {
-        let entry = self.conns.get_mut(conn.retype())?;
+        let entry = self.conns.get_mut(conn)?;
         match &mut entry.role {
             Role::Greeter(greeter) => Some((greeter, entry.from)),
             _ => None,

@@ -46,7 +46,7 @@ impl Kit {
     /// Counts what waits of a connection. Where all take more memory than they may, whoever has
     /// sent most of a head is refused.
     pub(super) fn weigh_head(&mut self, conn: ConnKey) {
-        let Some(entry) = self.conns.get_mut(conn.retype()) else {
+        let Some(entry) = self.conns.get_mut(conn) else {
             return;
         };
         let held = entry.inbound();
@@ -55,7 +55,7 @@ impl Kit {
         while self.heads.total() > self.plan.heads {
             let conns = &self.conns;
             let reads_head = |conn: &ConnKey| {
-                let entry = conns.get(conn.retype());
+                let entry = conns.get(*conn);
                 entry.is_some_and(ConnEntry::reads_head)
             };
             let Some(largest) = self.heads.largest().find(reads_head) else {
@@ -67,7 +67,7 @@ impl Kit {
 
     fn refuse_head(&mut self, conn: ConnKey) {
         const WHY: &str = "too much of other requests waits here\n";
-        let entry = self.conns.get(conn.retype());
+        let entry = self.conns.get(conn);
         if entry.is_some_and(|entry| matches!(entry.role, Role::Visitor(_))) {
             return self.reject(conn, 503, WHY);
         }

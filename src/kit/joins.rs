@@ -102,7 +102,7 @@ impl Kit {
 
     fn refuse_join(&mut self, conn: ConnKey, code: JoinErrCode, why: &str, now: Instant) {
         self.metrics.refused_join(code);
-        let Some(entry) = self.conns.get_mut(conn.retype()) else {
+        let Some(entry) = self.conns.get_mut(conn) else {
             return;
         };
         let Role::Greeter(greeter) = &mut entry.role else {

@@ -110,7 +110,7 @@ impl Kit {
     }
 
     fn stream_data(&mut self, conn: ConnKey, lane: (SessionKey, usize), span: Span) {
-        match self.conns.get(conn.retype()).map(|entry| &entry.role) {
+        match self.conns.get(conn).map(|entry| &entry.role) {
             Some(Role::Visitor(_)) => self.visitor_data(conn, lane, span),
             Some(Role::Caller(_)) => self.pass_payload(conn, lane, span),
             _ => {}
@@ -118,7 +118,7 @@ impl Kit {
     }
 
     fn stream_eof(&mut self, conn: ConnKey, now: Instant) {
-        match self.conns.get(conn.retype()).map(|entry| &entry.role) {
+        match self.conns.get(conn).map(|entry| &entry.role) {
             Some(Role::Visitor(_)) => self.visitor_eof(conn, now),
             Some(Role::Caller(_)) => self.caller_eof(conn),
             _ => {}
@@ -133,7 +133,7 @@ impl Kit {
         code: Code,
         reason: &str,
     ) {
-        match self.conns.get(conn.retype()).map(|entry| &entry.role) {
+        match self.conns.get(conn).map(|entry| &entry.role) {
             Some(Role::Visitor(_)) => self.visitor_broken(conn, outcome, code, reason),
             Some(Role::Caller(_)) => self.caller_broken(conn, outcome, code, reason),
             _ => {}
@@ -397,7 +397,7 @@ impl Kit {
     }
 
     fn sender_may_go_on(&mut self, conn: ConnKey) {
-        if let Some(Role::Visitor(_)) = self.conns.get(conn.retype()).map(|entry| &entry.role) {
+        if let Some(Role::Visitor(_)) = self.conns.get(conn).map(|entry| &entry.role) {
             self.visitor_goes_on(conn, self.now);
         }
         self.wake(conn);

@@ -45,7 +45,7 @@ impl Kit {
     /// A connection began to leave: from here on its place is of the class for that. Where that
     /// class is full, the oldest goes.
     pub(super) fn lingers(&mut self, conn: ConnKey) {
-        while let Some(entry) = self.conns.get_mut(conn.retype())
+        while let Some(entry) = self.conns.get_mut(conn)
             && let Some(permit) = &mut entry.permit
             && !self.budget.reclass(permit, Class::Leaving)
         {
@@ -57,7 +57,7 @@ impl Kit {
         self.leaving.add(conn);
         let conns = &self.conns;
         self.leaving.tidy(self.budget.out(Class::Leaving), |conn| {
-            conns.get(conn.retype()).is_some()
+            conns.get(conn).is_some()
         });
     }
 
@@ -92,7 +92,7 @@ impl Kit {
     fn oldest_leaving(&mut self) -> Option<ConnKey> {
         let conns = &self.conns;
         self.leaving.oldest(|conn| {
-            let entry = conns.get(conn.retype());
+            let entry = conns.get(conn);
             entry.is_some_and(|entry| matches!(entry.role, Role::Leaving { .. }))
         })
     }
@@ -119,7 +119,7 @@ impl Kit {
 
     /// The permit of one who has to go, for somebody else.
     fn place_of(&mut self, leaver: ConnKey, class: Class) -> Option<(FdPermit, Option<ConnKey>)> {
-        let entry = self.conns.get_mut(leaver.retype())?;
+        let entry = self.conns.get_mut(leaver)?;
         let mut permit = entry.permit.take()?;
         if self.budget.reclass(&mut permit, class) {
             return Some((permit, Some(leaver)));
@@ -131,7 +131,7 @@ impl Kit {
     /// Makes sure that a connection which came through the front counts as a lane, so that sessions
     /// cannot use up what operators and newcomers need.
     pub(super) fn place_for_lane(&mut self, conn: ConnKey) -> Result<(), Refused> {
-        while let Some(entry) = self.conns.get_mut(conn.retype())
+        while let Some(entry) = self.conns.get_mut(conn)
             && let Some(permit) = &mut entry.permit
         {
             if self.budget.reclass(permit, Class::Lane) {

@@ -97,7 +97,7 @@ impl Kit {
             permit,
         };
         if let Ok(key) = self.listeners.insert(entry) {
-            let listener = key.retype();
+            let listener = key;
             self.front = Some(listener);
             self.commands.push_back(Command::Listen {
                 listener,
@@ -112,7 +112,7 @@ impl Kit {
         outcome: Result<SocketAddr, IoFailure>,
         now: Instant,
     ) {
-        let Some(entry) = self.listeners.get(listener.retype()) else {
+        let Some(entry) = self.listeners.get(listener) else {
             return;
         };
         match (&entry.purpose, outcome) {
@@ -141,7 +141,7 @@ impl Kit {
 
     /// Forgets a listener whose socket is closed, and frees its port and permit.
     pub(super) fn drop_listener(&mut self, listener: ListenerKey) -> Option<Purpose> {
-        let entry = self.listeners.remove(listener.retype())?;
+        let entry = self.listeners.remove(listener)?;
         if let Some(port) = entry.port_name()
             && self.ports.get(&port) == Some(&listener)
         {
@@ -171,7 +171,7 @@ impl Kit {
 
     /// On shutdown nobody new comes in.
     pub(super) fn close_listeners(&mut self) {
-        let all: Vec<ListenerKey> = self.listeners.iter().map(|(key, _)| key.retype()).collect();
+        let all: Vec<ListenerKey> = self.listeners.iter().map(|(key, _)| key).collect();
         for listener in all {
             self.close_listener(listener);
         }
@@ -186,7 +186,7 @@ impl Kit {
         if self.stopping != Stopping::No {
             return None;
         }
-        let entry = self.listeners.get(listener.retype())?;
+        let entry = self.listeners.get(listener)?;
         match &entry.purpose {
             Purpose::Front => {
                 let leaver = self.hall_leaver();
@@ -266,7 +266,7 @@ impl Kit {
             None => {}
         }
         match added {
-            Ok(key) => Some(key.retype()),
+            Ok(key) => Some(key),
             Err(entry) => {
                 if let Some(permit) = entry.permit {
                     self.budget.give_back(permit);
@@ -310,7 +310,7 @@ impl Kit {
             .listeners
             .iter()
             .filter(|(_, entry)| matches!(entry.purpose, Purpose::Bound { .. }))
-            .map(|(key, _)| key.retype())
+            .map(|(key, _)| key)
             .collect();
         for listener in bound {
             self.commands.push_back(Command::Accept { listener, on });
@@ -325,13 +325,13 @@ impl Kit {
         };
         self.complain(complaint, &format!("({}); trying again shortly", why.text));
         self.metrics.accept_failed();
-        if self.listeners.get(listener.retype()).is_some() {
+        if self.listeners.get(listener).is_some() {
             self.timers.arm_if_unset(Reason::Accept, now + ACCEPT_RETRY);
         }
     }
 
     pub(super) fn accept_again(&mut self) {
-        let all: Vec<ListenerKey> = self.listeners.iter().map(|(key, _)| key.retype()).collect();
+        let all: Vec<ListenerKey> = self.listeners.iter().map(|(key, _)| key).collect();
         for listener in all {
             if self.accepting || self.front == Some(listener) {
                 self.commands

@@ -64,7 +64,9 @@ use std::net::SocketAddr;
 use crate::clock::Instant;
 use crate::entropy::Entropy;
 use crate::limits::{MAX_CONNS, MAX_LISTENERS};
-use crate::machine::{CloseHow, Command, ConnKey, Ended, Event, ListenerKey, Machine};
+use crate::machine::{
+    CloseHow, Command, Conn, ConnKey, Ended, Event, Listener, ListenerKey, Machine,
+};
 use crate::outflow::Piece;
 use crate::table::Table;
 
@@ -109,8 +111,8 @@ pub struct Kit {
     heads: heads::Heads,
     /// Bytes of memory that were freed and not given back to the system yet.
     freed: usize,
-    conns: Table<ConnEntry>,
-    listeners: Table<ListenerEntry>,
+    conns: Table<Conn, ConnEntry>,
+    listeners: Table<Listener, ListenerEntry>,
     sessions: Table<KitSession>,
     by_id: BTreeMap<String, SessionKey>,
     ports: BTreeMap<PortName, ListenerKey>,
@@ -251,7 +253,7 @@ impl Kit {
             let why = "the kit is shutting down";
             self.end_session(session, metrics::SessionEnd::Shutdown, why, Some(1001));
         }
-        let all: Vec<ConnKey> = self.conns.iter().map(|(key, _)| key.retype()).collect();
+        let all: Vec<ConnKey> = self.conns.iter().map(|(key, _)| key).collect();
         for conn in all {
             self.close_conn(conn, CloseHow::Clean);
         }
@@ -278,7 +280,7 @@ impl Kit {
     }
 
     fn conn_timeout(&mut self, conn: ConnKey, now: Instant) {
-        let Some(entry) = self.conns.get(conn.retype()) else {
+        let Some(entry) = self.conns.get(conn) else {
             return;
         };
         match entry.role {
@@ -297,7 +299,7 @@ impl Kit {
     }
 
     fn ended(&mut self, conn: ConnKey, how: &Ended, now: Instant) {
-        let Some(entry) = self.conns.get(conn.retype()) else {
+        let Some(entry) = self.conns.get(conn) else {
             return;
         };
         match entry.role {
@@ -337,9 +339,18 @@ impl Kit {
         let mut standing = 0;
         for (key, entry) in self.conns.iter() {
             let stands = entry.standing(self.config.token.is_some());
-            let noted = self.doorstep.get(key.retype());
+            let noted = self.doorstep.get(key);
             assert_eq!(noted, stands, "the doorstep has an old state of {key:?}");
             standing += usize::from(stands.is_some());
+            if let Role::Lane(session, index) = entry.role {
+                let mux = self.sessions.resolve(session).mux();
+                let lane = mux.and_then(|mux| mux.lane(index));
+                assert_eq!(
+                    lane.map(|lane| lane.conn()),
+                    Some(key),
+                    "a lane of nobody's"
+                );
+            }
             assert!(
                 !matches!(entry.role, Role::Lane(..))
                     || entry.permit.as_ref().map(FdPermit::class) == Some(budget::Class::Lane),
@@ -348,7 +359,7 @@ impl Kit {
         }
         assert_eq!(standing, self.doorstep.len(), "a ghost on the doorstep");
         for (port, listener) in &self.ports {
-            let entry = self.listeners.get(listener.retype());
+            let entry = self.listeners.get(*listener);
             assert!(
                 entry.is_some_and(|entry| entry.port_name() == Some(*port)),
                 "a port's ghost"
@@ -369,9 +380,7 @@ impl Kit {
         let heads: usize = self.conns.iter().map(|(_, entry)| entry.head).sum();
         assert_eq!(heads, self.heads.total(), "heads were miscounted");
         for mux in self.sessions.iter().filter_map(|(_, it)| it.mux()) {
-            let all_live = mux
-                .tags()
-                .all(|conn| self.conns.get(conn.retype()).is_some());
+            let all_live = mux.tags().all(|conn| self.conns.get(conn).is_some());
             assert!(all_live, "a stream of a connection that is gone");
         }
         let held = self.conns.len() + self.listeners.len();
@@ -444,7 +453,7 @@ impl Machine for Kit {
     }
 
     fn read_space(&mut self, conn: ConnKey) -> &mut [u8] {
-        let Some(entry) = self.conns.get(conn.retype()) else {
+        let Some(entry) = self.conns.get(conn) else {
             return &mut [];
         };
         if entry.read_closed {
@@ -470,7 +479,7 @@ impl Machine for Kit {
 
     fn received(&mut self, conn: ConnKey, count: usize, now: Instant) {
         self.now = now;
-        let Some(entry) = self.conns.get_mut(conn.retype()) else {
+        let Some(entry) = self.conns.get_mut(conn) else {
             return;
         };
         entry.bytes.0 += count as u64;
@@ -492,7 +501,7 @@ impl Machine for Kit {
     }
 
     fn transmit(&mut self, conn: ConnKey, _now: Instant) -> &[u8] {
-        let Some(entry) = self.conns.get_mut(conn.retype()) else {
+        let Some(entry) = self.conns.get_mut(conn) else {
             return &[];
         };
         let ConnEntry { role, out, .. } = entry;
@@ -521,7 +530,7 @@ impl Machine for Kit {
 
     fn transmitted(&mut self, conn: ConnKey, count: usize, now: Instant) {
         self.now = now;
-        let Some(entry) = self.conns.get_mut(conn.retype()) else {
+        let Some(entry) = self.conns.get_mut(conn) else {
             return;
         };
         if entry.out.is_empty() {

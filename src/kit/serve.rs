@@ -39,7 +39,7 @@ impl FrontConn {
 
 impl Kit {
     pub(super) fn front_received(&mut self, conn: ConnKey, count: usize, now: Instant) {
-        let Some(entry) = self.conns.get_mut(conn.retype()) else {
+        let Some(entry) = self.conns.get_mut(conn) else {
             return;
         };
         if count == 0 {
@@ -61,7 +61,7 @@ impl Kit {
     /// read is not read either, and costs one answer of memory.
     pub(super) fn front_goes_on(&mut self, conn: ConnKey, now: Instant) {
         loop {
-            let Some(entry) = self.conns.get_mut(conn.retype()) else {
+            let Some(entry) = self.conns.get_mut(conn) else {
                 return;
             };
             let (peer, read_closed) = (entry.peer, entry.read_closed);
@@ -98,7 +98,7 @@ impl Kit {
         if ask.credential == Credential::Wrong {
             self.guess_comes();
         }
-        if let Some(entry) = self.conns.get_mut(conn.retype())
+        if let Some(entry) = self.conns.get_mut(conn)
             && let Role::Front(it) = &mut entry.role
         {
             it.held = Some((ask, until));
@@ -128,7 +128,7 @@ impl Kit {
         if !ask.asked.keep_alive {
             return self.say_and_leave(conn, &text, now);
         }
-        if let Some(entry) = self.conns.get_mut(conn.retype()) {
+        if let Some(entry) = self.conns.get_mut(conn) {
             entry.out.push(&text);
             self.wake(conn);
             self.arm_conn(conn, now + FRONT_IDLE_TIMEOUT);
@@ -138,7 +138,7 @@ impl Kit {
     fn upgrade(&mut self, conn: ConnKey, connect: &Connect, credential: Credential, now: Instant) {
         let mut text = Vec::new();
         connect.write(&mut text);
-        let Some(entry) = self.conns.get_mut(conn.retype()) else {
+        let Some(entry) = self.conns.get_mut(conn) else {
             return;
         };
         let Role::Front(it) = &mut entry.role else {
@@ -157,7 +157,7 @@ impl Kit {
 
     /// A head that does not come, or an idle connection of an operator; or one that was held back.
     pub(super) fn front_timeout(&mut self, conn: ConnKey, now: Instant) {
-        let Some(entry) = self.conns.get_mut(conn.retype()) else {
+        let Some(entry) = self.conns.get_mut(conn) else {
             return;
         };
         let Role::Front(it) = &mut entry.role else {

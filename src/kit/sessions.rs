@@ -203,7 +203,7 @@ impl Kit {
 
     fn new_session(&mut self, conn: ConnKey, now: Instant) -> Result<SessionKey, Refused> {
         let id = session_id(&mut self.entropy);
-        let peer = self.conns.get(conn.retype()).map(|entry| entry.from);
+        let peer = self.conns.get(conn).map(|entry| entry.from);
         let session = KitSession {
             id: id.clone(),
             state: State::Parked,
@@ -280,7 +280,7 @@ impl Kit {
         key: SessionKey,
         index: usize,
     ) -> Option<(Lane, Subprotocol, SocketAddr)> {
-        let entry = self.conns.get_mut(conn.retype())?;
+        let entry = self.conns.get_mut(conn)?;
         if !matches!(entry.role, Role::Greeter(_)) {
             return None;
         }

@@ -32,7 +32,7 @@ impl<T: Copy> Session<T> {
             return;
         }
         self.probe.bytes += u64::from(count);
-        if let Some(stream) = self.streams.get_mut(key.retype()) {
+        if let Some(stream) = self.streams.get_mut(key) {
             stream.since_probe += u64::from(count);
         }
         if self.probe.under_way.is_some() || now < self.probe.not_before || count == 0 {

@@ -162,7 +162,7 @@ impl<T: Copy> Session<T> {
             self.unknown_stream(index, id, FrameType::Data, now)?;
             return Ok(None);
         };
-        let Some(stream) = self.streams.get_mut(key.retype()) else {
+        let Some(stream) = self.streams.get_mut(key) else {
             return Ok(None);
         };
         let fault = if stream.remote_done {
@@ -228,7 +228,7 @@ impl<T: Copy> Session<T> {
             Ok(increment) => increment,
             Err(fault) => return Ok(self.stream_violation(key, fault.code(), &fault.to_string())),
         };
-        let Some(stream) = self.streams.get_mut(key.retype()) else {
+        let Some(stream) = self.streams.get_mut(key) else {
             return Ok(None);
         };
         // It was consumed over there: where a slow server takes a long body, nothing else tells.
@@ -276,7 +276,7 @@ impl<T: Copy> Session<T> {
         let Some(key) = self.found(index, id, FrameType::StreamResponseHead, now)? else {
             return Ok(None);
         };
-        let Some(stream) = self.streams.get_mut(key.retype()) else {
+        let Some(stream) = self.streams.get_mut(key) else {
             return Ok(None);
         };
         if stream.remote_done {
@@ -304,7 +304,7 @@ impl<T: Copy> Session<T> {
         if !payload.is_empty() {
             return Ok(self.stream_violation(key, Code::FrameSizeError, "EOF with a payload"));
         }
-        let Some(stream) = self.streams.get_mut(key.retype()) else {
+        let Some(stream) = self.streams.get_mut(key) else {
             return Ok(None);
         };
         if stream.remote_done {
@@ -364,7 +364,7 @@ impl<T: Copy> Session<T> {
     /// is over too, and nothing can be added to it or taken from it.
     fn live(&self, id: u32) -> Option<StreamKey> {
         let key = *self.by_id.get(&id)?;
-        let stream = self.streams.get(key.retype())?;
+        let stream = self.streams.get(key)?;
         (!stream.is_over()).then_some(key)
     }
 
@@ -412,7 +412,7 @@ impl<T: Copy> Session<T> {
         code: Code,
         why: &str,
     ) -> Option<Incoming<T>> {
-        let stream = self.streams.get(key.retype())?;
+        let stream = self.streams.get(key)?;
         let (tag, id, lane) = (stream.tag, stream.id, stream.lane);
         self.push_reset(lane, id, code, why);
         self.forget(key);

@@ -90,7 +90,7 @@ impl<T: Copy> Session<T> {
 
     /// The local side took `count` bytes of the stream's DATA: their credit goes back.
     pub fn passed_on(&mut self, key: StreamKey, count: usize, now: Instant) {
-        let Some(stream) = self.streams.get_mut(key.retype()) else {
+        let Some(stream) = self.streams.get_mut(key) else {
             return;
         };
         let count = count as u32;
@@ -150,7 +150,7 @@ impl<T: Copy> Session<T> {
     /// has.
     fn give_early(&mut self, key: StreamKey) {
         let most = self.missing().min(self.spare());
-        let Some(stream) = self.streams.get_mut(key.retype()) else {
+        let Some(stream) = self.streams.get_mut(key) else {
             return;
         };
         let held = stream.recv.buffered() - stream.early;
@@ -185,7 +185,7 @@ impl<T: Copy> Session<T> {
             .streams
             .iter()
             .filter(|(_, stream)| held(stream) != 0)
-            .map(|(key, stream)| (held(stream), key.retype()))
+            .map(|(key, stream)| (held(stream), key))
             .collect();
         holders.sort_unstable_by(|a, b| b.cmp(a));
         for (_, key) in holders {

@@ -6,7 +6,7 @@ use crate::clock::Instant;
 use crate::limits::{BULK_PAYLOAD, LANE_QUEUE_SOFT, MIN_WINDOW, SHARE_WORTH};
 use crate::mux::session::{Session, Wake};
 use crate::mux::share::share;
-use crate::mux::stream::{Stream, StreamKey, Waits};
+use crate::mux::stream::{Stream, StreamKey, StreamMark, Waits};
 use crate::table::Table;
 
 impl<T: Copy> Session<T> {
@@ -17,7 +17,7 @@ impl<T: Copy> Session<T> {
         let Some(room) = self.may_send(key, wanted) else {
             return &mut [];
         };
-        let Some(stream) = self.streams.get(key.retype()) else {
+        let Some(stream) = self.streams.get(key) else {
             return &mut [];
         };
         let lane = usize::from(stream.lane);
@@ -32,7 +32,7 @@ impl<T: Copy> Session<T> {
         if count == 0 {
             return;
         }
-        let Some(stream) = self.streams.get_mut(key.retype()) else {
+        let Some(stream) = self.streams.get_mut(key) else {
             return;
         };
         stream.send.spend(count as u32);
@@ -74,7 +74,7 @@ impl<T: Copy> Session<T> {
 
     /// How many bytes the stream may send now, at most `wanted`; otherwise its sender gets in line.
     fn may_send(&mut self, key: StreamKey, wanted: usize) -> Option<usize> {
-        let stream = self.streams.get_mut(key.retype())?;
+        let stream = self.streams.get_mut(key)?;
         if stream.local_done || wanted == 0 {
             return None;
         }
@@ -126,7 +126,7 @@ impl<T: Copy> Session<T> {
         while ahead < LANE_QUEUE_SOFT
             && let Some(key) = slot.line.next()
         {
-            let stream = self.streams.get_mut(key.retype());
+            let stream = self.streams.get_mut(key);
             let stream = stream.expect("who stands in the line is alive: forget() takes it out");
             let place = stream.room.take();
             let place = place.expect("who stands in the line knows where");
@@ -143,7 +143,7 @@ impl<T: Copy> Session<T> {
     /// Has those senders try again whose share has grown enough, as many as there is credit for.
     pub(super) fn call_starved(&mut self) {
         while let Some((key, promise)) = self.line.call(self.send.available(), self.send.window()) {
-            let stream = self.streams.get_mut(key.retype());
+            let stream = self.streams.get_mut(key);
             let stream = stream.expect("who stands in the line is alive: forget() takes it out");
             stream.place = None;
             stream.promised = promise;
@@ -153,7 +153,7 @@ impl<T: Copy> Session<T> {
 
     /// The stream sends nothing more: it waits for nothing, and what was kept for it others get.
     pub(super) fn leave_lines(&mut self, key: StreamKey) {
-        let Some(stream) = self.streams.get_mut(key.retype()) else {
+        let Some(stream) = self.streams.get_mut(key) else {
             return;
         };
         stream.waits = Waits::No;
@@ -183,7 +183,7 @@ impl<T: Copy> Session<T> {
 
     /// A stream that waits for its share got credit of its own back: it may stand further ahead.
     pub(super) fn move_up(&mut self, key: StreamKey) {
-        if let Some(stream) = self.streams.get_mut(key.retype())
+        if let Some(stream) = self.streams.get_mut(key)
             && let Some(place) = stream.place
         {
             self.line.leave(place);
@@ -227,7 +227,7 @@ impl<T: Copy> Session<T> {
 
     /// Has a stream that waits for its share send one piece beyond it.
     fn let_pass(&mut self, key: StreamKey) {
-        let Some(stream) = self.streams.get_mut(key.retype()) else {
+        let Some(stream) = self.streams.get_mut(key) else {
             return;
         };
         if let Some(place) = stream.place.take() {
@@ -243,7 +243,7 @@ impl<T: Copy> Session<T> {
     /// Sends as older peers do: whatever credit there is goes to whoever asks first.
     pub(crate) fn send_greedily(&mut self, key: StreamKey, bytes: &[u8], now: Instant) -> usize {
         let mut sent = 0;
-        while let Some(stream) = self.streams.get_mut(key.retype()) {
+        while let Some(stream) = self.streams.get_mut(key) {
             let credit = stream.send.available().min(self.send.available()) as usize;
             let count = credit.min(bytes.len() - sent).min(BULK_PAYLOAD);
             let lane = usize::from(stream.lane);
@@ -265,11 +265,11 @@ impl<T: Copy> Session<T> {
 
 /// Takes a sender out of its wait and has it try again.
 pub(super) fn wake_sender<T: Copy>(
-    streams: &mut Table<Stream<T>>,
+    streams: &mut Table<StreamMark, Stream<T>>,
     wakes: &mut VecDeque<Wake<T>>,
     key: StreamKey,
 ) {
-    if let Some(stream) = streams.get_mut(key.retype()) {
+    if let Some(stream) = streams.get_mut(key) {
         stream.waits = Waits::No;
         wakes.push_back(Wake::Sender(stream.tag));
     }

@@ -19,7 +19,7 @@ use crate::mux::losses::Losses;
 use crate::mux::relief::Relief;
 use crate::mux::room::{RoomLine, Turns};
 use crate::mux::share::Line;
-use crate::mux::stream::{Stream, StreamKey, StreamRecord, Waits};
+use crate::mux::stream::{Stream, StreamKey, StreamMark, StreamRecord, Waits};
 use crate::shares::{Shares, may_hold};
 use crate::table::Table;
 use crate::wire::code::Code;
@@ -56,7 +56,7 @@ pub struct Terms {
 pub struct Session<T> {
     pub(super) terms: Terms,
     pub(super) lanes: Vec<Option<LaneSlot>>,
-    pub(super) streams: Table<Stream<T>>,
+    pub(super) streams: Table<StreamMark, Stream<T>>,
     /// Whose they are, where that is counted.
     holders: Shares<u128>,
     pub(super) by_id: BTreeMap<u32, StreamKey>,
@@ -181,7 +181,7 @@ impl<T: Copy> Session<T> {
             .streams
             .iter()
             .filter(|(_, stream)| usize::from(stream.lane) == index)
-            .map(|(key, _)| key.retype())
+            .map(|(key, _)| key)
             .collect();
         let tags = lost
             .into_iter()
@@ -268,7 +268,7 @@ impl<T: Copy> Session<T> {
         let key = self
             .insert(id, lane as u8, tag, now)
             .ok_or(CannotOpen::AtCap)?;
-        if let Some(stream) = self.streams.get_mut(key.retype()) {
+        if let Some(stream) = self.streams.get_mut(key) {
             stream.holder = holder;
             holder
                 .into_iter()
@@ -306,7 +306,7 @@ impl<T: Copy> Session<T> {
             bytes_in: 0,
             bytes_out: 0,
         };
-        let key = self.streams.insert(stream).ok()?.retype();
+        let key = self.streams.insert(stream).ok()?;
         self.by_id.insert(id, key);
         if let Some(Some(slot)) = self.lanes.get_mut(usize::from(lane)) {
             slot.carries += 1;
@@ -316,14 +316,14 @@ impl<T: Copy> Session<T> {
 
     /// Hangs another tag on a stream.
     pub fn set_tag(&mut self, key: StreamKey, tag: T) {
-        if let Some(stream) = self.streams.get_mut(key.retype()) {
+        if let Some(stream) = self.streams.get_mut(key) {
             stream.tag = tag;
         }
     }
 
     /// Sends a response head (PROTOCOL §4), JSON of at most one frame's payload.
     pub fn send_head(&mut self, key: StreamKey, head: &[u8], now: Instant) {
-        let Some(stream) = self.streams.get_mut(key.retype()) else {
+        let Some(stream) = self.streams.get_mut(key) else {
             return;
         };
         if stream.local_done {
@@ -336,7 +336,7 @@ impl<T: Copy> Session<T> {
 
     /// Half-closes: nothing more will be sent. What came already is still to be passed on.
     pub fn send_eof(&mut self, key: StreamKey, now: Instant) {
-        let Some(stream) = self.streams.get_mut(key.retype()) else {
+        let Some(stream) = self.streams.get_mut(key) else {
             return;
         };
         if stream.local_done {
@@ -353,7 +353,7 @@ impl<T: Copy> Session<T> {
     /// Ends the stream in both directions at once; harmless on one that is over. Bytes that were
     /// not passed on give their session credit back.
     pub fn reset(&mut self, key: StreamKey, code: Code, reason: &str) {
-        let Some(stream) = self.streams.get(key.retype()) else {
+        let Some(stream) = self.streams.get(key) else {
             return;
         };
         let (id, lane, over) = (stream.id, stream.lane, stream.is_over());
@@ -467,7 +467,7 @@ impl<T: Copy> Session<T> {
 
     /// Removes a stream that is over and whose bytes are all passed on.
     pub(super) fn drop_if_spent(&mut self, key: StreamKey) {
-        if let Some(stream) = self.streams.get(key.retype())
+        if let Some(stream) = self.streams.get(key)
             && stream.is_over()
             && stream.recv.buffered() == 0
         {
@@ -478,7 +478,7 @@ impl<T: Copy> Session<T> {
     /// Removes a stream and gives the session credit of its unread bytes back.
     pub(super) fn forget(&mut self, key: StreamKey) -> Option<T> {
         self.leave_lines(key);
-        let stream = self.streams.remove(key.retype())?;
+        let stream = self.streams.remove(key)?;
         let holder = stream.holder.into_iter();
         holder.for_each(|holder| self.holders.give_back(holder, 1));
         self.by_id.remove(&stream.id);
@@ -517,7 +517,7 @@ impl<T: Copy> Session<T> {
 
     /// What a stream carried so far.
     pub fn record(&self, key: StreamKey) -> Option<StreamRecord> {
-        let stream = self.streams.get(key.retype())?;
+        let stream = self.streams.get(key)?;
         Some(StreamRecord {
             id: stream.id,
             bytes_in: stream.bytes_in,
@@ -529,12 +529,12 @@ impl<T: Copy> Session<T> {
     /// When anything of the stream moved last, in either direction: bytes came, left or were taken
     /// here, or the peer told that its local side took some.
     pub fn last_moved(&self, key: StreamKey) -> Option<Instant> {
-        Some(self.streams.get(key.retype())?.last_moved)
+        Some(self.streams.get(key)?.last_moved)
     }
 
     /// Whether bytes that were sent on the stream lie with the peer, as far as it has told.
     pub fn is_held_by_peer(&self, key: StreamKey) -> bool {
-        let stream = self.streams.get(key.retype());
+        let stream = self.streams.get(key);
         stream.is_some_and(|stream| stream.send.outstanding() > 0)
     }
 

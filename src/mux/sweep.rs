@@ -53,7 +53,7 @@ impl<T: Copy> Session<T> {
                 stream.local_done != stream.remote_done
                     && now >= stream.last_moved + half_close_timeout
             })
-            .map(|(key, _)| key.retype())
+            .map(|(key, _)| key)
             .collect();
         idle.into_iter()
             .filter_map(|key| self.sweep_away(key, Code::IdleTimeout, "half-closed and idle"))
@@ -103,7 +103,7 @@ impl<T: Copy> Session<T> {
             .filter(|(_, stream)| {
                 stream.recv.buffered() > 0 && now >= stream.last_taken + CUT_STALLED_AFTER
             })
-            .map(|(key, stream)| (stream.last_taken, key.retype()))
+            .map(|(key, stream)| (stream.last_taken, key))
             .min_by_key(|(since, _)| *since)
     }
 
@@ -114,7 +114,7 @@ impl<T: Copy> Session<T> {
     }
 
     fn sweep_away(&mut self, key: StreamKey, code: Code, reason: &'static str) -> Option<Swept<T>> {
-        let tag = self.streams.get(key.retype())?.tag;
+        let tag = self.streams.get(key)?.tag;
         self.reset(key, code, reason);
         Some(Swept { tag, code, reason })
     }
@@ -140,7 +140,7 @@ impl<T: Copy> Session<T> {
         let promised: u32 = self.streams.iter().map(|(_, s)| s.promised).sum();
         assert_eq!(promised, self.line.promised(), "a promise was forgotten");
         for place in self.line.waiting() {
-            let stream = self.streams.get(place.2.retype());
+            let stream = self.streams.get(place.2);
             let stands = stream.is_some_and(|stream| stream.place == Some(*place));
             assert!(stands, "a place in the line of a stream that does not wait");
         }
@@ -152,7 +152,7 @@ impl<T: Copy> Session<T> {
         for (key, stream) in self.streams.iter() {
             assert_eq!(
                 self.by_id.get(&stream.id),
-                Some(&key.retype()),
+                Some(&key),
                 "an id names a stranger"
             );
             assert!(
@@ -170,7 +170,7 @@ impl<T: Copy> Session<T> {
         for (index, slot) in self.lanes.iter().enumerate() {
             let of_lane = |stream: &Stream<T>| usize::from(stream.lane) == index;
             let its = self.streams.iter().filter(|(_, stream)| of_lane(stream));
-            let theirs = its.map(|(key, stream)| (key.retype(), stream.room, stream.called));
+            let theirs = its.map(|(key, stream)| (key, stream.room, stream.called));
             if let Some(slot) = slot {
                 slot.line.check(theirs);
             }

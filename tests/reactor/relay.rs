@@ -28,8 +28,8 @@ struct End {
 pub struct Relay {
     target: DialTarget,
     listen: SocketAddr,
-    listener: Table<()>,
-    ends: Table<End>,
+    listener: Table<Listener, ()>,
+    ends: Table<Conn, End>,
     commands: VecDeque<Command<SocketAddr>>,
 }
 
@@ -43,7 +43,7 @@ impl Relay {
             ends: Table::new(100_000),
             commands: VecDeque::new(),
         };
-        let listener = relay.listener.insert(()).unwrap().retype::<Listener>();
+        let listener = relay.listener.insert(()).unwrap();
         let addr = relay.listen;
         let command = Command::Listen { listener, addr };
         relay.commands.push_back(command);
@@ -59,11 +59,11 @@ impl Relay {
             fin: false,
             finished: false,
         };
-        self.ends.insert(end).ok().unwrap().retype::<Conn>()
+        self.ends.insert(end).ok().unwrap()
     }
 
     fn end(&mut self, conn: ConnKey) -> Option<&mut End> {
-        self.ends.get_mut(conn.retype())
+        self.ends.get_mut(conn)
     }
 
     /// After everything from `conn` is written: passes its FIN on; forgets a pair that is over.
@@ -77,7 +77,7 @@ impl Relay {
         let over = [conn, other].map(|key| self.end(key).is_some_and(|end| end.finished));
         if over == [true, true] {
             for conn in [conn, other] {
-                self.ends.remove(conn.retype());
+                self.ends.remove(conn);
                 let how = CloseHow::Clean;
                 self.commands.push_back(Command::Close { conn, how });
             }
@@ -96,9 +96,9 @@ impl Machine for Relay {
             }
             Event::Connected { conn, .. } => self.commands.push_back(Command::Wake { conn }),
             Event::Ended { conn, .. } => {
-                if let Some(end) = self.ends.remove(conn.retype()) {
+                if let Some(end) = self.ends.remove(conn) {
                     let conn = end.other;
-                    self.ends.remove(conn.retype());
+                    self.ends.remove(conn);
                     let how = CloseHow::Reset;
                     self.commands.push_back(Command::Close { conn, how });
                 }

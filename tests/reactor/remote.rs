@@ -61,8 +61,8 @@ struct Side {
 }
 
 pub struct Remote {
-    conns: Table<Side>,
-    listeners: Table<()>,
+    conns: Table<Conn, Side>,
+    listeners: Table<Listener, ()>,
     commands: VecDeque<Command<Notice>>,
     deadline: Option<Instant>,
     pub space: usize,
@@ -85,7 +85,7 @@ impl Remote {
             space: vec![0; self.space],
             paused: false,
         };
-        self.conns.insert(side).ok().unwrap().retype::<Conn>()
+        self.conns.insert(side).ok().unwrap()
     }
 
     fn say(&mut self, notice: Notice) {
@@ -102,7 +102,7 @@ impl Machine for Remote {
             Event::Connected { conn, peer } => Notice::Connected(conn, peer),
             Event::Secured { conn } => Notice::Secured(conn),
             Event::Ended { conn, how } => {
-                self.conns.remove(conn.retype());
+                self.conns.remove(conn);
                 Notice::Ended(conn, how)
             }
             Event::Listening { listener, outcome } => Notice::Listening(listener, outcome),
@@ -126,7 +126,7 @@ impl Machine for Remote {
     fn order(&mut self, order: Order, now: Instant) {
         let command = match order {
             Order::Listen(addr) => Command::Listen {
-                listener: self.listeners.insert(()).unwrap().retype::<Listener>(),
+                listener: self.listeners.insert(()).unwrap(),
                 addr,
             },
             Order::Unlisten(listener) => Command::Unlisten { listener },
@@ -141,13 +141,13 @@ impl Machine for Remote {
                 server_name: name.to_owned(),
             },
             Order::Send(conn, bytes) => {
-                if let Some(side) = self.conns.get_mut(conn.retype()) {
+                if let Some(side) = self.conns.get_mut(conn) {
                     side.out.extend(&bytes);
                 }
                 Command::Wake { conn }
             }
             Order::Pause(conn, on) => {
-                if let Some(side) = self.conns.get_mut(conn.retype()) {
+                if let Some(side) = self.conns.get_mut(conn) {
                     side.paused = on;
                 }
                 match on {
@@ -157,7 +157,7 @@ impl Machine for Remote {
             }
             Order::Finish(conn) => Command::Finish { conn },
             Order::Close(conn, how) => {
-                self.conns.remove(conn.retype());
+                self.conns.remove(conn);
                 Command::Close { conn, how }
             }
             Order::Raw(commands) => return self.commands.extend(commands),
@@ -169,14 +169,14 @@ impl Machine for Remote {
     }
 
     fn read_space(&mut self, conn: ConnKey) -> &mut [u8] {
-        match self.conns.get_mut(conn.retype()) {
+        match self.conns.get_mut(conn) {
             Some(side) if !side.paused => &mut side.space,
             _ => &mut [],
         }
     }
 
     fn received(&mut self, conn: ConnKey, count: usize, _: Instant) {
-        let side = self.conns.get_mut(conn.retype()).unwrap();
+        let side = self.conns.get_mut(conn).unwrap();
         let notice = match count {
             0 => Notice::Fin(conn),
             _ => Notice::Data(conn, side.space[..count].to_vec()),
@@ -185,14 +185,14 @@ impl Machine for Remote {
     }
 
     fn transmit(&mut self, conn: ConnKey, _: Instant) -> &[u8] {
-        match self.conns.get(conn.retype()) {
+        match self.conns.get(conn) {
             Some(side) => side.out.bytes(),
             None => &[],
         }
     }
 
     fn transmitted(&mut self, conn: ConnKey, count: usize, _: Instant) {
-        let side = self.conns.get_mut(conn.retype()).unwrap();
+        let side = self.conns.get_mut(conn).unwrap();
         side.out.consume(count);
     }
 

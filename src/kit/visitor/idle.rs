@@ -61,7 +61,7 @@ impl Kit {
             }
             // Who was found before may have asked for something since.
             let conn = self.yielding.found.pop()?;
-            let entry = self.conns.get(conn.retype());
+            let entry = self.conns.get(conn);
             if entry.is_some_and(|entry| has_place(entry) && self.is_used(entry).is_some()) {
                 return Some(conn);
             }
@@ -71,7 +71,7 @@ impl Kit {
     /// Closes a connection whose place was given to somebody else.
     pub(in crate::kit) fn yield_place(&mut self, conn: ConnKey) {
         // Its permit is another's already, so it has no place any more.
-        let Some(entry) = self.conns.get(conn.retype()) else {
+        let Some(entry) = self.conns.get(conn) else {
             return;
         };
         let peer = entry.from.ip();
@@ -91,7 +91,7 @@ impl Kit {
             .filter(|(_, entry)| has_place(entry))
             .filter_map(|(key, entry)| {
                 let used = self.is_used(entry)?;
-                Some((place(entry.from.ip()), used, key.retype()))
+                Some((place(entry.from.ip()), used, key))
             })
             .collect();
         let willing = |(_, (used, _), _): &&(_, (Use, _), _)| *used <= Use::Slow;

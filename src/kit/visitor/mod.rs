@@ -197,11 +197,7 @@ impl Exchange {
 
 impl Kit {
     fn visitor(&mut self, conn: ConnKey) -> Option<&mut Visitor> {
-        match self
-            .conns
-            .get_mut(conn.retype())
-            .map(|entry| &mut entry.role)
-        {
+        match self.conns.get_mut(conn).map(|entry| &mut entry.role) {
             Some(Role::Visitor(visitor)) => Some(visitor),
             _ => None,
         }
@@ -214,7 +210,7 @@ impl Kit {
         };
         if let Some((_, port)) = self
             .listeners
-            .get(listener.retype())
+            .get(listener)
             .and_then(|entry| entry.port_name())
         {
             self.metrics.request(port, status);
@@ -230,7 +226,7 @@ impl Kit {
 
     /// What the session knows of the visitor's stream.
     fn movement(&self, conn: ConnKey) -> Option<Movement> {
-        let Role::Visitor(visitor) = &self.conns.get(conn.retype())?.role else {
+        let Role::Visitor(visitor) = &self.conns.get(conn)?.role else {
             return None;
         };
         let name = visitor.stream()?;
@@ -266,7 +262,7 @@ impl Kit {
         let text = std::mem::take(&mut self.text);
         if !stays {
             self.say_and_leave(conn, &text, now);
-        } else if let Some(entry) = self.conns.get_mut(conn.retype()) {
+        } else if let Some(entry) = self.conns.get_mut(conn) {
             entry.out.push(&text);
             if let Role::Visitor(visitor) = &mut entry.role {
                 visitor.state = State::Waiting;
@@ -377,7 +373,7 @@ impl Kit {
         if body_due.is_some_and(|due| now >= due) {
             return self.body_stopped(conn);
         }
-        let Some(entry) = self.conns.get(conn.retype()) else {
+        let Some(entry) = self.conns.get(conn) else {
             return;
         };
         let (read_closed, flushed) = (entry.read_closed, entry.out.is_empty());
@@ -430,7 +426,7 @@ impl Kit {
 
     /// Both directions of an upgraded connection are closed and everything has left.
     fn close_raw_if_over(&mut self, conn: ConnKey) {
-        let Some(entry) = self.conns.get(conn.retype()) else {
+        let Some(entry) = self.conns.get(conn) else {
             return;
         };
         let Role::Visitor(visitor) = &entry.role else {

@@ -111,7 +111,7 @@ impl Kit {
 
     /// Does whatever the bytes at hand allow: parses a head, or sends more of a body.
     pub(in crate::kit) fn visitor_goes_on(&mut self, conn: ConnKey, now: Instant) {
-        let Some(entry) = self.conns.get_mut(conn.retype()) else {
+        let Some(entry) = self.conns.get_mut(conn) else {
             return;
         };
         let flushed = entry.out.is_empty();
@@ -135,7 +135,7 @@ impl Kit {
     }
 
     fn next_head(&mut self, conn: ConnKey, now: Instant) {
-        let Some(entry) = self.conns.get_mut(conn.retype()) else {
+        let Some(entry) = self.conns.get_mut(conn) else {
             return;
         };
         let (peer, read_closed) = (entry.peer, entry.read_closed);
@@ -155,7 +155,7 @@ impl Kit {
         };
         visitor.scanner = HeadScanner::new();
         let listener = visitor.listener;
-        let Some(owner) = self.listeners.get(listener.retype()) else {
+        let Some(owner) = self.listeners.get(listener) else {
             // Unbound while the visitor kept its connection.
             return self.close_conn(conn, CloseHow::Clean);
         };
@@ -244,7 +244,7 @@ impl Kit {
         let Request {
             asked, body, fits, ..
         } = request;
-        if let Some(entry) = self.conns.get_mut(conn.retype()) {
+        if let Some(entry) = self.conns.get_mut(conn) {
             entry.from = request.from;
         }
         debug_assert!(request.head_len > 0, "a head without octets");
@@ -332,7 +332,7 @@ impl Kit {
     /// response is on its way already.
     pub(super) fn upload(&mut self, conn: ConnKey, now: Instant) {
         self.send_body(conn, now);
-        let Some(entry) = self.conns.get(conn.retype()) else {
+        let Some(entry) = self.conns.get(conn) else {
             return;
         };
         let Role::Visitor(visitor) = &entry.role else {
@@ -358,7 +358,7 @@ impl Kit {
     /// kit does not read for want of credit, the silence is its own.
     pub(super) fn body_due(&mut self, conn: ConnKey, now: Instant) -> Option<Instant> {
         let timeout = self.config.body_timeout;
-        let flushed = self.conns.get(conn.retype())?.out.is_empty();
+        let flushed = self.conns.get(conn)?.out.is_empty();
         let due = |visitor: &mut Visitor| match &visitor.state {
             State::Exchange(exchange) => exchange.body_due(flushed, timeout),
             _ => None,
@@ -491,7 +491,7 @@ impl Kit {
     /// The visitor sends nothing more; it may still read (RFC 9112 §9.6 leaves that open, and a
     /// half-closing client deserves its answers, to all that it asked before).
     fn visitor_fin(&mut self, conn: ConnKey, now: Instant) {
-        let Some(entry) = self.conns.get_mut(conn.retype()) else {
+        let Some(entry) = self.conns.get_mut(conn) else {
             return;
         };
         entry.read_closed = true;

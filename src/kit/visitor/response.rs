@@ -50,7 +50,7 @@ impl Kit {
         let interim = matches!(planned, Ok(Planned::Interim));
         let mut too_many = false;
         if planned.is_ok()
-            && let Some(entry) = self.conns.get_mut(conn.retype())
+            && let Some(entry) = self.conns.get_mut(conn)
         {
             too_many = interim && entry.out.len() > INTERIM_WAITING;
             if !too_many {
@@ -120,7 +120,7 @@ impl Kit {
     /// DATA of the response, or of an upgraded connection.
     pub(in crate::kit) fn visitor_data(&mut self, conn: ConnKey, lane: LaneName, span: Span) {
         let now = self.now;
-        let Some(entry) = self.conns.get_mut(conn.retype()) else {
+        let Some(entry) = self.conns.get_mut(conn) else {
             return;
         };
         let flushed = entry.out.is_empty();
@@ -162,7 +162,7 @@ impl Kit {
     /// A chunk is copied: three small writes would cost more than the copy.
     fn pass_chunk(&mut self, conn: ConnKey, lane: LaneName, span: &Span) {
         let now = self.now;
-        let Some(entry) = self.conns.get_mut(conn.retype()) else {
+        let Some(entry) = self.conns.get_mut(conn) else {
             return;
         };
         if let Some(mux) = self.sessions.get(lane.0).and_then(KitSession::mux) {
@@ -174,7 +174,7 @@ impl Kit {
 
     /// EOF: the response is whole, or should be.
     pub(in crate::kit) fn visitor_eof(&mut self, conn: ConnKey, now: Instant) {
-        let Some(entry) = self.conns.get_mut(conn.retype()) else {
+        let Some(entry) = self.conns.get_mut(conn) else {
             return;
         };
         let Role::Visitor(visitor) = &mut entry.role else {
@@ -240,7 +240,7 @@ impl Kit {
 
     /// Everything that was queued has left: the next request, the end, or more to come.
     fn response_sent(&mut self, conn: ConnKey, now: Instant) {
-        let Some(entry) = self.conns.get_mut(conn.retype()) else {
+        let Some(entry) = self.conns.get_mut(conn) else {
             return;
         };
         let Role::Visitor(visitor) = &mut entry.role else {

@@ -50,7 +50,7 @@ fn a_new_stream_goes_to_the_lane_with_the_least_waiting() {
         .map(|n| {
             let id = pair.kit.open(pattern(n, 30_000), false, Instant::ZERO);
             let key = pair.kit.keys[&id];
-            usize::from(pair.kit.mux.streams.get(key.retype()).unwrap().lane)
+            usize::from(pair.kit.mux.streams.get(key).unwrap().lane)
         })
         .collect();
     assert_eq!(lanes, [0, 1, 2]);
@@ -69,7 +69,7 @@ fn a_lost_lane_takes_its_streams_and_no_others() {
         .iter()
         .filter(|id| {
             let key = pair.kit.keys[*id];
-            pair.kit.mux.streams.get(key.retype()).unwrap().lane == 1
+            pair.kit.mux.streams.get(key).unwrap().lane == 1
         })
         .copied()
         .collect();
@@ -117,7 +117,7 @@ fn credit_of_a_lost_lanes_streams_goes_back_to_the_session() {
         pair.run();
         assert_eq!(pair.client.got[&id].len(), 200_000, "round {round}");
         let key = pair.kit.keys[&other];
-        let lane = usize::from(pair.kit.mux.streams.get(key.retype()).unwrap().lane);
+        let lane = usize::from(pair.kit.mux.streams.get(key).unwrap().lane);
         let lane = lane.max(1);
         pair.kit.mux.detach(lane);
         pair.client.mux.detach(lane);

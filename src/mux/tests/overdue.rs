@@ -38,7 +38,7 @@ impl Alone {
         loop {
             let bytes = vec![0; (count - sent) as usize];
             sent += self.mux.send(key, &bytes, Instant::ZERO) as u32;
-            let may_wait = self.mux.streams.get(key.retype()).unwrap().waits;
+            let may_wait = self.mux.streams.get(key).unwrap().waits;
             if sent == count || may_wait != Waits::Room {
                 return sent;
             }
@@ -82,7 +82,7 @@ impl Alone {
     }
 
     fn waits(&self, key: StreamKey) -> Waits {
-        self.mux.streams.get(key.retype()).unwrap().waits
+        self.mux.streams.get(key).unwrap().waits
     }
 
     fn in_line(&self) -> usize {
@@ -124,7 +124,7 @@ fn whose_credit_an_older_receiver_withholds_is_called_when_overdue_and_nobody_wh
             } else {
                 0
             };
-        let stream = alone.mux.streams.get(key.retype()).unwrap();
+        let stream = alone.mux.streams.get(key).unwrap();
         assert_eq!(stream.send.outstanding(), outstanding);
         alone.mux.check_invariants();
     }

@@ -33,13 +33,13 @@ fn holder(mux: &mut Session<u32>, count: u32) -> StreamKey {
 }
 
 fn hold(mux: &mut Session<u32>, key: StreamKey, count: u32) {
-    let stream = mux.streams.get_mut(key.retype()).expect("it lives");
+    let stream = mux.streams.get_mut(key).expect("it lives");
     stream.recv.receive(count).expect("within its window");
     mux.recv.receive(count).expect("within the session's");
 }
 
 fn early(mux: &Session<u32>, key: StreamKey) -> u32 {
-    mux.streams.get(key.retype()).expect("it lives").early
+    mux.streams.get(key).expect("it lives").early
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn whoever_holds_most_that_was_not_given_back_makes_it_good() {
     let large = holder(&mut mux, WINDOW);
     let other = holder(&mut mux, 0);
     // The large one makes good all that the other comes to hold.
-    while mux.streams.get(other.retype()).unwrap().recv.buffered() <= WINDOW - early(&mux, large) {
+    while mux.streams.get(other).unwrap().recv.buffered() <= WINDOW - early(&mux, large) {
         mux.relieve(large, Instant::ZERO);
         let left = mux.recv.left();
         assert_eq!(left, keep());
@@ -121,7 +121,7 @@ fn others_are_short_where_one_has_nothing_to_pass_on_and_its_peer_may_still_send
     assert!(!mux.somebody_is_short());
     let empty = holder(&mut mux, 0);
     assert!(mux.somebody_is_short());
-    mux.streams.get_mut(empty.retype()).unwrap().remote_done = true;
+    mux.streams.get_mut(empty).unwrap().remote_done = true;
     assert!(!mux.somebody_is_short());
 }
 
@@ -167,7 +167,7 @@ fn nobody_needs_to_be_cut_where_nothing_is_missing_or_nobody_is_short() {
     assert!(mux.relieve_stalled(), "memory makes it good");
     hold(&mut mux, key, 1);
     assert!(!mux.relieve_stalled());
-    mux.streams.get_mut(empty.retype()).unwrap().remote_done = true;
+    mux.streams.get_mut(empty).unwrap().remote_done = true;
     assert!(mux.relieve_stalled(), "nobody else wants any");
 }
 
