@@ -10,15 +10,41 @@
 //! payload.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::buffer::Buffer;
 use crate::http::write::{CRLF, chunk_header};
+
+/// Knows whether anything that was lent from a buffer is still out, so that the buffer is not
+/// touched before.
+#[derive(Debug, Default)]
+pub struct Lender(Arc<()>);
+
+/// A span of a lender's buffer; given back by being dropped.
+#[derive(Debug)]
+pub struct Loan {
+    span: Range<usize>,
+    _of: Arc<()>,
+}
+
+impl Lender {
+    /// Lends a span.
+    pub fn lend(&self, span: Range<usize>) -> Loan {
+        let _of = Arc::clone(&self.0);
+        Loan { span, _of }
+    }
+
+    /// Whether a loan is out.
+    pub fn is_owed(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+}
 
 /// A queue of bytes for one connection. `L` names a lane.
 #[derive(Debug)]
 pub struct Outflow<L> {
     first: Buffer,
-    loan: Option<(L, Range<usize>)>,
+    loan: Option<(L, Loan)>,
     later: Buffer,
     payload: usize,
     /// Bytes in the chunk that was added last; 0 where it was something else.
@@ -50,7 +76,7 @@ impl<L> Outflow<L> {
 
     /// Bytes that wait.
     pub fn len(&self) -> usize {
-        let lent = self.loan.as_ref().map_or(0, |(_, span)| span.len());
+        let lent = self.loan.as_ref().map_or(0, |(_, loan)| loan.span.len());
         self.first.len() + lent + self.later.len()
     }
 
@@ -109,25 +135,30 @@ impl<L> Outflow<L> {
         }
     }
 
+    /// Whether it holds a loan.
+    pub fn is_lent(&self) -> bool {
+        self.loan.is_some()
+    }
+
     /// Whether a loan may be taken: small pieces are better copied, and only one is held.
     pub fn may_borrow(&self, count: usize) -> bool {
         self.loan.is_none() && count >= WORTH_BORROWING
     }
 
     /// Adds payload that lies in a lane's receive buffer, where [`Outflow::may_borrow`] said yes.
-    pub fn borrow(&mut self, lane: L, span: Range<usize>) {
+    pub fn borrow(&mut self, lane: L, loan: Loan) {
         assert!(self.loan.is_none(), "one loan at a time");
-        self.payload += span.len();
+        self.payload += loan.span.len();
         self.chunk = 0;
-        self.loan = Some((lane, span));
+        self.loan = Some((lane, loan));
     }
 
     /// Ends the loan by copying what is left of it; `lent` gives the bytes of a span.
     pub fn spill<'b>(&mut self, lent: impl FnOnce(&L, &Range<usize>) -> &'b [u8]) {
-        let Some((lane, span)) = self.loan.take() else {
+        let Some((lane, loan)) = self.loan.take() else {
             return;
         };
-        self.first.extend(lent(&lane, &span));
+        self.first.extend(lent(&lane, &loan.span));
         self.first.extend(self.later.bytes());
         self.later.release();
     }
@@ -144,7 +175,7 @@ impl<L> Outflow<L> {
             return Piece::Own(self.first.bytes());
         }
         match &self.loan {
-            Some((lane, span)) => Piece::Loan(lane, span),
+            Some((lane, loan)) => Piece::Loan(lane, &loan.span),
             None => Piece::Nothing,
         }
     }
@@ -157,7 +188,7 @@ impl<L> Outflow<L> {
     pub fn taken(&mut self, count: usize) -> usize {
         if !self.first.is_empty() {
             self.first.consume(count);
-        } else if let Some((_, span)) = &mut self.loan {
+        } else if let Some((_, Loan { span, .. })) = &mut self.loan {
             span.start += count;
             assert!(span.start <= span.end, "more was taken than lent");
             if span.start == span.end {
@@ -212,6 +243,24 @@ mod tests {
     }
 
     #[test]
+    fn a_loan_is_out_until_its_bytes_left_or_were_copied_or_dropped() {
+        let lane = vec![7; 5000];
+        for how in 0..4 {
+            let lender = Lender::default();
+            let mut out = Outflow::new();
+            out.borrow((), lender.lend(0..5000));
+            assert!(lender.is_owed() && out.is_lent());
+            match how {
+                0 => assert_eq!(drain(&mut out, &lane, 999).1, 5000),
+                1 => out.spill(|(), span| &lane[span.clone()]),
+                2 => assert_eq!(out.discard(), 5000),
+                _ => out = Outflow::new(),
+            }
+            assert!(!lender.is_owed() && !out.is_lent());
+        }
+    }
+
+    #[test]
     fn order_and_payload_are_kept_with_and_without_a_spill() {
         let lane: Vec<u8> = (0..5000u32).map(|n| n as u8).collect();
         for spill in [false, true] {
@@ -219,7 +268,7 @@ mod tests {
                 let mut out = Outflow::new();
                 out.push(b"head");
                 assert!(out.may_borrow(4000));
-                out.borrow((), 500..4500);
+                out.borrow((), Lender::default().lend(500..4500));
                 out.push_payload(b"payload");
                 out.push(b"end");
                 assert!(!out.may_borrow(4000));

@@ -362,6 +362,10 @@ impl Client {
         }
         for (key, exchange) in self.exchanges.iter() {
             assert!(self.session.is_some(), "an exchange outlived its session");
+            assert!(
+                !exchange.out.is_lent() || self.borrowers.contains(&key),
+                "a loan that nobody will end"
+            );
             let Some(conn) = exchange.conn else { continue };
             match self.conns.get(conn) {
                 Some(Entry::Upstream(upstream)) => {

@@ -181,7 +181,7 @@ impl Client {
             if framing {
                 exchange.out.push(chunk_header(count).as_ref());
             }
-            exchange.out.borrow(index, span);
+            exchange.out.borrow(index, session.lend(index, &span));
             if framing {
                 exchange.out.push(CRLF);
             }

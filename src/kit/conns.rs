@@ -246,11 +246,14 @@ impl Kit {
         let Some(entry) = self.conns.get_mut(conn) else {
             return;
         };
+        let Some(mux) = self.sessions.resolve(lane.0).mux() else {
+            return;
+        };
         entry.starts_waiting(now);
         if entry.out.may_borrow(span.len()) {
-            entry.out.borrow(lane, span);
+            entry.out.borrow(lane, mux.lend(lane.1, &span));
             self.borrowers.push(conn);
-        } else if let Some(mux) = self.sessions.get(lane.0).and_then(|session| session.mux()) {
+        } else {
             entry.out.push_payload(mux.payload(lane.1, &span));
         }
         self.wake(conn);

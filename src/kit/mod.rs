@@ -342,6 +342,10 @@ impl Kit {
             let noted = self.doorstep.get(key);
             assert_eq!(noted, stands, "the doorstep has an old state of {key:?}");
             standing += usize::from(stands.is_some());
+            assert!(
+                !entry.out.is_lent() || self.borrowers.contains(&key),
+                "a loan that nobody will end"
+            );
             if let Role::Lane(session, index) = entry.role {
                 let mux = self.sessions.resolve(session).mux();
                 let lane = mux.and_then(|mux| mux.lane(index));

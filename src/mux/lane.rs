@@ -14,6 +14,7 @@ use crate::limits::{LANE_QUEUE_MAX, LANE_READ_MAX, LANE_READ_MIN, LANE_URGENT_MA
 use crate::machine::ConnKey;
 use crate::mux::outbox::Outbox;
 use crate::mux::violation::{CLOSE_UNSUPPORTED, Scope, Violation};
+use crate::outflow::{Lender, Loan};
 use crate::wire::code::Code;
 use crate::wire::frame::FrameType;
 use crate::wire::message::{FrameDecoder, next_frame};
@@ -38,6 +39,8 @@ pub struct Lane {
     pub(super) out: Outbox,
     /// Whether the host was told that there is something to transmit.
     pub(super) told: Told,
+    /// Of the received bytes.
+    lender: Lender,
     /// Whether reading stopped because the peer does not read our answers.
     choked: bool,
     last_heard: Instant,
@@ -110,6 +113,7 @@ impl Lane {
             wanted: 0,
             out: Outbox::new(role, masks),
             told: Told::No,
+            lender: Lender::default(),
             choked: false,
             last_heard: now,
             pinged: None,
@@ -124,9 +128,14 @@ impl Lane {
         self.conn
     }
 
-    /// Where the next bytes go; ends every loan of spans. Empty while the peer does not read what
-    /// we answer, so that a peer which only asks cannot fill our memory.
+    /// Where the next bytes go. By then no span is lent any more. Empty while the peer does not
+    /// read what we answer, so that a peer which only asks cannot fill our memory.
+    ///
+    /// # Panics
+    ///
+    /// When a span is lent: what its borrower sends would be overwritten.
     pub fn read_space(&mut self) -> &mut [u8] {
+        assert!(!self.lender.is_owed(), "its bytes are still lent");
         self.received.consume(self.parsed);
         self.parsed = 0;
         self.frames = 0..0;
@@ -231,6 +240,16 @@ impl Lane {
         &self.received.bytes()[span.clone()]
     }
 
+    /// Lends the payload that a span names.
+    pub fn lend(&self, span: &Span) -> Loan {
+        self.lender.lend(span.clone())
+    }
+
+    /// Whether a payload of its buffer is lent.
+    pub fn is_owed(&self) -> bool {
+        self.lender.is_owed()
+    }
+
     /// Queues a session frame (stream 0) with a JSON payload.
     pub fn push_control(&mut self, kind: FrameType, payload: &[u8]) {
         self.out.push(kind, 0, payload);
@@ -327,6 +346,7 @@ impl Lane {
 
     /// Gives memory back that a quiet lane does not need. Never while spans are lent.
     pub fn release_if_idle(&mut self) {
+        assert!(!self.lender.is_owed(), "its bytes are still lent");
         if self.parsed == self.received.len() && self.frames.is_empty() {
             self.received.consume(self.parsed);
             self.parsed = 0;

@@ -20,6 +20,7 @@ use crate::mux::relief::Relief;
 use crate::mux::room::{RoomLine, Turns};
 use crate::mux::share::Line;
 use crate::mux::stream::{Stream, StreamKey, StreamMark, StreamRecord, Waits};
+use crate::outflow::Loan;
 use crate::shares::{Shares, may_hold};
 use crate::table::Table;
 use crate::wire::code::Code;
@@ -174,7 +175,8 @@ impl<T: Copy> Session<T> {
     /// Takes a lane out; its streams are over, and come out with it.
     pub fn detach(&mut self, index: usize) -> (Option<Lane>, Vec<T>) {
         let slot = self.lanes.get_mut(index).and_then(Option::take);
-        if slot.is_some() {
+        if let Some(slot) = &slot {
+            assert!(!slot.lane.is_owed(), "its bytes are still lent");
             self.losses.lane_lost(index);
         }
         let lost: Vec<StreamKey> = self
@@ -463,6 +465,15 @@ impl<T: Copy> Session<T> {
     /// The payload that a span names, in the buffer of lane `index`.
     pub fn payload(&self, index: usize, span: &Span) -> &[u8] {
         self.lane(index).map_or(&[], |lane| lane.payload(span))
+    }
+
+    /// Lends the payload that a span names, in the buffer of lane `index`, which is attached.
+    ///
+    /// # Panics
+    ///
+    /// When no such lane is attached: then there is no span of it either.
+    pub fn lend(&self, index: usize, span: &Span) -> Loan {
+        self.lane(index).expect("a span of its lane").lend(span)
     }
 
     /// Removes a stream that is over and whose bytes are all passed on.

@@ -266,3 +266,23 @@ fn a_session_without_lanes_opens_nothing() {
     let refused = session.open(1, b"{}", Instant::ZERO);
     assert_eq!(refused, Err(crate::mux::CannotOpen::IdsUsedUp));
 }
+
+#[test]
+#[should_panic(expected = "its bytes are still lent")]
+fn a_lane_is_not_read_while_a_span_of_it_is_lent() {
+    let mut pair = three_lanes(Cut::Whole);
+    let loan = pair.kit.mux.lend(1, &(0..0));
+    pair.kit.mux.lane_mut(0).unwrap().read_space();
+    pair.kit.mux.lane_mut(1).unwrap().read_space();
+    drop(loan);
+}
+
+#[test]
+#[should_panic(expected = "its bytes are still lent")]
+fn a_lane_is_not_detached_while_a_span_of_it_is_lent() {
+    let mut pair = three_lanes(Cut::Whole);
+    drop(pair.kit.mux.lend(1, &(0..0)));
+    pair.kit.mux.detach(1);
+    let _loan = pair.kit.mux.lend(2, &(0..0));
+    pair.kit.mux.detach(2);
+}
