@@ -10,7 +10,7 @@ use crate::kit::conns::Role;
 use crate::kit::listeners::{ListenerEntry, Mode, Opening, Purpose};
 use crate::kit::metrics::SessionEnd;
 use crate::kit::repeats::Complaint;
-use crate::kit::sessions::{KitSession, SessionKey, push_json};
+use crate::kit::session::{KitSession, SessionKey};
 use crate::limits::{AUTO_PORT_FIRST, AUTO_PORT_LAST, AUTO_PORT_TRIES};
 use crate::machine::{Command, ConnKey, IoFailure, ListenerKey};
 use crate::text::said;
@@ -58,14 +58,13 @@ impl Kit {
             code,
             message,
         };
-        push_json(session.mux_mut(), &answer);
+        self.sessions.say(key, &answer);
         let complaint = Complaint {
             level: log::Level::Info,
             what: "bind refused:",
             reason: code.name(),
         };
         self.complain(complaint, &detail);
-        self.touch(key);
     }
 
     fn try_bind(&mut self, key: SessionKey, bind: &Bind) -> Result<(), Refusal> {
@@ -205,14 +204,13 @@ impl Kit {
                 bind_id: old_id,
                 reason: reason.into(),
             };
-            push_json(session.mux_mut(), &revoked);
             info!(
                 "session {}: port {} was taken over",
                 session.short_id(),
                 binding.port
             );
+            self.sessions.say(owner, &revoked);
         }
-        self.touch(owner);
         self.metrics.taken_over();
         binding.label = bind.label.clone();
         binding.since = self.now;
@@ -232,7 +230,7 @@ impl Kit {
 
     /// RESETs every stream of a binding; its visitors see 502, or a broken connection.
     fn break_streams_of(&mut self, key: SessionKey, listener: ListenerKey) {
-        let Some(mux) = self.sessions.get(key).and_then(KitSession::mux) else {
+        let Some(mux) = self.sessions.mux(key) else {
             return;
         };
         let conns: Vec<ConnKey> = mux.tags().collect();
@@ -350,12 +348,11 @@ impl Kit {
             binding.bind_id
         );
         session.bindings.push(binding);
-        push_json(session.mux_mut(), &answer);
+        self.sessions.say(key, &answer);
         self.metrics.bound();
         if mode == Mode::Expose {
             self.metrics.binding_opened(port);
         }
-        self.touch(key);
     }
 
     pub(super) fn binding_failed(&mut self, listener: ListenerKey, why: &IoFailure, _now: Instant) {
@@ -406,17 +403,15 @@ impl Kit {
                 code: BindErrCode::NotFound,
                 message,
             };
-            push_json(session.mux_mut(), &answer);
-            return self.touch(key);
+            return self.sessions.say(key, &answer);
         };
         let binding = session.bindings.remove(at);
-        push_json(session.mux_mut(), &UnbindOk { bind_id });
+        self.sessions.say(key, &UnbindOk { bind_id });
         // Streams that run go on; only nobody new comes in.
         self.close_listener(binding.listener);
         if let Some(session) = self.sessions.get(key) {
             self.log_unbound(session, &binding, "unbound by the client");
         }
-        self.touch(key);
     }
 
     pub(super) fn log_unbound(&self, session: &KitSession, binding: &Binding, why: &str) {

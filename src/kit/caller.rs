@@ -7,7 +7,7 @@ use log::debug;
 use crate::clock::Instant;
 use crate::kit::conns::{After, Role};
 use crate::kit::metrics::StreamOutcome;
-use crate::kit::sessions::{KitSession, SessionKey};
+use crate::kit::session::SessionKey;
 use crate::limits::BULK_PAYLOAD;
 use crate::machine::{CloseHow, ConnKey, Ended};
 use crate::mux::StreamKey;
@@ -46,16 +46,15 @@ impl Kit {
         now: Instant,
     ) -> Option<ConnKey> {
         self.text.clear();
-        let session = self.sessions.get_mut(key)?;
+        let session = self.sessions.get(key)?;
         let port = session
             .bindings
             .iter()
             .find(|it| it.bind_id == bind_id)
             .map_or(0, |it| it.port);
         write_open_tcp(&mut self.text, bind_id, port, peer);
-        let opened = session
-            .mux_mut()
-            .and_then(|mux| mux.open(conn, &self.text, now).ok());
+        let mux = self.sessions.mux_mut(key);
+        let opened = mux.and_then(|mux| mux.open(conn, &self.text, now).ok());
         let Some(stream) = opened else {
             self.metrics.stream_ended(StreamOutcome::Refused);
             self.drop_conn(conn);
@@ -65,7 +64,6 @@ impl Kit {
             caller.stream = Some(stream);
             caller.bind_id = bind_id;
         }
-        self.touch(key);
         Some(conn)
     }
 
@@ -80,7 +78,7 @@ impl Kit {
         let Some((key, stream)) = self.caller(conn) else {
             return &mut [];
         };
-        match self.sessions.get_mut(key).and_then(KitSession::mux_mut) {
+        match self.sessions.mux_mut(key) {
             Some(mux) => mux.data_space(stream, BULK_PAYLOAD),
             None => &mut [],
         }
@@ -90,7 +88,7 @@ impl Kit {
         let Some((key, stream)) = self.caller(conn) else {
             return;
         };
-        let Some(mux) = self.sessions.get_mut(key).and_then(KitSession::mux_mut) else {
+        let Some(mux) = self.sessions.mux_mut(key) else {
             return;
         };
         if count > 0 {
@@ -102,7 +100,6 @@ impl Kit {
             }
             self.close_caller_if_over(conn);
         }
-        self.touch(key);
     }
 
     pub(super) fn caller_eof(&mut self, conn: ConnKey) {
@@ -123,11 +120,10 @@ impl Kit {
         let Some((key, stream)) = self.caller(conn) else {
             return;
         };
-        if passed > 0 {
-            if let Some(mux) = self.sessions.get_mut(key).and_then(KitSession::mux_mut) {
-                mux.passed_on(stream, passed, now);
-            }
-            self.touch(key);
+        if passed > 0
+            && let Some(mux) = self.sessions.mux_mut(key)
+        {
+            mux.passed_on(stream, passed, now);
         }
         if drained {
             self.after_sending(conn);
@@ -169,9 +165,8 @@ impl Kit {
         debug!("caller gone: {how:?}");
         self.log_conn_end(conn, "caller's stream", "the caller is gone");
         self.metrics.stream_ended(StreamOutcome::ResetByPeer);
-        if let Some(mux) = self.sessions.get_mut(key).and_then(KitSession::mux_mut) {
+        if let Some(mux) = self.sessions.mux_mut(key) {
             mux.reset(stream, Code::Cancel, "the caller's connection was reset");
         }
-        self.touch(key);
     }
 }

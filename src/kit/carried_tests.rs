@@ -65,7 +65,15 @@ fn a_session_with_all_the_bindings_that_fit_comes_back_in_one_frame() {
         host.exchange(&mut laptop);
     }
     assert_eq!(host.bound.len(), bindings, "all of them stand");
-    let id = host.kit.by_id.keys().next().expect("a session").clone();
+    let id = host
+        .kit
+        .sessions
+        .iter()
+        .next()
+        .expect("a session")
+        .1
+        .id()
+        .to_owned();
     let conn = host.visit("192.0.2.3:1").expect("accepted");
     host.send(conn, UPGRADE);
     host.receive(conn);

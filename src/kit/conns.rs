@@ -7,7 +7,7 @@ use crate::kit::budget::FdPermit;
 use crate::kit::caller::Caller;
 use crate::kit::greeter::Greeter;
 use crate::kit::serve::FrontConn;
-use crate::kit::sessions::{KitSession, SessionKey};
+use crate::kit::session::SessionKey;
 use crate::kit::visitor::Visitor;
 use crate::limits::{FREED_GOES_AFTER, FREED_MATTERS, LEAVING_DRAINS, LEAVING_FOR};
 use crate::machine::{CloseHow, Command, ConnKey};
@@ -147,8 +147,8 @@ impl Kit {
     pub(super) fn give_memory_back(&mut self) {
         self.freed = 0;
         self.spill_loans();
-        for key in self.session_keys() {
-            if let Some(mux) = self.sessions.get_mut(key).and_then(KitSession::mux_mut) {
+        for key in self.sessions.keys() {
+            if let Some(mux) = self.sessions.mux_mut(key) {
                 mux.release_idle();
             }
         }
@@ -229,8 +229,8 @@ impl Kit {
             };
             let sessions = &self.sessions;
             entry.out.spill(|(session, lane), span| {
-                let session = sessions.get(*session).and_then(|session| session.mux());
-                session.map_or(&[], |mux| mux.payload(*lane, span))
+                let mux = sessions.mux(*session);
+                mux.map_or(&[], |mux| mux.payload(*lane, span))
             });
         }
     }
@@ -246,7 +246,7 @@ impl Kit {
         let Some(entry) = self.conns.get_mut(conn) else {
             return;
         };
-        let Some(mux) = self.sessions.resolve(lane.0).mux() else {
+        let Some(mux) = self.sessions.mux(lane.0) else {
             return;
         };
         entry.starts_waiting(now);

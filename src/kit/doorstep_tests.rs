@@ -124,7 +124,7 @@ fn who_shows_the_token_needs_no_place_before_hello() {
             .sessions
             .iter()
             .for_each(|(_, it)| assert!(it.is_parked()));
-        let keys = host.kit.session_keys();
+        let keys = host.kit.sessions.keys();
         for key in keys {
             let how = crate::kit::metrics::SessionEnd::Killed;
             host.kit.end_session(key, how, "over", None);

@@ -3,7 +3,8 @@
 use crate::clock::Instant;
 use crate::kit::conns::Role;
 use crate::kit::greeter::{Refused, drain_lane};
-use crate::kit::sessions::{KitSession, SessionKey, hex, push_json};
+use crate::kit::session::SessionKey;
+use crate::kit::sessions::hex;
 use crate::limits::{TICKET_LIFE, TICKETS_A_LANE};
 use crate::machine::ConnKey;
 use crate::wire::control::{
@@ -73,7 +74,7 @@ impl Kit {
             let session = self.sessions.get(key);
             let joined = session.and_then(|session| session.joined.get(&index));
             let is_it = joined.is_some_and(|nonce| nonce.matches(missing.nonce.expose()));
-            let mux = session.and_then(KitSession::mux);
+            let mux = session.and_then(|session| session.mux());
             if is_it && mux.is_some_and(|mux| mux.lane(index).is_some()) {
                 self.lane_ended(key, index, "the client gave the connection up", now);
             }
@@ -81,11 +82,7 @@ impl Kit {
         let answer = ReissueAnswer {
             join_tickets: self.make_tickets(key, now),
         };
-        push_json(
-            self.sessions.get_mut(key).and_then(KitSession::mux_mut),
-            &answer,
-        );
-        self.touch(key);
+        self.sessions.say(key, &answer);
     }
 
     /// JOIN: a secondary lane (PROTOCOL §7).
@@ -128,7 +125,10 @@ impl Kit {
         now: Instant,
     ) -> Result<(SessionKey, usize), (JoinErrCode, &'static str)> {
         let unknown = (JoinErrCode::UnknownSession, "no such session is attached");
-        let key = *self.by_id.get(join.session_id.as_str()).ok_or(unknown)?;
+        let key = self
+            .sessions
+            .with_id(join.session_id.as_str())
+            .ok_or(unknown)?;
         let session = self
             .sessions
             .get_mut(key)
@@ -157,11 +157,12 @@ impl Kit {
                 "the ticket has expired; ask for a new one",
             ));
         }
-        let mux = session.mux_mut().ok_or(unknown)?;
+        let mux = self.sessions.mux_mut(key).ok_or(unknown)?;
         mux.settle(index, join.data_received).map_err(|_| {
             let why = "dataReceived is not what this index can have carried";
             (JoinErrCode::BadTicket, why)
         })?;
+        let session = self.sessions.get_mut(key).ok_or(unknown)?;
         // A JOIN that was overtaken by this one must not come after it: what it tells is old.
         session.tickets.retain(|ticket| ticket.index != index);
         session.joined.insert(index, ticket.nonce);
@@ -172,7 +173,7 @@ impl Kit {
         let Some((mut lane, ..)) = self.take_greeter_lane(conn, key, index) else {
             return;
         };
-        if let Some(mux) = self.sessions.get_mut(key).and_then(KitSession::mux_mut) {
+        if let Some(mux) = self.sessions.mux_mut(key) {
             let mut json = Vec::new();
             let answer = JoinOk {
                 index: index as u32,
@@ -183,17 +184,16 @@ impl Kit {
             lane.push_control(FrameType::JoinOk, &json);
             mux.attach(index, lane);
         }
-        self.touch(key);
         self.send_shard_map(key);
         self.pump(key, index, now);
     }
 
     pub(super) fn send_shard_map(&mut self, key: SessionKey) {
-        let Some(session) = self.sessions.get_mut(key) else {
+        let Some(session) = self.sessions.get(key) else {
             return;
         };
         let granted = session.granted;
-        let Some(mux) = session.mux_mut() else { return };
+        let Some(mux) = session.mux() else { return };
         let connections = (0..granted)
             .map(|index| Shard {
                 index: index as u32,
@@ -205,7 +205,6 @@ impl Kit {
                 .to_owned(),
             })
             .collect();
-        push_json(Some(mux), &ShardMap { connections });
-        self.touch(key);
+        self.sessions.say(key, &ShardMap { connections });
     }
 }

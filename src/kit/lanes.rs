@@ -6,7 +6,7 @@ use crate::clock::Instant;
 use crate::kit::conns::Role;
 use crate::kit::metrics::{SessionEnd, StreamOutcome};
 use crate::kit::repeats::Complaint;
-use crate::kit::sessions::{KitSession, SessionKey};
+use crate::kit::session::SessionKey;
 use crate::limits::SWEEP_EVERY;
 use crate::machine::{Command, ConnKey, Ended};
 use crate::mux::{Incoming, Liveness, Span, Violation, Wake};
@@ -28,7 +28,7 @@ impl Kit {
         if count == 0 {
             return self.lane_ended(key, index, "the connection was closed", now);
         }
-        let Some(mux) = self.sessions.get_mut(key).and_then(KitSession::mux_mut) else {
+        let Some(mux) = self.sessions.mux_mut(key) else {
             return;
         };
         if let Some(lane) = mux.lane_mut(index) {
@@ -41,7 +41,7 @@ impl Kit {
     pub(super) fn pump(&mut self, key: SessionKey, index: usize, now: Instant) {
         self.reckon_memory(key);
         loop {
-            let Some(mux) = self.sessions.get_mut(key).and_then(KitSession::mux_mut) else {
+            let Some(mux) = self.sessions.mux_mut(key) else {
                 return;
             };
             match mux.poll(index, now) {
@@ -50,7 +50,6 @@ impl Kit {
                 Err(violation) => return self.violated(key, &violation),
             }
         }
-        self.touch(key);
     }
 
     fn incoming(
@@ -67,7 +66,7 @@ impl Kit {
                 }
             }
             Incoming::Opened { id, .. } => {
-                if let Some(mux) = self.sessions.get_mut(key).and_then(KitSession::mux_mut) {
+                if let Some(mux) = self.sessions.mux_mut(key) {
                     let reason = "this kit opens no connections for clients";
                     mux.refuse(index, id, Code::RefusedStream, reason);
                 }
@@ -151,7 +150,7 @@ impl Kit {
         let malformed = |error: control::ControlError| {
             Violation::session(Code::ProtocolError, error.to_string())
         };
-        let Some(mux) = self.sessions.get(key).and_then(KitSession::mux) else {
+        let Some(mux) = self.sessions.mux(key) else {
             return Ok(());
         };
         let payload = mux.payload(index, span);
@@ -225,7 +224,7 @@ impl Kit {
             return self.park(key, why, now);
         }
         self.spill_loans();
-        let Some(mux) = self.sessions.get_mut(key).and_then(KitSession::mux_mut) else {
+        let Some(mux) = self.sessions.mux_mut(key) else {
             return;
         };
         let (lane, lost) = mux.detach(index);
@@ -243,9 +242,8 @@ impl Kit {
     }
 
     pub(super) fn lane_transmitted(&mut self, key: SessionKey, index: usize, count: usize) {
-        if let Some(mux) = self.sessions.get_mut(key).and_then(KitSession::mux_mut) {
+        if let Some(mux) = self.sessions.mux_mut(key) {
             mux.transmitted(index, count);
-            self.touch(key);
         }
     }
 
@@ -253,7 +251,7 @@ impl Kit {
     pub(super) fn check_lanes(&mut self, key: SessionKey, now: Instant) {
         self.spill_loans();
         let (quiet, patience) = (self.config.ping_after, self.config.pong_timeout);
-        let Some(mux) = self.sessions.get_mut(key).and_then(KitSession::mux_mut) else {
+        let Some(mux) = self.sessions.mux_mut(key) else {
             return;
         };
         if mux.has_run_dry(now) {
@@ -270,15 +268,12 @@ impl Kit {
                 None => {}
             }
         }
-        self.touch(key);
         self.timers.arm(Reason::Lanes(key), again);
         for index in dead {
             self.metrics.pong_timeout();
             if index == 0 {
-                if let Some(session) = self.sessions.get_mut(key) {
-                    let goaway = GoAway::new(Code::IdleTimeout, "pong timeout");
-                    super::sessions::push_json(session.mux_mut(), &goaway);
-                }
+                let goaway = GoAway::new(Code::IdleTimeout, "pong timeout");
+                self.sessions.say(key, &goaway);
                 return self.park(key, "pong timeout", now);
             }
             self.lane_ended(key, index, "pong timeout", now);
@@ -287,8 +282,8 @@ impl Kit {
 
     /// The kit's own clock jumped: silence so far proves nothing, so every lane is asked again.
     pub(super) fn disturbed(&mut self, now: Instant) {
-        for key in self.session_keys() {
-            if let Some(mux) = self.sessions.get_mut(key).and_then(KitSession::mux_mut) {
+        for key in self.sessions.keys() {
+            if let Some(mux) = self.sessions.mux_mut(key) {
                 mux.forgive_silence(now);
             }
         }
@@ -297,7 +292,7 @@ impl Kit {
     pub(super) fn sweep(&mut self, key: SessionKey, now: Instant) {
         self.spill_loans();
         let half_close = self.config.half_close_timeout;
-        let Some(mux) = self.sessions.get_mut(key).and_then(KitSession::mux_mut) else {
+        let Some(mux) = self.sessions.mux_mut(key) else {
             return;
         };
         let idle = mux.sweep_idle(now, half_close);
@@ -308,13 +303,12 @@ impl Kit {
             self.stream_lost(gone.tag, StreamOutcome::TimedOut, gone.code, gone.reason);
         }
         while !self.relieve_stalled(key) && self.cut_longest_stalled(key, now) {}
-        self.touch(key);
     }
 
     /// Has a session's streams make room for each other; false when that does not suffice.
     fn relieve_stalled(&mut self, key: SessionKey) -> bool {
         self.reckon_memory(key);
-        let mux = self.sessions.get_mut(key).and_then(KitSession::mux_mut);
+        let mux = self.sessions.mux_mut(key);
         let enough = mux.is_none_or(|mux| mux.relieve_stalled());
         self.reckon_memory(key);
         enough
@@ -329,11 +323,10 @@ impl Kit {
             .iter()
             .max_by_key(|(_, session)| session.beyond);
         for key in [Some(key), most.map(|(key, _)| key)].into_iter().flatten() {
-            let mux = self.sessions.get_mut(key).and_then(KitSession::mux_mut);
+            let mux = self.sessions.mux_mut(key);
             if let Some(gone) = mux.and_then(|mux| mux.cut_longest_stalled(now)) {
                 self.stream_lost(gone.tag, StreamOutcome::Stalled, gone.code, gone.reason);
                 self.reckon_memory(key);
-                self.touch(key);
                 return true;
             }
         }
@@ -342,36 +335,20 @@ impl Kit {
 
     /// Tells the pool what the session holds, and the session what it may.
     fn reckon_memory(&mut self, key: SessionKey) {
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
-        let before = session.beyond;
-        if let Some(mux) = session.mux_mut() {
-            let after = mux.beyond_window();
-            self.pool.update(before, after);
-            mux.set_budget(self.pool.budget(after));
-            session.beyond = after;
-        }
+        let pool = &mut self.pool;
+        self.sessions.reckon(key, |before, after| {
+            pool.update(before, after);
+            pool.budget(after)
+        });
     }
 
-    /// The session's wakes will be told with the next command.
-    pub(super) fn touch(&mut self, key: SessionKey) {
-        if let Some(session) = self.sessions.get_mut(key)
-            && !session.touched
-        {
-            session.touched = true;
-            self.touched.push(key);
-        }
-    }
-
-    /// Turns wakes of touched sessions into commands.
+    /// Looks after sessions whose mux may have changed, and has those go on who may.
     pub(super) fn tell_wakes(&mut self) {
-        while let Some(key) = self.touched.pop() {
+        while let Some(key) = self.sessions.next_touched() {
             let now = self.now;
             let Some(session) = self.sessions.get_mut(key) else {
                 continue;
             };
-            session.touched = false;
             if session.is_busy() {
                 session.busy_at = now;
             }
@@ -381,12 +358,7 @@ impl Kit {
                 self.timers
                     .arm_if_unset(Reason::Sweep(key), now + SWEEP_EVERY);
             }
-            while let Some(wake) = self
-                .sessions
-                .get_mut(key)
-                .and_then(KitSession::mux_mut)
-                .and_then(|mux| mux.poll_wake())
-            {
+            while let Some(wake) = self.sessions.poll_wake(key) {
                 match wake {
                     Wake::Lane(conn) => self.wake(conn),
                     Wake::LaneLast(conn) => self.commands.push_back(Command::WakeLast { conn }),

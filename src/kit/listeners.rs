@@ -10,7 +10,7 @@ use crate::kit::caller::Caller;
 use crate::kit::conns::{After, ConnEntry, Role};
 use crate::kit::repeats::Complaint;
 use crate::kit::serve::FrontConn;
-use crate::kit::sessions::SessionKey;
+use crate::kit::session::SessionKey;
 use crate::kit::visitor::Visitor;
 use crate::limits::{ACCEPT_RETRY, FRONT_HEAD_TIMEOUT, VISITOR_HEAD_TIMEOUT};
 use crate::machine::{Command, ConnKey, IoFailure, ListenerKey};

@@ -52,6 +52,7 @@ mod operator;
 pub mod public_url;
 mod repeats;
 mod serve;
+mod session;
 mod sessions;
 #[cfg(test)]
 mod testing;
@@ -76,7 +77,7 @@ use conns::{ConnEntry, Role};
 use listeners::{ListenerEntry, PortName};
 use metrics::Metrics;
 use repeats::Repeats;
-use sessions::{KitSession, SessionKey};
+use session::{KitSession, SessionKey, Sessions};
 use throttle::Throttle;
 
 /// What the program around the kit asks of it: nothing yet, operators speak HTTP.
@@ -113,13 +114,10 @@ pub struct Kit {
     freed: usize,
     conns: Table<Conn, ConnEntry>,
     listeners: Table<Listener, ListenerEntry>,
-    sessions: Table<KitSession>,
-    by_id: BTreeMap<String, SessionKey>,
+    sessions: Sessions,
     ports: BTreeMap<PortName, ListenerKey>,
     timers: crate::timers::Timers<Reason>,
     commands: VecDeque<Command<KitNotice>>,
-    /// Sessions whose wakes were not told yet.
-    touched: Vec<SessionKey>,
     /// Connections that may hold a loan from a lane's buffer.
     borrowers: Vec<ConnKey>,
     /// Connections that only linger.
@@ -183,7 +181,7 @@ impl Kit {
             yielding: visitor::Yielding::default(),
             heads: heads::Heads::default(),
             freed: 0,
-            sessions: Table::new(config.max_sessions),
+            sessions: Sessions::new(config.max_sessions),
             config,
             entropy,
             metrics: Metrics::new(),
@@ -191,11 +189,9 @@ impl Kit {
             repeats: Repeats::default(),
             conns: Table::new(MAX_CONNS),
             listeners: Table::new(MAX_LISTENERS),
-            by_id: BTreeMap::new(),
             ports: BTreeMap::new(),
             timers: crate::timers::Timers::new(),
             commands: VecDeque::new(),
-            touched: Vec::new(),
             borrowers: Vec::new(),
             leaving: leaving::Leaving::default(),
             pre_auth: 0,
@@ -221,7 +217,7 @@ impl Kit {
         self.timers
             .arm(Reason::Shutdown, now + crate::limits::SHUTDOWN_DRAIN);
         self.close_listeners();
-        for session in self.session_keys() {
+        for session in self.sessions.keys() {
             let grace = crate::limits::SHUTDOWN_DRAIN;
             self.say_goodbye(session, "the kit is shutting down", grace);
         }
@@ -229,14 +225,14 @@ impl Kit {
     }
 
     fn stop_if_drained(&mut self) {
-        if self.stopping == Stopping::Draining && self.stream_total() == 0 {
+        if self.stopping == Stopping::Draining && self.sessions.stream_count() == 0 {
             let flushed =
                 |entry: &ConnEntry| !matches!(entry.role, Role::Visitor(_) | Role::Caller(_));
             let served = self
                 .conns
                 .iter()
                 .all(|(_, entry)| flushed(entry) || entry.out.is_empty());
-            if served && self.lanes_flushed() {
+            if served && self.sessions.are_flushed() {
                 self.stop_now();
             }
         }
@@ -249,7 +245,7 @@ impl Kit {
         self.stopping = Stopping::Done;
         self.timers.disarm(Reason::Shutdown);
         self.timers.disarm(Reason::Accept);
-        for session in self.session_keys() {
+        for session in self.sessions.keys() {
             let why = "the kit is shutting down";
             self.end_session(session, metrics::SessionEnd::Shutdown, why, Some(1001));
         }
@@ -313,19 +309,7 @@ impl Kit {
 
     /// Whether the pieces fit each other; run after every entry in debug builds.
     pub fn check_invariants(&self) {
-        for (key, session) in self.sessions.iter() {
-            session.check_invariants();
-            assert_eq!(
-                self.by_id.get(session.id()),
-                Some(&key),
-                "a session without its id"
-            );
-        }
-        assert_eq!(
-            self.by_id.len(),
-            self.sessions.len(),
-            "an id without its session"
-        );
+        self.sessions.check_invariants();
         let waiting = |entry: &ConnEntry| matches!(entry.role, Role::Front(_) | Role::Greeter(_));
         let pre_auth = self
             .conns
@@ -347,7 +331,7 @@ impl Kit {
                 "a loan that nobody will end"
             );
             if let Role::Lane(session, index) = entry.role {
-                let mux = self.sessions.resolve(session).mux();
+                let mux = self.sessions.mux(session);
                 let lane = mux.and_then(|mux| mux.lane(index));
                 assert_eq!(
                     lane.map(|lane| lane.conn()),
@@ -383,7 +367,7 @@ impl Kit {
         );
         let heads: usize = self.conns.iter().map(|(_, entry)| entry.head).sum();
         assert_eq!(heads, self.heads.total(), "heads were miscounted");
-        for mux in self.sessions.iter().filter_map(|(_, it)| it.mux()) {
+        for mux in self.sessions.muxes() {
             let all_live = mux.tags().all(|conn| self.conns.get(conn).is_some());
             assert!(all_live, "a stream of a connection that is gone");
         }
@@ -393,7 +377,7 @@ impl Kit {
 
     /// Bytes that are held for peers: what no local side has taken, lanes' buffers, waiting heads.
     pub fn held(&self) -> usize {
-        let muxes = self.sessions.iter().filter_map(|(_, it)| it.mux());
+        let muxes = self.sessions.muxes();
         let held = muxes.map(|mux| {
             let lanes = mux.lanes().map(|(_, lane)| lane.capacity());
             mux.buffered() + lanes.sum::<usize>()
@@ -405,7 +389,7 @@ impl Kit {
     pub fn leftovers(&self) -> [usize; 4] {
         [
             self.sessions.len(),
-            self.stream_total(),
+            self.sessions.stream_count(),
             self.conns.len(),
             self.timers.len(),
         ]
@@ -466,7 +450,7 @@ impl Machine for Kit {
         match entry.role {
             Role::Lane(session, index) => {
                 self.spill_loans();
-                match self.sessions.get_mut(session).and_then(KitSession::mux_mut) {
+                match self.sessions.mux_mut(session) {
                     Some(mux) => mux
                         .lane_mut(index)
                         .map_or(&mut [], |lane| lane.read_space()),
@@ -512,21 +496,15 @@ impl Machine for Kit {
         match out.next() {
             Piece::Own(bytes) => bytes,
             Piece::Loan((session, lane), span) => {
-                let session = self.sessions.get(*session).and_then(KitSession::mux);
+                let session = self.sessions.mux(*session);
                 session.map_or(&[], |mux| mux.payload(*lane, span))
             }
             Piece::Nothing => match role {
                 Role::Greeter(greeter) => greeter.lane.transmit(),
-                Role::Lane(session, index) => {
-                    match self
-                        .sessions
-                        .get_mut(*session)
-                        .and_then(KitSession::mux_mut)
-                    {
-                        Some(mux) => mux.transmit(*index),
-                        None => &[],
-                    }
-                }
+                Role::Lane(session, index) => match self.sessions.mux_mut(*session) {
+                    Some(mux) => mux.transmit(*index),
+                    None => &[],
+                },
                 _ => &[],
             },
         }

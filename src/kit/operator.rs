@@ -10,7 +10,7 @@ use crate::kit::budget::Class;
 use crate::kit::front::{Refusal, Route, write_answer};
 use crate::kit::listeners::Mode;
 use crate::kit::metrics::{self, Gauges, RefusalReason, SessionEnd};
-use crate::kit::sessions::{KitSession, SessionKey};
+use crate::kit::session::{KitSession, SessionKey};
 use crate::mux::{Session, Traffic};
 use crate::wire::control::{BindMode, SessionId};
 use crate::ws::Subprotocol;
@@ -41,9 +41,9 @@ impl Kit {
                 self.metrics.render(&gauges, &self.config.about, &mut page);
                 return write_answer(out, asked, 200, metrics::CONTENT_TYPE, &page);
             }
-            Route::Kill { session, grace } => match self.by_id.get(session.as_str()) {
+            Route::Kill { session, grace } => match self.sessions.with_id(session.as_str()) {
                 Some(key) => {
-                    self.kill(*key, grace, now);
+                    self.kill(key, grace, now);
                     (202, admin::closing(session.as_str()))
                 }
                 None => {

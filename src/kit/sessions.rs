@@ -1,6 +1,5 @@
 //! Sessions: made, resumed, parked and ended (PROTOCOL §2, §6).
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -12,108 +11,18 @@ use crate::kit::bindings::Binding;
 use crate::kit::config::Config;
 use crate::kit::conns::Role;
 use crate::kit::greeter::{Refused, drain_lane};
-use crate::kit::joins::Ticket;
 use crate::kit::listeners::Mode;
 use crate::kit::metrics::{RefusalReason, SessionEnd, StreamOutcome};
+use crate::kit::session::{KitSession, SessionKey};
 use crate::limits::MAX_LANES;
 use crate::machine::{CloseHow, ConnKey};
 use crate::mux::{Lane, Session, Side, Terms};
-use crate::table::Key;
 use crate::text::said;
 use crate::wire::code::Code;
-use crate::wire::control::{
-    self, BindMode, BindingKind, GoAway, Hello, HelloOk, ResumedBind, Secret, SessionId,
-};
+use crate::wire::control::{BindMode, BindingKind, GoAway, Hello, HelloOk, ResumedBind, SessionId};
 use crate::ws::Subprotocol;
 
 use super::{Kit, Reason, Stopping};
-
-pub(super) type SessionKey = Key<KitSession>;
-
-/// A tunnel session as the kit keeps it: it outlives its lanes.
-#[derive(Debug)]
-pub(super) struct KitSession {
-    id: String,
-    state: State,
-    pub(super) bindings: Vec<Binding>,
-    next_bind_id: u64,
-    pub(super) peer: SocketAddr,
-    pub(super) subprotocol: Subprotocol,
-    pub(super) granted: usize,
-    pub(super) tickets: Vec<Ticket>,
-    /// The tickets that its secondary lanes joined with, by index.
-    pub(super) joined: BTreeMap<usize, Secret>,
-    since: Instant,
-    /// When it was last seen with a stream or a binding.
-    pub(super) busy_at: Instant,
-    /// It was told to go, and lets its streams finish.
-    pub(super) closing: bool,
-    /// Its wakes are to be told.
-    pub(super) touched: bool,
-    /// What the memory pool knows it to hold beyond its first window.
-    pub(super) beyond: u32,
-    /// Bytes of lanes that are gone.
-    bytes: (u64, u64),
-}
-
-#[derive(Debug)]
-enum State {
-    Attached(Box<Session<ConnKey>>),
-    Parked,
-}
-
-impl KitSession {
-    pub(super) fn id(&self) -> &str {
-        &self.id
-    }
-
-    /// The id as logs may show it: it is a capability.
-    pub(super) fn short_id(&self) -> &str {
-        self.id.get(..SHORT_ID).unwrap_or("S-?")
-    }
-
-    pub(super) fn mux(&self) -> Option<&Session<ConnKey>> {
-        match &self.state {
-            State::Attached(mux) => Some(mux),
-            State::Parked => None,
-        }
-    }
-
-    pub(super) fn mux_mut(&mut self) -> Option<&mut Session<ConnKey>> {
-        match &mut self.state {
-            State::Attached(mux) => Some(mux),
-            State::Parked => None,
-        }
-    }
-
-    /// Whether it takes new streams.
-    pub(super) fn is_open(&self) -> bool {
-        !self.closing && self.mux().is_some()
-    }
-
-    pub(super) fn is_parked(&self) -> bool {
-        matches!(self.state, State::Parked)
-    }
-
-    pub(super) fn is_busy(&self) -> bool {
-        !self.bindings.is_empty() || self.mux().is_some_and(|mux| mux.stream_count() > 0)
-    }
-
-    pub(super) fn next_bind_id(&mut self) -> u64 {
-        self.next_bind_id += 1;
-        self.next_bind_id
-    }
-
-    pub(super) fn check_invariants(&self) {
-        if let Some(mux) = self.mux() {
-            mux.check_invariants();
-            assert!(
-                mux.lane(0).is_some(),
-                "an attached session without a primary lane"
-            );
-        }
-    }
-}
 
 impl Kit {
     /// A HELLO whose sender has proven itself.
@@ -134,7 +43,7 @@ impl Kit {
         let resumed = hello
             .resume
             .as_ref()
-            .and_then(|resume| self.by_id.get(resume.session_id.as_str()).copied())
+            .and_then(|resume| self.sessions.with_id(resume.session_id.as_str()))
             .filter(|key| {
                 self.sessions
                     .get(*key)
@@ -167,7 +76,7 @@ impl Kit {
         };
         let mut mux = Box::new(Session::new(terms, now));
         mux.attach(0, lane);
-        session.state = State::Attached(mux);
+        session.attach(mux);
         session.peer = peer;
         session.subprotocol = subprotocol;
         session.granted = granted;
@@ -204,32 +113,14 @@ impl Kit {
     fn new_session(&mut self, conn: ConnKey, now: Instant) -> Result<SessionKey, Refused> {
         let id = session_id(&mut self.entropy);
         let peer = self.conns.get(conn).map(|entry| entry.from);
-        let session = KitSession {
-            id: id.clone(),
-            state: State::Parked,
-            bindings: Vec::new(),
-            next_bind_id: 0,
-            peer: peer.ok_or_else(|| Refused::protocol("the connection is gone"))?,
-            subprotocol: Subprotocol::V1,
-            granted: 1,
-            tickets: Vec::new(),
-            joined: BTreeMap::new(),
-            since: now,
-            busy_at: now,
-            closing: false,
-            touched: false,
-            beyond: 0,
-            bytes: (0, 0),
-        };
+        let peer = peer.ok_or_else(|| Refused::protocol("the connection is gone"))?;
+        let session = KitSession::new(id, peer, now);
         if !self.sessions.is_full() {
             self.place_for_primary(conn, None)?;
         }
         match self.sessions.insert(session) {
-            Ok(key) => {
-                self.by_id.insert(id, key);
-                Ok(key)
-            }
-            Err(_) => {
+            Some(key) => Ok(key),
+            None => {
                 let all = self.config.max_sessions;
                 let parked = self
                     .sessions
@@ -320,7 +211,7 @@ impl Kit {
             capabilities.push("grow-windows".to_owned());
         }
         let answer = HelloOk {
-            session_id: SessionId::new(session.id.clone()),
+            session_id: SessionId::new(session.id().to_owned()),
             resumed,
             resumed_binds,
             stream_window: self.plan.stream_window,
@@ -332,8 +223,7 @@ impl Kit {
             replay_buffer: None,
             received: Vec::new(),
         };
-        push_json(session.mux_mut(), &answer);
-        self.touch(key);
+        self.sessions.say(key, &answer);
     }
 
     /// The primary lane is gone without a goodbye: the session waits for its client, if it has a
@@ -358,7 +248,6 @@ impl Kit {
             session.short_id(),
             said(why)
         );
-        session.state = State::Parked;
         session.tickets.clear();
         self.metrics.session_parked();
         self.timers.disarm(Reason::Lanes(key));
@@ -374,7 +263,7 @@ impl Kit {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        let State::Attached(mut mux) = std::mem::replace(&mut session.state, State::Parked) else {
+        let Some(mut mux) = session.detach() else {
             return;
         };
         self.pool.update(std::mem::take(&mut session.beyond), 0);
@@ -416,7 +305,6 @@ impl Kit {
         let Some(mut session) = self.sessions.remove(key) else {
             return;
         };
-        self.by_id.remove(session.id());
         for binding in std::mem::take(&mut session.bindings) {
             self.log_unbound(&session, &binding, why);
             self.close_listener(binding.listener);
@@ -454,8 +342,7 @@ impl Kit {
             grace_ms: u32::try_from(grace.as_millis()).unwrap_or(u32::MAX),
             ..GoAway::new(Code::NoError, why)
         };
-        push_json(session.mux_mut(), &goaway);
-        self.touch(key);
+        self.sessions.say(key, &goaway);
     }
 
     /// GOAWAY with a code, then the end (PROTOCOL §1.4, §6).
@@ -467,9 +354,7 @@ impl Kit {
         close: u16,
         why: &str,
     ) {
-        if let Some(session) = self.sessions.get_mut(key) {
-            push_json(session.mux_mut(), &GoAway::new(code, why));
-        }
+        self.sessions.say(key, &GoAway::new(code, why));
         self.end_session(key, how, why, Some(close));
     }
 
@@ -477,19 +362,11 @@ impl Kit {
         let Some(session) = self.sessions.get(key) else {
             return;
         };
-        match session.state {
-            State::Parked => {
-                self.end_session(key, SessionEnd::GraceOver, "nobody came back in time", None);
-            }
-            State::Attached(_) => {
-                self.end_session(
-                    key,
-                    SessionEnd::Killed,
-                    "closed by the operator",
-                    Some(1000),
-                );
-            }
-        }
+        let (how, why, close) = match session.is_parked() {
+            true => (SessionEnd::GraceOver, "nobody came back in time", None),
+            false => (SessionEnd::Killed, "closed by the operator", Some(1000)),
+        };
+        self.end_session(key, how, why, close);
     }
 
     pub(super) fn check_idle(&mut self, key: SessionKey, now: Instant) {
@@ -507,37 +384,6 @@ impl Kit {
         }
         let why = "session idle timeout";
         self.expel(key, SessionEnd::Idle, Code::IdleTimeout, 1000, why);
-    }
-
-    pub(super) fn session_keys(&self) -> Vec<SessionKey> {
-        self.sessions.iter().map(|(key, _)| key).collect()
-    }
-
-    pub(super) fn stream_total(&self) -> usize {
-        self.sessions
-            .iter()
-            .filter_map(|(_, it)| it.mux())
-            .map(Session::stream_count)
-            .sum()
-    }
-
-    pub(super) fn lanes_flushed(&self) -> bool {
-        self.sessions
-            .iter()
-            .filter_map(|(_, session)| session.mux())
-            .all(|mux| mux.lanes().all(|(_, lane)| lane.is_flushed()))
-    }
-}
-
-/// Queues a session frame on the primary lane.
-pub(super) fn push_json<P: control::ControlPayload>(
-    mux: Option<&mut Session<ConnKey>>,
-    payload: &P,
-) {
-    if let Some(mux) = mux {
-        let mut json = Vec::new();
-        control::write(payload, &mut json);
-        mux.push_control(P::KIND, &json);
     }
 }
 
@@ -585,5 +431,3 @@ pub(super) fn hex(octets: &[u8]) -> String {
 
 /// RFC 6455 §7.4.1: an endpoint is going away.
 pub(super) const CLOSE_GOING_AWAY: u16 = 1001;
-/// How much of an id is shown: `S-` and eight digits.
-const SHORT_ID: usize = 10;

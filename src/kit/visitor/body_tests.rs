@@ -57,7 +57,7 @@ fn a_body_that_stops_is_told_408_whatever_its_framing() {
         let answer = host.receive(conn);
         assert!(answer.starts_with("HTTP/1.1 408 "), "{begun:?}: {answer}");
         assert!(answer.contains("connection: close\r\n"), "{answer}");
-        assert_eq!(host.kit.stream_total(), 0, "the upstream is told");
+        assert_eq!(host.kit.sessions.stream_count(), 0, "the upstream is told");
         host.finish(conn);
         assert!(host.closed.contains(&conn));
     }

@@ -16,7 +16,6 @@ use crate::clock::Instant;
 use crate::kit::Kit;
 use crate::kit::conns::{ConnEntry, Role};
 use crate::kit::metrics::StreamOutcome;
-use crate::kit::sessions::KitSession;
 use crate::kit::throttle::place;
 use crate::limits::{CUT_STALLED_AFTER, LOOK_AGAIN_AFTER, MUCH, PRE_AUTH_MAY_STAY, YIELD_AT_ONCE};
 use crate::machine::{CloseHow, ConnKey};
@@ -128,7 +127,7 @@ impl Kit {
                 return Some((used, visitor.since));
             }
             (_, Some(name)) => {
-                let mux = self.sessions.get(name.session).and_then(KitSession::mux);
+                let mux = self.sessions.mux(name.session);
                 mux?.last_moved(name.stream)?
             }
             (State::Exchange(exchange), None) => exchange.waiting_since,
@@ -301,7 +300,7 @@ mod tests {
         }
         assert!(crowd.len() + others.len() >= places);
         host.closed.clear();
-        let streams = host.kit.stream_total();
+        let streams = host.kit.sessions.stream_count();
         host.pass_with(&mut laptop, CUT_STALLED_AFTER + Duration::from_secs(1));
         for n in 0..5 {
             let peer = format!("203.0.113.{n}:1000");
@@ -317,7 +316,11 @@ mod tests {
             .filter(|conn| crowd.contains(conn))
             .count();
         assert_eq!(cut, 5);
-        assert_eq!(host.kit.stream_total(), streams, "theirs end with them");
+        assert_eq!(
+            host.kit.sessions.stream_count(),
+            streams,
+            "theirs end with them"
+        );
         let told = "hoody_tunnel_streams_total{outcome=\"stalled\"} 5";
         assert!(host.get("metrics").contains(told));
         assert!(others.iter().all(|conn| !host.closed.contains(conn)));

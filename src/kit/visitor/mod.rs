@@ -23,7 +23,7 @@ use crate::http::write::Reply;
 use crate::http::{Asked, BodyDecoder, HeadScanner, ResponseBody};
 use crate::kit::conns::{After, Role};
 use crate::kit::metrics::StreamOutcome;
-use crate::kit::sessions::{KitSession, SessionKey};
+use crate::kit::session::SessionKey;
 use crate::limits::{
     VISITOR_AHEAD, VISITOR_GONE_AFTER, VISITOR_HEAD_TIMEOUT, VISITOR_IDLE_TIMEOUT,
     VISITOR_STALLED_FOR,
@@ -218,10 +218,7 @@ impl Kit {
     }
 
     fn mux_of(&mut self, name: StreamName) -> Option<&mut crate::mux::Session<ConnKey>> {
-        self.touch(name.session);
-        self.sessions
-            .get_mut(name.session)
-            .and_then(KitSession::mux_mut)
+        self.sessions.mux_mut(name.session)
     }
 
     /// What the session knows of the visitor's stream.

@@ -12,7 +12,7 @@ use crate::kit::conns::Role;
 use crate::kit::guard::host_is_ours;
 use crate::kit::listeners::Purpose;
 use crate::kit::metrics::{SessionEnd, StreamOutcome};
-use crate::kit::sessions::{KitSession, SessionKey};
+use crate::kit::session::{KitSession, SessionKey};
 use crate::kit::throttle::place;
 use crate::limits::{
     BULK_PAYLOAD, MAX_HTTP_HEAD, VISITOR_AHEAD, VISITOR_GONE_AFTER, VISITOR_HEAD_TIMEOUT,
@@ -58,11 +58,7 @@ impl Kit {
                 _ => return self.space_ahead(ahead),
             },
         };
-        match self
-            .sessions
-            .get_mut(name.session)
-            .and_then(KitSession::mux_mut)
-        {
+        match self.sessions.mux_mut(name.session) {
             Some(mux) => mux.data_space(name.stream, wanted as usize),
             None => &mut [],
         }
@@ -263,11 +259,11 @@ impl Kit {
             return self.busy(conn, asked, bodiless, what_is_full(CannotOpen::OverShare));
         }
         let open = std::mem::take(&mut self.text);
+        let is_open = self.sessions.get(session).is_some_and(KitSession::is_open);
         let opened = self
             .sessions
-            .get_mut(session)
-            .filter(|session| session.is_open())
-            .and_then(KitSession::mux_mut)
+            .mux_mut(session)
+            .filter(|_| is_open)
             .map(|mux| mux.open_for(Some(holder), conn, &open, now));
         self.text = open;
         let stream = match opened {
@@ -290,7 +286,6 @@ impl Kit {
         };
         let name = StreamName { session, stream };
         visitor.state = State::Exchange(Exchange::new(name, &request, now));
-        self.touch(session);
         self.upload(conn, now);
         if self.body_due(conn, now).is_some() {
             let soon = VISITOR_HEAD_TIMEOUT.min(self.config.body_timeout);
@@ -302,8 +297,8 @@ impl Kit {
     /// keeps a connection has nothing by that: its place goes to whoever wants it.
     fn may_serve_one_more(&self, holder: u128) -> bool {
         let most = self.budget.for_visits();
-        let left = most.saturating_sub(self.stream_total() + 1);
-        let muxes = || self.sessions.iter().filter_map(|(_, it)| it.mux());
+        let left = most.saturating_sub(self.sessions.stream_count() + 1);
+        let muxes = || self.sessions.muxes();
         let held = || muxes().map(|mux| mux.held_by(holder)).sum::<usize>();
         is_plenty(left, most) || may_hold(held() + 1, 1, left, most)
     }

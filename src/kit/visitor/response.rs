@@ -6,7 +6,6 @@ use crate::http::{ResponseBody, ResponsePlan};
 use crate::kit::Kit;
 use crate::kit::conns::{After, LaneName, Role};
 use crate::kit::metrics::StreamOutcome;
-use crate::kit::sessions::KitSession;
 use crate::limits::INTERIM_WAITING;
 use crate::machine::ConnKey;
 use crate::mux::Span;
@@ -44,7 +43,7 @@ impl Kit {
         let upload_done = exchange.upload_done || held_back;
         let mut text = std::mem::take(&mut self.text);
         text.clear();
-        let mux = self.sessions.get(lane.0).and_then(KitSession::mux);
+        let mux = self.sessions.mux(lane.0);
         let payload = mux.map_or(&[][..], |mux| mux.payload(lane.1, span));
         let planned = plan_head(payload, asked, upload_done, &mut text);
         let interim = matches!(planned, Ok(Planned::Interim));
@@ -165,7 +164,7 @@ impl Kit {
         let Some(entry) = self.conns.get_mut(conn) else {
             return;
         };
-        if let Some(mux) = self.sessions.get(lane.0).and_then(KitSession::mux) {
+        if let Some(mux) = self.sessions.mux(lane.0) {
             entry.starts_waiting(now);
             entry.out.push_chunk(mux.payload(lane.1, span));
         }

@@ -1,0 +1,285 @@
+//! The sessions that there are, and which of them have something to tell.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use crate::clock::Instant;
+use crate::kit::bindings::Binding;
+use crate::kit::joins::Ticket;
+use crate::machine::ConnKey;
+use crate::mux::{Session, Wake};
+use crate::table::{Key, Table};
+use crate::wire::control::{self, Secret};
+use crate::ws::Subprotocol;
+
+/// A session's lanes and streams; a stream is named by its visitor's or caller's connection.
+pub(super) type Mux = Session<ConnKey>;
+
+pub(super) type SessionKey = Key<KitSession>;
+
+/// A tunnel session as the kit keeps it: it outlives its lanes.
+#[derive(Debug)]
+pub(super) struct KitSession {
+    id: String,
+    state: State,
+    pub(super) bindings: Vec<Binding>,
+    next_bind_id: u64,
+    pub(super) peer: SocketAddr,
+    pub(super) subprotocol: Subprotocol,
+    pub(super) granted: usize,
+    pub(super) tickets: Vec<Ticket>,
+    /// The tickets that its secondary lanes joined with, by index.
+    pub(super) joined: BTreeMap<usize, Secret>,
+    pub(super) since: Instant,
+    /// When it was last seen with a stream or a binding.
+    pub(super) busy_at: Instant,
+    /// It was told to go, and lets its streams finish.
+    pub(super) closing: bool,
+    /// It is among the touched.
+    touched: bool,
+    /// What the memory pool knows it to hold beyond its first window.
+    pub(super) beyond: u32,
+    /// Bytes of lanes that are gone.
+    pub(super) bytes: (u64, u64),
+}
+
+#[derive(Debug)]
+enum State {
+    Attached(Box<Mux>),
+    Parked,
+}
+
+impl KitSession {
+    /// A session that nothing is attached to yet.
+    pub(super) fn new(id: String, peer: SocketAddr, now: Instant) -> KitSession {
+        KitSession {
+            id,
+            state: State::Parked,
+            bindings: Vec::new(),
+            next_bind_id: 0,
+            peer,
+            subprotocol: Subprotocol::V1,
+            granted: 1,
+            tickets: Vec::new(),
+            joined: BTreeMap::new(),
+            since: now,
+            busy_at: now,
+            closing: false,
+            touched: false,
+            beyond: 0,
+            bytes: (0, 0),
+        }
+    }
+
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The id as logs may show it: it is a capability.
+    pub(super) fn short_id(&self) -> &str {
+        self.id.get(..SHORT_ID).unwrap_or("S-?")
+    }
+
+    pub(super) fn mux(&self) -> Option<&Mux> {
+        match &self.state {
+            State::Attached(mux) => Some(mux),
+            State::Parked => None,
+        }
+    }
+
+    /// Only of [`Sessions`], which keep note of whose mux may have something to tell.
+    fn mux_mut(&mut self) -> Option<&mut Mux> {
+        match &mut self.state {
+            State::Attached(mux) => Some(mux),
+            State::Parked => None,
+        }
+    }
+
+    pub(super) fn attach(&mut self, mux: Box<Mux>) {
+        self.state = State::Attached(mux);
+    }
+
+    /// Takes its mux, so that it is parked.
+    pub(super) fn detach(&mut self) -> Option<Box<Mux>> {
+        match std::mem::replace(&mut self.state, State::Parked) {
+            State::Attached(mux) => Some(mux),
+            State::Parked => None,
+        }
+    }
+
+    /// Whether it takes new streams.
+    pub(super) fn is_open(&self) -> bool {
+        !self.closing && self.mux().is_some()
+    }
+
+    pub(super) fn is_parked(&self) -> bool {
+        matches!(self.state, State::Parked)
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        !self.bindings.is_empty() || self.mux().is_some_and(|mux| mux.stream_count() > 0)
+    }
+
+    pub(super) fn next_bind_id(&mut self) -> u64 {
+        self.next_bind_id += 1;
+        self.next_bind_id
+    }
+
+    pub(super) fn check_invariants(&self) {
+        if let Some(mux) = self.mux() {
+            mux.check_invariants();
+            assert!(
+                mux.lane(0).is_some(),
+                "an attached session without a primary lane"
+            );
+        }
+    }
+}
+
+/// All sessions. Whoever changes the mux of one gets it here, so that none is forgotten whose mux
+/// then has somebody to wake.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    all: Table<KitSession>,
+    by_id: BTreeMap<String, SessionKey>,
+    /// Those whose mux may have changed.
+    touched: Vec<SessionKey>,
+}
+
+impl Sessions {
+    /// None yet, and at most so many.
+    pub(super) fn new(limit: usize) -> Sessions {
+        Sessions {
+            all: Table::new(limit),
+            by_id: BTreeMap::new(),
+            touched: Vec::new(),
+        }
+    }
+
+    pub(super) fn get(&self, key: SessionKey) -> Option<&KitSession> {
+        self.all.get(key)
+    }
+
+    pub(super) fn get_mut(&mut self, key: SessionKey) -> Option<&mut KitSession> {
+        self.all.get_mut(key)
+    }
+
+    pub(super) fn with_id(&self, id: &str) -> Option<SessionKey> {
+        self.by_id.get(id).copied()
+    }
+
+    /// The mux to look at, of a session that is attached.
+    pub(super) fn mux(&self, key: SessionKey) -> Option<&Mux> {
+        self.all.get(key)?.mux()
+    }
+
+    /// The mux to change, of a session that is attached.
+    pub(super) fn mux_mut(&mut self, key: SessionKey) -> Option<&mut Mux> {
+        let session = self.all.get_mut(key)?;
+        if !session.touched && session.mux().is_some() {
+            session.touched = true;
+            self.touched.push(key);
+        }
+        session.mux_mut()
+    }
+
+    /// Sends a session frame on the primary lane, if it has one.
+    pub(super) fn say<P: control::ControlPayload>(&mut self, key: SessionKey, payload: &P) {
+        if let Some(mux) = self.mux_mut(key) {
+            let mut json = Vec::new();
+            control::write(payload, &mut json);
+            mux.push_control(P::KIND, &json);
+        }
+    }
+
+    /// One whose mux may have changed since this was last asked.
+    pub(super) fn next_touched(&mut self) -> Option<SessionKey> {
+        while let Some(key) = self.touched.pop() {
+            if let Some(session) = self.all.get_mut(key) {
+                session.touched = false;
+                return Some(key);
+            }
+        }
+        None
+    }
+
+    /// Who may go on in a session that was touched.
+    pub(super) fn poll_wake(&mut self, key: SessionKey) -> Option<Wake<ConnKey>> {
+        self.all.get_mut(key)?.mux_mut()?.poll_wake()
+    }
+
+    /// Lets a mux have as much memory beyond its first window as `grant` says of what it had and
+    /// has of it now.
+    pub(super) fn reckon(&mut self, key: SessionKey, grant: impl FnOnce(u32, u32) -> u32) {
+        if let Some(session) = self.all.get_mut(key)
+            && let State::Attached(mux) = &mut session.state
+        {
+            let after = mux.beyond_window();
+            mux.set_budget(grant(session.beyond, after));
+            session.beyond = after;
+        }
+    }
+
+    /// Adds one, unless there are as many as may be.
+    pub(super) fn insert(&mut self, session: KitSession) -> Option<SessionKey> {
+        let id = session.id.clone();
+        let key = self.all.insert(session).ok()?;
+        self.by_id.insert(id, key);
+        Some(key)
+    }
+
+    pub(super) fn remove(&mut self, key: SessionKey) -> Option<KitSession> {
+        let session = self.all.remove(key)?;
+        self.by_id.remove(&session.id);
+        Some(session)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (SessionKey, &KitSession)> {
+        self.all.iter()
+    }
+
+    pub(super) fn keys(&self) -> Vec<SessionKey> {
+        self.all.iter().map(|(key, _)| key).collect()
+    }
+
+    /// Of those that are attached.
+    pub(super) fn muxes(&self) -> impl Iterator<Item = &Mux> {
+        self.all.iter().filter_map(|(_, session)| session.mux())
+    }
+
+    /// Streams of all of them.
+    pub(super) fn stream_count(&self) -> usize {
+        self.muxes().map(Session::stream_count).sum()
+    }
+
+    /// Whether nothing waits in any lane.
+    pub(super) fn are_flushed(&self) -> bool {
+        self.muxes()
+            .all(|mux| mux.lanes().all(|(_, lane)| lane.is_flushed()))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Whether every session is found by its id, and nothing else is.
+    pub(super) fn check_invariants(&self) {
+        for (key, session) in self.all.iter() {
+            session.check_invariants();
+            assert_eq!(self.by_id.get(&session.id), Some(&key), "found by its id");
+            assert_eq!(
+                session.touched,
+                self.touched.contains(&key),
+                "a session whose wakes are forgotten"
+            );
+        }
+        assert_eq!(self.by_id.len(), self.all.len(), "an id's ghost");
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.all.is_full()
+    }
+}
+
+/// How much of an id is shown: `S-` and eight digits.
+const SHORT_ID: usize = 10;
