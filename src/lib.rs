@@ -51,6 +51,7 @@ pub mod buffer;
 pub mod client;
 pub mod clock;
 pub mod digits;
+pub mod effects;
 pub mod entropy;
 pub mod http;
 pub mod kit;

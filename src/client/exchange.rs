@@ -11,7 +11,7 @@ use crate::client::machine::{Client, Entry};
 use crate::client::visitor::{Origin, Visitor};
 use crate::clock::Instant;
 use crate::http::{Asked, BodyDecoder, HeadScanner};
-use crate::machine::{CloseHow, Command, ConnKey};
+use crate::machine::{CloseHow, ConnKey};
 use crate::mux::StreamKey;
 use crate::outflow::Outflow;
 use crate::table::Key;
@@ -214,7 +214,7 @@ impl Client {
             self.close_upstream(conn, CloseHow::Clean);
             self.drop_exchange(key, None);
         } else {
-            self.commands.push_back(Command::Finish { conn });
+            self.effects.finish(conn);
         }
     }
 

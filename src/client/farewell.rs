@@ -29,7 +29,7 @@ impl Client {
             After::Retry(retry_in) => {
                 let why = why.to_string();
                 self.notify(SessionEvent::Lost { why, retry_in });
-                self.timers.arm(Timer::Retry, self.now + retry_in);
+                self.effects.timers.arm(Timer::Retry, self.now + retry_in);
             }
             After::GiveUp(error) => self.over(Some(error)),
         }
@@ -46,13 +46,13 @@ impl Client {
         for index in 0..MAX_LANES {
             if let Some(conn) = self.lanes.conns[index].take() {
                 let how = CloseHow::Clean;
-                self.commands.push_back(Command::Close { conn, how });
+                self.effects.close(conn, how);
                 self.conns.remove(conn);
             }
-            self.timers.disarm(Timer::Lane(index as u8));
+            self.effects.timers.disarm(Timer::Lane(index as u8));
         }
         for timer in [Timer::Rejoin, Timer::Rebind, Timer::Goaway, Timer::Sweep] {
-            self.timers.disarm(timer);
+            self.effects.timers.disarm(timer);
         }
         self.session = None;
         self.bindings.session_lost();
@@ -66,8 +66,7 @@ impl Client {
             let reference = bound.reference;
             self.forget_binding(reference);
             let outcome = Ok(());
-            self.commands
-                .push_back(Command::Notify(Notice::Unbound { reference, outcome }));
+            self.effects.notify(Notice::Unbound { reference, outcome });
         }
     }
 
@@ -95,7 +94,9 @@ impl Client {
                 for bind_id in standing {
                     self.send_unbind(bind_id);
                 }
-                self.timers.arm(Timer::Close, self.now + CLOSE_WITHIN);
+                self.effects
+                    .timers
+                    .arm(Timer::Close, self.now + CLOSE_WITHIN);
                 self.close_when_idle();
             }
         }
@@ -145,18 +146,19 @@ impl Client {
             };
             entry.phase = Phase::Leaving(lane);
             self.lanes.conns[index] = None;
-            self.timers
+            self.effects
+                .timers
                 .arm(Timer::Leaving(conn), self.now + GOODBYE_WITHIN);
-            self.commands.push_back(Command::Wake { conn });
+            self.effects.wake(conn);
         }
     }
 
     /// A connection whose last words should have left by now, or whose kit closed it.
     pub(super) fn leave(&mut self, conn: ConnKey) {
-        self.timers.disarm(Timer::Leaving(conn));
+        self.effects.timers.disarm(Timer::Leaving(conn));
         if self.conns.remove(conn).is_some() {
             let how = CloseHow::Clean;
-            self.commands.push_back(Command::Close { conn, how });
+            self.effects.close(conn, how);
         }
         self.stop_if_over();
     }
@@ -176,7 +178,7 @@ impl Client {
                 _ => closed.push(conn),
             }
         }
-        self.timers = leaving;
+        self.effects.timers = leaving;
         for conn in closed {
             match self.conns.get(conn) {
                 Some(Entry::Upstream(_)) => self.close_upstream(conn, CloseHow::Clean),
@@ -196,7 +198,7 @@ impl Client {
                     reference: bound.reference,
                     outcome: Err(error.clone().unwrap_or_else(closed)),
                 };
-                self.commands.push_back(Command::Notify(notice));
+                self.effects.notify(notice);
             }
         }
     }
@@ -205,7 +207,7 @@ impl Client {
     pub(super) fn stop_if_over(&mut self) {
         if self.link.phase == link::Phase::Over && self.conns.is_empty() && !self.stopped {
             self.stopped = true;
-            self.commands.push_back(Command::Stop);
+            self.effects.ask(Command::Stop);
         }
     }
 }

@@ -10,7 +10,6 @@ use crate::limits::{
     CLIENT_BEYOND_WINDOWS, CLIENT_STREAMS, CLOSE_WITHIN, LANE_QUEUE_OPENS, MAX_LANES,
     MAX_SESSION_WINDOW, MAX_STREAM_WINDOW, POOL_IDLE_FOR, REBIND_EVERY,
 };
-use crate::machine::Command;
 use crate::mux::{Incoming, Lane, Session, Side, Span, Terms};
 use crate::wire::control::{
     self, BindErr, BindErrCode, BindMode, BindOk, BindRevoked, ControlPayload, GoAway, HelloOk,
@@ -44,8 +43,7 @@ impl Client {
             .link
             .online(ok.session_id.clone(), ok.resumed, self.now);
         let id = ok.session_id.to_string();
-        self.commands
-            .push_back(Command::Notify(Notice::Session(ok.session_id)));
+        self.effects.notify(Notice::Session(ok.session_id));
         self.notify(match came_back {
             true => SessionEvent::Resumed { session: id },
             false => SessionEvent::Online {
@@ -137,7 +135,7 @@ impl Client {
         self.bindings.remove(reference);
         // Its idle connections go at once.
         if self.pool.idle_count() > 0 {
-            self.timers.arm(Timer::Pool, self.now);
+            self.effects.timers.arm(Timer::Pool, self.now);
         }
     }
 
@@ -236,8 +234,7 @@ impl Client {
         };
         if !again {
             let outcome = Ok(binding.clone());
-            self.commands
-                .push_back(Command::Notify(Notice::Bound { reference, outcome }));
+            self.effects.notify(Notice::Bound { reference, outcome });
         }
         self.notify(SessionEvent::Bound { binding, again });
     }
@@ -256,16 +253,18 @@ impl Client {
             self.forget_binding(reference);
             let outcome = Ok(());
             let notice = Notice::Unbound { reference, outcome };
-            return self.commands.push_back(Command::Notify(notice));
+            return self.effects.notify(notice);
         }
         match bound.refused(err.code, now) {
             Refusal::Tell => {
                 self.forget_binding(reference);
                 let outcome = Err(why);
-                self.commands
-                    .push_back(Command::Notify(Notice::Bound { reference, outcome }));
+                self.effects.notify(Notice::Bound { reference, outcome });
             }
-            Refusal::TryAgain => self.timers.arm_if_unset(Timer::Rebind, now + REBIND_EVERY),
+            Refusal::TryAgain => self
+                .effects
+                .timers
+                .arm_if_unset(Timer::Rebind, now + REBIND_EVERY),
             Refusal::Lost(binding) => {
                 self.forget_binding(reference);
                 self.notify(SessionEvent::Unbound { binding, why });
@@ -278,8 +277,7 @@ impl Client {
             return;
         };
         self.forget_binding(reference);
-        self.commands
-            .push_back(Command::Notify(Notice::Unbound { reference, outcome }));
+        self.effects.notify(Notice::Unbound { reference, outcome });
         self.close_when_idle();
     }
 
@@ -292,8 +290,7 @@ impl Client {
         self.forget_binding(reference);
         if leaving {
             let outcome = Ok(());
-            self.commands
-                .push_back(Command::Notify(Notice::Unbound { reference, outcome }));
+            self.effects.notify(Notice::Unbound { reference, outcome });
         } else if let Some(binding) = binding {
             let reason = super::setback::plain(&revoked.reason);
             self.notify(SessionEvent::TakenOver { binding, reason });
@@ -315,7 +312,7 @@ impl Client {
         let grace = std::time::Duration::from_millis(goaway.grace_ms.into());
         let patience = grace.clamp(CLOSE_WITHIN, POOL_IDLE_FOR * 5) + CLOSE_WITHIN / 5;
         self.goaway = Some(setback);
-        self.timers.arm(Timer::Goaway, self.now + patience);
+        self.effects.timers.arm(Timer::Goaway, self.now + patience);
     }
 
     pub(super) fn goaway_overdue(&mut self) {

@@ -83,8 +83,9 @@ impl Client {
         };
         self.lanes.conns[index] = Some(conn);
         self.lanes.tickets[index] = ticket;
-        self.commands.push_back(Command::Dial { conn, target });
-        self.timers
+        self.effects.ask(Command::Dial { conn, target });
+        self.effects
+            .timers
             .arm(Timer::Lane(index as u8), self.now + REACH_WITHIN);
     }
 
@@ -117,20 +118,20 @@ impl Client {
         let Some(index) = self.lane_entry(conn).map(|lane| lane.index) else {
             return;
         };
-        self.timers
+        self.effects
+            .timers
             .arm(Timer::Lane(index as u8), self.now + STEP_WITHIN);
         match step {
-            Step::Wait => self.wake(conn),
+            Step::Wait => self.effects.wake(conn),
             Step::Secure(server_name) => {
-                self.commands
-                    .push_back(Command::StartTls { conn, server_name });
+                self.effects.ask(Command::StartTls { conn, server_name });
             }
             Step::Ready => {
                 let upgrade = Upgrade::new(&self.config, &mut self.entropy);
                 if let Some(lane) = self.lane_entry(conn) {
                     lane.phase = Phase::Upgrading(upgrade);
                 }
-                self.wake(conn);
+                self.effects.wake(conn);
             }
         }
     }
@@ -204,8 +205,10 @@ impl Client {
             }
         }
         entry.phase = Phase::Greeting(lane);
-        self.timers.arm(Timer::Lane(index as u8), now + STEP_WITHIN);
-        self.wake(conn);
+        self.effects
+            .timers
+            .arm(Timer::Lane(index as u8), now + STEP_WITHIN);
+        self.effects.wake(conn);
         self.poll_greeting(conn);
     }
 
@@ -245,7 +248,7 @@ impl Client {
                 Err(violation) => return self.lane_setback(index, Setback::Violation(violation)),
             };
             match item {
-                LaneItem::Pinged => self.wake(conn),
+                LaneItem::Pinged => self.effects.wake(conn),
                 LaneItem::Closed { code } => {
                     return self.lane_setback(index, Setback::Closed(code));
                 }
@@ -317,7 +320,9 @@ impl Client {
             Phase::Greeting(lane) => Some(lane),
             _ => None,
         };
-        self.timers.arm(Timer::Lane(index as u8), self.now + quiet);
+        self.effects
+            .timers
+            .arm(Timer::Lane(index as u8), self.now + quiet);
         lane
     }
 
@@ -360,7 +365,7 @@ impl Client {
         };
         let setback = match (&entry.phase, how) {
             (Phase::Leaving(_), _) => {
-                self.timers.disarm(Timer::Leaving(conn));
+                self.effects.timers.disarm(Timer::Leaving(conn));
                 return self.stop_if_over();
             }
             (Phase::Way(way), Ended::Failed(failure)) => match way.doing() {
@@ -386,7 +391,7 @@ impl Client {
                 Setback::Silent => CloseHow::Reset,
                 _ => CloseHow::Clean,
             };
-            self.commands.push_back(Command::Close { conn, how });
+            self.effects.close(conn, how);
             self.conns.remove(conn);
         }
         self.lane_gone(index, setback);
@@ -395,7 +400,7 @@ impl Client {
     /// The connection of a lane is no more.
     fn lane_gone(&mut self, index: usize, setback: Setback) {
         self.lanes.conns[index] = None;
-        self.timers.disarm(Timer::Lane(index as u8));
+        self.effects.timers.disarm(Timer::Lane(index as u8));
         if index == 0 {
             return self.link_lost(setback);
         }
@@ -465,7 +470,7 @@ impl Client {
             Liveness::LookAgain(at) => {
                 // An answer starts a new silence, which must not be noticed late.
                 let at = at.min(now + keepalive);
-                self.timers.arm(Timer::Lane(index as u8), at);
+                self.effects.timers.arm(Timer::Lane(index as u8), at);
             }
             Liveness::Dead => self.lane_setback(index, Setback::Silent),
         }
@@ -475,7 +480,7 @@ impl Client {
     pub(super) fn disturbed(&mut self) {
         self.link.refresh();
         match self.link.phase {
-            LinkPhase::Waiting => self.timers.arm(Timer::Retry, self.now),
+            LinkPhase::Waiting => self.effects.timers.arm(Timer::Retry, self.now),
             LinkPhase::Reaching => self.lane_setback(0, Setback::Disturbed),
             LinkPhase::Online(_) | LinkPhase::Closing => {
                 for index in 0..MAX_LANES {
@@ -504,8 +509,8 @@ impl Client {
     pub(super) fn plan_rejoin(&mut self) {
         let due = self.missing_lanes().map(|it| self.lanes.rejoin.due(it));
         match due.min() {
-            Some(due) => self.timers.arm(Timer::Rejoin, due),
-            None => self.timers.disarm(Timer::Rejoin),
+            Some(due) => self.effects.timers.arm(Timer::Rejoin, due),
+            None => self.effects.timers.disarm(Timer::Rejoin),
         }
     }
 

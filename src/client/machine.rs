@@ -4,7 +4,6 @@
 //! `farewell.rs` (ends), `exchange.rs`, `request.rs` and `response.rs` (streams and their local
 //! connections).
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use crate::buffer::Buffer;
@@ -21,6 +20,7 @@ use crate::client::upstream::Upstream;
 use crate::client::visitor::Origin;
 use crate::client::{BindOptions, Error, TunnelOptions};
 use crate::clock::Instant;
+use crate::effects::Effects;
 use crate::entropy::Entropy;
 use crate::limits::{
     CLIENT_BEYOND_WINDOWS, CLIENT_HALF_CLOSE, CLIENT_STREAMS, EVENTS_AT_ONCE, HOST_DESCRIPTORS,
@@ -31,7 +31,6 @@ use crate::mux::{Session, Wake};
 use crate::outflow::Piece;
 use crate::shares::Shares;
 use crate::table::Table;
-use crate::timers::Timers;
 use crate::wire::control::SessionId;
 
 /// What a user wants.
@@ -150,8 +149,7 @@ pub struct Client {
     pub(super) heads: Shares<Origin>,
     /// Visitors for whom there was no room.
     pub(super) refusals: Tally,
-    pub(super) timers: Timers<Timer>,
-    pub(super) commands: VecDeque<Command<Notice>>,
+    pub(super) effects: Effects<Notice, Timer>,
     /// What happened to streams and was not told yet.
     untold: Vec<SessionEvent>,
     /// Buffers of requests that are over, for the next ones.
@@ -173,8 +171,8 @@ impl Client {
     }
 
     pub(super) fn with_config(config: Config, entropy: Entropy, now: Instant) -> Client {
-        let mut timers = Timers::new();
-        timers.arm(Timer::Retry, now);
+        let mut effects = Effects::new();
+        effects.timers.arm(Timer::Retry, now);
         Client {
             now,
             link: Link::new(config.retry_for, config.resume.clone(), now),
@@ -190,8 +188,7 @@ impl Client {
             pool: Pool::new(),
             heads: Shares::new(),
             refusals: Tally::default(),
-            timers,
-            commands: VecDeque::new(),
+            effects,
             untold: Vec::new(),
             spare: Vec::new(),
             json: Vec::new(),
@@ -220,21 +217,18 @@ impl Client {
         );
         self.untold.push(event);
         if may_wait && self.untold.len() < EVENTS_AT_ONCE {
-            self.timers.arm_if_unset(Timer::Tell, self.now + TELL_AFTER);
+            self.effects
+                .timers
+                .arm_if_unset(Timer::Tell, self.now + TELL_AFTER);
         } else {
             self.tell();
         }
     }
 
     fn tell(&mut self) {
-        self.timers.disarm(Timer::Tell);
+        self.effects.timers.disarm(Timer::Tell);
         let events = std::mem::take(&mut self.untold);
-        self.commands
-            .push_back(Command::Notify(Notice::Events(events)));
-    }
-
-    pub(super) fn wake(&mut self, conn: ConnKey) {
-        self.commands.push_back(Command::Wake { conn });
+        self.effects.notify(Notice::Events(events));
     }
 
     fn bind(&mut self, reference: u64, spec: BindSpec) {
@@ -242,7 +236,7 @@ impl Client {
             let text = "This session has as many bindings as a client keeps.".to_owned();
             let outcome = Err(Error::Options(text));
             let notice = Notice::Bound { reference, outcome };
-            return self.commands.push_back(Command::Notify(notice));
+            return self.effects.notify(notice);
         }
         self.bindings.all.push(Bound::new(reference, spec));
         self.ask_for_bindings();
@@ -252,7 +246,7 @@ impl Client {
         let Some(bound) = self.bindings.get_mut(reference) else {
             let outcome = Err(Error::Closed("There is no such binding any more.".into()));
             let notice = Notice::Unbound { reference, outcome };
-            return self.commands.push_back(Command::Notify(notice));
+            return self.effects.notify(notice);
         };
         let stands = bound.state == BindState::Standing;
         bound.state = BindState::Leaving;
@@ -266,12 +260,12 @@ impl Client {
                 reference,
                 outcome: Ok(()),
             };
-            self.commands.push_back(Command::Notify(notice));
+            self.effects.notify(notice);
         }
     }
 
     fn timeout(&mut self) {
-        while let Some(timer) = self.timers.pop_due(self.now) {
+        while let Some(timer) = self.effects.timers.pop_due(self.now) {
             match timer {
                 Timer::Retry => self.reach(),
                 Timer::Lane(index) => self.look_after_lane(usize::from(index)),
@@ -306,7 +300,8 @@ impl Client {
             .as_ref()
             .is_some_and(|session| session.stream_count() > 0)
         {
-            self.timers
+            self.effects
+                .timers
                 .arm_if_unset(Timer::Sweep, self.now + SWEEP_EVERY);
         }
     }
@@ -319,13 +314,13 @@ impl Client {
                     if let Some(Entry::Lane(lane)) = self.conns.get_mut(conn) {
                         lane.backlog_since.get_or_insert(self.now);
                     }
-                    self.commands.push_back(Command::WakeLast { conn });
+                    self.effects.wake_last(conn);
                 }
                 Wake::Lane(conn) => {
                     if let Some(Entry::Lane(lane)) = self.conns.get_mut(conn) {
                         lane.backlog_since.get_or_insert(self.now);
                     }
-                    self.wake(conn);
+                    self.effects.wake(conn);
                 }
                 Wake::Sender(exchange) => self.sender_may_go_on(exchange),
             }
@@ -534,10 +529,10 @@ impl Machine for Client {
     }
 
     fn poll_command(&mut self) -> Option<Command<Notice>> {
-        self.commands.pop_front()
+        self.effects.next_command()
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.next().map(|(at, _)| at)
+        self.effects.timers.next().map(|(at, _)| at)
     }
 }

@@ -192,7 +192,7 @@ impl Client {
             exchange.out.push_payload(session.payload(index, &span));
         }
         if let Some(conn) = connected {
-            self.wake(conn);
+            self.effects.wake(conn);
         }
     }
 
@@ -220,7 +220,7 @@ impl Client {
         }
         match conn {
             Some(conn) if raw => self.finish_if_drained(conn),
-            Some(conn) => self.wake(conn),
+            Some(conn) => self.effects.wake(conn),
             // Its response is complete and its connection gone: that was all.
             None if local_done => self.drop_exchange(key, None),
             None => {}

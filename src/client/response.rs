@@ -122,7 +122,7 @@ impl Client {
     pub(super) fn sender_may_go_on(&mut self, key: ExchangeKey) {
         self.pump(key);
         if let Some(conn) = self.exchanges.get(key).and_then(|exchange| exchange.conn) {
-            self.wake(conn);
+            self.effects.wake(conn);
         }
     }
 

@@ -42,7 +42,7 @@ impl Client {
     /// A visitor is turned away.
     pub(super) fn count_refusal(&mut self, why: Shortage) {
         let at = self.refusals.count(why, self.now);
-        self.timers.arm_if_unset(Timer::Refusals, at);
+        self.effects.timers.arm_if_unset(Timer::Refusals, at);
     }
 
     pub(super) fn tell_refusals(&mut self) {

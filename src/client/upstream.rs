@@ -79,8 +79,8 @@ impl Client {
 
     fn watch_line(&mut self) {
         match self.pool.look_at() {
-            Some(at) => self.timers.arm(Timer::Line, at),
-            None => self.timers.disarm(Timer::Line),
+            Some(at) => self.effects.timers.arm(Timer::Line, at),
+            None => self.effects.timers.disarm(Timer::Line),
         }
     }
 
@@ -135,7 +135,7 @@ impl Client {
         exchange.conn = Some(conn);
         self.pool.serves(exchange.origin);
         self.introduce(conn);
-        self.wake(conn);
+        self.effects.wake(conn);
     }
 
     /// A handler of this process shares its threads by whom it works for.
@@ -147,7 +147,7 @@ impl Client {
         let bound = self.bindings.get(upstream.lot.binding);
         if bound.is_some_and(|bound| matches!(bound.spec.local, Local::Handler(_))) {
             let command = Command::Introduce { conn, visitor };
-            self.commands.push_back(command);
+            self.effects.ask(command);
         }
     }
 
@@ -180,7 +180,7 @@ impl Client {
         }
         self.pool.serves(exchange.origin);
         self.pool.opened();
-        self.commands.push_back(Command::Dial { conn, target });
+        self.effects.ask(Command::Dial { conn, target });
         self.introduce(conn);
     }
 
@@ -194,7 +194,7 @@ impl Client {
     /// Closes a local connection and forgets it.
     pub(super) fn close_upstream(&mut self, conn: ConnKey, how: CloseHow) {
         if matches!(self.conns.get(conn), Some(Entry::Upstream(_))) {
-            self.commands.push_back(Command::Close { conn, how });
+            self.effects.close(conn, how);
             self.upstream_gone(conn);
         }
     }
@@ -250,10 +250,11 @@ impl Client {
         if let Some(closed) = surplus.or(wanted.then_some(conn)) {
             self.close_upstream(closed, CloseHow::Clean);
         }
-        self.timers
+        self.effects
+            .timers
             .arm_if_unset(Timer::Pool, self.now + POOL_IDLE_FOR);
         // It may have been left without space to read into; an idle one is watched for its end.
-        self.wake(conn);
+        self.effects.wake(conn);
     }
 
     /// Closes idle connections that were kept long enough.
@@ -267,14 +268,15 @@ impl Client {
             self.spare = Vec::new();
             return;
         }
-        self.timers
+        self.effects
+            .timers
             .arm_if_unset(Timer::Pool, self.now + POOL_IDLE_FOR / 4);
     }
 
     pub(super) fn upstream_connected(&mut self, conn: ConnKey) {
         if let Some(Entry::Upstream(upstream)) = self.conns.get_mut(conn) {
             upstream.connected = true;
-            self.wake(conn);
+            self.effects.wake(conn);
             self.finish_if_drained(conn);
         }
     }

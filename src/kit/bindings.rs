@@ -271,7 +271,7 @@ impl Kit {
                     // A picked port that is held here fails at the system, which picks another.
                     self.ports.entry(name).or_insert(listener);
                 }
-                self.commands.push_back(Command::Listen { listener, addr });
+                self.effects.ask(Command::Listen { listener, addr });
                 Ok(())
             }
             Err(entry) => {
@@ -311,7 +311,7 @@ impl Kit {
         };
         self.ports.insert((mode, addr.port()), listener);
         if !self.accepting {
-            self.commands.push_back(Command::Accept {
+            self.effects.ask(Command::Accept {
                 listener,
                 on: false,
             });

@@ -10,7 +10,7 @@ use crate::kit::serve::FrontConn;
 use crate::kit::session::SessionKey;
 use crate::kit::visitor::Visitor;
 use crate::limits::{FREED_GOES_AFTER, FREED_MATTERS, LEAVING_DRAINS, LEAVING_FOR};
-use crate::machine::{CloseHow, Command, ConnKey};
+use crate::machine::{CloseHow, ConnKey};
 use crate::outflow::Outflow;
 use crate::text::said;
 
@@ -104,14 +104,10 @@ impl Kit {
         );
     }
 
-    pub(super) fn wake(&mut self, conn: ConnKey) {
-        self.commands.push_back(Command::Wake { conn });
-    }
-
     /// Closes a connection and forgets all about it but what its session must do.
     pub(super) fn close_conn(&mut self, conn: ConnKey, how: CloseHow) {
         if self.drop_conn(conn) {
-            self.commands.push_back(Command::Close { conn, how });
+            self.effects.close(conn, how);
         }
     }
 
@@ -124,7 +120,7 @@ impl Kit {
             self.pre_auth -= 1;
         }
         self.doorstep.set(conn, None);
-        self.timers.disarm(Reason::Conn(conn));
+        self.effects.timers.disarm(Reason::Conn(conn));
         self.heads.change(conn, entry.head, 0);
         self.freed(entry.out.capacity() + entry.head);
         if let Some(permit) = entry.permit {
@@ -139,7 +135,7 @@ impl Kit {
         self.freed += bytes;
         if self.freed >= FREED_MATTERS {
             let at = self.now + FREED_GOES_AFTER;
-            self.timers.arm_if_unset(Reason::Freed, at);
+            self.effects.timers.arm_if_unset(Reason::Freed, at);
         }
     }
 
@@ -153,8 +149,7 @@ impl Kit {
             }
         }
         self.conns.shrink();
-        self.commands
-            .push_back(Command::Notify(KitNotice::MemoryFreed));
+        self.effects.notify(KitNotice::MemoryFreed);
     }
 
     /// Sends `bytes` and then leaves politely.
@@ -172,8 +167,10 @@ impl Kit {
         entry.role = Role::Leaving {
             patience: LEAVING_DRAINS,
         };
-        self.timers.arm(Reason::Conn(conn), now + LEAVING_FOR);
-        self.wake(conn);
+        self.effects
+            .timers
+            .arm(Reason::Conn(conn), now + LEAVING_FOR);
+        self.effects.wake(conn);
         self.lingers(conn);
         self.after_sending(conn);
     }
@@ -195,8 +192,8 @@ impl Kit {
                 if leaving && read_closed {
                     self.close_conn(conn, CloseHow::Clean);
                 } else {
-                    self.commands.push_back(Command::Finish { conn });
-                    self.wake(conn);
+                    self.effects.finish(conn);
+                    self.effects.wake(conn);
                 }
             }
         }
@@ -256,6 +253,6 @@ impl Kit {
         } else {
             entry.out.push_payload(mux.payload(lane.1, &span));
         }
-        self.wake(conn);
+        self.effects.wake(conn);
     }
 }

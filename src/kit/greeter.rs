@@ -96,9 +96,10 @@ impl Kit {
             proven,
             held: None,
         }));
-        self.timers
+        self.effects
+            .timers
             .arm(Reason::Conn(conn), now + self.config.hello_timeout);
-        self.wake(conn);
+        self.effects.wake(conn);
         self.greeter_pump(conn, now);
     }
 
@@ -132,7 +133,7 @@ impl Kit {
             let refused = match greeter.lane.poll() {
                 Ok(None) => return,
                 Ok(Some(LaneItem::Pinged)) => {
-                    self.wake(conn);
+                    self.effects.wake(conn);
                     continue;
                 }
                 Ok(Some(LaneItem::Closed { .. })) => Refused {
@@ -195,7 +196,7 @@ impl Kit {
                 until: now + delay,
                 wrong,
             });
-            self.timers.arm(Reason::Conn(conn), now + delay);
+            self.effects.timers.arm(Reason::Conn(conn), now + delay);
             return Ok(());
         }
         self.judge_hello(conn, &hello, now)

@@ -8,7 +8,7 @@ use crate::kit::metrics::{SessionEnd, StreamOutcome};
 use crate::kit::repeats::Complaint;
 use crate::kit::session::SessionKey;
 use crate::limits::SWEEP_EVERY;
-use crate::machine::{Command, ConnKey, Ended};
+use crate::machine::{ConnKey, Ended};
 use crate::mux::{Incoming, Liveness, Span, Violation, Wake};
 use crate::text::said;
 use crate::wire::code::Code;
@@ -268,7 +268,7 @@ impl Kit {
                 None => {}
             }
         }
-        self.timers.arm(Reason::Lanes(key), again);
+        self.effects.timers.arm(Reason::Lanes(key), again);
         for index in dead {
             self.metrics.pong_timeout();
             if index == 0 {
@@ -297,7 +297,9 @@ impl Kit {
         };
         let idle = mux.sweep_idle(now, half_close);
         if mux.stream_count() > 0 {
-            self.timers.arm(Reason::Sweep(key), now + SWEEP_EVERY);
+            self.effects
+                .timers
+                .arm(Reason::Sweep(key), now + SWEEP_EVERY);
         }
         for gone in idle {
             self.stream_lost(gone.tag, StreamOutcome::TimedOut, gone.code, gone.reason);
@@ -355,13 +357,14 @@ impl Kit {
             let streams = session.mux().map_or(0, |mux| mux.stream_count());
             self.reckon_memory(key);
             if streams > 0 {
-                self.timers
+                self.effects
+                    .timers
                     .arm_if_unset(Reason::Sweep(key), now + SWEEP_EVERY);
             }
             while let Some(wake) = self.sessions.poll_wake(key) {
                 match wake {
-                    Wake::Lane(conn) => self.wake(conn),
-                    Wake::LaneLast(conn) => self.commands.push_back(Command::WakeLast { conn }),
+                    Wake::Lane(conn) => self.effects.wake(conn),
+                    Wake::LaneLast(conn) => self.effects.wake_last(conn),
                     Wake::Sender(conn) => self.sender_may_go_on(conn),
                 }
             }
@@ -372,6 +375,6 @@ impl Kit {
         if let Some(Role::Visitor(_)) = self.conns.get(conn).map(|entry| &entry.role) {
             self.visitor_goes_on(conn, self.now);
         }
-        self.wake(conn);
+        self.effects.wake(conn);
     }
 }

@@ -85,11 +85,10 @@ impl ListenerEntry {
 impl Kit {
     pub(super) fn open_front(&mut self) {
         let Some(permit) = self.budget.take(Class::Listener) else {
-            self.commands
-                .push_back(Command::Notify(KitNotice::CannotListen(
-                    "the descriptor budget is too small for a listener".into(),
-                )));
-            self.commands.push_back(Command::Stop);
+            self.effects.notify(KitNotice::CannotListen(
+                "the descriptor budget is too small for a listener".into(),
+            ));
+            self.effects.ask(Command::Stop);
             return;
         };
         let entry = ListenerEntry {
@@ -99,7 +98,7 @@ impl Kit {
         if let Ok(key) = self.listeners.insert(entry) {
             let listener = key;
             self.front = Some(listener);
-            self.commands.push_back(Command::Listen {
+            self.effects.ask(Command::Listen {
                 listener,
                 addr: self.config.listen,
             });
@@ -123,15 +122,13 @@ impl Kit {
                 if let Some(note) = self.plan.note(&self.config) {
                     warn!("{note}");
                 }
-                self.commands
-                    .push_back(Command::Notify(KitNotice::Listening(addr)));
+                self.effects.notify(KitNotice::Listening(addr));
             }
             (Purpose::Front, Err(why)) => {
                 let text = format!("cannot listen on {}: {}", self.config.listen, why.text);
                 self.drop_listener(listener);
-                self.commands
-                    .push_back(Command::Notify(KitNotice::CannotListen(text)));
-                self.commands.push_back(Command::Stop);
+                self.effects.notify(KitNotice::CannotListen(text));
+                self.effects.ask(Command::Stop);
             }
             (Purpose::Opening(_), Ok(addr)) => self.binding_opened(listener, addr, now),
             (Purpose::Opening(_), Err(why)) => self.binding_failed(listener, &why, now),
@@ -165,7 +162,7 @@ impl Kit {
 
     pub(super) fn close_listener(&mut self, listener: ListenerKey) {
         if self.drop_listener(listener).is_some() {
-            self.commands.push_back(Command::Unlisten { listener });
+            self.effects.ask(Command::Unlisten { listener });
         }
     }
 
@@ -277,7 +274,7 @@ impl Kit {
     }
 
     pub(super) fn arm_conn(&mut self, conn: ConnKey, at: Instant) {
-        self.timers.arm(Reason::Conn(conn), at);
+        self.effects.timers.arm(Reason::Conn(conn), at);
     }
 
     /// A permit, perhaps of one who lingers; or the listeners stop accepting until some come home.
@@ -313,7 +310,7 @@ impl Kit {
             .map(|(key, _)| key)
             .collect();
         for listener in bound {
-            self.commands.push_back(Command::Accept { listener, on });
+            self.effects.ask(Command::Accept { listener, on });
         }
     }
 
@@ -326,7 +323,9 @@ impl Kit {
         self.complain(complaint, &format!("({}); trying again shortly", why.text));
         self.metrics.accept_failed();
         if self.listeners.get(listener).is_some() {
-            self.timers.arm_if_unset(Reason::Accept, now + ACCEPT_RETRY);
+            self.effects
+                .timers
+                .arm_if_unset(Reason::Accept, now + ACCEPT_RETRY);
         }
     }
 
@@ -334,8 +333,7 @@ impl Kit {
         let all: Vec<ListenerKey> = self.listeners.iter().map(|(key, _)| key).collect();
         for listener in all {
             if self.accepting || self.front == Some(listener) {
-                self.commands
-                    .push_back(Command::Accept { listener, on: true });
+                self.effects.ask(Command::Accept { listener, on: true });
             }
         }
     }

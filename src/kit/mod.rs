@@ -59,10 +59,11 @@ mod testing;
 pub mod throttle;
 mod visitor;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use crate::clock::Instant;
+use crate::effects::Effects;
 use crate::entropy::Entropy;
 use crate::limits::{MAX_CONNS, MAX_LISTENERS};
 use crate::machine::{
@@ -116,8 +117,7 @@ pub struct Kit {
     listeners: Table<Listener, ListenerEntry>,
     sessions: Sessions,
     ports: BTreeMap<PortName, ListenerKey>,
-    timers: crate::timers::Timers<Reason>,
-    commands: VecDeque<Command<KitNotice>>,
+    effects: Effects<KitNotice, Reason>,
     /// Connections that may hold a loan from a lane's buffer.
     borrowers: Vec<ConnKey>,
     /// Connections that only linger.
@@ -190,8 +190,7 @@ impl Kit {
             conns: Table::new(MAX_CONNS),
             listeners: Table::new(MAX_LISTENERS),
             ports: BTreeMap::new(),
-            timers: crate::timers::Timers::new(),
-            commands: VecDeque::new(),
+            effects: Effects::new(),
             borrowers: Vec::new(),
             leaving: leaving::Leaving::default(),
             pre_auth: 0,
@@ -214,7 +213,8 @@ impl Kit {
             return;
         }
         self.stopping = Stopping::Draining;
-        self.timers
+        self.effects
+            .timers
             .arm(Reason::Shutdown, now + crate::limits::SHUTDOWN_DRAIN);
         self.close_listeners();
         for session in self.sessions.keys() {
@@ -243,8 +243,8 @@ impl Kit {
             return;
         }
         self.stopping = Stopping::Done;
-        self.timers.disarm(Reason::Shutdown);
-        self.timers.disarm(Reason::Accept);
+        self.effects.timers.disarm(Reason::Shutdown);
+        self.effects.timers.disarm(Reason::Accept);
         for session in self.sessions.keys() {
             let why = "the kit is shutting down";
             self.end_session(session, metrics::SessionEnd::Shutdown, why, Some(1001));
@@ -254,13 +254,13 @@ impl Kit {
             self.close_conn(conn, CloseHow::Clean);
         }
         // Closing them frees memory, which goes back with the process.
-        self.timers.disarm(Reason::Freed);
+        self.effects.timers.disarm(Reason::Freed);
         self.tell_all_sums();
-        self.commands.push_back(Command::Stop);
+        self.effects.ask(Command::Stop);
     }
 
     fn timeout(&mut self, now: Instant) {
-        while let Some(reason) = self.timers.pop_due(now) {
+        while let Some(reason) = self.effects.timers.pop_due(now) {
             match reason {
                 Reason::Conn(conn) => self.conn_timeout(conn, now),
                 Reason::Lanes(session) => self.check_lanes(session, now),
@@ -391,7 +391,7 @@ impl Kit {
             self.sessions.len(),
             self.sessions.stream_count(),
             self.conns.len(),
-            self.timers.len(),
+            self.effects.timers.len(),
         ]
     }
 
@@ -541,7 +541,7 @@ impl Machine for Kit {
                 Role::Front(_) if drained => {
                     self.front_goes_on(conn, now);
                     self.restand(conn);
-                    self.wake(conn);
+                    self.effects.wake(conn);
                 }
                 _ => {}
             }
@@ -553,14 +553,14 @@ impl Machine for Kit {
     }
 
     fn poll_command(&mut self) -> Option<Command<KitNotice>> {
-        if self.commands.is_empty() {
+        if self.effects.is_silent() {
             self.tell_wakes();
         }
-        self.commands.pop_front()
+        self.effects.next_command()
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.next().map(|(at, _)| at)
+        self.effects.timers.next().map(|(at, _)| at)
     }
 
     fn turn_ended(&mut self, busy: std::time::Duration, _conns: usize) {

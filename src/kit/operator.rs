@@ -83,9 +83,10 @@ impl Kit {
         if grace.is_zero() || streams == 0 {
             self.end_session(key, SessionEnd::Killed, WHY, Some(1000));
         } else {
-            let due = self.timers.deadline(Reason::Grace(key));
+            let due = self.effects.timers.deadline(Reason::Grace(key));
             let until = now + grace;
-            self.timers
+            self.effects
+                .timers
                 .arm(Reason::Grace(key), due.map_or(until, |due| due.min(until)));
         }
     }

@@ -138,12 +138,12 @@ impl Kit {
     /// The last sums, at the end.
     pub(super) fn tell_all_sums(&mut self) {
         tell(self.repeats.all(self.now));
-        self.timers.disarm(Reason::Sums);
+        self.effects.timers.disarm(Reason::Sums);
     }
 
     fn arm_sums(&mut self) {
         if let Some(at) = self.repeats.next() {
-            self.timers.arm_if_unset(Reason::Sums, at);
+            self.effects.timers.arm_if_unset(Reason::Sums, at);
         }
     }
 }

@@ -130,7 +130,7 @@ impl Kit {
         }
         if let Some(entry) = self.conns.get_mut(conn) {
             entry.out.push(&text);
-            self.wake(conn);
+            self.effects.wake(conn);
             self.arm_conn(conn, now + FRONT_IDLE_TIMEOUT);
         }
     }

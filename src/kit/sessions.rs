@@ -82,10 +82,12 @@ impl Kit {
         session.granted = granted;
         session.tickets.clear();
         session.busy_at = now;
-        self.timers.disarm(Reason::Grace(key));
-        self.timers
+        self.effects.timers.disarm(Reason::Grace(key));
+        self.effects
+            .timers
             .arm(Reason::Lanes(key), now + self.config.ping_after);
-        self.timers
+        self.effects
+            .timers
             .arm(Reason::Idle(key), now + self.config.idle_timeout);
         self.answer_hello(key, resumed.is_some(), grow_windows, now);
         self.log_attached(key, resumed.is_some());
@@ -182,7 +184,7 @@ impl Kit {
         self.pre_auth -= 1;
         self.doorstep.set(conn, None);
         let peer = entry.from;
-        self.timers.disarm(Reason::Conn(conn));
+        self.effects.timers.disarm(Reason::Conn(conn));
         Some((greeter.lane, greeter.subprotocol, peer))
     }
 
@@ -250,10 +252,10 @@ impl Kit {
         );
         session.tickets.clear();
         self.metrics.session_parked();
-        self.timers.disarm(Reason::Lanes(key));
-        self.timers.disarm(Reason::Sweep(key));
-        self.timers.disarm(Reason::Idle(key));
-        self.timers.arm(Reason::Grace(key), now + grace);
+        self.effects.timers.disarm(Reason::Lanes(key));
+        self.effects.timers.disarm(Reason::Sweep(key));
+        self.effects.timers.disarm(Reason::Idle(key));
+        self.effects.timers.arm(Reason::Grace(key), now + grace);
     }
 
     /// Closes a session's lanes and breaks what its streams belonged to. It is in between states
@@ -316,7 +318,7 @@ impl Kit {
             Reason::Idle(key),
             Reason::Grace(key),
         ] {
-            self.timers.disarm(reason);
+            self.effects.timers.disarm(reason);
         }
         info!(
             "session {} ended after {:?}: {}; {} bytes in, {} out",
@@ -379,7 +381,7 @@ impl Kit {
         }
         let due = session.busy_at + timeout;
         if now < due {
-            self.timers.arm(Reason::Idle(key), due);
+            self.effects.timers.arm(Reason::Idle(key), due);
             return;
         }
         let why = "session idle timeout";

@@ -67,7 +67,7 @@ impl Host {
     pub fn visit_at(&mut self, listener: ListenerKey, peer: &str) -> Option<ConnKey> {
         let peer: SocketAddr = peer.parse().unwrap();
         let conn = self.kit.accepted(listener, peer, self.now);
-        for command in &self.kit.commands {
+        for command in self.kit.effects.commands() {
             if let (Command::Close { conn: closed, .. }, Some(conn)) = (command, conn) {
                 assert_ne!(
                     closed.index(),

@@ -351,7 +351,7 @@ impl Chaos {
         );
         let client = &self.world.client;
         assert!(client.conns.is_empty() && client.exchanges.is_empty());
-        assert_eq!((client.pool.open(), client.timers.len()), (0, 0));
+        assert_eq!((client.pool.open(), client.effects.timers.len()), (0, 0));
     }
 }
 

@@ -266,7 +266,7 @@ impl Kit {
                 visitor.since = now;
                 visitor.answered += 1;
             }
-            self.wake(conn);
+            self.effects.wake(conn);
         }
         self.text = text;
     }

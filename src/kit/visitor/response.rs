@@ -61,7 +61,7 @@ impl Kit {
         if too_many {
             return self.takes_no_heads(conn);
         }
-        self.wake(conn);
+        self.effects.wake(conn);
         let Some(visitor) = self.visitor(conn) else {
             return;
         };
@@ -168,7 +168,7 @@ impl Kit {
             entry.starts_waiting(now);
             entry.out.push_chunk(mux.payload(lane.1, span));
         }
-        self.wake(conn);
+        self.effects.wake(conn);
     }
 
     /// EOF: the response is whole, or should be.
@@ -207,7 +207,7 @@ impl Kit {
         );
         let flushed = entry.out.is_empty();
         self.count_request(conn, status);
-        self.wake(conn);
+        self.effects.wake(conn);
         if flushed {
             self.response_sent(conn, now);
         }
@@ -275,7 +275,7 @@ impl Kit {
         visitor.answered += 1;
         visitor.inbound.release_if_idle(KEEP_IDLE);
         self.visitor_goes_on(conn, now);
-        self.wake(conn);
+        self.effects.wake(conn);
     }
 }
 
