@@ -3,9 +3,11 @@
  *
  * All connections read into one buffer, since a read is handed on before the next one happens. The
  * bytes before the read are free, so that a frame header fits there and bulk need not be copied.
- * Half-close is kept in both directions.
+ * Half-close is kept in both directions. A server may answer and leave while it is still written to:
+ * that a write failed ends nothing before all that it had sent was read.
  */
 import net from 'node:net';
+import type { Duplex } from 'node:stream';
 import { HEADER_BYTES } from '../wire/frame.js';
 
 /** Bytes of one read: with its headers it fills one segment of a loopback, and no second one. */
@@ -24,6 +26,41 @@ export interface SocketUser {
   closed(error: Error | undefined): void;
 }
 
+/** Gets the outcome of a write. */
+type Written = Parameters<Duplex['_write']>[2];
+
+/**
+ * A connection whose reading goes on when the other end takes no more. The runtime would close it at
+ * the first write that fails, and the answer that lies in the system with it.
+ */
+class Conn extends net.Socket {
+  /** Why the other end takes no more; what is written from then on is dropped. */
+  refusal: NodeJS.ErrnoException | undefined;
+
+  override _write(chunk: unknown, encoding: BufferEncoding, written: Written): void {
+    if (this.refusal !== undefined) written();
+    else super._write(chunk, encoding, this.outliving(written));
+  }
+
+  override _writev(chunks: { chunk: unknown; encoding: BufferEncoding }[], written: Written): void {
+    if (this.refusal !== undefined) written();
+    else super._writev?.(chunks, this.outliving(written));
+  }
+
+  private outliving(written: Written): Written {
+    return (error) => {
+      if (error == null || !isRefusal(error) || this.readableEnded) return written(error);
+      this.refusal = error;
+      written();
+    };
+  }
+}
+
+/** Whether an error says that the other end has left; what it sent before can then be read to its end. */
+function isRefusal(error: NodeJS.ErrnoException): boolean {
+  return error.code === 'EPIPE' || error.code === 'ECONNRESET';
+}
+
 /** A connection to a local server. */
 export class LocalSocket {
   /** Told what happens; changes hands when a pooled connection is used again. */
@@ -37,23 +74,21 @@ export class LocalSocket {
   /** How long the server said it keeps an idle connection, in milliseconds. */
   keepMs = Infinity;
   private error: Error | undefined;
-  private readonly socket: net.Socket;
+  private readonly socket: Conn;
 
   /** Starts to connect; `connected` is told when the server accepted, `user.closed` otherwise. */
   constructor(host: string, port: number, timeoutMs: number, connected: () => void) {
-    this.socket = net.connect({
-      host,
-      port,
-      allowHalfOpen: true,
-      noDelay: true,
-      onread: {
-        buffer: window,
-        callback: (count) => {
-          this.user.bytes(scratch, HEADER_BYTES, HEADER_BYTES + count);
-          return true;
-        },
+    const onread: net.OnReadOpts = {
+      buffer: window,
+      callback: (count) => {
+        this.user.bytes(scratch, HEADER_BYTES, HEADER_BYTES + count);
+        return true;
       },
-    });
+    };
+    // What the constructor takes is not all in its type.
+    const options = { allowHalfOpen: true, noDelay: true, onread };
+    this.socket = new Conn(options);
+    this.socket.connect({ host, port, noDelay: true });
     const timer = setTimeout(() => {
       this.socket.destroy(Object.assign(new Error('no answer'), { code: 'ETIMEDOUT' }));
     }, timeoutMs);
@@ -62,7 +97,11 @@ export class LocalSocket {
       connected();
     });
     this.socket.on('end', () => {
-      this.user.ended();
+      const { refusal } = this.socket;
+      // A connection that was reset ends like this too, once the system has told of it in a write;
+      // after a FIN that is a broken pipe.
+      if (refusal?.code !== 'ECONNRESET') this.user.ended();
+      if (refusal !== undefined) this.socket.destroy(refusal);
     });
     this.socket.on('error', (error) => {
       this.error = error;
@@ -129,7 +168,8 @@ export class LocalSocket {
 
   /** Whether a request may be sent. */
   get usable(): boolean {
-    return this.socket.writable && !this.socket.readableEnded && !this.socket.destroyed;
+    const { writable, readableEnded, destroyed, refusal } = this.socket;
+    return writable && !readableEnded && !destroyed && refusal === undefined;
   }
 }
 

@@ -181,12 +181,11 @@ test('a machine without descriptors says so, and does not blame the server', asy
   const local = await answering('HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok');
   await exposing(local.port, async ({ kit, session }) => {
     const told = overloads(session);
-    const short = mock.method(net, 'connect', () => {
-      const socket = new net.Socket();
+    const short = mock.method(net.Socket.prototype, 'connect', function (this: net.Socket) {
       setImmediate(() => {
-        socket.destroy(Object.assign(new Error('too many open files'), { code: 'EMFILE' }));
+        this.destroy(Object.assign(new Error('too many open files'), { code: 'EMFILE' }));
       });
-      return socket;
+      return this;
     });
     await isTurnedAway(kit.session.get('/'));
     assert.equal(told[0]?.reason, 'descriptors');
