@@ -62,14 +62,20 @@ export function checkHeaders(headers: Headers): void {
 /** Parses a response head: everything before the empty line. */
 export function parseResponseHead(text: string): Head {
   const lines = text.split('\r\n');
-  const match = STATUS_LINE.exec(lines[0] ?? '');
-  if (match === null) throw new HttpFault('no HTTP/1.1 status line');
-  const headers: Headers = [];
-  for (let at = 1; at < lines.length; at += 1) headers.push(parseField(lines[at] ?? ''));
-  return { minor: Number(match[1]), status: Number(match[2]), headers };
+  const head = parseStatusLine(lines[0] ?? '');
+  for (let at = 1; at < lines.length; at += 1) head.headers.push(parseField(lines[at] ?? ''));
+  return head;
 }
 
-function parseField(line: string): [string, string] {
+/** Parses the first line of a response: a head without fields. */
+export function parseStatusLine(line: string): Head {
+  const match = STATUS_LINE.exec(line);
+  if (match === null) throw new HttpFault('no HTTP/1.1 status line');
+  return { minor: Number(match[1]), status: Number(match[2]), headers: [] };
+}
+
+/** Parses the line of a field. */
+export function parseField(line: string): [string, string] {
   const colon = line.indexOf(':');
   const name = line.slice(0, Math.max(colon, 0));
   if (!isToken(name)) throw new HttpFault(`a line that is no field: ${quote(line)}`);

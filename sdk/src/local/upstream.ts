@@ -14,10 +14,10 @@ import {
   formatRequestHead,
   HttpFault,
   listOf,
-  parseResponseHead,
   withoutHopByHop,
   type Head,
 } from './head.js';
+import { HeadReader } from './head-reader.js';
 import { busyPage, type Capacity } from './capacity.js';
 import type { Pool } from './pool.js';
 import { answerPlain, SOON, Tally, type Report } from './report.js';
@@ -28,8 +28,6 @@ import type { ConnectUser, Target, Unreachable } from './target.js';
 import type { Shortage } from './terms.js';
 import { asksToLogIn, logsIn, originOf, visitorOf } from './visitor.js';
 
-/** The largest response head, in bytes; it must fit one frame after it became JSON. */
-const MAX_HEAD = 48 * 1024;
 /** The most interim heads of one response. */
 const MAX_INTERIM = 16;
 
@@ -75,7 +73,7 @@ class HttpExchange implements StreamSink, ConnectUser, SlotUser {
   private requestSent = false;
   private requestEnded = false;
   private left: number;
-  private partialHead: Buffer | undefined;
+  private reader = new HeadReader();
   private interim = 0;
   private decoder: BodyDecoder | undefined;
   private reusable = false;
@@ -270,28 +268,15 @@ class HttpExchange implements StreamSink, ConnectUser, SlotUser {
   }
 
   private onHead(buffer: Buffer, start: number, end: number): void {
-    let input = buffer.subarray(start, end);
     let at = start;
-    if (this.partialHead !== undefined) {
-      input = Buffer.concat([this.partialHead, input]);
-      at = 0;
-      this.partialHead = undefined;
-    }
-    // `whole` and `at` say where `input` lies, so that a body keeps the room before it.
-    const whole = at === 0 ? input : buffer;
-    const stop = at + input.length;
     while (this.phase === 'head') {
-      const length = whole.subarray(at, stop).indexOf('\r\n\r\n');
-      if (length < 0 || length > MAX_HEAD) {
-        if (stop - at > MAX_HEAD) throw new HttpFault('a head that is too large');
-        this.partialHead = Buffer.from(whole.subarray(at, stop));
-        return;
-      }
-      const head = parseResponseHead(whole.toString('latin1', at, at + length));
-      at += length + 4;
+      at = this.reader.feed(buffer, at, end);
+      const { head } = this.reader;
+      if (head === undefined) return;
+      this.reader = new HeadReader();
       this.onResponse(head);
     }
-    if (at < stop || this.decoder?.done === true) this.bytes(whole, at, stop);
+    if (at < end || this.decoder?.done === true) this.bytes(buffer, at, end);
   }
 
   private onResponse(head: Head): void {
@@ -384,7 +369,7 @@ class HttpExchange implements StreamSink, ConnectUser, SlotUser {
   /** The connection ended where the answer had not. */
   private brokenOff(): void {
     const { socket } = this;
-    const untouched = this.phase === 'head' && this.partialHead === undefined && !this.interim;
+    const untouched = this.phase === 'head' && this.reader.isUntouched && !this.interim;
     const whole = this.left === this.request.length && this.tally.bytesIn === 0;
     this.dropSocket();
     if (untouched && whole && socket !== undefined && socket.uses > 0) {

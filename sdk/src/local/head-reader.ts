@@ -1,0 +1,83 @@
+/**
+ * A response's head as it comes, each octet looked at once (PROTOCOL §4, §11).
+ *
+ * A line is judged as soon as it is there, and an octet that no line may have at once: a server that
+ * speaks something else mostly waits then, and so would its visitor.
+ */
+import { HttpFault, isFieldValue, parseField, parseResponseHead, parseStatusLine } from './head.js';
+import type { Head } from './head.js';
+
+/** The largest response head, in bytes; it must fit one frame after it became JSON. */
+const MAX_HEAD = 48 * 1024;
+const END = '\r\n\r\n';
+/** What every first line starts with. */
+const START = 'HTTP/1.';
+
+/** Reads one head. */
+export class HeadReader {
+  /** The head, once it is complete. */
+  head: Head | undefined;
+  /** The head as far as whole lines of it have come. */
+  private partial: Head | undefined;
+  /** What has come of the line that is not complete, and whether the CR of its end has. */
+  private line = '';
+  private isCut = false;
+  private bytes = 0;
+
+  /** Whether nothing of a head has come. */
+  get isUntouched(): boolean {
+    return this.bytes === 0;
+  }
+
+  /** Takes a read; returns where in it the head ended, or `end`. Throws `HttpFault`. */
+  feed(buffer: Buffer, start: number, end: number): number {
+    if (this.bytes === 0) {
+      // Mostly it comes in one piece.
+      const most = Math.min(end, start + MAX_HEAD + END.length);
+      const length = buffer.subarray(start, most).indexOf(END);
+      if (length >= 0) {
+        this.head = parseResponseHead(buffer.toString('latin1', start, start + length));
+        return start + length + END.length;
+      }
+    }
+    let at = start;
+    while (at < end && this.head === undefined) at = this.piece(buffer, at, end);
+    return at;
+  }
+
+  /** Takes what a read has of one line; returns where that ends. */
+  private piece(buffer: Buffer, start: number, end: number): number {
+    const most = Math.min(end, start + MAX_HEAD + END.length - this.bytes);
+    const newline = buffer.subarray(start, most).indexOf(0x0a);
+    const stop = newline < 0 ? most : start + newline + 1;
+    this.bytes += stop - start;
+    const text = (this.isCut ? '\r' : '') + buffer.toString('latin1', start, stop);
+    this.isCut = newline < 0 && text.endsWith('\r');
+    if (newline >= 0) this.onLine(text);
+    else this.onPart(this.isCut ? text.slice(0, -1) : text);
+    if (this.head === undefined && stop === most && most < end) {
+      throw new HttpFault('a head that is too large');
+    }
+    return stop;
+  }
+
+  /** Refuses what no line may have, and a first line that never will be one. */
+  private onPart(text: string): void {
+    if (!isFieldValue(text)) throw new HttpFault('a head with a control character');
+    const before = this.line.length;
+    this.line += text;
+    if (this.partial !== undefined || before >= START.length) return;
+    const begun = this.line.slice(0, START.length);
+    if (!START.startsWith(begun)) throw new HttpFault('no HTTP/1.1 status line');
+  }
+
+  /** The line is complete; `text` is its end. */
+  private onLine(text: string): void {
+    if (!text.endsWith('\r\n')) throw new HttpFault('a line of the head that ends in a bare LF');
+    const line = this.line + text.slice(0, -2);
+    this.line = '';
+    if (this.partial === undefined) this.partial = parseStatusLine(line);
+    else if (line === '') this.head = this.partial;
+    else this.partial.headers.push(parseField(line));
+  }
+}

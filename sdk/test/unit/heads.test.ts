@@ -1,0 +1,96 @@
+/**
+ * Heads of local servers: octet by octet, and those that never become one.
+ */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { HttpFault } from '../../src/local/head.js';
+import { HeadReader } from '../../src/local/head-reader.js';
+import { exposing } from '../support/exposed.js';
+import { throws } from '../support/assert.js';
+import { listen } from '../support/local.js';
+
+const GOOD = 'HTTP/1.1 200 OK\r\nA: b\r\nC:\t\u00e9 \r\n\r\n';
+
+function read(reader: HeadReader, text: string, step: number): number {
+  const bytes = Buffer.from(text, 'latin1');
+  for (let at = 0; at < bytes.length; at += step) {
+    const end = Math.min(bytes.length, at + step);
+    const stop = reader.feed(bytes, at, end);
+    if (reader.head !== undefined) return stop;
+    assert.equal(stop, end);
+  }
+  return -1;
+}
+
+test('a head in pieces of any size is the same head, and ends where it ends', () => {
+  for (let step = 1; step <= GOOD.length + 10; step += 1) {
+    const reader = new HeadReader();
+    assert.ok(reader.isUntouched);
+    assert.equal(read(reader, GOOD + 'body\r\n\r\n', step), GOOD.length, `by ${step}`);
+    const headers = [
+      ['a', 'b'],
+      ['c', '\u00e9'],
+    ];
+    assert.deepEqual(reader.head, { minor: 1, status: 200, headers });
+  }
+});
+
+test('a head may have its bound, and no octet more', () => {
+  const start = 'HTTP/1.1 200 OK\r\nA: ';
+  const most = 48 * 1024;
+  const fits = `${start}${'x'.repeat(most - start.length)}\r\n\r\n`;
+  const large = `${start}${'x'.repeat(most - start.length + 1)}\r\n\r\n`;
+  for (const step of [1000, 65_536]) {
+    assert.equal(read(new HeadReader(), fits, step), fits.length);
+    throws(() => read(new HeadReader(), large, step), HttpFault);
+    throws(
+      () => read(new HeadReader(), 'HTTP/1.1 200 OK\r\nA: b' + 'x'.repeat(most), step),
+      HttpFault,
+    );
+  }
+});
+
+/** What each server sends before it waits for ever. */
+const HANGING = {
+  'a head that ends in bare LF': 'HTTP/1.1 200 OK\nContent-Length: 2\n\nok',
+  'a bare LF after its first line': 'HTTP/1.1 200 OK\r\nContent-Length: 2\n',
+  'a bare CR': 'HTTP/1.1 200 OK\rA: b',
+  'a CR before the CR LF': 'HTTP/1.1 200 OK\r\nA: b\r\r\n',
+  'a NUL': 'HTTP/1.1 200 OK\r\nA: b\0',
+  'a DEL in the first line': 'HTTP/1.1 200 \x7f',
+  'a space before the colon': 'HTTP/1.1 200 OK\r\nA : b\r\n',
+  'a line without a colon': 'HTTP/1.1 200 OK\r\nA\r\n',
+  'a field without a name': 'HTTP/1.1 200 OK\r\n: b\r\n',
+  'a folded line': 'HTTP/1.1 200 OK\r\nA: b\r\n c\r\n',
+  'an empty line first': '\r\nHTTP/1.1 200 OK\r\n',
+  'no status': 'HTTP/1.1\r\n',
+  'a status of two digits': 'HTTP/1.1 20 OK\r\n',
+  'another version': 'HTTP/2.0 200 OK\r\n',
+  'a banner': '220 ready\r\n',
+  'a banner without an end': 'SSH-2',
+  'a page without a head': '<html>',
+  'a TLS alert': '\x15\x03\x01\0\x02\x02\x28',
+  'a head without an end': `HTTP/1.1 200 OK\r\n${'A: b\r\n'.repeat(9000)}`,
+  'a line without an end': `HTTP/1.1 200 ${'x'.repeat(50_000)}`,
+  'an interim head, and then none': 'HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\n',
+};
+
+for (const [name, answer] of Object.entries(HANGING)) {
+  test(`a server whose answer has ${name} is a 502 at once`, { timeout: 20_000 }, async () => {
+    for (const inPieces of [false, true]) {
+      const local = await listen((socket) => {
+        socket.once('data', () => {
+          const half = inPieces ? answer.length >> 1 : answer.length;
+          socket.write(answer.slice(0, half), 'latin1');
+          setTimeout(() => socket.write(answer.slice(half), 'latin1'), 20);
+        });
+      });
+      await exposing(local.port, async ({ kit }) => {
+        const stream = kit.session.get('/');
+        assert.equal((await stream.head()).status, 502);
+        assert.match(await stream.text(), /is not HTTP\/1\.1/);
+      });
+      await local.stop();
+    }
+  });
+}
