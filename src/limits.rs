@@ -240,6 +240,11 @@ pub const MAX_PRE_AUTH: usize = 4096;
 pub const YIELD_AT_ONCE: usize = 32;
 /// How soon they are looked for again where there were none.
 pub const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
+/// How long who has said nothing yet stays in any case: what it said may still lie in its socket.
+pub const FRESH_MAY_STAY: Duration = Duration::from_millis(100);
+/// So many of one address that have said nothing yet are no browser's: more are asked for at once
+/// than it opens ahead.
+pub const MANY_FRESH: usize = 7;
 /// One part in so many of all places is much for one address: it yields, where nobody is idle.
 pub const MUCH: usize = 8;
 /// Bytes of memory for what peers send, at least and at most, that may be configured, and how many
@@ -370,6 +375,10 @@ pub const VISITOR_STALLED_FOR: Duration = Duration::from_secs(300);
 pub const VISITOR_IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// Bytes that are read of a visitor at once, and ahead of their use while a request is served.
 pub const VISITOR_AHEAD: usize = 16 * 1024;
+/// One read takes at most one part in so many of what is left of the memory for what waits.
+pub const AHEAD_SHARE: usize = 64;
+/// Bytes that are read of a visitor at once, at least, however much of others waits.
+pub const AHEAD_LEAST: usize = 512;
 /// Bytes of an unwanted request body that are read away so that the visitor gets its answer.
 pub const LEAVING_DRAINS: usize = 256 * 1024;
 /// How long a leaving connection's peer may take to close.
@@ -531,6 +540,12 @@ pub const OUTLET_LAST_WORDS: Duration = Duration::from_secs(2);
 pub const OUTLET_STACK: usize = 64 * 1024;
 /// Bytes of freed memory that are worth giving back to the system.
 pub const FREED_MATTERS: usize = 1024 * 1024;
+/// Bytes that a visitor's connection and its stream take besides what waits on them, about.
+pub const CONN_MEMORY: usize = 1024;
+/// The same where few connections are left.
+pub const FREED_WHEN_QUIET: usize = 64 * 1024;
+/// So many are few.
+pub const FEW_CONNS: usize = 64;
 /// How soon: not for every connection of many.
 pub const FREED_GOES_AFTER: Duration = Duration::from_secs(3);
 /// Bytes in a token file, at most: an `Authorization` field must fit a head.

@@ -160,6 +160,11 @@ impl FdBudget {
         match class {
             // Refusals beyond their reserve would take the place of visits.
             Class::Refusal => free.min(self.reserve[Class::Refusal as usize] - self.out(class)),
+            // Callers keep theirs for as long as they like, so the last part is for visitors.
+            Class::Caller => {
+                let all = free + self.out(Class::Visitor) + self.out(class);
+                free.min((all - all / 8).saturating_sub(self.out(class)))
+            }
             Class::Leaving => free.min((self.total / 8).saturating_sub(self.out(class))),
             _ => free,
         }
@@ -210,6 +215,21 @@ mod tests {
 
     fn fill(budget: &mut FdBudget, class: Class) -> Vec<FdPermit> {
         std::iter::from_fn(|| budget.take(class)).collect()
+    }
+
+    #[test]
+    fn callers_leave_the_last_part_of_all_places_to_visitors() {
+        for total in [64, 1000, 4096] {
+            let mut budget = FdBudget::new(total, NEEDS);
+            let all = budget.for_visits();
+            let mut callers = fill(&mut budget, Class::Caller);
+            assert_eq!(callers.len(), all - all / 8);
+            assert_eq!(fill(&mut budget, Class::Visitor).len(), all / 8);
+            // What a visitor leaves is no caller's.
+            budget.give_back(callers.pop().unwrap());
+            assert!(budget.take(Class::Caller).is_some());
+            budget.check_invariants();
+        }
     }
 
     #[test]

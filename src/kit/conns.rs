@@ -9,7 +9,10 @@ use crate::kit::greeter::Greeter;
 use crate::kit::serve::FrontConn;
 use crate::kit::session::SessionKey;
 use crate::kit::visitor::Visitor;
-use crate::limits::{FREED_GOES_AFTER, FREED_MATTERS, LEAVING_DRAINS, LEAVING_FOR};
+use crate::limits::{
+    CONN_MEMORY, FEW_CONNS, FREED_GOES_AFTER, FREED_MATTERS, FREED_WHEN_QUIET, LEAVING_DRAINS,
+    LEAVING_FOR,
+};
 use crate::machine::{CloseHow, ConnKey};
 use crate::outflow::Outflow;
 use crate::text::said;
@@ -122,7 +125,7 @@ impl Kit {
         self.doorstep.set(conn, None);
         self.effects.timers.disarm(Reason::Conn(conn));
         self.heads.change(conn, entry.head, 0);
-        self.freed(entry.out.capacity() + entry.head);
+        self.freed(CONN_MEMORY + entry.out.capacity() + entry.head);
         if let Some(permit) = entry.permit {
             self.budget.give_back(permit);
         }
@@ -133,7 +136,9 @@ impl Kit {
     /// `bytes` of memory were freed: what adds up is given back to the system before long.
     pub(super) fn freed(&mut self, bytes: usize) {
         self.freed += bytes;
-        if self.freed >= FREED_MATTERS {
+        // The last of a crowd free little, but with them goes what held pages of all the others.
+        let quiet = self.conns.len() < FEW_CONNS && self.freed >= FREED_WHEN_QUIET;
+        if quiet || self.freed >= FREED_MATTERS {
             let at = self.now + FREED_GOES_AFTER;
             self.effects.timers.arm_if_unset(Reason::Freed, at);
         }

@@ -102,6 +102,7 @@ mod tests {
     use super::*;
     use crate::kit::config::Config;
     use crate::kit::testing::{Host, guarded};
+    use crate::limits::AHEAD_LEAST;
 
     #[test]
     fn half_sent_heads_at_the_kits_own_door_stay_under_their_bound() {
@@ -125,6 +126,42 @@ mod tests {
         assert!(refused.count() > 0);
         let answer = host.ask("GET /api/v1/tunnel/health", "");
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+
+    #[test]
+    fn what_is_read_ahead_of_bodies_stays_under_its_bound_and_nobody_is_refused_for_it() {
+        for behind in [
+            "POST / HTTP/1.1\r\nContent-Length: 90000\r\n",
+            "GET / HTTP/1.1\r\n",
+        ] {
+            let mut host = Host::new(Config {
+                memory: crate::limits::MIN_MEMORY,
+                session_initial_window: crate::limits::MIN_WINDOW,
+                max_sessions: 1,
+                ..guarded()
+            });
+            let mut laptop = host.laptop("192.0.2.1:1000");
+            let bound = host.kit.plan.heads;
+            let sent = [
+                format!("{behind}Host: a\r\n\r\n").into_bytes(),
+                vec![b'x'; 80_000],
+            ];
+            let (mut came, mut conns) = (0, Vec::new());
+            for port in 1000..1500 {
+                let peer = format!("192.0.2.{}:{port}", port % 100);
+                let conn = host.visit_at(host.bound[0], &peer).expect("accepted");
+                came += host.send_some(conn, &sent.concat());
+                host.exchange(&mut laptop);
+                conns.push(conn);
+            }
+            let window = crate::limits::MIN_WINDOW as usize;
+            assert!(came > window / 2, "they were read at first: {came}");
+            let most = bound + conns.len() * AHEAD_LEAST;
+            let total = host.kit.heads.total();
+            assert!(total <= most, "{total} of {most}");
+            let refused = conns.iter().filter(|conn| host.closed.contains(conn));
+            assert_eq!(refused.count(), 0);
+        }
     }
 
     #[test]

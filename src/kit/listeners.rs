@@ -12,7 +12,7 @@ use crate::kit::repeats::Complaint;
 use crate::kit::serve::FrontConn;
 use crate::kit::session::SessionKey;
 use crate::kit::visitor::Visitor;
-use crate::limits::{ACCEPT_RETRY, FRONT_HEAD_TIMEOUT, VISITOR_HEAD_TIMEOUT};
+use crate::limits::{ACCEPT_RETRY, FRONT_HEAD_TIMEOUT, LOOK_AGAIN_AFTER, VISITOR_HEAD_TIMEOUT};
 use crate::machine::{Command, ConnKey, IoFailure, ListenerKey};
 use crate::outflow::Outflow;
 use crate::wire::control::Bind;
@@ -286,12 +286,31 @@ impl Kit {
         place
     }
 
-    /// At the cap nobody is accepted on bindings; those who wait do so in the kernel.
+    /// At the cap, and where nobody would yield, nobody is accepted on bindings: those who wait do
+    /// so in the kernel, where they are not lost.
     fn pause_accepting_at_cap(&mut self) {
-        if self.accepting && !self.budget.accepting() {
+        if self.accepting && !self.budget.accepting() && !self.someone_yields() {
             self.accepting = false;
             self.tell_accepting(false);
+            self.effects
+                .timers
+                .arm(Reason::Room, self.now + LOOK_AGAIN_AFTER);
         }
+    }
+
+    /// Those who wait are accepted as soon as somebody would yield to them: who was fresh at the
+    /// cap may have said nothing since.
+    pub(super) fn look_for_room(&mut self) {
+        if self.accepting {
+            return;
+        }
+        if self.someone_yields() {
+            self.accepting = true;
+            return self.tell_accepting(true);
+        }
+        self.effects
+            .timers
+            .arm(Reason::Room, self.now + LOOK_AGAIN_AFTER);
     }
 
     /// Accepts again once enough permits are home.

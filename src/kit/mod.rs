@@ -154,6 +154,8 @@ enum Reason {
     Sums,
     /// Accepting stopped because the host had no descriptors.
     Accept,
+    /// Accepting stopped because there was no place, and nobody yielded one.
+    Room,
     /// What runs gets this long after a shutdown.
     Shutdown,
     /// Memory was freed that the system may have back.
@@ -245,6 +247,7 @@ impl Kit {
         self.stopping = Stopping::Done;
         self.effects.timers.disarm(Reason::Shutdown);
         self.effects.timers.disarm(Reason::Accept);
+        self.effects.timers.disarm(Reason::Room);
         for session in self.sessions.keys() {
             let why = "the kit is shutting down";
             self.end_session(session, metrics::SessionEnd::Shutdown, why, Some(1001));
@@ -268,6 +271,7 @@ impl Kit {
                 Reason::Idle(session) => self.check_idle(session, now),
                 Reason::Grace(session) => self.grace_over(session),
                 Reason::Accept => self.accept_again(),
+                Reason::Room => self.look_for_room(),
                 Reason::Sums => self.tell_sums(),
                 Reason::Shutdown => self.stop_now(),
                 Reason::Freed => self.give_memory_back(),

@@ -5,10 +5,12 @@
 //! first that were served and ask for nothing, then those that have not said all of a request
 //! although they had time for it.
 //!
-//! Where nobody is idle, the address that holds the most of all yields, if that is much: first
-//! those that have said nothing, then those on whose streams nothing moved for as long as it takes
-//! to be called stalled. Whoever moves is never cut; its address gets no more than its share
-//! (`Kit::may_serve_one_more`).
+//! Where nobody is, those that have just come and said nothing go, if there are some of one
+//! address.
+//!
+//! Where there are none either, the address that holds the most of all yields, if that is much:
+//! those on whose streams nothing moved for as long as it takes to be called stalled. Whoever moves
+//! is never cut; its address gets no more than its share (`Kit::may_serve_one_more`).
 
 use std::collections::BTreeMap;
 
@@ -17,7 +19,10 @@ use crate::kit::Kit;
 use crate::kit::conns::{ConnEntry, Role};
 use crate::kit::metrics::StreamOutcome;
 use crate::kit::throttle::place;
-use crate::limits::{CUT_STALLED_AFTER, LOOK_AGAIN_AFTER, MUCH, PRE_AUTH_MAY_STAY, YIELD_AT_ONCE};
+use crate::limits::{
+    CUT_STALLED_AFTER, FRESH_MAY_STAY, LOOK_AGAIN_AFTER, MANY_FRESH, MUCH, PRE_AUTH_MAY_STAY,
+    YIELD_AT_ONCE,
+};
 use crate::machine::{CloseHow, ConnKey};
 
 use super::State;
@@ -47,6 +52,13 @@ enum Use {
 type Found = Vec<(u128, (Use, Instant), ConnKey)>;
 
 impl Kit {
+    /// Whether a newcomer would get the place of somebody.
+    pub(in crate::kit) fn someone_yields(&mut self) -> bool {
+        let leaver = self.who_yields();
+        self.yielding.found.extend(leaver);
+        leaver.is_some()
+    }
+
     /// A visitor that is to be closed for a newcomer, if one can go.
     pub(in crate::kit) fn who_yields(&mut self) -> Option<ConnKey> {
         loop {
@@ -93,11 +105,14 @@ impl Kit {
                 Some((place(entry.from.ip()), used, key))
             })
             .collect();
-        let willing = |(_, (used, _), _): &&(_, (Use, _), _)| *used <= Use::Slow;
-        let idle = most_of(all.iter().filter(willing).map(|(holder, ..)| *holder));
-        let found = match idle {
-            Some((most, _)) => of(&all, most, Use::Slow),
-            None => {
+        let most_up_to = |last: Use| {
+            let willing = all.iter().filter(|(_, (used, _), _)| *used <= last);
+            most_of(willing.map(|(holder, ..)| *holder))
+        };
+        let found = match (most_up_to(Use::Slow), most_up_to(Use::Fresh)) {
+            (Some((most, _)), _) => of(&all, most, Use::Slow),
+            (None, Some((most, count))) if count >= MANY_FRESH => of(&all, most, Use::Fresh),
+            _ => {
                 let visits = self.conns.iter().filter(|(_, entry)| has_place(entry));
                 let most = most_of(visits.map(|(_, entry)| place(entry.from.ip())));
                 let much = |(_, count): &(u128, usize)| count * MUCH >= self.budget.for_visits();
@@ -119,12 +134,14 @@ impl Kit {
             (State::Waiting, _) => {
                 let idle = visitor.answered > 0 && visitor.inbound.is_empty();
                 let slow = self.now >= visitor.since + PRE_AUTH_MAY_STAY;
+                // What it said may lie in its socket and be read in this very turn.
+                let known = self.now >= visitor.since + FRESH_MAY_STAY;
                 let used = match (idle, slow) {
                     (true, _) => Use::Idle,
                     (_, true) => Use::Slow,
                     _ => Use::Fresh,
                 };
-                return Some((used, visitor.since));
+                return (idle || known).then_some((used, visitor.since));
             }
             (_, Some(name)) => {
                 let mux = self.sessions.mux(name.session);
@@ -215,6 +232,74 @@ mod tests {
             }
             assert!(host.closed.iter().all(|conn| crowd.contains(conn)));
         }
+    }
+
+    /// Lets time pass until the listeners of bindings accept.
+    fn until_accepted(host: &mut Host) {
+        for _ in 0..40 {
+            if host.accepts {
+                return;
+            }
+            host.pass(Duration::from_millis(50));
+        }
+        panic!("nobody is accepted any more");
+    }
+
+    #[test]
+    fn silent_visitors_of_many_addresses_keep_nobody_waiting_for_longer_than_a_second() {
+        for (addresses, said) in [(9, ""), (30, "GET / HT"), (200, "")] {
+            let config = Config {
+                fd_budget: 256,
+                ..guarded()
+            };
+            let mut host = Host::new(config);
+            let mut laptop = host.laptop("192.0.2.1:1000");
+            let mut crowd = Vec::new();
+            while host.accepts {
+                let n = crowd.len();
+                let peer = format!("198.51.100.{}:{}", n % addresses, 1000 + n);
+                let conn = host.visit_at(host.bound[0], &peer).expect("not lost");
+                host.send(conn, said.as_bytes());
+                crowd.push(conn);
+            }
+            assert!(crowd.len() > 150, "{}", crowd.len());
+            for n in 0..50 {
+                until_accepted(&mut host);
+                is_served(&mut host, &mut laptop, &format!("203.0.113.{n}:1000"));
+            }
+            assert!(host.now.since(Instant::ZERO) < Duration::from_secs(2));
+        }
+    }
+
+    #[test]
+    fn whoever_was_accepted_in_a_burst_is_answered_and_the_rest_waits() {
+        let config = Config {
+            fd_budget: 128,
+            ..guarded()
+        };
+        let mut host = Host::new(config);
+        let mut laptop = host.laptop("192.0.2.1:1000");
+        let (mut asked, mut answered) = (0, 0);
+        while asked < 400 {
+            let mut burst = Vec::new();
+            while host.accepts && asked < 400 {
+                let peer = format!("192.0.2.66:{}", 1000 + asked);
+                burst.push(host.visit_at(host.bound[0], &peer).expect("not lost"));
+                asked += 1;
+            }
+            for conn in burst {
+                host.send(conn, GET.as_bytes());
+                let streams = laptop.streams.len();
+                host.exchange(&mut laptop);
+                if laptop.streams.len() > streams {
+                    host.answer(&mut laptop, streams, 1);
+                }
+                let answer = host.receive(conn);
+                answered += usize::from(answer.starts_with("HTTP/1.1 "));
+            }
+            until_accepted(&mut host);
+        }
+        assert_eq!(answered, asked);
     }
 
     /// Asks as a visitor at `peer`, for whom there is a place and a stream, and is answered.

@@ -15,7 +15,8 @@ use crate::kit::metrics::{SessionEnd, StreamOutcome};
 use crate::kit::session::{KitSession, SessionKey};
 use crate::kit::throttle::place;
 use crate::limits::{
-    BULK_PAYLOAD, MAX_HTTP_HEAD, VISITOR_AHEAD, VISITOR_GONE_AFTER, VISITOR_HEAD_TIMEOUT,
+    AHEAD_LEAST, AHEAD_SHARE, BULK_PAYLOAD, MAX_HTTP_HEAD, VISITOR_AHEAD, VISITOR_GONE_AFTER,
+    VISITOR_HEAD_TIMEOUT,
 };
 use crate::machine::{CloseHow, ConnKey};
 use crate::mux::CannotOpen;
@@ -48,14 +49,16 @@ impl Kit {
             State::Raw(_) if ahead > 0 => return &mut [],
             State::Raw(name) => (*name, BULK_PAYLOAD as u64),
             // A whole head must fit, or one that is too large could never be told so.
-            State::Waiting if ahead < MAX_HTTP_HEAD => return self.scratch_space(),
+            State::Waiting if ahead < MAX_HTTP_HEAD => return self.space_ahead(0),
             State::Waiting => return &mut [],
-            State::Exchange(exchange) if exchange.upload_done => return self.space_ahead(ahead),
+            State::Exchange(exchange) if exchange.upload_done => {
+                return self.space_ahead(ahead);
+            }
             // What came already has not found credit: nothing more is read until it has.
             State::Exchange(_) if ahead > 0 => return &mut [],
             State::Exchange(exchange) => match (exchange.stream, exchange.upload.certain_data()) {
                 (Some(name), certain @ 1..) => (name, certain.min(BULK_PAYLOAD as u64)),
-                _ => return self.space_ahead(ahead),
+                _ => return self.space_ahead(0),
             },
         };
         match self.sessions.mux_mut(name.session) {
@@ -64,12 +67,13 @@ impl Kit {
         }
     }
 
-    /// Room for what is not known to be a body, while little of it waits.
+    /// Room for what is not known to go straight to a stream, of which `ahead` bytes wait already.
+    /// What comes behind a head may have to wait here, so where much of others does, little is
+    /// read.
     fn space_ahead(&mut self, ahead: usize) -> &mut [u8] {
-        match ahead < VISITOR_AHEAD {
-            true => self.scratch_space(),
-            false => &mut [],
-        }
+        let left = self.plan.heads.saturating_sub(self.heads.total());
+        let most = (left / AHEAD_SHARE).clamp(AHEAD_LEAST, VISITOR_AHEAD);
+        &mut self.scratch_space()[..most.saturating_sub(ahead)]
     }
 
     pub(in crate::kit) fn visitor_received(&mut self, conn: ConnKey, count: usize, now: Instant) {
@@ -102,11 +106,15 @@ impl Kit {
         }
         self.scratch = scratch;
         self.visitor_goes_on(conn, now);
-        self.weigh_head(conn);
     }
 
     /// Does whatever the bytes at hand allow: parses a head, or sends more of a body.
     pub(in crate::kit) fn visitor_goes_on(&mut self, conn: ConnKey, now: Instant) {
+        self.go_on(conn, now);
+        self.weigh_head(conn);
+    }
+
+    fn go_on(&mut self, conn: ConnKey, now: Instant) {
         let Some(entry) = self.conns.get_mut(conn) else {
             return;
         };
