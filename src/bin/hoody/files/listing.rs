@@ -27,24 +27,30 @@ pub fn page(root: &Root, below: &Below, handle: &File) -> io::Result<String> {
     let complete = names.len() < MOST_ENTRIES;
     let mut entries: Vec<Entry> = names
         .into_iter()
-        .filter_map(|name| entry(root, below, name))
-        .collect();
+        .filter_map(|name| entry(root, below, name).transpose())
+        .collect::<io::Result<_>>()?;
     entries.sort_by(|a, b| (!a.directory, &a.name).cmp(&(!b.directory, &b.name)));
     Ok(render(below, &entries, complete))
 }
 
-fn entry(root: &Root, below: &Below, name: OsString) -> Option<Entry> {
+/// `None` for what a visitor could not have; an error where only we cannot, for now: a page must
+/// not look whole then.
+fn entry(root: &Root, below: &Below, name: OsString) -> io::Result<Option<Entry>> {
     let awkward = |byte: &u8| byte.is_ascii_control() || *byte == b'\\';
     if is_hidden(name.as_bytes()) || name.as_bytes().iter().any(awkward) {
-        return None;
+        return Ok(None);
     }
-    let (_, metadata) = root.file(&below.path().join(&name)).ok()?;
-    Some(Entry {
+    let metadata = match root.file(&below.path().join(&name)) {
+        Ok((_, metadata)) => metadata,
+        Err(error) if super::is_want(&error) => return Err(error),
+        Err(_) => return Ok(None),
+    };
+    Ok(Some(Entry {
         name,
         directory: metadata.is_dir(),
         size: metadata.len(),
         modified: date::format(super::modified(&metadata)),
-    })
+    }))
 }
 
 fn render(below: &Below, entries: &[Entry], complete: bool) -> String {

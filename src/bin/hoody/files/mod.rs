@@ -113,6 +113,8 @@ fn directory(root: &Root, below: &Below, handle: &File, method: &str, field: Fie
         Ok((file, metadata)) if metadata.is_file() => {
             return whole_or_part(file, &metadata, &index, method, field);
         }
+        // It may be there all the same.
+        Err(error) if is_want(&error) => return failed(&error),
         _ => {}
     }
     match listing::page(root, below, handle) {
@@ -219,13 +221,19 @@ fn not_found() -> Answer {
 /// What cannot be opened does not exist for visitors; only our own trouble is told from that.
 fn failed(error: &io::Error) -> Answer {
     match error.raw_os_error() {
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => {
-            Answer::plain(503, "try again later").with("retry-after", "1")
-        }
+        _ if is_want(error) => Answer::plain(503, "try again later").with("retry-after", "1"),
         Some(libc::EACCES | libc::EPERM) => Answer::plain(403, "forbidden"),
         Some(libc::EIO) => Answer::plain(500, "the file cannot be read"),
         _ => not_found(),
     }
+}
+
+/// Whether this process or system has no means for it now, whatever it is.
+fn is_want(error: &io::Error) -> bool {
+    let want = [libc::EMFILE, libc::ENFILE, libc::ENOMEM];
+    error
+        .raw_os_error()
+        .is_some_and(|code| want.contains(&code))
 }
 
 /// So many bytes of a file. A file that has become shorter is an error and not an end, so that a

@@ -4,6 +4,10 @@
 //! so that nothing can be swapped between a look and the opening. Elsewhere, and on kernels before
 //! 5.6, the path is resolved first and compared with the directory.
 //!
+//! Nothing is opened to find out what it is: that alone lets go a program that waits to write into
+//! a FIFO, and a device may do anything. So a path is looked at first, and then opened if what it
+//! leads to is a file or a directory.
+//!
 //! What was opened is looked at once more under its real name, because a link may lead to what is
 //! hidden, and by its number in the file system, because the program's own secrets have many names.
 
@@ -70,14 +74,12 @@ impl Root {
     /// itself. Only regular files and directories are opened that are neither hidden nor secret;
     /// the rest does not exist here.
     pub fn file(&self, below: &Path) -> io::Result<(File, Metadata)> {
-        let file = self.open_below(below)?;
-        let metadata = file.metadata()?;
-        let is_served = (metadata.is_file() || metadata.is_dir())
-            && !self.is_secret(&metadata)
-            && self.real_name(&file, below).is_some_and(is_shown);
+        let (file, metadata) = self.open_below(below)?;
+        let is_served =
+            !self.is_secret(&metadata) && self.real_name(&file, below).is_some_and(is_shown);
         match is_served {
             true => Ok((file, metadata)),
-            false => Err(io::Error::from(io::ErrorKind::NotFound)),
+            false => Err(nothing_here()),
         }
     }
 
@@ -114,31 +116,76 @@ impl Root {
             .collect()
     }
 
-    fn open_below(&self, below: &Path) -> io::Result<File> {
+    fn open_below(&self, below: &Path) -> io::Result<(File, Metadata)> {
         let below = if below.as_os_str().is_empty() {
             Path::new(".")
         } else {
             below
         };
         #[cfg(target_os = "linux")]
-        match beneath::open(&self.handle, below) {
+        match beneath::open(&self.handle, below, libc::O_PATH) {
             Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {}
-            outcome => return outcome,
+            seen => {
+                let seen = seen?;
+                let metadata = seen.metadata()?;
+                return opened_as_seen(&metadata, || match reopen(&seen) {
+                    // Without /proc, by its name once more.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        beneath::open(&self.handle, below, libc::O_RDONLY | CAREFUL)
+                    }
+                    outcome => outcome,
+                });
+            }
         }
         self.open_checked(below)
     }
 
-    fn open_checked(&self, below: &Path) -> io::Result<File> {
+    fn open_checked(&self, below: &Path) -> io::Result<(File, Metadata)> {
         let resolved = self.path.join(below).canonicalize()?;
         if !resolved.starts_with(&self.path) {
-            return Err(io::Error::from(io::ErrorKind::NotFound));
+            return Err(nothing_here());
         }
-        OpenOptions::new()
-            .read(true)
-            // Opening a FIFO waits for a writer otherwise. Links have been resolved.
-            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_NOFOLLOW)
-            .open(resolved)
+        // Links have been resolved.
+        let metadata = resolved.symlink_metadata()?;
+        opened_as_seen(&metadata, || {
+            OpenOptions::new()
+                .read(true)
+                .custom_flags(CAREFUL | libc::O_NOFOLLOW)
+                .open(&resolved)
+        })
     }
+}
+
+/// Should a FIFO or a terminal have come there since the look, it is neither waited for nor ours.
+const CAREFUL: libc::c_int = libc::O_NONBLOCK | libc::O_NOCTTY;
+
+/// Opens what was seen, if it is a file or a directory, and makes sure that it is still the same.
+fn opened_as_seen(
+    seen: &Metadata,
+    open: impl FnOnce() -> io::Result<File>,
+) -> io::Result<(File, Metadata)> {
+    if !seen.is_file() && !seen.is_dir() {
+        return Err(nothing_here());
+    }
+    let file = open()?;
+    let metadata = file.metadata()?;
+    match identity(&metadata) == identity(seen) {
+        true => Ok((file, metadata)),
+        false => Err(nothing_here()),
+    }
+}
+
+/// Opens for reading what was only looked at: this very thing, whatever its name leads to by now.
+#[cfg(target_os = "linux")]
+fn reopen(seen: &File) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(CAREFUL)
+        .open(format!("/proc/self/fd/{}", seen.as_raw_fd()))
+}
+
+fn nothing_here() -> io::Error {
+    io::Error::from(io::ErrorKind::NotFound)
 }
 
 /// The name under which the kernel knows an open file.
@@ -169,15 +216,13 @@ mod beneath {
     use std::os::unix::ffi::OsStrExt;
     use std::path::Path;
 
-    /// Opens `below` for reading, without ever leaving `directory`.
-    pub fn open(directory: &File, below: &Path) -> io::Result<File> {
+    /// Opens `below` with these flags, without ever leaving `directory`.
+    pub fn open(directory: &File, below: &Path, flags: libc::c_int) -> io::Result<File> {
         let name = CString::new(below.as_os_str().as_bytes())
             .map_err(|_| io::Error::from(io::ErrorKind::NotFound))?;
         // SAFETY: all zeroes is a valid open_how.
         let mut how: libc::open_how = unsafe { mem::zeroed() };
-        // Opening a FIFO waits for a writer without O_NONBLOCK.
-        let flags = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY;
-        how.flags = flags as u64;
+        how.flags = (flags | libc::O_CLOEXEC) as u64;
         how.resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS;
         // SAFETY: the name ends in a zero octet, `how` and its size belong together, and both live
         // through the call.
@@ -201,12 +246,19 @@ mod beneath {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::listing;
+    use crate::files::path::Below;
     use crate::testing::TempDir;
     use std::fs;
     use std::os::unix::fs::symlink;
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
+    type Opener = fn(&Root, &Path) -> io::Result<(File, Metadata)>;
 
     /// Both ways in have to keep everybody in.
-    fn openers() -> [fn(&Root, &Path) -> io::Result<File>; 2] {
+    fn openers() -> [Opener; 2] {
         [Root::open_below, Root::open_checked]
     }
 
@@ -313,15 +365,60 @@ mod tests {
         }
     }
 
+    fn make_pipe(name: &Path) {
+        let status = std::process::Command::new("mkfifo").arg(name).status();
+        assert!(status.unwrap().success());
+    }
+
     #[test]
     fn a_pipe_is_not_waited_for_and_does_not_exist() {
         let dir = TempDir::new();
-        let name = dir.path().join("pipe");
-        let status = std::process::Command::new("mkfifo").arg(&name).status();
-        assert!(status.unwrap().success());
+        make_pipe(&dir.path().join("pipe"));
         let root = Root::open(dir.path()).unwrap();
-        let refused = root.file(Path::new("pipe")).unwrap_err();
-        assert_eq!(refused.kind(), io::ErrorKind::NotFound);
+        for open in openers() {
+            let refused = open(&root, Path::new("pipe")).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::NotFound);
+        }
+    }
+
+    /// Whoever opens a FIFO lets its writer go, who then finds nobody.
+    #[test]
+    fn who_waits_to_write_into_a_pipe_goes_on_waiting() {
+        let dir = TempDir::new();
+        let name = dir.path().join("pipe");
+        make_pipe(&name);
+        let (tell, told) = mpsc::channel();
+        let pipe = name.clone();
+        let writer = thread::spawn(move || {
+            let outcome = OpenOptions::new().write(true).open(pipe);
+            tell.send(outcome.is_ok()).unwrap();
+        });
+        // A writer that has not come yet would not notice: it gets time to.
+        let moment = Duration::from_millis(200);
+        assert!(told.recv_timeout(moment).is_err(), "nobody reads");
+        let root = Root::open(dir.path()).unwrap();
+        for open in openers() {
+            assert!(open(&root, Path::new("pipe")).is_err());
+        }
+        let below = Below::parse("/").unwrap();
+        let (handle, _) = root.file(below.path()).unwrap();
+        let page = listing::page(&root, &below, &handle).unwrap();
+        assert!(!page.contains("pipe"));
+        assert!(told.recv_timeout(moment).is_err(), "it was let go");
+        drop(fs::File::open(&name).unwrap());
+        assert!(told.recv_timeout(moment * 10).unwrap());
+        writer.join().unwrap();
+    }
+
+    #[test]
+    fn what_was_changed_since_the_look_is_not_served() {
+        let dir = TempDir::new();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("page"), "page").unwrap();
+        fs::write(at("other"), "other").unwrap();
+        let seen = at("page").metadata().unwrap();
+        assert!(opened_as_seen(&seen, || File::open(at("page"))).is_ok());
+        assert!(opened_as_seen(&seen, || File::open(at("other"))).is_err());
     }
 
     #[test]
