@@ -25,6 +25,7 @@ pub struct TunnelOptions {
     pub(super) keepalive: Duration,
     pub(super) retry_for: Option<Duration>,
     pub(super) resume: Option<String>,
+    pub(super) descriptors: Option<usize>,
     pub(super) headers: Vec<(String, String)>,
 }
 
@@ -83,6 +84,7 @@ impl TunnelOptions {
             keepalive: DEFAULT_KEEPALIVE,
             retry_for: None,
             resume: None,
+            descriptors: None,
             headers: Vec::new(),
         }
     }
@@ -140,6 +142,13 @@ impl TunnelOptions {
     /// [`TunnelSession::id`](crate::client::TunnelSession::id).
     pub fn resume_session_id(mut self, id: impl Into<String>) -> TunnelOptions {
         self.resume = Some(id.into());
+        self
+    }
+
+    /// How many file descriptors the session may open, where others in this process need some too;
+    /// all that the process has left by default. Visitors beyond them get `503`.
+    pub fn descriptors(mut self, count: usize) -> TunnelOptions {
+        self.descriptors = Some(count);
         self
     }
 

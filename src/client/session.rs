@@ -69,8 +69,9 @@ impl TunnelSession {
             tls: Some(tls),
         };
         let mut client = Client::with_config(config, reactor::os_entropy(), reactor::now());
-        if let Some(spare) = reactor::process::spare_descriptors() {
-            client = client.with_descriptors(spare);
+        let spare = reactor::process::spare_descriptors();
+        if let Some(fewest) = spare.into_iter().chain(options.descriptors).min() {
+            client = client.with_descriptors(fewest);
         }
         let mut reactor = Reactor::new(client, host).map_err(|error| cannot_start(&error))?;
         let handle = reactor.handle();

@@ -430,6 +430,8 @@ fn short_of(why: Shortage) -> String {
         Shortage::Descriptors => {
             " (`ulimit -n` says how many this program may open; the hard limit is the bound)"
         }
+        // As many as the limit leaves for them.
+        Shortage::Connections => " (`ulimit -n` bounds how many there may be)",
         _ => "",
     };
     format!("{}{advice}", why.sentence())

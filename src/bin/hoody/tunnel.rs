@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use hoody_tunnel::client::{BindOptions, Error, HostHeader, Target, TunnelOptions};
 
-use crate::embedded::Embedded;
+use crate::embedded::{self, Embedded};
 use crate::files::{self, Root};
 use crate::flags::{Expose, Pull, Serve, Up};
 use crate::interrupt::Signals;
@@ -215,7 +215,7 @@ fn open(common: &Common, wishes: impl FnOnce(bool) -> Vec<Wish>) -> ExitCode {
                 complain(&format!("warning: {advice}"));
             }
             let wishes = checked(wishes(options::is_local(&url)));
-            ended(wishes.and_then(|wishes| session(common, options, wishes, signals, None)))
+            ended(wishes.and_then(|wishes| session(common, options, wishes, signals, Vec::new())))
         }
         None => {
             if common.reach.expects_a_kit() {
@@ -239,11 +239,16 @@ fn checked(wishes: Vec<Wish>) -> Result<Vec<Wish>, Error> {
 }
 
 fn embedded(common: &Common, wishes: Vec<Wish>, signals: Signals) -> Result<Outcome, Error> {
-    let kit = Embedded::start().map_err(Error::Io)?;
-    let options = TunnelOptions::new(kit.url()).token(kit.token());
+    let connections = common.manner.connections.unwrap_or(1);
+    let halves = embedded::halves(connections).map_err(Error::Options)?;
+    let kit = Embedded::start(halves.kit).map_err(Error::Io)?;
+    let options = TunnelOptions::new(kit.url())
+        .token(kit.token())
+        .descriptors(halves.client);
     let notice = "no kit is named (--url, --container, HOODY_TUNNEL_URL): one runs inside this \
                   process, reachable from this machine only";
-    session(common, options, wishes, signals, Some(notice))
+    let notices = std::iter::once(notice.to_owned()).chain(halves.notice());
+    session(common, options, wishes, signals, notices.collect())
 }
 
 fn session(
@@ -251,11 +256,10 @@ fn session(
     options: TunnelOptions,
     wishes: Vec<Wish>,
     signals: Signals,
-    notice: Option<&str>,
+    notices: Vec<String>,
 ) -> Result<Outcome, Error> {
     let options = common.manner.apply(options);
     options.check()?;
     let style = Style::of_stdout(common.json, common.quiet, wishes.len() > 1, &environment);
-    let notices = notice.map(str::to_owned).into_iter().collect();
     run::run(options, wishes, signals, style, notices)
 }

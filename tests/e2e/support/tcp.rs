@@ -2,7 +2,7 @@
 
 use super::becomes;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -98,4 +98,33 @@ pub fn reset_on_close(stream: &TcpStream) {
 pub fn reset(stream: TcpStream) {
     reset_on_close(&stream);
     drop(stream);
+}
+
+/// Connects to a port of loopback from another address of it.
+#[track_caller]
+pub fn connect_from(from: Ipv4Addr, port: u16) -> TcpStream {
+    let at = |address: Ipv4Addr, port: u16| libc::sockaddr_in {
+        sin_family: libc::AF_INET as libc::sa_family_t,
+        sin_port: port.to_be(),
+        sin_addr: libc::in_addr {
+            s_addr: u32::from(address).to_be(),
+        },
+        sin_zero: [0; 8],
+    };
+    let (from, to) = (at(from, 0), at(Ipv4Addr::LOCALHOST, port));
+    let size = size_of::<libc::sockaddr_in>() as libc::socklen_t;
+    // SAFETY: socket(2) takes numbers; the new descriptor is nobody else's.
+    let stream = unsafe {
+        let socket = libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0);
+        assert!(socket >= 0, "a socket");
+        TcpStream::from_raw_fd(socket)
+    };
+    let socket = stream.as_raw_fd();
+    // SAFETY: both addresses live on our stack through the calls, and have this size.
+    let outcome = unsafe {
+        libc::bind(socket, (&raw const from).cast(), size)
+            | libc::connect(socket, (&raw const to).cast(), size)
+    };
+    assert_eq!(outcome, 0, "somebody listens there");
+    stream
 }
