@@ -15,6 +15,7 @@ import {
 import { FrameType, WireError, type Frame } from '../wire/frame.js';
 import { plain } from '../wire/text.js';
 import type { HelloOk, JoinTicket } from '../wire/terms.js';
+import { unreadOf } from '../local/unread.js';
 import { Lane } from '../mux/lane.js';
 import { MuxSession, type MuxHost } from '../mux/session.js';
 import type { MuxStream } from '../mux/stream.js';
@@ -77,6 +78,7 @@ interface Member {
 /** The sockets of a session. */
 export class Link implements MuxHost {
   readonly mux: MuxSession;
+  readonly unread = unreadOf;
   private readonly members = new Map<number, Member>();
   private readonly joining = new Set<number>();
   /** The tickets that were used last, by index. */

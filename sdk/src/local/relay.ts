@@ -102,6 +102,10 @@ class Relay implements StreamSink, ConnectUser, SlotUser {
     this.socket?.resume();
   }
 
+  connection(): string | undefined {
+    return this.socket?.name;
+  }
+
   // The local server's side.
 
   bytes(buffer: Buffer, start: number, end: number): void {

@@ -9,6 +9,7 @@
 import net from 'node:net';
 import type { Duplex } from 'node:stream';
 import { HEADER_BYTES } from '../wire/frame.js';
+import { connectionOf } from './unread.js';
 
 /** Bytes of one read: with its headers it fills one segment of a loopback, and no second one. */
 const READ_BYTES = 65_408;
@@ -164,6 +165,13 @@ export class LocalSocket {
   reset(): void {
     if (this.socket.connecting) this.socket.destroy();
     else this.socket.resetAndDestroy();
+  }
+
+  /** What the system calls this connection, once there is one. */
+  get name(): string | undefined {
+    const { localPort, remotePort } = this.socket;
+    if (localPort === undefined || remotePort === undefined) return undefined;
+    return connectionOf(localPort, remotePort);
   }
 
   /** Whether a request may be sent. */

@@ -171,6 +171,11 @@ class HttpExchange implements StreamSink, ConnectUser, SlotUser {
     this.socket?.resume();
   }
 
+  connection(): string | undefined {
+    // What waits here lies nowhere else.
+    return this.waiting.length > 0 ? undefined : this.socket?.name;
+  }
+
   // The local server's side.
 
   bytes(buffer: Buffer, start: number, end: number): void {

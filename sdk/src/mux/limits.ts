@@ -24,6 +24,13 @@ export const EARLY_BUDGET = 32 * MIB;
 /** Milliseconds without a byte taken after which a stream may be reset, if others are short. */
 export const CUT_AFTER_MS = 30_000;
 /**
+ * The same where it cannot be told what lies in the buffers of the system. It takes bytes again when
+ * a third of a buffer is free, and one has up to 4 MiB: at 10 KB/s that is some 140 s.
+ */
+export const CUT_BLIND_AFTER_MS = 150_000;
+/** Milliseconds between two looks into the buffers of the system, for it tells of all at once. */
+export const LOOK_EVERY_MS = 3000;
+/**
  * Bytes that a sender which shares its session's credit may have outstanding on each stream as long
  * as the early budget suffices, however many they are.
  */

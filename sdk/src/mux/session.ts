@@ -22,7 +22,6 @@ import { SendCredit, SessionRecvCredit } from './credit.js';
 import { Flood } from './flood.js';
 import type { Lane } from './lane.js';
 import {
-  CUT_AFTER_MS,
   DRY_BELOW,
   EARLY_BUDGET,
   HEADS_MAX,
@@ -35,6 +34,7 @@ import {
 import { holdsLess, Line } from './line.js';
 import { Losses } from './losses.js';
 import { isWorthACall, share } from './share.js';
+import { Stalls, type Unread } from './stalls.js';
 import { MuxStream, type Pumped, type Turn } from './stream.js';
 import { Violation } from './violation.js';
 
@@ -44,6 +44,8 @@ export interface MuxHost {
   accept(stream: MuxStream, open: StreamOpen): void;
   /** A frame that is not about streams. */
   control(frame: Frame, lane: Lane): void;
+  /** How many bytes lie unread below local sides. */
+  readonly unread: Unread;
 }
 
 /** Windows and bounds that HELLO_OK named. */
@@ -72,6 +74,7 @@ export class MuxSession {
   /** Streams that were over while the budget had no room for what their local side still holds. */
   private readonly lingering = new Set<MuxStream>();
   private readonly losses = new Losses();
+  private readonly stalls: Stalls;
   private highest = 0;
   private headBytes = 0;
   private contended = false;
@@ -90,6 +93,7 @@ export class MuxSession {
   ) {
     this.clock = now;
     this.flood = new Flood(now);
+    this.stalls = new Stalls(host.unread);
     this.limits = {
       streamWindow: Math.min(granted.streamWindow, MAX_STREAM_WINDOW),
       sessionWindow: Math.min(granted.sessionWindow, MAX_SESSION_WINDOW),
@@ -276,8 +280,10 @@ export class MuxSession {
     this.drySweeps = isDry ? this.drySweeps + 1 : 0;
     const isSendDry = this.sendCredit.available < DRY_BELOW && this.line.size > 0;
     this.sendDrySweeps = isSendDry ? this.sendDrySweeps + 1 : 0;
+    // Known before somebody is short: who has stalled for long is not to be waited for then.
+    if (this.recvCredit.missing > 0) this.stalls.look(this.streams.values(), now);
     while (this.recvCredit.missing > 0 && this.isSomebodyShort) {
-      const worst = this.longestStalled();
+      const worst = this.stalls.longest(this.streams.values(), now);
       if (worst === undefined) return;
       worst.fail(Code.EnhanceYourCalm, 'the local side has stalled');
       this.relieveAll();
@@ -377,16 +383,6 @@ export class MuxSession {
     const part = this.recvCredit.giveEarly(Math.min(bytes, stream.held - stream.early));
     stream.early += part;
     if (part > 0) this.claim();
-  }
-
-  /** Of the streams that may be reset, the one that has stalled for the longest time. */
-  private longestStalled(): MuxStream | undefined {
-    let worst: MuxStream | undefined;
-    for (const stream of this.streams.values()) {
-      if (stream.held === 0 || this.clock - stream.movedAt < CUT_AFTER_MS) continue;
-      if (worst === undefined || stream.movedAt < worst.movedAt) worst = stream;
-    }
-    return worst;
   }
 
   private dispatch(frame: Frame, lane: Lane): void {

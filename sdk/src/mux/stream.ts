@@ -22,6 +22,8 @@ export interface StreamSink {
   reset(code: number, reason: string): void;
   /** There is room again after `write` returned false. */
   drain(): void;
+  /** What the system calls the connection that takes the bytes, while there is one (see `Unread`). */
+  connection?(): string | undefined;
 }
 
 /** What became of an attempt to send queued bytes. */

@@ -3,6 +3,7 @@
  */
 import { Lane } from '../../src/mux/lane.js';
 import { MuxSession } from '../../src/mux/session.js';
+import type { Unread } from '../../src/mux/stalls.js';
 import type { MuxStream } from '../../src/mux/stream.js';
 import { decodeMessage, decodeReset, encodeFrame, FrameType } from '../../src/wire/frame.js';
 import type { Frame } from '../../src/wire/frame.js';
@@ -17,6 +18,8 @@ export class Rig {
   readonly streams = new Map<number, MuxStream>();
   readonly told: string[] = [];
   backlog = 0;
+  /** What lies unread below the local sides that have a connection. */
+  unread: Unread = () => Promise.resolve(new Map());
   readonly mux: MuxSession;
   readonly lane: Lane;
 
@@ -35,6 +38,7 @@ export class Rig {
           };
         },
         control: (frame) => this.told.push(`control ${frame.type}`),
+        unread: (connections) => this.unread(connections),
       },
     );
     this.lane = this.addLane(0);
