@@ -42,6 +42,11 @@ impl<N, R: Copy + Ord> Effects<N, R> {
         self.ask(Command::WakeLast { conn });
     }
 
+    /// It is to be looked whether a connection's peer takes anything.
+    pub fn probe(&mut self, conn: ConnKey) {
+        self.ask(Command::Probe { conn });
+    }
+
     /// Nothing more is sent on a connection.
     pub fn finish(&mut self, conn: ConnKey) {
         self.ask(Command::Finish { conn });

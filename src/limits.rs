@@ -134,8 +134,19 @@ pub const MAX_LANES: usize = 16;
 pub const MAX_ID_GAPS: usize = 64;
 /// How long the local side of a stream must have taken nothing at all before it may be cut, and
 /// that only while others are short and memory does not suffice (PROTOCOL §5). Slow is not stalled:
-/// a slow reader's system takes its bytes in steps of a sixteenth of its buffer.
+/// whose system takes large steps, one at a time, has as long as one lasts at [`SLOW_READS`].
 pub const CUT_STALLED_AFTER: Duration = Duration::from_secs(30);
+/// The longest that such a step may last: 420 KB at [`SLOW_READS`], which is somewhat more than the
+/// sixteenth that Linux waits for of a buffer that grew to its 6 MiB (tcp(7) `tcp_rmem`).
+pub const CUT_STALLED_LATEST: Duration = Duration::from_secs(120);
+/// Bytes a second of a local side that is slow and not stalled: 4 KB/s with some leeway.
+pub const SLOW_READS: u64 = 3_500;
+/// How long a stream's local side must have taken nothing before the host is asked whether the
+/// peer's system takes anything, and how often it is asked again.
+pub const PROBE_STILL_EVERY: Duration = Duration::from_secs(3);
+/// Streams of a session of which it is asked in one sweep, at most. Each costs the host two system
+/// calls.
+pub const PROBES_AT_ONCE: usize = 128;
 /// Session credit is gathered up to this part of the window before it goes back.
 pub const SESSION_GATHERS: u32 = 8;
 /// Bytes of session credit that are worth a WINDOW where the peer has none left.

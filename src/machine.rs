@@ -130,6 +130,13 @@ pub enum Event {
         /// Why.
         why: IoFailure,
     },
+    /// The answer to [`Command::Probe`], from hosts that can tell.
+    Holds {
+        /// Which connection.
+        conn: ConnKey,
+        /// Bytes that it took of the machine's and that the peer's system has not acknowledged.
+        bytes: usize,
+    },
     /// The deadline of [`Machine::poll_timeout`] has come.
     Timeout,
     /// The operator wants the program to end: say goodbye, finish what runs, then
@@ -220,6 +227,13 @@ pub enum Command<N> {
     /// Like [`Command::Wake`], but the host may serve everybody else that is ready first, and
     /// flushes the connection before it waits: small frames of many connections then share a write.
     WakeLast {
+        /// Which connection.
+        conn: ConnKey,
+    },
+    /// Look whether the peer takes anything: try to transmit, although the system has not said that
+    /// there is room (it does so only when there is much, and takes less all the same), and tell
+    /// how much it holds ([`Event::Holds`]). A host that cannot tell only tries.
+    Probe {
         /// Which connection.
         conn: ConnKey,
     },

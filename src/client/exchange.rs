@@ -197,6 +197,16 @@ impl Client {
         self.finish_if_drained(conn);
     }
 
+    /// The system holds so many bytes for a local side that looked still.
+    pub(super) fn upstream_holds(&mut self, conn: ConnKey, bytes: usize) {
+        if let Some(Entry::Upstream(upstream)) = self.conns.get(conn)
+            && let Some(key) = upstream.exchange
+            && let Some(session) = &mut self.session
+        {
+            session.system_holds(self.exchanges.resolve(key).stream, bytes, self.now);
+        }
+    }
+
     /// Passes the kit's FIN on once all before it has left, and ends a raw exchange whose both
     /// directions are closed.
     pub(super) fn finish_if_drained(&mut self, conn: ConnKey) {

@@ -217,7 +217,10 @@ impl Machine for Fetch {
                 self.finish(Err(Setback::Slow(doing).error()));
             }
             Event::Shutdown => self.finish(Err(Error::Closed("interrupted".into()))),
-            Event::Listening { .. } | Event::AcceptFailed { .. } | Event::Disturbed => {}
+            Event::Listening { .. }
+            | Event::AcceptFailed { .. }
+            | Event::Holds { .. }
+            | Event::Disturbed => {}
         }
     }
 

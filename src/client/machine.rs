@@ -287,6 +287,11 @@ impl Client {
         let Some(session) = &mut self.session else {
             return;
         };
+        for key in session.who_looks_still(self.now) {
+            if let Some(conn) = self.exchanges.get(key).and_then(|exchange| exchange.conn) {
+                self.effects.probe(conn);
+            }
+        }
         for swept in session.sweep(self.now, CLIENT_HALF_CLOSE, CLIENT_BEYOND_WINDOWS) {
             self.stream_lost(swept.tag, swept.reason);
         }
@@ -429,6 +434,7 @@ impl Machine for Client {
                 Some(Entry::Upstream(_)) => self.upstream_ended(conn, how),
                 None => {}
             },
+            Event::Holds { conn, bytes } => self.upstream_holds(conn, bytes),
             Event::Timeout => self.timeout(),
             Event::Shutdown => self.close(false),
             Event::Disturbed => self.disturbed(),

@@ -67,7 +67,7 @@ impl Kit {
         Some(conn)
     }
 
-    fn caller(&mut self, conn: ConnKey) -> Option<(SessionKey, StreamKey)> {
+    pub(super) fn caller(&self, conn: ConnKey) -> Option<(SessionKey, StreamKey)> {
         match self.conns.get(conn).map(|entry| &entry.role) {
             Some(Role::Caller(caller)) => Some((caller.session, caller.stream?)),
             _ => None,

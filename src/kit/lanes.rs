@@ -296,6 +296,9 @@ impl Kit {
             return;
         };
         let idle = mux.sweep_idle(now, half_close);
+        for conn in mux.who_looks_still(now) {
+            self.effects.probe(conn);
+        }
         if mux.stream_count() > 0 {
             self.effects
                 .timers
@@ -305,6 +308,22 @@ impl Kit {
             self.stream_lost(gone.tag, StreamOutcome::TimedOut, gone.code, gone.reason);
         }
         while !self.relieve_stalled(key) && self.cut_longest_stalled(key, now) {}
+    }
+
+    /// The system holds so many bytes for a connection that looked still.
+    pub(super) fn system_holds(&mut self, conn: ConnKey, bytes: usize, now: Instant) {
+        let name = match self.conns.get(conn).map(|entry| &entry.role) {
+            Some(Role::Visitor(visitor)) => visitor.stream().map(|it| (it.session, it.stream)),
+            Some(Role::Caller(_)) => self.caller(conn),
+            _ => None,
+        };
+        let Some((key, stream)) = name else {
+            return;
+        };
+        let mux = self.sessions.mux_mut(key);
+        if mux.is_some_and(|mux| mux.system_holds(stream, bytes, now)) {
+            self.visitor_moved(conn, now);
+        }
     }
 
     /// Has a session's streams make room for each other; false when that does not suffice.

@@ -420,6 +420,7 @@ impl Machine for Kit {
             Event::Ended { conn, how } => self.ended(conn, &how, now),
             Event::Listening { listener, outcome } => self.listening(listener, outcome, now),
             Event::AcceptFailed { listener, why } => self.accept_failed(listener, &why, now),
+            Event::Holds { conn, bytes } => self.system_holds(conn, bytes, now),
             Event::Timeout => self.timeout(now),
             Event::Shutdown => self.shut_down(now),
             // A kit's clock may jump too (a frozen container); its lanes are then looked at anew.

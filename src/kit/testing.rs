@@ -1,5 +1,6 @@
 //! For tests of the kit: the whole machine under a host without sockets, and a laptop.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ pub(super) struct Host {
     pub bound: Vec<ListenerKey>,
     /// Whether they accept.
     pub accepts: bool,
+    /// What sockets hold that can tell.
+    pub held: BTreeMap<ConnKey, usize>,
 }
 
 impl Host {
@@ -41,12 +44,14 @@ impl Host {
             closed: Vec::new(),
             bound: Vec::new(),
             accepts: true,
+            held: BTreeMap::new(),
         };
         host.settle();
         host
     }
 
     pub fn settle(&mut self) {
+        let mut probed = Vec::new();
         while let Some(command) = self.kit.poll_command() {
             match command {
                 Command::Close { conn, .. } => self.closed.push(conn),
@@ -58,7 +63,14 @@ impl Host {
                     self.kit.handle(event, self.now);
                 }
                 Command::Notify(KitNotice::CannotListen(why)) => panic!("{why}"),
+                Command::Probe { conn } => probed.push(conn),
                 _ => {}
+            }
+        }
+        for conn in probed {
+            if let Some(bytes) = self.held.get(&conn).copied() {
+                self.kit.handle(Event::Holds { conn, bytes }, self.now);
+                self.settle();
             }
         }
     }

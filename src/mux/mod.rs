@@ -28,6 +28,7 @@ mod room;
 mod sending;
 pub mod session;
 mod share;
+mod still;
 pub mod stream;
 pub mod sweep;
 #[cfg(test)]

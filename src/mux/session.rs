@@ -19,6 +19,7 @@ use crate::mux::losses::Losses;
 use crate::mux::relief::Relief;
 use crate::mux::room::{RoomLine, Turns};
 use crate::mux::share::Line;
+use crate::mux::still::Pace;
 use crate::mux::stream::{Stream, StreamKey, StreamMark, StreamRecord, Waits};
 use crate::outflow::Loan;
 use crate::shares::{Shares, may_hold};
@@ -302,6 +303,7 @@ impl<T: Copy> Session<T> {
             early: 0,
             since_probe: 0,
             last_taken: now,
+            pace: Pace::new(now),
             last_moved: now,
             unsaid_since: None,
             opened: now,

@@ -4,6 +4,7 @@ use crate::clock::Instant;
 use crate::mux::credit::{RecvCredit, SendCredit};
 use crate::mux::room::{Called, RoomPlace, Turns};
 use crate::mux::share::Place;
+use crate::mux::still::Pace;
 use crate::table::Key;
 
 /// Marks keys that name streams of a session.
@@ -47,6 +48,8 @@ pub struct Stream<T> {
     pub(super) since_probe: u64,
     /// When the local side last took bytes, or last had none to take.
     pub(super) last_taken: Instant,
+    /// How the peer of the local side gets on.
+    pub(super) pace: Pace,
     /// When anything moved, here or as the peer tells; see [`Session::last_moved`].
     ///
     /// [`Session::last_moved`]: crate::mux::Session::last_moved

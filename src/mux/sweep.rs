@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::clock::Instant;
-use crate::limits::{CUT_STALLED_AFTER, PROGRESS_AT_ONCE, PROGRESS_UNSAID};
+use crate::limits::{PROGRESS_AT_ONCE, PROGRESS_UNSAID};
 use crate::mux::session::Session;
 use crate::mux::stream::{Stream, StreamKey};
 use crate::wire::code::Code;
@@ -100,9 +100,7 @@ impl<T: Copy> Session<T> {
     pub fn longest_stalled(&self, now: Instant) -> Option<(Instant, StreamKey)> {
         self.streams
             .iter()
-            .filter(|(_, stream)| {
-                stream.recv.buffered() > 0 && now >= stream.last_taken + CUT_STALLED_AFTER
-            })
+            .filter(|(_, stream)| stream.has_stalled(now))
             .map(|(key, stream)| (stream.last_taken, key))
             .min_by_key(|(since, _)| *since)
     }

@@ -39,7 +39,7 @@ impl<M: Machine> Reactor<M> {
     /// which their key may have been closed.
     fn concerns_the_living(&mut self, event: &Event) -> bool {
         match event {
-            Event::Connected { conn, .. } | Event::Secured { conn } => {
+            Event::Connected { conn, .. } | Event::Secured { conn } | Event::Holds { conn, .. } => {
                 self.conns.get_mut(*conn).is_some()
             }
             Event::Listening {
@@ -78,6 +78,7 @@ impl<M: Machine> Reactor<M> {
             }
             Command::Wake { conn } => self.wake(conn),
             Command::WakeLast { conn } => self.wake_last(conn),
+            Command::Probe { conn } => self.probe(conn),
             Command::Finish { conn } => {
                 if let Some(entry) = self.conns.get_mut(conn) {
                     entry.finishing = true;
@@ -138,6 +139,22 @@ impl<M: Machine> Reactor<M> {
                 self.woken_last.push(key);
             }
         }
+    }
+
+    /// Has a connection tried again that was full, and tells what the system holds for it.
+    fn probe(&mut self, key: ConnKey) {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
+        let Some(held) = conn.link.socket().map(Socket::held) else {
+            return;
+        };
+        conn.writable = true;
+        conn.flush_due = true;
+        if let Some(bytes) = held {
+            self.news.push_back(Event::Holds { conn: key, bytes });
+        }
+        self.post(key);
     }
 
     fn dial(&mut self, key: ConnKey, target: DialTarget) {

@@ -66,6 +66,15 @@ impl Socket {
         matches!(self, Socket::Tcp(_))
     }
 
+    /// Bytes that the system took of ours and that the peer's has not acknowledged, sent or not;
+    /// none where it does not tell.
+    pub fn held(&self) -> Option<usize> {
+        match self {
+            Socket::Tcp(stream) => unacknowledged(stream),
+            Socket::Inside(_) => None,
+        }
+    }
+
     /// Makes the coming close a RST.
     pub fn reset_on_close(&self) {
         if let Socket::Tcp(stream) = self {
@@ -101,6 +110,24 @@ impl Socket {
             Socket::Inside(_) => Ok(()),
         }
     }
+}
+
+/// See [`Socket::held`]; tcp(7) has it as `SIOCOUTQ`.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn unacknowledged(stream: &TcpStream) -> Option<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: this request writes one int to where the pointer says, and `bytes` is one.
+    let outcome = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if outcome < 0 {
+        return None;
+    }
+    usize::try_from(bytes).ok()
+}
+
+/// Other systems have no such request, or each its own.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn unacknowledged(_: &TcpStream) -> Option<usize> {
+    None
 }
 
 /// Makes the coming close of `stream` a RST.

@@ -5,6 +5,7 @@ mod child;
 mod cost;
 mod ends;
 mod limits;
+mod probes;
 mod relay;
 // Without TLS some of its orders are never given.
 #[cfg_attr(not(feature = "client"), allow(dead_code))]

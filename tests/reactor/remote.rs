@@ -49,6 +49,7 @@ pub enum Notice {
     Data(ConnKey, Vec<u8>),
     Fin(ConnKey),
     Ended(ConnKey, Ended),
+    Holds(ConnKey, usize),
     Timeout,
     Shutdown,
     Disturbed,
@@ -107,6 +108,7 @@ impl Machine for Remote {
             }
             Event::Listening { listener, outcome } => Notice::Listening(listener, outcome),
             Event::AcceptFailed { listener, why } => Notice::AcceptFailed(listener, why),
+            Event::Holds { conn, bytes } => Notice::Holds(conn, bytes),
             Event::Timeout => {
                 assert!(self.deadline.take().is_some_and(|at| at <= now));
                 Notice::Timeout

@@ -56,7 +56,7 @@ impl Outgoing {
 
     pub fn flush(&mut self, net: &mut Net, end: End) {
         if !self.is_empty() {
-            self.at += net.write(end, &self.bytes[self.at..]);
+            self.at += net.write(end, &self.bytes[self.at..], false);
         }
         if self.fin && self.is_empty() && !self.fin_sent {
             self.fin_sent = true;

@@ -29,9 +29,13 @@ pub struct Host<M: Machine> {
     woken_last: Vec<ConnKey>,
     posted: Posted,
     cut: Cut,
+    /// The system tells what it holds.
+    tells_held: bool,
     answers: VecDeque<(ListenerKey, Result<SocketAddr, IoFailure>)>,
     /// Dials that failed for want of a descriptor, which the machine is yet to be told.
     undialled: VecDeque<ConnKey>,
+    /// Connections of which the machine is to be told what the system holds.
+    probed: VecDeque<ConnKey>,
     /// Keys that the machine has closed or lost; it must never name them again.
     dead: BTreeSet<ConnKey>,
     last_dead: Option<ConnKey>,
@@ -76,6 +80,8 @@ struct Sock {
     paused: bool,
     /// There may be something to transmit.
     flushing: bool,
+    /// It is to take what there is room for, however little.
+    tries: bool,
     fin_told: bool,
     finished: bool,
 }
@@ -103,8 +109,10 @@ impl<M: Machine> Host<M> {
             woken_last: Vec::new(),
             posted: Posted::default(),
             cut,
+            tells_held: !matches!(cut, Cut::Crumbs),
             answers: VecDeque::new(),
             undialled: VecDeque::new(),
+            probed: VecDeque::new(),
             dead: BTreeSet::new(),
             last_dead: None,
             notices: VecDeque::new(),
@@ -181,6 +189,10 @@ impl<M: Machine> Host<M> {
             self.settle(net);
             return true;
         }
+        if let Some(conn) = self.probed.pop_front() {
+            self.tell_held(conn, net);
+            return true;
+        }
         if self.flush_woken(net) {
             return true;
         }
@@ -211,6 +223,17 @@ impl<M: Machine> Host<M> {
         };
         self.serve(conn, net);
         true
+    }
+
+    /// Some systems do not tell; to be seen is that nothing hangs on it.
+    fn tell_held(&mut self, conn: ConnKey, net: &mut Net) {
+        if let Some(sock) = self.socks.get(&conn)
+            && self.tells_held
+        {
+            let bytes = net.held(sock.end);
+            self.machine.handle(Event::Holds { conn, bytes }, self.now);
+            self.settle(net);
+        }
     }
 
     /// Says things about a dead key, which must be ignored (law 3).
@@ -282,6 +305,7 @@ impl<M: Machine> Host<M> {
             connected,
             paused: false,
             flushing: false,
+            tries: false,
             fin_told: false,
             finished: false,
         };
@@ -410,7 +434,8 @@ impl<M: Machine> Host<M> {
             }
             assert!(!sock.finished, "bytes behind Finish");
             let some = self.cut.piece(&mut self.dice, bytes.len());
-            let count = net.write(end, &bytes[..some]);
+            let tries = std::mem::take(&mut sock.tries);
+            let count = net.write(end, &bytes[..some], tries);
             if count == 0 {
                 return;
             }
@@ -467,6 +492,13 @@ impl<M: Machine> Host<M> {
             Command::Introduce { .. } => panic!("nobody serves by a handler"),
             Command::Wake { conn } => self.wake(conn),
             Command::WakeLast { conn } => self.wake_last(conn),
+            Command::Probe { conn } => {
+                if let Some(sock) = self.socks.get_mut(&conn) {
+                    (sock.flushing, sock.tries) = (true, true);
+                    self.probed.push_back(conn);
+                    self.posted.insert(conn);
+                }
+            }
             Command::Finish { conn } => {
                 if let Some(sock) = self.socks.get_mut(&conn) {
                     assert!(sock.connected, "Finish before Connected");

@@ -338,7 +338,14 @@ impl Net {
         })
     }
 
-    pub fn write(&mut self, end: End, bytes: &[u8]) -> usize {
+    /// How much the system holds that was written.
+    pub fn held(&self, end: End) -> usize {
+        let wire = self.wires.get(&end.0);
+        wire.map_or(0, |wire| wire.ways[end.1].held)
+    }
+
+    /// Writes; who `tries` was not told that there is room.
+    pub fn write(&mut self, end: End, bytes: &[u8], tries: bool) -> usize {
         let room = self.room(end);
         let count = bytes.len().min(room);
         // A system calls a full socket writable again only when a good part of it is free.
@@ -346,7 +353,7 @@ impl Net {
             .wires
             .get(&end.0)
             .map_or(0, |wire| wire.ways[end.1].bound / 3);
-        if count == 0 || (count < bytes.len() && room < least) {
+        if count == 0 || (count < bytes.len() && room < least && !tries) {
             return 0;
         }
         let mut bytes = bytes[..count].to_vec();

@@ -265,6 +265,46 @@ fn a_local_server_that_reads_nothing_stops_the_upload() {
 }
 
 #[test]
+fn a_local_server_that_reads_slowly_moves_although_its_socket_is_never_said_to_have_room() {
+    let pass = |world: &mut World, kit: &mut FakeKit| {
+        for _ in 0..10 {
+            world.pass(SECOND);
+            kit.run(world);
+        }
+    };
+    let (mut world, mut kit) = exposed();
+    let open = r#"{"kind":"http","bindId":1,"method":"PUT","target":"/",
+        "headers":[["content-length","3000000"]],"isUpgrade":false,"body":"length"}"#;
+    let stream = kit.open(&mut world, open);
+    let conn = world.accept();
+    world.take(conn);
+    kit.data(&mut world, stream, &[5; 100_000]);
+    let wire = world.wires.get_mut(&conn).unwrap();
+    (wire.full, wire.held) = (true, Some(100_000));
+    kit.data(&mut world, stream, &[5; 60_000]);
+    let session = world.client.session.as_ref().unwrap();
+    let theirs = world.client.exchanges.iter().next().unwrap().1.stream;
+    let before = session.last_moved(theirs).unwrap();
+    pass(&mut world, &mut kit);
+    let moved = |world: &World| {
+        let session = world.client.session.as_ref().unwrap();
+        session.last_moved(theirs).unwrap()
+    };
+    assert_eq!(moved(&world), before, "its system took none");
+    world.wires.get_mut(&conn).unwrap().held = Some(99_000);
+    pass(&mut world, &mut kit);
+    let later = moved(&world);
+    assert!(later > before, "it took some");
+    pass(&mut world, &mut kit);
+    assert_eq!(moved(&world), later, "once");
+    assert_eq!(world.take(conn).len(), 100_000);
+    // There is room, and nobody says so.
+    world.wires.get_mut(&conn).unwrap().full = false;
+    pass(&mut world, &mut kit);
+    assert_eq!(world.take(conn).len(), 60_000);
+}
+
+#[test]
 fn an_upgrade_becomes_raw_in_both_directions_after_the_101_only() {
     let (mut world, mut kit) = exposed();
     let open = r#"{"kind":"http","bindId":1,"method":"GET","target":"/ws",

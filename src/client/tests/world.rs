@@ -26,6 +26,8 @@ pub struct Wire {
     paused: bool,
     /// The socket takes nothing.
     pub full: bool,
+    /// What the system holds for it, if it can tell.
+    pub held: Option<usize>,
 }
 
 /// The host and the world around it.
@@ -242,6 +244,7 @@ impl World {
     /// Obeys until the client is silent, and flushes what it woke.
     fn settle(&mut self) {
         let mut woken = VecDeque::new();
+        let mut probed = Vec::new();
         while let Some(command) = self.client.poll_command() {
             match command {
                 Command::Dial { conn, target } => {
@@ -257,6 +260,7 @@ impl World {
                         closed: None,
                         paused: false,
                         full: false,
+                        held: None,
                     };
                     let before = self.wires.insert(conn, wire);
                     assert!(
@@ -269,6 +273,10 @@ impl World {
                     self.wires.get_mut(&conn).unwrap().secured = Some(server_name);
                 }
                 Command::Introduce { .. } => {}
+                Command::Probe { conn } => {
+                    woken.push_back(conn);
+                    probed.push(conn);
+                }
                 Command::Wake { conn } | Command::WakeLast { conn } => {
                     if let Some(wire) = self.wires.get_mut(&conn) {
                         wire.paused = false;
@@ -293,6 +301,12 @@ impl World {
                 Command::Listen { .. } | Command::Unlisten { .. } | Command::Accept { .. } => {
                     panic!("a client does not listen")
                 }
+            }
+        }
+        for conn in probed {
+            if let Some(bytes) = self.wires.get(&conn).and_then(|wire| wire.held) {
+                self.client.handle(Event::Holds { conn, bytes }, self.now);
+                self.settle();
             }
         }
         for conn in woken {

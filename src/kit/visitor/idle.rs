@@ -129,6 +129,7 @@ impl Kit {
         let Role::Visitor(visitor) = &entry.role else {
             return None;
         };
+        let mut patience = CUT_STALLED_AFTER;
         let moved = match (&visitor.state, visitor.stream()) {
             (State::Waiting, _) if !entry.out.is_empty() => return None,
             (State::Waiting, _) => {
@@ -144,13 +145,14 @@ impl Kit {
                 return (idle || known).then_some((used, visitor.since));
             }
             (_, Some(name)) => {
-                let mux = self.sessions.mux(name.session);
-                mux?.last_moved(name.stream)?
+                let mux = self.sessions.mux(name.session)?;
+                patience = mux.patience(name.stream);
+                mux.last_moved(name.stream)?
             }
             (State::Exchange(exchange), None) => exchange.waiting_since,
             (State::Raw(_), None) => return None,
         };
-        (self.now >= moved + CUT_STALLED_AFTER).then_some((Use::Stalled, moved))
+        (self.now >= moved + patience).then_some((Use::Stalled, moved))
     }
 }
 

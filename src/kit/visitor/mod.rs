@@ -63,9 +63,9 @@ enum State {
 
 /// A stream and its session.
 #[derive(Debug, Clone, Copy)]
-struct StreamName {
-    session: SessionKey,
-    stream: StreamKey,
+pub(super) struct StreamName {
+    pub(super) session: SessionKey,
+    pub(super) stream: StreamKey,
 }
 
 #[derive(Debug)]
@@ -137,7 +137,7 @@ impl Visitor {
         self.listener
     }
 
-    fn stream(&self) -> Option<StreamName> {
+    pub(super) fn stream(&self) -> Option<StreamName> {
         match &self.state {
             State::Waiting => None,
             State::Exchange(exchange) => exchange.stream,

@@ -213,6 +213,15 @@ impl Kit {
         }
     }
 
+    /// A visitor's system took bytes that ours held.
+    pub(in crate::kit) fn visitor_moved(&mut self, conn: ConnKey, now: Instant) {
+        if let Some(visitor) = self.visitor(conn)
+            && let State::Exchange(exchange) = &mut visitor.state
+        {
+            exchange.waiting_since = now;
+        }
+    }
+
     pub(in crate::kit) fn visitor_transmitted(
         &mut self,
         conn: ConnKey,

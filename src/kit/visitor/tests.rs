@@ -387,3 +387,42 @@ fn each_connection_of_a_visitor_has_its_number_also_where_another_had_its_port()
     assert_eq!((first, next), (again, last));
     assert_ne!(first, next);
 }
+
+/// Lets time pass, in which a visitor's system takes some now and then, and nothing is written.
+fn trickle(host: &mut Host, laptop: &mut Laptop, conn: ConnKey, span: Duration) {
+    let until = host.now + span;
+    while host.now < until {
+        *host.held.get_mut(&conn).expect("it tells") -= 100;
+        host.pass_with(laptop, Duration::from_secs(20));
+    }
+}
+
+#[test]
+fn where_memory_does_not_suffice_whoever_took_nothing_is_cut_and_not_who_reads_slowly() {
+    let (mut host, mut laptop, conns) = asked(with_little_memory(), 7);
+    laptop.shares = false;
+    for (at, conn) in conns[..5].iter().enumerate() {
+        host.answer(&mut laptop, at, 1 << 19);
+        assert_eq!(host.take(*conn, 1000).len(), 1000);
+        host.held.insert(*conn, 1000);
+        host.pass_with(&mut laptop, Duration::from_millis(1));
+    }
+    host.answer(&mut laptop, 5, 1 << 17);
+    trickle(&mut host, &mut laptop, conns[0], CUT_STALLED_AFTER * 3);
+    assert_eq!(host.closed, conns[1..2], "the one that has stalled longest");
+    assert_eq!(ended(&mut host, "stalled"), 1);
+}
+
+#[test]
+fn a_visitor_whose_system_takes_a_response_keeps_its_place_although_nothing_is_written() {
+    let (mut host, mut laptop, conns) = asked(guarded(), 1);
+    host.answer(&mut laptop, 0, 200_000);
+    assert_eq!(host.take(conns[0], 100_000).len(), 100_000);
+    host.held.insert(conns[0], 90_000);
+    trickle(&mut host, &mut laptop, conns[0], VISITOR_STALLED_FOR * 3);
+    assert_eq!(host.closed, []);
+    let late = VISITOR_STALLED_FOR + VISITOR_HEAD_TIMEOUT * 2;
+    host.pass_with(&mut laptop, late);
+    assert_eq!(host.closed, conns);
+    assert_eq!(ended(&mut host, "stalled"), 1);
+}

@@ -1,7 +1,10 @@
 //! One receiving end alone: what it gives back early, when others are short, and who is cut.
 
 use super::*;
-use crate::limits::{CUT_STALLED_AFTER, DRY_AFTER, DRY_BELOW, EARLY_KEEPS_PIECES_OF};
+use crate::limits::{
+    CUT_STALLED_AFTER, CUT_STALLED_LATEST, DRY_AFTER, DRY_BELOW, EARLY_KEEPS_PIECES_OF,
+    PROBE_STILL_EVERY, PROBES_AT_ONCE, SLOW_READS,
+};
 use crate::mux::share::leave;
 
 const WINDOW: u32 = 16 << 20;
@@ -16,6 +19,7 @@ fn alone() -> Session<u32> {
     let terms = Terms {
         stream_window: WINDOW,
         session_window: WINDOW,
+        max_streams: 2 * PROBES_AT_ONCE,
         ..terms(Side::Client)
     };
     let mut mux = Session::new(terms, Instant::ZERO);
@@ -34,6 +38,7 @@ fn holder(mux: &mut Session<u32>, count: u32) -> StreamKey {
 
 fn hold(mux: &mut Session<u32>, key: StreamKey, count: u32) {
     let stream = mux.streams.get_mut(key).expect("it lives");
+    stream.bytes_in += u64::from(count);
     stream.recv.receive(count).expect("within its window");
     mux.recv.receive(count).expect("within the session's");
 }
@@ -189,4 +194,80 @@ fn a_session_that_lost_bytes_of_its_streams_is_noticed() {
     let mut mux = alone();
     mux.recv.receive(1).expect("within its window");
     mux.check_invariants();
+}
+
+/// A stream of whose DATA the local side took so much, and so much it has not.
+fn taker(mux: &mut Session<u32>, took: u32, count: u32) -> StreamKey {
+    let key = holder(mux, count);
+    write(mux, key, took, Instant::ZERO);
+    key
+}
+
+/// DATA comes, and the local side's socket takes it.
+fn write(mux: &mut Session<u32>, key: StreamKey, count: u32, now: Instant) {
+    hold(mux, key, count);
+    mux.passed_on(key, count as usize, now);
+}
+
+#[test]
+fn it_is_asked_of_streams_that_look_still_now_and_then_and_of_few_at_once() {
+    let mut mux = alone();
+    for _ in 0..PROBES_AT_ONCE {
+        holder(&mut mux, 1);
+    }
+    holder(&mut mux, 0);
+    let now = Instant::ZERO + PROBE_STILL_EVERY;
+    let almost = Instant::ZERO + (PROBE_STILL_EVERY - Duration::from_nanos(1));
+    assert!(mux.who_looks_still(almost).is_empty());
+    assert_eq!(mux.who_looks_still(now).len(), PROBES_AT_ONCE);
+    assert!(mux.who_looks_still(now).is_empty(), "asked already");
+    let new = holder(&mut mux, 1);
+    let new = mux.streams.get(new).expect("it lives").tag;
+    let later = now + PROBE_STILL_EVERY;
+    let asked = mux.who_looks_still(later);
+    assert_eq!(asked.first(), Some(&new), "not asked of for the longest");
+    assert_eq!(mux.who_looks_still(later).len(), 1, "the rest");
+}
+
+#[test]
+fn whose_system_takes_some_has_not_stalled_although_nothing_is_written() {
+    let mut mux = alone();
+    let key = taker(&mut mux, 100_000, 1);
+    let soon = Instant::ZERO + CUT_STALLED_AFTER / 2;
+    let late = Instant::ZERO + CUT_STALLED_AFTER;
+    assert!(!mux.system_holds(key, 100_000, soon), "it took none");
+    assert_eq!(mux.longest_stalled(late), Some((Instant::ZERO, key)));
+    assert!(mux.system_holds(key, 99_999, soon));
+    assert!(!mux.system_holds(key, 99_999, late), "no more than before");
+    assert_eq!(mux.last_moved(key), Some(soon));
+    assert_eq!(mux.longest_stalled(late), None);
+    let last = soon + CUT_STALLED_AFTER;
+    assert_eq!(mux.longest_stalled(last), Some((soon, key)));
+    // What is written meanwhile does not hide what is taken.
+    write(&mut mux, key, 50_000, late);
+    assert!(!mux.system_holds(key, 149_999, last));
+    assert!(mux.system_holds(key, 149_998, last));
+}
+
+#[test]
+fn who_took_much_at_once_has_as_long_as_it_lasts_a_slow_reader() {
+    let buffer = 128 * 1024;
+    let lasts = Duration::from_secs(u64::from(buffer) / SLOW_READS);
+    for (took, patience) in [
+        (1, CUT_STALLED_AFTER),
+        (buffer, lasts),
+        (8 << 20, CUT_STALLED_LATEST),
+    ] {
+        let mut mux = alone();
+        let key = taker(&mut mux, took, 1);
+        assert!(mux.system_holds(key, 0, Instant::ZERO));
+        assert_eq!(mux.patience(key), patience);
+        let almost = Instant::ZERO + (patience - Duration::from_nanos(1));
+        assert_eq!(mux.longest_stalled(almost), None);
+        assert!(mux.longest_stalled(Instant::ZERO + patience).is_some());
+        // A smaller step does not tell that no large one follows.
+        write(&mut mux, key, 1, Instant::ZERO);
+        assert!(mux.system_holds(key, 0, Instant::ZERO));
+        assert_eq!(mux.patience(key), patience);
+    }
 }
