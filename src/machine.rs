@@ -25,6 +25,9 @@
 //!    `read_space` on the lending connection ends the loan.
 //! 8. [`Command::Wake`] re-arms both directions: the host tries to transmit, and if there were
 //!    bytes to read when reading stopped it reads again.
+//! 9. [`Event::PeerFinished`] is told at most once of a connection, and only while its reading is
+//!    stopped by an empty space. The bytes in front of the FIN still come, and `received` with zero
+//!    behind them. A reset ([`Event::Ended`]) waits for nobody to read.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -114,6 +117,12 @@ pub enum Event {
         conn: ConnKey,
         /// How.
         how: Ended,
+    },
+    /// The peer has sent FIN, behind bytes for which the machine has no space now: it will send
+    /// nothing more, and has perhaps left.
+    PeerFinished {
+        /// On which connection.
+        conn: ConnKey,
     },
     /// The answer to [`Command::Listen`].
     Listening {

@@ -244,6 +244,9 @@ impl<M: Machine> Mini<M> {
                 self.settle();
             }
             (6, _) if which == 7 => self.machine.handle(Event::Shutdown, self.now),
+            (6, Some(conn)) if which > 127 && self.machine.read_space(conn).is_empty() => {
+                self.machine.handle(Event::PeerFinished { conn }, self.now);
+            }
             (6, _) => self.machine.handle(Event::Disturbed, self.now),
             _ => return false,
         }

@@ -217,7 +217,8 @@ impl Machine for Fetch {
                 self.finish(Err(Setback::Slow(doing).error()));
             }
             Event::Shutdown => self.finish(Err(Error::Closed("interrupted".into()))),
-            Event::Listening { .. }
+            Event::PeerFinished { .. }
+            | Event::Listening { .. }
             | Event::AcceptFailed { .. }
             | Event::Holds { .. }
             | Event::Disturbed => {}

@@ -438,6 +438,9 @@ impl Machine for Client {
             Event::Timeout => self.timeout(),
             Event::Shutdown => self.close(false),
             Event::Disturbed => self.disturbed(),
+            // What a local server said before its end is owed to whoever is slow in taking it, and
+            // the kit knows when that is nobody any more. Lanes are asked for signs of life.
+            Event::PeerFinished { .. } => {}
             // A client listens nowhere.
             Event::Listening { .. } | Event::AcceptFailed { .. } => {}
         }

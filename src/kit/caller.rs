@@ -102,6 +102,15 @@ impl Kit {
         }
     }
 
+    /// Its FIN lies behind bytes that find no credit: the stream counts as half-closed.
+    pub(super) fn caller_finishes(&mut self, conn: ConnKey) {
+        if let Some((key, stream)) = self.caller(conn)
+            && let Some(mux) = self.sessions.mux_mut(key)
+        {
+            mux.local_finishes(stream);
+        }
+    }
+
     pub(super) fn caller_eof(&mut self, conn: ConnKey) {
         if let Some(entry) = self.conns.get_mut(conn) {
             entry.after = After::Finish;

@@ -33,6 +33,8 @@ pub(super) struct ConnEntry {
     pub(super) after: After,
     /// The peer sent FIN.
     pub(super) read_closed: bool,
+    /// The peer sent FIN, and there are bytes in front of it that nobody has read yet.
+    pub(super) fin_ahead: bool,
     /// Who is at the other end of the connection.
     pub(super) peer: SocketAddr,
     /// Who sent its last request, where a trusted proxy tells; else the same.
@@ -49,12 +51,32 @@ pub(super) struct ConnEntry {
 }
 
 impl ConnEntry {
+    /// How far the peer has got with its end.
+    pub(super) fn fin(&self) -> Fin {
+        match (self.read_closed, self.fin_ahead) {
+            (true, _) => Fin::Read,
+            (_, true) => Fin::Ahead,
+            _ => Fin::NotYet,
+        }
+    }
+
     /// Notes when the oldest of the bytes in `out` came: called before any are added.
     pub(super) fn starts_waiting(&mut self, now: Instant) {
         if self.out.is_empty() {
             self.waiting_since = now;
         }
     }
+}
+
+/// Where the peer's FIN is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fin {
+    /// It has not come.
+    NotYet,
+    /// It came, behind bytes that are not read.
+    Ahead,
+    /// Everything in front of it was read.
+    Read,
 }
 
 /// What a connection is for.

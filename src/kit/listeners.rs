@@ -247,6 +247,7 @@ impl Kit {
             out: Outflow::new(),
             after: After::Stay,
             read_closed: false,
+            fin_ahead: false,
             peer,
             from: peer,
             since: self.now,

@@ -311,6 +311,22 @@ impl Kit {
         self.drop_conn(conn);
     }
 
+    /// The peer has sent FIN behind bytes that are not read, for want of credit or of a use for
+    /// them. Where a stream would wait for it, that one waits no longer than behind a FIN that was
+    /// read: whoever left must not keep it.
+    fn peer_finished(&mut self, conn: ConnKey, now: Instant) {
+        let Some(entry) = self.conns.get_mut(conn) else {
+            return;
+        };
+        entry.fin_ahead = true;
+        match entry.role {
+            Role::Visitor(_) => self.visitor_finishes(conn, now),
+            Role::Caller(_) => self.caller_finishes(conn),
+            // These have deadlines of their own, or are asked for signs of life.
+            Role::Front(_) | Role::Greeter(_) | Role::Lane(..) | Role::Leaving { .. } => {}
+        }
+    }
+
     /// Whether the pieces fit each other; run after every entry in debug builds.
     pub fn check_invariants(&self) {
         self.sessions.check_invariants();
@@ -418,6 +434,7 @@ impl Machine for Kit {
             // The kit dials nobody.
             Event::Connected { .. } | Event::Secured { .. } => {}
             Event::Ended { conn, how } => self.ended(conn, &how, now),
+            Event::PeerFinished { conn } => self.peer_finished(conn, now),
             Event::Listening { listener, outcome } => self.listening(listener, outcome, now),
             Event::AcceptFailed { listener, why } => self.accept_failed(listener, &why, now),
             Event::Holds { conn, bytes } => self.system_holds(conn, bytes, now),

@@ -144,6 +144,14 @@ impl Host {
         self.settle();
     }
 
+    /// The peer of a connection sends FIN behind bytes that the kit does not read.
+    pub fn finish_unread(&mut self, conn: ConnKey) {
+        assert!(self.kit.read_space(conn).is_empty(), "the kit reads on");
+        let event = Event::PeerFinished { conn };
+        self.kit.handle(event, self.now);
+        self.settle();
+    }
+
     pub fn pass(&mut self, span: Duration) {
         let until = self.now + span;
         while let Some(due) = self.kit.poll_timeout().filter(|due| *due <= until) {

@@ -292,6 +292,7 @@ impl<T: Copy> Session<T> {
             send: SendCredit::new(self.terms.stream_window, stream_top),
             recv: RecvCredit::new(self.terms.stream_window),
             local_done: false,
+            local_finishes: false,
             remote_done: false,
             waits: Waits::No,
             room: None,
@@ -537,12 +538,6 @@ impl<T: Copy> Session<T> {
             bytes_out: stream.bytes_out,
             opened: stream.opened,
         })
-    }
-
-    /// When anything of the stream moved last, in either direction: bytes came, left or were taken
-    /// here, or the peer told that its local side took some.
-    pub fn last_moved(&self, key: StreamKey) -> Option<Instant> {
-        Some(self.streams.get(key)?.last_moved)
     }
 
     /// Whether bytes that were sent on the stream lie with the peer, as far as it has told.

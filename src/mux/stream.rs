@@ -26,6 +26,10 @@ pub struct Stream<T> {
     pub(super) recv: RecvCredit,
     /// We sent EOF.
     pub(super) local_done: bool,
+    /// Our EOF will follow bytes that wait at the local side; see [`Session::local_finishes`].
+    ///
+    /// [`Session::local_finishes`]: crate::mux::Session::local_finishes
+    pub(super) local_finishes: bool,
     /// The peer sent EOF.
     pub(super) remote_done: bool,
     /// What its sender waits for, if it found no room or no credit.
@@ -77,6 +81,11 @@ pub(super) enum Waits {
 }
 
 impl<T> Stream<T> {
+    /// Whether a direction is closed, or will be after bytes that wait, and the other not yet.
+    pub(super) fn is_half_closed(&self) -> bool {
+        !self.is_over() && (self.local_done || self.local_finishes || self.remote_done)
+    }
+
     /// Whether both directions are closed. It is kept until its last bytes are passed on.
     pub(super) fn is_over(&self) -> bool {
         self.local_done && self.remote_done

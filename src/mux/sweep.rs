@@ -50,14 +50,27 @@ impl<T: Copy> Session<T> {
             .streams
             .iter()
             .filter(|(_, stream)| {
-                stream.local_done != stream.remote_done
-                    && now >= stream.last_moved + half_close_timeout
+                stream.is_half_closed() && now >= stream.last_moved + half_close_timeout
             })
             .map(|(key, _)| key)
             .collect();
         idle.into_iter()
             .filter_map(|key| self.sweep_away(key, Code::IdleTimeout, "half-closed and idle"))
             .collect()
+    }
+
+    /// When anything of the stream moved last, in either direction: bytes came, left or were taken
+    /// here, or the peer told that its local side took some.
+    pub fn last_moved(&self, key: StreamKey) -> Option<Instant> {
+        Some(self.streams.get(key)?.last_moved)
+    }
+
+    /// The local side has ended, behind bytes of its that wait for credit: until our EOF can follow
+    /// them, the stream counts as half-closed where nothing moves.
+    pub fn local_finishes(&mut self, key: StreamKey) {
+        if let Some(stream) = self.streams.get_mut(key) {
+            stream.local_finishes = true;
+        }
     }
 
     /// Gives credit back that was withheld for a while. Gathered up to a quarter of a window it can

@@ -110,6 +110,8 @@ pub(super) struct Conn {
     pub paused: bool,
     /// The machine was told of the peer's FIN.
     pub ended: bool,
+    /// It was told that a FIN lies behind bytes for which it has no space.
+    pub fin_announced: bool,
     /// It is in the queue of conns to serve.
     pub posted: bool,
     /// It is in the queue of conns to flush.
@@ -143,6 +145,7 @@ impl Conn {
             errored: false,
             paused: false,
             ended: false,
+            fin_announced: false,
             posted: false,
             woken: false,
             woken_last: false,
@@ -169,6 +172,12 @@ impl Conn {
     /// Whether the machine was told that it is connected.
     pub fn stands(&self) -> bool {
         !matches!(self.link, Link::Resolving | Link::Dialing(_))
+    }
+
+    /// Whether the machine is to be told of a FIN that lies behind bytes it does not read.
+    pub fn owes_fin(&self) -> bool {
+        let stopped = self.paused && !self.ended && !self.securing && self.stands();
+        stopped && self.read_closed && !self.fin_announced
     }
 
     /// Whether there is anything to do in a turn.
@@ -205,7 +214,7 @@ impl Conn {
 
     /// Whether the last [`Conn::latch`] left something to do.
     pub fn needs_service(&self) -> bool {
-        self.is_busy() || self.errored || self.securing || !self.stands()
+        self.is_busy() || self.errored || self.owes_fin() || self.securing || !self.stands()
     }
 }
 

@@ -260,6 +260,9 @@ impl<M: Machine> Reactor<M> {
             Some(conn) if conn.errored => self.meet_error(key),
             _ => {}
         }
+        if self.conns.get_mut(key).is_some_and(|conn| conn.owes_fin()) {
+            self.announce_fin(key);
+        }
         if self.conns.get_mut(key).is_some_and(|conn| conn.is_busy()) {
             self.post(key);
         }
@@ -306,6 +309,17 @@ impl<M: Machine> Reactor<M> {
                 let how = conn.broken.take().unwrap_or_else(|| ended_by(&error));
                 self.end(key, how);
             }
+        }
+    }
+
+    /// The peer has finished, and the machine does not read that far.
+    fn announce_fin(&mut self, key: ConnKey) {
+        self.settle();
+        if let Some(conn) = self.conns.get_mut(key)
+            && conn.owes_fin()
+        {
+            conn.fin_announced = true;
+            self.tell(Event::PeerFinished { conn: key });
         }
     }
 

@@ -1,7 +1,7 @@
 //! Back-pressure, crowds, and running out of descriptors.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -39,7 +39,11 @@ fn a_fin_that_came_during_a_pause_is_told_after_the_bytes() {
     let (mut peer, key) = rig.accept_from(addr);
     rig.order(Order::Pause(key, true));
     peer.write_all(&[5; 100]).unwrap();
-    drop(peer);
+    assert!(rig.is_quiet());
+    peer.shutdown(Shutdown::Write).unwrap();
+    assert!(matches!(rig.next(), Notice::FinAhead(other) if other == key));
+    // It is told once, and a reset behind it all the same.
+    rig.order(Order::Pause(key, true));
     assert!(rig.is_quiet());
     rig.order(Order::Pause(key, false));
     assert_eq!(rig.data_to_fin(key), [5; 100]);

@@ -48,6 +48,8 @@ pub enum Notice {
     Secured(ConnKey),
     Data(ConnKey, Vec<u8>),
     Fin(ConnKey),
+    /// There are bytes in front of it, which nobody reads.
+    FinAhead(ConnKey),
     Ended(ConnKey, Ended),
     Holds(ConnKey, usize),
     Timeout,
@@ -102,6 +104,7 @@ impl Machine for Remote {
         let notice = match event {
             Event::Connected { conn, peer } => Notice::Connected(conn, peer),
             Event::Secured { conn } => Notice::Secured(conn),
+            Event::PeerFinished { conn } => Notice::FinAhead(conn),
             Event::Ended { conn, how } => {
                 self.conns.remove(conn);
                 Notice::Ended(conn, how)

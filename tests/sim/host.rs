@@ -83,6 +83,8 @@ struct Sock {
     /// It is to take what there is room for, however little.
     tries: bool,
     fin_told: bool,
+    /// It was told of a FIN behind bytes that it does not read.
+    fin_announced: bool,
     finished: bool,
 }
 
@@ -248,8 +250,10 @@ impl<M: Machine> Host<M> {
         let bytes = self.machine.transmit(conn, self.now);
         assert!(bytes.is_empty(), "bytes on a dead key");
         let how = Ended::Reset;
-        self.machine.handle(Event::Ended { conn, how }, self.now);
-        self.settle(net);
+        for event in [Event::PeerFinished { conn }, Event::Ended { conn, how }] {
+            self.machine.handle(event, self.now);
+            self.settle(net);
+        }
     }
 
     fn accept(&mut self, net: &mut Net) -> bool {
@@ -307,6 +311,7 @@ impl<M: Machine> Host<M> {
             flushing: false,
             tries: false,
             fin_told: false,
+            fin_announced: false,
             finished: false,
         };
         assert!(self.socks.insert(conn, sock).is_none(), "{conn:?} twice");
@@ -371,6 +376,21 @@ impl<M: Machine> Host<M> {
             self.flush_woken(net);
         }
         self.read(conn, net);
+        self.announce_fin(conn, net);
+    }
+
+    /// Tells of a FIN behind bytes that the machine does not read, once (law 9).
+    fn announce_fin(&mut self, conn: ConnKey, net: &mut Net) {
+        if let Some(sock) = self.socks.get_mut(&conn)
+            && sock.paused
+            && !sock.fin_told
+            && net.fin_landed(sock.end)
+            && !std::mem::replace(&mut sock.fin_announced, true)
+        {
+            let event = Event::PeerFinished { conn };
+            self.machine.handle(event, self.now);
+            self.settle(net);
+        }
     }
 
     /// Reads once; posts the connection again when there is more.

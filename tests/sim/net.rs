@@ -308,6 +308,12 @@ impl Net {
         })
     }
 
+    /// Whether the other end's FIN has come, though there may be bytes in front of it.
+    pub fn fin_landed(&self, end: End) -> bool {
+        let wire = self.wires.get(&end.0);
+        wire.is_some_and(|wire| wire.ways[1 - end.1].fin_landed)
+    }
+
     pub fn gone(&self, end: End) -> Option<Gone> {
         self.wires.get(&end.0).and_then(|wire| wire.gone[end.1])
     }

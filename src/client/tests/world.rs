@@ -20,6 +20,7 @@ pub struct Wire {
     /// The world's FIN, to be told after the bytes.
     fin: bool,
     fin_told: bool,
+    fin_announced: bool,
     from_client: Vec<u8>,
     pub finished: bool,
     pub closed: Option<CloseHow>,
@@ -142,6 +143,19 @@ impl World {
             wire.fin = true;
         }
         self.run();
+        self.announce_fin(conn);
+    }
+
+    /// Tells of a FIN behind bytes that the client does not read, once.
+    fn announce_fin(&mut self, conn: ConnKey) {
+        let Some(wire) = self.wires.get_mut(&conn) else {
+            return;
+        };
+        let is_due = wire.paused && wire.fin && !wire.fin_told && wire.closed.is_none();
+        if is_due && !std::mem::replace(&mut wire.fin_announced, true) {
+            self.client.handle(Event::PeerFinished { conn }, self.now);
+            self.settle();
+        }
     }
 
     /// What the client sent since it was asked last.
@@ -210,7 +224,7 @@ impl World {
         let space = self.client.read_space(conn);
         if space.is_empty() {
             wire.paused = true;
-            return;
+            return self.announce_fin(conn);
         }
         let count = space.len().min(self.chunk).min(wire.to_client.len());
         for (octet, byte) in space.iter_mut().zip(wire.to_client.drain(..count)) {
@@ -255,6 +269,7 @@ impl World {
                         to_client: VecDeque::new(),
                         fin: false,
                         fin_told: false,
+                        fin_announced: false,
                         from_client: Vec::new(),
                         finished: false,
                         closed: None,

@@ -21,7 +21,7 @@ use crate::buffer::Buffer;
 use crate::clock::Instant;
 use crate::http::write::Reply;
 use crate::http::{Asked, BodyDecoder, HeadScanner, ResponseBody};
-use crate::kit::conns::{After, Role};
+use crate::kit::conns::{After, Fin, Role};
 use crate::kit::metrics::StreamOutcome;
 use crate::kit::session::SessionKey;
 use crate::limits::{
@@ -148,16 +148,22 @@ impl Visitor {
 
 impl Exchange {
     /// Whether its visitor has asked for everything, sent FIN, and sees nothing of an answer. A
-    /// browser that aborts does the same, and its upstream should not work on for nobody.
-    fn may_be_gone(&self, read_closed: bool) -> bool {
-        read_closed && self.upload_done && self.response == Response::Awaited
+    /// browser that aborts does the same, and its upstream should not work on for nobody. Where the
+    /// FIN lies behind bytes that nobody takes, it may also be a body that was cut off.
+    fn may_be_gone(&self, fin: Fin) -> bool {
+        let sent_all = match fin {
+            Fin::NotYet => false,
+            Fin::Ahead => true,
+            Fin::Read => self.upload_done,
+        };
+        sent_all && self.response == Response::Awaited
     }
 
     /// When it is given up if nothing moves until then. A clock runs only while nothing does, and
     /// what a slow upstream takes of a long body moves.
     fn due(
         &self,
-        read_closed: bool,
+        fin: Fin,
         flushed: bool,
         movement: Option<Movement>,
         response_timeout: Duration,
@@ -168,11 +174,12 @@ impl Exchange {
         }
         let moved = movement.map_or(self.waiting_since, |it| it.last.max(self.waiting_since));
         // Who sent FIN behind a body waits until it was taken, in however large steps.
-        let waits = movement.is_some_and(|it| it.held_by_client);
+        let all_left = self.upload_done || fin != Fin::Ahead;
+        let waits = all_left && movement.is_some_and(|it| it.held_by_client);
         let patience = match awaited {
-            true if waits || !self.may_be_gone(read_closed) => response_timeout,
+            true if waits || !self.may_be_gone(fin) => response_timeout,
             true => VISITOR_GONE_AFTER.min(response_timeout),
-            false if !read_closed => return None,
+            false if fin == Fin::NotYet => return None,
             // It may be half-closed and reading, or gone: a response that stands still tells
             // nothing in time, for its kernel acknowledges what it no longer wants.
             false if waits => response_timeout.max(VISITOR_GONE_AFTER),
@@ -373,7 +380,7 @@ impl Kit {
         let Some(entry) = self.conns.get(conn) else {
             return;
         };
-        let (read_closed, flushed) = (entry.read_closed, entry.out.is_empty());
+        let (fin, flushed) = (entry.fin(), entry.out.is_empty());
         let movement = self.movement(conn);
         let Some(visitor) = self.visitor(conn) else {
             return;
@@ -385,7 +392,7 @@ impl Kit {
             }
             State::Waiting => visitor.since + VISITOR_IDLE_TIMEOUT,
             State::Exchange(exchange) => exchange
-                .due(read_closed, flushed, movement, response_timeout)
+                .due(fin, flushed, movement, response_timeout)
                 .unwrap_or(now + VISITOR_HEAD_TIMEOUT),
         };
         if now < due {
@@ -407,17 +414,44 @@ impl Kit {
                 self.close_conn(conn, CloseHow::Reset);
             }
             State::Exchange(exchange) => {
-                let (asked, whole) = (exchange.asked, exchange.upload_done);
-                let (outcome, why) = match exchange.may_be_gone(read_closed) {
+                let gone = exchange.may_be_gone(fin);
+                // Nor does who has left have its further requests served.
+                let (asked, whole) = (exchange.asked, exchange.upload_done && !gone);
+                let (outcome, why) = match gone {
                     true => (StreamOutcome::ResetByPeer, "the visitor is gone"),
                     false => (StreamOutcome::TimedOut, "no response in time"),
                 };
                 self.abandon_stream(conn, outcome, why);
                 let reply = Reply::text(504, "the upstream did not answer in time\n");
                 self.answer(conn, asked, whole, &reply);
-                self.arm_conn(conn, now + VISITOR_HEAD_TIMEOUT);
+                if self.visitor(conn).is_some() {
+                    self.arm_conn(conn, now + VISITOR_HEAD_TIMEOUT);
+                }
             }
             State::Raw(_) => {}
+        }
+    }
+
+    /// Its FIN lies behind bytes that are not read: more requests, or a body without credit. Now
+    /// time runs as it does behind a FIN that was read.
+    pub(in crate::kit) fn visitor_finishes(&mut self, conn: ConnKey, now: Instant) {
+        let Some(visitor) = self.visitor(conn) else {
+            return;
+        };
+        match &mut visitor.state {
+            State::Waiting => {}
+            State::Exchange(exchange) => {
+                if exchange.response == Response::Awaited {
+                    exchange.waiting_since = now;
+                }
+                self.arm_conn(conn, now + VISITOR_GONE_AFTER);
+            }
+            State::Raw(name) => {
+                let name = *name;
+                if let Some(mux) = self.mux_of(name) {
+                    mux.local_finishes(name.stream);
+                }
+            }
         }
     }
 
@@ -444,3 +478,6 @@ mod tests;
 
 #[cfg(test)]
 mod body_tests;
+
+#[cfg(test)]
+mod gone_tests;

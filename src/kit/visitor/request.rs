@@ -344,7 +344,7 @@ impl Kit {
         let State::Exchange(exchange) = &visitor.state else {
             return;
         };
-        if exchange.may_be_gone(entry.read_closed) {
+        if exchange.may_be_gone(entry.fin()) {
             self.arm_conn(conn, now + VISITOR_GONE_AFTER);
         } else if entry.read_closed
             && !exchange.upload_done

@@ -81,6 +81,9 @@ impl Kit {
                     visitor.state = State::Raw(name);
                 }
                 self.count_request(conn, 101);
+                if self.conns.get(conn).is_some_and(|it| it.fin_ahead) {
+                    self.visitor_finishes(conn, now);
+                }
                 self.visitor_goes_on(conn, now);
             }
             Ok(Planned::Final {

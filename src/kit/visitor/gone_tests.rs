@@ -1,0 +1,128 @@
+//! Visitors and callers who left behind bytes that the kit does not read.
+
+use std::time::Duration;
+
+use crate::kit::config::Config;
+use crate::kit::testing::{Host, Laptop, guarded};
+use crate::limits::{PROGRESS_UNSAID, SWEEP_EVERY, VISITOR_GONE_AFTER};
+use crate::machine::{ConnKey, Machine};
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+const PUT: &[u8] = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 90000000\r\n\r\n";
+const UPGRADE: &[u8] =
+    b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+const INSTANT: Duration = Duration::from_millis(1);
+
+/// A visitor who has sent this, and whatever more the kit reads, before its FIN.
+fn left_behind(head: &[u8], more: &[u8]) -> (Host, Laptop, ConnKey) {
+    let mut host = Host::new(guarded());
+    let mut laptop = host.laptop("192.0.2.1:1000");
+    let conn = host.visit_at(host.bound[0], "192.0.2.2:1").unwrap();
+    host.send(conn, head);
+    fill(&mut host, &mut laptop, conn, more);
+    host.finish_unread(conn);
+    (host, laptop, conn)
+}
+
+/// Sends until the kit does not read on.
+fn fill(host: &mut Host, laptop: &mut Laptop, conn: ConnKey, more: &[u8]) {
+    loop {
+        host.exchange(laptop);
+        let space = host.kit.read_space(conn).len();
+        if space == 0 {
+            return;
+        }
+        let some: Vec<u8> = more.iter().copied().cycle().take(space).collect();
+        host.send(conn, &some);
+    }
+}
+
+#[test]
+fn who_left_behind_further_requests_keeps_no_stream() {
+    let (mut host, mut laptop, conn) = left_behind(GET, GET);
+    host.pass_with(&mut laptop, VISITOR_GONE_AFTER - INSTANT);
+    assert_eq!(host.receive(conn), "");
+    host.pass_with(&mut laptop, INSTANT);
+    let answer = host.receive(conn);
+    assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+    assert!(answer.contains("connection: close\r\n"), "{answer}");
+    host.exchange(&mut laptop);
+    let streams = host.kit.sessions.stream_count();
+    assert_eq!((streams, laptop.streams.len()), (0, 1));
+    let told = "hoody_tunnel_streams_total{outcome=\"reset_by_peer\"} 1";
+    assert!(host.get("metrics").contains(told));
+}
+
+#[test]
+fn who_half_closed_behind_further_requests_gets_answers_that_come_in_time() {
+    let (mut host, mut laptop, conn) = left_behind(GET, GET);
+    for at in 0..20 {
+        host.pass_with(&mut laptop, VISITOR_GONE_AFTER - INSTANT);
+        host.answer(&mut laptop, at, 3);
+        assert!(host.receive(conn).ends_with("\r\n\r\nxxx"), "{at}");
+        host.exchange(&mut laptop);
+    }
+    host.pass_with(&mut laptop, VISITOR_GONE_AFTER);
+    assert!(host.receive(conn).starts_with("HTTP/1.1 504 "));
+}
+
+#[test]
+fn an_upload_whose_visitor_left_goes_on_while_it_moves() {
+    let (mut host, mut laptop, conn) = left_behind(PUT, b"x");
+    let stream = laptop.streams[0];
+    for _ in 0..10 {
+        host.pass_with(&mut laptop, VISITOR_GONE_AFTER - PROGRESS_UNSAID);
+        laptop.mux.passed_on(stream, 500_000, host.now);
+        fill(&mut host, &mut laptop, conn, b"x");
+        assert_eq!(host.receive(conn), "");
+    }
+    host.pass_with(&mut laptop, VISITOR_GONE_AFTER);
+    assert!(host.receive(conn).starts_with("HTTP/1.1 504 "));
+    assert_eq!(host.kit.sessions.stream_count(), 0);
+}
+
+#[test]
+fn an_answer_that_stands_still_is_not_waited_for_by_who_left() {
+    for (head, more) in [(GET, GET), (PUT, b"x")] {
+        let (mut host, mut laptop, conn) = left_behind(head, more);
+        laptop.head(0, 1000, host.now);
+        host.exchange(&mut laptop);
+        assert!(host.receive(conn).starts_with("HTTP/1.1 200 "));
+        host.pass_with(&mut laptop, VISITOR_GONE_AFTER - INSTANT);
+        assert_eq!(host.closed, []);
+        host.pass_with(&mut laptop, INSTANT * 2);
+        assert_eq!(host.closed, [conn]);
+    }
+}
+
+#[test]
+fn an_upgraded_visitor_who_left_counts_as_half_closed() {
+    for early in [true, false] {
+        let mut host = Host::new(Config {
+            half_close_timeout: Duration::from_secs(20),
+            ..guarded()
+        });
+        let mut laptop = host.laptop("192.0.2.1:1000");
+        let conn = host.visit_at(host.bound[0], "192.0.2.2:1").unwrap();
+        host.send(conn, UPGRADE);
+        if early {
+            fill(&mut host, &mut laptop, conn, b"x");
+            host.finish_unread(conn);
+        }
+        host.exchange(&mut laptop);
+        let fields = r#"[["connection","upgrade"],["upgrade","websocket"]]"#;
+        let head = format!(r#"{{"status":101,"headers":{fields},"final":true}}"#);
+        let stream = laptop.streams[0];
+        laptop.mux.send_head(stream, head.as_bytes(), host.now);
+        host.exchange(&mut laptop);
+        assert!(host.receive(conn).starts_with("HTTP/1.1 101 "));
+        fill(&mut host, &mut laptop, conn, b"x");
+        if !early {
+            host.finish_unread(conn);
+        }
+        host.pass_with(&mut laptop, Duration::from_secs(20) - INSTANT);
+        assert_eq!(host.closed, []);
+        host.pass_with(&mut laptop, SWEEP_EVERY * 2);
+        assert_eq!(host.closed, [conn]);
+    }
+}
