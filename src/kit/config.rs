@@ -15,7 +15,7 @@ use crate::kit::public_url::PublicUrl;
 use crate::limits::{
     DEFAULT_MEMORY, DEFAULT_SESSION_WINDOW, DEFAULT_STREAM_WINDOW, LOOPBACK_RESERVE, MAX_BINDINGS,
     MAX_FD_BUDGET, MAX_LANES, MAX_MEMORY, MAX_PRE_AUTH, MAX_SESSION_WINDOW, MAX_SESSIONS,
-    MAX_STREAM_WINDOW, MAX_STREAMS, MIN_FD_BUDGET, MIN_MEMORY, MIN_WINDOW,
+    MAX_STREAM_WINDOW, MAX_STREAMS, MIN_FD_BUDGET, MIN_MEMORY, MIN_WINDOW, VISITOR_HEAD_TIMEOUT,
 };
 use crate::units::{show_duration, show_size};
 use crate::wire::control::Secret;
@@ -279,6 +279,12 @@ impl Config {
             )));
         }
         Ok(())
+    }
+
+    /// How often visitors are looked at, at least: their deadlines are kept so closely.
+    pub(super) fn visitor_look(&self) -> Duration {
+        let shortest = self.response_timeout.min(self.body_timeout);
+        VISITOR_HEAD_TIMEOUT.min(shortest)
     }
 
     fn check_durations(&self) -> Result<(), ConfigError> {

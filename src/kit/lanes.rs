@@ -370,7 +370,9 @@ impl Kit {
             let Some(session) = self.sessions.get_mut(key) else {
                 continue;
             };
-            if session.is_busy() {
+            // Its idleness begins when the last of them ends, not when it was last looked at.
+            let is_busy = session.is_busy();
+            if std::mem::replace(&mut session.was_busy, is_busy) || is_busy {
                 session.busy_at = now;
             }
             let streams = session.mux().map_or(0, |mux| mux.stream_count());

@@ -278,6 +278,14 @@ impl Kit {
         self.effects.timers.arm(Reason::Conn(conn), at);
     }
 
+    /// Sees to it that a connection is looked at by then.
+    pub(super) fn arm_conn_by(&mut self, conn: ConnKey, at: Instant) {
+        let due = self.effects.timers.deadline(Reason::Conn(conn));
+        if due.is_none_or(|due| at < due) {
+            self.arm_conn(conn, at);
+        }
+    }
+
     /// A permit, perhaps of one who lingers; or the listeners stop accepting until some come home.
     fn take_place(&mut self, class: Class) -> Option<(FdPermit, Option<ConnKey>)> {
         let place = self.permit_or_place(class);

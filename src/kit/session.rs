@@ -33,6 +33,8 @@ pub(super) struct KitSession {
     pub(super) since: Instant,
     /// When it was last seen with a stream or a binding.
     pub(super) busy_at: Instant,
+    /// Whether it had a stream or a binding when it was last looked at.
+    pub(super) was_busy: bool,
     /// It was told to go, and lets its streams finish.
     pub(super) closing: bool,
     /// It is among the touched.
@@ -64,6 +66,7 @@ impl KitSession {
             joined: BTreeMap::new(),
             since: now,
             busy_at: now,
+            was_busy: false,
             closing: false,
             touched: false,
             beyond: 0,

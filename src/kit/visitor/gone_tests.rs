@@ -1,4 +1,4 @@
-//! Visitors and callers who left behind bytes that the kit does not read.
+//! Visitors and callers who left behind bytes that the kit does not read, and short timeouts.
 
 use std::time::Duration;
 
@@ -6,6 +6,7 @@ use crate::kit::config::Config;
 use crate::kit::testing::{Host, Laptop, guarded};
 use crate::limits::{PROGRESS_UNSAID, SWEEP_EVERY, VISITOR_GONE_AFTER};
 use crate::machine::{ConnKey, Machine};
+use crate::wire::frame::FrameType;
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const PUT: &[u8] = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 90000000\r\n\r\n";
@@ -125,4 +126,56 @@ fn an_upgraded_visitor_who_left_counts_as_half_closed() {
         host.pass_with(&mut laptop, SWEEP_EVERY * 2);
         assert_eq!(host.closed, [conn]);
     }
+}
+
+#[test]
+fn timeouts_are_kept_however_short_they_are() {
+    for millis in [100, 1000, 3000, 6000, 12_000] {
+        let span = Duration::from_millis(millis);
+        let slack = (span / 100).max(INSTANT);
+        for (head, begun, status) in [(GET, 0, "504"), (PUT, 1, "408")] {
+            let mut host = Host::new(Config {
+                response_timeout: span,
+                body_timeout: span,
+                ..guarded()
+            });
+            let mut laptop = host.laptop("192.0.2.1:1000");
+            let conn = host.visit_at(host.bound[0], "192.0.2.2:1").unwrap();
+            // Its connection is older than its request.
+            host.pass_with(&mut laptop, Duration::from_secs(7));
+            host.send(conn, head);
+            host.exchange(&mut laptop);
+            host.pass_with(&mut laptop, span / 2);
+            let last = match begun {
+                0 => span / 2,
+                _ => span,
+            };
+            host.send(conn, &b"x"[..begun]);
+            host.exchange(&mut laptop);
+            host.pass_with(&mut laptop, last - slack);
+            assert_eq!(host.receive(conn), "", "{span:?} {status}");
+            host.pass_with(&mut laptop, slack);
+            let answer = host.receive(conn);
+            let told = answer.starts_with(&format!("HTTP/1.1 {status} "));
+            assert!(told, "{span:?} {status}: {answer}");
+        }
+    }
+}
+
+#[test]
+fn a_session_is_idle_from_when_its_last_binding_went() {
+    let span = Duration::from_secs(10);
+    let mut host = Host::new(Config {
+        idle_timeout: span,
+        ..guarded()
+    });
+    let mut laptop = host.laptop("192.0.2.1:1000");
+    host.pass_with(&mut laptop, span * 2 - INSTANT);
+    let unbind = br#"{"bindId":1}"#;
+    laptop.mux.push_control(FrameType::Unbind, unbind);
+    host.exchange(&mut laptop);
+    host.pass_with(&mut laptop, span - INSTANT);
+    assert_eq!(host.kit.sessions.len(), 1);
+    host.pass_with(&mut laptop, INSTANT);
+    assert_eq!(host.kit.sessions.len(), 0);
 }

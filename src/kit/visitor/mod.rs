@@ -382,9 +382,13 @@ impl Kit {
         };
         let (fin, flushed) = (entry.fin(), entry.out.is_empty());
         let movement = self.movement(conn);
+        let mut look = self.config.visitor_look();
         let Some(visitor) = self.visitor(conn) else {
             return;
         };
+        if matches!(visitor.state, State::Waiting) {
+            look = VISITOR_HEAD_TIMEOUT;
+        }
         let due = match &visitor.state {
             State::Raw(_) => return,
             State::Waiting if visitor.answered == 0 || !visitor.inbound.is_empty() => {
@@ -393,11 +397,11 @@ impl Kit {
             State::Waiting => visitor.since + VISITOR_IDLE_TIMEOUT,
             State::Exchange(exchange) => exchange
                 .due(fin, flushed, movement, response_timeout)
-                .unwrap_or(now + VISITOR_HEAD_TIMEOUT),
+                .unwrap_or(now + look),
         };
         if now < due {
             // Looked at often enough for the shortest of its deadlines, which may begin any time.
-            let soon = now + VISITOR_HEAD_TIMEOUT;
+            let soon = now + look;
             return self.arm_conn(conn, due.min(body_due.unwrap_or(soon)).min(soon));
         }
         match &visitor.state {

@@ -295,10 +295,7 @@ impl Kit {
         let name = StreamName { session, stream };
         visitor.state = State::Exchange(Exchange::new(name, &request, now));
         self.upload(conn, now);
-        if self.body_due(conn, now).is_some() {
-            let soon = VISITOR_HEAD_TIMEOUT.min(self.config.body_timeout);
-            self.arm_conn(conn, now + soon);
-        }
+        self.look_soon(conn, now);
     }
 
     /// Whether descriptors suffice for one more request of `holder`, with what it has. Who only
@@ -354,6 +351,15 @@ impl Kit {
             let why = "the visitor's body was cut off";
             self.abandon_stream(conn, StreamOutcome::ResetByPeer, why);
             self.close_conn(conn, CloseHow::Reset);
+        }
+    }
+
+    /// Has the exchange looked at often enough for the shortest of its clocks, which may begin to
+    /// run any time. The one that its connection began with is enough for most.
+    fn look_soon(&mut self, conn: ConnKey, now: Instant) {
+        let soon = self.config.visitor_look();
+        if soon < VISITOR_HEAD_TIMEOUT || self.body_due(conn, now).is_some() {
+            self.arm_conn_by(conn, now + soon);
         }
     }
 
