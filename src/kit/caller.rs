@@ -6,11 +6,11 @@ use log::debug;
 
 use crate::clock::Instant;
 use crate::kit::conns::{After, Role};
-use crate::kit::metrics::StreamOutcome;
+use crate::kit::metrics::{StreamOutcome, StreamRefusal};
 use crate::kit::session::SessionKey;
 use crate::limits::BULK_PAYLOAD;
 use crate::machine::{CloseHow, ConnKey, Ended};
-use crate::mux::StreamKey;
+use crate::mux::{CannotOpen, StreamKey};
 use crate::text::said;
 use crate::wire::code::Code;
 use crate::wire::open::write_open_tcp;
@@ -54,11 +54,14 @@ impl Kit {
             .map_or(0, |it| it.port);
         write_open_tcp(&mut self.text, bind_id, port, peer);
         let mux = self.sessions.mux_mut(key);
-        let opened = mux.and_then(|mux| mux.open(conn, &self.text, now).ok());
-        let Some(stream) = opened else {
-            self.metrics.stream_ended(StreamOutcome::Refused);
-            self.drop_conn(conn);
-            return None;
+        let opened = mux.map(|mux| mux.open(conn, &self.text, now));
+        let stream = match opened.unwrap_or(Err(CannotOpen::NoLane)) {
+            Ok(stream) => stream,
+            Err(why) => {
+                self.stream_refused(peer.ip(), why.into());
+                self.drop_conn(conn);
+                return None;
+            }
         };
         if let Some(Role::Caller(caller)) = self.conns.get_mut(conn).map(|entry| &mut entry.role) {
             caller.stream = Some(stream);
@@ -163,6 +166,11 @@ impl Kit {
         debug!("caller broken: {} ({})", said(reason), code.name());
         self.log_conn_end(conn, "caller's stream", reason);
         self.metrics.stream_ended(outcome);
+        if code == Code::RefusedStream
+            && let Some(entry) = self.conns.get(conn)
+        {
+            self.stream_refused(entry.from.ip(), StreamRefusal::Client);
+        }
         self.close_conn(conn, CloseHow::Reset);
     }
 

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use crate::kit::Kit;
 use crate::kit::conns::{ConnEntry, Role};
 use crate::kit::front::{Refusal, UNREADABLE};
+use crate::kit::metrics::StreamRefusal;
 use crate::machine::ConnKey;
 
 /// How much waits, and on which connections how much.
@@ -66,13 +67,15 @@ impl Kit {
     }
 
     fn refuse_head(&mut self, conn: ConnKey) {
-        const WHY: &str = "too much of other requests waits here\n";
-        let entry = self.conns.get(conn);
-        if entry.is_some_and(|entry| matches!(entry.role, Role::Visitor(_))) {
-            return self.reject(conn, 503, WHY);
+        let why = StreamRefusal::Heads;
+        if let Some(entry) = self.conns.get(conn)
+            && matches!(entry.role, Role::Visitor(_))
+        {
+            self.stream_refused(entry.from.ip(), why);
+            return self.reject(conn, 503, why.sentence());
         }
         let mut text = Vec::new();
-        Refusal::json(503, WHY.trim_end()).write(&mut text, UNREADABLE);
+        Refusal::json(503, why.sentence().trim_end()).write(&mut text, UNREADABLE);
         self.say_and_leave(conn, &text, self.now);
     }
 }

@@ -82,9 +82,10 @@ impl Kit {
                 reason,
                 violation,
             } => {
-                let outcome = match violation {
-                    true => StreamOutcome::Violated,
-                    false => StreamOutcome::ResetByClient,
+                let outcome = match code {
+                    _ if violation => StreamOutcome::Violated,
+                    Code::RefusedStream => StreamOutcome::Refused,
+                    _ => StreamOutcome::ResetByClient,
                 };
                 if violation {
                     self.metrics.violation(code);

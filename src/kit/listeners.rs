@@ -8,6 +8,7 @@ use crate::clock::Instant;
 use crate::kit::budget::{Class, FdPermit};
 use crate::kit::caller::Caller;
 use crate::kit::conns::{After, ConnEntry, Role};
+use crate::kit::metrics::StreamRefusal;
 use crate::kit::repeats::Complaint;
 use crate::kit::serve::FrontConn;
 use crate::kit::session::SessionKey;
@@ -210,9 +211,10 @@ impl Kit {
                     .get(session)
                     .is_some_and(|session| session.is_open())
                 {
+                    self.stream_refused(peer.ip(), StreamRefusal::Away);
                     return None;
                 }
-                let place = self.take_place(Class::Caller)?;
+                let place = self.take_place_of_stream(Class::Caller, peer)?;
                 let conn = self.add_conn(Role::Caller(Caller::new(session)), peer, place)?;
                 self.caller_arrived(conn, session, bind_id, peer, now)
             }
@@ -226,7 +228,7 @@ impl Kit {
                     self.pause_accepting_at_cap();
                     return Some(conn);
                 }
-                let place = self.take_place(Class::Refusal)?;
+                let place = self.take_place_of_stream(Class::Refusal, peer)?;
                 let role = Role::Visitor(Visitor::new(listener, now).without_descriptors());
                 let conn = self.add_conn(role, peer, place)?;
                 self.arm_conn(conn, now + VISITOR_HEAD_TIMEOUT);
@@ -291,6 +293,19 @@ impl Kit {
         let place = self.permit_or_place(class);
         if place.is_none() {
             self.pause_accepting_at_cap();
+        }
+        place
+    }
+
+    /// The same for who came for a stream, and is closed at once where there is no place.
+    fn take_place_of_stream(
+        &mut self,
+        class: Class,
+        peer: SocketAddr,
+    ) -> Option<(FdPermit, Option<ConnKey>)> {
+        let place = self.take_place(class);
+        if place.is_none() {
+            self.stream_refused(peer.ip(), StreamRefusal::Descriptors);
         }
         place
     }

@@ -65,6 +65,28 @@ label! {
 }
 
 label! {
+    /// Why a visitor or caller got no stream.
+    StreamRefusal {
+        /// The port's owner is parked or about to go.
+        Away = "away",
+        /// As many streams of the session as may be.
+        MaxStreams = "max_streams",
+        /// Few streams or descriptors are left, and its address has many.
+        Share = "share",
+        /// Too many requests wait for the client.
+        Congested = "congested",
+        /// Others hold all the memory that there is for answers.
+        Memory = "memory",
+        /// Heads that are not whole take all the memory that there is for them.
+        Heads = "heads",
+        /// No descriptor was left.
+        Descriptors = "descriptors",
+        /// The client answered REFUSED_STREAM.
+        Client = "client",
+    }
+}
+
+label! {
     /// How a stream ended.
     StreamOutcome {
         /// Both sides sent EOF.
@@ -113,6 +135,7 @@ label! {
 pub struct Metrics {
     traffic: Traffic,
     streams: [u64; StreamOutcome::ALL.len()],
+    refused_streams: [u64; StreamRefusal::ALL.len()],
     refused_binds: [u64; BIND_CODES.len()],
     refused_joins: [u64; JOIN_CODES.len()],
     refusals: [u64; RefusalReason::ALL.len()],
@@ -184,6 +207,11 @@ impl Metrics {
     /// A stream ended.
     pub fn stream_ended(&mut self, outcome: StreamOutcome) {
         self.streams[outcome as usize] += 1;
+    }
+
+    /// A visitor or caller got no stream.
+    pub fn stream_refused(&mut self, reason: StreamRefusal) {
+        self.refused_streams[reason as usize] += 1;
     }
 
     /// Somebody was sent away before there was a session.
@@ -403,10 +431,16 @@ impl Metrics {
             .zip(self.streams);
         page.labelled(
             "streams_total",
-            "Streams that ended, by outcome.",
+            "Streams that ended or were refused, by outcome.",
             "outcome",
             outcomes,
         );
+        let reasons = StreamRefusal::ALL
+            .iter()
+            .map(|reason| reason.name())
+            .zip(self.refused_streams);
+        let help = "Visitors and callers who got no stream, by reason.";
+        page.labelled("stream_refusals_total", help, "reason", reasons);
         let help =
             "Visitors' requests that got a final status, by EXPOSE port and class of status.";
         page.family("requests_total", "counter", help);

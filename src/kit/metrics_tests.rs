@@ -85,6 +85,7 @@ fn everything_that_is_counted_is_shown() {
         data_out: 1,
     });
     metrics.stream_ended(StreamOutcome::Finished);
+    metrics.stream_refused(StreamRefusal::MaxStreams);
     metrics.refused(RefusalReason::Auth);
     metrics.refused(RefusalReason::Protocol);
     metrics.refused(RefusalReason::PreAuthLimit);
@@ -120,6 +121,8 @@ fn everything_that_is_counted_is_shown() {
         ("data_bytes_total{direction=\"in\"}", "14"),
         ("data_bytes_total{direction=\"out\"}", "5"),
         ("streams_total{outcome=\"finished\"}", "1"),
+        ("stream_refusals_total{reason=\"max_streams\"}", "1"),
+        ("stream_refusals_total{reason=\"client\"}", "0"),
         ("handshake_refusals_total{reason=\"auth\"}", "1"),
         ("handshake_refusals_total{reason=\"protocol\"}", "1"),
         ("handshake_refusals_total{reason=\"pre_auth_limit\"}", "1"),

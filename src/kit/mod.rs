@@ -50,6 +50,7 @@ pub mod memory;
 pub mod metrics;
 mod operator;
 pub mod public_url;
+mod refusals;
 mod repeats;
 mod serve;
 mod session;

@@ -22,7 +22,7 @@ use crate::clock::Instant;
 use crate::http::write::Reply;
 use crate::http::{Asked, BodyDecoder, HeadScanner, ResponseBody};
 use crate::kit::conns::{After, Fin, Role};
-use crate::kit::metrics::StreamOutcome;
+use crate::kit::metrics::{StreamOutcome, StreamRefusal};
 use crate::kit::session::SessionKey;
 use crate::limits::{
     VISITOR_AHEAD, VISITOR_GONE_AFTER, VISITOR_HEAD_TIMEOUT, VISITOR_IDLE_TIMEOUT,
@@ -318,8 +318,7 @@ impl Kit {
                 let (asked, whole) = (exchange.asked, exchange.upload_done);
                 if code == Code::RefusedStream {
                     // It has no place for one more, which passes (PROTOCOL §11).
-                    let why = "the tunnel's client takes no more at the moment\n";
-                    return self.busy(conn, asked, whole, why);
+                    return self.busy(conn, asked, whole, StreamRefusal::Client);
                 }
                 let reply = Reply::text(502, "the tunnel's client did not answer\n");
                 self.answer(conn, asked, whole, &reply);

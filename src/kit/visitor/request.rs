@@ -11,7 +11,7 @@ use crate::kit::Kit;
 use crate::kit::conns::Role;
 use crate::kit::guard::host_is_ours;
 use crate::kit::listeners::Purpose;
-use crate::kit::metrics::{SessionEnd, StreamOutcome};
+use crate::kit::metrics::{SessionEnd, StreamOutcome, StreamRefusal};
 use crate::kit::session::{KitSession, SessionKey};
 use crate::kit::throttle::place;
 use crate::limits::{
@@ -260,11 +260,11 @@ impl Kit {
             .visitor(conn)
             .is_some_and(|visitor| visitor.no_descriptors)
         {
-            return self.busy(conn, asked, false, "no file descriptors left\n");
+            return self.busy(conn, asked, false, StreamRefusal::Descriptors);
         }
         let holder = place(request.from.ip());
         if !self.may_serve_one_more(holder) {
-            return self.busy(conn, asked, bodiless, what_is_full(CannotOpen::OverShare));
+            return self.busy(conn, asked, bodiless, StreamRefusal::Share);
         }
         let open = std::mem::take(&mut self.text);
         let is_open = self.sessions.get(session).is_some_and(KitSession::is_open);
@@ -279,10 +279,10 @@ impl Kit {
             Some(Err(CannotOpen::IdsUsedUp)) => {
                 let why = "all stream ids were used";
                 self.expel(session, SessionEnd::Killed, Code::NoError, 1000, why);
-                return self.owner_away(conn, asked, bodiless);
+                return self.busy(conn, asked, bodiless, StreamRefusal::Away);
             }
-            Some(Err(CannotOpen::NoLane)) | None => return self.owner_away(conn, asked, bodiless),
-            Some(Err(full)) => return self.busy(conn, asked, bodiless, what_is_full(full)),
+            None => return self.busy(conn, asked, bodiless, StreamRefusal::Away),
+            Some(Err(full)) => return self.busy(conn, asked, bodiless, full.into()),
         };
         if let Some(session) = self.sessions.get_mut(session)
             && let Some(binding) = session.bindings.iter_mut().find(|it| it.bind_id == bind_id)
@@ -308,23 +308,18 @@ impl Kit {
         is_plenty(left, most) || may_hold(held() + 1, 1, left, most)
     }
 
-    fn owner_away(&mut self, conn: ConnKey, asked: Asked, bodiless: bool) {
-        let reply = Reply::text(
-            503,
-            "the tunnel's client is away; it may come back shortly\n",
-        );
-        self.answer(conn, asked, bodiless, &reply.with(&[("retry-after", "5")]));
-    }
-
-    pub(super) fn busy(
-        &mut self,
-        conn: ConnKey,
-        asked: Asked,
-        read_whole: bool,
-        why: &'static str,
-    ) {
-        let reply = Reply::text(503, why).with(&[("retry-after", "1")]);
-        self.answer(conn, asked, read_whole, &reply);
+    /// There is no stream for the visitor, who may come again.
+    pub(super) fn busy(&mut self, conn: ConnKey, asked: Asked, whole: bool, why: StreamRefusal) {
+        if let Some(entry) = self.conns.get(conn) {
+            self.stream_refused(entry.from.ip(), why);
+        }
+        let after = match why {
+            StreamRefusal::Away => "5",
+            _ => "1",
+        };
+        let fields = [("retry-after", after)];
+        let reply = Reply::text(503, why.sentence()).with(&fields);
+        self.answer(conn, asked, whole, &reply);
     }
 
     /// Sends what is at hand of the request's body, as far as credit goes. Where FIN came before
@@ -571,15 +566,5 @@ impl Visitor {
             }
             _ => None,
         }
-    }
-}
-
-/// Of what there is no more, for a visitor who may try again.
-fn what_is_full(why: CannotOpen) -> &'static str {
-    match why {
-        CannotOpen::Congested => "too many requests wait for the tunnel's client\n",
-        CannotOpen::OverShare => "this address has as much as may be of what others wait for\n",
-        CannotOpen::Dry => "slow visitors hold all the memory of this tunnel\n",
-        CannotOpen::AtCap | CannotOpen::NoLane | CannotOpen::IdsUsedUp => "max streams exceeded\n",
     }
 }

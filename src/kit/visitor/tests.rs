@@ -88,7 +88,10 @@ fn where_heads_take_too_much_memory_whoever_sent_most_of_one_is_refused() {
     let refused = hoggers
         .iter()
         .filter(|conn| host.receive(**conn).starts_with("HTTP/1.1 503"));
-    assert!(refused.count() >= hoggers.len() / 2);
+    let refused = refused.count();
+    assert!(refused >= hoggers.len() / 2);
+    let told = format!("hoody_tunnel_stream_refusals_total{{reason=\"heads\"}} {refused}\n");
+    assert!(host.get("metrics").contains(&told), "{told}");
     // A head of an ordinary size is heard all the same.
     let conn = host
         .visit_at(host.bound[0], "192.0.2.2:1000")
