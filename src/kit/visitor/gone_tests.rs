@@ -179,3 +179,17 @@ fn a_session_is_idle_from_when_its_last_binding_went() {
     host.pass_with(&mut laptop, INSTANT);
     assert_eq!(host.kit.sessions.len(), 0);
 }
+
+#[test]
+fn a_request_that_was_sent_whole_is_half_closed_and_told_so_as_one_that_is_late() {
+    let mut host = Host::new(Config {
+        half_close_timeout: Duration::from_secs(1),
+        ..guarded()
+    });
+    let mut laptop = host.laptop("192.0.2.1:1000");
+    let conn = host.visit_at(host.bound[0], "192.0.2.2:1").unwrap();
+    host.send(conn, GET);
+    host.exchange(&mut laptop);
+    host.pass_with(&mut laptop, Duration::from_secs(1) + SWEEP_EVERY);
+    assert!(host.receive(conn).starts_with("HTTP/1.1 504 "));
+}

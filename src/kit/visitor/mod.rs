@@ -35,6 +35,8 @@ use crate::wire::code::Code;
 
 use super::Kit;
 
+const TOO_LATE: &str = "the upstream did not answer in time\n";
+
 /// A connection to an EXPOSE port.
 #[derive(Debug)]
 pub(super) struct Visitor {
@@ -320,7 +322,11 @@ impl Kit {
                     // It has no place for one more, which passes (PROTOCOL §11).
                     return self.busy(conn, asked, whole, StreamRefusal::Client);
                 }
-                let reply = Reply::text(502, "the tunnel's client did not answer\n");
+                let reply = match outcome {
+                    // Half-closed and idle; it waited for its answer.
+                    StreamOutcome::TimedOut => Reply::text(504, TOO_LATE),
+                    _ => Reply::text(502, "the tunnel's client did not answer\n"),
+                };
                 self.answer(conn, asked, whole, &reply);
             }
             // All of it came, and the visitor may have it; but not where it is cut to save memory.
@@ -425,7 +431,7 @@ impl Kit {
                     false => (StreamOutcome::TimedOut, "no response in time"),
                 };
                 self.abandon_stream(conn, outcome, why);
-                let reply = Reply::text(504, "the upstream did not answer in time\n");
+                let reply = Reply::text(504, TOO_LATE);
                 self.answer(conn, asked, whole, &reply);
                 if self.visitor(conn).is_some() {
                     self.arm_conn(conn, now + VISITOR_HEAD_TIMEOUT);
