@@ -253,6 +253,8 @@ pub const YIELD_AT_ONCE: usize = 32;
 pub const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// How long who has said nothing yet stays in any case: what it said may still lie in its socket.
 pub const FRESH_MAY_STAY: Duration = Duration::from_millis(100);
+/// How long who was never served and says nothing at all may stay where others want its place.
+pub const SILENT_MAY_STAY: Duration = Duration::from_millis(400);
 /// So many of one address that have said nothing yet are no browser's: more are asked for at once
 /// than it opens ahead.
 pub const MANY_FRESH: usize = 7;
@@ -387,7 +389,7 @@ pub const VISITOR_IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// Bytes that are read of a visitor at once, and ahead of their use while a request is served.
 pub const VISITOR_AHEAD: usize = 16 * 1024;
 /// One read takes at most one part in so many of what is left of the memory for what waits.
-pub const AHEAD_SHARE: usize = 64;
+pub const AHEAD_SHARE: usize = 256;
 /// Bytes that are read of a visitor at once, at least, however much of others waits.
 pub const AHEAD_LEAST: usize = 512;
 /// Bytes of an unwanted request body that are read away so that the visitor gets its answer.

@@ -6,6 +6,7 @@ use crate::clock::Instant;
 use crate::kit::budget::FdPermit;
 use crate::kit::caller::Caller;
 use crate::kit::greeter::Greeter;
+use crate::kit::heads::Waiting;
 use crate::kit::serve::FrontConn;
 use crate::kit::session::SessionKey;
 use crate::kit::visitor::Visitor;
@@ -45,7 +46,7 @@ pub(super) struct ConnEntry {
     /// When the bytes that wait in `out` began to.
     pub(super) waiting_since: Instant,
     /// Memory of what came and waits, as the count of all heads knows it.
-    pub(super) head: usize,
+    pub(super) head: Waiting,
     /// None only while it makes room and its place was given away.
     pub(super) permit: Option<FdPermit>,
 }
@@ -146,8 +147,8 @@ impl Kit {
         }
         self.doorstep.set(conn, None);
         self.effects.timers.disarm(Reason::Conn(conn));
-        self.heads.change(conn, entry.head, 0);
-        self.freed(CONN_MEMORY + entry.out.capacity() + entry.head);
+        self.heads.change(conn, entry.head, Waiting::Head(0));
+        self.freed(CONN_MEMORY + entry.out.capacity() + entry.head.bytes());
         if let Some(permit) = entry.permit {
             self.budget.give_back(permit);
         }
@@ -188,7 +189,8 @@ impl Kit {
             self.pre_auth -= 1;
         }
         self.doorstep.set(conn, None);
-        self.heads.change(conn, std::mem::take(&mut entry.head), 0);
+        let before = std::mem::replace(&mut entry.head, Waiting::Head(0));
+        self.heads.change(conn, before, Waiting::Head(0));
         entry.out.push(bytes);
         entry.after = After::Leave;
         entry.role = Role::Leaving {

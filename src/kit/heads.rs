@@ -1,7 +1,8 @@
 //! Memory under what was sent and waits on connections: heads that are not whole yet, mostly.
 //!
 //! All of it together has a bound. Past it whoever has sent most of a head is refused, visitor or
-//! stranger at the kit's own listener, until the rest fits.
+//! stranger at the kit's own listener, until the rest fits. What was read behind heads takes no
+//! more than a half of it from them, for whoever sent that cannot be refused any more.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -10,26 +11,66 @@ use crate::kit::Kit;
 use crate::kit::conns::{ConnEntry, Role};
 use crate::kit::front::{Refusal, UNREADABLE};
 use crate::kit::metrics::StreamRefusal;
+use crate::limits::{AHEAD_LEAST, AHEAD_SHARE, VISITOR_AHEAD};
 use crate::machine::ConnKey;
+
+/// Memory of what came on a connection and waits, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waiting {
+    /// Part of a head.
+    Head(usize),
+    /// What was read behind a head that is whole.
+    Behind(usize),
+}
+
+impl Waiting {
+    pub fn bytes(self) -> usize {
+        match self {
+            Waiting::Head(bytes) | Waiting::Behind(bytes) => bytes,
+        }
+    }
+
+    fn behind(self) -> usize {
+        match self {
+            Waiting::Head(_) => 0,
+            Waiting::Behind(bytes) => bytes,
+        }
+    }
+}
 
 /// How much waits, and on which connections how much.
 #[derive(Debug, Default)]
 pub(super) struct Heads {
     total: usize,
+    /// Those of them that came behind heads.
+    ahead: usize,
     by_size: BTreeSet<(usize, Reverse<ConnKey>)>,
 }
 
 impl Heads {
-    /// On a connection `after` bytes wait where there were `before`.
-    pub fn change(&mut self, conn: ConnKey, before: usize, after: usize) {
+    /// On a connection `after` waits where there was `before`.
+    pub fn change(&mut self, conn: ConnKey, before: Waiting, after: Waiting) {
         if before == after {
             return;
         }
-        self.by_size.remove(&(before, Reverse(conn)));
-        if after > 0 {
-            self.by_size.insert((after, Reverse(conn)));
+        self.by_size.remove(&(before.bytes(), Reverse(conn)));
+        if after.bytes() > 0 {
+            self.by_size.insert((after.bytes(), Reverse(conn)));
         }
-        self.total = self.total - before + after;
+        self.total = self.total - before.bytes() + after.bytes();
+        self.ahead = self.ahead - before.behind() + after.behind();
+    }
+
+    /// Bytes that one more read may take which is not known to go straight to a stream.
+    pub fn piece(&self, bound: usize) -> usize {
+        let left = (bound / 2).saturating_sub(self.ahead);
+        let left = left.min(bound.saturating_sub(self.total));
+        (left / AHEAD_SHARE).clamp(AHEAD_LEAST, VISITOR_AHEAD)
+    }
+
+    /// Whether heads are more than what is left to them of the bound.
+    fn are_too_much(&self, bound: usize) -> bool {
+        self.total - self.ahead > bound - self.ahead.min(bound / 2)
     }
 
     /// Bytes of all connections.
@@ -53,7 +94,7 @@ impl Kit {
         let held = entry.inbound();
         let before = std::mem::replace(&mut entry.head, held);
         self.heads.change(conn, before, held);
-        while self.heads.total() > self.plan.heads {
+        while self.heads.are_too_much(self.plan.heads) {
             let conns = &self.conns;
             let reads_head = |conn: &ConnKey| {
                 let entry = conns.get(*conn);
@@ -82,11 +123,12 @@ impl Kit {
 
 impl ConnEntry {
     /// Memory of what came and waits.
-    fn inbound(&self) -> usize {
+    fn inbound(&self) -> Waiting {
         match &self.role {
-            Role::Visitor(visitor) => visitor.waiting(),
-            Role::Front(front) => front.waiting(),
-            _ => 0,
+            Role::Visitor(visitor) if visitor.reads_head() => Waiting::Head(visitor.waiting()),
+            Role::Visitor(visitor) => Waiting::Behind(visitor.waiting()),
+            Role::Front(front) => Waiting::Head(front.waiting()),
+            _ => Waiting::Head(0),
         }
     }
 
@@ -164,6 +206,17 @@ mod tests {
             assert!(total <= most, "{total} of {most}");
             let refused = conns.iter().filter(|conn| host.closed.contains(conn));
             assert_eq!(refused.count(), 0);
+            // Nor is anybody whose head is as long as a head may be.
+            for length in [100, 3000, 30_000] {
+                let cookie = "x".repeat(length);
+                let head = format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: {cookie}\r\n\r\n");
+                let peer = format!("198.51.100.1:{length}");
+                let conn = host.visit_at(host.bound[0], &peer).expect("accepted");
+                let streams = laptop.streams.len();
+                host.send(conn, head.as_bytes());
+                host.exchange(&mut laptop);
+                assert_eq!(laptop.streams.len(), streams + 1, "{length} bytes");
+            }
         }
     }
 
@@ -172,14 +225,14 @@ mod tests {
         let mut heads = Heads::default();
         let conns = [1, 2, 3].map(|packed| ConnKey::unpack(packed | 1 << 32));
         for (conn, size) in conns.into_iter().zip([10, 30, 20]) {
-            heads.change(conn, 0, size);
+            heads.change(conn, Waiting::Head(0), Waiting::Head(size));
         }
-        heads.change(conns[1], 30, 5);
+        heads.change(conns[1], Waiting::Head(30), Waiting::Head(5));
         assert_eq!(heads.total(), 35);
         let order: Vec<_> = heads.largest().collect();
         assert_eq!(order, [conns[2], conns[0], conns[1]]);
         for (conn, size) in conns.into_iter().zip([10, 5, 20]) {
-            heads.change(conn, size, 0);
+            heads.change(conn, Waiting::Head(size), Waiting::Head(0));
         }
         assert_eq!((heads.total(), heads.largest().count()), (0, 0));
     }

@@ -8,6 +8,7 @@ use crate::clock::Instant;
 use crate::kit::budget::{Class, FdPermit};
 use crate::kit::caller::Caller;
 use crate::kit::conns::{After, ConnEntry, Role};
+use crate::kit::heads::Waiting;
 use crate::kit::metrics::StreamRefusal;
 use crate::kit::repeats::Complaint;
 use crate::kit::serve::FrontConn;
@@ -255,7 +256,7 @@ impl Kit {
             since: self.now,
             bytes: (0, 0),
             waiting_since: self.now,
-            head: 0,
+            head: Waiting::Head(0),
             permit: Some(permit),
         };
         let added = self.conns.insert(entry);

@@ -386,7 +386,7 @@ impl Kit {
             held <= self.pool.size(),
             "sessions hold more than the pool has"
         );
-        let heads: usize = self.conns.iter().map(|(_, entry)| entry.head).sum();
+        let heads: usize = self.conns.iter().map(|(_, it)| it.head.bytes()).sum();
         assert_eq!(heads, self.heads.total(), "heads were miscounted");
         for mux in self.sessions.muxes() {
             let all_live = mux.tags().all(|conn| self.conns.get(conn).is_some());

@@ -21,7 +21,7 @@ use crate::kit::metrics::StreamOutcome;
 use crate::kit::throttle::place;
 use crate::limits::{
     CUT_STALLED_AFTER, FRESH_MAY_STAY, LOOK_AGAIN_AFTER, MANY_FRESH, MUCH, PRE_AUTH_MAY_STAY,
-    YIELD_AT_ONCE,
+    SILENT_MAY_STAY, YIELD_AT_ONCE,
 };
 use crate::machine::{CloseHow, ConnKey};
 
@@ -134,7 +134,11 @@ impl Kit {
             (State::Waiting, _) if !entry.out.is_empty() => return None,
             (State::Waiting, _) => {
                 let idle = visitor.answered > 0 && visitor.inbound.is_empty();
-                let slow = self.now >= visitor.since + PRE_AUTH_MAY_STAY;
+                let patience = match visitor.inbound.is_empty() {
+                    true => SILENT_MAY_STAY,
+                    false => PRE_AUTH_MAY_STAY,
+                };
+                let slow = self.now >= visitor.since + patience;
                 // What it said may lie in its socket and be read in this very turn.
                 let known = self.now >= visitor.since + FRESH_MAY_STAY;
                 let used = match (idle, slow) {

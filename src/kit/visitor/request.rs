@@ -14,10 +14,7 @@ use crate::kit::listeners::Purpose;
 use crate::kit::metrics::{SessionEnd, StreamOutcome, StreamRefusal};
 use crate::kit::session::{KitSession, SessionKey};
 use crate::kit::throttle::place;
-use crate::limits::{
-    AHEAD_LEAST, AHEAD_SHARE, BULK_PAYLOAD, MAX_HTTP_HEAD, VISITOR_AHEAD, VISITOR_GONE_AFTER,
-    VISITOR_HEAD_TIMEOUT,
-};
+use crate::limits::{BULK_PAYLOAD, MAX_HTTP_HEAD, VISITOR_GONE_AFTER, VISITOR_HEAD_TIMEOUT};
 use crate::machine::{CloseHow, ConnKey};
 use crate::mux::CannotOpen;
 use crate::shares::{is_plenty, may_hold};
@@ -71,8 +68,7 @@ impl Kit {
     /// What comes behind a head may have to wait here, so where much of others does, little is
     /// read.
     fn space_ahead(&mut self, ahead: usize) -> &mut [u8] {
-        let left = self.plan.heads.saturating_sub(self.heads.total());
-        let most = (left / AHEAD_SHARE).clamp(AHEAD_LEAST, VISITOR_AHEAD);
+        let most = self.heads.piece(self.plan.heads);
         &mut self.scratch_space()[..most.saturating_sub(ahead)]
     }
 
