@@ -169,6 +169,11 @@ impl<K, T> Table<K, T> {
         })
     }
 
+    /// The keys of all entries, in slot order.
+    pub fn keys(&self) -> impl Iterator<Item = Key<K>> {
+        self.iter().map(|(key, _)| key)
+    }
+
     /// All entries to change, in slot order.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (Key<K>, &mut T)> {
         self.slots.iter_mut().map(|(index, (generation, value))| {

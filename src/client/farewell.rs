@@ -39,7 +39,7 @@ impl Client {
     fn drop_session(&mut self, why: &str) {
         self.pool.forget_waiting();
         self.borrowers.clear();
-        let keys: Vec<_> = self.exchanges.iter().map(|(key, _)| key).collect();
+        let keys: Vec<_> = self.exchanges.keys().collect();
         for key in keys {
             self.stream_lost(key, why);
         }
@@ -169,8 +169,7 @@ impl Client {
         self.tell_waiting(&error);
         let mut leaving = Timers::new();
         let mut closed = Vec::new();
-        for (key, entry) in self.conns.iter() {
-            let conn: ConnKey = key;
+        for (conn, entry) in self.conns.iter() {
             match entry {
                 Entry::Lane(lane) if matches!(lane.phase, Phase::Leaving(_)) => {
                     leaving.arm(Timer::Leaving(conn), self.now + GOODBYE_WITHIN);

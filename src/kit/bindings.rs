@@ -265,8 +265,7 @@ impl Kit {
         };
         let name = entry.port_name();
         match self.listeners.insert(entry) {
-            Ok(key) => {
-                let listener = key;
+            Ok(listener) => {
                 if let Some(name) = name {
                     // A picked port that is held here fails at the system, which picks another.
                     self.ports.entry(name).or_insert(listener);

@@ -162,7 +162,7 @@ impl FdBudget {
             Class::Refusal => free.min(self.reserve[Class::Refusal as usize] - self.out(class)),
             // Callers keep theirs for as long as they like, so the last part is for visitors.
             Class::Caller => {
-                let all = free + self.out(Class::Visitor) + self.out(class);
+                let all = self.for_visits();
                 free.min((all - all / 8).saturating_sub(self.out(class)))
             }
             Class::Leaving => free.min((self.total / 8).saturating_sub(self.out(class))),

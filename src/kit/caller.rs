@@ -7,7 +7,7 @@ use log::debug;
 use crate::clock::Instant;
 use crate::kit::conns::{After, Role};
 use crate::kit::metrics::{StreamOutcome, StreamRefusal};
-use crate::kit::session::SessionKey;
+use crate::kit::session::{SessionKey, StreamName};
 use crate::limits::BULK_PAYLOAD;
 use crate::machine::{CloseHow, ConnKey, Ended};
 use crate::mux::{CannotOpen, StreamKey};
@@ -70,28 +70,31 @@ impl Kit {
         Some(conn)
     }
 
-    pub(super) fn caller(&self, conn: ConnKey) -> Option<(SessionKey, StreamKey)> {
+    pub(super) fn caller(&self, conn: ConnKey) -> Option<StreamName> {
         match self.conns.get(conn).map(|entry| &entry.role) {
-            Some(Role::Caller(caller)) => Some((caller.session, caller.stream?)),
+            Some(Role::Caller(caller)) => Some(StreamName {
+                session: caller.session,
+                stream: caller.stream?,
+            }),
             _ => None,
         }
     }
 
     pub(super) fn caller_space(&mut self, conn: ConnKey) -> &mut [u8] {
-        let Some((key, stream)) = self.caller(conn) else {
+        let Some(StreamName { session, stream }) = self.caller(conn) else {
             return &mut [];
         };
-        match self.sessions.mux_mut(key) {
+        match self.sessions.mux_mut(session) {
             Some(mux) => mux.data_space(stream, BULK_PAYLOAD),
             None => &mut [],
         }
     }
 
     pub(super) fn caller_received(&mut self, conn: ConnKey, count: usize, now: Instant) {
-        let Some((key, stream)) = self.caller(conn) else {
+        let Some(StreamName { session, stream }) = self.caller(conn) else {
             return;
         };
-        let Some(mux) = self.sessions.mux_mut(key) else {
+        let Some(mux) = self.sessions.mux_mut(session) else {
             return;
         };
         if count > 0 {
@@ -107,8 +110,8 @@ impl Kit {
 
     /// Its FIN lies behind bytes that find no credit: the stream counts as half-closed.
     pub(super) fn caller_finishes(&mut self, conn: ConnKey) {
-        if let Some((key, stream)) = self.caller(conn)
-            && let Some(mux) = self.sessions.mux_mut(key)
+        if let Some(StreamName { session, stream }) = self.caller(conn)
+            && let Some(mux) = self.sessions.mux_mut(session)
         {
             mux.local_finishes(stream);
         }
@@ -129,11 +132,11 @@ impl Kit {
         drained: bool,
         now: Instant,
     ) {
-        let Some((key, stream)) = self.caller(conn) else {
+        let Some(StreamName { session, stream }) = self.caller(conn) else {
             return;
         };
         if passed > 0
-            && let Some(mux) = self.sessions.mux_mut(key)
+            && let Some(mux) = self.sessions.mux_mut(session)
         {
             mux.passed_on(stream, passed, now);
         }
@@ -176,13 +179,13 @@ impl Kit {
 
     /// The caller's connection is gone.
     pub(super) fn caller_gone(&mut self, conn: ConnKey, how: &Ended) {
-        let Some((key, stream)) = self.caller(conn) else {
+        let Some(StreamName { session, stream }) = self.caller(conn) else {
             return;
         };
         debug!("caller gone: {how:?}");
         self.log_conn_end(conn, "caller's stream", "the caller is gone");
         self.metrics.stream_ended(StreamOutcome::ResetByPeer);
-        if let Some(mux) = self.sessions.mux_mut(key) {
+        if let Some(mux) = self.sessions.mux_mut(session) {
             mux.reset(stream, Code::Cancel, "the caller's connection was reset");
         }
     }

@@ -28,10 +28,7 @@ impl Kit {
         if count == 0 {
             return self.lane_ended(key, index, "the connection was closed", now);
         }
-        let Some(mux) = self.sessions.mux_mut(key) else {
-            return;
-        };
-        if let Some(lane) = mux.lane_mut(index) {
+        if let Some(lane) = self.sessions.lane_mut(key, index) {
             lane.received(count, now);
         }
         self.pump(key, index, now);
@@ -314,15 +311,15 @@ impl Kit {
     /// The system holds so many bytes for a connection that looked still.
     pub(super) fn system_holds(&mut self, conn: ConnKey, bytes: usize, now: Instant) {
         let name = match self.conns.get(conn).map(|entry| &entry.role) {
-            Some(Role::Visitor(visitor)) => visitor.stream().map(|it| (it.session, it.stream)),
+            Some(Role::Visitor(visitor)) => visitor.stream(),
             Some(Role::Caller(_)) => self.caller(conn),
             _ => None,
         };
-        let Some((key, stream)) = name else {
+        let Some(name) = name else {
             return;
         };
-        let mux = self.sessions.mux_mut(key);
-        if mux.is_some_and(|mux| mux.system_holds(stream, bytes, now)) {
+        let mux = self.sessions.mux_mut(name.session);
+        if mux.is_some_and(|mux| mux.system_holds(name.stream, bytes, now)) {
             self.visitor_moved(conn, now);
         }
     }
@@ -366,16 +363,9 @@ impl Kit {
 
     /// Looks after sessions whose mux may have changed, and has those go on who may.
     pub(super) fn tell_wakes(&mut self) {
-        while let Some(key) = self.sessions.next_touched() {
-            let now = self.now;
-            let Some(session) = self.sessions.get_mut(key) else {
-                continue;
-            };
-            // Its idleness begins when the last of them ends, not when it was last looked at.
-            let is_busy = session.is_busy();
-            if std::mem::replace(&mut session.was_busy, is_busy) || is_busy {
-                session.busy_at = now;
-            }
+        let now = self.now;
+        while let Some((key, session)) = self.sessions.next_touched() {
+            session.note_use(now);
             let streams = session.mux().map_or(0, |mux| mux.stream_count());
             self.reckon_memory(key);
             if streams > 0 {

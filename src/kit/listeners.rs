@@ -97,8 +97,7 @@ impl Kit {
             purpose: Purpose::Front,
             permit,
         };
-        if let Ok(key) = self.listeners.insert(entry) {
-            let listener = key;
+        if let Ok(listener) = self.listeners.insert(entry) {
             self.front = Some(listener);
             self.effects.ask(Command::Listen {
                 listener,
@@ -170,7 +169,7 @@ impl Kit {
 
     /// On shutdown nobody new comes in.
     pub(super) fn close_listeners(&mut self) {
-        let all: Vec<ListenerKey> = self.listeners.iter().map(|(key, _)| key).collect();
+        let all: Vec<ListenerKey> = self.listeners.keys().collect();
         for listener in all {
             self.close_listener(listener);
         }
@@ -317,9 +316,7 @@ impl Kit {
         if self.accepting && !self.budget.accepting() && !self.someone_yields() {
             self.accepting = false;
             self.tell_accepting(false);
-            self.effects
-                .timers
-                .arm(Reason::Room, self.now + LOOK_AGAIN_AFTER);
+            self.look_for_room();
         }
     }
 
@@ -374,7 +371,7 @@ impl Kit {
     }
 
     pub(super) fn accept_again(&mut self) {
-        let all: Vec<ListenerKey> = self.listeners.iter().map(|(key, _)| key).collect();
+        let all: Vec<ListenerKey> = self.listeners.keys().collect();
         for listener in all {
             if self.accepting || self.front == Some(listener) {
                 self.effects.ask(Command::Accept { listener, on: true });

@@ -70,6 +70,7 @@ use crate::limits::{MAX_CONNS, MAX_LISTENERS};
 use crate::machine::{
     CloseHow, Command, Conn, ConnKey, Ended, Event, Listener, ListenerKey, Machine,
 };
+use crate::mux::Lane;
 use crate::outflow::Piece;
 use crate::table::Table;
 
@@ -253,7 +254,7 @@ impl Kit {
             let why = "the kit is shutting down";
             self.end_session(session, metrics::SessionEnd::Shutdown, why, Some(1001));
         }
-        let all: Vec<ConnKey> = self.conns.iter().map(|(key, _)| key).collect();
+        let all: Vec<ConnKey> = self.conns.keys().collect();
         for conn in all {
             self.close_conn(conn, CloseHow::Clean);
         }
@@ -473,12 +474,8 @@ impl Machine for Kit {
         match entry.role {
             Role::Lane(session, index) => {
                 self.spill_loans();
-                match self.sessions.mux_mut(session) {
-                    Some(mux) => mux
-                        .lane_mut(index)
-                        .map_or(&mut [], |lane| lane.read_space()),
-                    None => &mut [],
-                }
+                let lane = self.sessions.lane_mut(session, index);
+                lane.map_or(&mut [], Lane::read_space)
             }
             Role::Greeter(_) => self.greeter_space(conn),
             Role::Visitor(_) => self.visitor_space(conn),
@@ -519,15 +516,15 @@ impl Machine for Kit {
         match out.next() {
             Piece::Own(bytes) => bytes,
             Piece::Loan((session, lane), span) => {
-                let session = self.sessions.mux(*session);
-                session.map_or(&[], |mux| mux.payload(*lane, span))
+                let mux = self.sessions.mux(*session);
+                mux.map_or(&[], |mux| mux.payload(*lane, span))
             }
             Piece::Nothing => match role {
                 Role::Greeter(greeter) => greeter.lane.transmit(),
-                Role::Lane(session, index) => match self.sessions.mux_mut(*session) {
-                    Some(mux) => mux.transmit(*index),
-                    None => &[],
-                },
+                Role::Lane(session, index) => {
+                    let lane = self.sessions.lane_mut(*session, *index);
+                    lane.map_or(&[], Lane::transmit)
+                }
                 _ => &[],
             },
         }

@@ -7,7 +7,7 @@ use crate::clock::Instant;
 use crate::kit::bindings::Binding;
 use crate::kit::joins::Ticket;
 use crate::machine::ConnKey;
-use crate::mux::{Session, Wake};
+use crate::mux::{Lane, Session, StreamKey, Wake};
 use crate::table::{Key, Table};
 use crate::wire::control::{self, Secret};
 use crate::ws::Subprotocol;
@@ -16,6 +16,13 @@ use crate::ws::Subprotocol;
 pub(super) type Mux = Session<ConnKey>;
 
 pub(super) type SessionKey = Key<KitSession>;
+
+/// A stream and its session.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StreamName {
+    pub(super) session: SessionKey,
+    pub(super) stream: StreamKey,
+}
 
 /// A tunnel session as the kit keeps it: it outlives its lanes.
 #[derive(Debug)]
@@ -34,7 +41,7 @@ pub(super) struct KitSession {
     /// When it was last seen with a stream or a binding.
     pub(super) busy_at: Instant,
     /// Whether it had a stream or a binding when it was last looked at.
-    pub(super) was_busy: bool,
+    was_busy: bool,
     /// It was told to go, and lets its streams finish.
     pub(super) closing: bool,
     /// It is among the touched.
@@ -119,8 +126,16 @@ impl KitSession {
         matches!(self.state, State::Parked)
     }
 
-    pub(super) fn is_busy(&self) -> bool {
+    fn is_busy(&self) -> bool {
         !self.bindings.is_empty() || self.mux().is_some_and(|mux| mux.stream_count() > 0)
+    }
+
+    /// Its idleness begins when the last stream or binding ends, not when it was last looked at.
+    pub(super) fn note_use(&mut self, now: Instant) {
+        let is_busy = self.is_busy();
+        if std::mem::replace(&mut self.was_busy, is_busy) || is_busy {
+            self.busy_at = now;
+        }
     }
 
     pub(super) fn next_bind_id(&mut self) -> u64 {
@@ -186,6 +201,11 @@ impl Sessions {
         session.mux_mut()
     }
 
+    /// A lane to read into or to write from, which wakes nobody: the mux tells what it brought.
+    pub(super) fn lane_mut(&mut self, key: SessionKey, index: usize) -> Option<&mut Lane> {
+        self.all.get_mut(key)?.mux_mut()?.lane_mut(index)
+    }
+
     /// Sends a session frame on the primary lane, if it has one.
     pub(super) fn say<P: control::ControlPayload>(&mut self, key: SessionKey, payload: &P) {
         if let Some(mux) = self.mux_mut(key) {
@@ -196,14 +216,11 @@ impl Sessions {
     }
 
     /// One whose mux may have changed since this was last asked.
-    pub(super) fn next_touched(&mut self) -> Option<SessionKey> {
-        while let Some(key) = self.touched.pop() {
-            if let Some(session) = self.all.get_mut(key) {
-                session.touched = false;
-                return Some(key);
-            }
-        }
-        None
+    pub(super) fn next_touched(&mut self) -> Option<(SessionKey, &mut KitSession)> {
+        let key = self.touched.pop()?;
+        let session = self.all.resolve_mut(key);
+        session.touched = false;
+        Some((key, session))
     }
 
     /// Who may go on in a session that was touched.
@@ -234,6 +251,9 @@ impl Sessions {
     pub(super) fn remove(&mut self, key: SessionKey) -> Option<KitSession> {
         let session = self.all.remove(key)?;
         self.by_id.remove(&session.id);
+        if session.touched {
+            self.touched.retain(|touched| *touched != key);
+        }
         Some(session)
     }
 
@@ -242,7 +262,7 @@ impl Sessions {
     }
 
     pub(super) fn keys(&self) -> Vec<SessionKey> {
-        self.all.iter().map(|(key, _)| key).collect()
+        self.all.keys().collect()
     }
 
     /// Of those that are attached.
@@ -265,6 +285,10 @@ impl Sessions {
         self.all.len()
     }
 
+    pub(super) fn is_full(&self) -> bool {
+        self.all.is_full()
+    }
+
     /// Whether every session is found by its id, and nothing else is.
     pub(super) fn check_invariants(&self) {
         for (key, session) in self.all.iter() {
@@ -277,10 +301,6 @@ impl Sessions {
             );
         }
         assert_eq!(self.by_id.len(), self.all.len(), "an id's ghost");
-    }
-
-    pub(super) fn is_full(&self) -> bool {
-        self.all.is_full()
     }
 }
 

@@ -376,9 +376,7 @@ impl Kit {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        if session.is_busy() {
-            session.busy_at = now;
-        }
+        session.note_use(now);
         let due = session.busy_at + timeout;
         if now < due {
             self.effects.timers.arm(Reason::Idle(key), due);

@@ -109,19 +109,21 @@ impl Kit {
             let willing = all.iter().filter(|(_, (used, _), _)| *used <= last);
             most_of(willing.map(|(holder, ..)| *holder))
         };
-        let found = match (most_up_to(Use::Slow), most_up_to(Use::Fresh)) {
-            (Some((most, _)), _) => of(&all, most, Use::Slow),
-            (None, Some((most, count))) if count >= MANY_FRESH => of(&all, most, Use::Fresh),
-            _ => {
-                let visits = self.conns.iter().filter(|(_, entry)| has_place(entry));
-                let most = most_of(visits.map(|(_, entry)| place(entry.from.ip())));
-                let much = |(_, count): &(u128, usize)| count * MUCH >= self.budget.for_visits();
-                most.filter(much)
-                    .map(|(most, _)| of(&all, most, Use::Stalled))
-                    .unwrap_or_default()
-            }
+        let mut found = if let Some((most, _)) = most_up_to(Use::Slow) {
+            of(&all, most, Use::Slow)
+        } else if let Some((most, count)) = most_up_to(Use::Fresh)
+            && count >= MANY_FRESH
+        {
+            of(&all, most, Use::Fresh)
+        } else {
+            let visits = self.conns.iter().filter(|(_, entry)| has_place(entry));
+            let most = most_of(visits.map(|(_, entry)| place(entry.from.ip())));
+            let much = |(_, count): &(u128, usize)| count * MUCH >= self.budget.for_visits();
+            let most = most.filter(much);
+            most.map_or_else(Vec::new, |(most, _)| of(&all, most, Use::Stalled))
         };
-        found.into_iter().rev().collect()
+        found.reverse();
+        found
     }
 
     /// How a visitor may go, if it may at all, and since when it is so.
@@ -129,8 +131,7 @@ impl Kit {
         let Role::Visitor(visitor) = &entry.role else {
             return None;
         };
-        let mut patience = CUT_STALLED_AFTER;
-        let moved = match (&visitor.state, visitor.stream()) {
+        let (moved, patience) = match (&visitor.state, visitor.stream()) {
             (State::Waiting, _) if !entry.out.is_empty() => return None,
             (State::Waiting, _) => {
                 let idle = visitor.answered > 0 && visitor.inbound.is_empty();
@@ -150,10 +151,9 @@ impl Kit {
             }
             (_, Some(name)) => {
                 let mux = self.sessions.mux(name.session)?;
-                patience = mux.patience(name.stream);
-                mux.last_moved(name.stream)?
+                (mux.last_moved(name.stream)?, mux.patience(name.stream))
             }
-            (State::Exchange(exchange), None) => exchange.waiting_since,
+            (State::Exchange(exchange), None) => (exchange.waiting_since, CUT_STALLED_AFTER),
             (State::Raw(_), None) => return None,
         };
         (self.now >= moved + patience).then_some((Use::Stalled, moved))

@@ -23,13 +23,12 @@ use crate::http::write::Reply;
 use crate::http::{Asked, BodyDecoder, HeadScanner, ResponseBody};
 use crate::kit::conns::{After, Fin, Role};
 use crate::kit::metrics::{StreamOutcome, StreamRefusal};
-use crate::kit::session::SessionKey;
+use crate::kit::session::StreamName;
 use crate::limits::{
     VISITOR_AHEAD, VISITOR_GONE_AFTER, VISITOR_HEAD_TIMEOUT, VISITOR_IDLE_TIMEOUT,
     VISITOR_STALLED_FOR,
 };
 use crate::machine::{CloseHow, ConnKey, Ended, ListenerKey};
-use crate::mux::StreamKey;
 use crate::text::said;
 use crate::wire::code::Code;
 
@@ -61,13 +60,6 @@ enum State {
     Exchange(Exchange),
     /// After a 101: bytes both ways.
     Raw(StreamName),
-}
-
-/// A stream and its session.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct StreamName {
-    pub(super) session: SessionKey,
-    pub(super) stream: StreamKey,
 }
 
 #[derive(Debug)]
@@ -226,17 +218,13 @@ impl Kit {
         }
     }
 
-    fn mux_of(&mut self, name: StreamName) -> Option<&mut crate::mux::Session<ConnKey>> {
-        self.sessions.mux_mut(name.session)
-    }
-
     /// What the session knows of the visitor's stream.
     fn movement(&self, conn: ConnKey) -> Option<Movement> {
         let Role::Visitor(visitor) = &self.conns.get(conn)?.role else {
             return None;
         };
         let name = visitor.stream()?;
-        let mux = self.sessions.get(name.session)?.mux()?;
+        let mux = self.sessions.mux(name.session)?;
         Some(Movement {
             last: mux.last_moved(name.stream)?,
             held_by_client: mux.is_held_by_peer(name.stream),
@@ -352,7 +340,7 @@ impl Kit {
     /// Resets a visitor's stream before its exchange is over.
     fn break_stream(&mut self, conn: ConnKey, outcome: StreamOutcome, code: Code, why: &str) {
         if let Some(name) = self.visitor(conn).and_then(|visitor| visitor.stream())
-            && let Some(mux) = self.mux_of(name)
+            && let Some(mux) = self.sessions.mux_mut(name.session)
         {
             mux.reset(name.stream, code, why);
         }
@@ -371,7 +359,7 @@ impl Kit {
             return;
         };
         self.metrics.stream_ended(outcome);
-        if let Some(mux) = self.mux_of(name) {
+        if let Some(mux) = self.sessions.mux_mut(name.session) {
             mux.reset(name.stream, Code::Cancel, why);
         }
     }
@@ -457,7 +445,7 @@ impl Kit {
             }
             State::Raw(name) => {
                 let name = *name;
-                if let Some(mux) = self.mux_of(name) {
+                if let Some(mux) = self.sessions.mux_mut(name.session) {
                     mux.local_finishes(name.stream);
                 }
             }

@@ -12,7 +12,7 @@ use crate::kit::conns::Role;
 use crate::kit::guard::host_is_ours;
 use crate::kit::listeners::Purpose;
 use crate::kit::metrics::{SessionEnd, StreamOutcome, StreamRefusal};
-use crate::kit::session::{KitSession, SessionKey};
+use crate::kit::session::{KitSession, SessionKey, StreamName};
 use crate::kit::throttle::place;
 use crate::limits::{BULK_PAYLOAD, MAX_HTTP_HEAD, VISITOR_GONE_AFTER, VISITOR_HEAD_TIMEOUT};
 use crate::machine::{CloseHow, ConnKey};
@@ -21,7 +21,7 @@ use crate::shares::{is_plenty, may_hold};
 use crate::wire::code::Code;
 use crate::wire::open::{BodyKind, OpenHttpParts, write_open_http};
 
-use super::{Exchange, Response, State, StreamName, Visitor};
+use super::{Exchange, Response, State, Visitor};
 
 /// What a parsed head asks for, without its borrowed parts.
 struct Request {
@@ -85,7 +85,7 @@ impl Kit {
                         exchange.waiting_since = now;
                         exchange.holds_back = false;
                     }
-                    if let Some(mux) = self.mux_of(name) {
+                    if let Some(mux) = self.sessions.mux_mut(name.session) {
                         mux.data_commit(name.stream, count, now);
                     }
                 }
@@ -422,7 +422,7 @@ impl Kit {
                 }
                 exchange.upload_done = true;
                 exchange.waiting_since = now;
-                if let Some(mux) = self.mux_of(name) {
+                if let Some(mux) = self.sessions.mux_mut(name.session) {
                     mux.send_eof(name.stream, now);
                 }
                 return;
@@ -469,7 +469,8 @@ impl Kit {
         let mut inbound = std::mem::take(&mut visitor.inbound);
         let bytes = inbound.bytes().get(..count).unwrap_or_default();
         let sent = self
-            .mux_of(name)
+            .sessions
+            .mux_mut(name.session)
             .map_or(0, |mux| mux.send(name.stream, bytes, now));
         inbound.consume(sent);
         if let Some(visitor) = self.visitor(conn) {
@@ -509,7 +510,7 @@ impl Kit {
             State::Exchange(_) => self.upload(conn, now),
             State::Raw(name) => {
                 let name = *name;
-                if let Some(mux) = self.mux_of(name) {
+                if let Some(mux) = self.sessions.mux_mut(name.session) {
                     mux.send_eof(name.stream, now);
                 }
                 self.close_raw_if_over(conn);

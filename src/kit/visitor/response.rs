@@ -144,7 +144,7 @@ impl Kit {
             Response::Body(ResponseBody::None) => {
                 // A body where there is none (HEAD): dropped, with its credit.
                 if let Some(name) = exchange.stream
-                    && let Some(mux) = self.mux_of(name)
+                    && let Some(mux) = self.sessions.mux_mut(name.session)
                 {
                     mux.passed_on(name.stream, count, now);
                 }
@@ -240,7 +240,7 @@ impl Kit {
         }
         if passed > 0
             && let Some(name) = visitor.stream()
-            && let Some(mux) = self.mux_of(name)
+            && let Some(mux) = self.sessions.mux_mut(name.session)
         {
             mux.passed_on(name.stream, passed, now);
         }
