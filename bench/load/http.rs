@@ -1,6 +1,6 @@
 //! Visitors that ask for small replies, many at once on one thread.
 
-use super::serve::find;
+use super::bytes::find;
 use super::{Flags, percentile};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};

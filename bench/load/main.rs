@@ -4,6 +4,7 @@
 //! static buffer and go to `MSG_TRUNC`, requests are counted and not parsed. Each command prints one
 //! JSON object; `bench/tunnel`, `bench/fairness` and `bench/idle` read them.
 
+mod bytes;
 mod hold;
 mod http;
 mod serve;

@@ -5,7 +5,7 @@
 //! small replies' thread waiting.
 
 use super::Flags;
-use super::stream::{BLOCK, discard};
+use super::bytes::{BLOCK, discard, find};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
@@ -205,10 +205,4 @@ fn send_bulk(conn: &mut Conn) -> std::io::Result<After> {
         }
     }
     Ok(After::Again)
-}
-
-/// Where `needle` begins.
-pub fn find(hay: &[u8], needle: &[u8]) -> Option<usize> {
-    hay.windows(needle.len())
-        .position(|window| window == needle)
 }

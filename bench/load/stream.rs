@@ -1,41 +1,12 @@
 //! Streams of bytes: raw over TCP, and as downloads over HTTP.
 
 use super::Flags;
-use super::serve::find;
-use std::io::{Error, ErrorKind, Read, Write};
+use super::bytes::{BLOCK, discard, discard_some, find};
+use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-
-/// What is sent.
-pub static BLOCK: [u8; 262_144] = [b'x'; 262_144];
-
-/// Reads `count` bytes and throws them away inside the kernel, so that the sink costs little.
-pub fn discard(conn: &mut TcpStream, count: u64) -> std::io::Result<()> {
-    let mut left = count;
-    while left > 0 {
-        left -= discard_some(conn, left.min(1 << 20) as usize)? as u64;
-    }
-    Ok(())
-}
-
-fn discard_some(conn: &mut TcpStream, most: usize) -> std::io::Result<usize> {
-    // SAFETY: with MSG_TRUNC on a TCP socket the kernel writes nothing to the (null) buffer.
-    let got = unsafe {
-        libc::recv(
-            conn.as_raw_fd(),
-            std::ptr::null_mut(),
-            most,
-            libc::MSG_TRUNC,
-        )
-    };
-    match got {
-        0 => Err(ErrorKind::UnexpectedEof.into()),
-        got => usize::try_from(got).map_err(|_| Error::last_os_error()),
-    }
-}
 
 pub fn connect(flags: &Flags) -> TcpStream {
     let conn = TcpStream::connect(flags.text("to")).expect("somebody listens at --to");

@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 use std::mem::MaybeUninit;
 
+use super::Reject;
 use super::connection::ConnectionOptions;
 use super::fields::{Fields, is_host, parse_content_length};
 use super::scan::HeadScanner;
-use super::{Reject, upgrade};
 use crate::limits::{MAX_HEADER_FIELDS, MAX_HTTP_HEAD};
 
 /// The versions we speak.
@@ -144,7 +144,7 @@ impl<'a> RequestHead<'a> {
         let body = declared_body(&fields, version)?;
         let (target, authority) = read_target(method, request.path.unwrap_or_default())?;
         let host = read_host(&fields, version)?;
-        let upgrade = upgrade::asks_for_websocket(method, version, body, &options, &fields);
+        let upgrade = asks_for_websocket(method, version, body, &options, &fields);
         let expects_continue = version == Version::Http11
             && fields
                 .all("expect")
@@ -222,7 +222,7 @@ impl<'a> ResponseHead<'a> {
         self.status == 101
             && asked.upgrade
             && self.options.upgrade
-            && upgrade::upgrades_to_websocket(&self.fields)
+            && upgrades_to_websocket(&self.fields)
     }
 
     /// How the body is delimited, given the request (RFC 9112 §6.3).
@@ -407,4 +407,33 @@ fn read_target<'a>(method: &str, target: &'a str) -> Result<Target<'a>, Reject> 
         query => Cow::Owned([b"/", query].concat()),
     };
     Ok((path, Some(authority)))
+}
+
+// Nothing but WebSocket switches (PROTOCOL §4): an `Upgrade: h2c` that passed would carry requests no
+// rule of ours has seen.
+
+/// Whether a request asks for WebSocket in a way that we pass on as an upgrade.
+///
+/// A request with a body is none: two meanings of the octets after its head would compete.
+fn asks_for_websocket(
+    method: &str,
+    version: Version,
+    body: RequestBody,
+    options: &ConnectionOptions<'_>,
+    fields: &Fields<'_>,
+) -> bool {
+    options.upgrade
+        && method == "GET"
+        && version == Version::Http11
+        && matches!(body, RequestBody::None | RequestBody::Length(0))
+        && upgrades_to_websocket(fields)
+}
+
+/// Whether there is exactly one `Upgrade`, and it says `websocket` and nothing else.
+fn upgrades_to_websocket(fields: &Fields<'_>) -> bool {
+    let mut values = fields.all("upgrade");
+    let first = values
+        .next()
+        .is_some_and(|value| value.eq_ignore_ascii_case(b"websocket"));
+    first && values.next().is_none()
 }

@@ -42,7 +42,6 @@ mod head;
 mod relay;
 mod scan;
 pub mod trail;
-mod upgrade;
 pub mod write;
 
 pub use body::{BodyDecoder, BodyError, ChunkedDecoder, Decoded, LengthBody};
@@ -54,7 +53,7 @@ pub use head::{
     Asked, RequestBody, RequestHead, ResponseBody, ResponseHead, Version, parse_request,
     parse_response,
 };
-pub use relay::{BodyHint, Refused, RequestPlan, ResponsePlan};
+pub use relay::{BodyHint, RequestPlan, ResponsePlan};
 pub use scan::HeadScanner;
 
 /// Why a head was not accepted, and the status that says so.
@@ -74,6 +73,10 @@ impl Reject {
         Self { status: 400, why }
     }
 }
+
+/// Why a head from the peer is not written, in a sentence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unwritable(pub &'static str);
 
 #[cfg(test)]
 mod tests;

@@ -7,12 +7,8 @@ use super::connection::ConnectionOptions;
 use super::fields::{Field, is_host, is_name, is_token, is_value, parse_content_length};
 use super::forward::{end_to_end, upgrade_fields};
 use super::head::{Asked, RequestBody, ResponseBody, Version, is_bodiless, is_interim};
-use super::write;
+use super::{Unwritable, write};
 use crate::limits::MAX_PASSED_FIELDS;
-
-/// Why a head from the peer is not written, in a sentence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Refused(pub &'static str);
 
 /// What STREAM_OPEN says about the body (PROTOCOL §4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,13 +60,13 @@ impl<'a, I: Iterator<Item = Field<'a>> + Clone> RequestPlan<'a, I> {
         fields: I,
         hint: BodyHint,
         upgrade: bool,
-    ) -> Result<Self, Refused> {
+    ) -> Result<Self, Unwritable> {
         if !is_token(method.as_bytes()) || method.eq_ignore_ascii_case("CONNECT") {
-            return Err(Refused("The method is malformed."));
+            return Err(Unwritable("The method is malformed."));
         }
         let is_origin = target.first() == Some(&b'/') || (target == b"*" && method == "OPTIONS");
         if !is_origin || target.iter().any(|&octet| octet <= b' ' || octet == 0x7F) {
-            return Err(Refused("The request target is malformed."));
+            return Err(Unwritable("The request target is malformed."));
         }
         let checked = Checked::new(fields.clone())?;
         let body = match (hint, checked.length) {
@@ -79,12 +75,12 @@ impl<'a, I: Iterator<Item = Field<'a>> + Clone> RequestPlan<'a, I> {
             (BodyHint::Chunked, None) => RequestBody::Chunked,
             (BodyHint::Unknown, None) if matches!(method, "GET" | "HEAD") => RequestBody::None,
             (BodyHint::Unknown, None) => RequestBody::Chunked,
-            _ => return Err(Refused("Content-Length does not fit the kind of body.")),
+            _ => return Err(Unwritable("Content-Length does not fit the kind of body.")),
         };
         if upgrade
             && (method != "GET" || !matches!(body, RequestBody::None | RequestBody::Length(0)))
         {
-            return Err(Refused("An upgrade is a GET without a body."));
+            return Err(Unwritable("An upgrade is a GET without a body."));
         }
         let (version, keep_alive, head) = (Version::Http11, true, method == "HEAD");
         let asked = Asked {
@@ -119,9 +115,9 @@ impl<'a, I: Iterator<Item = Field<'a>> + Clone> RequestPlan<'a, I> {
         out: &mut Vec<u8>,
         host: &[u8],
         origin: Option<&[u8]>,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), Unwritable> {
         if !is_value(host) || !origin.is_none_or(is_value) {
-            return Err(Refused("The host contains a control character."));
+            return Err(Unwritable("The host contains a control character."));
         }
         write::put_request_line(out, self.method, self.target);
         write::put_checked_field(out, b"host", host);
@@ -160,12 +156,12 @@ pub struct ResponsePlan<'a, I> {
 impl<'a, I: Iterator<Item = Field<'a>> + Clone> ResponsePlan<'a, I> {
     /// Checks what STREAM_RESPONSE_HEAD said. Values are octets: the JSON's Latin-1 is undone
     /// before. A 101 is refused unless the visitor asked for an upgrade.
-    pub fn new(status: u16, fields: I, asked: Asked) -> Result<Self, Refused> {
+    pub fn new(status: u16, fields: I, asked: Asked) -> Result<Self, Unwritable> {
         if !(100..=999).contains(&status) {
-            return Err(Refused("The status is not between 100 and 999."));
+            return Err(Unwritable("The status is not between 100 and 999."));
         }
         if status == 101 && !asked.upgrade {
-            return Err(Refused("The visitor did not ask to switch protocols."));
+            return Err(Unwritable("The visitor did not ask to switch protocols."));
         }
         let Checked {
             length, options, ..
@@ -240,9 +236,9 @@ struct Checked<'a> {
 }
 
 impl<'a> Checked<'a> {
-    fn new(fields: impl Iterator<Item = Field<'a>> + Clone) -> Result<Self, Refused> {
+    fn new(fields: impl Iterator<Item = Field<'a>> + Clone) -> Result<Self, Unwritable> {
         let options = ConnectionOptions::gather(fields.clone());
-        let options = options.ok_or(Refused("Connection names too many fields."))?;
+        let options = options.ok_or(Unwritable("Connection names too many fields."))?;
         let mut checked = Self {
             host: None,
             length: None,
@@ -250,26 +246,26 @@ impl<'a> Checked<'a> {
         };
         for (index, (name, value)) in fields.enumerate() {
             if index >= MAX_PASSED_FIELDS {
-                return Err(Refused("There are too many fields."));
+                return Err(Unwritable("There are too many fields."));
             }
             if !is_name(name) {
-                return Err(Refused("A field name is malformed."));
+                return Err(Unwritable("A field name is malformed."));
             }
             if !is_value(value) {
-                return Err(Refused("A field value contains a control character."));
+                return Err(Unwritable("A field value contains a control character."));
             }
             if name.eq_ignore_ascii_case(b"content-length") {
                 let length = parse_content_length(value);
-                let length = length.ok_or(Refused("Content-Length is malformed."))?;
+                let length = length.ok_or(Unwritable("Content-Length is malformed."))?;
                 if checked.length.replace(length).is_some() {
-                    return Err(Refused("There is more than one Content-Length."));
+                    return Err(Unwritable("There is more than one Content-Length."));
                 }
             } else if name.eq_ignore_ascii_case(b"host") {
                 if !is_host(value) {
-                    return Err(Refused("The Host is malformed."));
+                    return Err(Unwritable("The Host is malformed."));
                 }
                 if checked.host.replace(value).is_some() {
-                    return Err(Refused("There is more than one Host."));
+                    return Err(Unwritable("There is more than one Host."));
                 }
             }
         }

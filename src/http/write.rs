@@ -3,9 +3,9 @@
 //! The functions here append to a buffer. What is handed in must have been checked: [`put_field`]
 //! checks, the others are for what this room has decided or parsed itself.
 
+use super::Unwritable;
 use super::fields::{is_name, is_value};
 use super::head::{Asked, Version};
-use super::relay::Refused;
 use crate::digits::push_number;
 
 /// Ends a line, and a chunk's data.
@@ -70,12 +70,12 @@ pub fn put_status_line(out: &mut Vec<u8>, status: u16) {
 }
 
 /// Appends a field, unless it could end the line or the head.
-pub fn put_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) -> Result<(), Refused> {
+pub fn put_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) -> Result<(), Unwritable> {
     if !is_name(name) {
-        return Err(Refused("A field name is malformed."));
+        return Err(Unwritable("A field name is malformed."));
     }
     if !is_value(value) {
-        return Err(Refused("A field value contains a control character."));
+        return Err(Unwritable("A field value contains a control character."));
     }
     put_checked_field(out, name, value);
     Ok(())

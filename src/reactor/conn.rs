@@ -10,11 +10,11 @@ use std::io;
 
 use mio::Token;
 
-use crate::machine::{ConnKey, Ended, IoFailure};
+use crate::machine::{ConnKey, Ended};
 
 use super::dial::Dial;
 use super::secure::Secured;
-use super::socket::Socket;
+use super::socket::{Got, Socket};
 use super::token;
 
 /// How a connection reaches the world.
@@ -27,14 +27,6 @@ pub(super) enum Link {
     Plain(Socket),
     /// It stands, and TLS does or soon will.
     Tls(Box<dyn Secured>),
-}
-
-/// What one read came to.
-pub(super) struct Got {
-    /// How many bytes. Zero is the peer's FIN; or, with `more`, a piece of TLS without content.
-    pub count: usize,
-    /// Whether there may be more to read right now.
-    pub more: bool,
 }
 
 impl Link {
@@ -272,52 +264,3 @@ impl Conns {
 
 /// An empty table keeps its slots up to this many.
 const KEEP_SLOTS: usize = 64;
-
-/// How `error` ended a connection that stood.
-pub(super) fn ended_by(error: &io::Error) -> Ended {
-    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
-    match error.kind() {
-        BrokenPipe | ConnectionAborted | ConnectionReset => Ended::Reset,
-        _ => Ended::Failed(failure(error)),
-    }
-}
-
-/// `error` as a machine needs to know it.
-pub(super) fn failure(error: &io::Error) -> IoFailure {
-    IoFailure {
-        kind: kind(error),
-        text: sentence(error),
-    }
-}
-
-/// The kind of `error`; std has no name for want of descriptors.
-pub(super) fn kind(error: &io::Error) -> io::ErrorKind {
-    match error.raw_os_error() {
-        Some(libc::EMFILE | libc::ENFILE) => io::ErrorKind::QuotaExceeded,
-        _ => error.kind(),
-    }
-}
-
-/// The text of `error` without the number that std adds.
-pub(super) fn sentence(error: &io::Error) -> String {
-    let mut text = error.to_string();
-    if let Some(at) = text.rfind(" (os error ") {
-        text.truncate(at);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn want_of_descriptors_is_told_from_every_other_failure() {
-        for number in [libc::EMFILE, libc::ENFILE] {
-            assert!(failure(&io::Error::from_raw_os_error(number)).is_shortage());
-        }
-        for number in [libc::ECONNREFUSED, libc::EADDRNOTAVAIL, libc::EHOSTUNREACH] {
-            assert!(!failure(&io::Error::from_raw_os_error(number)).is_shortage());
-        }
-    }
-}

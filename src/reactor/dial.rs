@@ -15,8 +15,9 @@ use crate::clock::Instant;
 use crate::limits::{DIAL_NEXT_AFTER, DIAL_TIMEOUT};
 use crate::machine::{ConnKey, IoFailure};
 
-use super::conn::{kind, sentence};
-use super::socket::{interest, reset_on_close, set_nodelay, set_notsent_lowat, set_user_timeout};
+use super::socket::{
+    interest, kind, reset_on_close, sentence, set_nodelay, set_notsent_lowat, set_user_timeout,
+};
 use super::token::{self, Class};
 
 /// A connection that does not stand yet.

@@ -11,12 +11,12 @@ use crate::limits::{DEPART_WITHIN, DIAL_TIMEOUT};
 use crate::machine::{CloseHow, Command, ConnKey, DialTarget, Ended, Event, ListenerKey, Machine};
 
 use super::Reactor;
-use super::conn::{Conn, Link, ended_by, failure};
+use super::conn::{Conn, Link};
 use super::dial::{Dial, Progress};
 use super::listener::{Listening, listen};
 use super::resolve::{self, Answer};
 use super::secure::{Connector, Departing, Secured};
-use super::socket::Socket;
+use super::socket::{Socket, ended_by, failure};
 use super::token::{self, Class};
 
 impl<M: Machine> Reactor<M> {

@@ -7,8 +7,7 @@ use std::io;
 
 use crate::clock::Instant;
 
-use super::conn::Got;
-use super::socket::Socket;
+use super::socket::{Got, Socket};
 
 /// A socket with TLS on it. It holds bytes on both sides: ciphertext that did not fit into the
 /// socket, and plaintext that did not fit into the machine's space.

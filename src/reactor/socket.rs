@@ -10,7 +10,7 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
 use crate::limits::CLOSE_DRAIN;
-use crate::machine::Inside;
+use crate::machine::{Ended, Inside, IoFailure};
 
 /// A stream of bytes with two directions.
 #[derive(Debug)]
@@ -19,6 +19,14 @@ pub(super) enum Socket {
     Tcp(TcpStream),
     /// To a handler of this process, which stirs us by itself.
     Inside(Box<dyn Inside>),
+}
+
+/// What one read came to.
+pub(super) struct Got {
+    /// How many bytes. Zero is the peer's FIN; or, with `more`, a piece of TLS without content.
+    pub count: usize,
+    /// Whether there may be more to read right now.
+    pub more: bool,
 }
 
 impl Socket {
@@ -215,6 +223,55 @@ pub(super) fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T>
         match call() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             outcome => return outcome,
+        }
+    }
+}
+
+/// How `error` ended a connection that stood.
+pub(super) fn ended_by(error: &io::Error) -> Ended {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    match error.kind() {
+        BrokenPipe | ConnectionAborted | ConnectionReset => Ended::Reset,
+        _ => Ended::Failed(failure(error)),
+    }
+}
+
+/// `error` as a machine needs to know it.
+pub(super) fn failure(error: &io::Error) -> IoFailure {
+    IoFailure {
+        kind: kind(error),
+        text: sentence(error),
+    }
+}
+
+/// The kind of `error`; std has no name for want of descriptors.
+pub(super) fn kind(error: &io::Error) -> io::ErrorKind {
+    match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE) => io::ErrorKind::QuotaExceeded,
+        _ => error.kind(),
+    }
+}
+
+/// The text of `error` without the number that std adds.
+pub(super) fn sentence(error: &io::Error) -> String {
+    let mut text = error.to_string();
+    if let Some(at) = text.rfind(" (os error ") {
+        text.truncate(at);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn want_of_descriptors_is_told_from_every_other_failure() {
+        for number in [libc::EMFILE, libc::ENFILE] {
+            assert!(failure(&io::Error::from_raw_os_error(number)).is_shortage());
+        }
+        for number in [libc::ECONNREFUSED, libc::EADDRNOTAVAIL, libc::EHOSTUNREACH] {
+            assert!(!failure(&io::Error::from_raw_os_error(number)).is_shortage());
         }
     }
 }

@@ -14,9 +14,8 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
 use crate::limits::TLS_STAGE;
 
-use super::conn::Got;
 use super::secure::{Connector, Secured};
-use super::socket::{Socket, retry};
+use super::socket::{Got, Socket, retry};
 
 /// A socket and the TLS session on it.
 struct Tls {

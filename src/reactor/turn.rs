@@ -7,9 +7,10 @@ use crate::clock::Instant;
 use crate::limits::{ACCEPTS_A_TURN, READ_QUANTUM, WRITE_QUANTUM};
 use crate::machine::{ConnKey, Ended, Event, ListenerKey, Machine};
 
-use super::conn::{Link, ended_by, failure};
+use super::conn::Link;
 use super::listener::Accepted;
 use super::obey::{find, post_listener};
+use super::socket::{ended_by, failure};
 use super::token::{self, Class};
 use super::{Inbox, Reactor};
 

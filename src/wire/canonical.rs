@@ -7,8 +7,8 @@
 
 use std::borrow::Cow;
 
+use super::heads::{BodyKind, Header, OpenHttp, ResponseHead, TYPICAL_FIELDS};
 use super::json::plain_run;
-use super::open::{BodyKind, Header, OpenHttp, ResponseHead, TYPICAL_FIELDS};
 use crate::limits::MAX_PASSED_FIELDS;
 
 /// Reads what `write_open_http` wrote.

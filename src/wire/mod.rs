@@ -18,6 +18,7 @@ mod canonical;
 pub mod code;
 pub mod control;
 pub mod frame;
+mod heads;
 pub mod json;
 pub mod message;
 pub mod open;
