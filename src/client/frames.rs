@@ -2,7 +2,7 @@
 
 use crate::client::bindings::{BindState, Refusal};
 use crate::client::event::SessionEvent;
-use crate::client::lanes::{GROW_WINDOWS, malformed};
+use crate::client::lanes::malformed;
 use crate::client::machine::{Client, Notice, Timer};
 use crate::client::setback::Setback;
 use crate::client::{Error, link};
@@ -12,8 +12,8 @@ use crate::limits::{
 };
 use crate::mux::{Incoming, Lane, Session, Side, Span, Terms};
 use crate::wire::control::{
-    self, BindErr, BindErrCode, BindMode, BindOk, BindRevoked, ControlPayload, GoAway, HelloOk,
-    ResumedBind, Unbind, UnbindErr, UnbindOk,
+    self, BindErr, BindErrCode, BindMode, BindOk, BindRevoked, Capabilities, ControlPayload,
+    GoAway, HelloOk, ResumedBind, Unbind, UnbindErr, UnbindOk,
 };
 use crate::wire::frame::FrameType;
 
@@ -30,7 +30,7 @@ impl Client {
             stream_window: ok.stream_window.min(MAX_STREAM_WINDOW),
             session_window: ok.session_window.min(MAX_SESSION_WINDOW),
             max_streams: streams.clamp(1, CLIENT_STREAMS),
-            grow_windows: ok.capabilities.iter().any(|one| one == GROW_WINDOWS),
+            grow_windows: ok.capabilities.have(Capabilities::GROW_WINDOWS),
             queue_opens: LANE_QUEUE_OPENS,
         };
         let mut session = Session::new(terms, self.now);

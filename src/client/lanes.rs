@@ -13,8 +13,8 @@ use crate::machine::{CloseHow, Command, ConnKey, Ended};
 use crate::mux::{Lane, LaneItem, Liveness, Violation};
 use crate::wire::code::Code;
 use crate::wire::control::{
-    self, Auth, Hello, Join, JoinOk, JoinTicket, MissingLane, ReissueAnswer, ReissueRequest,
-    Resume, Secret,
+    self, Auth, Capabilities, Hello, Join, JoinOk, JoinTicket, MissingLane, ReissueAnswer,
+    ReissueRequest, Resume, Secret,
 };
 use crate::wire::frame::FrameType;
 use crate::ws::Subprotocol;
@@ -222,7 +222,7 @@ impl Client {
                 kind: "bearer".to_owned(),
                 token,
             }),
-            capabilities: vec!["multi-ws".to_owned(), GROW_WINDOWS.to_owned()],
+            capabilities: Capabilities::MULTI_WS | Capabilities::GROW_WINDOWS,
             resume: session_id.map(|session_id| Resume {
                 session_id,
                 received: Vec::new(),
@@ -560,9 +560,6 @@ impl Client {
         }
     }
 }
-
-/// The capability of PROTOCOL §5.
-pub(super) const GROW_WINDOWS: &str = "grow-windows";
 
 pub(super) fn malformed(error: &control::ControlError) -> Setback {
     Setback::Violation(Violation::session(Code::ProtocolError, error.to_string()))

@@ -409,8 +409,8 @@ fn read_target<'a>(method: &str, target: &'a str) -> Result<Target<'a>, Reject> 
     Ok((path, Some(authority)))
 }
 
-// Nothing but WebSocket switches (PROTOCOL §4): an `Upgrade: h2c` that passed would carry requests no
-// rule of ours has seen.
+// Nothing but WebSocket switches (PROTOCOL §4): an `Upgrade: h2c` that passed would carry requests
+// that no rule of ours has seen.
 
 /// Whether a request asks for WebSocket in a way that we pass on as an upgrade.
 ///

@@ -7,7 +7,7 @@ use crate::kit::config::{Config, ConfigError};
 use crate::kit::listeners::Mode;
 use crate::limits::{MAX_BINDINGS, MAX_FRAME_PAYLOAD};
 use crate::wire::control::{
-    self, BindMode, BindingKind, HelloOk, JoinTicket, ResumedBind, Secret, SessionId,
+    self, BindMode, BindingKind, Capabilities, HelloOk, JoinTicket, ResumedBind, Secret, SessionId,
 };
 
 impl Config {
@@ -60,7 +60,7 @@ impl Config {
             session_window: u32::MAX,
             connections_granted: Some(u32::MAX),
             join_tickets: vec![ticket; self.max_connections_per_session],
-            capabilities: vec!["a-word-of-twenty-letters".to_owned(); 16],
+            capabilities: Capabilities::ALL,
             max_streams: Some(u32::MAX),
             replay_buffer: Some(u64::MAX),
             received: vec![u64::MAX; self.max_connections_per_session],

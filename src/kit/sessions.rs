@@ -19,7 +19,9 @@ use crate::machine::{CloseHow, ConnKey};
 use crate::mux::{Lane, Session, Side, Terms};
 use crate::text::said;
 use crate::wire::code::Code;
-use crate::wire::control::{BindMode, BindingKind, GoAway, Hello, HelloOk, ResumedBind, SessionId};
+use crate::wire::control::{
+    BindMode, BindingKind, Capabilities, GoAway, Hello, HelloOk, ResumedBind, SessionId,
+};
 use crate::ws::Subprotocol;
 
 use super::{Kit, Reason, Stopping};
@@ -61,7 +63,7 @@ impl Kit {
         let Some((lane, subprotocol, peer)) = self.take_greeter_lane(conn, key, 0) else {
             return Ok(());
         };
-        let grow_windows = hello.capabilities.iter().any(|word| word == "grow-windows");
+        let grow_windows = hello.capabilities.have(Capabilities::GROW_WINDOWS);
         let granted = self.grant_lanes(hello, subprotocol);
         let terms = Terms {
             side: Side::Kit,
@@ -190,7 +192,7 @@ impl Kit {
 
     fn grant_lanes(&self, hello: &Hello, subprotocol: Subprotocol) -> usize {
         let asked = hello.max_connections.unwrap_or(1) as usize;
-        let able = hello.capabilities.iter().any(|word| word == "multi-ws");
+        let able = hello.capabilities.have(Capabilities::MULTI_WS);
         if subprotocol != Subprotocol::V2 || !able {
             return 1;
         }
@@ -205,13 +207,8 @@ impl Kit {
         let is_v2 = session.subprotocol == Subprotocol::V2;
         let as_resumed = |binding: &Binding| binding.as_resumed(&self.config);
         let resumed_binds = session.bindings.iter().map(as_resumed).collect();
-        let mut capabilities = Vec::new();
-        if session.granted > 1 {
-            capabilities.push("multi-ws".to_owned());
-        }
-        if grow {
-            capabilities.push("grow-windows".to_owned());
-        }
+        let capabilities = Capabilities::MULTI_WS.only_if(session.granted > 1)
+            | Capabilities::GROW_WINDOWS.only_if(grow);
         let answer = HelloOk {
             session_id: SessionId::new(session.id().to_owned()),
             resumed,

@@ -11,6 +11,7 @@ use super::frame::FrameType;
 use super::json::{null_is_default, null_is_said, read_object};
 use crate::limits;
 
+pub use super::capabilities::Capabilities;
 pub use super::json::ControlError;
 pub use super::words::{BindErrCode, BindMode, BindingKind, JoinErrCode, Secret, SessionId};
 
@@ -51,8 +52,8 @@ pub struct Hello {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<Auth>,
     /// What the client can do.
-    #[serde(default, deserialize_with = "null_is_default")]
-    pub capabilities: Vec<String>,
+    #[serde(default)]
+    pub capabilities: Capabilities,
     /// Asks for a parked session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume: Option<Resume>,
@@ -119,12 +120,8 @@ pub struct HelloOk {
     )]
     pub join_tickets: Vec<JoinTicket>,
     /// What was granted of the client's capabilities (**ours**).
-    #[serde(
-        default,
-        deserialize_with = "null_is_default",
-        skip_serializing_if = "Vec::is_empty"
-    )]
-    pub capabilities: Vec<String>,
+    #[serde(default, skip_serializing_if = "Capabilities::is_empty")]
+    pub capabilities: Capabilities,
     /// Streams that the session may have open (**ours**).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_streams: Option<u32>,
@@ -158,7 +155,7 @@ impl Default for HelloOk {
             session_window: limits::DEFAULT_SESSION_WINDOW,
             connections_granted: None,
             join_tickets: Vec::new(),
-            capabilities: Vec::new(),
+            capabilities: Capabilities::NONE,
             max_streams: None,
             replay_buffer: None,
             received: Vec::new(),

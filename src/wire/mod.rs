@@ -15,6 +15,7 @@
 //! - What [`message::MessageWriter`] wrote, [`message::FrameDecoder`] takes.
 
 mod canonical;
+mod capabilities;
 pub mod code;
 pub mod control;
 pub mod frame;
