@@ -18,7 +18,7 @@ import type { HelloOk, JoinTicket } from '../wire/terms.js';
 import { unreadOf } from '../local/unread.js';
 import { Lane } from '../mux/lane.js';
 import { MuxSession, type MuxHost } from '../mux/session.js';
-import type { MuxStream } from '../mux/stream.js';
+import type { MuxStream, StreamLane } from '../mux/stream.js';
 import { Violation } from '../mux/violation.js';
 import { Backoff } from './backoff.js';
 import type { KitSocket } from './dial.js';
@@ -66,7 +66,7 @@ const TAKEN_REASON = 'resumed on another connection';
 /** A socket of the session, with what liveness knows of it. */
 interface Member {
   socket: KitSocket;
-  lane: Lane;
+  lane: StreamLane;
   bytes: number;
   heardAt: number;
   pingedAt: number;
@@ -158,7 +158,7 @@ export class Link implements MuxHost {
     } else this.host.control(frame);
   }
 
-  private receive(lane: Lane, message: Buffer): void {
+  private receive(lane: StreamLane, message: Buffer): void {
     if (this.over) return;
     this.orEnd(() => {
       this.mux.receive(lane, message);
@@ -204,7 +204,7 @@ export class Link implements MuxHost {
   }
 
   private addMember(index: number, socket: KitSocket): void {
-    const lane = new Lane(index, socket);
+    const lane: StreamLane = new Lane(index, socket);
     const now = Date.now();
     const member: Member = {
       socket,

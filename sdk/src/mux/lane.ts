@@ -8,8 +8,7 @@
 import { Batch } from '../wire/batch.js';
 import { FrameType, HEADER_BYTES, writeHeader } from '../wire/frame.js';
 import { LANE_BULK_MAX, LANE_QUEUE_END, LANE_QUEUE_MAX } from './limits.js';
-import { isDueEarlier, Line } from './line.js';
-import type { MuxStream } from './stream.js';
+import { isDueEarlier, Line, type Waiter } from './line.js';
 
 /** What carries messages: a WebSocket, or a test. */
 export interface Carrier {
@@ -22,12 +21,12 @@ export interface Carrier {
 /** Payloads from this size on are sent where they lie instead of being gathered. */
 const BULK_BYTES = 16 * 1024;
 
-/** A socket that carries a session's frames. */
-export class Lane {
+/** A socket that carries a session's frames, those of streams `S` among them. */
+export class Lane<S extends Waiter> {
   /** The highest stream id that the peer opened on this lane; ids only grow. */
   lastOpened = 0;
   /** Streams with queued bytes that wait until bulk may be sent. */
-  readonly line = new Line<MuxStream>(isDueEarlier);
+  readonly line = new Line<S>(isDueEarlier);
   /**
    * How far those have come who wait for room, in bytes of each. It is what makes turns fair by bytes
    * and not by streams: whoever sends little does not wait for a round of all who send much.

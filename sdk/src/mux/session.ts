@@ -20,7 +20,6 @@ import {
 import { plain } from '../wire/text.js';
 import { SendCredit, SessionRecvCredit } from './credit.js';
 import { Flood } from './flood.js';
-import type { Lane } from './lane.js';
 import {
   DRY_BELOW,
   EARLY_BUDGET,
@@ -35,7 +34,7 @@ import { holdsLess, Line } from './line.js';
 import { Losses } from './losses.js';
 import { isWorthACall, share } from './share.js';
 import { Stalls, type Unread } from './stalls.js';
-import { MuxStream, type Pumped, type Turn } from './stream.js';
+import { MuxStream, type Pumped, type StreamLane, type StreamOwner, type Turn } from './stream.js';
 import { Violation } from './violation.js';
 
 /** What a session asks of the house above it. */
@@ -43,7 +42,7 @@ export interface MuxHost {
   /** A visitor or a caller came; the host sets `stream.sink` before it returns, or resets. */
   accept(stream: MuxStream, open: StreamOpen): void;
   /** A frame that is not about streams. */
-  control(frame: Frame, lane: Lane): void;
+  control(frame: Frame, lane: StreamLane): void;
   /** How many bytes lie unread below local sides. */
   readonly unread: Unread;
 }
@@ -59,7 +58,7 @@ export interface MuxLimits {
 const OLD_MARGIN = 64 * 1024;
 
 /** A session's streams. */
-export class MuxSession {
+export class MuxSession implements StreamOwner {
   /** Credit for everything we send. */
   readonly sendCredit: SendCredit;
   /** Streams with queued bytes that wait for session credit. */
@@ -69,7 +68,7 @@ export class MuxSession {
   private readonly limits: MuxLimits;
   private readonly recvCredit: SessionRecvCredit;
   private readonly flood: Flood;
-  private readonly lanes = new Map<number, Lane>();
+  private readonly lanes = new Map<number, StreamLane>();
   private readonly streams = new Map<number, MuxStream>();
   /** Streams that were over while the budget had no room for what their local side still holds. */
   private readonly lingering = new Set<MuxStream>();
@@ -114,17 +113,17 @@ export class MuxSession {
   }
 
   /** The lane that carries the frames of the session itself. */
-  get primary(): Lane | undefined {
+  get primary(): StreamLane | undefined {
     return this.lanes.get(0);
   }
 
   /** A socket has joined. */
-  addLane(lane: Lane): void {
+  addLane(lane: StreamLane): void {
     this.lanes.set(lane.index, lane);
   }
 
   /** A socket is gone, and its streams with it. */
-  dropLane(lane: Lane, reason: string): void {
+  dropLane(lane: StreamLane, reason: string): void {
     lane.close();
     if (this.lanes.get(lane.index) === lane) {
       this.lanes.delete(lane.index);
@@ -167,7 +166,7 @@ export class MuxSession {
   }
 
   /** Counts DATA that leaves against the session's credit; returns the turn that this was. */
-  spend(lane: Lane, bytes: number): number {
+  spend(lane: StreamLane, bytes: number): number {
     this.sendCredit.spend(bytes);
     this.losses.sent(lane.index, bytes, this.clock);
     this.flood.sentData();
@@ -186,7 +185,7 @@ export class MuxSession {
   }
 
   /** Takes one message; throws `Violation` when the session cannot go on. */
-  receive(lane: Lane, message: Buffer): void {
+  receive(lane: StreamLane, message: Buffer): void {
     let frames: Frame[];
     try {
       frames = decodeMessage(message);
@@ -202,7 +201,7 @@ export class MuxSession {
   }
 
   /** The carrier of a lane has room again: those who wait for it send in turns. */
-  laneDrained(lane: Lane): void {
+  laneDrained(lane: StreamLane): void {
     for (;;) {
       const { first } = lane.line;
       if (first === undefined || !lane.writable) return;
@@ -385,7 +384,7 @@ export class MuxSession {
     if (part > 0) this.claim();
   }
 
-  private dispatch(frame: Frame, lane: Lane): void {
+  private dispatch(frame: Frame, lane: StreamLane): void {
     const { type, streamId, payload } = frame;
     if (frame.fault !== undefined) return this.onFault(frame, frame.fault, lane);
     switch (type) {
@@ -412,13 +411,13 @@ export class MuxSession {
   }
 
   /** A frame that costs its stream; a RESET is never answered with another. */
-  private onFault(frame: Frame, fault: FrameFault, lane: Lane): void {
+  private onFault(frame: Frame, fault: FrameFault, lane: StreamLane): void {
     const code = faultCode(fault);
     if (frame.type !== FrameType.Reset) this.find(frame.streamId, lane)?.fail(code, fault);
     else this.streams.get(frame.streamId)?.onReset(code, fault);
   }
 
-  private onOpen(id: number, payload: Buffer, lane: Lane): void {
+  private onOpen(id: number, payload: Buffer, lane: StreamLane): void {
     if (id % 2 === 1) return this.refuse(id, lane, 'the kit opened an odd stream id');
     if (this.streams.has(id) || id <= lane.lastOpened) {
       throw new Violation(Code.ProtocolError, `stream id ${id} was opened before`);
@@ -464,7 +463,7 @@ export class MuxSession {
     return 'slow uploads hold all of the credit';
   }
 
-  private onData(id: number, payload: Buffer, lane: Lane): void {
+  private onData(id: number, payload: Buffer, lane: StreamLane): void {
     if (!this.recvCredit.received(payload.length)) {
       throw new Violation(Code.FlowControlError, 'DATA past the session window');
     }
@@ -486,7 +485,7 @@ export class MuxSession {
     this.streams.get(id)?.onReset(code, plain(reason));
   }
 
-  private onWindow(id: number, increment: number, lane: Lane): void {
+  private onWindow(id: number, increment: number, lane: StreamLane): void {
     this.flood.count('window', this.clock);
     if (id !== 0) return this.find(id, lane)?.onWindow(increment);
     if (!this.sendCredit.grow(increment)) {
@@ -497,7 +496,7 @@ export class MuxSession {
   }
 
   /** The stream of an id; one that is over is ignored, one that never was costs itself. */
-  private find(id: number, lane: Lane): MuxStream | undefined {
+  private find(id: number, lane: StreamLane): MuxStream | undefined {
     const stream = this.streams.get(id);
     if (stream === undefined && (id > this.highest || id % 2 === 1)) {
       this.refuse(id, lane, `stream id ${id} was never opened`);
@@ -505,7 +504,7 @@ export class MuxSession {
     return stream;
   }
 
-  private refuse(id: number, lane: Lane, reason: string): void {
+  private refuse(id: number, lane: StreamLane, reason: string): void {
     this.flood.count('asking', this.clock);
     lane.push(FrameType.Reset, id, encodeReset(Code.ProtocolError, reason));
   }

@@ -9,8 +9,7 @@ import { SendCredit, StreamRecvCredit } from './credit.js';
 import { alone, Gather } from './gather.js';
 import type { Lane } from './lane.js';
 import { GATHER_ABOVE, PROGRESS_UNSAID_MS, SMALL_BYTES } from './limits.js';
-import type { Waiter } from './line.js';
-import type { MuxSession } from './session.js';
+import type { Line, Waiter } from './line.js';
 
 /** The local side of a stream: what it is told. */
 export interface StreamSink {
@@ -39,6 +38,37 @@ export type Turn = 'share' | 'lane' | 'overdue';
 const QUANTUM = MAX_PAYLOAD;
 /** The same of one that is overdue, whatever its share is. */
 const OVERDUE_BYTES = 16 * 1024;
+
+/** A lane that streams use. */
+export type StreamLane = Lane<MuxStream>;
+
+/** What a stream knows of its session: what all streams share, and whom to tell of itself. */
+export interface StreamOwner {
+  /** What the session may send. */
+  readonly sendCredit: SendCredit;
+  /** Streams that wait for their share of it. */
+  readonly line: Line<MuxStream>;
+  /** The time of the last sweep. */
+  readonly clock: number;
+  /** Whether others are short of what this end may still receive. */
+  readonly isContended: boolean;
+  /** What a stream may send before it holds its share of the session's credit. */
+  allowance(stream: MuxStream): number;
+  /** Counts DATA that leaves against the session's credit; returns the turn that this was. */
+  spend(lane: StreamLane, bytes: number): number;
+  /** Returns credit of received bytes to the peer. */
+  giveBack(bytes: number, early: number): void;
+  /** The head of a request is not kept any more. */
+  releaseHead(stream: MuxStream): void;
+  /** A stream has bytes that could not leave. */
+  park(stream: MuxStream, until: Pumped): void;
+  /** A stream has nothing more to send. */
+  unpark(stream: MuxStream): void;
+  /** A stream that has bytes queued got credit of its own back. */
+  resume(stream: MuxStream): void;
+  /** Forgets a stream that is over. */
+  settle(stream: MuxStream): void;
+}
 
 /** A stream that the kit opened. */
 export class MuxStream implements Waiter {
@@ -80,8 +110,8 @@ export class MuxStream implements Waiter {
   private wasReset = false;
 
   constructor(
-    private readonly session: MuxSession,
-    readonly lane: Lane,
+    private readonly session: StreamOwner,
+    readonly lane: StreamLane,
     readonly id: number,
     window: number,
   ) {

@@ -2,6 +2,7 @@
  * The session of a laptop without sockets: tests say what the kit sends and see what is sent.
  */
 import { Lane } from '../../src/mux/lane.js';
+import type { StreamLane } from '../../src/mux/stream.js';
 import { MuxSession } from '../../src/mux/session.js';
 import type { Unread } from '../../src/mux/stalls.js';
 import type { MuxStream } from '../../src/mux/stream.js';
@@ -21,7 +22,7 @@ export class Rig {
   /** What lies unread below the local sides that have a connection. */
   unread: Unread = () => Promise.resolve(new Map());
   readonly mux: MuxSession;
-  readonly lane: Lane;
+  readonly lane: StreamLane;
 
   constructor(limits: { streamWindow?: number; sessionWindow?: number; maxStreams?: number } = {}) {
     this.mux = new MuxSession(
@@ -44,7 +45,7 @@ export class Rig {
     this.lane = this.addLane(0);
   }
 
-  addLane(index: number): Lane {
+  addLane(index: number): StreamLane {
     const carrier = {
       send: (message: Buffer): void => {
         // A copy, as a carrier makes: the buffer is used again.
@@ -54,7 +55,7 @@ export class Rig {
       backlog: 0,
     };
     Object.defineProperty(carrier, 'backlog', { get: () => this.backlog });
-    const lane = new Lane(index, carrier);
+    const lane: StreamLane = new Lane(index, carrier);
     this.mux.addLane(lane);
     return lane;
   }
