@@ -16,6 +16,7 @@
 //! | [`secrets`] | files with tokens and certificates, and what is unwise about them |
 //! | [`shares`] | who holds how much of what there is little of |
 //! | [`machine`] | **the seam**: what a host tells a machine and asks of it |
+//! | `lawful` | the laws of the seam, asserted (feature `testing`) |
 //! | [`wire`] | byte offsets and JSON keys of frames (PROTOCOL §1 to §9) |
 //! | [`http`] | HTTP/1.1 without sockets |
 //! | [`ws`] | WebSocket without sockets (RFC 6455) |
@@ -56,6 +57,8 @@ pub mod effects;
 pub mod entropy;
 pub mod http;
 pub mod kit;
+#[cfg(any(test, feature = "testing"))]
+pub mod lawful;
 pub mod limits;
 pub mod machine;
 pub mod mux;

@@ -3,10 +3,10 @@
 //! a kit by a client that has proven itself, or a client by its kit.
 //!
 //! The rest is a script: an operation, a connection, a length, and that many octets. Whatever it
-//! says, the machine does not panic, keeps its invariants, and has nothing left once everybody is
-//! gone and time has passed.
+//! says, the machine does not panic, keeps its invariants and the laws of the seam, and has nothing
+//! left once everybody is gone and time has passed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use hoody_tunnel::clock::Instant;
 use hoody_tunnel::entropy::Entropy;
 use hoody_tunnel::kit::Kit;
 use hoody_tunnel::kit::config::Config;
+use hoody_tunnel::lawful::Lawful;
 use hoody_tunnel::machine::{Command, ConnKey, Ended, Event, IoFailure, ListenerKey, Machine};
 use hoody_tunnel::ws::{OpCode, Role, accept_key, push_frame};
 
@@ -33,7 +34,7 @@ pub fn run(data: &[u8]) {
 
 /// A host of the simplest kind: what is sent to it is kept only as long as it is looked at.
 struct Mini<M: Machine> {
-    machine: M,
+    machine: Lawful<M>,
     conns: Vec<ConnKey>,
     /// What reading would bring, while the machine has no room.
     inbox: BTreeMap<ConnKey, Vec<u8>>,
@@ -41,6 +42,10 @@ struct Mini<M: Machine> {
     asked: Vec<(ListenerKey, SocketAddr)>,
     dialled: Vec<ConnKey>,
     woken: Vec<ConnKey>,
+    /// These may be read once nobody waits to be flushed (law 7).
+    readable: Vec<ConnKey>,
+    /// The machine was told of a FIN, or that one lies behind what it does not read.
+    ended: BTreeSet<ConnKey>,
     /// The last octets that were transmitted.
     last: Vec<u8>,
     /// Bytes that sockets take until more are allowed.
@@ -52,13 +57,15 @@ struct Mini<M: Machine> {
 impl<M: Machine> Mini<M> {
     fn new(machine: M) -> Mini<M> {
         let mut mini = Mini {
-            machine,
+            machine: Lawful::new(machine, Instant::ZERO),
             conns: Vec::new(),
             inbox: BTreeMap::new(),
             listeners: Vec::new(),
             asked: Vec::new(),
             dialled: Vec::new(),
             woken: Vec::new(),
+            readable: Vec::new(),
+            ended: BTreeSet::new(),
             last: Vec::new(),
             room: usize::MAX,
             now: Instant::from_nanos(1),
@@ -95,10 +102,14 @@ impl<M: Machine> Mini<M> {
                 self.machine.handle(event, self.now);
                 continue;
             }
-            let Some(conn) = self.woken.pop() else {
-                return;
-            };
-            self.flush(conn);
+            match (self.woken.pop(), self.readable.pop()) {
+                (Some(conn), reads) => {
+                    self.readable.extend(reads);
+                    self.flush(conn);
+                }
+                (None, Some(conn)) => self.read(conn),
+                (None, None) => return,
+            }
         }
         panic!("it never settles");
     }
@@ -115,14 +126,11 @@ impl<M: Machine> Mini<M> {
             Command::Probe { conn } => self.woken.push(conn),
             Command::Wake { conn } | Command::WakeLast { conn } => self.woken.push(conn),
             Command::Close { conn, .. } => self.forget(conn),
-            Command::Finish { conn } => {
-                if self.conns.contains(&conn) {
-                    let left = self.machine.transmit(conn, self.now).len();
-                    assert_eq!(left, 0, "Finish with bytes left");
-                }
-            }
             Command::Stop => self.stopped = true,
-            Command::Accept { .. } | Command::StartTls { .. } | Command::Notify(_) => {}
+            Command::Accept { .. }
+            | Command::StartTls { .. }
+            | Command::Finish { .. }
+            | Command::Notify(_) => {}
         }
     }
 
@@ -130,6 +138,7 @@ impl<M: Machine> Mini<M> {
         self.conns.retain(|key| *key != conn);
         self.dialled.retain(|key| *key != conn);
         self.inbox.remove(&conn);
+        self.ended.remove(&conn);
     }
 
     fn flush(&mut self, conn: ConnKey) {
@@ -145,7 +154,7 @@ impl<M: Machine> Mini<M> {
                 return;
             }
         }
-        self.read(conn);
+        self.readable.push(conn);
     }
 
     /// Gives the machine what waits for it, as far as it has room.
@@ -161,22 +170,25 @@ impl<M: Machine> Mini<M> {
         space[..count].copy_from_slice(&inbox[..count]);
         inbox.drain(..count);
         self.machine.received(conn, count, self.now);
-        self.woken.push(conn);
+        self.readable.push(conn);
     }
 
     fn feed(&mut self, conn: ConnKey, bytes: &[u8]) {
-        if self.conns.contains(&conn) {
+        if self.conns.contains(&conn) && !self.ended.contains(&conn) {
             let inbox = self.inbox.entry(conn).or_default();
             if inbox.len() < 1 << 20 {
                 inbox.extend_from_slice(bytes);
             }
-            self.read(conn);
+            self.readable.push(conn);
             self.settle();
         }
     }
 
     fn fin(&mut self, conn: ConnKey) {
-        if self.conns.contains(&conn) && !self.machine.read_space(conn).is_empty() {
+        let waits = self.inbox.get(&conn).is_some_and(|inbox| !inbox.is_empty());
+        let may_end = self.conns.contains(&conn) && !self.ended.contains(&conn) && !waits;
+        if may_end && !self.machine.read_space(conn).is_empty() {
+            self.ended.insert(conn);
             self.machine.received(conn, 0, self.now);
         }
         self.settle();
@@ -244,8 +256,11 @@ impl<M: Machine> Mini<M> {
                 self.settle();
             }
             (6, _) if which == 7 => self.machine.handle(Event::Shutdown, self.now),
-            (6, Some(conn)) if which > 127 && self.machine.read_space(conn).is_empty() => {
-                self.machine.handle(Event::PeerFinished { conn }, self.now);
+            (6, Some(conn)) if which > 127 => {
+                let reads = !self.ended.insert(conn) || !self.machine.read_space(conn).is_empty();
+                if !reads {
+                    self.machine.handle(Event::PeerFinished { conn }, self.now);
+                }
             }
             (6, _) => self.machine.handle(Event::Disturbed, self.now),
             _ => return false,

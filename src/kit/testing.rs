@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use super::*;
 use crate::kit::config::Usage;
+use crate::lawful::Lawful;
 use crate::mux::{Incoming, Lane, Session, Side, StreamKey, Terms};
 use crate::wire::control::Secret;
 use crate::wire::frame::FrameType;
 
 /// A kit with its own listener open.
 pub(super) struct Host {
-    pub kit: Kit,
+    pub kit: Lawful<Kit>,
     front: ListenerKey,
     pub now: Instant,
     pub closed: Vec<ConnKey>,
@@ -26,10 +27,12 @@ pub(super) struct Host {
 
 impl Host {
     pub fn new(config: Config) -> Host {
-        let mut kit = Kit::new(config, Entropy::from_seed(1), Instant::ZERO);
+        let kit = Kit::new(config, Entropy::from_seed(1), Instant::ZERO);
+        let mut kit = Lawful::new(kit, Instant::ZERO);
         let Some(Command::Listen { listener, addr }) = kit.poll_command() else {
             panic!("the kit opens its own listener first");
         };
+        assert!(kit.poll_command().is_none(), "and nothing else");
         kit.handle(
             Event::Listening {
                 listener,
@@ -51,7 +54,7 @@ impl Host {
     }
 
     pub fn settle(&mut self) {
-        let mut probed = Vec::new();
+        let (mut probed, mut listening, mut woken) = (Vec::new(), Vec::new(), Vec::new());
         while let Some(command) = self.kit.poll_command() {
             match command {
                 Command::Close { conn, .. } => self.closed.push(conn),
@@ -59,13 +62,21 @@ impl Host {
                 Command::Listen { listener, addr } => {
                     self.bound.push(listener);
                     let outcome = Ok(addr);
-                    let event = Event::Listening { listener, outcome };
-                    self.kit.handle(event, self.now);
+                    listening.push(Event::Listening { listener, outcome });
                 }
                 Command::Notify(KitNotice::CannotListen(why)) => panic!("{why}"),
                 Command::Probe { conn } => probed.push(conn),
+                Command::Wake { conn } => woken.push(conn),
                 _ => {}
             }
+        }
+        // Sockets take nothing until a test has them take it.
+        for conn in woken {
+            self.kit.transmit(conn, self.now);
+        }
+        for event in listening {
+            self.kit.handle(event, self.now);
+            self.settle();
         }
         for conn in probed {
             if let Some(bytes) = self.held.get(&conn).copied() {
@@ -140,6 +151,8 @@ impl Host {
 
     /// The peer of a connection sends FIN.
     pub fn finish(&mut self, conn: ConnKey) {
+        let reads = !self.kit.read_space(conn).is_empty();
+        assert!(reads, "the kit does not read up to the FIN");
         self.kit.received(conn, 0, self.now);
         self.settle();
     }

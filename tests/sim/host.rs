@@ -9,6 +9,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 
 use hoody_tunnel::clock::Instant;
+use hoody_tunnel::lawful::Lawful;
 use hoody_tunnel::machine::{
     CloseHow, Command, ConnKey, DialTarget, Ended, Event, IoFailure, ListenerKey, Machine,
 };
@@ -18,7 +19,7 @@ use crate::net::{End, Gone, Net, Owner};
 use crate::posted::Posted;
 
 pub struct Host<M: Machine> {
-    pub machine: M,
+    pub machine: Lawful<M>,
     owner: Owner,
     dice: Dice,
     socks: BTreeMap<ConnKey, Sock>,
@@ -85,7 +86,6 @@ struct Sock {
     fin_told: bool,
     /// It was told of a FIN behind bytes that it does not read.
     fin_announced: bool,
-    finished: bool,
 }
 
 struct Listening {
@@ -100,8 +100,9 @@ impl<M: Machine> Host<M> {
         let cut = [Cut::Whole, Cut::Parts, Cut::Crumbs][dice.below(3) as usize];
         // Who is given a few bytes a turn waits for as many turns: nothing is bounded by then.
         let cut = if net.good_links { Cut::Whole } else { cut };
+        let now = Instant::from_nanos(net.now);
         let mut host = Host {
-            machine,
+            machine: Lawful::new(machine, now),
             owner,
             dice,
             socks: BTreeMap::new(),
@@ -119,7 +120,7 @@ impl<M: Machine> Host<M> {
             last_dead: None,
             notices: VecDeque::new(),
             stopped: false,
-            now: Instant::from_nanos(net.now),
+            now,
             no_descriptors_until: 0,
             asleep_until: 0,
             is_far: true,
@@ -312,7 +313,6 @@ impl<M: Machine> Host<M> {
             tries: false,
             fin_told: false,
             fin_announced: false,
-            finished: false,
         };
         assert!(self.socks.insert(conn, sock).is_none(), "{conn:?} twice");
         self.by_end.insert(end, conn);
@@ -443,16 +443,15 @@ impl<M: Machine> Host<M> {
                 return;
             }
             let end = sock.end;
+            let bytes = self.machine.transmit(conn, self.now);
             if net.gone(end).is_some() {
                 self.posted.insert(conn);
                 return;
             }
-            let bytes = self.machine.transmit(conn, self.now);
             if bytes.is_empty() {
                 sock.flushing = false;
                 return;
             }
-            assert!(!sock.finished, "bytes behind Finish");
             let some = self.cut.piece(&mut self.dice, bytes.len());
             let tries = std::mem::take(&mut sock.tries);
             let count = net.write(end, &bytes[..some], tries);
@@ -521,11 +520,6 @@ impl<M: Machine> Host<M> {
             }
             Command::Finish { conn } => {
                 if let Some(sock) = self.socks.get_mut(&conn) {
-                    assert!(sock.connected, "Finish before Connected");
-                    assert!(!sock.finished, "Finish twice");
-                    let left = self.machine.transmit(conn, self.now).len();
-                    assert_eq!(left, 0, "Finish with bytes left (law 4)");
-                    sock.finished = true;
                     net.finish(sock.end);
                 }
             }
