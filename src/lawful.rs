@@ -1,8 +1,8 @@
 //! A machine under the eye of the law.
 //!
-//! Every host of tests and of fuzzing runs its machine through this, and so both are held to the laws
-//! of the seam (`machine.rs`), each of which is asserted here by its number. What no wrapper can see
-//! is left to hosts: that they flush and read at all.
+//! Every host of tests and of fuzzing runs its machine through this, and so both are held to the
+//! laws of the seam (`machine.rs`), each of which is asserted here by its number. What no wrapper
+//! can see is left to hosts: that they flush and read at all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
