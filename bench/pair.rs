@@ -9,7 +9,7 @@ use std::time::Instant as Watch;
 use hoody_tunnel::clock::Instant;
 use hoody_tunnel::entropy::Entropy;
 use hoody_tunnel::machine::ConnKey;
-use hoody_tunnel::mux::{Incoming, Lane, Session, Side, StreamKey, Terms};
+use hoody_tunnel::mux::{Incoming, Session, Side, StreamKey, Terms, Transport};
 
 const REQUESTS: u32 = 64;
 const BULK: usize = 1 << 20;
@@ -51,10 +51,10 @@ impl Pair {
         };
         let mut kit = Session::new(terms(Side::Kit), NOW);
         let mut client = Session::new(terms(Side::Client), NOW);
-        kit.attach(0, Lane::server(ConnKey::unpack(1 << 32), NOW));
+        kit.attach(0, Transport::server(ConnKey::unpack(1 << 32), NOW));
         client.attach(
             0,
-            Lane::client(ConnKey::unpack(2 << 32), Entropy::from_seed(1), NOW),
+            Transport::client(ConnKey::unpack(2 << 32), Entropy::from_seed(1), NOW),
         );
         Pair { kit, client }
     }

@@ -41,8 +41,9 @@
 //!
 //! # Glossary
 //!
-//! A *conn* is a TCP connection. A *lane* is a conn that carries a session's WebSocket. A
-//! *session* outlives its lanes. A *stream* is one exchange on one lane. A *binding* ties a port to
+//! A *conn* is a TCP connection. A *lane* is a conn that carries a session's WebSocket; its
+//! *channel* is what lasts when the conn is lost, its *transport* the conn. A *session* outlives
+//! its lanes. A *stream* is one exchange on one lane. A *binding* ties a port to
 //! a session. A *visitor* comes to an EXPOSE port, a *caller* to a PULL port; an *upstream* answers
 //! on the laptop. *Credit* is bytes that may be sent. A *permit* is a descriptor that may be
 //! opened. *Violation*: the peer broke the protocol. *Refusal*: we said no. *Ended*: the world did

@@ -54,7 +54,12 @@ impl Client {
         for timer in [Timer::Rejoin, Timer::Rebind, Timer::Goaway, Timer::Sweep] {
             self.effects.timers.disarm(timer);
         }
-        self.session = None;
+        if let Some(mut session) = self.session.take() {
+            for index in 0..MAX_LANES {
+                session.detach(index);
+            }
+            self.parked = Some(session);
+        }
         self.bindings.session_lost();
         // Whoever waits for an unbind has it: a resumed session is told of what it should not have.
         while let Some(bound) = self

@@ -10,7 +10,7 @@ use crate::limits::{
     CLIENT_BEYOND_WINDOWS, CLIENT_STREAMS, CLOSE_WITHIN, LANE_QUEUE_OPENS, MAX_LANES,
     MAX_SESSION_WINDOW, MAX_STREAM_WINDOW, POOL_IDLE_FOR, REBIND_EVERY,
 };
-use crate::mux::{Incoming, Lane, Session, Side, Span, Terms};
+use crate::mux::{Incoming, Session, Side, Span, Terms, Transport};
 use crate::wire::control::{
     self, BindErr, BindErrCode, BindMode, BindOk, BindRevoked, Capabilities, ControlPayload,
     GoAway, HelloOk, ResumedBind, Unbind, UnbindErr, UnbindOk,
@@ -19,7 +19,7 @@ use crate::wire::frame::FrameType;
 
 impl Client {
     /// HELLO_OK came: the session stands.
-    pub(super) fn established(&mut self, lane: Option<Lane>, ok: HelloOk) {
+    pub(super) fn established(&mut self, lane: Option<Transport>, ok: HelloOk) {
         let Some(lane) = lane else { return };
         let streams = ok
             .max_streams
@@ -33,7 +33,13 @@ impl Client {
             grow_windows: ok.capabilities.have(Capabilities::GROW_WINDOWS),
             queue_opens: LANE_QUEUE_OPENS,
         };
-        let mut session = Session::new(terms, self.now);
+        let mut session = match self.parked.take() {
+            Some(mut session) => {
+                session.restart(terms, self.now);
+                session
+            }
+            None => Session::new(terms, self.now),
+        };
         session.attach(0, lane);
         session.set_budget(CLIENT_BEYOND_WINDOWS);
         self.session = Some(session);

@@ -10,7 +10,7 @@ use crate::client::way::{Step, Way};
 use crate::clock::Instant;
 use crate::limits::{MAX_LANES, MAX_NONCE, PROBE_WITHIN, REACH_WITHIN, STEP_WITHIN};
 use crate::machine::{CloseHow, Command, ConnKey, Ended};
-use crate::mux::{Lane, LaneItem, Liveness, Violation};
+use crate::mux::{Item, Liveness, Transport, Violation};
 use crate::wire::code::Code;
 use crate::wire::control::{
     self, Auth, Capabilities, Hello, Join, JoinOk, JoinTicket, MissingLane, ReissueAnswer,
@@ -27,8 +27,6 @@ pub(super) struct Lanes {
     pub granted: u32,
     /// When missing ones are tried again.
     pub rejoin: Rejoin,
-    /// The tickets that they were dialled with last, by index; the primary has none.
-    tickets: [Option<Secret>; MAX_LANES],
 }
 
 /// One connection to the kit.
@@ -50,11 +48,11 @@ pub(super) enum Phase {
     /// The WebSocket upgrade.
     Upgrading(Upgrade),
     /// HELLO or JOIN is out.
-    Greeting(Lane),
+    Greeting(Transport),
     /// The session has the lane.
     Live,
     /// The last frames are on their way out; nobody waits for an answer.
-    Leaving(Lane),
+    Leaving(Transport),
 }
 
 impl Client {
@@ -82,7 +80,9 @@ impl Client {
             unreachable!("the table has room for every lane");
         };
         self.lanes.conns[index] = Some(conn);
-        self.lanes.tickets[index] = ticket;
+        if let (Some(session), Some(ticket)) = (&mut self.session, ticket) {
+            session.set_ticket(index, ticket);
+        }
         self.effects.ask(Command::Dial { conn, target });
         self.effects
             .timers
@@ -182,12 +182,13 @@ impl Client {
         };
         let index = entry.index;
         let data_received = session.map(|session| session.data_received(index));
-        let mut lane = Lane::client(conn, masks, now);
+        let mut lane = Transport::client(conn, masks, now);
         if let Phase::Upgrading(upgrade) = &entry.phase {
             lane.feed(upgrade.rest(), now);
         }
         let mut json = Vec::new();
-        match (&self.lanes.tickets[index], session_id) {
+        let ticket = session.and_then(|session| session.ticket(index));
+        match (ticket, session_id) {
             (Some(nonce), Some(session_id)) => {
                 let join = Join {
                     session_id,
@@ -248,11 +249,11 @@ impl Client {
                 Err(violation) => return self.lane_setback(index, Setback::Violation(violation)),
             };
             match item {
-                LaneItem::Pinged => self.effects.wake(conn),
-                LaneItem::Closed { code } => {
+                Item::Pinged => self.effects.wake(conn),
+                Item::Closed { code } => {
                     return self.lane_setback(index, Setback::Closed(code));
                 }
-                LaneItem::Frame { kind, payload, .. } => {
+                Item::Frame { kind, payload, .. } => {
                     let payload = lane.payload(&payload).to_vec();
                     if self.greeted(conn, index, kind, &payload) {
                         return;
@@ -312,7 +313,7 @@ impl Client {
     }
 
     /// Takes the lane out of its entry, for the session to have.
-    fn go_live(&mut self, conn: ConnKey) -> Option<Lane> {
+    fn go_live(&mut self, conn: ConnKey) -> Option<Transport> {
         let quiet = self.config.keepalive;
         let entry = self.lane_entry(conn)?;
         let index = entry.index;
@@ -455,7 +456,7 @@ impl Client {
         if index == 0 && session.has_run_dry(now) {
             return self.lane_setback(0, Setback::Slow("credit was awaited"));
         }
-        let heard = session.lane(index).map(Lane::last_heard);
+        let heard = session.transport(index).map(Transport::last_heard);
         entry.hurried = entry
             .hurried
             .filter(|at| heard.is_some_and(|heard| *at > heard));
@@ -530,7 +531,7 @@ impl Client {
         if !due.is_empty() {
             let mut json = Vec::new();
             let given_up = |index: usize| {
-                let nonce = self.lanes.tickets[index].clone()?;
+                let nonce = session.ticket(index)?.clone();
                 let index = index as u32;
                 Some(MissingLane { index, nonce })
             };

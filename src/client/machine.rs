@@ -137,7 +137,10 @@ pub struct Client {
     pub(super) config: Config,
     pub(super) entropy: Entropy,
     pub(super) conns: Table<Conn, Entry>,
+    /// The session while connections carry it.
     pub(super) session: Option<Session<ExchangeKey>>,
+    /// The session while it waits for the next ones.
+    pub(super) parked: Option<Session<ExchangeKey>>,
     pub(super) exchanges: Table<Exchange>,
     /// Exchanges that may hold a loan of a lane's receive buffer.
     pub(super) borrowers: Vec<ExchangeKey>,
@@ -181,6 +184,7 @@ impl Client {
             // One more generation of lanes may be saying goodbye.
             conns: Table::new(UPSTREAMS + 2 * MAX_LANES),
             session: None,
+            parked: None,
             exchanges: Table::new(CLIENT_STREAMS),
             borrowers: Vec::new(),
             lanes: Lanes::default(),

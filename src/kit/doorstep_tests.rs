@@ -12,7 +12,7 @@ use crate::limits::{
     ACCEPTS_A_TURN, HALL_PART, LOOPBACK_RESERVE, MAX_HALL, PRE_AUTH_MAY_STAY, TICKETS_A_LANE,
 };
 use crate::machine::ConnKey;
-use crate::mux::Lane;
+use crate::mux::Transport;
 use crate::wire::frame::FrameType;
 
 const HEALTH: &[u8] = b"GET /api/v1/tunnel/health HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -229,12 +229,12 @@ fn greet(host: &mut Host, offer: &str, kind: FrameType, json: &str) -> String {
 }
 
 /// The same, and the WebSocket.
-fn greeting(host: &mut Host, offer: &str, kind: FrameType, json: &str) -> (Lane, String) {
+fn greeting(host: &mut Host, offer: &str, kind: FrameType, json: &str) -> (Transport, String) {
     let conn = host.visit("192.0.2.7:1").expect("accepted");
     let upgrade = String::from_utf8_lossy(UPGRADE).replace("hoody-tunnel.v1", offer);
     host.send(conn, upgrade.as_bytes());
     host.receive(conn);
-    let mut lane = Lane::client(conn, Entropy::from_seed(3), host.now);
+    let mut lane = Transport::client(conn, Entropy::from_seed(3), host.now);
     lane.push_control(kind, json.as_bytes());
     host.send(conn, &drain_lane(&mut lane));
     let answer = host.receive(conn);

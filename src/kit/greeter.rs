@@ -6,7 +6,7 @@ use crate::clock::Instant;
 use crate::kit::conns::Role;
 use crate::kit::metrics::RefusalReason;
 use crate::machine::ConnKey;
-use crate::mux::{Lane, LaneItem, Span};
+use crate::mux::{Item, Span, Transport};
 use crate::wire::code::Code;
 use crate::wire::control::{self, GoAway, Hello, Join};
 use crate::wire::frame::FrameType;
@@ -17,7 +17,7 @@ use super::{Kit, Reason};
 /// A lane before its session is known.
 #[derive(Debug)]
 pub(super) struct Greeter {
-    pub(super) lane: Lane,
+    pub(super) lane: Transport,
     pub(super) subprotocol: Subprotocol,
     /// The upgrade request carried the right token, or none is needed.
     pub(super) proven: bool,
@@ -88,7 +88,7 @@ impl Kit {
         let Some(entry) = self.conns.get_mut(conn) else {
             return;
         };
-        let mut lane = Lane::server(conn, now);
+        let mut lane = Transport::server(conn, now);
         lane.feed(early, now);
         entry.role = Role::Greeter(Box::new(Greeter {
             lane,
@@ -132,17 +132,17 @@ impl Kit {
             };
             let refused = match greeter.lane.poll() {
                 Ok(None) => return,
-                Ok(Some(LaneItem::Pinged)) => {
+                Ok(Some(Item::Pinged)) => {
                     self.effects.wake(conn);
                     continue;
                 }
-                Ok(Some(LaneItem::Closed { .. })) => Refused {
+                Ok(Some(Item::Closed { .. })) => Refused {
                     reason: RefusalReason::Protocol,
                     goaway: None,
                     close: 1000,
                     why: "closed before HELLO".into(),
                 },
-                Ok(Some(LaneItem::Frame {
+                Ok(Some(Item::Frame {
                     kind: FrameType::Hello,
                     payload,
                     ..
@@ -150,7 +150,7 @@ impl Kit {
                     Ok(()) => return,
                     Err(refused) => refused,
                 },
-                Ok(Some(LaneItem::Frame {
+                Ok(Some(Item::Frame {
                     kind: FrameType::Join,
                     payload,
                     ..
@@ -158,7 +158,7 @@ impl Kit {
                     Ok(()) => return,
                     Err(refused) => refused,
                 },
-                Ok(Some(LaneItem::Frame { kind, .. })) => {
+                Ok(Some(Item::Frame { kind, .. })) => {
                     Refused::protocol(format!("the first frame must be HELLO or JOIN, not {kind}"))
                 }
                 Err(violation) => Refused {
@@ -281,8 +281,8 @@ impl Kit {
     }
 }
 
-/// All that a lane still has to say.
-pub(super) fn drain_lane(lane: &mut Lane) -> Vec<u8> {
+/// All that a connection without a channel still has to say.
+pub(super) fn drain_lane(lane: &mut Transport) -> Vec<u8> {
     let mut all = Vec::new();
     loop {
         let bytes = lane.transmit();

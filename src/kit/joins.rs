@@ -71,10 +71,9 @@ impl Kit {
     ) {
         for missing in &request.missing {
             let index = missing.index as usize;
-            let session = self.sessions.get(key);
-            let joined = session.and_then(|session| session.joined.get(&index));
+            let mux = self.sessions.mux(key);
+            let joined = mux.and_then(|mux| mux.ticket(index));
             let is_it = joined.is_some_and(|nonce| nonce.matches(missing.nonce.expose()));
-            let mux = session.and_then(|session| session.mux());
             if is_it && mux.is_some_and(|mux| mux.lane(index).is_some()) {
                 self.lane_ended(key, index, "the client gave the connection up", now);
             }
@@ -162,10 +161,10 @@ impl Kit {
             let why = "dataReceived is not what this index can have carried";
             (JoinErrCode::BadTicket, why)
         })?;
+        mux.set_ticket(index, ticket.nonce);
         let session = self.sessions.get_mut(key).ok_or(unknown)?;
         // A JOIN that was overtaken by this one must not come after it: what it tells is old.
         session.tickets.retain(|ticket| ticket.index != index);
-        session.joined.insert(index, ticket.nonce);
         Ok((key, index))
     }
 

@@ -70,7 +70,7 @@ use crate::limits::{MAX_CONNS, MAX_LISTENERS};
 use crate::machine::{
     CloseHow, Command, Conn, ConnKey, Ended, Event, Listener, ListenerKey, Machine,
 };
-use crate::mux::Lane;
+use crate::mux::Channel;
 use crate::outflow::Piece;
 use crate::table::Table;
 
@@ -354,12 +354,8 @@ impl Kit {
             );
             if let Role::Lane(session, index) = entry.role {
                 let mux = self.sessions.mux(session);
-                let lane = mux.and_then(|mux| mux.lane(index));
-                assert_eq!(
-                    lane.map(|lane| lane.conn()),
-                    Some(key),
-                    "a lane of nobody's"
-                );
+                let lane = mux.and_then(|mux| mux.lane(index)?.conn());
+                assert_eq!(lane, Some(key), "a lane of nobody's");
             }
             assert!(
                 !matches!(entry.role, Role::Lane(..))
@@ -375,10 +371,15 @@ impl Kit {
                 "a port's ghost"
             );
         }
-        let beyond = |(_, session): (_, &KitSession)| {
+        let beyond = |(key, session): (_, &KitSession)| {
+            let until = session.parked_until();
+            assert!(
+                until.is_none() || until == self.effects.timers.deadline(Reason::Grace(key)),
+                "a parked session that waits for ever"
+            );
             assert!(
                 session.mux().is_some() || session.beyond == 0,
-                "no mux holds anything"
+                "nothing is held while parked"
             );
             u64::from(session.mux().map_or(0, |mux| mux.beyond_window()))
         };
@@ -475,7 +476,7 @@ impl Machine for Kit {
             Role::Lane(session, index) => {
                 self.spill_loans();
                 let lane = self.sessions.lane_mut(session, index);
-                lane.map_or(&mut [], Lane::read_space)
+                lane.map_or(&mut [], Channel::read_space)
             }
             Role::Greeter(_) => self.greeter_space(conn),
             Role::Visitor(_) => self.visitor_space(conn),
@@ -523,7 +524,7 @@ impl Machine for Kit {
                 Role::Greeter(greeter) => greeter.lane.transmit(),
                 Role::Lane(session, index) => {
                     let lane = self.sessions.lane_mut(*session, *index);
-                    lane.map_or(&[], Lane::transmit)
+                    lane.map_or(&[], Channel::transmit)
                 }
                 _ => &[],
             },

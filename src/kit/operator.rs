@@ -141,8 +141,8 @@ impl Kit {
             }
             if let Some(mux) = session.mux() {
                 gauges.streams += mux.stream_count();
-                add(&mut gauges.live_traffic, mux.traffic());
             }
+            add(&mut gauges.live_traffic, session.traffic());
         }
         gauges
     }

@@ -6,10 +6,11 @@ use std::net::SocketAddr;
 use crate::clock::Instant;
 use crate::kit::bindings::Binding;
 use crate::kit::joins::Ticket;
+use crate::limits::MAX_LANES;
 use crate::machine::ConnKey;
-use crate::mux::{Lane, Session, StreamKey, Wake};
+use crate::mux::{Channel, Session, StreamKey, Terms, Traffic, Transport, Wake};
 use crate::table::{Key, Table};
-use crate::wire::control::{self, Secret};
+use crate::wire::control;
 use crate::ws::Subprotocol;
 
 /// A session's lanes and streams; a stream is named by its visitor's or caller's connection.
@@ -28,6 +29,8 @@ pub(super) struct StreamName {
 #[derive(Debug)]
 pub(super) struct KitSession {
     id: String,
+    /// Used only while it is attached; what it counted is asked for any time.
+    mux: Box<Mux>,
     state: State,
     pub(super) bindings: Vec<Binding>,
     next_bind_id: u64,
@@ -35,8 +38,6 @@ pub(super) struct KitSession {
     pub(super) subprotocol: Subprotocol,
     pub(super) granted: usize,
     pub(super) tickets: Vec<Ticket>,
-    /// The tickets that its secondary lanes joined with, by index.
-    pub(super) joined: BTreeMap<usize, Secret>,
     pub(super) since: Instant,
     /// When it was last seen with a stream or a binding.
     pub(super) busy_at: Instant,
@@ -48,36 +49,36 @@ pub(super) struct KitSession {
     touched: bool,
     /// What the memory pool knows it to hold beyond its first window.
     pub(super) beyond: u32,
-    /// Bytes of lanes that are gone.
-    pub(super) bytes: (u64, u64),
 }
 
+/// How a session is; its mux lasts in either state.
 #[derive(Debug)]
 enum State {
-    Attached(Box<Mux>),
-    Parked,
+    /// Its primary lane stands.
+    Attached,
+    /// It has no lanes, and waits for its client.
+    Parked { until: Instant },
 }
 
 impl KitSession {
     /// A session that nothing is attached to yet.
-    pub(super) fn new(id: String, peer: SocketAddr, now: Instant) -> KitSession {
+    pub(super) fn new(id: String, peer: SocketAddr, terms: Terms, now: Instant) -> KitSession {
         KitSession {
             id,
-            state: State::Parked,
+            mux: Box::new(Session::new(terms, now)),
+            state: State::Parked { until: now },
             bindings: Vec::new(),
             next_bind_id: 0,
             peer,
             subprotocol: Subprotocol::V1,
             granted: 1,
             tickets: Vec::new(),
-            joined: BTreeMap::new(),
             since: now,
             busy_at: now,
             was_busy: false,
             closing: false,
             touched: false,
             beyond: 0,
-            bytes: (0, 0),
         }
     }
 
@@ -91,29 +92,53 @@ impl KitSession {
     }
 
     pub(super) fn mux(&self) -> Option<&Mux> {
-        match &self.state {
-            State::Attached(mux) => Some(mux),
-            State::Parked => None,
-        }
+        matches!(self.state, State::Attached).then_some(&*self.mux)
     }
 
     /// Only of [`Sessions`], which keep note of whose mux may have something to tell.
     fn mux_mut(&mut self) -> Option<&mut Mux> {
-        match &mut self.state {
-            State::Attached(mux) => Some(mux),
-            State::Parked => None,
+        matches!(self.state, State::Attached).then_some(&mut *self.mux)
+    }
+
+    /// Its client is there, or there again, and what they agreed on.
+    pub(super) fn attach(&mut self, primary: Transport, terms: Terms, now: Instant) {
+        self.mux.restart(terms, now);
+        self.mux.attach(0, primary);
+        self.state = State::Attached;
+    }
+
+    /// Has it wait for its client. Gives its connections and what hung on their streams, if it was
+    /// attached until now.
+    pub(super) fn park(&mut self, until: Instant) -> Option<(Vec<Transport>, Vec<ConnKey>)> {
+        let before = std::mem::replace(&mut self.state, State::Parked { until });
+        if !matches!(before, State::Attached) {
+            return None;
         }
+        let (mut lanes, mut lost) = (Vec::new(), Vec::new());
+        for index in 0..MAX_LANES {
+            let (lane, tags) = self.mux.detach(index);
+            lanes.extend(lane);
+            lost.extend(tags);
+        }
+        self.mux.release_idle();
+        Some((lanes, lost))
     }
 
-    pub(super) fn attach(&mut self, mux: Box<Mux>) {
-        self.state = State::Attached(mux);
+    /// Frames and DATA bytes so far.
+    pub(super) fn traffic(&self) -> Traffic {
+        self.mux.traffic()
     }
 
-    /// Takes its mux, so that it is parked.
-    pub(super) fn detach(&mut self) -> Option<Box<Mux>> {
-        match std::mem::replace(&mut self.state, State::Parked) {
-            State::Attached(mux) => Some(mux),
-            State::Parked => None,
+    /// Bytes from its client and to it.
+    pub(super) fn bytes(&self) -> (u64, u64) {
+        self.mux.bytes()
+    }
+
+    /// How long it waits for its client, if it does.
+    pub(super) fn parked_until(&self) -> Option<Instant> {
+        match self.state {
+            State::Attached => None,
+            State::Parked { until } => Some(until),
         }
     }
 
@@ -123,7 +148,7 @@ impl KitSession {
     }
 
     pub(super) fn is_parked(&self) -> bool {
-        matches!(self.state, State::Parked)
+        self.parked_until().is_some()
     }
 
     fn is_busy(&self) -> bool {
@@ -144,12 +169,11 @@ impl KitSession {
     }
 
     pub(super) fn check_invariants(&self) {
-        if let Some(mux) = self.mux() {
-            mux.check_invariants();
-            assert!(
-                mux.lane(0).is_some(),
-                "an attached session without a primary lane"
-            );
+        self.mux.check_invariants();
+        let (primary, lanes) = (self.mux.lane(0).is_some(), self.mux.lanes().count());
+        match self.state {
+            State::Attached => assert!(primary, "an attached session without a primary lane"),
+            State::Parked { .. } => assert!(lanes == 0, "a parked session with lanes"),
         }
     }
 }
@@ -202,7 +226,7 @@ impl Sessions {
     }
 
     /// A lane to read into or to write from, which wakes nobody: the mux tells what it brought.
-    pub(super) fn lane_mut(&mut self, key: SessionKey, index: usize) -> Option<&mut Lane> {
+    pub(super) fn lane_mut(&mut self, key: SessionKey, index: usize) -> Option<&mut Channel> {
         self.all.get_mut(key)?.mux_mut()?.lane_mut(index)
     }
 
@@ -232,10 +256,10 @@ impl Sessions {
     /// has of it now.
     pub(super) fn reckon(&mut self, key: SessionKey, grant: impl FnOnce(u32, u32) -> u32) {
         if let Some(session) = self.all.get_mut(key)
-            && let State::Attached(mux) = &mut session.state
+            && matches!(session.state, State::Attached)
         {
-            let after = mux.beyond_window();
-            mux.set_budget(grant(session.beyond, after));
+            let after = session.mux.beyond_window();
+            session.mux.set_budget(grant(session.beyond, after));
             session.beyond = after;
         }
     }

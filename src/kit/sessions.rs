@@ -14,9 +14,8 @@ use crate::kit::greeter::{Refused, drain_lane};
 use crate::kit::listeners::Mode;
 use crate::kit::metrics::{RefusalReason, SessionEnd, StreamOutcome};
 use crate::kit::session::{KitSession, SessionKey};
-use crate::limits::MAX_LANES;
 use crate::machine::{CloseHow, ConnKey};
-use crate::mux::{Lane, Session, Side, Terms};
+use crate::mux::{Side, Terms, Transport};
 use crate::text::said;
 use crate::wire::code::Code;
 use crate::wire::control::{
@@ -51,20 +50,7 @@ impl Kit {
                     .get(*key)
                     .is_some_and(|session| !session.closing)
             });
-        let key = match resumed {
-            Some(key) => {
-                self.place_for_primary(conn, Some(key))?;
-                let why = "resumed on another connection";
-                self.leave_lanes(key, CLOSE_GOING_AWAY, why, now);
-                key
-            }
-            None => self.new_session(conn, now)?,
-        };
-        let Some((lane, subprotocol, peer)) = self.take_greeter_lane(conn, key, 0) else {
-            return Ok(());
-        };
         let grow_windows = hello.capabilities.have(Capabilities::GROW_WINDOWS);
-        let granted = self.grant_lanes(hello, subprotocol);
         let terms = Terms {
             side: Side::Kit,
             stream_window: self.plan.stream_window,
@@ -73,12 +59,23 @@ impl Kit {
             grow_windows,
             queue_opens: self.plan.queue_opens,
         };
+        let key = match resumed {
+            Some(key) => {
+                self.place_for_primary(conn, Some(key))?;
+                let why = "resumed on another connection";
+                self.leave_lanes(key, CLOSE_GOING_AWAY, why, now);
+                key
+            }
+            None => self.new_session(conn, terms, now)?,
+        };
+        let Some((lane, subprotocol, peer)) = self.take_greeter_lane(conn, key, 0) else {
+            return Ok(());
+        };
+        let granted = self.grant_lanes(hello, subprotocol);
         let Some(session) = self.sessions.get_mut(key) else {
             return Ok(());
         };
-        let mut mux = Box::new(Session::new(terms, now));
-        mux.attach(0, lane);
-        session.attach(mux);
+        session.attach(lane, terms, now);
         session.peer = peer;
         session.subprotocol = subprotocol;
         session.granted = granted;
@@ -114,11 +111,16 @@ impl Kit {
         }
     }
 
-    fn new_session(&mut self, conn: ConnKey, now: Instant) -> Result<SessionKey, Refused> {
+    fn new_session(
+        &mut self,
+        conn: ConnKey,
+        terms: Terms,
+        now: Instant,
+    ) -> Result<SessionKey, Refused> {
         let id = session_id(&mut self.entropy);
         let peer = self.conns.get(conn).map(|entry| entry.from);
         let peer = peer.ok_or_else(|| Refused::protocol("the connection is gone"))?;
-        let session = KitSession::new(id, peer, now);
+        let session = KitSession::new(id, peer, terms, now);
         if !self.sessions.is_full() {
             self.place_for_primary(conn, None)?;
         }
@@ -153,7 +155,7 @@ impl Kit {
     ) -> Result<(), Refused> {
         let placed = self.place_for_lane(conn);
         let session = resumed.and_then(|key| self.sessions.get(key));
-        let old = session.and_then(|session| session.mux()?.lane(0).map(Lane::conn));
+        let old = session.and_then(|session| session.mux()?.lane(0)?.conn());
         let placed = match old {
             Some(old) if placed.is_err() => {
                 self.spill_loans();
@@ -174,7 +176,7 @@ impl Kit {
         conn: ConnKey,
         key: SessionKey,
         index: usize,
-    ) -> Option<(Lane, Subprotocol, SocketAddr)> {
+    ) -> Option<(Transport, Subprotocol, SocketAddr)> {
         let entry = self.conns.get_mut(conn)?;
         if !matches!(entry.role, Role::Greeter(_)) {
             return None;
@@ -238,10 +240,12 @@ impl Kit {
         if self.stopping != Stopping::No {
             return self.end_session(key, SessionEnd::Shutdown, why, None);
         }
+        let until = now + grace;
         self.leave_lanes(key, CLOSE_GOING_AWAY, why, now);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
+        session.park(until);
         info!(
             "session {} parked for {grace:?}: {}",
             session.short_id(),
@@ -252,34 +256,20 @@ impl Kit {
         self.effects.timers.disarm(Reason::Lanes(key));
         self.effects.timers.disarm(Reason::Sweep(key));
         self.effects.timers.disarm(Reason::Idle(key));
-        self.effects.timers.arm(Reason::Grace(key), now + grace);
+        self.effects.timers.arm(Reason::Grace(key), until);
     }
 
-    /// Closes a session's lanes and breaks what its streams belonged to. It is in between states
-    /// until the caller gives it a new one.
+    /// Closes a session's lanes and breaks what its streams belonged to. It is parked until the
+    /// caller has it wait or go on.
     fn leave_lanes(&mut self, key: SessionKey, close: u16, why: &str, now: Instant) {
         self.spill_loans();
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        let Some(mut mux) = session.detach() else {
+        let Some((lanes, lost)) = session.park(now) else {
             return;
         };
         self.pool.update(std::mem::take(&mut session.beyond), 0);
-        let traffic = mux.traffic();
-        self.metrics.add_traffic(&traffic);
-        let mut lost = Vec::new();
-        let mut lanes = Vec::new();
-        for index in 0..MAX_LANES {
-            let (lane, tags) = mux.detach(index);
-            lost.extend(tags);
-            lanes.extend(lane);
-        }
-        for lane in &lanes {
-            let (bytes_in, bytes_out) = lane.traffic();
-            session.bytes.0 += bytes_in;
-            session.bytes.1 += bytes_out;
-        }
         for conn in lost {
             self.stream_lost(conn, StreamOutcome::Lost, Code::Cancel, why);
         }
@@ -317,13 +307,13 @@ impl Kit {
         ] {
             self.effects.timers.disarm(reason);
         }
+        self.metrics.add_traffic(&session.traffic());
+        let (bytes_in, bytes_out) = session.bytes();
         info!(
-            "session {} ended after {:?}: {}; {} bytes in, {} out",
+            "session {} ended after {:?}: {}; {bytes_in} bytes in, {bytes_out} out",
             session.short_id(),
             now.since(session.since),
             said(why),
-            session.bytes.0,
-            session.bytes.1
         );
         self.metrics.session_ended(how);
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::*;
 use crate::kit::config::Usage;
 use crate::lawful::Lawful;
-use crate::mux::{Incoming, Lane, Session, Side, StreamKey, Terms};
+use crate::mux::{Incoming, Session, Side, StreamKey, Terms, Transport};
 use crate::wire::control::Secret;
 use crate::wire::frame::FrameType;
 
@@ -237,7 +237,7 @@ impl Host {
             queue_opens: crate::limits::LANE_QUEUE_OPENS,
         };
         let mut mux = Session::new(terms, self.now);
-        mux.attach(0, Lane::client(conn, Entropy::from_seed(2), self.now));
+        mux.attach(0, Transport::client(conn, Entropy::from_seed(2), self.now));
         mux.push_control(FrameType::Hello, br#"{"version":"hoody-tunnel.v1"}"#);
         let bind = br#"{"clientBindRef":1,"kind":"http","mode":"expose","containerPort":0}"#;
         mux.push_control(FrameType::Bind, bind);

@@ -46,11 +46,7 @@ impl<T: Copy> Session<T> {
         for (_, stream) in self.streams.iter_mut() {
             stream.since_probe = 0;
         }
-        if let Some(lane) = self.lane_mut(0) {
-            lane.out.push_urgent(FrameType::Ping, 0, &marker);
-            self.traffic.frames_out += 1;
-        }
-        self.wake_lane(0);
+        self.push_sign_of_life(0, FrameType::Ping, &marker);
     }
 
     /// A PONG came; if it is the probe's, one round trip is over.

@@ -2,10 +2,11 @@
 
 use crate::clock::Instant;
 use crate::mux::flood::Nuisance;
-use crate::mux::lane::{LaneItem, Span};
 use crate::mux::sending::wake_sender;
-use crate::mux::session::{Session, Side};
+use crate::mux::session::Session;
 use crate::mux::stream::{StreamKey, Waits};
+use crate::mux::terms::Side;
+use crate::mux::transport::{Item, Span};
 use crate::mux::violation::Violation;
 use crate::wire::code::Code;
 use crate::wire::frame::{Frame, FrameType};
@@ -77,18 +78,18 @@ impl<T: Copy> Session<T> {
     /// The next thing that came on lane `index`. A violation ends the session.
     pub fn poll(&mut self, index: usize, now: Instant) -> Result<Option<Incoming<T>>, Violation> {
         loop {
-            let Some(lane) = self.lane_mut(index) else {
+            let Some(transport) = self.transport_mut(index) else {
                 return Ok(None);
             };
-            let (kind, id, payload) = match lane.poll()? {
+            let (kind, id, payload) = match transport.poll()? {
                 None => return Ok(None),
-                Some(LaneItem::Closed { code }) => return Ok(Some(Incoming::Closed { code })),
-                Some(LaneItem::Pinged) => {
+                Some(Item::Closed { code }) => return Ok(Some(Incoming::Closed { code })),
+                Some(Item::Pinged) => {
                     self.flood.count(Nuisance::Ping, now)?;
                     self.wake_lane(index);
                     continue;
                 }
-                Some(LaneItem::Frame {
+                Some(Item::Frame {
                     kind,
                     stream_id,
                     payload,
@@ -154,7 +155,7 @@ impl<T: Copy> Session<T> {
         self.recv.receive(count).map_err(|_| {
             Violation::session(Code::FlowControlError, "DATA past the session's window")
         })?;
-        self.losses.received(index, count);
+        self.channel(index).carried.received += u64::from(count);
         self.traffic.data_in += u64::from(count);
         let Some(key) = self.live(id) else {
             self.recv.pass_on(count, 0);
@@ -217,7 +218,7 @@ impl<T: Copy> Session<T> {
                 let why = "WINDOW raises the session's window above its size";
                 Violation::session(Code::FlowControlError, why)
             })?;
-            self.losses.refilled(now);
+            self.credit_moved = now;
             self.call_starved();
             return Ok(None);
         }
@@ -352,11 +353,7 @@ impl<T: Copy> Session<T> {
         self.flood.count(Nuisance::Ping, now)?;
         let mut echoed = [0; 8];
         echoed.copy_from_slice(self.payload(index, payload));
-        if let Some(lane) = self.lane_mut(index) {
-            lane.out.push_urgent(FrameType::Pong, 0, &echoed);
-            self.traffic.frames_out += 1;
-        }
-        self.wake_lane(index);
+        self.push_sign_of_life(index as u8, FrameType::Pong, &echoed);
         Ok(())
     }
 

@@ -11,49 +11,22 @@
 //! stays so, only a new connection helps, for it starts with full windows.
 
 use crate::clock::Instant;
-use crate::limits::{CREDIT_LOST_AFTER, MAX_LANES};
+use crate::limits::CREDIT_LOST_AFTER;
 use crate::mux::session::Session;
 
-/// What each lane index carried, in bytes of DATA payload.
-#[derive(Debug)]
-pub(super) struct Losses {
-    by_lane: [Carried; MAX_LANES],
-    /// When session credit last came or went.
-    moved: Instant,
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Carried {
-    sent: u64,
-    received: u64,
-    /// A lane was lost, and the peer has not told what of `sent` it got.
+/// What a channel carried, in bytes of DATA payload.
+#[derive(Debug, Default)]
+pub(super) struct Carried {
+    pub(super) sent: u64,
+    pub(super) received: u64,
+    /// A connection was lost, and the peer has not told what of `sent` it got.
     unsettled: bool,
 }
 
-impl Losses {
-    pub(super) fn new(now: Instant) -> Losses {
-        Losses {
-            by_lane: [Carried::default(); MAX_LANES],
-            moved: now,
-        }
-    }
-
-    pub(super) fn sent(&mut self, lane: usize, count: u32, now: Instant) {
-        self.by_lane[lane].sent += u64::from(count);
-        self.moved = now;
-    }
-
-    pub(super) fn received(&mut self, lane: usize, count: u32) {
-        self.by_lane[lane].received += u64::from(count);
-    }
-
-    pub(super) fn refilled(&mut self, now: Instant) {
-        self.moved = now;
-    }
-
-    pub(super) fn lane_lost(&mut self, lane: usize) {
-        let carried = &mut self.by_lane[lane];
-        carried.unsettled = carried.sent > 0;
+impl Carried {
+    /// The connection was lost.
+    pub(super) fn lost(&mut self) {
+        self.unsettled = self.sent > 0;
     }
 }
 
@@ -64,7 +37,8 @@ pub struct CannotBe;
 impl<T: Copy> Session<T> {
     /// Bytes of DATA that have come on this lane index so far, to be told with its next JOIN.
     pub fn data_received(&self, index: usize) -> u64 {
-        self.losses.by_lane[index].received
+        let channel = self.channels.get(index);
+        channel.map_or(0, |channel| channel.carried.received)
     }
 
     /// The peer joins this lane index again and tells what it has received on it; none when it does
@@ -73,10 +47,11 @@ impl<T: Copy> Session<T> {
         let Some(received) = received else {
             return Ok(());
         };
-        let carried = &mut self.losses.by_lane[index];
+        let carried = &mut self.channel(index).carried;
         let lost = carried.sent.checked_sub(received).ok_or(CannotBe)?;
         let lost = u32::try_from(lost).map_err(|_| CannotBe)?;
         self.send.add(lost).map_err(|_| CannotBe)?;
+        let carried = &mut self.channel(index).carried;
         carried.sent = received;
         carried.unsettled = false;
         self.call_starved();
@@ -87,7 +62,7 @@ impl<T: Copy> Session<T> {
     /// a lane whose peer does not tell what it received.
     pub fn has_run_dry(&self, now: Instant) -> bool {
         !self.line.is_empty()
-            && self.losses.by_lane.iter().any(|carried| carried.unsettled)
-            && now >= self.losses.moved + CREDIT_LOST_AFTER
+            && self.channels.iter().any(|it| it.carried.unsettled)
+            && now >= self.credit_moved + CREDIT_LOST_AFTER
     }
 }

@@ -5,24 +5,29 @@
 //!
 //! Order of calls, for each connection that carries a lane:
 //!
-//! 1. [`Lane::read_space`] and [`Lane::received`] bring bytes; then [`Session::poll`] until it is
-//!    silent. Before a session exists (HELLO, JOIN) the lane is polled by itself: [`Lane::poll`].
+//! 1. [`Channel::read_space`] and [`Channel::received`] bring bytes; then [`Session::poll`] until
+//!    it is silent. Before a session exists (HELLO, JOIN) the connection is polled by itself:
+//!    [`Transport::poll`].
 //! 2. Whatever was done, [`Session::poll_wake`] until silent tells whom the host should look at.
 //! 3. [`Session::transmit`] and [`Session::transmitted`] take bytes away.
 //!
 //! Invariants: credit is never lost or made up (`credit.rs`), all frames of ours for a stream use
 //! its lane (PROTOCOL §7), a message is never illegal (`outbox.rs`), every queue has a bound.
 //!
-//! One outgoing queue a lane is the one place where frames could be kept for replay (PROTOCOL §9).
+//! A lane has two halves: its *channel* lasts (`channel.rs`), its *transport* is the connection
+//! that carries it for now. The channel's outgoing queue is the one place where frames could be
+//! kept for replay (PROTOCOL §9); a session that lost its connections keeps its channels.
 
+mod ahead;
+pub mod channel;
 pub mod credit;
 pub mod flood;
+mod framing;
 mod grow;
 pub mod ids;
 pub mod incoming;
-pub mod lane;
 mod losses;
-pub mod outbox;
+mod outbox;
 mod relief;
 mod room;
 mod sending;
@@ -31,13 +36,17 @@ mod share;
 mod still;
 pub mod stream;
 pub mod sweep;
+mod terms;
 #[cfg(test)]
 mod tests;
+pub mod transport;
 pub mod violation;
 
+pub use channel::Channel;
 pub use incoming::Incoming;
-pub use lane::{Lane, LaneItem, Liveness, Span};
-pub use session::{CannotOpen, Session, Side, Terms, Traffic, Wake};
+pub use session::{CannotOpen, Session, Traffic, Wake};
 pub use stream::{StreamKey, StreamRecord};
 pub use sweep::Swept;
+pub use terms::{Side, Terms};
+pub use transport::{Item, Liveness, Span, Transport};
 pub use violation::{Scope, Violation};

@@ -1,10 +1,11 @@
-//! The outgoing side of a lane: frames become WebSocket messages, in place.
+//! The outgoing frames of a channel: they become WebSocket messages, in place.
 //!
-//! Two queues. *Urgent* holds PING, PONG and WINDOW frames, which go ahead of everything that has
-//! not begun to leave. *The queue* holds sealed messages, then at most one open message that still
-//! takes frames. Bytes of a connection are read straight behind a reserved frame header into the
-//! open message ([`Outbox::data_space`]), so on their way out they are copied by nobody but the
-//! kernel.
+//! These are the frames that must not get lost, of streams and of the session; what concerns one
+//! connection only is kept apart (`ahead.rs`). Two queues. *Windows* holds WINDOW frames, which go
+//! ahead of everything that has not begun to leave. *The queue* holds sealed messages, then at most
+//! one open message that still takes frames. Bytes of a connection are read straight behind a
+//! reserved frame header into the open message ([`Outbox::data_space`]), so on their way out they
+//! are copied by nobody but the kernel.
 //!
 //! A message header is written when the message is sealed, for only then its length is known. The
 //! slot kept for it fits the largest header that may come; when a smaller one came, the gap is cut
@@ -13,21 +14,18 @@
 use std::collections::VecDeque;
 
 use crate::buffer::Buffer;
-use crate::entropy::Entropy;
 use crate::limits::{LANE_QUEUE_SOFT, MAX_FRAME_PAYLOAD, MAX_FRAMES};
-use crate::wire::frame::{FrameType, HEADER_LEN, encode_header};
+use crate::mux::ahead::Ahead;
+use crate::mux::framing::{Framing, push_frame, put_header};
+use crate::wire::frame::{FrameType, HEADER_LEN};
 use crate::ws::{self, OpCode, Role};
 
-/// Outgoing frames of one lane.
-#[derive(Debug)]
-pub struct Outbox {
-    role: Role,
-    /// Where masks come from; a server sends unmasked and needs none.
-    masks: Option<Entropy>,
+/// Outgoing frames of one channel.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    framing: Framing,
     /// Whole frames that overtake.
-    urgent: Buffer,
-    /// A sealed WebSocket frame that overtook, and leaves now.
-    overtaking: Buffer,
+    pub(super) windows: Buffer,
     /// Sealed messages, then the open one.
     queue: Buffer,
     /// Lengths of the sealed messages, of the first only what is left of it.
@@ -48,65 +46,39 @@ struct OpenMessage {
 }
 
 impl Outbox {
-    /// An empty outbox. A client gives a source of masks.
-    pub fn new(role: Role, masks: Option<Entropy>) -> Outbox {
-        assert_eq!(
-            masks.is_some(),
-            role == Role::Client,
-            "exactly the client masks (RFC 6455 §5.3)"
-        );
+    /// An empty outbox.
+    pub(super) fn new(framing: Framing) -> Outbox {
         Outbox {
-            role,
-            masks,
-            urgent: Buffer::new(),
-            overtaking: Buffer::new(),
-            queue: Buffer::new(),
-            sealed: VecDeque::new(),
-            sealed_len: 0,
-            begun: false,
-            open: None,
-            closed: false,
+            framing,
+            ..Outbox::default()
         }
     }
 
     /// Bytes that wait to leave.
-    pub fn len(&self) -> usize {
-        self.queue.len() + self.urgent.len() + self.overtaking.len()
-    }
-
-    /// Whether nothing waits.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    pub(super) fn len(&self) -> usize {
+        self.queue.len() + self.windows.len()
     }
 
     /// Whether bulk may be added; beyond the soft bound only control frames are.
-    pub fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         self.queue.len() < LANE_QUEUE_SOFT && !self.closed
     }
 
     /// How much waits that does not overtake, bulk above all.
-    pub fn queued(&self) -> usize {
+    pub(super) fn queued(&self) -> usize {
         self.queue.len()
     }
 
-    /// Bytes of frames that answer the peer and wait: a peer that asks and never reads makes these
-    /// grow.
-    pub fn urgent_len(&self) -> usize {
-        self.urgent.len() + self.overtaking.len()
-    }
-
-    /// Adds a frame that goes ahead of queued data (PROTOCOL §6: PONG; WINDOW, PING).
-    pub fn push_urgent(&mut self, kind: FrameType, stream_id: u32, payload: &[u8]) {
-        if self.closed {
-            return;
+    /// Adds a WINDOW, which goes ahead of queued data.
+    pub(super) fn push_window(&mut self, stream_id: u32, increment: u32) {
+        if !self.closed {
+            let payload = increment.to_be_bytes();
+            push_frame(&mut self.windows, FrameType::Window, stream_id, &payload);
         }
-        let space = self.urgent.space(HEADER_LEN + payload.len());
-        write_frame(space, kind, stream_id, payload);
-        self.urgent.commit(HEADER_LEN + payload.len());
     }
 
     /// Adds a frame behind all others.
-    pub fn push(&mut self, kind: FrameType, stream_id: u32, payload: &[u8]) {
+    pub(super) fn push(&mut self, kind: FrameType, stream_id: u32, payload: &[u8]) {
         assert!(
             payload.len() <= MAX_FRAME_PAYLOAD,
             "a frame was made larger than frames may be"
@@ -116,16 +88,14 @@ impl Outbox {
         }
         let frame_len = HEADER_LEN + payload.len();
         self.open_for(frame_len);
-        let space = self.queue.space(frame_len);
-        write_frame(space, kind, stream_id, payload);
-        self.queue.commit(frame_len);
+        push_frame(&mut self.queue, kind, stream_id, payload);
         self.count_frame();
     }
 
     /// Room for one DATA payload of up to `wanted` bytes, to be filled in place and then taken in
     /// by [`Outbox::data_commit`]. `wanted` is at most one frame's payload and not zero. Asked only
     /// while there [is room](Outbox::has_room).
-    pub fn data_space(&mut self, wanted: usize) -> &mut [u8] {
+    pub(super) fn data_space(&mut self, wanted: usize) -> &mut [u8] {
         debug_assert!(!self.closed, "DATA behind a close frame");
         let wanted = wanted.min(MAX_FRAME_PAYLOAD);
         if let Some(open) = &self.open {
@@ -145,7 +115,7 @@ impl Outbox {
     }
 
     /// Makes the first `count` bytes of the last [`Outbox::data_space`] a DATA frame of the stream.
-    pub fn data_commit(&mut self, stream_id: u32, count: usize) {
+    pub(super) fn data_commit(&mut self, stream_id: u32, count: usize) {
         let slot = if self.open.is_some() {
             0
         } else {
@@ -164,67 +134,37 @@ impl Outbox {
         }
     }
 
-    /// Adds a WebSocket control frame (close, ping, pong), ahead of what has not begun to leave.
-    pub fn push_websocket_control(&mut self, opcode: OpCode, payload: &[u8]) {
-        if self.closed {
-            return;
-        }
-        let mut body = Buffer::new();
-        body.extend(payload);
-        self.frame_into_overtaking(opcode, body);
-    }
-
     /// Adds a WebSocket close behind everything queued (RFC 6455 §5.5.1: nothing may follow it).
-    /// What is urgent overtakes this too, and none comes later.
-    pub fn push_close(&mut self, code: u16, reason: &str) {
+    /// What overtakes goes ahead of this too, and none comes later.
+    pub(super) fn push_close(&mut self, code: u16, reason: &str) {
         if std::mem::replace(&mut self.closed, true) {
             return;
         }
         self.seal();
-        let mut payload = [0; 125];
-        let mut cut = reason.len().min(123);
-        while !reason.is_char_boundary(cut) {
-            cut -= 1;
-        }
-        payload[..2].copy_from_slice(&code.to_be_bytes());
-        payload[2..2 + cut].copy_from_slice(&reason.as_bytes()[..cut]);
-        let body = &mut payload[..2 + cut];
-        let mask = self.masks.as_mut().map(Entropy::octets);
-        let header = ws::header_len(self.role, body.len());
-        let total = header + body.len();
-        let space = self.queue.space(total);
-        ws::write_header(space, self.role, OpCode::Close, body.len(), mask);
-        space[header..total].copy_from_slice(body);
-        if let Some(key) = mask {
-            ws::apply_mask(&mut space[header..total], key, 0);
-        }
-        self.queue.commit(total);
-        self.sealed.push_back(total);
-        self.sealed_len += total;
+        let length = self.framing.put_close(&mut self.queue, code, reason);
+        self.sealed.push_back(length);
+        self.sealed_len += length;
     }
 
-    /// What to send next: as many whole messages as wait, urgent frames first.
-    pub fn transmit(&mut self) -> &[u8] {
-        if !self.urgent.is_empty() && self.overtaking.is_empty() {
-            self.seal_urgent();
-        }
+    /// What to send next over a connection: as many whole messages as wait, first of all what goes
+    /// ahead.
+    pub(super) fn transmit<'a>(&'a mut self, ahead: &'a mut Ahead) -> &'a [u8] {
         if self.sealed_len < LANE_QUEUE_SOFT / 2 {
             self.seal();
         }
-        if self.overtaking.is_empty() {
-            return &self.queue.bytes()[..self.sealed_len];
-        }
+        let first = ahead.transmit(&mut self.windows);
         match self.sealed.front() {
+            _ if first.is_empty() => &self.queue.bytes()[..self.sealed_len],
             // A message that has begun must be whole before another one.
-            Some(first) if self.begun => &self.queue.bytes()[..*first],
-            _ => self.overtaking.bytes(),
+            Some(begun) if self.begun => &self.queue.bytes()[..*begun],
+            _ => first,
         }
     }
 
-    /// The socket took the first `count` bytes of the last [`Outbox::transmit`].
-    pub fn transmitted(&mut self, mut count: usize) {
-        if !self.overtaking.is_empty() && !self.begun {
-            self.overtaking.consume(count);
+    /// The connection's socket took the first `count` bytes of the last [`Outbox::transmit`].
+    pub(super) fn transmitted(&mut self, ahead: &mut Ahead, mut count: usize) {
+        if ahead.is_leaving() && !self.begun {
+            ahead.transmitted(count);
             return;
         }
         self.queue.consume(count);
@@ -241,16 +181,27 @@ impl Outbox {
         }
     }
 
+    /// Leaves all that waits to a connection, which goes on alone.
+    pub(super) fn leave_to(mut self, ahead: &mut Ahead) {
+        self.seal();
+        let begun = self
+            .sealed
+            .front()
+            .filter(|_| self.begun)
+            .map_or(0, |it| *it);
+        let (begun, rest) = self.queue.bytes().split_at(begun);
+        ahead.inherit(begun, &mut self.windows, rest);
+    }
+
     /// Gives memory back when nothing waits.
-    pub fn release_if_idle(&mut self) {
-        for buffer in [&mut self.urgent, &mut self.overtaking, &mut self.queue] {
-            buffer.release_if_idle(0);
-        }
+    pub(super) fn release_if_idle(&mut self) {
+        self.windows.release_if_idle(0);
+        self.queue.release_if_idle(0);
     }
 
     /// Memory held, in bytes.
-    pub fn capacity(&self) -> usize {
-        self.urgent.capacity() + self.overtaking.capacity() + self.queue.capacity()
+    pub(super) fn capacity(&self) -> usize {
+        self.windows.capacity() + self.queue.capacity()
     }
 
     fn open_body(&self) -> usize {
@@ -282,7 +233,7 @@ impl Outbox {
 
     fn slot(&self, large: bool) -> usize {
         ws::header_len(
-            self.role,
+            self.framing.role,
             if large {
                 SMALL_MESSAGE + 1
             } else {
@@ -299,7 +250,7 @@ impl Outbox {
             return;
         }
         self.open = None;
-        let header = ws::header_len(self.role, body);
+        let header = ws::header_len(self.framing.role, body);
         let gap = slot - header;
         if self.sealed_len == 0 {
             self.queue.consume(gap);
@@ -308,9 +259,9 @@ impl Outbox {
             tail.copy_within(slot.., header);
             self.queue.truncate(self.queue.len() - gap);
         }
-        let mask = self.masks.as_mut().map(Entropy::octets);
+        let mask = self.framing.mask();
         let message = &mut self.queue.bytes_mut()[self.sealed_len..];
-        ws::write_header(message, self.role, OpCode::Binary, body, mask);
+        ws::write_header(message, self.framing.role, OpCode::Binary, body, mask);
         if let Some(key) = mask {
             ws::apply_mask(&mut message[header..], key, 0);
         }
@@ -318,29 +269,8 @@ impl Outbox {
         self.sealed_len += header + body;
     }
 
-    /// Makes one message of the urgent frames, at most as many as a message may hold.
-    fn seal_urgent(&mut self) {
-        let body = whole_frames(self.urgent.bytes());
-        let mut message = Buffer::new();
-        message.extend(&self.urgent.bytes()[..body]);
-        self.urgent.consume(body);
-        self.frame_into_overtaking(OpCode::Binary, message);
-    }
-
-    fn frame_into_overtaking(&mut self, opcode: OpCode, mut body: Buffer) {
-        let mask = self.masks.as_mut().map(Entropy::octets);
-        let header = ws::header_len(self.role, body.len());
-        let space = self.overtaking.space(header + body.len());
-        ws::write_header(space, self.role, opcode, body.len(), mask);
-        if let Some(key) = mask {
-            ws::apply_mask(body.bytes_mut(), key, 0);
-        }
-        space[header..].copy_from_slice(body.bytes());
-        self.overtaking.commit(header + body.len());
-    }
-
     /// Whether the pieces fit each other; for tests, fuzzing and debug builds.
-    pub fn check_invariants(&self) {
+    pub(super) fn check_invariants(&self) {
         assert_eq!(
             self.sealed.iter().sum::<usize>(),
             self.sealed_len,
@@ -376,32 +306,6 @@ const SMALL_MESSAGE: usize = 0xFFFF;
 /// A read into less room than this, in bytes, is better put into a message of its own.
 const WORTH_JOINING: usize = 16 * 1024;
 
-fn put_header(out: &mut [u8], kind: FrameType, stream_id: u32, len: usize) {
-    if let Some(header) = out.first_chunk_mut::<HEADER_LEN>() {
-        encode_header(header, kind, stream_id, len);
-    }
-}
-
-fn write_frame(space: &mut [u8], kind: FrameType, stream_id: u32, payload: &[u8]) {
-    put_header(space, kind, stream_id, payload.len());
-    space[HEADER_LEN..].copy_from_slice(payload);
-}
-
-/// The length of the leading frames that fit one message; our own frames, so they parse.
-fn whole_frames(frames: &[u8]) -> usize {
-    let mut at = 0;
-    for _ in 0..MAX_FRAMES {
-        let Some(length) = frames.get(at + 5..at + HEADER_LEN) else {
-            break;
-        };
-        let payload = length
-            .iter()
-            .fold(0, |sum, octet| sum << 8 | usize::from(*octet));
-        at += HEADER_LEN + payload;
-    }
-    at
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -409,7 +313,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "sealed bytes miscounted")]
     fn an_outbox_that_miscounts_is_noticed() {
-        let mut out = Outbox::new(Role::Server, None);
+        let mut out = Outbox::new(Framing::new(Role::Server, None));
         out.sealed_len = 1;
         out.check_invariants();
     }

@@ -21,10 +21,7 @@ impl<T: Copy> Session<T> {
             return &mut [];
         };
         let lane = usize::from(stream.lane);
-        match self.lanes.get_mut(lane).and_then(Option::as_mut) {
-            Some(slot) => slot.lane.out.data_space(room),
-            None => &mut [],
-        }
+        self.channels[lane].out.data_space(room)
     }
 
     /// Sends the first `count` bytes of the last [`Session::data_space`] as DATA of the stream.
@@ -43,12 +40,12 @@ impl<T: Copy> Session<T> {
         let promised = std::mem::take(&mut stream.promised);
         self.send.spend(count as u32);
         let (id, lane) = (stream.id, usize::from(stream.lane));
-        if let Some(slot) = self.lanes.get_mut(lane).and_then(Option::as_mut) {
-            slot.lane.out.data_commit(id, count);
-            slot.line.sent(&mut stream.turns, count as u32);
-        }
+        let channel = &mut self.channels[lane];
+        channel.out.data_commit(id, count);
+        channel.line.sent(&mut stream.turns, count as u32);
+        channel.carried.sent += count as u64;
+        self.credit_moved = now;
         self.call_for_room(lane);
-        self.losses.sent(lane, count as u32, now);
         self.traffic.data_out += count as u64;
         self.traffic.frames_out += 1;
         self.flood.sent_data();
@@ -78,15 +75,15 @@ impl<T: Copy> Session<T> {
         if stream.local_done || wanted == 0 {
             return None;
         }
-        let slot = self.lanes.get_mut(usize::from(stream.lane))?.as_mut()?;
+        let channel = &mut self.channels[usize::from(stream.lane)];
         let by_stream = stream.send.available();
         let (left, own) = (self.send.available(), stream.send.outstanding());
         let share = share(left, self.send.window(), own);
         let by_session = share.saturating_sub(own).min(left);
         let called = stream.called.take();
-        slot.line.settle(called);
-        let its_turn = slot.line.is_turn_of(&mut stream.turns, called, wanted);
-        if by_stream > 0 && by_session > 0 && its_turn && slot.lane.out.has_room() {
+        channel.line.settle(called);
+        let its_turn = channel.line.is_turn_of(&mut stream.turns, called, wanted);
+        if by_stream > 0 && by_session > 0 && its_turn && channel.out.has_room() {
             let credit = by_stream.min(by_session) as usize;
             return Some(credit.min(wanted).min(BULK_PAYLOAD));
         }
@@ -101,7 +98,7 @@ impl<T: Copy> Session<T> {
                 self.line.join(place);
                 Waits::SessionCredit
             } else {
-                stream.room = Some(slot.line.join(key, &stream.turns, called, wanted));
+                stream.room = Some(channel.line.join(key, &stream.turns, called, wanted));
                 Waits::Room
             };
             self.call_for_room(lane);
@@ -113,18 +110,16 @@ impl<T: Copy> Session<T> {
     /// Has those try again who wait for room in the lane's queue, as many as there is room for,
     /// once half of it is free.
     pub(super) fn call_for_room(&mut self, lane: usize) {
-        let Some(Some(slot)) = self.lanes.get_mut(lane) else {
-            return;
-        };
-        if slot.line.is_empty() || !slot.lane.out.has_room() {
+        let channel = &mut self.channels[lane];
+        if channel.line.is_empty() || !channel.stands() || !channel.out.has_room() {
             return;
         }
-        let mut ahead = slot.lane.out.queued() + slot.line.expected();
+        let mut ahead = channel.out.queued() + channel.line.expected();
         if ahead > LANE_QUEUE_SOFT / 2 {
             return;
         }
         while ahead < LANE_QUEUE_SOFT
-            && let Some(key) = slot.line.next()
+            && let Some(key) = channel.line.next()
         {
             let stream = self.streams.get_mut(key);
             let stream = stream.expect("who stands in the line is alive: forget() takes it out");
@@ -133,7 +128,7 @@ impl<T: Copy> Session<T> {
             let own = stream.send.outstanding();
             let share = share(self.send.available(), self.send.window(), own);
             let may = stream.send.available().min(share.saturating_sub(own));
-            let (called, expected) = slot.line.call(place, may);
+            let (called, expected) = channel.line.call(place, may);
             stream.called = Some(called);
             ahead += expected;
             wake_sender(&mut self.streams, &mut self.wakes, key);
@@ -163,11 +158,10 @@ impl<T: Copy> Session<T> {
         }
         let promised = std::mem::take(&mut stream.promised);
         let (room, called) = (stream.room.take(), stream.called.take());
-        if let Some(Some(slot)) = self.lanes.get_mut(lane) {
-            slot.line.settle(called);
-            if let Some(place) = room {
-                slot.line.leave(place);
-            }
+        let line = &mut self.channels[lane].line;
+        line.settle(called);
+        if let Some(place) = room {
+            line.leave(place);
         }
         self.take_back(promised);
         self.call_for_room(lane);
@@ -199,12 +193,11 @@ impl<T: Copy> Session<T> {
     pub(super) fn call_overdue(&mut self) {
         for (_, stream) in self.streams.iter_mut() {
             self.line.settle(std::mem::take(&mut stream.promised));
-            if let Some(Some(slot)) = self.lanes.get_mut(usize::from(stream.lane)) {
-                slot.line.expect_no_more(&mut stream.called);
-            }
+            let line = &mut self.channels[usize::from(stream.lane)].line;
+            line.expect_no_more(&mut stream.called);
         }
         self.call_starved();
-        for lane in 0..self.lanes.len() {
+        for lane in 0..self.channels.len() {
             self.call_for_room(lane);
         }
         let withheld = self.terms.stream_window / 4 + MIN_WINDOW / 4;
@@ -247,13 +240,11 @@ impl<T: Copy> Session<T> {
             let credit = stream.send.available().min(self.send.available()) as usize;
             let count = credit.min(bytes.len() - sent).min(BULK_PAYLOAD);
             let lane = usize::from(stream.lane);
-            let Some(Some(slot)) = self.lanes.get_mut(lane) else {
-                break;
-            };
-            if count == 0 || !slot.lane.out.has_room() {
+            let channel = &mut self.channels[lane];
+            if count == 0 || !channel.out.has_room() {
                 break;
             }
-            let space = slot.lane.out.data_space(count);
+            let space = channel.out.data_space(count);
             let count = count.min(space.len());
             space[..count].copy_from_slice(&bytes[sent..sent + count]);
             self.data_commit(key, count, now);

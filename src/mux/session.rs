@@ -8,56 +8,34 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::clock::Instant;
-use crate::limits::{FLUSH_AT_ONCE, MAX_LANES, MAX_SESSION_WINDOW, MAX_STREAM_WINDOW};
+use crate::limits::MAX_LANES;
 use crate::machine::ConnKey;
+use crate::mux::channel::{Channel, Told};
 use crate::mux::credit::{RecvCredit, SendCredit};
 use crate::mux::flood::Flood;
 use crate::mux::grow::Probe;
 use crate::mux::ids::PeerIds;
-use crate::mux::lane::{Lane, Liveness, Span, Told};
-use crate::mux::losses::Losses;
+use crate::mux::losses::Carried;
 use crate::mux::relief::Relief;
-use crate::mux::room::{RoomLine, Turns};
+use crate::mux::room::Turns;
 use crate::mux::share::Line;
 use crate::mux::still::Pace;
 use crate::mux::stream::{Stream, StreamKey, StreamMark, StreamRecord, Waits};
+use crate::mux::terms::Terms;
+use crate::mux::transport::{Liveness, Span, Transport};
 use crate::outflow::Loan;
 use crate::shares::{Shares, may_hold};
 use crate::table::Table;
 use crate::wire::code::Code;
+use crate::wire::control::Secret;
 use crate::wire::frame::{FrameType, Reset};
-
-/// Which end of the session this is; decides the parity of stream ids (PROTOCOL §4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
-    /// Opens even streams, from 2.
-    Kit,
-    /// Opens odd streams, from 1.
-    Client,
-}
-
-/// What both ends agreed on in the handshake, and our own bounds.
-#[derive(Debug, Clone, Copy)]
-pub struct Terms {
-    /// Which end we are.
-    pub side: Side,
-    /// Each stream's window in both directions, in bytes.
-    pub stream_window: u32,
-    /// The session's window in both directions, in bytes.
-    pub session_window: u32,
-    /// Streams at once, at most.
-    pub max_streams: usize,
-    /// Both said `grow-windows` (PROTOCOL §5).
-    pub grow_windows: bool,
-    /// Bytes that may wait in a lane before no further stream is opened on it.
-    pub queue_opens: usize,
-}
 
 /// A session's lanes and streams. `T` is what the owner hangs on a stream.
 #[derive(Debug)]
 pub struct Session<T> {
     pub(super) terms: Terms,
-    pub(super) lanes: Vec<Option<LaneSlot>>,
+    /// By the index of the lane.
+    pub(super) channels: Vec<Channel>,
     pub(super) streams: Table<StreamMark, Stream<T>>,
     /// Whose they are, where that is counted.
     holders: Shares<u128>,
@@ -74,17 +52,9 @@ pub struct Session<T> {
     pub(super) turns: u64,
     pub(super) probe: Probe,
     pub(super) flood: Flood,
-    pub(super) losses: Losses,
+    /// When session credit last came or went.
+    pub(super) credit_moved: Instant,
     pub(super) traffic: Traffic,
-}
-
-/// A lane and the line of senders that wait for room in it.
-#[derive(Debug)]
-pub(super) struct LaneSlot {
-    pub(super) lane: Lane,
-    pub(super) line: RoomLine,
-    /// How many streams it carries.
-    carries: usize,
 }
 
 /// Who may go on.
@@ -136,7 +106,7 @@ impl<T: Copy> Session<T> {
         debug_assert!(terms.stream_window <= stream_top && terms.session_window <= session_top);
         Session {
             terms,
-            lanes: Vec::new(),
+            channels: Vec::new(),
             streams: Table::new(terms.max_streams),
             holders: Shares::new(),
             by_id: BTreeMap::new(),
@@ -150,83 +120,115 @@ impl<T: Copy> Session<T> {
             turns: 0,
             probe: Probe::default(),
             flood: Flood::new(now),
-            losses: Losses::new(now),
+            credit_moved: now,
             traffic: Traffic::default(),
         }
     }
 
-    /// Adds a lane under `index`, 0 being the primary. A lane that was there before is gone first.
-    pub fn attach(&mut self, index: usize, lane: Lane) {
-        assert!(index < MAX_LANES, "a session has at most 16 lanes");
-        if self.lanes.len() <= index {
-            self.lanes.resize_with(index + 1, || None);
+    /// Begins anew: windows are whole and ids start over (PROTOCOL §6). What lasts are the
+    /// channels, with their tickets, and what was counted. No lane stands by now.
+    pub fn restart(&mut self, terms: Terms, now: Instant) {
+        assert!(self.lanes().next().is_none(), "a lane of before stands");
+        let mut channels = std::mem::take(&mut self.channels);
+        for channel in &mut channels {
+            channel.carried = Carried::default();
         }
-        let conn = lane.conn();
-        let waits = !lane.is_flushed();
-        self.lanes[index] = Some(LaneSlot {
-            lane,
-            line: RoomLine::default(),
-            carries: 0,
-        });
+        *self = Session {
+            channels,
+            traffic: self.traffic,
+            ..Session::new(terms, now)
+        };
+    }
+
+    /// Has a connection carry lane `index`, 0 being the primary. One that did before is gone first.
+    pub fn attach(&mut self, index: usize, transport: Transport) {
+        let conn = transport.conn();
+        let waits = !transport.is_flushed();
+        self.channel(index).attach(transport);
         if waits {
             self.wakes.push_back(Wake::Lane(conn));
         }
     }
 
-    /// Takes a lane out; its streams are over, and come out with it.
-    pub fn detach(&mut self, index: usize) -> (Option<Lane>, Vec<T>) {
-        let slot = self.lanes.get_mut(index).and_then(Option::take);
-        if let Some(slot) = &slot {
-            assert!(!slot.lane.is_owed(), "its bytes are still lent");
-            self.losses.lane_lost(index);
-        }
+    /// Takes the connection of a lane; its streams are over, and come out with it.
+    pub fn detach(&mut self, index: usize) -> (Option<Transport>, Vec<T>) {
         let lost: Vec<StreamKey> = self
             .streams
             .iter()
             .filter(|(_, stream)| usize::from(stream.lane) == index)
             .map(|(key, _)| key)
             .collect();
+        let channel = self.channels.get_mut(index);
+        let transport = channel.and_then(Channel::detach);
         let tags = lost
             .into_iter()
             .filter_map(|key| self.forget(key))
             .collect();
-        (slot.map(|slot| slot.lane), tags)
+        (transport, tags)
     }
 
-    /// The lane under `index`, if one is attached.
-    pub fn lane(&self, index: usize) -> Option<&Lane> {
-        Some(&self.lanes.get(index)?.as_ref()?.lane)
+    /// The channel under `index`, whether its lane stands or not.
+    pub(super) fn channel(&mut self, index: usize) -> &mut Channel {
+        assert!(index < MAX_LANES, "a session has at most 16 lanes");
+        if self.channels.len() <= index {
+            self.channels.resize_with(index + 1, Channel::default);
+        }
+        &mut self.channels[index]
     }
 
-    /// The lane under `index`, to use.
-    pub fn lane_mut(&mut self, index: usize) -> Option<&mut Lane> {
-        Some(&mut self.lanes.get_mut(index)?.as_mut()?.lane)
+    /// The ticket that lane `index` was joined with last, or is to be.
+    pub fn ticket(&self, index: usize) -> Option<&Secret> {
+        self.channels.get(index)?.ticket.as_ref()
     }
 
-    /// All attached lanes with their indexes.
-    pub fn lanes(&self) -> impl Iterator<Item = (usize, &Lane)> {
-        self.lanes
-            .iter()
-            .enumerate()
-            .filter_map(|(index, slot)| Some((index, &slot.as_ref()?.lane)))
+    /// Lane `index` is joined with a ticket.
+    pub fn set_ticket(&mut self, index: usize, ticket: Secret) {
+        self.channel(index).ticket = Some(ticket);
+    }
+
+    /// The lane under `index`, if it stands.
+    pub fn lane(&self, index: usize) -> Option<&Channel> {
+        self.channels.get(index).filter(|channel| channel.stands())
+    }
+
+    /// The lane under `index`, to read into or to write from.
+    pub fn lane_mut(&mut self, index: usize) -> Option<&mut Channel> {
+        let channel = self.channels.get_mut(index);
+        channel.filter(|channel| channel.stands())
+    }
+
+    /// The connection of lane `index`, if it stands.
+    pub fn transport(&self, index: usize) -> Option<&Transport> {
+        self.channels.get(index)?.transport()
+    }
+
+    /// The same, to use.
+    pub fn transport_mut(&mut self, index: usize) -> Option<&mut Transport> {
+        self.channels.get_mut(index)?.transport_mut()
+    }
+
+    /// All lanes that stand, with their indexes.
+    pub fn lanes(&self) -> impl Iterator<Item = (usize, &Channel)> {
+        let channels = self.channels.iter().enumerate();
+        channels.filter(|(_, channel)| channel.stands())
+    }
+
+    /// Bytes from the peer and to it over all connections so far, headers included.
+    pub fn bytes(&self) -> (u64, u64) {
+        let add = |sum: (u64, u64), more: (u64, u64)| (sum.0 + more.0, sum.1 + more.1);
+        self.channels.iter().map(Channel::traffic).fold((0, 0), add)
     }
 
     /// Queues a session frame with a JSON payload on the primary lane.
     pub fn push_control(&mut self, kind: FrameType, payload: &[u8]) {
-        if let Some(slot) = self.lanes.get_mut(0).and_then(Option::as_mut) {
-            slot.lane.push_control(kind, payload);
-            self.traffic.frames_out += 1;
-            self.wake_lane(0);
-        }
+        self.push_on(0, kind, 0, payload);
     }
 
     /// Queues a WebSocket close on every lane.
     pub fn push_close(&mut self, code: u16, reason: &str) {
-        for index in 0..self.lanes.len() {
-            if let Some(lane) = self.lane_mut(index) {
-                lane.push_close(code, reason);
-                self.wake_lane(index);
-            }
+        for index in 0..self.channels.len() {
+            self.channels[index].push_close(code, reason);
+            self.wake_lane(index);
         }
     }
 
@@ -246,13 +248,10 @@ impl<T: Copy> Session<T> {
         now: Instant,
     ) -> Result<StreamKey, CannotOpen> {
         let (lane, waiting) = self
-            .lanes
-            .iter()
-            .enumerate()
-            .filter_map(|(index, slot)| Some((index, slot.as_ref()?)))
-            .filter(|(_, slot)| !slot.lane.is_closed())
-            .min_by_key(|(_, slot)| (slot.lane.waiting(), slot.carries))
-            .map(|(index, slot)| (index, slot.lane.waiting()))
+            .lanes()
+            .filter(|(_, lane)| lane.transport().is_some_and(|it| !it.is_closed()))
+            .min_by_key(|(_, lane)| (lane.waiting(), lane.carries))
+            .map(|(index, lane)| (index, lane.waiting()))
             .ok_or(CannotOpen::NoLane)?;
         if self.streams.is_full() {
             return Err(CannotOpen::AtCap);
@@ -313,9 +312,7 @@ impl<T: Copy> Session<T> {
         };
         let key = self.streams.insert(stream).ok()?;
         self.by_id.insert(id, key);
-        if let Some(Some(slot)) = self.lanes.get_mut(usize::from(lane)) {
-            slot.carries += 1;
-        }
+        self.channel(usize::from(lane)).carries += 1;
         Some(key)
     }
 
@@ -375,63 +372,54 @@ impl<T: Copy> Session<T> {
     }
 
     pub(super) fn push_window(&mut self, lane: u8, id: u32, increment: u32) {
-        if let Some(lane) = self.lane_mut(usize::from(lane)) {
-            lane.out
-                .push_urgent(FrameType::Window, id, &increment.to_be_bytes());
-            self.traffic.frames_out += 1;
-        }
-        self.wake_lane(usize::from(lane));
+        self.push_with(lane, |channel| channel.push_window(id, increment));
     }
 
     pub(super) fn push_on(&mut self, lane: u8, kind: FrameType, id: u32, payload: &[u8]) {
-        if let Some(slot) = self
-            .lanes
-            .get_mut(usize::from(lane))
-            .and_then(Option::as_mut)
-        {
-            slot.lane.out.push(kind, id, payload);
+        self.push_with(lane, |channel| channel.push(kind, id, payload));
+    }
+
+    pub(super) fn push_sign_of_life(&mut self, lane: u8, kind: FrameType, payload: &[u8]) {
+        self.push_with(lane, |channel| channel.push_sign_of_life(kind, payload));
+    }
+
+    /// Adds a frame to a lane, if it stands.
+    fn push_with(&mut self, lane: u8, push: impl FnOnce(&mut Channel) -> bool) {
+        let lane = usize::from(lane);
+        if self.channels.get_mut(lane).is_some_and(push) {
             self.traffic.frames_out += 1;
+            self.wake_lane(lane);
         }
-        self.wake_lane(usize::from(lane));
     }
 
     /// Has the host look at a lane that got something to transmit, once until it has looked.
     pub(super) fn wake_lane(&mut self, index: usize) {
-        if let Some(lane) = self.lane_mut(index)
-            && !lane.is_flushed()
-        {
-            let told = match lane.waiting() < FLUSH_AT_ONCE {
-                true => Told::Last,
-                false => Told::Now,
-            };
-            if lane.told < told {
-                lane.told = told;
-                let conn = lane.conn();
-                self.wakes.push_back(match told {
-                    Told::Now => Wake::Lane(conn),
-                    _ => Wake::LaneLast(conn),
-                });
-            }
+        if let Some((conn, told)) = self.channels.get_mut(index).and_then(Channel::tell) {
+            self.wakes.push_back(match told {
+                Told::Now => Wake::Lane(conn),
+                _ => Wake::LaneLast(conn),
+            });
         }
     }
 
     /// What lane `index` sends next.
     pub fn transmit(&mut self, index: usize) -> &[u8] {
-        self.lane_mut(index).map_or(&[], Lane::transmit)
+        let channel = self.channels.get_mut(index);
+        channel.map_or(&[], Channel::transmit)
     }
 
     /// Lane `index`'s socket took `count` bytes.
     pub fn transmitted(&mut self, index: usize, count: usize) {
-        let Some(slot) = self.lanes.get_mut(index).and_then(Option::as_mut) else {
+        let Some(channel) = self.channels.get_mut(index) else {
             return;
         };
-        if slot.lane.transmitted(count) {
-            self.wakes.push_back(Wake::Lane(slot.lane.conn()));
+        if channel.transmitted(count) {
+            self.wakes.extend(channel.conn().map(Wake::Lane));
         }
         self.call_for_room(index);
     }
 
-    /// Looks after lane `index`; see [`Lane::check`]. `None` when there is no such lane.
+    /// Looks after lane `index`; see [`Channel::check`]. `None` when it does not stand.
     pub fn check_lane(
         &mut self,
         index: usize,
@@ -440,23 +428,22 @@ impl<T: Copy> Session<T> {
         patience: Duration,
         ping: [u8; 8],
     ) -> Option<Liveness> {
-        let health = self.lane_mut(index)?.check(now, quiet, patience, ping);
+        let channel = self.channels.get_mut(index)?;
+        let health = channel.check(now, quiet, patience, ping)?;
         self.wake_lane(index);
         Some(health)
     }
 
     /// Gives memory back that its lanes do not need now. Never while spans are lent.
     pub fn release_idle(&mut self) {
-        for slot in self.lanes.iter_mut().flatten() {
-            slot.lane.release_if_idle();
-        }
+        self.channels.iter_mut().for_each(Channel::release_if_idle);
         self.streams.shrink();
     }
 
     /// The clock jumped: silence until now proves nothing against any lane.
     pub fn forgive_silence(&mut self, now: Instant) {
-        for slot in self.lanes.iter_mut().flatten() {
-            slot.lane.forgive_silence(now);
+        for channel in &mut self.channels {
+            channel.shows_life(now);
         }
     }
 
@@ -467,7 +454,7 @@ impl<T: Copy> Session<T> {
 
     /// The payload that a span names, in the buffer of lane `index`.
     pub fn payload(&self, index: usize, span: &Span) -> &[u8] {
-        self.lane(index).map_or(&[], |lane| lane.payload(span))
+        self.transport(index).map_or(&[], |it| it.payload(span))
     }
 
     /// Lends the payload that a span names, in the buffer of lane `index`, which is attached.
@@ -476,7 +463,8 @@ impl<T: Copy> Session<T> {
     ///
     /// When no such lane is attached: then there is no span of it either.
     pub fn lend(&self, index: usize, span: &Span) -> Loan {
-        self.lane(index).expect("a span of its lane").lend(span)
+        let transport = self.transport(index);
+        transport.expect("a span of its lane").lend(span)
     }
 
     /// Removes a stream that is over and whose bytes are all passed on.
@@ -496,9 +484,7 @@ impl<T: Copy> Session<T> {
         let holder = stream.holder.into_iter();
         holder.for_each(|holder| self.holders.give_back(holder, 1));
         self.by_id.remove(&stream.id);
-        if let Some(Some(slot)) = self.lanes.get_mut(usize::from(stream.lane)) {
-            slot.carries -= 1;
-        }
+        self.channel(usize::from(stream.lane)).carries -= 1;
         let buffered = stream.recv.buffered();
         if buffered > 0 {
             self.recv.pass_on(buffered, stream.early);
@@ -559,36 +545,5 @@ impl<T: Copy> Session<T> {
     /// The agreed terms.
     pub fn terms(&self) -> &Terms {
         &self.terms
-    }
-}
-
-impl Side {
-    /// The first stream id that this side gives.
-    pub fn first_id(self) -> u32 {
-        match self {
-            Side::Kit => 2,
-            Side::Client => 1,
-        }
-    }
-
-    /// The other end.
-    pub fn other(self) -> Side {
-        match self {
-            Side::Kit => Side::Client,
-            Side::Client => Side::Kit,
-        }
-    }
-}
-
-impl Terms {
-    /// The most credit that a stream and the session may ever have.
-    pub(super) fn ceilings(&self) -> (u32, u32) {
-        match self.grow_windows {
-            true => (
-                self.stream_window.max(MAX_STREAM_WINDOW),
-                self.session_window.max(MAX_SESSION_WINDOW),
-            ),
-            false => (self.stream_window, self.session_window),
-        }
     }
 }

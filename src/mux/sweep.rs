@@ -175,16 +175,12 @@ impl<T: Copy> Session<T> {
                 "a stream without its lane"
             );
         }
-        for (_, lane) in self.lanes() {
-            lane.out.check_invariants();
-        }
-        for (index, slot) in self.lanes.iter().enumerate() {
+        for (index, channel) in self.channels.iter().enumerate() {
+            channel.check_invariants();
             let of_lane = |stream: &Stream<T>| usize::from(stream.lane) == index;
             let its = self.streams.iter().filter(|(_, stream)| of_lane(stream));
             let theirs = its.map(|(key, stream)| (key, stream.room, stream.called));
-            if let Some(slot) = slot {
-                slot.line.check(theirs);
-            }
+            channel.line.check(theirs);
         }
     }
 }

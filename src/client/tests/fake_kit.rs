@@ -4,7 +4,7 @@
 use crate::clock::Instant;
 use crate::http::parse_request;
 use crate::machine::ConnKey;
-use crate::mux::{Incoming, Lane, Session, Side, StreamKey, Terms};
+use crate::mux::{Incoming, Item, Session, Side, StreamKey, Terms, Transport};
 use crate::wire::frame::FrameType;
 use crate::ws::check_request;
 
@@ -23,7 +23,7 @@ pub struct Seen {
 
 pub struct FakeKit {
     /// Lanes that said HELLO or JOIN and have no session yet.
-    greeting: Option<Lane>,
+    greeting: Option<Transport>,
     pub session: Session<usize>,
     pub conns: Vec<Option<ConnKey>>,
     pub control: Vec<(FrameType, String)>,
@@ -76,9 +76,9 @@ impl FakeKit {
             offer.subprotocol.name()
         );
         world.write(conn, answer.as_bytes());
-        let mut lane = Lane::server(conn, world.now);
+        let mut lane = Transport::server(conn, world.now);
         lane.feed(&world.take(conn), world.now);
-        let Some(crate::mux::LaneItem::Frame { kind, payload, .. }) = lane.poll().unwrap() else {
+        let Some(Item::Frame { kind, payload, .. }) = lane.poll().unwrap() else {
             panic!("no greeting came");
         };
         let json = String::from_utf8(lane.payload(&payload).to_vec()).unwrap();

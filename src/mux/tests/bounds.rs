@@ -139,10 +139,10 @@ fn a_peer_that_pings_and_does_not_read_is_not_read_either() {
 
 #[test]
 fn a_peer_that_asks_and_does_not_read_its_answers_is_not_read_either() {
-    let mut lane = Lane::server(ConnKey::unpack(1 << 32 | 1), Instant::ZERO);
+    let mut lane = kit_channel();
     let mut answers = 0;
     while !lane.read_space().is_empty() {
-        lane.push_control(FrameType::ReissueJoinTickets, &[b'x'; 1400]);
+        lane.push(FrameType::ReissueJoinTickets, 0, &[b'x'; 1400]);
         answers += 1400;
         assert!(answers <= LANE_QUEUE_MAX, "it is read on and on");
     }

@@ -262,7 +262,7 @@ fn a_session_without_lanes_opens_nothing() {
     let refused = session.open(1, b"{}", Instant::ZERO);
     assert_eq!(refused, Err(crate::mux::CannotOpen::NoLane));
     session.next_id = u32::MAX - 1;
-    session.attach(0, Lane::server(conn(0), Instant::ZERO));
+    session.attach(0, Transport::server(conn(0), Instant::ZERO));
     let refused = session.open(1, b"{}", Instant::ZERO);
     assert_eq!(refused, Err(crate::mux::CannotOpen::IdsUsedUp));
 }

@@ -117,7 +117,7 @@ fn a_turn_that_is_not_used_goes_to_the_next() {
     ];
     for end in ends {
         let mut mux = Session::new(terms(Side::Kit), Instant::ZERO);
-        mux.attach(0, Lane::server(conn(0), Instant::ZERO));
+        mux.attach(0, Transport::server(conn(0), Instant::ZERO));
         let open = |mux: &mut Session<u32>, tag| {
             let key = mux.open(0, b"{}", Instant::ZERO).unwrap();
             mux.set_tag(key, tag);

@@ -6,6 +6,7 @@
 //! that leaves is decoded again by an onlooker that holds it to the limits of the wire.
 
 mod bounds;
+mod channels;
 mod credit;
 mod faults;
 mod lanes;
@@ -26,7 +27,7 @@ use crate::clock::Instant;
 use crate::entropy::Entropy;
 use crate::limits::MAX_LANES;
 use crate::machine::ConnKey;
-use crate::mux::{Incoming, Lane, Session, Side, StreamKey, Terms, Violation, Wake};
+use crate::mux::{Channel, Incoming, Session, Side, StreamKey, Terms, Transport, Violation, Wake};
 use crate::table::Key;
 use crate::wire::code::Code;
 use crate::wire::frame::FrameType;
@@ -129,6 +130,13 @@ pub(super) fn conn(index: usize) -> ConnKey {
     Key::unpack(1 << 32 | index as u64)
 }
 
+/// A kit's lane that stands.
+pub(super) fn kit_channel() -> Channel {
+    let mut channel = Channel::default();
+    channel.attach(Transport::server(conn(0), Instant::ZERO));
+    channel
+}
+
 /// Bytes that tell where they belong.
 pub(super) fn pattern(id: u32, len: usize) -> Vec<u8> {
     (0..len)
@@ -164,8 +172,8 @@ impl End {
 
     pub fn attach(&mut self, index: usize, now: Instant) {
         let lane = match self.mux.terms().side {
-            Side::Kit => Lane::server(conn(index), now),
-            Side::Client => Lane::client(conn(index), Entropy::from_seed(index as u64), now),
+            Side::Kit => Transport::server(conn(index), now),
+            Side::Client => Transport::client(conn(index), Entropy::from_seed(index as u64), now),
         };
         self.mux.attach(index, lane);
         self.wire[index].clear();
@@ -485,9 +493,9 @@ impl Pair {
 
     /// Puts frames of the test's own on the wire, as the client would.
     pub fn inject(&mut self, frames: &[(FrameType, u32, &[u8])]) {
-        let mut lane = Lane::client(conn(0), Entropy::from_seed(99), self.now);
+        let mut lane = Transport::client(conn(0), Entropy::from_seed(99), self.now);
         for (kind, id, payload) in frames {
-            lane.out.push(*kind, *id, payload);
+            lane.ahead.push(*kind, *id, payload);
         }
         let bytes = lane.transmit().to_vec();
         self.client.wire[0].extend(bytes);

@@ -4,23 +4,23 @@ use super::*;
 use crate::limits::{
     LANE_QUEUE_MAX, LANE_READ_MAX, LANE_READ_MIN, LANE_URGENT_MAX, MAX_FRAME_PAYLOAD, MAX_MESSAGE,
 };
-use crate::mux::{LaneItem, Liveness};
+use crate::mux::{Item, Liveness};
 use crate::wire::frame::HEADER_LEN;
 use crate::ws::{OpCode, push_frame};
 
-fn kit_lane() -> Lane {
-    Lane::server(conn(0), Instant::ZERO)
+fn kit_lane() -> Transport {
+    Transport::server(conn(0), Instant::ZERO)
 }
 
 /// What a client's lane sends after `push`.
-fn sent_by_client(push: impl FnOnce(&mut Lane)) -> Vec<u8> {
-    let mut lane = Lane::client(conn(0), Entropy::from_seed(7), Instant::ZERO);
+fn sent_by_client(push: impl FnOnce(&mut Transport)) -> Vec<u8> {
+    let mut lane = Transport::client(conn(0), Entropy::from_seed(7), Instant::ZERO);
     push(&mut lane);
     lane.transmit().to_vec()
 }
 
 /// Has the peer's socket take everything that waits.
-fn flush(lane: &mut Lane) {
+fn flush(lane: &mut Channel) {
     while !lane.is_flushed() {
         let count = lane.transmit().len();
         lane.transmitted(count);
@@ -35,7 +35,7 @@ fn bytes_that_came_behind_the_upgrade_are_read_and_counted_like_any_others() {
     lane.feed(&hello, later);
     assert_eq!(lane.last_heard(), later);
     assert_eq!(lane.traffic(), (hello.len() as u64, 0));
-    let Ok(Some(LaneItem::Frame { kind, payload, .. })) = lane.poll() else {
+    let Ok(Some(Item::Frame { kind, payload, .. })) = lane.poll() else {
         panic!("a frame is there")
     };
     assert_eq!(
@@ -47,14 +47,14 @@ fn bytes_that_came_behind_the_upgrade_are_read_and_counted_like_any_others() {
 
 #[test]
 fn traffic_is_the_sum_of_all_that_came_and_left() {
-    let mut lane = kit_lane();
+    let mut lane = kit_channel();
     let ping = sent_by_client(|lane| lane.push_control(FrameType::Ping, &[0; 8]));
     for _ in 0..3 {
         lane.read_space()[..ping.len()].copy_from_slice(&ping);
         lane.received(ping.len(), Instant::ZERO);
-        while !matches!(lane.poll(), Ok(None)) {}
+        while !matches!(lane.transport_mut().unwrap().poll(), Ok(None)) {}
     }
-    lane.push_control(FrameType::Pong, &[0; 8]);
+    lane.push(FrameType::Pong, 0, &[0; 8]);
     let waiting = lane.transmit().len();
     assert!(!lane.is_flushed());
     lane.transmitted(5);
@@ -88,11 +88,11 @@ fn one_read_brings_a_message_and_the_headers_behind_it() {
 
 #[test]
 fn who_reads_no_answers_is_not_read_until_half_of_them_have_left() {
-    let mut lane = kit_lane();
+    let mut lane = kit_channel();
     let payload = vec![0; LANE_URGENT_MAX - HEADER_LEN];
-    lane.out.push_urgent(FrameType::Pong, 0, &payload);
+    lane.push_sign_of_life(FrameType::Pong, &payload);
     assert!(!lane.read_space().is_empty(), "as many may wait");
-    lane.out.push_urgent(FrameType::Pong, 0, &[0; 8]);
+    lane.push_sign_of_life(FrameType::Pong, &[0; 8]);
     assert!(lane.read_space().is_empty());
     let waiting = lane.transmit().len();
     let half = LANE_URGENT_MAX / 2;
@@ -105,18 +105,18 @@ fn who_reads_no_answers_is_not_read_until_half_of_them_have_left() {
 
 #[test]
 fn who_takes_nothing_is_not_read_until_half_of_the_queue_has_left() {
-    let mut lane = kit_lane();
+    let mut lane = kit_channel();
     while lane.waiting() + HEADER_LEN + MAX_FRAME_PAYLOAD + 32 < LANE_QUEUE_MAX {
-        lane.push_control(FrameType::BindOk, &[b' '; MAX_FRAME_PAYLOAD]);
+        lane.push(FrameType::BindOk, 0, &[b' '; MAX_FRAME_PAYLOAD]);
     }
     while lane.waiting() < LANE_QUEUE_MAX - 1000 {
-        lane.push_control(FrameType::BindOk, &[b' '; 100]);
+        lane.push(FrameType::BindOk, 0, &[b' '; 100]);
     }
     let left = LANE_QUEUE_MAX - lane.waiting();
-    lane.push_control(FrameType::BindOk, &vec![b' '; left - HEADER_LEN]);
+    lane.push(FrameType::BindOk, 0, &vec![b' '; left - HEADER_LEN]);
     assert_eq!(lane.waiting(), LANE_QUEUE_MAX);
     assert!(!lane.read_space().is_empty(), "as much may wait");
-    lane.push_control(FrameType::Eof, b"");
+    lane.push(FrameType::Eof, 0, b"");
     assert!(lane.read_space().is_empty());
     while lane.waiting() > LANE_QUEUE_MAX / 2 + 1 {
         let most = lane.waiting() - LANE_QUEUE_MAX / 2 - 1;
@@ -146,8 +146,8 @@ fn a_message_that_is_too_big_is_a_fault_of_size_and_any_other_broken_one_of_the_
 
 #[test]
 fn a_close_leaves_behind_what_was_queued() {
-    let mut lane = kit_lane();
-    lane.push_control(FrameType::GoAway, b"{}");
+    let mut lane = kit_channel();
+    lane.push(FrameType::GoAway, 0, b"{}");
     lane.push_close(1001, "bye");
     let bytes = lane.transmit().to_vec();
     assert!(bytes.ends_with(b"\x88\x05\x03\xE9bye"), "{bytes:?}");
@@ -165,27 +165,24 @@ fn a_peer_that_closed_is_not_asked_for_more() {
         }),
         Instant::ZERO,
     );
-    assert!(matches!(lane.poll(), Ok(Some(LaneItem::Frame { .. }))));
+    assert!(matches!(lane.poll(), Ok(Some(Item::Frame { .. }))));
     assert!(!lane.is_closed());
     let closed = lane.poll().expect("a legal close");
-    assert!(matches!(
-        closed,
-        Some(LaneItem::Closed { code: Some(1001) })
-    ));
+    assert!(matches!(closed, Some(Item::Closed { code: Some(1001) })));
     assert!(lane.is_closed());
 }
 
 #[test]
 fn whoever_acknowledges_what_we_send_is_alive_without_a_word() {
     let (quiet, patience) = (Duration::from_secs(2), Duration::from_secs(5));
-    let mut lane = kit_lane();
+    let mut lane = kit_channel();
     let pinged = Instant::ZERO + quiet;
-    let check = |lane: &mut Lane, now| lane.check(now, quiet, patience, [0; 8]);
-    let soon = Liveness::LookAgain(pinged + patience);
+    let check = |lane: &mut Channel, now| lane.check(now, quiet, patience, [0; 8]);
+    let soon = Some(Liveness::LookAgain(pinged + patience));
     assert_eq!(check(&mut lane, pinged), soon);
     let acknowledged = pinged + (patience - Duration::from_millis(1));
     lane.shows_life(acknowledged);
-    let later = Liveness::LookAgain(acknowledged + quiet);
+    let later = Some(Liveness::LookAgain(acknowledged + quiet));
     assert_eq!(check(&mut lane, pinged + patience), later);
 }
 
@@ -195,20 +192,23 @@ fn memory_of_both_directions_counts_and_none_is_given_back_under_frames_that_wai
         lane.push_control(FrameType::Bind, &[b' '; 3000]);
         lane.push_control(FrameType::Unbind, b"{}");
     });
-    let mut lane = kit_lane();
-    lane.feed(&both, Instant::ZERO);
-    assert!(matches!(lane.poll(), Ok(Some(LaneItem::Frame { .. }))));
+    let mut lane = kit_channel();
+    lane.transport_mut().unwrap().feed(&both, Instant::ZERO);
+    assert!(matches!(
+        lane.transport_mut().unwrap().poll(),
+        Ok(Some(Item::Frame { .. }))
+    ));
     lane.release_if_idle();
     let received = lane.capacity();
     assert!(received >= both.len(), "{received}");
-    let Ok(Some(LaneItem::Frame { kind, payload, .. })) = lane.poll() else {
+    let Ok(Some(Item::Frame { kind, payload, .. })) = lane.transport_mut().unwrap().poll() else {
         panic!("the second frame is there")
     };
     assert_eq!(
-        (kind, lane.payload(&payload)),
+        (kind, lane.transport().unwrap().payload(&payload)),
         (FrameType::Unbind, &b"{}"[..])
     );
-    lane.push_control(FrameType::UnbindOk, &[b' '; 3000]);
+    lane.push(FrameType::UnbindOk, 0, &[b' '; 3000]);
     assert!(lane.capacity() >= received + 3000);
     flush(&mut lane);
     lane.release_if_idle();

@@ -1,8 +1,9 @@
-//! The outbox alone: whatever is put in, what leaves is legal, whole and in order.
+//! A channel's outgoing side alone: whatever is put in, what leaves is legal, whole and in order.
 
 use super::*;
 use crate::limits::{LANE_QUEUE_SOFT, MAX_FRAME_PAYLOAD, MAX_FRAMES};
-use crate::mux::outbox::Outbox;
+use crate::mux::ahead::Ahead;
+use crate::mux::channel::Channel;
 use crate::wire::frame::HEADER_LEN;
 use crate::ws::OpCode;
 
@@ -31,7 +32,7 @@ impl Drain {
         }
     }
 
-    fn take(&mut self, out: &mut Outbox, most: usize) -> bool {
+    fn take(&mut self, out: &mut Channel, most: usize) -> bool {
         let bytes = out.transmit();
         if bytes.is_empty() {
             return false;
@@ -64,8 +65,18 @@ impl Drain {
     }
 }
 
-fn outbox(role: Role) -> Outbox {
-    Outbox::new(role, (role == Role::Client).then(|| Entropy::from_seed(3)))
+fn outbox(role: Role) -> Channel {
+    let mut channel = Channel::default();
+    channel.attach(match role {
+        Role::Server => Transport::server(conn(0), Instant::ZERO),
+        Role::Client => Transport::client(conn(0), Entropy::from_seed(3), Instant::ZERO),
+    });
+    channel
+}
+
+/// What goes ahead of the channel's frames.
+fn ahead(channel: &mut Channel) -> &mut Ahead {
+    &mut channel.transport_mut().expect("a connection").ahead
 }
 
 #[test]
@@ -85,23 +96,23 @@ fn any_mix_of_frames_leaves_whole_legal_and_in_order() {
                 };
                 match dice.below(6) {
                     0 => {
-                        out.push_urgent(FrameType::Pong, 0, &u64::from(n).to_be_bytes());
+                        ahead(&mut out).push(FrameType::Pong, 0, &u64::from(n).to_be_bytes());
                         urgent.push(u64::from(n).to_be_bytes().to_vec());
                     }
-                    1 => out.push_websocket_control(OpCode::Ping, &[1; 9]),
+                    1 => ahead(&mut out).push_websocket_control(OpCode::Ping, &[1; 9]),
                     2 => {
                         out.push(FrameType::StreamOpen, n + 1, &pattern(n, len));
                         queued.push((FrameType::StreamOpen, n + 1, pattern(n, len)));
                     }
                     _ if len > 0 => {
-                        let space = out.data_space(len);
+                        let space = out.out.data_space(len);
                         assert!(!space.is_empty() && space.len() <= len);
                         // A socket may have brought less than there was room for, or nothing.
                         let count = 1 + dice.below(space.len() as u32) as usize;
                         let bytes = pattern(n, count);
                         space[..count].copy_from_slice(&bytes);
                         if dice.below(5) > 0 {
-                            out.data_commit(n + 1, count);
+                            out.out.data_commit(n + 1, count);
                             queued.push((FrameType::Data, n + 1, bytes));
                         }
                     }
@@ -114,7 +125,7 @@ fn any_mix_of_frames_leaves_whole_legal_and_in_order() {
                 }
             }
             while drain.take(&mut out, 70_000) {}
-            assert!(out.is_empty());
+            assert!(out.is_flushed());
             let (pongs, rest): (Vec<_>, Vec<_>) = drain
                 .frames
                 .into_iter()
@@ -134,7 +145,7 @@ fn small_frames_share_a_message_of_at_most_64() {
         out.push(FrameType::Eof, id, b"");
     }
     for _ in 0..130 {
-        out.push_urgent(FrameType::Pong, 0, &[0; 8]);
+        ahead(&mut out).push(FrameType::Pong, 0, &[0; 8]);
     }
     while drain.take(&mut out, usize::MAX) {}
     assert_eq!(drain.messages.iter().sum::<usize>(), 330);
@@ -145,8 +156,8 @@ fn small_frames_share_a_message_of_at_most_64() {
 #[test]
 fn a_lone_byte_does_not_wait_for_company() {
     let mut out = outbox(Role::Client);
-    out.data_space(100)[0] = 7;
-    out.data_commit(2, 1);
+    out.out.data_space(100)[0] = 7;
+    out.out.data_commit(2, 1);
     let mut drain = Drain::new(Role::Client);
     assert!(drain.take(&mut out, usize::MAX));
     assert_eq!(drain.frames, [(FrameType::Data, 2, vec![7])]);
@@ -157,12 +168,12 @@ fn close_is_the_last_thing_that_leaves() {
     for role in [Role::Server, Role::Client] {
         let mut out = outbox(role);
         out.push(FrameType::GoAway, 0, b"{}");
-        out.push_urgent(FrameType::Pong, 0, &[0; 8]);
+        ahead(&mut out).push(FrameType::Pong, 0, &[0; 8]);
         out.push_close(1002, &"é".repeat(100));
         out.push(FrameType::Eof, 2, b"");
-        out.push_urgent(FrameType::Pong, 0, &[1; 8]);
-        out.push_websocket_control(OpCode::Pong, b"x");
-        assert!(!out.has_room());
+        ahead(&mut out).push(FrameType::Pong, 0, &[1; 8]);
+        ahead(&mut out).push_websocket_control(OpCode::Pong, b"x");
+        assert!(!out.out.has_room());
         let mut drain = Drain::new(role);
         while drain.take(&mut out, 7) {}
         assert!(drain.closed);
@@ -190,7 +201,7 @@ fn close_is_the_last_thing_that_leaves() {
 fn an_outbox_that_is_empty_holds_no_memory() {
     let mut out = outbox(Role::Server);
     out.push(FrameType::Data, 2, &[1; 60_000]);
-    out.push_urgent(FrameType::Pong, 0, &[0; 8]);
+    ahead(&mut out).push(FrameType::Pong, 0, &[0; 8]);
     let mut drain = Drain::new(Role::Server);
     while drain.take(&mut out, 1000) {}
     out.release_if_idle();
@@ -201,7 +212,7 @@ fn an_outbox_that_is_empty_holds_no_memory() {
 const SHORT: usize = 0xFFFF;
 
 /// How many frames each message has that leaves.
-fn messages(out: &mut Outbox) -> Vec<usize> {
+fn messages(out: &mut Channel) -> Vec<usize> {
     let mut drain = Drain::new(Role::Server);
     while drain.take(out, usize::MAX) {}
     drain.messages
@@ -218,9 +229,9 @@ fn bulk_is_added_below_the_soft_bound() {
         for message in [len / 2, len - len / 2] {
             out.push(FrameType::Bind, 0, &vec![0; message - 4 - HEADER_LEN]);
         }
-        out.push_urgent(FrameType::Pong, 0, &[0; 8]);
-        assert_eq!(out.queued(), len, "what overtakes does not count");
-        assert_eq!(out.has_room(), has_room);
+        ahead(&mut out).push(FrameType::Pong, 0, &[0; 8]);
+        assert_eq!(out.out.queued(), len, "what overtakes does not count");
+        assert_eq!(out.out.has_room(), has_room);
     }
 }
 
@@ -230,7 +241,7 @@ fn a_read_joins_the_open_message_only_where_there_is_room_worth_it() {
     let space = |taken: usize, wanted: usize| {
         let mut out = outbox(Role::Server);
         out.push(FrameType::Bind, 0, &vec![0; taken]);
-        out.data_space(wanted).len()
+        out.out.data_space(wanted).len()
     };
     let taken = SHORT - 2 * HEADER_LEN - worth;
     assert_eq!(space(taken, 20_000), worth);
@@ -238,10 +249,10 @@ fn a_read_joins_the_open_message_only_where_there_is_room_worth_it() {
     assert_eq!(space(taken + 1, 1000), 1000);
     // Behind DATA the largest message is open.
     let mut out = outbox(Role::Server);
-    out.data_space(100);
-    out.data_commit(2, 100);
+    out.out.data_space(100);
+    out.out.data_commit(2, 100);
     let room = MAX_FRAME_PAYLOAD - 100 - HEADER_LEN;
-    assert_eq!(out.data_space(MAX_FRAME_PAYLOAD).len(), room);
+    assert_eq!(out.out.data_space(MAX_FRAME_PAYLOAD).len(), room);
 }
 
 #[test]
@@ -265,8 +276,8 @@ fn a_message_stays_open_for_more_while_half_a_queue_of_others_can_leave() {
     for (first, leaves) in [(half, half), (half - 1, half - 1 + 2 + HEADER_LEN)] {
         let mut out = outbox(Role::Server);
         let count = first - 4 - HEADER_LEN;
-        out.data_space(count);
-        out.data_commit(2, count);
+        out.out.data_space(count);
+        out.out.data_commit(2, count);
         out.push(FrameType::Eof, 2, b"");
         assert_eq!(out.transmit().len(), leaves);
     }
@@ -277,7 +288,7 @@ fn urgent_frames_of_any_length_leave_whole() {
     let mut out = outbox(Role::Server);
     for len in [0, 8, 255, 256, 70, 300] {
         for _ in 0..20 {
-            out.push_urgent(FrameType::Bind, 0, &vec![b' '; len]);
+            ahead(&mut out).push(FrameType::Bind, 0, &vec![b' '; len]);
         }
     }
     assert_eq!(messages(&mut out), [MAX_FRAMES, 120 - MAX_FRAMES]);
@@ -288,8 +299,8 @@ fn memory_is_what_all_three_queues_hold() {
     let mut out = outbox(Role::Server);
     out.push(FrameType::Bind, 0, &[0; 1000]);
     let queue = out.capacity();
-    out.push_urgent(FrameType::Pong, 0, &[0; 500]);
+    ahead(&mut out).push(FrameType::Pong, 0, &[0; 500]);
     let urgent = out.capacity();
-    out.push_websocket_control(OpCode::Pong, &[0; 100]);
+    ahead(&mut out).push_websocket_control(OpCode::Pong, &[0; 100]);
     assert!(queue >= 1000 && urgent >= queue + 500 && out.capacity() >= urgent + 100);
 }

@@ -21,7 +21,7 @@ impl Alone {
             ..terms(Side::Kit)
         };
         let mut mux = Session::new(terms, Instant::ZERO);
-        mux.attach(0, Lane::server(conn(0), Instant::ZERO));
+        mux.attach(0, Transport::server(conn(0), Instant::ZERO));
         Alone { mux, opened: 0 }
     }
 
@@ -86,7 +86,7 @@ impl Alone {
     }
 
     fn in_line(&self) -> usize {
-        self.mux.lanes[0].as_ref().unwrap().line.len()
+        self.mux.channels[0].line.len()
     }
 
     /// Fills the lane's queue, by a stream that has credit to spare.

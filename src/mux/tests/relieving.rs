@@ -24,7 +24,7 @@ fn alone() -> Session<u32> {
     };
     let mut mux = Session::new(terms, Instant::ZERO);
     let masks = Entropy::from_seed(1);
-    mux.attach(0, Lane::client(conn(0), masks, Instant::ZERO));
+    mux.attach(0, Transport::client(conn(0), masks, Instant::ZERO));
     mux
 }
 

@@ -1,18 +1,20 @@
-//! A lane: one connection that carries a session's WebSocket, from its first byte after the
-//! upgrade.
+//! A connection that carries a session's WebSocket, from its first byte after the upgrade.
 //!
-//! A lane turns received bytes into frames, one at a time, and holds the outgoing frames. Payloads
-//! are named by a [`Span`] of its receive buffer, which stays where it is until the next
-//! [`Lane::read_space`]: so a payload can be lent to another connection without a copy.
+//! A transport turns received bytes into frames, one at a time, and has what it sends ahead of its
+//! channel (`channel.rs`), or alone before there is one. Payloads are named by a [`Span`] of its
+//! receive buffer, which stays where it is until the next [`Transport::read_space`]: so a payload
+//! can be lent to another connection without a copy.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use crate::buffer::Buffer;
 use crate::clock::Instant;
 use crate::entropy::Entropy;
 use crate::limits::{LANE_QUEUE_MAX, LANE_READ_MAX, LANE_READ_MIN, LANE_URGENT_MAX};
 use crate::machine::ConnKey;
-use crate::mux::outbox::Outbox;
+use crate::mux::ahead::Ahead;
+use crate::mux::framing::Framing;
 use crate::mux::violation::{CLOSE_UNSUPPORTED, Scope, Violation};
 use crate::outflow::{Lender, Loan};
 use crate::wire::code::Code;
@@ -20,12 +22,12 @@ use crate::wire::frame::FrameType;
 use crate::wire::message::{FrameDecoder, next_frame};
 use crate::ws::{OpCode, Role, WsDecoder, WsEvent, WsStep};
 
-/// Where a payload lies in its lane's receive buffer.
+/// Where a payload lies in its transport's receive buffer.
 pub type Span = Range<usize>;
 
-/// One WebSocket of a session.
+/// One WebSocket of a session, or of one to be.
 #[derive(Debug)]
-pub struct Lane {
+pub struct Transport {
     conn: ConnKey,
     decoder: WsDecoder,
     received: Buffer,
@@ -35,10 +37,8 @@ pub struct Lane {
     frames: Range<usize>,
     /// How many more bytes the decoder wants at least.
     wanted: usize,
-    /// Outgoing frames.
-    pub(super) out: Outbox,
-    /// Whether the host was told that there is something to transmit.
-    pub(super) told: Told,
+    /// What leaves ahead of the channel's frames.
+    pub(super) ahead: Ahead,
     /// Of the received bytes.
     lender: Lender,
     /// Whether reading stopped because the peer does not read our answers.
@@ -51,21 +51,10 @@ pub struct Lane {
     bytes_out: u64,
 }
 
-/// What the host was told about a lane's bytes since it last took them all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Told {
-    /// Nothing.
-    No,
-    /// To take them after everybody else's turn.
-    Last,
-    /// To take them at once.
-    Now,
-}
-
-/// What a lane hands out.
+/// What a transport hands out.
 #[derive(Debug)]
-pub enum LaneItem {
-    /// A frame; the payload is in the lane's buffer.
+pub enum Item {
+    /// A frame; the payload is in the transport's buffer.
     Frame {
         /// Its type.
         kind: FrameType,
@@ -83,7 +72,7 @@ pub enum LaneItem {
     },
 }
 
-/// How a lane's peer is.
+/// How a transport's peer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Liveness {
     /// It was heard lately, or was just pinged; look again then.
@@ -92,27 +81,26 @@ pub enum Liveness {
     Dead,
 }
 
-impl Lane {
-    /// A kit's lane on `conn`.
-    pub fn server(conn: ConnKey, now: Instant) -> Lane {
-        Lane::new(conn, Role::Server, None, now)
+impl Transport {
+    /// A kit's, on `conn`.
+    pub fn server(conn: ConnKey, now: Instant) -> Transport {
+        Transport::new(conn, Role::Server, None, now)
     }
 
-    /// A client's lane on `conn`, with a source of masks.
-    pub fn client(conn: ConnKey, masks: Entropy, now: Instant) -> Lane {
-        Lane::new(conn, Role::Client, Some(masks), now)
+    /// A client's, on `conn`, with a source of masks.
+    pub fn client(conn: ConnKey, masks: Entropy, now: Instant) -> Transport {
+        Transport::new(conn, Role::Client, Some(masks), now)
     }
 
-    fn new(conn: ConnKey, role: Role, masks: Option<Entropy>, now: Instant) -> Lane {
-        Lane {
+    fn new(conn: ConnKey, role: Role, masks: Option<Entropy>, now: Instant) -> Transport {
+        Transport {
             conn,
             decoder: WsDecoder::new(role),
             received: Buffer::new(),
             parsed: 0,
             frames: 0..0,
             wanted: 0,
-            out: Outbox::new(role, masks),
-            told: Told::No,
+            ahead: Ahead::new(Framing::new(role, masks)),
             lender: Lender::default(),
             choked: false,
             last_heard: now,
@@ -128,18 +116,24 @@ impl Lane {
         self.conn
     }
 
-    /// Where the next bytes go. By then no span is lent any more. Empty while the peer does not
-    /// read what we answer, so that a peer which only asks cannot fill our memory.
+    /// Where the next bytes go, while there is no channel. By then no span is lent any more. Empty
+    /// while the peer does not read what we answer, so that a peer which only asks cannot fill our
+    /// memory.
     ///
     /// # Panics
     ///
     /// When a span is lent: what its borrower sends would be overwritten.
     pub fn read_space(&mut self) -> &mut [u8] {
+        self.space(self.ahead.len(), self.ahead.len())
+    }
+
+    /// The same where so many bytes wait that answer the peer, and so many altogether.
+    pub(super) fn space(&mut self, urgent: usize, all: usize) -> &mut [u8] {
         assert!(!self.lender.is_owed(), "its bytes are still lent");
         self.received.consume(self.parsed);
         self.parsed = 0;
         self.frames = 0..0;
-        self.choked = self.out.urgent_len() > LANE_URGENT_MAX || self.out.len() > LANE_QUEUE_MAX;
+        self.choked = urgent > LANE_URGENT_MAX || all > LANE_QUEUE_MAX;
         if self.choked {
             return &mut [];
         }
@@ -153,7 +147,7 @@ impl Lane {
         self.heard(count, now);
     }
 
-    /// Takes in bytes that came before the lane was made (behind an HTTP upgrade).
+    /// Takes in bytes that came before it was made (behind an HTTP upgrade).
     pub fn feed(&mut self, bytes: &[u8], now: Instant) {
         self.received.extend(bytes);
         self.heard(bytes.len(), now);
@@ -166,8 +160,8 @@ impl Lane {
         self.pinged = None;
     }
 
-    /// The next frame, if a whole one is there. After an error the lane is of no use.
-    pub fn poll(&mut self) -> Result<Option<LaneItem>, Violation> {
+    /// The next frame, if a whole one is there. After an error it is of no use.
+    pub fn poll(&mut self) -> Result<Option<Item>, Violation> {
         loop {
             if let Some(item) = self.next_frame() {
                 return Ok(Some(item));
@@ -201,13 +195,13 @@ impl Lane {
                 WsEvent::Text => return Err(text_is_not_spoken()),
                 WsEvent::Ping(range) => {
                     let echoed = self.received.bytes()[start..][range].to_vec();
-                    self.out.push_websocket_control(OpCode::Pong, &echoed);
-                    return Ok(Some(LaneItem::Pinged));
+                    self.ahead.push_websocket_control(OpCode::Pong, &echoed);
+                    return Ok(Some(Item::Pinged));
                 }
                 WsEvent::Pong(_) => {}
                 WsEvent::Close { code, .. } => {
                     self.closed = true;
-                    return Ok(Some(LaneItem::Closed { code }));
+                    return Ok(Some(Item::Closed { code }));
                 }
             }
         }
@@ -222,20 +216,20 @@ impl Lane {
     }
 
     /// The next known frame of the current message, whose lengths were all checked when it opened.
-    fn next_frame(&mut self) -> Option<LaneItem> {
+    fn next_frame(&mut self) -> Option<Item> {
         let (frame, rest) = next_frame(&self.received.bytes()[self.frames.clone()])?;
         let (kind, stream_id) = (frame.kind, frame.stream_id);
         let end = self.frames.end - rest.len();
         let payload = end - frame.payload.len()..end;
         self.frames.start = end;
-        Some(LaneItem::Frame {
+        Some(Item::Frame {
             kind,
             stream_id,
             payload,
         })
     }
 
-    /// The bytes of a span that this lane handed out since the last [`Lane::read_space`].
+    /// The bytes of a span that it handed out since the last [`Transport::read_space`].
     pub fn payload(&self, span: &Span) -> &[u8] {
         &self.received.bytes()[span.clone()]
     }
@@ -250,47 +244,45 @@ impl Lane {
         self.lender.is_owed()
     }
 
-    /// Queues a session frame (stream 0) with a JSON payload.
+    /// Queues a frame (stream 0) with a JSON payload, ahead of what a channel sends.
     pub fn push_control(&mut self, kind: FrameType, payload: &[u8]) {
-        self.out.push(kind, 0, payload);
+        self.ahead.push(kind, 0, payload);
     }
 
-    /// Queues a close frame behind everything else.
+    /// Queues a close frame behind everything else, where there is no channel.
     pub fn push_close(&mut self, code: u16, reason: &str) {
-        self.out.push_close(code, reason);
+        self.ahead.push_close(code, reason);
     }
 
-    /// What to send next.
+    /// What to send next, where there is no channel.
     pub fn transmit(&mut self) -> &[u8] {
-        let bytes = self.out.transmit();
-        if bytes.is_empty() {
-            self.told = Told::No;
-        }
-        bytes
+        self.ahead.transmit(&mut Buffer::new())
     }
 
-    /// The socket took `count` bytes of it. Says whether reading may go on that had stopped.
-    pub fn transmitted(&mut self, count: usize) -> bool {
-        self.out.transmitted(count);
+    /// The socket took `count` bytes of it.
+    pub fn transmitted(&mut self, count: usize) {
+        self.ahead.transmitted(count);
+        self.count_out(count);
+    }
+
+    /// The socket took `count` bytes, of whatever.
+    pub(super) fn count_out(&mut self, count: usize) {
         self.bytes_out += count as u64;
-        self.choked
-            && self.out.urgent_len() <= LANE_URGENT_MAX / 2
-            && self.out.len() <= LANE_QUEUE_MAX / 2
     }
 
-    /// Whether all that was queued has left.
+    /// Whether reading may go on that had stopped, now that so many bytes wait.
+    pub(super) fn recovers(&self, urgent: usize, all: usize) -> bool {
+        self.choked && urgent <= LANE_URGENT_MAX / 2 && all <= LANE_QUEUE_MAX / 2
+    }
+
+    /// Whether all that was queued has left, where there is no channel.
     pub fn is_flushed(&self) -> bool {
-        self.out.is_empty()
+        self.ahead.len() == 0
     }
 
     /// Whether the peer sent its close frame.
     pub fn is_closed(&self) -> bool {
         self.closed
-    }
-
-    /// Bytes that wait to leave.
-    pub fn waiting(&self) -> usize {
-        self.out.len()
     }
 
     /// Bytes from the peer and to it, WebSocket and frame headers included.
@@ -309,42 +301,35 @@ impl Lane {
         self.last_heard
     }
 
-    /// Looks after a quiet peer: sends a PING after `quiet` without a byte, and calls the lane dead
-    /// when nothing came for `patience` after the PING (PROTOCOL §6).
-    pub fn check(
-        &mut self,
+    /// How a quiet peer is; `None` when it is to be pinged, for it was not heard for `quiet`.
+    pub(super) fn health(
+        &self,
         now: Instant,
-        quiet: std::time::Duration,
-        patience: std::time::Duration,
-        ping: [u8; 8],
-    ) -> Liveness {
-        if let Some(at) = self.pinged {
-            return match now >= at + patience {
-                true => Liveness::Dead,
-                false => Liveness::LookAgain(at + patience),
-            };
+        quiet: Duration,
+        patience: Duration,
+    ) -> Option<Liveness> {
+        match self.pinged {
+            Some(at) if now >= at + patience => Some(Liveness::Dead),
+            Some(at) => Some(Liveness::LookAgain(at + patience)),
+            None if now < self.last_heard + quiet => {
+                Some(Liveness::LookAgain(self.last_heard + quiet))
+            }
+            None => None,
         }
-        if now < self.last_heard + quiet {
-            return Liveness::LookAgain(self.last_heard + quiet);
-        }
-        self.release_if_idle();
-        self.out.push_urgent(FrameType::Ping, 0, &ping);
-        self.pinged = Some(now);
-        Liveness::LookAgain(now + patience)
     }
 
-    /// Counts silence from now on.
-    pub(super) fn forgive_silence(&mut self, now: Instant) {
-        self.last_heard = now;
-        self.pinged = None;
+    /// Asks the peer for a sign of life.
+    pub(super) fn ping(&mut self, now: Instant, payload: [u8; 8]) {
+        self.ahead.push(FrameType::Ping, 0, &payload);
+        self.pinged = Some(now);
     }
 
     /// Memory held for bytes on their way, in bytes.
     pub fn capacity(&self) -> usize {
-        self.received.capacity() + self.out.capacity()
+        self.received.capacity() + self.ahead.capacity()
     }
 
-    /// Gives memory back that a quiet lane does not need. Never while spans are lent.
+    /// Gives memory back that a quiet connection does not need. Never while spans are lent.
     pub fn release_if_idle(&mut self) {
         assert!(!self.lender.is_owed(), "its bytes are still lent");
         if self.parsed == self.received.len() && self.frames.is_empty() {
@@ -352,7 +337,7 @@ impl Lane {
             self.parsed = 0;
             self.received.release_if_idle(0);
         }
-        self.out.release_if_idle();
+        self.ahead.release_if_idle();
     }
 }
 
