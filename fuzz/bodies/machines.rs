@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use hoody_tunnel::client::machine::Spec;
+use hoody_tunnel::client::Spec;
 use hoody_tunnel::client::{BindOptions, Client, Order, Proxy, TunnelOptions};
 use hoody_tunnel::clock::Instant;
 use hoody_tunnel::entropy::Entropy;

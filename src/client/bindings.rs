@@ -3,13 +3,46 @@
 //! A binding is known by our own *reference*, which stays; the kit's `bindId` changes with each new
 //! session.
 
-use crate::client::options::HostHeader;
-use crate::client::session::Binding;
+use crate::client::error::Error;
+use crate::client::handler::Handler;
+use crate::client::options::{BindOptions, HostHeader, To};
 use crate::client::target::Target;
 use crate::clock::Instant;
-use crate::limits::REBIND_FOR;
+use crate::http::is_value;
+use crate::limits::{CLIENT_NAME_BYTES, REBIND_FOR};
 use crate::machine::DialTarget;
 use crate::wire::control::{Bind, BindErrCode, BindMode, BindOk, BindingKind, ResumedBind};
+
+/// What the kit bound for us, as it was when this was made. Copies of it name the same binding,
+/// also after a reconnect has given it another `bind_id`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Binding {
+    /// The kit's name for it.
+    pub bind_id: u64,
+    /// The port on the kit.
+    pub container_port: u16,
+    /// Where the world reaches it, when the kit knows.
+    pub public_url: Option<String>,
+    /// EXPOSE or PULL.
+    pub mode: BindMode,
+    /// The name for people that was given with it.
+    pub label: Option<String>,
+    /// Our own name for it, which stays.
+    pub(super) reference: u64,
+}
+
+impl BindOptions {
+    /// Whether these can work, as far as it can be told without a kit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Options`] says what cannot be bound so, and why.
+    pub fn check(&self) -> Result<(), Error> {
+        let unused = |_| Ok(Local::Target(Target::Addr(([127, 0, 0, 1], 1).into())));
+        BindSpec::new(self.clone(), unused).map(|_| ())
+    }
+}
 
 /// What a user asked to bind.
 #[derive(Debug, Clone)]
@@ -82,6 +115,63 @@ pub(super) struct Bindings {
 }
 
 impl BindSpec {
+    /// Checks what can be checked without the kit.
+    pub fn new(
+        options: BindOptions,
+        add_handler: impl FnOnce(Handler) -> Result<Local, Error>,
+    ) -> Result<BindSpec, Error> {
+        let wrong = |text: &str| Err(Error::Options(text.into()));
+        let local = match (options.to, options.mode) {
+            (Some(To::Handler(_)), BindMode::Pull) => {
+                return wrong("A handler answers requests; a pull carries raw connections.");
+            }
+            (None, _) if options.container_port == 0 => {
+                return wrong("Say which local server to use when the kit picks the port.");
+            }
+            (Some(To::Target(target)), _) if target.port() == 0 => {
+                return wrong("The target's port must not be 0.");
+            }
+            (Some(To::Target(target)), _) => Local::Target(target),
+            (None, _) => {
+                let port = options.container_port;
+                Local::Target(Target::Addr(([127, 0, 0, 1], port).into()))
+            }
+            (Some(To::Handler(handler)), _) => add_handler(handler)?,
+        };
+        let name = match &options.host_header {
+            HostHeader::Name(name) => Some(name),
+            _ => None,
+        };
+        for (what, text) in [
+            ("label", options.label.as_ref()),
+            ("host", options.host.as_ref()),
+            ("host header", name),
+        ] {
+            if text.is_some_and(|text| text.len() > CLIENT_NAME_BYTES) {
+                return wrong(&format!(
+                    "The {what} is longer than {CLIENT_NAME_BYTES} bytes."
+                ));
+            }
+        }
+        if options.takeover && options.mode == BindMode::Pull {
+            return wrong("Only what is exposed can be taken over.");
+        }
+        if let HostHeader::Name(name) = &options.host_header
+            && (name.is_empty() || !is_value(name.as_bytes()) || name.contains(char::is_whitespace))
+        {
+            return wrong("The host header must be a name, perhaps with a port.");
+        }
+        Ok(BindSpec {
+            mode: options.mode,
+            container_port: options.container_port,
+            label: options.label,
+            takeover: options.takeover,
+            host: options.host,
+            host_header: options.host_header,
+            local,
+        })
+    }
+
     /// Whether a binding that the kit has is what this asks for.
     pub fn is_like(&self, resumed: &ResumedBind) -> bool {
         self.mode == resumed.mode && self.container_port == resumed.container_port
@@ -263,9 +353,7 @@ impl Bindings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::session::spec_of;
-    use crate::client::{BindOptions, Error};
-    use crate::limits::{CLIENT_NAME_BYTES, MAX_FRAME_PAYLOAD};
+    use crate::limits::MAX_FRAME_PAYLOAD;
     use crate::wire::control;
     use std::time::Duration;
 
@@ -304,7 +392,7 @@ mod tests {
                 .host(text)
                 .host_header(HostHeader::Name(name.into()))
         };
-        let spec = spec_of(options(&longest, &name), none).unwrap();
+        let spec = BindSpec::new(options(&longest, &name), none).unwrap();
         let mut json = Vec::new();
         control::write(&Bound::new(u64::MAX, spec).bind(true), &mut json);
         assert!(json.len() < MAX_FRAME_PAYLOAD / 10, "{} bytes", json.len());

@@ -40,6 +40,28 @@ pub(super) struct Config {
     pub ca_pem: Option<Vec<u8>>,
 }
 
+impl TunnelOptions {
+    /// What is unwise about the token, though it works: one that can be guessed, or a file that
+    /// others may read. A sentence each, without the token.
+    pub fn advice(&self) -> Vec<String> {
+        // A pipe gives what it has only once, and is nobody else's to read.
+        let is_pipe = |file: &std::path::PathBuf| !file.is_file();
+        if self.token_file.as_ref().is_some_and(is_pipe) {
+            return Vec::new();
+        }
+        match read_token(self) {
+            Ok(Some(token)) => secrets::advice(token.expose(), self.token_file.as_deref()),
+            // Options that cannot work are told by [`TunnelOptions::check`].
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether these can work: reads the files, parses the URLs, opens no connection.
+    pub fn check(&self) -> Result<(), Error> {
+        Config::new(self).map(|_| ())
+    }
+}
+
 impl Config {
     /// Checks the options, and reads the files and the environment that they name.
     pub fn new(options: &TunnelOptions) -> Result<Config, Error> {

@@ -3,7 +3,8 @@
 use crate::client::bindings::{BindState, Refusal};
 use crate::client::event::SessionEvent;
 use crate::client::lanes::malformed;
-use crate::client::machine::{Client, Notice, Timer};
+use crate::client::machine::{Client, Timer};
+use crate::client::messages::Notice;
 use crate::client::setback::Setback;
 use crate::client::{Error, link};
 use crate::limits::{

@@ -13,12 +13,12 @@ use crate::client::event::{SessionEvent, Shortage};
 use crate::client::exchange::{Exchange, ExchangeKey};
 use crate::client::lanes::{LaneConn, Lanes, Phase};
 use crate::client::link::{self, Link};
+use crate::client::messages::{Notice, Order};
 use crate::client::pool::Pool;
-use crate::client::session::{Binding, spec_of};
 use crate::client::tally::Tally;
 use crate::client::upstream::Upstream;
 use crate::client::visitor::Origin;
-use crate::client::{BindOptions, Error, TunnelOptions};
+use crate::client::{Error, TunnelOptions};
 use crate::clock::Instant;
 use crate::effects::Effects;
 use crate::entropy::Entropy;
@@ -31,66 +31,6 @@ use crate::mux::{Session, Wake};
 use crate::outflow::Piece;
 use crate::shares::Shares;
 use crate::table::Table;
-use crate::wire::control::SessionId;
-
-/// What a user wants.
-#[derive(Debug)]
-pub enum Order {
-    /// Bind. Answered by [`Notice::Bound`].
-    Bind {
-        /// The caller's name for it, never used twice.
-        reference: u64,
-        /// What.
-        spec: Box<Spec>,
-    },
-    /// Give a binding up. Answered by [`Notice::Unbound`].
-    Unbind {
-        /// Its name.
-        reference: u64,
-    },
-    /// A visitor was turned away, because all threads of handlers were busy.
-    TurnedAway,
-    /// End the session; the second time, or with `at_once`, without waiting for streams.
-    Close {
-        /// Do not wait.
-        at_once: bool,
-    },
-}
-
-/// What an [`Order::Bind`] carries; made from a `BindOptions`.
-#[derive(Debug)]
-pub struct Spec(pub(super) BindSpec);
-
-impl Spec {
-    /// For a host of one's own, which runs no handlers. Refuses options that cannot work.
-    pub fn new(options: BindOptions) -> Result<Spec, Error> {
-        let none = "This host runs no handlers.".to_owned();
-        spec_of(options, |_| Err(Error::Options(none))).map(Spec)
-    }
-}
-
-/// What a user is told.
-#[derive(Debug)]
-pub enum Notice {
-    /// Things that happened, in their order.
-    Events(Vec<SessionEvent>),
-    /// The session has this id now; told before the event that says that it stands.
-    Session(SessionId),
-    /// A bind came to its end.
-    Bound {
-        /// Its name.
-        reference: u64,
-        /// What came of it.
-        outcome: Result<Binding, Error>,
-    },
-    /// An unbind came to its end.
-    Unbound {
-        /// Its name.
-        reference: u64,
-        /// What came of it.
-        outcome: Result<(), Error>,
-    },
-}
 
 /// A connection of ours.
 #[derive(Debug)]

@@ -3,10 +3,10 @@
 //! What the room is for: reaching a kit and staying there (`link`, `way`, `upgrade`, `lanes`,
 //! `rejoin`), keeping bindings (`bindings`, `frames`), carrying streams between the kit and local
 //! servers (`exchange`, `request`, `response`), sharing local connections among visitors
-//! (`upstream`, `pool`, `visitor`, `tally`), ending in order (`farewell`), and calls that
-//! block, for users (`session`, `serve`). What it never does: listen, connect to anything but the
-//! kit, its proxy and the targets that the user named, or touch a socket: all but `session` and
-//! `talk` is pure logic.
+//! (`upstream`, `pool`, `visitor`, `tally`), ending in order (`farewell`). Beside the machine stand
+//! calls that block, for users (`api`), and handlers in this process (`handler`); all else is pure
+//! logic. What it never does: listen, connect to anything but the kit, its proxy and the targets
+//! that the user named, or touch a socket.
 //!
 //! Order of calls: [`TunnelSession::start`] or [`TunnelSession::connect`], then
 //! [`TunnelSession::bind`], [`TunnelSession::unbind`], and [`TunnelSession::close`]. Whatever is
@@ -31,30 +31,28 @@
 //! # }
 //! ```
 
+mod admin;
+mod api;
 mod base64;
 mod bindings;
 mod config;
-mod crew;
 pub mod error;
 pub mod event;
 mod exchange;
 mod farewell;
-pub mod fetch;
 mod frames;
+mod handler;
 mod lanes;
 mod link;
 pub mod machine;
+mod messages;
 pub mod options;
 mod pool;
 mod proxy;
 mod rejoin;
 mod request;
 mod response;
-pub mod serve;
-pub mod session;
 mod setback;
-mod shared;
-mod talk;
 mod tally;
 pub mod target;
 #[cfg(test)]
@@ -66,11 +64,13 @@ mod visitor;
 mod way;
 
 pub use crate::wire::control::{BindErrCode, BindMode};
+pub use admin::{AdminReply, AdminRequest};
+pub use api::{Events, Tunnel, TunnelSession, expose, fetch, pull, serve};
+pub use bindings::Binding;
 pub use error::Error;
 pub use event::{RequestRecord, SessionEvent, Shortage, StreamRecord};
-pub use fetch::{AdminReply, AdminRequest};
-pub use machine::{Client, Notice, Order};
-pub use options::{BindOptions, Handler, HostHeader, Proxy, TunnelOptions};
-pub use serve::{Request, RequestBody, Response};
-pub use session::{Binding, Events, Tunnel, TunnelSession, expose, fetch, pull, serve};
+pub use handler::{Handler, Request, RequestBody, Response};
+pub use machine::Client;
+pub use messages::{Notice, Order, Spec};
+pub use options::{BindOptions, HostHeader, Proxy, TunnelOptions};
 pub use target::Target;

@@ -5,10 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::client::config::{self, Config};
-use crate::client::serve::{Request, Response};
-use crate::client::{Error, Target};
-use crate::secrets;
+use crate::client::handler::{Handler, Request, Response};
+use crate::client::target::Target;
 use crate::wire::control::{BindMode, Secret};
 
 /// How to reach a kit and how to behave. Made with [`TunnelOptions::new`] and changed by the
@@ -157,26 +155,6 @@ impl TunnelOptions {
         self.headers.push((name.into(), value.into()));
         self
     }
-
-    /// What is unwise about the token, though it works: one that can be guessed, or a file that
-    /// others may read. A sentence each, without the token.
-    pub fn advice(&self) -> Vec<String> {
-        // A pipe gives what it has only once, and is nobody else's to read.
-        let is_pipe = |file: &PathBuf| !file.is_file();
-        if self.token_file.as_ref().is_some_and(is_pipe) {
-            return Vec::new();
-        }
-        match config::read_token(self) {
-            Ok(Some(token)) => secrets::advice(token.expose(), self.token_file.as_deref()),
-            // Options that cannot work are told by [`TunnelOptions::check`].
-            _ => Vec::new(),
-        }
-    }
-
-    /// Whether these can work: reads the files, parses the URLs, opens no connection.
-    pub fn check(&self) -> Result<(), Error> {
-        Config::new(self).map(|_| ())
-    }
 }
 
 /// What to bind.
@@ -199,9 +177,6 @@ pub(super) enum To {
     /// A function of this process.
     Handler(Handler),
 }
-
-/// Answers requests.
-pub type Handler = Arc<dyn Fn(Request) -> Response + Send + Sync>;
 
 /// What the local server sees as `Host`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

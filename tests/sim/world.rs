@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use hoody_tunnel::client::machine::Spec;
+use hoody_tunnel::client::Spec;
 use hoody_tunnel::client::{BindOptions, Client, Error, Notice, Order, Proxy, TunnelOptions};
 use hoody_tunnel::clock::Instant;
 use hoody_tunnel::kit::Kit;

@@ -4,6 +4,7 @@ mod chaos;
 mod ends;
 mod expose;
 mod fake_kit;
+mod handler;
 mod hostile;
 mod lanes;
 mod largest;
@@ -11,13 +12,12 @@ mod link;
 mod logins;
 mod pull;
 mod shares;
-mod talk;
 mod world;
 
 use std::time::Duration;
 
 use crate::client::bindings::{BindSpec, Local};
-use crate::client::machine::{Notice, Order, Spec};
+use crate::client::messages::{Notice, Order, Spec};
 use crate::client::{BindMode, Binding, Error, HostHeader, TunnelOptions};
 use crate::wire::frame::FrameType;
 

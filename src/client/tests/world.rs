@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::client::config::Config;
-use crate::client::machine::{Client, Notice, Order};
+use crate::client::machine::Client;
+use crate::client::messages::{Notice, Order};
 use crate::client::{SessionEvent, TunnelOptions};
 use crate::clock::Instant;
 use crate::entropy::Entropy;

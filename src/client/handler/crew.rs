@@ -12,14 +12,23 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 
-use crate::client::serve::Request;
-use crate::client::talk::Conversation;
+use crate::client::handler::messages::Request;
 use crate::client::visitor::Origin;
 use crate::limits::{HANDLER_IDLE, HANDLER_READERS, HANDLER_THREADS, HANDLER_WAIT};
 use crate::shares::{Shares, is_plenty, may_hold};
 
+/// What the crew works for: one connection to a handler.
+pub(super) trait Job: Send + Sync {
+    /// Runs the handler, which may block.
+    fn run(self: Arc<Self>, request: Request);
+    /// Reads the body of the handler's response, which may block.
+    fn read(self: Arc<Self>);
+    /// Nobody was free for as long as a request may wait.
+    fn refuse(self: Arc<Self>);
+}
+
 /// See the module.
-pub(super) struct Crew {
+pub(in crate::client) struct Crew {
     state: Mutex<State>,
     /// There is something to do, or the crew is dismissed.
     news: Condvar,
@@ -34,7 +43,7 @@ struct State {
     asks: VecDeque<(u64, Ask)>,
     /// The number of the next ask.
     next: u64,
-    reads: VecDeque<Arc<Conversation>>,
+    reads: VecDeque<Arc<dyn Job>>,
     threads: usize,
     idle: usize,
     /// Threads that run a handler.
@@ -48,15 +57,15 @@ struct State {
 
 /// A request for a handler.
 pub(super) struct Ask {
-    conversation: Arc<Conversation>,
+    job: Arc<dyn Job>,
     request: Request,
     visitor: Origin,
 }
 
 impl Ask {
-    pub fn new(conversation: Arc<Conversation>, request: Request, visitor: Origin) -> Ask {
+    pub fn new(job: Arc<impl Job + 'static>, request: Request, visitor: Origin) -> Ask {
         Ask {
-            conversation,
+            job,
             request,
             visitor,
         }
@@ -111,7 +120,7 @@ impl Crew {
     }
 
     /// Has a handler run.
-    pub fn ask(self: &Arc<Crew>, ask: Ask) {
+    pub(super) fn ask(self: &Arc<Crew>, ask: Ask) {
         let mut state = self.lock();
         if state.dismissed {
             return;
@@ -123,12 +132,12 @@ impl Crew {
     }
 
     /// Has the body of a response read. False when there is nobody any more.
-    pub fn read(self: &Arc<Crew>, conversation: Arc<Conversation>) -> bool {
+    pub(super) fn read(self: &Arc<Crew>, job: Arc<impl Job + 'static>) -> bool {
         let mut state = self.lock();
         if state.dismissed {
             return false;
         }
-        state.reads.push_back(conversation);
+        state.reads.push_back(job);
         self.call(&mut state);
         true
     }
@@ -172,10 +181,9 @@ impl Crew {
     fn work(&self) {
         let mut state = self.lock();
         loop {
-            if let Some(conversation) = state.reads.pop_front() {
+            if let Some(job) = state.reads.pop_front() {
                 drop(state);
-                let _ = catch_unwind(AssertUnwindSafe(|| conversation.read()));
-                drop(conversation);
+                let _ = catch_unwind(AssertUnwindSafe(|| job.read()));
                 state = self.lock();
                 continue;
             }
@@ -183,7 +191,7 @@ impl Crew {
                 let visitor = ask.visitor;
                 drop(state);
                 // A panic in user code is caught where it is answered; one of ours costs no thread.
-                let run = || ask.conversation.run(ask.request);
+                let run = || ask.job.run(ask.request);
                 let _ = catch_unwind(AssertUnwindSafe(run));
                 state = self.lock();
                 state.asked(visitor);
@@ -222,11 +230,10 @@ impl Crew {
                     break;
                 };
                 drop(state);
-                ask.conversation.refuse();
+                ask.job.refuse();
                 if let Some(tell) = self.refused.get() {
                     tell();
                 }
-                drop(ask);
                 state = self.lock();
             }
         }

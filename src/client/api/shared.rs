@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::client::machine::Notice;
-use crate::client::session::Binding;
-use crate::client::{Error, SessionEvent};
+use crate::client::bindings::Binding;
+use crate::client::error::Error;
+use crate::client::event::SessionEvent;
+use crate::client::messages::Notice;
 use crate::limits::EVENTS_KEPT;
 use crate::wire::control::SessionId;
 

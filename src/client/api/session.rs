@@ -1,6 +1,4 @@
-//! The public handles: blocking calls on a session whose loop runs on a thread of its own.
-//!
-//! This is the only file of the room that runs a host.
+//! A session whose loop runs on a thread of its own: blocking calls, and its events.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,18 +6,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::client::bindings::{BindSpec, Local};
+use crate::client::api::shared::Shared;
+use crate::client::bindings::{BindSpec, Binding, Local};
 use crate::client::config::Config;
-use crate::client::fetch::{AdminReply, AdminRequest, Fetch};
-use crate::client::machine::{Client, Order, Spec};
-use crate::client::options::{Handler, To};
-use crate::client::serve::{Handlers, Request, Response};
-use crate::client::shared::Shared;
-use crate::client::{BindOptions, Error, HostHeader, SessionEvent, Target, TunnelOptions};
-use crate::http::is_value;
-use crate::limits::{CLIENT_HANDLERS, CLIENT_NAME_BYTES};
+use crate::client::error::Error;
+use crate::client::event::SessionEvent;
+use crate::client::handler::Handlers;
+use crate::client::machine::Client;
+use crate::client::messages::{Order, Spec};
+use crate::client::options::{BindOptions, TunnelOptions};
+use crate::limits::CLIENT_HANDLERS;
 use crate::reactor::{self, Reactor};
-use crate::wire::control::BindMode;
 
 /// A session with a kit. Dropping it closes it.
 pub struct TunnelSession {
@@ -28,25 +25,6 @@ pub struct TunnelSession {
     handlers: Arc<Handlers>,
     thread: Mutex<Option<JoinHandle<()>>>,
     next_reference: AtomicU64,
-}
-
-/// What the kit bound for us, as it was when this was made. Copies of it name the same binding,
-/// also after a reconnect has given it another `bind_id`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Binding {
-    /// The kit's name for it.
-    pub bind_id: u64,
-    /// The port on the kit.
-    pub container_port: u16,
-    /// Where the world reaches it, when the kit knows.
-    pub public_url: Option<String>,
-    /// EXPOSE or PULL.
-    pub mode: BindMode,
-    /// The name for people that was given with it.
-    pub label: Option<String>,
-    /// Our own name for it, which stays.
-    pub(super) reference: u64,
 }
 
 impl TunnelSession {
@@ -120,7 +98,7 @@ impl TunnelSession {
     /// Binds, and returns when the kit has said yes or no. May be called before the session stands.
     pub fn bind(&self, options: BindOptions) -> Result<Binding, Error> {
         let reference = self.next_reference.fetch_add(1, Ordering::Relaxed);
-        let spec = spec_of(options, |handler| {
+        let spec = BindSpec::new(options, |handler| {
             let slot = self.handlers.add(reference, handler);
             Ok(Local::Handler(slot.ok_or(Error::Options(format!(
                 "A session serves at most {CLIENT_HANDLERS} handlers."
@@ -256,158 +234,4 @@ impl Iterator for Events {
     fn next(&mut self) -> Option<SessionEvent> {
         self.recv()
     }
-}
-
-/// A session with one binding, from one call. Dropping it closes both.
-#[derive(Debug)]
-pub struct Tunnel {
-    /// The session.
-    pub session: TunnelSession,
-    /// Its binding, as it was when it was made.
-    pub binding: Binding,
-}
-
-impl Tunnel {
-    fn open(options: TunnelOptions, bind: BindOptions) -> Result<Tunnel, Error> {
-        let session = TunnelSession::connect(options)?;
-        let binding = session.bind(bind)?;
-        Ok(Tunnel { session, binding })
-    }
-
-    /// Ends it in order, see [`TunnelSession::close`].
-    pub fn close(self) -> Result<(), Error> {
-        self.session.close()
-    }
-
-    /// Waits until it has ended.
-    pub fn wait(&self) -> Result<(), Error> {
-        self.session.wait_closed()
-    }
-}
-
-/// Makes a local HTTP server reachable at the kit's port `container_port` (0: the kit picks one).
-pub fn expose(
-    options: TunnelOptions,
-    container_port: u16,
-    target: impl Into<Target>,
-) -> Result<Tunnel, Error> {
-    Tunnel::open(options, BindOptions::expose(container_port).to(target))
-}
-
-/// Makes a local TCP service reachable at the kit's loopback port `container_port` (0: the kit
-/// picks one).
-pub fn pull(
-    options: TunnelOptions,
-    container_port: u16,
-    target: impl Into<Target>,
-) -> Result<Tunnel, Error> {
-    Tunnel::open(options, BindOptions::pull(container_port).to(target))
-}
-
-/// Answers requests at the kit's port `container_port` (0: the kit picks one) with `handler`,
-/// without any local port. The handler runs on several threads at once, up to 64; a visitor who
-/// finds all of them busy gets `503` within a second. Only a handler that runs holds one, or reads
-/// what it answers with: idle connections and slow readers do not.
-///
-/// A handler that panics gives its visitor a `500`, and one whose body panics while it is read a
-/// broken connection; the tunnel lives on. That needs unwinding, Rust's default: under a profile of
-/// yours with `panic = "abort"` a panic ends the program, as everywhere.
-pub fn serve(
-    options: TunnelOptions,
-    container_port: u16,
-    handler: impl Fn(Request) -> Response + Send + Sync + 'static,
-) -> Result<Tunnel, Error> {
-    Tunnel::open(
-        options,
-        BindOptions::expose(container_port).handler(handler),
-    )
-}
-
-/// Asks once and waits for the whole answer, at most for `timeout`. A refusal by the kit is a
-/// reply; an error is when there was none.
-pub fn fetch(
-    options: &TunnelOptions,
-    request: &AdminRequest,
-    timeout: Duration,
-) -> Result<AdminReply, Error> {
-    let config = Config::new(options)?;
-    let fail = |error: std::io::Error| Error::Io(format!("cannot ask: {error}"));
-    let host = reactor::Options {
-        tls: Some(reactor::connector(config.ca_pem.clone()).map_err(fail)?),
-        ..reactor::Options::default()
-    };
-    let machine = Fetch::new(&config, request, reactor::now() + timeout)?;
-    let mut reactor = Reactor::new(machine, host).map_err(fail)?;
-    let mut outcome = None;
-    reactor.run(|reply| outcome = Some(reply)).map_err(fail)?;
-    outcome.unwrap_or_else(|| Err(Error::Io("the request ended without an answer".into())))
-}
-
-impl BindOptions {
-    /// Whether these can work, as far as it can be told without a kit.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Options`] says what cannot be bound so, and why.
-    pub fn check(&self) -> Result<(), Error> {
-        let unused = |_| Ok(Local::Target(Target::Addr(([127, 0, 0, 1], 1).into())));
-        spec_of(self.clone(), unused).map(|_| ())
-    }
-}
-
-/// Checks what can be checked without the kit.
-pub(super) fn spec_of(
-    options: BindOptions,
-    add_handler: impl FnOnce(Handler) -> Result<Local, Error>,
-) -> Result<BindSpec, Error> {
-    let wrong = |text: &str| Err(Error::Options(text.into()));
-    let local = match (options.to, options.mode) {
-        (Some(To::Handler(_)), BindMode::Pull) => {
-            return wrong("A handler answers requests; a pull carries raw connections.");
-        }
-        (None, _) if options.container_port == 0 => {
-            return wrong("Say which local server to use when the kit picks the port.");
-        }
-        (Some(To::Target(target)), _) if target.port() == 0 => {
-            return wrong("The target's port must not be 0.");
-        }
-        (Some(To::Target(target)), _) => Local::Target(target),
-        (None, _) => {
-            let port = options.container_port;
-            Local::Target(Target::Addr(([127, 0, 0, 1], port).into()))
-        }
-        (Some(To::Handler(handler)), _) => add_handler(handler)?,
-    };
-    let name = match &options.host_header {
-        HostHeader::Name(name) => Some(name),
-        _ => None,
-    };
-    for (what, text) in [
-        ("label", options.label.as_ref()),
-        ("host", options.host.as_ref()),
-        ("host header", name),
-    ] {
-        if text.is_some_and(|text| text.len() > CLIENT_NAME_BYTES) {
-            return wrong(&format!(
-                "The {what} is longer than {CLIENT_NAME_BYTES} bytes."
-            ));
-        }
-    }
-    if options.takeover && options.mode == BindMode::Pull {
-        return wrong("Only what is exposed can be taken over.");
-    }
-    if let HostHeader::Name(name) = &options.host_header
-        && (name.is_empty() || !is_value(name.as_bytes()) || name.contains(char::is_whitespace))
-    {
-        return wrong("The host header must be a name, perhaps with a port.");
-    }
-    Ok(BindSpec {
-        mode: options.mode,
-        container_port: options.container_port,
-        label: options.label,
-        takeover: options.takeover,
-        host: options.host,
-        host_header: options.host_header,
-        local,
-    })
 }

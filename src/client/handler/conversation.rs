@@ -13,9 +13,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::buffer::Buffer;
-use crate::client::crew::{Ask, Crew};
-use crate::client::options::Handler;
-use crate::client::serve::{Request, RequestBody, Response, ResponseBody};
+use crate::client::handler::crew::{Ask, Crew, Job};
+use crate::client::handler::messages::{Handler, Request, RequestBody, Response, ResponseBody};
 use crate::client::visitor::Origin;
 use crate::http::write::{
     self, CRLF, LAST_CHUNK, Reply, chunk_header, put_content_length, put_field, put_status_line,
@@ -26,7 +25,7 @@ use crate::machine::{Inside, Stir};
 
 /// The loop's end of a connection to a handler.
 #[derive(Debug)]
-pub(super) struct Talk(Arc<Conversation>);
+pub(in crate::client) struct Talk(Arc<Conversation>);
 
 /// Both ends of it.
 pub(super) struct Conversation {
@@ -172,6 +171,100 @@ impl Drop for Talk {
     }
 }
 
+impl Job for Conversation {
+    /// Runs the handler, on a thread that may block.
+    fn run(self: Arc<Self>, request: Request) {
+        if self.lock().gone {
+            return;
+        }
+        let handler = &self.handler;
+        let outcome = catch_unwind(AssertUnwindSafe(|| handler(request)));
+        let mut state = self.lock();
+        match outcome {
+            _ if state.gone => {}
+            Err(_) => self.reply(&mut state, &Reply::text(500, "The handler failed.\n")),
+            Ok(response) => match head_of(&response, state.asked) {
+                None => {
+                    let text = "The handler gave an impossible status.\n";
+                    self.reply(&mut state, &Reply::text(500, text));
+                }
+                Some(head) => {
+                    state.out.extend(&head);
+                    let bodiless = state.asked.head || matches!(response.status, 204 | 304);
+                    drop_or_send(&self, state, response.body, bodiless);
+                }
+            },
+        }
+    }
+
+    /// Reads the body of a response as far ahead as it may, on a thread that may block. A reader
+    /// that fails or ends early ends the connection, so that a cut body never looks whole.
+    fn read(self: Arc<Self>) {
+        let mut state = self.lock();
+        let Phase::Reading(source) = &mut state.phase else {
+            return;
+        };
+        let Some(Source::Reader(mut reader, mut left)) = source.take() else {
+            return;
+        };
+        let mut piece = vec![0; PIECE];
+        while !state.gone && left != Some(0) {
+            if state.out.len() >= HANDLER_AHEAD {
+                state.phase = Phase::Answering(Source::Reader(reader, left));
+                return;
+            }
+            drop(state);
+            let wanted = left.map_or(PIECE, |left| {
+                usize::try_from(left).map_or(PIECE, |left| left.min(PIECE))
+            });
+            let space = &mut piece[..wanted];
+            let outcome = catch_unwind(AssertUnwindSafe(|| reader.read(space)));
+            state = self.lock();
+            let count = match outcome {
+                Ok(Ok(count)) if count <= wanted && (count > 0 || left.is_none()) => count,
+                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => continue,
+                _ => {
+                    self.end(&mut state);
+                    break;
+                }
+            };
+            match &mut left {
+                Some(left) => {
+                    *left -= count as u64;
+                    state.out.extend(&piece[..count]);
+                }
+                None if count == 0 => {
+                    state.out.extend(LAST_CHUNK);
+                    left = Some(0);
+                }
+                None => {
+                    state.out.extend(chunk_header(count).as_ref());
+                    state.out.extend(&piece[..count]);
+                    state.out.extend(CRLF);
+                }
+            }
+            (self.stir)();
+        }
+        if !state.gone && left == Some(0) && matches!(state.phase, Phase::Reading(_)) {
+            self.answered(&mut state);
+            (self.stir)();
+        }
+        // What the user's reader does in the end, it does without the lock.
+        drop(state);
+        drop(reader);
+    }
+
+    /// All threads are busy, and were for as long as a request may wait.
+    fn refuse(self: Arc<Self>) {
+        let mut state = self.lock();
+        if !state.gone {
+            let text = "The tunnel is busy: all its handlers are at work. Try again.\n";
+            let reply = Reply::text(503, text);
+            self.reply(&mut state, &reply.with(&[("retry-after", "1")]));
+        }
+    }
+}
+
 impl std::fmt::Debug for Conversation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Conversation")
@@ -293,41 +386,6 @@ impl Conversation {
         (self.stir)();
     }
 
-    /// All threads are busy, and were for as long as a request may wait.
-    pub fn refuse(self: &Arc<Self>) {
-        let mut state = self.lock();
-        if !state.gone {
-            let text = "The tunnel is busy: all its handlers are at work. Try again.\n";
-            let reply = Reply::text(503, text);
-            self.reply(&mut state, &reply.with(&[("retry-after", "1")]));
-        }
-    }
-
-    /// Runs the handler, on a thread that may block.
-    pub fn run(self: &Arc<Self>, request: Request) {
-        if self.lock().gone {
-            return;
-        }
-        let handler = &self.handler;
-        let outcome = catch_unwind(AssertUnwindSafe(|| handler(request)));
-        let mut state = self.lock();
-        match outcome {
-            _ if state.gone => {}
-            Err(_) => self.reply(&mut state, &Reply::text(500, "The handler failed.\n")),
-            Ok(response) => match head_of(&response, state.asked) {
-                None => {
-                    let text = "The handler gave an impossible status.\n";
-                    self.reply(&mut state, &Reply::text(500, text));
-                }
-                Some(head) => {
-                    state.out.extend(&head);
-                    let bodiless = state.asked.head || matches!(response.status, 204 | 304);
-                    drop_or_send(self, state, response.body, bodiless);
-                }
-            },
-        }
-    }
-
     /// The response is complete, but for what lies in `out`.
     fn answered(self: &Arc<Self>, state: &mut State) {
         state.number += 1;
@@ -378,63 +436,6 @@ impl Conversation {
             phase => state.phase = phase,
         }
     }
-
-    /// Reads the body of a response as far ahead as it may, on a thread that may block. A reader
-    /// that fails or ends early ends the connection, so that a cut body never looks whole.
-    pub fn read(self: &Arc<Self>) {
-        let mut state = self.lock();
-        let Phase::Reading(source) = &mut state.phase else {
-            return;
-        };
-        let Some(Source::Reader(mut reader, mut left)) = source.take() else {
-            return;
-        };
-        let mut piece = vec![0; PIECE];
-        while !state.gone && left != Some(0) {
-            if state.out.len() >= HANDLER_AHEAD {
-                state.phase = Phase::Answering(Source::Reader(reader, left));
-                return;
-            }
-            drop(state);
-            let wanted = left.map_or(PIECE, |left| {
-                usize::try_from(left).map_or(PIECE, |left| left.min(PIECE))
-            });
-            let space = &mut piece[..wanted];
-            let outcome = catch_unwind(AssertUnwindSafe(|| reader.read(space)));
-            state = self.lock();
-            let count = match outcome {
-                Ok(Ok(count)) if count <= wanted && (count > 0 || left.is_none()) => count,
-                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => continue,
-                _ => {
-                    self.end(&mut state);
-                    break;
-                }
-            };
-            match &mut left {
-                Some(left) => {
-                    *left -= count as u64;
-                    state.out.extend(&piece[..count]);
-                }
-                None if count == 0 => {
-                    state.out.extend(LAST_CHUNK);
-                    left = Some(0);
-                }
-                None => {
-                    state.out.extend(chunk_header(count).as_ref());
-                    state.out.extend(&piece[..count]);
-                    state.out.extend(CRLF);
-                }
-            }
-            (self.stir)();
-        }
-        if !state.gone && left == Some(0) && matches!(state.phase, Phase::Reading(_)) {
-            self.answered(&mut state);
-            (self.stir)();
-        }
-        // What the user's reader does in the end, it does without the lock.
-        drop(state);
-        drop(reader);
-    }
 }
 
 /// Gives the response's body to whoever sends it: the loop what lies in memory, this thread the
@@ -466,7 +467,7 @@ fn drop_or_send(
     (conversation.stir)();
     drop(state);
     if reads {
-        conversation.read();
+        Arc::clone(conversation).read();
     }
 }
 

@@ -6,9 +6,9 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use crate::client::crew::Crew;
-use crate::client::options::Handler;
-use crate::client::talk::Talk;
+use crate::client::handler::Crew;
+use crate::client::handler::Handler;
+use crate::client::handler::Talk;
 use crate::client::{Request, Response};
 use crate::limits::{HANDLER_AHEAD, HANDLER_THREADS};
 use crate::machine::Inside;

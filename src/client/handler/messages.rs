@@ -1,15 +1,10 @@
 //! Requests and responses for handlers that live in this process.
-//!
-//! `talk.rs` speaks HTTP for a handler, on threads of `crew.rs` where it may block.
 
-use std::collections::BTreeMap;
 use std::io::{self, Read};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use crate::client::crew::Crew;
-use crate::client::options::Handler;
-use crate::client::talk::Talk;
-use crate::limits::CLIENT_HANDLERS;
+/// Answers requests.
+pub type Handler = Arc<dyn Fn(Request) -> Response + Send + Sync>;
 
 /// A request, its body to be read.
 #[derive(Debug)]
@@ -125,57 +120,5 @@ impl Response {
     pub fn reader(mut self, body: impl Read + Send + 'static, length: u64) -> Response {
         self.body = ResponseBody::Reader(Box::new(body), Some(length));
         self
-    }
-}
-
-/// The handlers of a session, by the slot that the host knows and the binding that they serve.
-pub(super) struct Handlers {
-    slots: Mutex<BTreeMap<u32, (u64, Handler)>>,
-    pub crew: Arc<Crew>,
-}
-
-impl Handlers {
-    pub fn new() -> Handlers {
-        Handlers {
-            slots: Mutex::default(),
-            crew: Crew::new(),
-        }
-    }
-
-    /// What the host connects to for slot `number`: whatever handler is in it then.
-    pub fn host(self: &Arc<Handlers>, number: u32) -> crate::machine::Handler {
-        let handlers = Arc::downgrade(self);
-        Arc::new(move |stir| {
-            let crew = handlers.upgrade().map(|handlers| {
-                let slots = handlers.lock();
-                let found = slots.get(&number).map(|(_, handler)| Arc::clone(handler));
-                (found, Arc::clone(&handlers.crew))
-            });
-            let (handler, crew) = crew.unwrap_or_else(|| (None, Crew::new()));
-            Box::new(Talk::new(handler, &crew, stir))
-        })
-    }
-
-    /// Puts a handler for a binding into a free slot.
-    pub fn add(&self, reference: u64, handler: Handler) -> Option<u32> {
-        let mut slots = self.lock();
-        let free = (0..CLIENT_HANDLERS).find(|number| !slots.contains_key(number))?;
-        slots.insert(free, (reference, handler));
-        Some(free)
-    }
-
-    /// The binding is gone.
-    pub fn remove(&self, reference: u64) {
-        self.lock().retain(|_, (of, _)| *of != reference);
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u32, (u64, Handler)>> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Handlers {
-    fn drop(&mut self) {
-        self.crew.dismiss();
     }
 }

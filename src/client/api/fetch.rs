@@ -1,0 +1,29 @@
+//! One question to a kit's HTTP endpoints, from one call.
+
+use std::time::Duration;
+
+use crate::client::admin::{AdminReply, AdminRequest, Fetch};
+use crate::client::config::Config;
+use crate::client::error::Error;
+use crate::client::options::TunnelOptions;
+use crate::reactor::{self, Reactor};
+
+/// Asks once and waits for the whole answer, at most for `timeout`. A refusal by the kit is a
+/// reply; an error is when there was none.
+pub fn fetch(
+    options: &TunnelOptions,
+    request: &AdminRequest,
+    timeout: Duration,
+) -> Result<AdminReply, Error> {
+    let config = Config::new(options)?;
+    let fail = |error: std::io::Error| Error::Io(format!("cannot ask: {error}"));
+    let host = reactor::Options {
+        tls: Some(reactor::connector(config.ca_pem.clone()).map_err(fail)?),
+        ..reactor::Options::default()
+    };
+    let machine = Fetch::new(&config, request, reactor::now() + timeout)?;
+    let mut reactor = Reactor::new(machine, host).map_err(fail)?;
+    let mut outcome = None;
+    reactor.run(|reply| outcome = Some(reply)).map_err(fail)?;
+    outcome.unwrap_or_else(|| Err(Error::Io("the request ended without an answer".into())))
+}

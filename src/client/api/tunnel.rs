@@ -1,0 +1,73 @@
+//! A session with one binding, from one call.
+
+use crate::client::api::session::TunnelSession;
+use crate::client::bindings::Binding;
+use crate::client::error::Error;
+use crate::client::handler::{Request, Response};
+use crate::client::options::{BindOptions, TunnelOptions};
+use crate::client::target::Target;
+
+/// A session with one binding, from one call. Dropping it closes both.
+#[derive(Debug)]
+pub struct Tunnel {
+    /// The session.
+    pub session: TunnelSession,
+    /// Its binding, as it was when it was made.
+    pub binding: Binding,
+}
+
+impl Tunnel {
+    fn open(options: TunnelOptions, bind: BindOptions) -> Result<Tunnel, Error> {
+        let session = TunnelSession::connect(options)?;
+        let binding = session.bind(bind)?;
+        Ok(Tunnel { session, binding })
+    }
+
+    /// Ends it in order, see [`TunnelSession::close`].
+    pub fn close(self) -> Result<(), Error> {
+        self.session.close()
+    }
+
+    /// Waits until it has ended.
+    pub fn wait(&self) -> Result<(), Error> {
+        self.session.wait_closed()
+    }
+}
+
+/// Makes a local HTTP server reachable at the kit's port `container_port` (0: the kit picks one).
+pub fn expose(
+    options: TunnelOptions,
+    container_port: u16,
+    target: impl Into<Target>,
+) -> Result<Tunnel, Error> {
+    Tunnel::open(options, BindOptions::expose(container_port).to(target))
+}
+
+/// Makes a local TCP service reachable at the kit's loopback port `container_port` (0: the kit
+/// picks one).
+pub fn pull(
+    options: TunnelOptions,
+    container_port: u16,
+    target: impl Into<Target>,
+) -> Result<Tunnel, Error> {
+    Tunnel::open(options, BindOptions::pull(container_port).to(target))
+}
+
+/// Answers requests at the kit's port `container_port` (0: the kit picks one) with `handler`,
+/// without any local port. The handler runs on several threads at once, up to 64; a visitor who
+/// finds all of them busy gets `503` within a second. Only a handler that runs holds one, or reads
+/// what it answers with: idle connections and slow readers do not.
+///
+/// A handler that panics gives its visitor a `500`, and one whose body panics while it is read a
+/// broken connection; the tunnel lives on. That needs unwinding, Rust's default: under a profile of
+/// yours with `panic = "abort"` a panic ends the program, as everywhere.
+pub fn serve(
+    options: TunnelOptions,
+    container_port: u16,
+    handler: impl Fn(Request) -> Response + Send + Sync + 'static,
+) -> Result<Tunnel, Error> {
+    Tunnel::open(
+        options,
+        BindOptions::expose(container_port).handler(handler),
+    )
+}

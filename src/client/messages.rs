@@ -1,0 +1,66 @@
+//! What a user asks of the machine, and what it tells the user.
+
+use crate::client::bindings::{BindSpec, Binding};
+use crate::client::error::Error;
+use crate::client::event::SessionEvent;
+use crate::client::options::BindOptions;
+use crate::wire::control::SessionId;
+
+/// What a user wants.
+#[derive(Debug)]
+pub enum Order {
+    /// Bind. Answered by [`Notice::Bound`].
+    Bind {
+        /// The caller's name for it, never used twice.
+        reference: u64,
+        /// What.
+        spec: Box<Spec>,
+    },
+    /// Give a binding up. Answered by [`Notice::Unbound`].
+    Unbind {
+        /// Its name.
+        reference: u64,
+    },
+    /// A visitor was turned away, because all threads of handlers were busy.
+    TurnedAway,
+    /// End the session; the second time, or with `at_once`, without waiting for streams.
+    Close {
+        /// Do not wait.
+        at_once: bool,
+    },
+}
+
+/// What an [`Order::Bind`] carries; made from a `BindOptions`.
+#[derive(Debug)]
+pub struct Spec(pub(super) BindSpec);
+
+impl Spec {
+    /// For a host of one's own, which runs no handlers. Refuses options that cannot work.
+    pub fn new(options: BindOptions) -> Result<Spec, Error> {
+        let none = "This host runs no handlers.".to_owned();
+        BindSpec::new(options, |_| Err(Error::Options(none))).map(Spec)
+    }
+}
+
+/// What a user is told.
+#[derive(Debug)]
+pub enum Notice {
+    /// Things that happened, in their order.
+    Events(Vec<SessionEvent>),
+    /// The session has this id now; told before the event that says that it stands.
+    Session(SessionId),
+    /// A bind came to its end.
+    Bound {
+        /// Its name.
+        reference: u64,
+        /// What came of it.
+        outcome: Result<Binding, Error>,
+    },
+    /// An unbind came to its end.
+    Unbound {
+        /// Its name.
+        reference: u64,
+        /// What came of it.
+        outcome: Result<(), Error>,
+    },
+}
