@@ -47,7 +47,7 @@ impl Kit {
     }
 
     fn refuse_bind(&mut self, key: SessionKey, bind_ref: u64, code: BindErrCode, message: String) {
-        self.metrics.refused_bind(code);
+        self.cx.metrics.refused_bind(code);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -64,7 +64,7 @@ impl Kit {
             what: "bind refused:",
             reason: code.name(),
         };
-        self.complain(complaint, &detail);
+        self.cx.complain(complaint, &detail);
     }
 
     fn try_bind(&mut self, key: SessionKey, bind: &Bind) -> Result<(), Refusal> {
@@ -117,10 +117,13 @@ impl Kit {
         }
         let (allowed, flag) = match mode {
             Mode::Expose => (
-                self.config.allow_privileged_expose,
+                self.cx.config.allow_privileged_expose,
                 "--allow-privileged-expose",
             ),
-            Mode::Pull => (self.config.allow_privileged_pull, "--allow-privileged-pull"),
+            Mode::Pull => (
+                self.cx.config.allow_privileged_pull,
+                "--allow-privileged-pull",
+            ),
         };
         if port < 1024 && !allowed {
             let text = format!("port {port} is below 1024; the kit allows that with {flag}");
@@ -130,7 +133,7 @@ impl Kit {
     }
 
     fn check_bind_cap(&self, key: SessionKey) -> Result<(), Refusal> {
-        let cap = self.config.max_bindings_per_session;
+        let cap = self.cx.config.max_bindings_per_session;
         let opening = self
             .listeners
             .iter()
@@ -211,9 +214,9 @@ impl Kit {
             );
             self.sessions.say(owner, &revoked);
         }
-        self.metrics.taken_over();
+        self.cx.metrics.taken_over();
         binding.label = bind.label.clone();
-        binding.since = self.now;
+        binding.since = self.cx.now;
         binding.served = 0;
         self.give_binding(key, binding, bind.client_bind_ref);
         self.end_if_empty_and_parked(owner);
@@ -250,7 +253,7 @@ impl Kit {
             let span = u32::from(AUTO_PORT_LAST - AUTO_PORT_FIRST) + 1;
             opening
                 .addr
-                .set_port(AUTO_PORT_FIRST + self.entropy.below(span) as u16);
+                .set_port(AUTO_PORT_FIRST + self.cx.entropy.below(span) as u16);
         }
         let addr = opening.addr;
         let Some(permit) = self.permit_for(Class::Listener) else {
@@ -270,7 +273,7 @@ impl Kit {
                     // A picked port that is held here fails at the system, which picks another.
                     self.ports.entry(name).or_insert(listener);
                 }
-                self.effects.ask(Command::Listen { listener, addr });
+                self.cx.effects.ask(Command::Listen { listener, addr });
                 Ok(())
             }
             Err(entry) => {
@@ -310,7 +313,7 @@ impl Kit {
         };
         self.ports.insert((mode, addr.port()), listener);
         if !self.accepting {
-            self.effects.ask(Command::Accept {
+            self.cx.effects.ask(Command::Accept {
                 listener,
                 on: false,
             });
@@ -337,7 +340,7 @@ impl Kit {
             client_bind_ref: bind_ref,
             bind_id: binding.bind_id,
             container_port: port,
-            public_url: self.config.public_url_of(mode, port),
+            public_url: self.cx.config.public_url_of(mode, port),
         };
         let label = binding.label.as_deref().unwrap_or("-");
         info!(
@@ -348,9 +351,9 @@ impl Kit {
         );
         session.bindings.push(binding);
         self.sessions.say(key, &answer);
-        self.metrics.bound();
+        self.cx.metrics.bound();
         if mode == Mode::Expose {
-            self.metrics.binding_opened(port);
+            self.cx.metrics.binding_opened(port);
         }
     }
 
@@ -419,7 +422,7 @@ impl Kit {
             session.short_id(),
             binding.mode,
             binding.port,
-            self.now.since(binding.since),
+            self.cx.now.since(binding.since),
             binding.served,
             said(why)
         );

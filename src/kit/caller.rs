@@ -45,20 +45,20 @@ impl Kit {
         peer: SocketAddr,
         now: Instant,
     ) -> Option<ConnKey> {
-        self.text.clear();
+        self.cx.text.clear();
         let session = self.sessions.get(key)?;
         let port = session
             .bindings
             .iter()
             .find(|it| it.bind_id == bind_id)
             .map_or(0, |it| it.port);
-        write_open_tcp(&mut self.text, bind_id, port, peer);
+        write_open_tcp(&mut self.cx.text, bind_id, port, peer);
         let mux = self.sessions.mux_mut(key);
-        let opened = mux.map(|mux| mux.open(conn, &self.text, now));
+        let opened = mux.map(|mux| mux.open(conn, &self.cx.text, now));
         let stream = match opened.unwrap_or(Err(CannotOpen::NoLane)) {
             Ok(stream) => stream,
             Err(why) => {
-                self.stream_refused(peer.ip(), why.into());
+                self.cx.stream_refused(peer.ip(), why.into());
                 self.drop_conn(conn);
                 return None;
             }
@@ -153,7 +153,7 @@ impl Kit {
         });
         if over {
             self.log_conn_end(conn, "caller's stream", "finished");
-            self.metrics.stream_ended(StreamOutcome::Finished);
+            self.cx.metrics.stream_ended(StreamOutcome::Finished);
             self.close_conn(conn, CloseHow::Clean);
         }
     }
@@ -168,11 +168,12 @@ impl Kit {
     ) {
         debug!("caller broken: {} ({})", said(reason), code.name());
         self.log_conn_end(conn, "caller's stream", reason);
-        self.metrics.stream_ended(outcome);
+        self.cx.metrics.stream_ended(outcome);
         if code == Code::RefusedStream
             && let Some(entry) = self.conns.get(conn)
         {
-            self.stream_refused(entry.from.ip(), StreamRefusal::Client);
+            self.cx
+                .stream_refused(entry.from.ip(), StreamRefusal::Client);
         }
         self.close_conn(conn, CloseHow::Reset);
     }
@@ -184,7 +185,7 @@ impl Kit {
         };
         debug!("caller gone: {how:?}");
         self.log_conn_end(conn, "caller's stream", "the caller is gone");
-        self.metrics.stream_ended(StreamOutcome::ResetByPeer);
+        self.cx.metrics.stream_ended(StreamOutcome::ResetByPeer);
         if let Some(mux) = self.sessions.mux_mut(session) {
             mux.reset(stream, Code::Cancel, "the caller's connection was reset");
         }

@@ -122,7 +122,7 @@ impl Kit {
             return;
         };
         let (read, written) = entry.bytes;
-        let lasted = self.now.since(entry.since);
+        let lasted = self.cx.now.since(entry.since);
         log::info!(
             "{what} from {} ended after {lasted:?}: {}; {read} bytes in, {written} out",
             entry.from.ip(),
@@ -133,7 +133,7 @@ impl Kit {
     /// Closes a connection and forgets all about it but what its session must do.
     pub(super) fn close_conn(&mut self, conn: ConnKey, how: CloseHow) {
         if self.drop_conn(conn) {
-            self.effects.close(conn, how);
+            self.cx.effects.close(conn, how);
         }
     }
 
@@ -146,7 +146,7 @@ impl Kit {
             self.pre_auth -= 1;
         }
         self.doorstep.set(conn, None);
-        self.effects.timers.disarm(Reason::Conn(conn));
+        self.cx.effects.timers.disarm(Reason::Conn(conn));
         self.heads.change(conn, entry.head, Waiting::Head(0));
         self.freed(CONN_MEMORY + entry.out.capacity() + entry.head.bytes());
         if let Some(permit) = entry.permit {
@@ -162,8 +162,8 @@ impl Kit {
         // The last of a crowd free little, but with them goes what held pages of all the others.
         let quiet = self.conns.len() < FEW_CONNS && self.freed >= FREED_WHEN_QUIET;
         if quiet || self.freed >= FREED_MATTERS {
-            let at = self.now + FREED_GOES_AFTER;
-            self.effects.timers.arm_if_unset(Reason::Freed, at);
+            let at = self.cx.now + FREED_GOES_AFTER;
+            self.cx.effects.timers.arm_if_unset(Reason::Freed, at);
         }
     }
 
@@ -177,7 +177,7 @@ impl Kit {
             }
         }
         self.conns.shrink();
-        self.effects.notify(KitNotice::MemoryFreed);
+        self.cx.effects.notify(KitNotice::MemoryFreed);
     }
 
     /// Sends `bytes` and then leaves politely.
@@ -196,10 +196,11 @@ impl Kit {
         entry.role = Role::Leaving {
             patience: LEAVING_DRAINS,
         };
-        self.effects
+        self.cx
+            .effects
             .timers
             .arm(Reason::Conn(conn), now + LEAVING_FOR);
-        self.effects.wake(conn);
+        self.cx.effects.wake(conn);
         self.lingers(conn);
         self.after_sending(conn);
     }
@@ -221,8 +222,8 @@ impl Kit {
                 if leaving && read_closed {
                     self.close_conn(conn, CloseHow::Clean);
                 } else {
-                    self.effects.finish(conn);
-                    self.effects.wake(conn);
+                    self.cx.effects.finish(conn);
+                    self.cx.effects.wake(conn);
                 }
             }
         }
@@ -268,7 +269,7 @@ impl Kit {
         lane: LaneName,
         span: std::ops::Range<usize>,
     ) {
-        let now = self.now;
+        let now = self.cx.now;
         let Some(entry) = self.conns.get_mut(conn) else {
             return;
         };
@@ -282,6 +283,6 @@ impl Kit {
         } else {
             entry.out.push_payload(mux.payload(lane.1, &span));
         }
-        self.effects.wake(conn);
+        self.cx.effects.wake(conn);
     }
 }

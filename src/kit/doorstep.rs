@@ -120,7 +120,7 @@ impl Kit {
     /// Notes where a connection stands after something happened to it, and what waits of it.
     pub(super) fn restand(&mut self, conn: ConnKey) {
         let entry = self.conns.get(conn);
-        let standing = entry.and_then(|entry| entry.standing(self.config.token.is_some()));
+        let standing = entry.and_then(|entry| entry.standing(self.cx.config.token.is_some()));
         self.doorstep.set(conn, standing);
         self.weigh_head(conn);
     }
@@ -138,13 +138,11 @@ impl Kit {
         };
         let peer = entry.from.ip();
         if matches!(self.doorstep.get(leaver), Some((Room::Guessing, ..))) {
-            self.throttle.failed(peer, self.now);
+            self.throttle.failed(peer, self.cx.now);
         }
         self.close_conn(leaver, CloseHow::Clean);
-        let reason = RefusalReason::PreAuthDisplaced;
-        self.metrics.refused(reason);
         let why = "it had proven nothing, and another one wanted its place";
-        self.complain_refused(peer, reason.name(), why);
+        self.cx.refused(peer, RefusalReason::PreAuthDisplaced, why);
     }
 
     /// One more waits with a wrong token.
@@ -159,7 +157,7 @@ impl Kit {
         let peer = origin.peer.ip();
         let direct = is_loopback(peer) && !origin.forwarded;
         let more = if direct { LOOPBACK_RESERVE } else { 0 };
-        match self.doorstep.greeter(place(peer), more, self.now) {
+        match self.doorstep.greeter(place(peer), more, self.cx.now) {
             Ok(leaver) => {
                 leaver.into_iter().for_each(|leaver| self.displace(leaver));
                 Ok(())

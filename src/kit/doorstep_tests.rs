@@ -206,7 +206,7 @@ fn behind_one_address_only_those_go_that_had_time_to_speak() {
 fn whoever_came_or_asked_longest_ago_goes_first() {
     let mut host = Host::new(guarded());
     let operator = host.visit("192.0.2.66:1").unwrap();
-    let full = host.kit.config.fd_budget / HALL_PART;
+    let full = host.kit.cx.config.fd_budget / HALL_PART;
     let silent: Vec<ConnKey> = (2..=full)
         .map(|port| {
             host.pass(Duration::from_millis(1));

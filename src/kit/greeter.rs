@@ -96,10 +96,11 @@ impl Kit {
             proven,
             held: None,
         }));
-        self.effects
+        self.cx
+            .effects
             .timers
-            .arm(Reason::Conn(conn), now + self.config.hello_timeout);
-        self.effects.wake(conn);
+            .arm(Reason::Conn(conn), now + self.cx.config.hello_timeout);
+        self.cx.effects.wake(conn);
         self.greeter_pump(conn, now);
     }
 
@@ -133,7 +134,7 @@ impl Kit {
             let refused = match greeter.lane.poll() {
                 Ok(None) => return,
                 Ok(Some(Item::Pinged)) => {
-                    self.effects.wake(conn);
+                    self.cx.effects.wake(conn);
                     continue;
                 }
                 Ok(Some(Item::Closed { .. })) => Refused {
@@ -185,7 +186,7 @@ impl Kit {
             });
         }
         let delay = self.throttle.delay(peer.ip(), now);
-        if self.config.token.is_some() && !delay.is_zero() {
+        if self.cx.config.token.is_some() && !delay.is_zero() {
             let wrong = !self.is_proven(conn, &hello);
             if wrong {
                 self.guess_comes();
@@ -196,7 +197,7 @@ impl Kit {
                 until: now + delay,
                 wrong,
             });
-            self.effects.timers.arm(Reason::Conn(conn), now + delay);
+            self.cx.effects.timers.arm(Reason::Conn(conn), now + delay);
             return Ok(());
         }
         self.judge_hello(conn, &hello, now)
@@ -208,7 +209,7 @@ impl Kit {
             .greeter(conn)
             .is_some_and(|(greeter, _)| greeter.proven);
         let shown = hello.auth.as_ref().map_or("", |auth| auth.token.expose());
-        let token = self.config.token.as_ref();
+        let token = self.cx.config.token.as_ref();
         proven || token.is_none_or(|token| token.matches(shown))
     }
 
@@ -247,7 +248,7 @@ impl Kit {
 
     /// HELLO did not come in time, or one that was held may be looked at now.
     pub(super) fn greeter_timeout(&mut self, conn: ConnKey) {
-        let now = self.now;
+        let now = self.cx.now;
         let Some((greeter, _)) = self.greeter(conn) else {
             return;
         };
@@ -275,8 +276,7 @@ impl Kit {
         }
         greeter.lane.push_close(refused.close, &refused.why);
         let bytes = drain_lane(&mut greeter.lane);
-        self.metrics.refused(refused.reason);
-        self.complain_refused(peer, refused.reason.name(), &refused.why);
+        self.cx.refused(peer, refused.reason, &refused.why);
         self.say_and_leave(conn, &bytes, now);
     }
 }

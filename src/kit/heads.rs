@@ -94,7 +94,7 @@ impl Kit {
         let held = entry.inbound();
         let before = std::mem::replace(&mut entry.head, held);
         self.heads.change(conn, before, held);
-        while self.heads.are_too_much(self.plan.heads) {
+        while self.heads.are_too_much(self.cx.plan.heads) {
             let conns = &self.conns;
             let reads_head = |conn: &ConnKey| {
                 let entry = conns.get(*conn);
@@ -112,12 +112,12 @@ impl Kit {
         if let Some(entry) = self.conns.get(conn)
             && matches!(entry.role, Role::Visitor(_))
         {
-            self.stream_refused(entry.from.ip(), why);
+            self.cx.stream_refused(entry.from.ip(), why);
             return self.reject(conn, 503, why.sentence());
         }
         let mut text = Vec::new();
         Refusal::json(503, why.sentence().trim_end()).write(&mut text, UNREADABLE);
-        self.say_and_leave(conn, &text, self.now);
+        self.say_and_leave(conn, &text, self.cx.now);
     }
 }
 
@@ -155,7 +155,7 @@ mod tests {
             memory: crate::limits::MIN_MEMORY,
             ..guarded()
         });
-        let bound = host.kit.plan.heads;
+        let bound = host.kit.cx.plan.heads;
         let half = [b"GET / HTTP/1.1\r\nX: ".to_vec(), vec![b'x'; 30_000]].concat();
         let mut all = Vec::new();
         for port in 1000..1060 {
@@ -186,7 +186,7 @@ mod tests {
                 ..guarded()
             });
             let mut laptop = host.laptop("192.0.2.1:1000");
-            let bound = host.kit.plan.heads;
+            let bound = host.kit.cx.plan.heads;
             let sent = [
                 format!("{behind}Host: a\r\n\r\n").into_bytes(),
                 vec![b'x'; 80_000],

@@ -46,7 +46,7 @@ impl Kit {
             {
                 tickets.remove(oldest);
             }
-            let nonce = Secret::new(hex(&self.entropy.octets::<16>()));
+            let nonce = Secret::new(hex(&self.cx.entropy.octets::<16>()));
             fresh.push(JoinTicket {
                 index: index as u32,
                 nonce: nonce.clone(),
@@ -97,7 +97,7 @@ impl Kit {
     }
 
     fn refuse_join(&mut self, conn: ConnKey, code: JoinErrCode, why: &str, now: Instant) {
-        self.metrics.refused_join(code);
+        self.cx.metrics.refused_join(code);
         let Some(entry) = self.conns.get_mut(conn) else {
             return;
         };

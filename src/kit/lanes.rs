@@ -85,7 +85,7 @@ impl Kit {
                     _ => StreamOutcome::ResetByClient,
                 };
                 if violation {
-                    self.metrics.violation(code);
+                    self.cx.metrics.violation(code);
                 }
                 self.stream_lost(tag, outcome, code, &reason);
             }
@@ -195,8 +195,9 @@ impl Kit {
             what: "protocol violation:",
             reason: violation.code.name(),
         };
-        self.complain(complaint, &format!("session {who}: {why}"));
-        self.metrics.violation(violation.code);
+        self.cx
+            .complain(complaint, &format!("session {who}: {why}"));
+        self.cx.metrics.violation(violation.code);
         let close = violation.close_code();
         self.expel(
             key,
@@ -248,7 +249,7 @@ impl Kit {
     /// PING after silence, and the end of lanes that do not answer (PROTOCOL §6).
     pub(super) fn check_lanes(&mut self, key: SessionKey, now: Instant) {
         self.spill_loans();
-        let (quiet, patience) = (self.config.ping_after, self.config.pong_timeout);
+        let (quiet, patience) = (self.cx.config.ping_after, self.cx.config.pong_timeout);
         let Some(mux) = self.sessions.mux_mut(key) else {
             return;
         };
@@ -259,16 +260,16 @@ impl Kit {
         let mut again = now + quiet;
         let mut dead = Vec::new();
         for index in indexes {
-            let ping = self.entropy.octets::<8>();
+            let ping = self.cx.entropy.octets::<8>();
             match mux.check_lane(index, now, quiet, patience, ping) {
                 Some(Liveness::LookAgain(at)) => again = again.min(at),
                 Some(Liveness::Dead) => dead.push(index),
                 None => {}
             }
         }
-        self.effects.timers.arm(Reason::Lanes(key), again);
+        self.cx.effects.timers.arm(Reason::Lanes(key), again);
         for index in dead {
-            self.metrics.pong_timeout();
+            self.cx.metrics.pong_timeout();
             if index == 0 {
                 let goaway = GoAway::new(Code::IdleTimeout, "pong timeout");
                 self.sessions.say(key, &goaway);
@@ -289,16 +290,17 @@ impl Kit {
 
     pub(super) fn sweep(&mut self, key: SessionKey, now: Instant) {
         self.spill_loans();
-        let half_close = self.config.half_close_timeout;
+        let half_close = self.cx.config.half_close_timeout;
         let Some(mux) = self.sessions.mux_mut(key) else {
             return;
         };
         let idle = mux.sweep_idle(now, half_close);
         for conn in mux.who_looks_still(now) {
-            self.effects.probe(conn);
+            self.cx.effects.probe(conn);
         }
         if mux.stream_count() > 0 {
-            self.effects
+            self.cx
+                .effects
                 .timers
                 .arm(Reason::Sweep(key), now + SWEEP_EVERY);
         }
@@ -363,20 +365,21 @@ impl Kit {
 
     /// Looks after sessions whose mux may have changed, and has those go on who may.
     pub(super) fn tell_wakes(&mut self) {
-        let now = self.now;
+        let now = self.cx.now;
         while let Some((key, session)) = self.sessions.next_touched() {
             session.note_use(now);
             let streams = session.mux().map_or(0, |mux| mux.stream_count());
             self.reckon_memory(key);
             if streams > 0 {
-                self.effects
+                self.cx
+                    .effects
                     .timers
                     .arm_if_unset(Reason::Sweep(key), now + SWEEP_EVERY);
             }
             while let Some(wake) = self.sessions.poll_wake(key) {
                 match wake {
-                    Wake::Lane(conn) => self.effects.wake(conn),
-                    Wake::LaneLast(conn) => self.effects.wake_last(conn),
+                    Wake::Lane(conn) => self.cx.effects.wake(conn),
+                    Wake::LaneLast(conn) => self.cx.effects.wake_last(conn),
                     Wake::Sender(conn) => self.sender_may_go_on(conn),
                 }
             }
@@ -385,8 +388,8 @@ impl Kit {
 
     fn sender_may_go_on(&mut self, conn: ConnKey) {
         if let Some(Role::Visitor(_)) = self.conns.get(conn).map(|entry| &entry.role) {
-            self.visitor_goes_on(conn, self.now);
+            self.visitor_goes_on(conn, self.cx.now);
         }
-        self.effects.wake(conn);
+        self.cx.effects.wake(conn);
     }
 }

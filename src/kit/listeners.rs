@@ -87,10 +87,10 @@ impl ListenerEntry {
 impl Kit {
     pub(super) fn open_front(&mut self) {
         let Some(permit) = self.budget.take(Class::Listener) else {
-            self.effects.notify(KitNotice::CannotListen(
+            self.cx.effects.notify(KitNotice::CannotListen(
                 "the descriptor budget is too small for a listener".into(),
             ));
-            self.effects.ask(Command::Stop);
+            self.cx.effects.ask(Command::Stop);
             return;
         };
         let entry = ListenerEntry {
@@ -99,9 +99,9 @@ impl Kit {
         };
         if let Ok(listener) = self.listeners.insert(entry) {
             self.front = Some(listener);
-            self.effects.ask(Command::Listen {
+            self.cx.effects.ask(Command::Listen {
                 listener,
-                addr: self.config.listen,
+                addr: self.cx.config.listen,
             });
         }
     }
@@ -118,18 +118,18 @@ impl Kit {
         match (&entry.purpose, outcome) {
             (Purpose::Front, Ok(addr)) => {
                 // The port may have been the system's choice; no binding may have it.
-                self.config.listen = addr;
+                self.cx.config.listen = addr;
                 info!("listening on {addr}");
-                if let Some(note) = self.plan.note(&self.config) {
+                if let Some(note) = self.cx.plan.note(&self.cx.config) {
                     warn!("{note}");
                 }
-                self.effects.notify(KitNotice::Listening(addr));
+                self.cx.effects.notify(KitNotice::Listening(addr));
             }
             (Purpose::Front, Err(why)) => {
-                let text = format!("cannot listen on {}: {}", self.config.listen, why.text);
+                let text = format!("cannot listen on {}: {}", self.cx.config.listen, why.text);
                 self.drop_listener(listener);
-                self.effects.notify(KitNotice::CannotListen(text));
-                self.effects.ask(Command::Stop);
+                self.cx.effects.notify(KitNotice::CannotListen(text));
+                self.cx.effects.ask(Command::Stop);
             }
             (Purpose::Opening(_), Ok(addr)) => self.binding_opened(listener, addr, now),
             (Purpose::Opening(_), Err(why)) => self.binding_failed(listener, &why, now),
@@ -154,7 +154,7 @@ impl Kit {
             ..
         } = entry.purpose
         {
-            self.metrics.binding_closed(port);
+            self.cx.metrics.binding_closed(port);
         }
         self.budget.give_back(entry.permit);
         self.resume_accepting();
@@ -163,7 +163,7 @@ impl Kit {
 
     pub(super) fn close_listener(&mut self, listener: ListenerKey) {
         if self.drop_listener(listener).is_some() {
-            self.effects.ask(Command::Unlisten { listener });
+            self.cx.effects.ask(Command::Unlisten { listener });
         }
     }
 
@@ -181,7 +181,7 @@ impl Kit {
         peer: SocketAddr,
         now: Instant,
     ) -> Option<ConnKey> {
-        if self.stopping != Stopping::No {
+        if self.cx.stopping != Stopping::No {
             return None;
         }
         let entry = self.listeners.get(listener)?;
@@ -192,7 +192,7 @@ impl Kit {
                 let conn = self.add_conn(Role::Front(FrontConn::default()), peer, place)?;
                 self.pre_auth += 1;
                 self.restand(conn);
-                self.arm_conn(conn, now + FRONT_HEAD_TIMEOUT);
+                self.cx.arm_conn(conn, now + FRONT_HEAD_TIMEOUT);
                 if let Some(leaver) = leaver {
                     self.displace(leaver);
                 }
@@ -211,7 +211,7 @@ impl Kit {
                     .get(session)
                     .is_some_and(|session| session.is_open())
                 {
-                    self.stream_refused(peer.ip(), StreamRefusal::Away);
+                    self.cx.stream_refused(peer.ip(), StreamRefusal::Away);
                     return None;
                 }
                 let place = self.take_place_of_stream(Class::Caller, peer)?;
@@ -224,14 +224,14 @@ impl Kit {
                 if let Some(place) = self.permit_or_place(Class::Visitor) {
                     let role = Role::Visitor(Visitor::new(listener, now));
                     let conn = self.add_conn(role, peer, place)?;
-                    self.arm_conn(conn, now + VISITOR_HEAD_TIMEOUT);
+                    self.cx.arm_conn(conn, now + VISITOR_HEAD_TIMEOUT);
                     self.pause_accepting_at_cap();
                     return Some(conn);
                 }
                 let place = self.take_place_of_stream(Class::Refusal, peer)?;
                 let role = Role::Visitor(Visitor::new(listener, now).without_descriptors());
                 let conn = self.add_conn(role, peer, place)?;
-                self.arm_conn(conn, now + VISITOR_HEAD_TIMEOUT);
+                self.cx.arm_conn(conn, now + VISITOR_HEAD_TIMEOUT);
                 self.pause_accepting_at_cap();
                 Some(conn)
             }
@@ -252,9 +252,9 @@ impl Kit {
             fin_ahead: false,
             peer,
             from: peer,
-            since: self.now,
+            since: self.cx.now,
             bytes: (0, 0),
-            waiting_since: self.now,
+            waiting_since: self.cx.now,
             head: Waiting::Head(0),
             permit: Some(permit),
         };
@@ -276,18 +276,6 @@ impl Kit {
         }
     }
 
-    pub(super) fn arm_conn(&mut self, conn: ConnKey, at: Instant) {
-        self.effects.timers.arm(Reason::Conn(conn), at);
-    }
-
-    /// Sees to it that a connection is looked at by then.
-    pub(super) fn arm_conn_by(&mut self, conn: ConnKey, at: Instant) {
-        let due = self.effects.timers.deadline(Reason::Conn(conn));
-        if due.is_none_or(|due| at < due) {
-            self.arm_conn(conn, at);
-        }
-    }
-
     /// A permit, perhaps of one who lingers; or the listeners stop accepting until some come home.
     fn take_place(&mut self, class: Class) -> Option<(FdPermit, Option<ConnKey>)> {
         let place = self.permit_or_place(class);
@@ -305,7 +293,8 @@ impl Kit {
     ) -> Option<(FdPermit, Option<ConnKey>)> {
         let place = self.take_place(class);
         if place.is_none() {
-            self.stream_refused(peer.ip(), StreamRefusal::Descriptors);
+            self.cx
+                .stream_refused(peer.ip(), StreamRefusal::Descriptors);
         }
         place
     }
@@ -330,9 +319,10 @@ impl Kit {
             self.accepting = true;
             return self.tell_accepting(true);
         }
-        self.effects
+        self.cx
+            .effects
             .timers
-            .arm(Reason::Room, self.now + LOOK_AGAIN_AFTER);
+            .arm(Reason::Room, self.cx.now + LOOK_AGAIN_AFTER);
     }
 
     /// Accepts again once enough permits are home.
@@ -351,7 +341,7 @@ impl Kit {
             .map(|(key, _)| key)
             .collect();
         for listener in bound {
-            self.effects.ask(Command::Accept { listener, on });
+            self.cx.effects.ask(Command::Accept { listener, on });
         }
     }
 
@@ -361,10 +351,12 @@ impl Kit {
             what: "could not accept",
             reason: "host",
         };
-        self.complain(complaint, &format!("({}); trying again shortly", why.text));
-        self.metrics.accept_failed();
+        self.cx
+            .complain(complaint, &format!("({}); trying again shortly", why.text));
+        self.cx.metrics.accept_failed();
         if self.listeners.get(listener).is_some() {
-            self.effects
+            self.cx
+                .effects
                 .timers
                 .arm_if_unset(Reason::Accept, now + ACCEPT_RETRY);
         }
@@ -374,18 +366,18 @@ impl Kit {
         let all: Vec<ListenerKey> = self.listeners.keys().collect();
         for listener in all {
             if self.accepting || self.front == Some(listener) {
-                self.effects.ask(Command::Accept { listener, on: true });
+                self.cx.effects.ask(Command::Accept { listener, on: true });
             }
         }
     }
 
     /// Whether a binding may not have this port because the kit itself listens there.
     pub(super) fn is_own_port(&self, port: u16) -> bool {
-        self.front.is_some() && self.config.listen.port() == port
+        self.front.is_some() && self.cx.config.listen.port() == port
     }
 
     pub(super) fn expose_addr(&self, port: u16) -> SocketAddr {
-        SocketAddr::new(self.config.expose_host, port)
+        SocketAddr::new(self.cx.config.expose_host, port)
     }
 
     /// The loopback address that BIND's `host` names, if it does (PROTOCOL §3).

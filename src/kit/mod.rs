@@ -5,6 +5,7 @@
 //!
 //! | file | part |
 //! | --- | --- |
+//! | `context` | what every part uses and none is about: clock, config, effects, metrics |
 //! | `conns` | connections: what each is for, how each ends |
 //! | `front`, `serve` | the kit's own listener: HTTP, and the upgrade |
 //! | `leaving` | those who were answered and linger |
@@ -35,6 +36,7 @@ mod caller;
 mod carried;
 pub mod config;
 mod conns;
+mod context;
 mod crowd;
 mod doorstep;
 mod exposition;
@@ -64,7 +66,6 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use crate::clock::Instant;
-use crate::effects::Effects;
 use crate::entropy::Entropy;
 use crate::limits::{MAX_CONNS, MAX_LISTENERS};
 use crate::machine::{
@@ -77,9 +78,8 @@ use crate::table::Table;
 use budget::{FdBudget, FdPermit};
 use config::Config;
 use conns::{ConnEntry, Role};
+use context::Context;
 use listeners::{ListenerEntry, PortName};
-use metrics::Metrics;
-use repeats::Repeats;
 use session::{KitSession, SessionKey, Sessions};
 use throttle::Throttle;
 
@@ -101,13 +101,9 @@ pub enum KitNotice {
 /// The daemon's machine.
 #[derive(Debug)]
 pub struct Kit {
-    config: Config,
-    entropy: Entropy,
-    metrics: Metrics,
+    cx: Context,
     budget: FdBudget,
     throttle: Throttle,
-    repeats: Repeats,
-    plan: memory::Plan,
     pool: memory::Pool,
     /// Visitors whose places others may have.
     yielding: visitor::Yielding,
@@ -119,7 +115,6 @@ pub struct Kit {
     listeners: Table<Listener, ListenerEntry>,
     sessions: Sessions,
     ports: BTreeMap<PortName, ListenerKey>,
-    effects: Effects<KitNotice, Reason>,
     /// Connections that may hold a loan from a lane's buffer.
     borrowers: Vec<ConnKey>,
     /// Connections that only linger.
@@ -131,12 +126,6 @@ pub struct Kit {
     front: Option<ListenerKey>,
     /// Listeners that stopped accepting for want of permits.
     accepting: bool,
-    stopping: Stopping,
-    /// Where heads and small bodies are read before it is known whose they are.
-    scratch: Vec<u8>,
-    /// Where JSON and HTTP heads are written before they are queued.
-    text: Vec<u8>,
-    now: Instant,
 }
 
 /// Why the machine wants to be told at a certain time.
@@ -175,36 +164,26 @@ enum Stopping {
 impl Kit {
     /// A kit that will listen as `config` says. The config must have passed its own check.
     pub fn new(config: Config, entropy: Entropy, now: Instant) -> Kit {
-        let plan = config.memory_plan();
         let greeters = config.max_pre_auth_connections;
         let doorstep = doorstep::Doorstep::new(config.fd_budget, greeters);
         let mut kit = Kit {
             budget: FdBudget::new(config.fd_budget, config.descriptor_needs()),
-            plan,
-            pool: memory::Pool::new(plan.pool),
+            pool: memory::Pool::new(config.memory_plan().pool),
             yielding: visitor::Yielding::default(),
             heads: heads::Heads::default(),
             freed: 0,
             sessions: Sessions::new(config.max_sessions),
-            config,
-            entropy,
-            metrics: Metrics::new(),
+            cx: Context::new(config, entropy, now),
             throttle: Throttle::new(),
-            repeats: Repeats::default(),
             conns: Table::new(MAX_CONNS),
             listeners: Table::new(MAX_LISTENERS),
             ports: BTreeMap::new(),
-            effects: Effects::new(),
             borrowers: Vec::new(),
             leaving: leaving::Leaving::default(),
             pre_auth: 0,
             doorstep,
             front: None,
             accepting: true,
-            stopping: Stopping::No,
-            scratch: Vec::new(),
-            text: Vec::new(),
-            now,
         };
         kit.open_front();
         kit
@@ -212,12 +191,13 @@ impl Kit {
 
     /// The first shutdown drains, the second ends.
     fn shut_down(&mut self, now: Instant) {
-        if self.stopping != Stopping::No {
+        if self.cx.stopping != Stopping::No {
             self.stop_now();
             return;
         }
-        self.stopping = Stopping::Draining;
-        self.effects
+        self.cx.stopping = Stopping::Draining;
+        self.cx
+            .effects
             .timers
             .arm(Reason::Shutdown, now + crate::limits::SHUTDOWN_DRAIN);
         self.close_listeners();
@@ -229,7 +209,7 @@ impl Kit {
     }
 
     fn stop_if_drained(&mut self) {
-        if self.stopping == Stopping::Draining && self.sessions.stream_count() == 0 {
+        if self.cx.stopping == Stopping::Draining && self.sessions.stream_count() == 0 {
             let flushed =
                 |entry: &ConnEntry| !matches!(entry.role, Role::Visitor(_) | Role::Caller(_));
             let served = self
@@ -243,13 +223,13 @@ impl Kit {
     }
 
     fn stop_now(&mut self) {
-        if self.stopping == Stopping::Done {
+        if self.cx.stopping == Stopping::Done {
             return;
         }
-        self.stopping = Stopping::Done;
-        self.effects.timers.disarm(Reason::Shutdown);
-        self.effects.timers.disarm(Reason::Accept);
-        self.effects.timers.disarm(Reason::Room);
+        self.cx.stopping = Stopping::Done;
+        self.cx.effects.timers.disarm(Reason::Shutdown);
+        self.cx.effects.timers.disarm(Reason::Accept);
+        self.cx.effects.timers.disarm(Reason::Room);
         for session in self.sessions.keys() {
             let why = "the kit is shutting down";
             self.end_session(session, metrics::SessionEnd::Shutdown, why, Some(1001));
@@ -259,13 +239,13 @@ impl Kit {
             self.close_conn(conn, CloseHow::Clean);
         }
         // Closing them frees memory, which goes back with the process.
-        self.effects.timers.disarm(Reason::Freed);
-        self.tell_all_sums();
-        self.effects.ask(Command::Stop);
+        self.cx.effects.timers.disarm(Reason::Freed);
+        self.cx.tell_all_sums();
+        self.cx.effects.ask(Command::Stop);
     }
 
     fn timeout(&mut self, now: Instant) {
-        while let Some(reason) = self.effects.timers.pop_due(now) {
+        while let Some(reason) = self.cx.effects.timers.pop_due(now) {
             match reason {
                 Reason::Conn(conn) => self.conn_timeout(conn, now),
                 Reason::Lanes(session) => self.check_lanes(session, now),
@@ -274,7 +254,7 @@ impl Kit {
                 Reason::Grace(session) => self.grace_over(session),
                 Reason::Accept => self.accept_again(),
                 Reason::Room => self.look_for_room(),
-                Reason::Sums => self.tell_sums(),
+                Reason::Sums => self.cx.tell_sums(),
                 Reason::Shutdown => self.stop_now(),
                 Reason::Freed => self.give_memory_back(),
             }
@@ -344,7 +324,7 @@ impl Kit {
         );
         let mut standing = 0;
         for (key, entry) in self.conns.iter() {
-            let stands = entry.standing(self.config.token.is_some());
+            let stands = entry.standing(self.cx.config.token.is_some());
             let noted = self.doorstep.get(key);
             assert_eq!(noted, stands, "the doorstep has an old state of {key:?}");
             standing += usize::from(stands.is_some());
@@ -374,7 +354,7 @@ impl Kit {
         let beyond = |(key, session): (_, &KitSession)| {
             let until = session.parked_until();
             assert!(
-                until.is_none() || until == self.effects.timers.deadline(Reason::Grace(key)),
+                until.is_none() || until == self.cx.effects.timers.deadline(Reason::Grace(key)),
                 "a parked session that waits for ever"
             );
             assert!(
@@ -414,12 +394,12 @@ impl Kit {
             self.sessions.len(),
             self.sessions.stream_count(),
             self.conns.len(),
-            self.effects.timers.len(),
+            self.cx.effects.timers.len(),
         ]
     }
 
     fn told(&mut self) {
-        if self.stopping == Stopping::Draining {
+        if self.cx.stopping == Stopping::Draining {
             self.stop_if_drained();
         }
         #[cfg(debug_assertions)]
@@ -432,7 +412,7 @@ impl Machine for Kit {
     type Notice = KitNotice;
 
     fn handle(&mut self, event: Event, now: Instant) {
-        self.now = now;
+        self.cx.now = now;
         match event {
             // The kit dials nobody.
             Event::Connected { .. } | Event::Secured { .. } => {}
@@ -455,7 +435,7 @@ impl Machine for Kit {
         peer: SocketAddr,
         now: Instant,
     ) -> Option<ConnKey> {
-        self.now = now;
+        self.cx.now = now;
         let conn = self.accept(listener, peer, now);
         self.told();
         conn
@@ -482,12 +462,12 @@ impl Machine for Kit {
             Role::Visitor(_) => self.visitor_space(conn),
             Role::Caller(_) => self.caller_space(conn),
             Role::Front(_) if !entry.out.is_empty() => &mut [],
-            Role::Front(_) | Role::Leaving { .. } => self.scratch_space(),
+            Role::Front(_) | Role::Leaving { .. } => self.cx.scratch_space(),
         }
     }
 
     fn received(&mut self, conn: ConnKey, count: usize, now: Instant) {
-        self.now = now;
+        self.cx.now = now;
         let Some(entry) = self.conns.get_mut(conn) else {
             return;
         };
@@ -532,7 +512,7 @@ impl Machine for Kit {
     }
 
     fn transmitted(&mut self, conn: ConnKey, count: usize, now: Instant) {
-        self.now = now;
+        self.cx.now = now;
         let Some(entry) = self.conns.get_mut(conn) else {
             return;
         };
@@ -552,7 +532,8 @@ impl Machine for Kit {
             let passed = entry.out.taken(count);
             let drained = entry.out.is_empty();
             if drained && passed > 0 {
-                self.metrics
+                self.cx
+                    .metrics
                     .relay_wait
                     .observe(now.since(entry.waiting_since));
             }
@@ -562,7 +543,7 @@ impl Machine for Kit {
                 Role::Front(_) if drained => {
                     self.front_goes_on(conn, now);
                     self.restand(conn);
-                    self.effects.wake(conn);
+                    self.cx.effects.wake(conn);
                 }
                 _ => {}
             }
@@ -574,17 +555,17 @@ impl Machine for Kit {
     }
 
     fn poll_command(&mut self) -> Option<Command<KitNotice>> {
-        if self.effects.is_silent() {
+        if self.cx.effects.is_silent() {
             self.tell_wakes();
         }
-        self.effects.next_command()
+        self.cx.effects.next_command()
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        self.effects.timers.next().map(|(at, _)| at)
+        self.cx.effects.timers.next().map(|(at, _)| at)
     }
 
     fn turn_ended(&mut self, busy: std::time::Duration, _conns: usize) {
-        self.metrics.loop_turn.observe(busy);
+        self.cx.metrics.loop_turn.observe(busy);
     }
 }

@@ -27,7 +27,7 @@ impl Kit {
         asked: Asked,
         now: Instant,
     ) {
-        let about = &self.config.about;
+        let about = &self.cx.config.about;
         let (status, body) = match route {
             Route::Health => (200, admin::health(about, (about.usage)())),
             Route::Sessions => (200, admin::sessions(self.rows())),
@@ -36,9 +36,11 @@ impl Kit {
             Route::OpenApi => (200, admin::OPENAPI.as_bytes().to_vec()),
             Route::Metrics => {
                 // The page tells of its own answer too.
-                self.metrics.admin_answered(200);
+                self.cx.metrics.admin_answered(200);
                 let (gauges, mut page) = (self.gauges(), Vec::new());
-                self.metrics.render(&gauges, &self.config.about, &mut page);
+                self.cx
+                    .metrics
+                    .render(&gauges, &self.cx.config.about, &mut page);
                 return write_answer(out, asked, 200, metrics::CONTENT_TYPE, &page);
             }
             Route::Kill { session, grace } => match self.sessions.with_id(session.as_str()) {
@@ -55,17 +57,17 @@ impl Kit {
             // An upgrade is no operator's.
             Route::Connect(_) => return,
         };
-        self.metrics.admin_answered(status);
+        self.cx.metrics.admin_answered(status);
         write_answer(out, asked, status, "application/json", &body);
     }
 
     fn refuse(&mut self, refusal: &Refusal, peer: IpAddr, out: &mut Vec<u8>, asked: Asked) {
         let reason = refusal.reason.map_or("request", RefusalReason::name);
-        self.complain_refused(peer, reason, &refusal.why);
+        self.cx.complain_refused(peer, reason, &refusal.why);
         if let Some(reason) = refusal.reason {
-            self.metrics.refused(reason);
+            self.cx.metrics.refused(reason);
         }
-        self.metrics.admin_answered(refusal.status);
+        self.cx.metrics.admin_answered(refusal.status);
         refusal.write(out, asked);
     }
 
@@ -83,9 +85,10 @@ impl Kit {
         if grace.is_zero() || streams == 0 {
             self.end_session(key, SessionEnd::Killed, WHY, Some(1000));
         } else {
-            let due = self.effects.timers.deadline(Reason::Grace(key));
+            let due = self.cx.effects.timers.deadline(Reason::Grace(key));
             let until = now + grace;
-            self.effects
+            self.cx
+                .effects
                 .timers
                 .arm(Reason::Grace(key), due.map_or(until, |due| due.min(until)));
         }
@@ -114,7 +117,7 @@ impl Kit {
             is_v2: session.subprotocol == Subprotocol::V2,
             connections_granted: session.granted,
             active_streams: session.mux().map_or(0, Session::stream_count),
-            max_streams: self.config.max_streams_per_session,
+            max_streams: self.cx.config.max_streams_per_session,
             parked: session.is_parked(),
             bindings: session.bindings.iter().map(binding).collect(),
         }
@@ -127,7 +130,7 @@ impl Kit {
             lanes: self.budget.out(Class::Lane),
             pre_auth: self.pre_auth,
             fd_permits_available: self.budget.available(),
-            usage: (self.config.about.usage)(),
+            usage: (self.cx.config.about.usage)(),
             ..Gauges::default()
         };
         for (_, session) in self.sessions.iter() {

@@ -1,12 +1,8 @@
 //! Visitors and callers who get no stream: each is counted by its reason, and the log has their
 //! sums. What the laptop itself answers with a `503` is a response like any other here.
 
-use std::net::IpAddr;
-
-use crate::kit::metrics::{StreamOutcome, StreamRefusal};
+use crate::kit::metrics::StreamRefusal;
 use crate::mux::CannotOpen;
-
-use super::Kit;
 
 impl From<CannotOpen> for StreamRefusal {
     fn from(why: CannotOpen) -> StreamRefusal {
@@ -36,18 +32,6 @@ impl StreamRefusal {
     }
 }
 
-impl Kit {
-    /// There is no stream for a visitor or caller at `peer`.
-    pub(super) fn stream_refused(&mut self, peer: IpAddr, why: StreamRefusal) {
-        self.metrics.stream_refused(why);
-        if why != StreamRefusal::Client {
-            // The client's refusal is how a stream ended that was open here, and counted as such.
-            self.metrics.stream_ended(StreamOutcome::Refused);
-        }
-        self.complain_refused(peer, why.name(), why.sentence().trim_end());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use crate::kit::Reason;
@@ -67,7 +51,7 @@ mod tests {
         ] {
             assert!(page.contains(&line), "{line}");
         }
-        let sums = host.kit.effects.timers.deadline(Reason::Sums);
+        let sums = host.kit.cx.effects.timers.deadline(Reason::Sums);
         assert!(sums.is_some(), "{reason}: nothing is told");
     }
 

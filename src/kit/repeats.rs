@@ -7,9 +7,6 @@ use log::Level;
 
 use crate::clock::Instant;
 use crate::limits::COMPLAINTS_SUMMED;
-use crate::text::said;
-
-use super::{Kit, Reason};
 
 /// What complaints have in common that are summed: all of it words of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,7 +35,7 @@ struct Row {
 
 impl Repeats {
     /// Whether this one is told at once; else it is counted, and its `detail` is the example.
-    fn note(&mut self, complaint: Complaint, detail: &str, now: Instant) -> bool {
+    pub(super) fn note(&mut self, complaint: Complaint, detail: &str, now: Instant) -> bool {
         match self.rows.get_mut(&complaint) {
             None => {
                 let row = Row {
@@ -59,14 +56,14 @@ impl Repeats {
     }
 
     /// When the next sum is due.
-    fn next(&self) -> Option<Instant> {
+    pub(super) fn next(&self) -> Option<Instant> {
         let since = self.rows.values().map(|row| row.since);
         since.min().map(|since| since + COMPLAINTS_SUMMED)
     }
 
     /// Takes the sums that are due. What did not repeat is forgotten, and told at once when it
     /// comes again.
-    fn due(&mut self, now: Instant) -> Vec<(Level, String)> {
+    pub(super) fn due(&mut self, now: Instant) -> Vec<(Level, String)> {
         let mut sums = Vec::new();
         self.rows.retain(|complaint, row| {
             let lasted = now.since(row.since);
@@ -85,7 +82,7 @@ impl Repeats {
     }
 
     /// Takes all sums, due or not: it is over.
-    fn all(&mut self, now: Instant) -> Vec<(Level, String)> {
+    pub(super) fn all(&mut self, now: Instant) -> Vec<(Level, String)> {
         let rows = std::mem::take(&mut self.rows).into_iter();
         rows.filter(|(_, row)| row.more > 0)
             .map(|(complaint, row)| {
@@ -102,53 +99,8 @@ fn sum(complaint: &Complaint, row: &Row, seconds: u64) -> String {
     format!("{what} {more} more in {seconds} s ({reason}), the last one {last}")
 }
 
-impl Kit {
-    /// Tells the log of something that may come a thousand times a second. `detail` says who and
-    /// why; what is not ours in it has been through [`said`].
-    pub(super) fn complain(&mut self, complaint: Complaint, detail: &str) {
-        let what = complaint.what;
-        if self.repeats.note(complaint, detail, self.now) {
-            log::log!(complaint.level, "{what} {detail}");
-        } else {
-            log::debug!("{what} {detail}");
-        }
-        self.arm_sums();
-    }
-
-    /// A stranger was sent away: the log's line for it.
-    pub(super) fn complain_refused(
-        &mut self,
-        peer: std::net::IpAddr,
-        reason: &'static str,
-        why: &str,
-    ) {
-        let complaint = Complaint {
-            level: Level::Info,
-            what: "refused",
-            reason,
-        };
-        self.complain(complaint, &format!("{peer}: {}", said(why)));
-    }
-
-    pub(super) fn tell_sums(&mut self) {
-        tell(self.repeats.due(self.now));
-        self.arm_sums();
-    }
-
-    /// The last sums, at the end.
-    pub(super) fn tell_all_sums(&mut self) {
-        tell(self.repeats.all(self.now));
-        self.effects.timers.disarm(Reason::Sums);
-    }
-
-    fn arm_sums(&mut self) {
-        if let Some(at) = self.repeats.next() {
-            self.effects.timers.arm_if_unset(Reason::Sums, at);
-        }
-    }
-}
-
-fn tell(sums: Vec<(Level, String)>) {
+/// Tells the log.
+pub(super) fn tell(sums: Vec<(Level, String)>) {
     for (level, line) in sums {
         log::log!(level, "{line}");
     }

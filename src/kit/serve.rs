@@ -49,7 +49,7 @@ impl Kit {
         let Role::Front(it) = &mut entry.role else {
             return;
         };
-        it.front.feed(&self.scratch[..count]);
+        it.front.feed(&self.cx.scratch[..count]);
         if it.front.waiting() > 2 * MAX_HTTP_HEAD {
             // Asks ahead while an earlier one is held back; nobody needs to.
             return self.close_conn(conn, CloseHow::Reset);
@@ -71,14 +71,15 @@ impl Kit {
             if it.held.is_some() || !entry.out.is_empty() {
                 return;
             }
-            match it.front.next(&self.config, peer) {
+            match it.front.next(&self.cx.config, peer) {
                 Step::More if read_closed => return self.close_conn(conn, CloseHow::Clean),
                 Step::More => return,
                 Step::Malformed(reject) => {
                     let mut text = Vec::new();
                     let refusal = Refusal::of_reject(reject);
                     refusal.write(&mut text, UNREADABLE);
-                    self.complain_refused(peer.ip(), "malformed", &refusal.why);
+                    self.cx
+                        .complain_refused(peer.ip(), "malformed", &refusal.why);
                     return self.say_and_leave(conn, &text, now);
                 }
                 Step::Asked(ask) => {
@@ -102,7 +103,7 @@ impl Kit {
             && let Role::Front(it) = &mut entry.role
         {
             it.held = Some((ask, until));
-            self.arm_conn(conn, until);
+            self.cx.arm_conn(conn, until);
         }
     }
 
@@ -130,8 +131,8 @@ impl Kit {
         }
         if let Some(entry) = self.conns.get_mut(conn) {
             entry.out.push(&text);
-            self.effects.wake(conn);
-            self.arm_conn(conn, now + FRONT_IDLE_TIMEOUT);
+            self.cx.effects.wake(conn);
+            self.cx.arm_conn(conn, now + FRONT_IDLE_TIMEOUT);
         }
     }
 
@@ -164,7 +165,7 @@ impl Kit {
             return;
         };
         if let Some((ask, _)) = it.held.take_if(|(_, until)| *until <= now) {
-            self.arm_conn(conn, now + FRONT_HEAD_TIMEOUT);
+            self.cx.arm_conn(conn, now + FRONT_HEAD_TIMEOUT);
             self.serve(conn, ask, now);
             return self.front_goes_on(conn, now);
         }
@@ -174,7 +175,7 @@ impl Kit {
         let (mut text, peer) = (Vec::new(), entry.peer.ip());
         let refusal = Refusal::json(408, "the head of the request took too long");
         refusal.write(&mut text, UNREADABLE);
-        self.complain_refused(peer, "slow", &refusal.why);
+        self.cx.complain_refused(peer, "slow", &refusal.why);
         self.say_and_leave(conn, &text, now);
     }
 }

@@ -33,7 +33,7 @@ impl Kit {
         hello: &Hello,
         now: Instant,
     ) -> Result<(), Refused> {
-        if self.stopping != Stopping::No {
+        if self.cx.stopping != Stopping::No {
             return Err(Refused {
                 reason: RefusalReason::Protocol,
                 goaway: Some(Code::NoError),
@@ -53,11 +53,11 @@ impl Kit {
         let grow_windows = hello.capabilities.have(Capabilities::GROW_WINDOWS);
         let terms = Terms {
             side: Side::Kit,
-            stream_window: self.plan.stream_window,
-            session_window: self.plan.session_window,
-            max_streams: self.config.max_streams_per_session,
+            stream_window: self.cx.plan.stream_window,
+            session_window: self.cx.plan.session_window,
+            max_streams: self.cx.config.max_streams_per_session,
             grow_windows,
-            queue_opens: self.plan.queue_opens,
+            queue_opens: self.cx.plan.queue_opens,
         };
         let key = match resumed {
             Some(key) => {
@@ -81,13 +81,15 @@ impl Kit {
         session.granted = granted;
         session.tickets.clear();
         session.busy_at = now;
-        self.effects.timers.disarm(Reason::Grace(key));
-        self.effects
+        self.cx.effects.timers.disarm(Reason::Grace(key));
+        self.cx
+            .effects
             .timers
-            .arm(Reason::Lanes(key), now + self.config.ping_after);
-        self.effects
+            .arm(Reason::Lanes(key), now + self.cx.config.ping_after);
+        self.cx
+            .effects
             .timers
-            .arm(Reason::Idle(key), now + self.config.idle_timeout);
+            .arm(Reason::Idle(key), now + self.cx.config.idle_timeout);
         self.answer_hello(key, resumed.is_some(), grow_windows, now);
         self.log_attached(key, resumed.is_some());
         self.pump(key, 0, now);
@@ -105,9 +107,9 @@ impl Kit {
             session.peer.ip()
         );
         if resumed {
-            self.metrics.session_resumed();
+            self.cx.metrics.session_resumed();
         } else {
-            self.metrics.session_opened();
+            self.cx.metrics.session_opened();
         }
     }
 
@@ -117,7 +119,7 @@ impl Kit {
         terms: Terms,
         now: Instant,
     ) -> Result<SessionKey, Refused> {
-        let id = session_id(&mut self.entropy);
+        let id = session_id(&mut self.cx.entropy);
         let peer = self.conns.get(conn).map(|entry| entry.from);
         let peer = peer.ok_or_else(|| Refused::protocol("the connection is gone"))?;
         let session = KitSession::new(id, peer, terms, now);
@@ -127,7 +129,7 @@ impl Kit {
         match self.sessions.insert(session) {
             Some(key) => Ok(key),
             None => {
-                let all = self.config.max_sessions;
+                let all = self.cx.config.max_sessions;
                 let parked = self
                     .sessions
                     .iter()
@@ -188,7 +190,7 @@ impl Kit {
         self.pre_auth -= 1;
         self.doorstep.set(conn, None);
         let peer = entry.from;
-        self.effects.timers.disarm(Reason::Conn(conn));
+        self.cx.effects.timers.disarm(Reason::Conn(conn));
         Some((greeter.lane, greeter.subprotocol, peer))
     }
 
@@ -198,7 +200,7 @@ impl Kit {
         if subprotocol != Subprotocol::V2 || !able {
             return 1;
         }
-        asked.clamp(1, self.plan.lanes)
+        asked.clamp(1, self.cx.plan.lanes)
     }
 
     fn answer_hello(&mut self, key: SessionKey, resumed: bool, grow: bool, now: Instant) {
@@ -207,7 +209,7 @@ impl Kit {
             return;
         };
         let is_v2 = session.subprotocol == Subprotocol::V2;
-        let as_resumed = |binding: &Binding| binding.as_resumed(&self.config);
+        let as_resumed = |binding: &Binding| binding.as_resumed(&self.cx.config);
         let resumed_binds = session.bindings.iter().map(as_resumed).collect();
         let capabilities = Capabilities::MULTI_WS.only_if(session.granted > 1)
             | Capabilities::GROW_WINDOWS.only_if(grow);
@@ -215,12 +217,12 @@ impl Kit {
             session_id: SessionId::new(session.id().to_owned()),
             resumed,
             resumed_binds,
-            stream_window: self.plan.stream_window,
-            session_window: self.plan.session_window,
+            stream_window: self.cx.plan.stream_window,
+            session_window: self.cx.plan.session_window,
             connections_granted: is_v2.then_some(session.granted as u32),
             join_tickets: tickets,
             capabilities,
-            max_streams: Some(self.config.max_streams_per_session as u32),
+            max_streams: Some(self.cx.config.max_streams_per_session as u32),
             replay_buffer: None,
             received: Vec::new(),
         };
@@ -233,11 +235,11 @@ impl Kit {
         let Some(session) = self.sessions.get(key) else {
             return;
         };
-        let grace = self.config.takeover_grace;
+        let grace = self.cx.config.takeover_grace;
         if session.bindings.is_empty() || grace.is_zero() || session.closing {
             return self.end_session(key, SessionEnd::Lost, why, None);
         }
-        if self.stopping != Stopping::No {
+        if self.cx.stopping != Stopping::No {
             return self.end_session(key, SessionEnd::Shutdown, why, None);
         }
         let until = now + grace;
@@ -252,11 +254,11 @@ impl Kit {
             said(why)
         );
         session.tickets.clear();
-        self.metrics.session_parked();
-        self.effects.timers.disarm(Reason::Lanes(key));
-        self.effects.timers.disarm(Reason::Sweep(key));
-        self.effects.timers.disarm(Reason::Idle(key));
-        self.effects.timers.arm(Reason::Grace(key), until);
+        self.cx.metrics.session_parked();
+        self.cx.effects.timers.disarm(Reason::Lanes(key));
+        self.cx.effects.timers.disarm(Reason::Sweep(key));
+        self.cx.effects.timers.disarm(Reason::Idle(key));
+        self.cx.effects.timers.arm(Reason::Grace(key), until);
     }
 
     /// Closes a session's lanes and breaks what its streams belonged to. It is parked until the
@@ -289,7 +291,7 @@ impl Kit {
         why: &str,
         close: Option<u16>,
     ) {
-        let now = self.now;
+        let now = self.cx.now;
         self.leave_lanes(key, close.unwrap_or(CLOSE_GOING_AWAY), why, now);
         let Some(mut session) = self.sessions.remove(key) else {
             return;
@@ -305,9 +307,9 @@ impl Kit {
             Reason::Idle(key),
             Reason::Grace(key),
         ] {
-            self.effects.timers.disarm(reason);
+            self.cx.effects.timers.disarm(reason);
         }
-        self.metrics.add_traffic(&session.traffic());
+        self.cx.metrics.add_traffic(&session.traffic());
         let (bytes_in, bytes_out) = session.bytes();
         info!(
             "session {} ended after {:?}: {}; {bytes_in} bytes in, {bytes_out} out",
@@ -315,7 +317,7 @@ impl Kit {
             now.since(session.since),
             said(why),
         );
-        self.metrics.session_ended(how);
+        self.cx.metrics.session_ended(how);
     }
 
     /// GOAWAY now; the streams may finish until the caller's deadline.
@@ -359,14 +361,14 @@ impl Kit {
     }
 
     pub(super) fn check_idle(&mut self, key: SessionKey, now: Instant) {
-        let timeout = self.config.idle_timeout;
+        let timeout = self.cx.config.idle_timeout;
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
         session.note_use(now);
         let due = session.busy_at + timeout;
         if now < due {
-            self.effects.timers.arm(Reason::Idle(key), due);
+            self.cx.effects.timers.arm(Reason::Idle(key), due);
             return;
         }
         let why = "session idle timeout";

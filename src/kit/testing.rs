@@ -94,7 +94,7 @@ impl Host {
     pub fn visit_at(&mut self, listener: ListenerKey, peer: &str) -> Option<ConnKey> {
         let peer: SocketAddr = peer.parse().unwrap();
         let conn = self.kit.accepted(listener, peer, self.now);
-        for command in self.kit.effects.commands() {
+        for command in self.kit.cx.effects.commands() {
             if let (Command::Close { conn: closed, .. }, Some(conn)) = (command, conn) {
                 assert_ne!(
                     closed.index(),
@@ -230,8 +230,8 @@ impl Host {
         assert!(self.receive(conn).starts_with("HTTP/1.1 101 "));
         let terms = Terms {
             side: Side::Client,
-            stream_window: self.kit.plan.stream_window,
-            session_window: self.kit.plan.session_window,
+            stream_window: self.kit.cx.plan.stream_window,
+            session_window: self.kit.cx.plan.session_window,
             max_streams: 4096,
             grow_windows: false,
             queue_opens: crate::limits::LANE_QUEUE_OPENS,

@@ -63,12 +63,12 @@ impl Kit {
     pub(in crate::kit) fn who_yields(&mut self) -> Option<ConnKey> {
         loop {
             if self.yielding.found.is_empty() {
-                if self.yielding.look_again.is_some_and(|at| self.now < at) {
+                if self.yielding.look_again.is_some_and(|at| self.cx.now < at) {
                     return None;
                 }
                 self.yielding.found = self.all_who_yield();
                 let none = self.yielding.found.is_empty();
-                self.yielding.look_again = none.then_some(self.now + LOOK_AGAIN_AFTER);
+                self.yielding.look_again = none.then_some(self.cx.now + LOOK_AGAIN_AFTER);
             }
             // Who was found before may have asked for something since.
             let conn = self.yielding.found.pop()?;
@@ -91,7 +91,7 @@ impl Kit {
         }
         let why = "nothing moved for long, and others wait for the place";
         self.abandon_stream(conn, StreamOutcome::Stalled, why);
-        self.complain_refused(peer, "stalled", why);
+        self.cx.complain_refused(peer, "stalled", why);
         self.close_conn(conn, CloseHow::Reset);
     }
 
@@ -139,9 +139,9 @@ impl Kit {
                     true => SILENT_MAY_STAY,
                     false => PRE_AUTH_MAY_STAY,
                 };
-                let slow = self.now >= visitor.since + patience;
+                let slow = self.cx.now >= visitor.since + patience;
                 // What it said may lie in its socket and be read in this very turn.
-                let known = self.now >= visitor.since + FRESH_MAY_STAY;
+                let known = self.cx.now >= visitor.since + FRESH_MAY_STAY;
                 let used = match (idle, slow) {
                     (true, _) => Use::Idle,
                     (_, true) => Use::Slow,
@@ -156,7 +156,7 @@ impl Kit {
             (State::Exchange(exchange), None) => (exchange.waiting_since, CUT_STALLED_AFTER),
             (State::Raw(_), None) => return None,
         };
-        (self.now >= moved + patience).then_some((Use::Stalled, moved))
+        (self.cx.now >= moved + patience).then_some((Use::Stalled, moved))
     }
 }
 

@@ -25,8 +25,7 @@ use crate::kit::conns::{After, Fin, Role};
 use crate::kit::metrics::{StreamOutcome, StreamRefusal};
 use crate::kit::session::StreamName;
 use crate::limits::{
-    VISITOR_AHEAD, VISITOR_GONE_AFTER, VISITOR_HEAD_TIMEOUT, VISITOR_IDLE_TIMEOUT,
-    VISITOR_STALLED_FOR,
+    VISITOR_GONE_AFTER, VISITOR_HEAD_TIMEOUT, VISITOR_IDLE_TIMEOUT, VISITOR_STALLED_FOR,
 };
 use crate::machine::{CloseHow, ConnKey, Ended, ListenerKey};
 use crate::text::said;
@@ -214,7 +213,7 @@ impl Kit {
             .get(listener)
             .and_then(|entry| entry.port_name())
         {
-            self.metrics.request(port, status);
+            self.cx.metrics.request(port, status);
         }
     }
 
@@ -231,29 +230,21 @@ impl Kit {
         })
     }
 
-    /// Where small things are read: heads, chunked bodies, what is thrown away.
-    pub(super) fn scratch_space(&mut self) -> &mut [u8] {
-        if self.scratch.is_empty() {
-            self.scratch = vec![0; VISITOR_AHEAD];
-        }
-        &mut self.scratch
-    }
-
     /// A reply of the kit's own, in place of a response; the connection stays if the request was
     /// read whole and the visitor likes it to.
     fn answer(&mut self, conn: ConnKey, asked: Asked, read_whole: bool, reply: &Reply<'_>) {
-        let now = self.now;
+        let now = self.cx.now;
         let stays = asked.keep_alive && read_whole;
-        self.text.clear();
+        self.cx.text.clear();
         reply.write(
-            &mut self.text,
+            &mut self.cx.text,
             Asked {
                 keep_alive: stays,
                 ..asked
             },
         );
         self.count_request(conn, reply.status);
-        let text = std::mem::take(&mut self.text);
+        let text = std::mem::take(&mut self.cx.text);
         if !stays {
             self.say_and_leave(conn, &text, now);
         } else if let Some(entry) = self.conns.get_mut(conn) {
@@ -263,16 +254,16 @@ impl Kit {
                 visitor.since = now;
                 visitor.answered += 1;
             }
-            self.effects.wake(conn);
+            self.cx.effects.wake(conn);
         }
-        self.text = text;
+        self.cx.text = text;
     }
 
     /// A malformed request: said and closed, nothing forwarded.
     pub(super) fn reject(&mut self, conn: ConnKey, status: u16, why: &str) {
         debug!("visitor refused with {status}: {}", said(why));
-        let now = self.now;
-        let mut text = std::mem::take(&mut self.text);
+        let now = self.cx.now;
+        let mut text = std::mem::take(&mut self.cx.text);
         text.clear();
         let allow = [("allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")];
         let fields: &[(&str, &str)] = if status == 405 { &allow } else { &[] };
@@ -281,7 +272,7 @@ impl Kit {
             .write_and_close(&mut text, false);
         self.count_request(conn, status);
         self.say_and_leave(conn, &text, now);
-        self.text = text;
+        self.cx.text = text;
     }
 
     /// The stream of a visitor is over before its exchange was.
@@ -297,7 +288,7 @@ impl Kit {
             said(reason),
             code.name()
         );
-        self.metrics.stream_ended(outcome);
+        self.cx.metrics.stream_ended(outcome);
         let Some(visitor) = self.visitor(conn) else {
             return;
         };
@@ -358,14 +349,14 @@ impl Kit {
         let Some(name) = self.visitor(conn).and_then(|visitor| visitor.stream()) else {
             return;
         };
-        self.metrics.stream_ended(outcome);
+        self.cx.metrics.stream_ended(outcome);
         if let Some(mux) = self.sessions.mux_mut(name.session) {
             mux.reset(name.stream, Code::Cancel, why);
         }
     }
 
     pub(super) fn visitor_timeout(&mut self, conn: ConnKey, now: Instant) {
-        let response_timeout = self.config.response_timeout;
+        let response_timeout = self.cx.config.response_timeout;
         let body_due = self.body_due(conn, now);
         if body_due.is_some_and(|due| now >= due) {
             return self.body_stopped(conn);
@@ -375,7 +366,7 @@ impl Kit {
         };
         let (fin, flushed) = (entry.fin(), entry.out.is_empty());
         let movement = self.movement(conn);
-        let mut look = self.config.visitor_look();
+        let mut look = self.cx.config.visitor_look();
         let Some(visitor) = self.visitor(conn) else {
             return;
         };
@@ -395,7 +386,9 @@ impl Kit {
         if now < due {
             // Looked at often enough for the shortest of its deadlines, which may begin any time.
             let soon = now + look;
-            return self.arm_conn(conn, due.min(body_due.unwrap_or(soon)).min(soon));
+            return self
+                .cx
+                .arm_conn(conn, due.min(body_due.unwrap_or(soon)).min(soon));
         }
         match &visitor.state {
             State::Waiting if visitor.answered > 0 && visitor.inbound.is_empty() => {
@@ -422,7 +415,7 @@ impl Kit {
                 let reply = Reply::text(504, TOO_LATE);
                 self.answer(conn, asked, whole, &reply);
                 if self.visitor(conn).is_some() {
-                    self.arm_conn(conn, now + VISITOR_HEAD_TIMEOUT);
+                    self.cx.arm_conn(conn, now + VISITOR_HEAD_TIMEOUT);
                 }
             }
             State::Raw(_) => {}
@@ -441,7 +434,7 @@ impl Kit {
                 if exchange.response == Response::Awaited {
                     exchange.waiting_since = now;
                 }
-                self.arm_conn(conn, now + VISITOR_GONE_AFTER);
+                self.cx.arm_conn(conn, now + VISITOR_GONE_AFTER);
             }
             State::Raw(name) => {
                 let name = *name;
@@ -463,7 +456,7 @@ impl Kit {
         let raw = matches!(visitor.state, State::Raw(_));
         if raw && entry.read_closed && entry.after == After::Finished && entry.out.is_empty() {
             self.log_conn_end(conn, "upgraded stream", "finished");
-            self.metrics.stream_ended(StreamOutcome::Finished);
+            self.cx.metrics.stream_ended(StreamOutcome::Finished);
             self.close_conn(conn, CloseHow::Clean);
         }
     }

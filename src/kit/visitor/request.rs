@@ -68,15 +68,15 @@ impl Kit {
     /// What comes behind a head may have to wait here, so where much of others does, little is
     /// read.
     fn space_ahead(&mut self, ahead: usize) -> &mut [u8] {
-        let most = self.heads.piece(self.plan.heads);
-        &mut self.scratch_space()[..most.saturating_sub(ahead)]
+        let most = self.heads.piece(self.cx.plan.heads);
+        &mut self.cx.scratch_space()[..most.saturating_sub(ahead)]
     }
 
     pub(in crate::kit) fn visitor_received(&mut self, conn: ConnKey, count: usize, now: Instant) {
         if count == 0 {
             return self.visitor_fin(conn, now);
         }
-        let scratch = std::mem::take(&mut self.scratch);
+        let scratch = std::mem::take(&mut self.cx.scratch);
         if let Some(visitor) = self.visitor(conn) {
             match visitor.reads_directly() {
                 Some(name) => {
@@ -100,7 +100,7 @@ impl Kit {
                 }
             }
         }
-        self.scratch = scratch;
+        self.cx.scratch = scratch;
         self.visitor_goes_on(conn, now);
     }
 
@@ -186,7 +186,7 @@ impl Kit {
         }
     }
 
-    /// Parses a head and writes its STREAM_OPEN to `self.text`.
+    /// Parses a head and writes its STREAM_OPEN to `self.cx.text`.
     fn read_request(
         &mut self,
         head: &[u8],
@@ -196,15 +196,15 @@ impl Kit {
         port: u16,
     ) -> Result<Request, Reject> {
         let parsed = RequestHead::parse(head)?;
-        if self.config.expose_host.to_canonical().is_loopback()
-            && !host_is_ours(&parsed, &self.config)
+        if self.cx.config.expose_host.to_canonical().is_loopback()
+            && !host_is_ours(&parsed, &self.cx.config)
         {
             return Err(Reject {
                 status: 421,
                 why: "this Host is not one of this kit's names (--allow-host)\n",
             });
         }
-        let origin = Origin::of(&parsed, peer, &self.config.trusted_proxies);
+        let origin = Origin::of(&parsed, peer, &self.cx.config.trusted_proxies);
         let forwarded = Forwarded::new(&parsed, peer.ip(), origin.by_proxy, "http");
         let parts = OpenHttpParts {
             bind_id,
@@ -220,9 +220,9 @@ impl Kit {
             remote_addr: origin.peer,
             connection_id: Some(connection),
         };
-        self.text.clear();
+        self.cx.text.clear();
         let fields = request_fields(&parsed, &forwarded);
-        let fits = write_open_http(&mut self.text, &parts, fields).is_ok();
+        let fits = write_open_http(&mut self.cx.text, &parts, fields).is_ok();
         Ok(Request {
             asked: parsed.asked(),
             body: parsed.body,
@@ -262,14 +262,14 @@ impl Kit {
         if !self.may_serve_one_more(holder) {
             return self.busy(conn, asked, bodiless, StreamRefusal::Share);
         }
-        let open = std::mem::take(&mut self.text);
+        let open = std::mem::take(&mut self.cx.text);
         let is_open = self.sessions.get(session).is_some_and(KitSession::is_open);
         let opened = self
             .sessions
             .mux_mut(session)
             .filter(|_| is_open)
             .map(|mux| mux.open_for(Some(holder), conn, &open, now));
-        self.text = open;
+        self.cx.text = open;
         let stream = match opened {
             Some(Ok(stream)) => stream,
             Some(Err(CannotOpen::IdsUsedUp)) => {
@@ -307,7 +307,7 @@ impl Kit {
     /// There is no stream for the visitor, who may come again.
     pub(super) fn busy(&mut self, conn: ConnKey, asked: Asked, whole: bool, why: StreamRefusal) {
         if let Some(entry) = self.conns.get(conn) {
-            self.stream_refused(entry.from.ip(), why);
+            self.cx.stream_refused(entry.from.ip(), why);
         }
         let after = match why {
             StreamRefusal::Away => "5",
@@ -333,7 +333,7 @@ impl Kit {
             return;
         };
         if exchange.may_be_gone(entry.fin()) {
-            self.arm_conn(conn, now + VISITOR_GONE_AFTER);
+            self.cx.arm_conn(conn, now + VISITOR_GONE_AFTER);
         } else if entry.read_closed
             && !exchange.upload_done
             && exchange.response != Response::Done
@@ -348,16 +348,16 @@ impl Kit {
     /// Has the exchange looked at often enough for the shortest of its clocks, which may begin to
     /// run any time. The one that its connection began with is enough for most.
     fn look_soon(&mut self, conn: ConnKey, now: Instant) {
-        let soon = self.config.visitor_look();
+        let soon = self.cx.config.visitor_look();
         if soon < VISITOR_HEAD_TIMEOUT || self.body_due(conn, now).is_some() {
-            self.arm_conn_by(conn, now + soon);
+            self.cx.arm_conn_by(conn, now + soon);
         }
     }
 
     /// When the visitor's silence ends its request, if more of a body is wanted of it. While the
     /// kit does not read for want of credit, the silence is its own.
     pub(super) fn body_due(&mut self, conn: ConnKey, now: Instant) -> Option<Instant> {
-        let timeout = self.config.body_timeout;
+        let timeout = self.cx.config.body_timeout;
         let flushed = self.conns.get(conn)?.out.is_empty();
         let due = |visitor: &mut Visitor| match &visitor.state {
             State::Exchange(exchange) => exchange.body_due(flushed, timeout),
@@ -505,7 +505,7 @@ impl Kit {
                 if exchange.response == Response::Awaited {
                     exchange.waiting_since = now;
                 }
-                self.arm_conn(conn, now + VISITOR_GONE_AFTER);
+                self.cx.arm_conn(conn, now + VISITOR_GONE_AFTER);
             }
             State::Exchange(_) => self.upload(conn, now),
             State::Raw(name) => {

@@ -28,7 +28,7 @@ enum Planned {
 impl Kit {
     /// STREAM_RESPONSE_HEAD.
     pub(in crate::kit) fn visitor_head(&mut self, conn: ConnKey, lane: LaneName, span: &Span) {
-        let now = self.now;
+        let now = self.cx.now;
         let Some(visitor) = self.visitor(conn) else {
             return;
         };
@@ -41,7 +41,7 @@ impl Kit {
         let asked = exchange.asked;
         let held_back = asked.upgrade && exchange.upload.is_complete();
         let upload_done = exchange.upload_done || held_back;
-        let mut text = std::mem::take(&mut self.text);
+        let mut text = std::mem::take(&mut self.cx.text);
         text.clear();
         let mux = self.sessions.mux(lane.0);
         let payload = mux.map_or(&[][..], |mux| mux.payload(lane.1, span));
@@ -57,11 +57,11 @@ impl Kit {
                 entry.out.push(&text);
             }
         }
-        self.text = text;
+        self.cx.text = text;
         if too_many {
             return self.takes_no_heads(conn);
         }
-        self.effects.wake(conn);
+        self.cx.effects.wake(conn);
         let Some(visitor) = self.visitor(conn) else {
             return;
         };
@@ -96,7 +96,7 @@ impl Kit {
                 let begun = exchange.begun;
                 exchange.keep_alive = keep_alive;
                 exchange.response = Response::Body(body);
-                self.metrics.response_head.observe(now.since(begun));
+                self.cx.metrics.response_head.observe(now.since(begun));
                 if held_back {
                     self.upload(conn, now);
                 }
@@ -109,7 +109,7 @@ impl Kit {
     /// the head, a broken connection.
     fn peer_fault(&mut self, conn: ConnKey, why: &'static str) {
         let code = Code::ProtocolError;
-        self.metrics.violation(code);
+        self.cx.metrics.violation(code);
         self.break_stream(conn, StreamOutcome::Violated, code, why);
     }
 
@@ -121,7 +121,7 @@ impl Kit {
 
     /// DATA of the response, or of an upgraded connection.
     pub(in crate::kit) fn visitor_data(&mut self, conn: ConnKey, lane: LaneName, span: Span) {
-        let now = self.now;
+        let now = self.cx.now;
         let Some(entry) = self.conns.get_mut(conn) else {
             return;
         };
@@ -163,7 +163,7 @@ impl Kit {
 
     /// A chunk is copied: three small writes would cost more than the copy.
     fn pass_chunk(&mut self, conn: ConnKey, lane: LaneName, span: &Span) {
-        let now = self.now;
+        let now = self.cx.now;
         let Some(entry) = self.conns.get_mut(conn) else {
             return;
         };
@@ -171,7 +171,7 @@ impl Kit {
             entry.starts_waiting(now);
             entry.out.push_chunk(mux.payload(lane.1, span));
         }
-        self.effects.wake(conn);
+        self.cx.effects.wake(conn);
     }
 
     /// EOF: the response is whole, or should be.
@@ -210,7 +210,7 @@ impl Kit {
         );
         let flushed = entry.out.is_empty();
         self.count_request(conn, status);
-        self.effects.wake(conn);
+        self.cx.effects.wake(conn);
         if flushed {
             self.response_sent(conn, now);
         }
@@ -274,7 +274,7 @@ impl Kit {
             // leaving reads it away up to a bound.
             self.abandon_stream(conn, StreamOutcome::Finished, "the response is complete");
         } else if exchange.stream.is_some() {
-            self.metrics.stream_ended(StreamOutcome::Finished);
+            self.cx.metrics.stream_ended(StreamOutcome::Finished);
         }
         if !stays {
             return self.say_and_leave(conn, &[], now);
@@ -287,7 +287,7 @@ impl Kit {
         visitor.answered += 1;
         visitor.inbound.release_if_idle(KEEP_IDLE);
         self.visitor_goes_on(conn, now);
-        self.effects.wake(conn);
+        self.cx.effects.wake(conn);
     }
 }
 
