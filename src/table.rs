@@ -21,7 +21,7 @@ pub struct Key<K> {
 }
 
 impl<K> Key<K> {
-    /// The slot, dense from 0: a second table can run parallel to the first.
+    /// The slot's number, dense from the table's first: a second table can run parallel to it.
     pub fn index(self) -> usize {
         self.index as usize
     }
@@ -50,6 +50,8 @@ impl<K> Key<K> {
 #[derive(Debug)]
 pub struct Table<K, T = K> {
     slots: Slab<(u32, T)>,
+    /// The number of the first slot.
+    first: usize,
     limit: usize,
     next_generation: u32,
     by: PhantomData<fn() -> K>,
@@ -58,12 +60,24 @@ pub struct Table<K, T = K> {
 impl<K, T> Table<K, T> {
     /// An empty table that will hold at most `limit` entries.
     pub fn new(limit: usize) -> Table<K, T> {
+        Table::numbered_from(0, limit)
+    }
+
+    /// The same with slots that are numbered from `first` on, so that tables of one mark can have
+    /// numbers of their own each.
+    pub fn numbered_from(first: usize, limit: usize) -> Table<K, T> {
         Table {
             slots: Slab::new(),
+            first,
             limit,
             next_generation: 1,
             by: PhantomData,
         }
+    }
+
+    /// The slot that a key names, if it is one of this table's.
+    fn slot(&self, key: Key<K>) -> Option<usize> {
+        key.index().checked_sub(self.first)
     }
 
     /// Adds `value`, or gives it back when the table is full.
@@ -74,7 +88,7 @@ impl<K, T> Table<K, T> {
         let generation = self.next_generation;
         // Generation 0 is left out, so that a key packed to 0 is never alive.
         self.next_generation = self.next_generation.checked_add(1).unwrap_or(1);
-        let index = self.slots.insert((generation, value));
+        let index = self.first + self.slots.insert((generation, value));
         Ok(Key {
             index: index as u32,
             generation,
@@ -84,7 +98,7 @@ impl<K, T> Table<K, T> {
 
     /// The entry, unless it is gone.
     pub fn get(&self, key: Key<K>) -> Option<&T> {
-        match self.slots.get(key.index()) {
+        match self.slots.get(self.slot(key)?) {
             Some((generation, value)) if *generation == key.generation => Some(value),
             _ => None,
         }
@@ -92,7 +106,7 @@ impl<K, T> Table<K, T> {
 
     /// The entry to change, unless it is gone.
     pub fn get_mut(&mut self, key: Key<K>) -> Option<&mut T> {
-        match self.slots.get_mut(key.index()) {
+        match self.slots.get_mut(self.slot(key)?) {
             Some((generation, value)) if *generation == key.generation => Some(value),
             _ => None,
         }
@@ -127,7 +141,7 @@ impl<K, T> Table<K, T> {
     /// Takes the entry out; from then on `key` finds nothing.
     pub fn remove(&mut self, key: Key<K>) -> Option<T> {
         self.get(key)?;
-        let (_, value) = self.slots.remove(key.index());
+        let (_, value) = self.slots.remove(self.slot(key)?);
         if self.slots.is_empty() && self.slots.capacity() > KEEP_SLOTS {
             // After a storm the table must not hold the memory of the storm.
             self.slots = Slab::new();
@@ -157,10 +171,10 @@ impl<K, T> Table<K, T> {
 
     /// All entries, in slot order.
     pub fn iter(&self) -> impl Iterator<Item = (Key<K>, &T)> {
-        self.slots.iter().map(|(index, (generation, value))| {
+        self.slots.iter().map(|(slot, (generation, value))| {
             (
                 Key {
-                    index: index as u32,
+                    index: (self.first + slot) as u32,
                     generation: *generation,
                     of: PhantomData,
                 },
@@ -176,16 +190,19 @@ impl<K, T> Table<K, T> {
 
     /// All entries to change, in slot order.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (Key<K>, &mut T)> {
-        self.slots.iter_mut().map(|(index, (generation, value))| {
-            (
-                Key {
-                    index: index as u32,
-                    generation: *generation,
-                    of: PhantomData,
-                },
-                value,
-            )
-        })
+        let first = self.first;
+        self.slots
+            .iter_mut()
+            .map(move |(slot, (generation, value))| {
+                (
+                    Key {
+                        index: (first + slot) as u32,
+                        generation: *generation,
+                        of: PhantomData,
+                    },
+                    value,
+                )
+            })
     }
 }
 
@@ -235,6 +252,20 @@ impl<K> fmt::Debug for Key<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tables_of_one_mark_can_have_numbers_of_their_own() {
+        let (mut low, mut high) = (Table::new(2), Table::numbered_from(2, 2));
+        let (a, b): (Key<u8>, Key<u8>) = (low.insert(1).unwrap(), high.insert(2).unwrap());
+        assert_eq!((a.index(), b.index()), (0, 2));
+        assert_eq!(
+            (high.get(b), high.get(a), low.get(b)),
+            (Some(&2), None, None)
+        );
+        assert_eq!(high.keys().collect::<Vec<_>>(), [b]);
+        assert_eq!(high.iter_mut().map(|(key, _)| key).collect::<Vec<_>>(), [b]);
+        assert_eq!((high.remove(a), high.remove(b)), (None, Some(2)));
+    }
 
     #[test]
     fn a_stale_key_finds_nothing_even_when_its_slot_is_taken_again() {

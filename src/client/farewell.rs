@@ -1,10 +1,11 @@
 //! Ends: of a connection, which another may follow, and of the session, which nothing follows.
 
 use crate::client::bindings::BindState;
+use crate::client::context::Timer;
 use crate::client::event::SessionEvent;
 use crate::client::lanes::Phase;
 use crate::client::link::{self, After};
-use crate::client::machine::{Client, Entry, Timer};
+use crate::client::machine::Client;
 use crate::client::messages::Notice;
 use crate::client::setback::Setback;
 use crate::client::{Error, setback};
@@ -26,11 +27,17 @@ impl Client {
         let setback = self.goaway.take().unwrap_or(setback);
         let why = setback.error();
         self.drop_session("the connection to the kit was lost");
-        match self.link.setback(&setback, &mut self.entropy, self.now) {
+        match self
+            .link
+            .setback(&setback, &mut self.cx.entropy, self.cx.now)
+        {
             After::Retry(retry_in) => {
                 let why = why.to_string();
-                self.notify(SessionEvent::Lost { why, retry_in });
-                self.effects.timers.arm(Timer::Retry, self.now + retry_in);
+                self.cx.notify(SessionEvent::Lost { why, retry_in });
+                self.cx
+                    .effects
+                    .timers
+                    .arm(Timer::Retry, self.cx.now + retry_in);
             }
             After::GiveUp(error) => self.over(Some(error)),
         }
@@ -38,22 +45,18 @@ impl Client {
 
     /// Forgets the session's lanes and streams; bindings are wanted again.
     fn drop_session(&mut self, why: &str) {
-        self.pool.forget_waiting();
-        self.borrowers.clear();
-        let keys: Vec<_> = self.exchanges.keys().collect();
-        for key in keys {
-            self.stream_lost(key, why);
-        }
+        let (local, mut around) = self.local();
+        local.session_lost(&mut around, why);
         for index in 0..MAX_LANES {
             if let Some(conn) = self.lanes.conns[index].take() {
                 let how = CloseHow::Clean;
-                self.effects.close(conn, how);
+                self.cx.effects.close(conn, how);
                 self.conns.remove(conn);
             }
-            self.effects.timers.disarm(Timer::Lane(index as u8));
+            self.cx.effects.timers.disarm(Timer::Lane(index as u8));
         }
         for timer in [Timer::Rejoin, Timer::Rebind, Timer::Goaway, Timer::Sweep] {
-            self.effects.timers.disarm(timer);
+            self.cx.effects.timers.disarm(timer);
         }
         if let Some(mut session) = self.session.take() {
             for index in 0..MAX_LANES {
@@ -72,7 +75,9 @@ impl Client {
             let reference = bound.reference;
             self.forget_binding(reference);
             let outcome = Ok(());
-            self.effects.notify(Notice::Unbound { reference, outcome });
+            self.cx
+                .effects
+                .notify(Notice::Unbound { reference, outcome });
         }
     }
 
@@ -100,9 +105,10 @@ impl Client {
                 for bind_id in standing {
                     self.send_unbind(bind_id);
                 }
-                self.effects
+                self.cx
+                    .effects
                     .timers
-                    .arm(Timer::Close, self.now + CLOSE_WITHIN);
+                    .arm(Timer::Close, self.cx.now + CLOSE_WITHIN);
                 self.close_when_idle();
             }
         }
@@ -110,7 +116,7 @@ impl Client {
 
     /// While closing: goodbye as soon as nothing runs any more.
     pub(super) fn close_when_idle(&mut self) {
-        let idle = self.exchanges.is_empty() && self.bindings.all.is_empty();
+        let idle = self.local.is_idle() && self.bindings.all.is_empty();
         if self.link.phase == link::Phase::Closing && idle {
             self.say_goodbye();
         }
@@ -132,7 +138,7 @@ impl Client {
 
     /// Sends the last words on all lanes, which then only wait for them to leave.
     pub(super) fn part(&mut self, goaway: &GoAway, close_code: u16) {
-        self.spill();
+        self.local.spill(self.session.as_ref());
         let Some(session) = &mut self.session else {
             return;
         };
@@ -144,7 +150,7 @@ impl Client {
             let Some(conn) = self.lanes.conns[index] else {
                 continue;
             };
-            let Some(Entry::Lane(entry)) = self.conns.get_mut(conn) else {
+            let Some(entry) = self.conns.get_mut(conn) else {
                 continue;
             };
             let (Some(lane), _) = session.detach(index) else {
@@ -152,19 +158,20 @@ impl Client {
             };
             entry.phase = Phase::Leaving(lane);
             self.lanes.conns[index] = None;
-            self.effects
+            self.cx
+                .effects
                 .timers
-                .arm(Timer::Leaving(conn), self.now + GOODBYE_WITHIN);
-            self.effects.wake(conn);
+                .arm(Timer::Leaving(conn), self.cx.now + GOODBYE_WITHIN);
+            self.cx.effects.wake(conn);
         }
     }
 
     /// A connection whose last words should have left by now, or whose kit closed it.
     pub(super) fn leave(&mut self, conn: ConnKey) {
-        self.effects.timers.disarm(Timer::Leaving(conn));
+        self.cx.effects.timers.disarm(Timer::Leaving(conn));
         if self.conns.remove(conn).is_some() {
             let how = CloseHow::Clean;
-            self.effects.close(conn, how);
+            self.cx.effects.close(conn, how);
         }
         self.stop_if_over();
     }
@@ -173,24 +180,23 @@ impl Client {
     pub(super) fn over(&mut self, error: Option<Error>) {
         self.link.phase = link::Phase::Over;
         self.tell_waiting(&error);
+        let (local, mut around) = self.local();
+        local.close_all(&mut around);
         let mut leaving = Timers::new();
         let mut closed = Vec::new();
-        for (conn, entry) in self.conns.iter() {
-            match entry {
-                Entry::Lane(lane) if matches!(lane.phase, Phase::Leaving(_)) => {
-                    leaving.arm(Timer::Leaving(conn), self.now + GOODBYE_WITHIN);
+        for (conn, lane) in self.conns.iter() {
+            match lane.phase {
+                Phase::Leaving(_) => {
+                    leaving.arm(Timer::Leaving(conn), self.cx.now + GOODBYE_WITHIN);
                 }
                 _ => closed.push(conn),
             }
         }
-        self.effects.timers = leaving;
+        self.cx.effects.timers = leaving;
         for conn in closed {
-            match self.conns.get(conn) {
-                Some(Entry::Upstream(_)) => self.close_upstream(conn, CloseHow::Clean),
-                _ => self.leave(conn),
-            }
+            self.leave(conn);
         }
-        self.notify(SessionEvent::Closed { error });
+        self.cx.notify(SessionEvent::Closed { error });
         self.stop_if_over();
     }
 
@@ -203,16 +209,20 @@ impl Client {
                     reference: bound.reference,
                     outcome: Err(error.clone().unwrap_or_else(closed)),
                 };
-                self.effects.notify(notice);
+                self.cx.effects.notify(notice);
             }
         }
     }
 
     /// After the end the host stops as soon as the last words have left.
     pub(super) fn stop_if_over(&mut self) {
-        if self.link.phase == link::Phase::Over && self.conns.is_empty() && !self.stopped {
+        if self.link.phase == link::Phase::Over
+            && self.conns.is_empty()
+            && self.local.is_gone()
+            && !self.stopped
+        {
             self.stopped = true;
-            self.effects.ask(Command::Stop);
+            self.cx.effects.ask(Command::Stop);
         }
     }
 }

@@ -1,9 +1,10 @@
 //! What comes on a lane of a standing session, and the session's beginning.
 
 use crate::client::bindings::{BindState, Refusal};
+use crate::client::context::Timer;
 use crate::client::event::SessionEvent;
 use crate::client::lanes::malformed;
-use crate::client::machine::{Client, Timer};
+use crate::client::machine::Client;
 use crate::client::messages::Notice;
 use crate::client::setback::Setback;
 use crate::client::{Error, link};
@@ -36,22 +37,22 @@ impl Client {
         };
         let mut session = match self.parked.take() {
             Some(mut session) => {
-                session.restart(terms, self.now);
+                session.restart(terms, self.cx.now);
                 session
             }
-            None => Session::new(terms, self.now),
+            None => Session::new(terms, self.cx.now),
         };
         session.attach(0, lane);
         session.set_budget(CLIENT_BEYOND_WINDOWS);
         self.session = Some(session);
         let granted = ok.connections_granted.unwrap_or(1);
-        self.lanes.granted = granted.clamp(1, self.config.connections.min(MAX_LANES as u32));
+        self.lanes.granted = granted.clamp(1, self.cx.config.connections.min(MAX_LANES as u32));
         let came_back = self
             .link
-            .online(ok.session_id.clone(), ok.resumed, self.now);
+            .online(ok.session_id.clone(), ok.resumed, self.cx.now);
         let id = ok.session_id.to_string();
-        self.effects.notify(Notice::Session(ok.session_id));
-        self.notify(match came_back {
+        self.cx.effects.notify(Notice::Session(ok.session_id));
+        self.cx.notify(match came_back {
             true => SessionEvent::Resumed { session: id },
             false => SessionEvent::Online {
                 session: id,
@@ -59,7 +60,7 @@ impl Client {
             },
         });
         self.restore_bindings(ok.resumed, ok.resumed_binds);
-        self.lanes.rejoin.begin(self.now);
+        self.lanes.rejoin.begin(self.cx.now);
         self.join_with(ok.join_tickets);
         self.plan_rejoin();
     }
@@ -140,16 +141,14 @@ impl Client {
 
     pub(super) fn forget_binding(&mut self, reference: u64) {
         self.bindings.remove(reference);
-        // Its idle connections go at once.
-        if self.pool.idle_count() > 0 {
-            self.effects.timers.arm(Timer::Pool, self.now);
-        }
+        let (local, mut around) = self.local();
+        local.binding_gone(&mut around);
     }
 
     /// Everything that came on a lane, one after the other.
     pub(super) fn poll_lane(&mut self, index: usize) {
         loop {
-            let now = self.now;
+            let now = self.cx.now;
             let Some(session) = &mut self.session else {
                 return;
             };
@@ -165,11 +164,20 @@ impl Client {
         }
     }
 
-    fn came(&mut self, index: usize, incoming: Incoming<super::exchange::ExchangeKey>) {
+    fn came(&mut self, index: usize, incoming: Incoming<super::local::ExchangeKey>) {
         match incoming {
-            Incoming::Opened { id, payload } => self.stream_opened(index, id, &payload),
-            Incoming::Data { tag, payload, .. } => self.data(tag, index, payload),
-            Incoming::Eof { tag, .. } => self.remote_eof(tag),
+            Incoming::Opened { id, payload } => {
+                let (local, mut around) = self.local();
+                local.stream_opened(&mut around, index, id, &payload);
+            }
+            Incoming::Data { tag, payload, .. } => {
+                let (local, mut around) = self.local();
+                local.data(&mut around, tag, index, payload);
+            }
+            Incoming::Eof { tag, .. } => {
+                let (local, mut around) = self.local();
+                local.remote_eof(&mut around, tag);
+            }
             Incoming::Reset {
                 tag, code, reason, ..
             } => {
@@ -177,14 +185,16 @@ impl Client {
                     true => code.name().to_owned(),
                     false => reason,
                 };
-                self.stream_lost(tag, &why);
+                let (local, mut around) = self.local();
+                local.stream_lost(&mut around, tag, &why);
             }
             Incoming::Head { stream, tag, .. } => {
                 if let Some(session) = &mut self.session {
                     let why = "a kit sends no response heads";
                     session.reset(stream, crate::wire::code::Code::ProtocolError, why);
                 }
-                self.stream_lost(tag, "the kit sent a response head");
+                let (local, mut around) = self.local();
+                local.stream_lost(&mut around, tag, "the kit sent a response head");
             }
             Incoming::Closed { code } => self.lane_setback(index, Setback::Closed(code)),
             Incoming::Control { kind, payload } => self.control(index, kind, &payload),
@@ -241,13 +251,13 @@ impl Client {
         };
         if !again {
             let outcome = Ok(binding.clone());
-            self.effects.notify(Notice::Bound { reference, outcome });
+            self.cx.effects.notify(Notice::Bound { reference, outcome });
         }
-        self.notify(SessionEvent::Bound { binding, again });
+        self.cx.notify(SessionEvent::Bound { binding, again });
     }
 
     fn bind_err(&mut self, err: BindErr) {
-        let now = self.now;
+        let now = self.cx.now;
         let reference = err.client_bind_ref;
         let Some(bound) = self.bindings.get_mut(reference) else {
             return;
@@ -260,21 +270,22 @@ impl Client {
             self.forget_binding(reference);
             let outcome = Ok(());
             let notice = Notice::Unbound { reference, outcome };
-            return self.effects.notify(notice);
+            return self.cx.effects.notify(notice);
         }
         match bound.refused(err.code, now) {
             Refusal::Tell => {
                 self.forget_binding(reference);
                 let outcome = Err(why);
-                self.effects.notify(Notice::Bound { reference, outcome });
+                self.cx.effects.notify(Notice::Bound { reference, outcome });
             }
             Refusal::TryAgain => self
+                .cx
                 .effects
                 .timers
                 .arm_if_unset(Timer::Rebind, now + REBIND_EVERY),
             Refusal::Lost(binding) => {
                 self.forget_binding(reference);
-                self.notify(SessionEvent::Unbound { binding, why });
+                self.cx.notify(SessionEvent::Unbound { binding, why });
             }
         }
     }
@@ -284,7 +295,9 @@ impl Client {
             return;
         };
         self.forget_binding(reference);
-        self.effects.notify(Notice::Unbound { reference, outcome });
+        self.cx
+            .effects
+            .notify(Notice::Unbound { reference, outcome });
         self.close_when_idle();
     }
 
@@ -297,10 +310,12 @@ impl Client {
         self.forget_binding(reference);
         if leaving {
             let outcome = Ok(());
-            self.effects.notify(Notice::Unbound { reference, outcome });
+            self.cx
+                .effects
+                .notify(Notice::Unbound { reference, outcome });
         } else if let Some(binding) = binding {
             let reason = super::setback::plain(&revoked.reason);
-            self.notify(SessionEvent::TakenOver { binding, reason });
+            self.cx.notify(SessionEvent::TakenOver { binding, reason });
         }
     }
 
@@ -312,14 +327,17 @@ impl Client {
             code,
             message: goaway.message,
         };
-        let busy = !self.exchanges.is_empty();
+        let busy = !self.local.is_idle();
         if code != Code::NoError || !busy {
             return self.lane_setback(0, setback);
         }
         let grace = std::time::Duration::from_millis(goaway.grace_ms.into());
         let patience = grace.clamp(CLOSE_WITHIN, POOL_IDLE_FOR * 5) + CLOSE_WITHIN / 5;
         self.goaway = Some(setback);
-        self.effects.timers.arm(Timer::Goaway, self.now + patience);
+        self.cx
+            .effects
+            .timers
+            .arm(Timer::Goaway, self.cx.now + patience);
     }
 
     pub(super) fn goaway_overdue(&mut self) {

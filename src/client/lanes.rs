@@ -1,8 +1,9 @@
 //! Connections to the kit: dialled, upgraded, greeted, watched.
 
+use crate::client::context::Timer;
 use crate::client::event::SessionEvent;
 use crate::client::link::Phase as LinkPhase;
-use crate::client::machine::{Client, Entry, Timer};
+use crate::client::machine::Client;
 use crate::client::rejoin::Rejoin;
 use crate::client::setback::Setback;
 use crate::client::upgrade::Upgrade;
@@ -62,19 +63,19 @@ impl Client {
             return;
         }
         let attempt = self.link.reach();
-        self.notify(SessionEvent::Connecting { attempt });
+        self.cx.notify(SessionEvent::Connecting { attempt });
         self.dial_lane(0, None);
     }
 
     pub(super) fn dial_lane(&mut self, index: usize, ticket: Option<Secret>) {
-        let way = Way::new(self.config.route.clone());
+        let way = Way::new(self.cx.config.route.clone());
         let target = way.target();
-        let entry = Entry::Lane(Box::new(LaneConn {
+        let entry = LaneConn {
             index,
             phase: Phase::Way(way),
             backlog_since: None,
             hurried: None,
-        }));
+        };
         let Ok(conn) = self.conns.insert(entry) else {
             // Local connections have a bound of their own, so there is room for lanes.
             unreachable!("the table has room for every lane");
@@ -83,15 +84,16 @@ impl Client {
         if let (Some(session), Some(ticket)) = (&mut self.session, ticket) {
             session.set_ticket(index, ticket);
         }
-        self.effects.ask(Command::Dial { conn, target });
-        self.effects
+        self.cx.effects.ask(Command::Dial { conn, target });
+        self.cx
+            .effects
             .timers
-            .arm(Timer::Lane(index as u8), self.now + REACH_WITHIN);
+            .arm(Timer::Lane(index as u8), self.cx.now + REACH_WITHIN);
     }
 
     fn lane_entry(&mut self, conn: ConnKey) -> Option<&mut LaneConn> {
         match self.conns.get_mut(conn) {
-            Some(Entry::Lane(lane)) => Some(lane),
+            Some(lane) => Some(lane),
             _ => None,
         }
     }
@@ -118,27 +120,28 @@ impl Client {
         let Some(index) = self.lane_entry(conn).map(|lane| lane.index) else {
             return;
         };
-        self.effects
+        self.cx
+            .effects
             .timers
-            .arm(Timer::Lane(index as u8), self.now + STEP_WITHIN);
+            .arm(Timer::Lane(index as u8), self.cx.now + STEP_WITHIN);
         match step {
-            Step::Wait => self.effects.wake(conn),
+            Step::Wait => self.cx.effects.wake(conn),
             Step::Secure(server_name) => {
-                self.effects.ask(Command::StartTls { conn, server_name });
+                self.cx.effects.ask(Command::StartTls { conn, server_name });
             }
             Step::Ready => {
-                let upgrade = Upgrade::new(&self.config, &mut self.entropy);
+                let upgrade = Upgrade::new(&self.cx.config, &mut self.cx.entropy);
                 if let Some(lane) = self.lane_entry(conn) {
                     lane.phase = Phase::Upgrading(upgrade);
                 }
-                self.effects.wake(conn);
+                self.cx.effects.wake(conn);
             }
         }
     }
 
     /// Bytes came; 0 is the kit's FIN.
     pub(super) fn lane_received(&mut self, conn: ConnKey, count: usize) {
-        let now = self.now;
+        let now = self.cx.now;
         let Some(lane) = self.lane_entry(conn) else {
             return;
         };
@@ -173,11 +176,11 @@ impl Client {
 
     /// The WebSocket stands: HELLO or JOIN.
     fn greet(&mut self, conn: ConnKey, subprotocol: Subprotocol) {
-        let (now, masks) = (self.now, self.entropy.fork());
+        let (now, masks) = (self.cx.now, self.cx.entropy.fork());
         let hello = self.hello(subprotocol);
         let session_id = self.link.session.clone();
         let session = self.session.as_ref();
-        let Some(Entry::Lane(entry)) = self.conns.get_mut(conn) else {
+        let Some(entry) = self.conns.get_mut(conn) else {
             return;
         };
         let index = entry.index;
@@ -206,15 +209,16 @@ impl Client {
             }
         }
         entry.phase = Phase::Greeting(lane);
-        self.effects
+        self.cx
+            .effects
             .timers
             .arm(Timer::Lane(index as u8), now + STEP_WITHIN);
-        self.effects.wake(conn);
+        self.cx.effects.wake(conn);
         self.poll_greeting(conn);
     }
 
     fn hello(&self, subprotocol: Subprotocol) -> Hello {
-        let token = self.config.token.clone();
+        let token = self.cx.config.token.clone();
         let session_id = self.link.session.clone();
         let v2 = subprotocol == Subprotocol::V2;
         Hello {
@@ -228,7 +232,7 @@ impl Client {
                 session_id,
                 received: Vec::new(),
             }),
-            max_connections: v2.then_some(self.config.connections),
+            max_connections: v2.then_some(self.cx.config.connections),
             replay_buffer: None,
         }
     }
@@ -249,7 +253,7 @@ impl Client {
                 Err(violation) => return self.lane_setback(index, Setback::Violation(violation)),
             };
             match item {
-                Item::Pinged => self.effects.wake(conn),
+                Item::Pinged => self.cx.effects.wake(conn),
                 Item::Closed { code } => {
                     return self.lane_setback(index, Setback::Closed(code));
                 }
@@ -307,29 +311,30 @@ impl Client {
         if let (Some(session), Some(lane)) = (&mut self.session, lane) {
             session.attach(index, lane);
         }
-        self.lanes.rejoin.joined(index, self.now);
+        self.lanes.rejoin.joined(index, self.cx.now);
         self.tell_lanes();
         self.poll_lane(index);
     }
 
     /// Takes the lane out of its entry, for the session to have.
     fn go_live(&mut self, conn: ConnKey) -> Option<Transport> {
-        let quiet = self.config.keepalive;
+        let quiet = self.cx.config.keepalive;
         let entry = self.lane_entry(conn)?;
         let index = entry.index;
         let lane = match std::mem::replace(&mut entry.phase, Phase::Live) {
             Phase::Greeting(lane) => Some(lane),
             _ => None,
         };
-        self.effects
+        self.cx
+            .effects
             .timers
-            .arm(Timer::Lane(index as u8), self.now + quiet);
+            .arm(Timer::Lane(index as u8), self.cx.now + quiet);
         lane
     }
 
     pub(super) fn lane_transmitted(&mut self, conn: ConnKey, count: usize) {
-        let now = self.now;
-        let Some(Entry::Lane(entry)) = self.conns.get_mut(conn) else {
+        let now = self.cx.now;
+        let Some(entry) = self.conns.get_mut(conn) else {
             return;
         };
         match &mut entry.phase {
@@ -361,18 +366,19 @@ impl Client {
 
     /// The world ended a connection to the kit.
     pub(super) fn lane_ended(&mut self, conn: ConnKey, how: Ended) {
-        let Some(Entry::Lane(entry)) = self.conns.remove(conn) else {
+        let Some(entry) = self.conns.remove(conn) else {
             return;
         };
         let setback = match (&entry.phase, how) {
             (Phase::Leaving(_), _) => {
-                self.effects.timers.disarm(Timer::Leaving(conn));
+                self.cx.effects.timers.disarm(Timer::Leaving(conn));
                 return self.stop_if_over();
             }
             (Phase::Way(way), Ended::Failed(failure)) => match way.doing() {
                 "connecting" => {
                     if failure.is_shortage() {
-                        self.lane_found_no_descriptor();
+                        let (local, mut around) = self.local();
+                        local.lane_found_no_descriptor(&mut around);
                     }
                     Setback::Dial(failure)
                 }
@@ -392,7 +398,7 @@ impl Client {
                 Setback::Silent => CloseHow::Reset,
                 _ => CloseHow::Clean,
             };
-            self.effects.close(conn, how);
+            self.cx.effects.close(conn, how);
             self.conns.remove(conn);
         }
         self.lane_gone(index, setback);
@@ -401,22 +407,23 @@ impl Client {
     /// The connection of a lane is no more.
     fn lane_gone(&mut self, index: usize, setback: Setback) {
         self.lanes.conns[index] = None;
-        self.effects.timers.disarm(Timer::Lane(index as u8));
+        self.cx.effects.timers.disarm(Timer::Lane(index as u8));
         if index == 0 {
             return self.link_lost(setback);
         }
-        self.spill();
+        self.local.spill(self.session.as_ref());
         let Some(session) = &mut self.session else {
             return;
         };
         let (lane, lost) = session.detach(index);
         for key in lost {
-            self.stream_lost(key, "its connection to the kit was lost");
+            let (local, mut around) = self.local();
+            local.stream_lost(&mut around, key, "its connection to the kit was lost");
         }
         if lane.is_some() {
             self.tell_lanes();
         }
-        self.lanes.rejoin.gone(index, self.now);
+        self.lanes.rejoin.gone(index, self.cx.now);
         self.plan_rejoin();
     }
 
@@ -424,7 +431,7 @@ impl Client {
         let Some(session) = &self.session else { return };
         let standing = session.lanes().count() as u32;
         let granted = self.lanes.granted;
-        self.notify(SessionEvent::Lanes { standing, granted });
+        self.cx.notify(SessionEvent::Lanes { standing, granted });
     }
 
     /// Looks after a lane whose time has come.
@@ -432,8 +439,12 @@ impl Client {
         let Some(conn) = self.lanes.conns.get(index).copied().flatten() else {
             return;
         };
-        let (now, ping, keepalive) = (self.now, self.entropy.octets(), self.config.keepalive);
-        let Some(Entry::Lane(entry)) = self.conns.get_mut(conn) else {
+        let (now, ping, keepalive) = (
+            self.cx.now,
+            self.cx.entropy.octets(),
+            self.cx.config.keepalive,
+        );
+        let Some(entry) = self.conns.get_mut(conn) else {
             return;
         };
         let slow = match &entry.phase {
@@ -446,8 +457,8 @@ impl Client {
             return self.lane_setback(index, setback);
         }
         // A quiet lane gives its receive buffer back.
-        self.spill();
-        let Some(Entry::Lane(entry)) = self.conns.get_mut(conn) else {
+        self.local.spill(self.session.as_ref());
+        let Some(entry) = self.conns.get_mut(conn) else {
             return;
         };
         let Some(session) = &mut self.session else {
@@ -471,7 +482,7 @@ impl Client {
             Liveness::LookAgain(at) => {
                 // An answer starts a new silence, which must not be noticed late.
                 let at = at.min(now + keepalive);
-                self.effects.timers.arm(Timer::Lane(index as u8), at);
+                self.cx.effects.timers.arm(Timer::Lane(index as u8), at);
             }
             Liveness::Dead => self.lane_setback(index, Setback::Silent),
         }
@@ -481,14 +492,14 @@ impl Client {
     pub(super) fn disturbed(&mut self) {
         self.link.refresh();
         match self.link.phase {
-            LinkPhase::Waiting => self.effects.timers.arm(Timer::Retry, self.now),
+            LinkPhase::Waiting => self.cx.effects.timers.arm(Timer::Retry, self.cx.now),
             LinkPhase::Reaching => self.lane_setback(0, Setback::Disturbed),
             LinkPhase::Online(_) | LinkPhase::Closing => {
                 for index in 0..MAX_LANES {
                     let Some(conn) = self.lanes.conns[index] else {
                         continue;
                     };
-                    let now = self.now;
+                    let now = self.cx.now;
                     if let Some(lane) = self.lane_entry(conn)
                         && matches!(lane.phase, Phase::Live)
                     {
@@ -510,14 +521,14 @@ impl Client {
     pub(super) fn plan_rejoin(&mut self) {
         let due = self.missing_lanes().map(|it| self.lanes.rejoin.due(it));
         match due.min() {
-            Some(due) => self.effects.timers.arm(Timer::Rejoin, due),
-            None => self.effects.timers.disarm(Timer::Rejoin),
+            Some(due) => self.cx.effects.timers.arm(Timer::Rejoin, due),
+            None => self.cx.effects.timers.disarm(Timer::Rejoin),
         }
     }
 
     /// Asks for the right to join the lanes that are missing, when one of them is due.
     pub(super) fn ask_for_tickets(&mut self) {
-        let now = self.now;
+        let now = self.cx.now;
         let all: Vec<usize> = self.missing_lanes().collect();
         let rejoin = &mut self.lanes.rejoin;
         let due = all.iter().filter(|it| rejoin.is_due(**it, now)).copied();

@@ -2,11 +2,10 @@
 //!
 //! What the room is for: reaching a kit and staying there (`link`, `way`, `upgrade`, `lanes`,
 //! `rejoin`), keeping bindings (`bindings`, `frames`), carrying streams between the kit and local
-//! servers (`exchange`, `request`, `response`), sharing local connections among visitors
-//! (`upstream`, `pool`, `visitor`, `tally`), ending in order (`farewell`). Beside the machine stand
-//! calls that block, for users (`api`), and handlers in this process (`handler`); all else is pure
-//! logic. What it never does: listen, connect to anything but the kit, its proxy and the targets
-//! that the user named, or touch a socket.
+//! servers (`local`), ending in order (`farewell`). Beside the machine stand calls that block, for
+//! users (`api`), and handlers in this process (`handler`); all else is pure logic. What it never
+//! does: listen, connect to anything but the kit, its proxy and the targets that the user named, or
+//! touch a socket.
 //!
 //! Order of calls: [`TunnelSession::start`] or [`TunnelSession::connect`], then
 //! [`TunnelSession::bind`], [`TunnelSession::unbind`], and [`TunnelSession::close`]. Whatever is
@@ -36,31 +35,26 @@ mod api;
 mod base64;
 mod bindings;
 mod config;
+mod context;
 pub mod error;
 pub mod event;
-mod exchange;
 mod farewell;
 mod frames;
 mod handler;
 mod lanes;
 mod link;
+mod local;
 pub mod machine;
 mod messages;
 pub mod options;
-mod pool;
 mod proxy;
 mod rejoin;
-mod request;
-mod response;
 mod setback;
-mod tally;
 pub mod target;
 #[cfg(test)]
 mod tests;
 mod upgrade;
-mod upstream;
 mod url;
-mod visitor;
 mod way;
 
 pub use crate::wire::control::{BindErrCode, BindMode};

@@ -350,8 +350,12 @@ impl Chaos {
             "something came after the end"
         );
         let client = &self.world.client;
-        assert!(client.conns.is_empty() && client.exchanges.is_empty());
-        assert_eq!((client.pool.open(), client.effects.timers.len()), (0, 0));
+        assert!(client.conns.is_empty() && client.local.conns.is_empty());
+        assert!(client.local.exchanges.is_empty());
+        assert_eq!(
+            (client.local.pool.open(), client.cx.effects.timers.len()),
+            (0, 0)
+        );
     }
 }
 

@@ -283,7 +283,7 @@ fn a_local_server_that_reads_slowly_moves_although_its_socket_is_never_said_to_h
     (wire.full, wire.held) = (true, Some(100_000));
     kit.data(&mut world, stream, &[5; 60_000]);
     let session = world.client.session.as_ref().unwrap();
-    let theirs = world.client.exchanges.iter().next().unwrap().1.stream;
+    let theirs = world.client.local.exchanges.iter().next().unwrap().1.stream;
     let before = session.last_moved(theirs).unwrap();
     pass(&mut world, &mut kit);
     let moved = |world: &World| {
@@ -372,7 +372,7 @@ fn an_early_response_ends_the_interest_in_the_request() {
         kit.data(&mut world, stream, &[0; 60_000]);
     }
     kit.eof(&mut world, stream);
-    assert_eq!(world.client.exchanges.len(), 0);
+    assert_eq!(world.client.local.exchanges.len(), 0);
 }
 
 #[test]
@@ -391,7 +391,7 @@ fn a_visitor_that_leaves_takes_the_request_with_it() {
         Some(CloseHow::Reset),
         "a cut request never looks whole"
     );
-    assert_eq!(world.client.exchanges.len(), 0);
+    assert_eq!(world.client.local.exchanges.len(), 0);
     assert!(record(&mut world).cut.is_some());
 }
 
@@ -430,7 +430,7 @@ fn hostile_opens_cost_their_stream_only() {
         assert!(kit.seen(stream).eof);
     }
     assert!(world.dials.is_empty());
-    assert_eq!(world.client.exchanges.len(), 0);
+    assert_eq!(world.client.local.exchanges.len(), 0);
 }
 
 #[test]

@@ -104,7 +104,7 @@ fn no_frames_of_a_kit_make_the_client_fall_over() {
         world.order(Order::Close { at_once: true });
         world.pass(SECOND);
         assert!(world.stopped && world.client.link.phase == link::Phase::Over);
-        assert!(world.client.conns.is_empty());
+        assert!(world.client.conns.is_empty() && world.client.local.conns.is_empty());
     }
     assert!(lived > 30, "too few sessions lasted: {lived}");
 }

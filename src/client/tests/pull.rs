@@ -49,7 +49,7 @@ fn bytes_pass_both_ways_and_each_fin_alone() {
             );
             assert!(kit.seen(stream).eof && kit.seen(stream).reset.is_none());
             assert_eq!(world.is_closed(conn), Some(CloseHow::Clean));
-            assert_eq!(world.client.exchanges.len(), 0);
+            assert_eq!(world.client.local.exchanges.len(), 0);
             assert!(world.events().iter().any(|event| match event {
                 SessionEvent::StreamClosed(record) => record.cut.is_none(),
                 _ => false,
@@ -83,7 +83,7 @@ fn resets_pass_in_each_direction() {
         kit.seen(stream).reset.as_deref(),
         Some("CANCEL: connection reset")
     );
-    assert_eq!(world.client.exchanges.len(), 0);
+    assert_eq!(world.client.local.exchanges.len(), 0);
 }
 
 #[test]

@@ -232,7 +232,7 @@ fn heads_that_wait_are_bounded_and_given_back() {
         }
     }
     assert!(refused >= 200, "{refused}");
-    assert!(world.client.heads.total() <= CLIENT_HEADS);
+    assert!(world.client.local.heads.total() <= CLIENT_HEADS);
     world.pass(SECOND);
     assert_eq!(
         turned_away(&mut world),
@@ -241,16 +241,16 @@ fn heads_that_wait_are_bounded_and_given_back() {
     for stream in streams {
         kit.reset(&mut world, stream);
     }
-    assert_eq!(world.client.heads.total(), 0);
-    assert_eq!(world.client.exchanges.len(), 0);
+    assert_eq!(world.client.local.heads.total(), 0);
+    assert_eq!(world.client.local.exchanges.len(), 0);
     let next = ask(&mut world, &mut kit, "10.0.0.1:1");
     let conn = world.accept();
-    let before = world.client.heads.total();
+    let before = world.client.local.heads.total();
     world.write(conn, b"HTTP/1.1 200 OK\r\n\r\nand so on");
     kit.run(&mut world);
     assert!(!kit.seen(next).eof);
     assert!(
-        world.client.heads.total() < before,
+        world.client.local.heads.total() < before,
         "an answer frees its head"
     );
 }

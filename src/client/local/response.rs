@@ -4,9 +4,10 @@
 //! of a chunk) they are read straight into the outgoing lane. Everything else comes through the
 //! exchange's own buffer.
 
-use crate::client::exchange::{Download, ExchangeKey, Upload, Work};
-use crate::client::machine::{Client, Entry};
-use crate::client::visitor::asks_to_log_in;
+use crate::client::context::{Around, Mux};
+use crate::client::local::LocalSide;
+use crate::client::local::exchange::{Download, ExchangeKey, Upload, Work};
+use crate::client::local::visitor::asks_to_log_in;
 use crate::http::{BodyDecoder, HeadScanner, LengthBody, ResponseBody, ResponseHead, forward};
 use crate::limits::{BULK_PAYLOAD, INTERIM_HEADS, SPARE_BUFFERS, UPSTREAM_READ};
 use crate::machine::{CloseHow, ConnKey};
@@ -25,9 +26,13 @@ enum Next {
     Broken(&'static str),
 }
 
-impl Client {
+impl LocalSide {
     /// Where the next bytes of the exchange's connection go.
-    pub(super) fn upstream_space(&mut self, key: ExchangeKey) -> &mut [u8] {
+    pub(in crate::client) fn upstream_space<'a>(
+        &'a mut self,
+        mux: Option<&'a mut Mux>,
+        key: ExchangeKey,
+    ) -> &'a mut [u8] {
         let exchange = self.exchanges.resolve_mut(key);
         let stream = exchange.stream;
         let certain = match &mut exchange.work {
@@ -48,37 +53,42 @@ impl Client {
         exchange.reads_direct = true;
         let wanted =
             usize::try_from(certain).map_or(BULK_PAYLOAD, |certain| certain.min(BULK_PAYLOAD));
-        match &mut self.session {
+        match mux {
             Some(session) => session.data_space(stream, wanted),
             None => &mut [],
         }
     }
 
     /// The connection brought `count` bytes; 0 is its FIN.
-    pub(super) fn upstream_received(&mut self, conn: ConnKey, count: usize) {
-        let Some(Entry::Upstream(upstream)) = self.conns.get(conn) else {
+    pub(in crate::client) fn upstream_received(
+        &mut self,
+        around: &mut Around<'_>,
+        conn: ConnKey,
+        count: usize,
+    ) {
+        let Some(upstream) = self.conns.get(conn) else {
             return;
         };
         let Some(key) = upstream.exchange else {
             // An idle connection has nothing to say but goodbye.
-            return self.close_upstream(conn, CloseHow::Clean);
+            return self.close_upstream(around, conn, CloseHow::Clean);
         };
         let reused = upstream.reused;
         if count == 0 {
-            return self.upstream_fin(key, reused);
+            return self.upstream_fin(around, key, reused);
         }
         let exchange = self.exchanges.resolve_mut(key);
         if exchange.reads_direct {
             exchange.bytes_out += count as u64;
-            if let Some(session) = &mut self.session {
-                session.data_commit(exchange.stream, count, self.now);
+            if let Some(session) = around.mux.as_deref_mut() {
+                session.data_commit(exchange.stream, count, around.cx.now);
             }
             if let Some(http) = exchange.http()
                 && let Download::Body(body) = &mut http.download
             {
                 body.skip_data(count as u64);
                 if body.is_complete() {
-                    self.finish_response(key);
+                    self.finish_response(around, key);
                 }
             }
             return;
@@ -86,20 +96,20 @@ impl Client {
         if let Some(http) = exchange.http() {
             http.received.commit(count);
         }
-        self.pump(key);
+        self.pump(around, key);
     }
 
     /// The local side sends nothing more.
-    fn upstream_fin(&mut self, key: ExchangeKey, reused: bool) {
+    fn upstream_fin(&mut self, around: &mut Around<'_>, key: ExchangeKey, reused: bool) {
         let exchange = self.exchanges.resolve_mut(key);
         if exchange.is_raw() {
             exchange.local_done = true;
             let conn = exchange.conn;
-            if let Some(session) = &mut self.session {
-                session.send_eof(exchange.stream, self.now);
+            if let Some(session) = around.mux.as_deref_mut() {
+                session.send_eof(exchange.stream, around.cx.now);
             }
             if let Some(conn) = conn {
-                self.finish_if_drained(conn);
+                self.finish_if_drained(around, conn);
             }
             return;
         }
@@ -107,45 +117,50 @@ impl Client {
         match &http.download {
             Download::Body(body) if body.closed().is_ok() => {
                 http.reusable = false;
-                self.finish_response(key);
+                self.finish_response(around, key);
             }
             _ => {
                 if let Some(conn) = exchange.conn {
-                    self.close_upstream(conn, CloseHow::Clean);
+                    self.close_upstream(around, conn, CloseHow::Clean);
                 }
-                self.upstream_broke(key, reused, "closed too early");
+                self.upstream_broke(around, key, reused, "closed too early");
             }
         }
     }
 
     /// Its sender found no room or no credit before, and may try again.
-    pub(super) fn sender_may_go_on(&mut self, key: ExchangeKey) {
-        self.pump(key);
+    pub(in crate::client) fn sender_may_go_on(
+        &mut self,
+        around: &mut Around<'_>,
+        key: ExchangeKey,
+    ) {
+        self.pump(around, key);
         if let Some(conn) = self.exchanges.get(key).and_then(|exchange| exchange.conn) {
-            self.effects.wake(conn);
+            around.cx.effects.wake(conn);
         }
     }
 
     /// Passes on what lies in the exchange's buffer, as far as credit goes.
-    pub(super) fn pump(&mut self, key: ExchangeKey) {
+    pub(in crate::client) fn pump(&mut self, around: &mut Around<'_>, key: ExchangeKey) {
         loop {
-            match self.pump_once(key) {
+            match self.pump_once(around, key) {
                 Next::Wait => return,
                 Next::Again => {}
-                Next::End => return self.finish_response(key),
+                Next::End => return self.finish_response(around, key),
                 Next::Broken(why) => {
                     let conn = self.exchanges.get(key).and_then(|exchange| exchange.conn);
                     if let Some(conn) = conn {
-                        self.close_upstream(conn, CloseHow::Reset);
+                        self.close_upstream(around, conn, CloseHow::Reset);
                     }
-                    return self.upstream_broke(key, false, why);
+                    return self.upstream_broke(around, key, false, why);
                 }
             }
         }
     }
 
-    fn pump_once(&mut self, key: ExchangeKey) -> Next {
-        let (Some(exchange), Some(session)) = (self.exchanges.get_mut(key), &mut self.session)
+    fn pump_once(&mut self, around: &mut Around<'_>, key: ExchangeKey) -> Next {
+        let (Some(exchange), Some(session)) =
+            (self.exchanges.get_mut(key), around.mux.as_deref_mut())
         else {
             return Next::Wait;
         };
@@ -154,7 +169,7 @@ impl Client {
             return Next::Wait;
         };
         let body = match &mut http.download {
-            Download::Head => return self.pump_head(key),
+            Download::Head => return self.pump_head(around, key),
             Download::Complete => return Next::Wait,
             Download::Raw => None,
             Download::Body(body) => Some(body),
@@ -163,7 +178,7 @@ impl Client {
         if certain > 0 {
             let count = usize::try_from(certain).map_or(usize::MAX, |certain| certain);
             let count = count.min(http.received.len());
-            let sent = session.send(stream, &http.received.bytes()[..count], self.now);
+            let sent = session.send(stream, &http.received.bytes()[..count], around.cx.now);
             http.received.consume(sent);
             if let Some(body) = body {
                 body.skip_data(sent as u64);
@@ -191,8 +206,9 @@ impl Client {
     }
 
     /// Looks for the head of the response, and passes it on.
-    fn pump_head(&mut self, key: ExchangeKey) -> Next {
-        let (Some(exchange), Some(session)) = (self.exchanges.get_mut(key), &mut self.session)
+    fn pump_head(&mut self, around: &mut Around<'_>, key: ExchangeKey) -> Next {
+        let (Some(exchange), Some(session)) =
+            (self.exchanges.get_mut(key), around.mux.as_deref_mut())
         else {
             return Next::Wait;
         };
@@ -227,7 +243,7 @@ impl Client {
         if write_response_head(&mut json, head.status, fields, !interim).is_err() {
             return Next::Broken("its head is too long");
         }
-        session.send_head(stream, &json, self.now);
+        session.send_head(stream, &json, around.cx.now);
         self.json = json;
         let asks = |(name, value)| asks_to_log_in(name, value);
         let personal = head.fields.iter().any(asks);
@@ -251,7 +267,7 @@ impl Client {
         self.head_came(key, personal);
         match body {
             // The visitor has half-closed already.
-            _ if switches && half_closed => self.raw_began(key),
+            _ if switches && half_closed => self.raw_began(around, key),
             _ if switches => Next::Again,
             ResponseBody::None | ResponseBody::Length(0) => Next::End,
             _ => Next::Again,
@@ -265,7 +281,7 @@ impl Client {
         };
         if personal
             && let Some(conn) = exchange.conn
-            && let Some(Entry::Upstream(upstream)) = self.conns.get_mut(conn)
+            && let Some(upstream) = self.conns.get_mut(conn)
         {
             upstream.is_personal = true;
         }
@@ -279,15 +295,15 @@ impl Client {
         }
     }
 
-    fn raw_began(&mut self, key: ExchangeKey) -> Next {
+    fn raw_began(&mut self, around: &mut Around<'_>, key: ExchangeKey) -> Next {
         if let Some(conn) = self.exchanges.get(key).and_then(|exchange| exchange.conn) {
-            self.finish_if_drained(conn);
+            self.finish_if_drained(around, conn);
         }
         Next::Again
     }
 
     /// The response is complete: EOF, and the connection goes back to the pool.
-    fn finish_response(&mut self, key: ExchangeKey) {
+    fn finish_response(&mut self, around: &mut Around<'_>, key: ExchangeKey) {
         let Some(exchange) = self.exchanges.get_mut(key) else {
             return;
         };
@@ -306,30 +322,37 @@ impl Client {
         }
         // What it still had to take is not wanted any more.
         let unwanted = exchange.out.discard();
-        self.release_upstream(key, reusable);
-        self.tell_end(key, None);
-        let now = self.now;
-        if let Some(session) = &mut self.session {
+        self.release_upstream(around, key, reusable);
+        self.tell_end(around, key, None);
+        let now = around.cx.now;
+        if let Some(session) = around.mux.as_deref_mut() {
             session.send_eof(stream, now);
             session.passed_on(stream, unwanted, now);
         }
         if remote_done {
-            self.drop_exchange(key, None);
+            self.drop_exchange(around, key, None);
         }
     }
 
     /// Answers a request ourselves. Nothing of a final head was sent before.
-    pub(super) fn answer(&mut self, key: ExchangeKey, status: u16, text: &str) {
+    pub(in crate::client) fn answer(
+        &mut self,
+        around: &mut Around<'_>,
+        key: ExchangeKey,
+        status: u16,
+        text: &str,
+    ) {
         let Some(exchange) = self.exchanges.get_mut(key) else {
             return;
         };
         let stream = exchange.stream;
         if let Some(conn) = exchange.conn {
-            self.close_upstream(conn, CloseHow::Clean);
+            self.close_upstream(around, conn, CloseHow::Clean);
         } else {
             self.pool.leave(key);
         }
-        let (Some(exchange), Some(session)) = (self.exchanges.get_mut(key), &mut self.session)
+        let (Some(exchange), Some(session)) =
+            (self.exchanges.get_mut(key), around.mux.as_deref_mut())
         else {
             return;
         };
@@ -343,22 +366,22 @@ impl Client {
         let count = if status == 503 { 4 } else { 3 };
         let mut json = Vec::new();
         if write_response_head(&mut json, status, fields.into_iter().take(count), true).is_err() {
-            return self.abandon(key, Code::InternalError, "cannot answer");
+            return self.abandon(around, key, Code::InternalError, "cannot answer");
         }
-        session.send_head(stream, &json, self.now);
+        session.send_head(stream, &json, around.cx.now);
         let unwanted = exchange.out.discard();
-        session.passed_on(stream, unwanted, self.now);
+        session.passed_on(stream, unwanted, around.cx.now);
         let Some(http) = exchange.http() else { return };
         http.status = Some(status);
         http.reusable = false;
         http.upload = Upload::Unwanted;
         http.received.release();
         if http.asked.head {
-            return self.finish_response(key);
+            return self.finish_response(around, key);
         }
         http.received.extend(text.as_bytes());
         http.download = Download::Body(BodyDecoder::Length(LengthBody::new(text.len() as u64)));
-        self.pump(key);
+        self.pump(around, key);
     }
 }
 

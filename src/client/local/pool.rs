@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::client::visitor::{Origin, Visitor};
+use crate::client::local::visitor::{Origin, Visitor};
 use crate::clock::Instant;
 use crate::limits::{POOL_FRESH_FOR, POOL_IDLE, POOL_IDLE_FOR, SHORT_FOR, SHORT_SPARE, UPSTREAMS};
 use crate::machine::ConnKey;
@@ -15,7 +15,7 @@ use crate::shares::Shares;
 
 /// Connections that can stand for each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Lot {
+pub(in crate::client) struct Lot {
     /// The binding's reference.
     pub binding: u64,
     /// They carried a login that holds for the connection, of this visitor's connection.
@@ -24,7 +24,7 @@ pub(super) struct Lot {
 
 /// Somebody who waits for a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Waiter<W> {
+pub(in crate::client) struct Waiter<W> {
     pub who: W,
     pub lot: Lot,
     pub origin: Origin,
@@ -43,7 +43,7 @@ struct Short {
 
 /// See the module. `W` names who waits.
 #[derive(Debug)]
-pub(super) struct Pool<W> {
+pub(in crate::client) struct Pool<W> {
     /// The longest-idle first.
     idle: BTreeMap<Lot, VecDeque<(ConnKey, Instant)>>,
     idle_count: usize,

@@ -2,11 +2,12 @@
 
 use crate::buffer::Buffer;
 use crate::client::bindings::Bound;
+use crate::client::context::Around;
 use crate::client::event::Shortage;
-use crate::client::exchange::{Download, Exchange, ExchangeKey, Http, Upload, Work};
-use crate::client::machine::{Client, Entry};
+use crate::client::local::LocalSide;
+use crate::client::local::exchange::{Download, Exchange, ExchangeKey, Http, Upload, Work};
+use crate::client::local::visitor::{logs_in, origin, visitor};
 use crate::client::options::HostHeader;
-use crate::client::visitor::{logs_in, origin, visitor};
 use crate::clock::Instant;
 use crate::http::write::{CRLF, LAST_CHUNK, chunk_header};
 use crate::http::{BodyHint, HeadScanner, RequestBody, RequestPlan};
@@ -21,12 +22,18 @@ use crate::wire::open::{BodyKind, OpenHttp, StreamOpen, header};
 /// must not; or why the stream is refused.
 type Opened = Result<(Exchange, Option<&'static str>), (Code, &'static str)>;
 
-impl Client {
+impl LocalSide {
     /// The kit opened stream `id` on lane `index`.
-    pub(super) fn stream_opened(&mut self, index: usize, id: u32, payload: &Span) {
-        let opened = self.judge_open(index, payload);
-        let now = self.now;
-        let Some(session) = &mut self.session else {
+    pub(in crate::client) fn stream_opened(
+        &mut self,
+        around: &mut Around<'_>,
+        index: usize,
+        id: u32,
+        payload: &Span,
+    ) {
+        let opened = self.judge_open(around, index, payload);
+        let now = around.cx.now;
+        let Some(session) = around.mux.as_deref_mut() else {
             return;
         };
         let (exchange, unfit) = match opened {
@@ -34,7 +41,7 @@ impl Client {
             Err((code, why)) => {
                 session.refuse(index, id, code, why);
                 if (code, why) == NO_ROOM {
-                    self.count_refusal(Shortage::Heads);
+                    self.count_refusal(around, Shortage::Heads);
                 }
                 return;
             }
@@ -51,19 +58,19 @@ impl Client {
         if let Some(exchange) = self.exchanges.get_mut(key) {
             exchange.stream = stream;
         }
-        self.arm_sweep();
+        around.arm_sweep();
         match unfit {
-            None => self.assign(key, false),
+            None => self.assign(around, key, false),
             Some(why) => {
                 let text = format!("The tunnel did not pass this request on: {why}\n");
-                self.answer(key, 400, &text);
+                self.answer(around, key, 400, &text);
             }
         }
     }
 
     /// Reads a STREAM_OPEN and makes of it what can be made without a stream.
-    fn judge_open(&mut self, index: usize, payload: &Span) -> Opened {
-        let session = self.session.as_ref();
+    fn judge_open(&mut self, around: &mut Around<'_>, index: usize, payload: &Span) -> Opened {
+        let session = around.mux.as_deref();
         let payload = session.map_or(&[][..], |session| session.payload(index, payload));
         let open = StreamOpen::parse(payload)
             .map_err(|_| (Code::ProtocolError, "malformed STREAM_OPEN"))?;
@@ -72,7 +79,7 @@ impl Client {
             StreamOpen::Tcp(open) => (BindMode::Pull, open.bind_id, open.container_port),
             StreamOpen::Forward(_) => return Err(NOT_FROM_A_KIT),
         };
-        let bound = self.bindings.for_stream(mode, bind_id, port);
+        let bound = around.bindings.for_stream(mode, bind_id, port);
         let bound = bound.ok_or((Code::BindError, "no such binding"))?;
         let remote = match &open {
             StreamOpen::Http(open) => open.remote_addr.as_deref(),
@@ -88,11 +95,11 @@ impl Client {
         let (mut exchange, unfit) = match open {
             StreamOpen::Http(open) => {
                 let received = self.spare.pop().unwrap_or_default();
-                Client::judge_request(bound, &open, received, self.now)
+                LocalSide::judge_request(bound, &open, received, around.cx.now)
             }
             StreamOpen::Tcp(open) => {
                 let remote = open.remote_addr.as_deref();
-                (Exchange::new(bound, Work::Raw, remote, self.now), None)
+                (Exchange::new(bound, Work::Raw, remote, around.cx.now), None)
             }
             StreamOpen::Forward(_) => return Err(NOT_FROM_A_KIT),
         };
@@ -145,7 +152,13 @@ impl Client {
     }
 
     /// DATA from the kit.
-    pub(super) fn data(&mut self, key: ExchangeKey, index: usize, span: Span) {
+    pub(in crate::client) fn data(
+        &mut self,
+        around: &mut Around<'_>,
+        key: ExchangeKey,
+        index: usize,
+        span: Span,
+    ) {
         let count = span.len();
         let Some(exchange) = self.exchanges.get_mut(key) else {
             return;
@@ -161,20 +174,20 @@ impl Client {
                 Upload::Length(left) if count as u64 <= *left => *left -= count as u64,
                 Upload::Complete | Upload::Length(_) => {
                     let why = "more body than was announced";
-                    return self.abandon(key, Code::ProtocolError, why);
+                    return self.abandon(around, key, Code::ProtocolError, why);
                 }
             }
             http.body_began = true;
         }
         let (stream, conn) = (exchange.stream, exchange.conn);
-        let Some(session) = &mut self.session else {
+        let Some(session) = around.mux.as_deref_mut() else {
             return;
         };
         if !wanted {
-            return session.passed_on(stream, count, self.now);
+            return session.passed_on(stream, count, around.cx.now);
         }
         let connected = conn.and_then(|conn| match self.conns.get(conn) {
-            Some(Entry::Upstream(upstream)) if upstream.connected => Some(conn),
+            Some(upstream) if upstream.connected => Some(conn),
             _ => None,
         });
         if connected.is_some() && exchange.out.may_borrow(count) {
@@ -192,12 +205,12 @@ impl Client {
             exchange.out.push_payload(session.payload(index, &span));
         }
         if let Some(conn) = connected {
-            self.effects.wake(conn);
+            around.cx.effects.wake(conn);
         }
     }
 
     /// The kit sends nothing more on this stream.
-    pub(super) fn remote_eof(&mut self, key: ExchangeKey) {
+    pub(in crate::client) fn remote_eof(&mut self, around: &mut Around<'_>, key: ExchangeKey) {
         let Some(exchange) = self.exchanges.get_mut(key) else {
             return;
         };
@@ -207,7 +220,7 @@ impl Client {
             match http.upload {
                 Upload::Length(left) if left > 0 => {
                     let why = "the body ended before its announced length";
-                    return self.abandon(key, Code::ProtocolError, why);
+                    return self.abandon(around, key, Code::ProtocolError, why);
                 }
                 Upload::Chunked => {
                     http.upload = Upload::Complete;
@@ -219,10 +232,10 @@ impl Client {
             }
         }
         match conn {
-            Some(conn) if raw => self.finish_if_drained(conn),
-            Some(conn) => self.effects.wake(conn),
+            Some(conn) if raw => self.finish_if_drained(around, conn),
+            Some(conn) => around.cx.effects.wake(conn),
             // Its response is complete and its connection gone: that was all.
-            None if local_done => self.drop_exchange(key, None),
+            None if local_done => self.drop_exchange(around, key, None),
             None => {}
         }
     }

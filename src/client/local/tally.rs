@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use crate::client::context::{Around, Timer};
 use crate::client::event::{SessionEvent, Shortage};
-use crate::client::machine::{Client, Timer};
+use crate::client::local::LocalSide;
 use crate::clock::Instant;
 use crate::limits::{REFUSALS_EVERY, REFUSALS_GATHER};
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(in crate::client) struct Tally {
     untold: BTreeMap<Shortage, u64>,
     total: u64,
     told_at: Option<Instant>,
@@ -38,16 +39,16 @@ impl Tally {
     }
 }
 
-impl Client {
+impl LocalSide {
     /// A visitor is turned away.
-    pub(super) fn count_refusal(&mut self, why: Shortage) {
-        let at = self.refusals.count(why, self.now);
-        self.effects.timers.arm_if_unset(Timer::Refusals, at);
+    pub(in crate::client) fn count_refusal(&mut self, around: &mut Around<'_>, why: Shortage) {
+        let at = self.refusals.count(why, around.cx.now);
+        around.cx.effects.timers.arm_if_unset(Timer::Refusals, at);
     }
 
-    pub(super) fn tell_refusals(&mut self) {
-        if let Some(event) = self.refusals.tell(self.now) {
-            self.notify(event);
+    pub(in crate::client) fn tell_refusals(&mut self, around: &mut Around<'_>) {
+        if let Some(event) = self.refusals.tell(around.cx.now) {
+            around.cx.notify(event);
         }
     }
 }

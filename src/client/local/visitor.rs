@@ -12,17 +12,17 @@ use crate::wire::open::OpenHttp;
 /// A visitor's connection. The number tells it from the next one of the same address and port,
 /// which on one host may be here within a second; an older kit does not say it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Visitor {
+pub(in crate::client) struct Visitor {
     addr: SocketAddr,
     number: Option<u64>,
 }
 
 /// For whom a bound is shared: one address, which for IPv6 is a network of 2^64 of them, since any
 /// host has so many. `None` is everybody of whom the kit does not tell.
-pub(super) type Origin = Option<IpAddr>;
+pub(in crate::client) type Origin = Option<IpAddr>;
 
 impl Visitor {
-    pub(super) fn named(remote_addr: &str, number: Option<u64>) -> Option<Visitor> {
+    pub(in crate::client) fn named(remote_addr: &str, number: Option<u64>) -> Option<Visitor> {
         let addr: SocketAddr = remote_addr.parse().ok()?;
         (addr.port() != 0).then_some(Visitor { addr, number })
     }
@@ -30,12 +30,12 @@ impl Visitor {
 
 /// The visitor's connection that a request came on, if it is named: port 0 is nobody's, for behind
 /// a proxy several visitors may share a connection.
-pub(super) fn visitor(open: &OpenHttp<'_>) -> Option<Visitor> {
+pub(in crate::client) fn visitor(open: &OpenHttp<'_>) -> Option<Visitor> {
     Visitor::named(open.remote_addr.as_deref()?, open.connection_id)
 }
 
 /// The address that shares are counted for.
-pub(super) fn origin(remote_addr: Option<&str>) -> Origin {
+pub(in crate::client) fn origin(remote_addr: Option<&str>) -> Origin {
     let text = remote_addr?;
     let addr = text.parse::<SocketAddr>().map(|addr| addr.ip());
     let ip = addr
@@ -52,13 +52,13 @@ pub(super) fn origin(remote_addr: Option<&str>) -> Origin {
 }
 
 /// Whether a field of a request logs its connection in.
-pub(super) fn logs_in(name: &[u8], value: &[u8]) -> bool {
+pub(in crate::client) fn logs_in(name: &[u8], value: &[u8]) -> bool {
     let named = |wanted: &[u8]| name.eq_ignore_ascii_case(wanted);
     (named(b"authorization") || named(b"proxy-authorization")) && names_a_scheme(value)
 }
 
 /// Whether a field of a response asks for such a login, or goes on with one.
-pub(super) fn asks_to_log_in(name: &[u8], value: &[u8]) -> bool {
+pub(in crate::client) fn asks_to_log_in(name: &[u8], value: &[u8]) -> bool {
     let named = |wanted: &[u8]| name.eq_ignore_ascii_case(wanted);
     (named(b"www-authenticate") || named(b"proxy-authenticate")) && names_a_scheme(value)
 }

@@ -6,9 +6,10 @@
 
 use crate::buffer::Buffer;
 
+use crate::client::context::Around;
 use crate::client::event::{RequestRecord, SessionEvent, StreamRecord};
-use crate::client::machine::{Client, Entry};
-use crate::client::visitor::{Origin, Visitor};
+use crate::client::local::LocalSide;
+use crate::client::local::visitor::{Origin, Visitor};
 use crate::clock::Instant;
 use crate::http::{Asked, BodyDecoder, HeadScanner};
 use crate::machine::{CloseHow, ConnKey};
@@ -18,11 +19,11 @@ use crate::table::Key;
 use crate::wire::code::Code;
 
 /// Our name for an exchange.
-pub(super) type ExchangeKey = Key<Exchange>;
+pub(in crate::client) type ExchangeKey = Key<Exchange>;
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Exchange {
+pub(in crate::client) struct Exchange {
     pub stream: StreamKey,
     /// Its binding's reference.
     pub binding: u64,
@@ -54,7 +55,7 @@ pub(super) struct Exchange {
 }
 
 #[derive(Debug)]
-pub(super) enum Work {
+pub(in crate::client) enum Work {
     /// Bytes in both directions.
     Raw,
     /// A request.
@@ -63,7 +64,7 @@ pub(super) enum Work {
 
 /// A request and its response.
 #[derive(Debug)]
-pub(super) struct Http {
+pub(in crate::client) struct Http {
     pub method: String,
     pub target: String,
     pub asked: Asked,
@@ -86,7 +87,7 @@ pub(super) struct Http {
 
 /// What becomes of DATA from the kit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Upload {
+pub(in crate::client) enum Upload {
     /// The request is complete.
     Complete,
     /// So many bytes are to come.
@@ -108,7 +109,7 @@ impl Upload {
 
 /// What is expected of the local server.
 #[derive(Debug)]
-pub(super) enum Download {
+pub(in crate::client) enum Download {
     Head,
     Body(BodyDecoder),
     Raw,
@@ -147,15 +148,21 @@ impl Exchange {
     }
 }
 
-impl Client {
+impl LocalSide {
     /// A standing local connection broke under its exchange.
-    pub(super) fn upstream_broke(&mut self, key: ExchangeKey, reused: bool, why: &str) {
+    pub(in crate::client) fn upstream_broke(
+        &mut self,
+        around: &mut Around<'_>,
+        key: ExchangeKey,
+        reused: bool,
+        why: &str,
+    ) {
         let Some(exchange) = self.exchanges.get_mut(key) else {
             return;
         };
         let repeatable = exchange.is_repeatable();
         let Some(http) = exchange.http() else {
-            return self.abandon(key, Code::Cancel, why);
+            return self.abandon(around, key, Code::Cancel, why);
         };
         let untouched = http.status.is_none() && http.received.is_empty();
         match http.download {
@@ -165,22 +172,27 @@ impl Client {
                 let head = std::mem::take(&mut http.head);
                 exchange.out = Outflow::new();
                 exchange.out.push(&head);
-                self.assign(key, true);
+                self.assign(around, key, true);
             }
             Download::Head => {
                 let text = format!("The local server gave no answer that makes sense: {why}\n");
-                self.answer(key, 502, &text);
+                self.answer(around, key, 502, &text);
             }
             Download::Complete => {}
             Download::Body(_) | Download::Raw => {
-                self.abandon(key, Code::Cancel, &format!("local server: {why}"));
+                self.abandon(around, key, Code::Cancel, &format!("local server: {why}"));
             }
         }
     }
 
     /// The socket took `count` bytes.
-    pub(super) fn upstream_transmitted(&mut self, conn: ConnKey, count: usize) {
-        let Some(Entry::Upstream(upstream)) = self.conns.get(conn) else {
+    pub(in crate::client) fn upstream_transmitted(
+        &mut self,
+        around: &mut Around<'_>,
+        conn: ConnKey,
+        count: usize,
+    ) {
+        let Some(upstream) = self.conns.get(conn) else {
             return;
         };
         let Some(key) = upstream.exchange else {
@@ -190,27 +202,32 @@ impl Client {
         let payload = exchange.out.taken(count);
         let stream = exchange.stream;
         if payload > 0
-            && let Some(session) = &mut self.session
+            && let Some(session) = around.mux.as_deref_mut()
         {
-            session.passed_on(stream, payload, self.now);
+            session.passed_on(stream, payload, around.cx.now);
         }
-        self.finish_if_drained(conn);
+        self.finish_if_drained(around, conn);
     }
 
     /// The system holds so many bytes for a local side that looked still.
-    pub(super) fn upstream_holds(&mut self, conn: ConnKey, bytes: usize) {
-        if let Some(Entry::Upstream(upstream)) = self.conns.get(conn)
+    pub(in crate::client) fn upstream_holds(
+        &mut self,
+        around: &mut Around<'_>,
+        conn: ConnKey,
+        bytes: usize,
+    ) {
+        if let Some(upstream) = self.conns.get(conn)
             && let Some(key) = upstream.exchange
-            && let Some(session) = &mut self.session
+            && let Some(session) = around.mux.as_deref_mut()
         {
-            session.system_holds(self.exchanges.resolve(key).stream, bytes, self.now);
+            session.system_holds(self.exchanges.resolve(key).stream, bytes, around.cx.now);
         }
     }
 
     /// Passes the kit's FIN on once all before it has left, and ends a raw exchange whose both
     /// directions are closed.
-    pub(super) fn finish_if_drained(&mut self, conn: ConnKey) {
-        let Some(Entry::Upstream(upstream)) = self.conns.get(conn) else {
+    pub(in crate::client) fn finish_if_drained(&mut self, around: &mut Around<'_>, conn: ConnKey) {
+        let Some(upstream) = self.conns.get(conn) else {
             return;
         };
         let (Some(key), true) = (upstream.exchange, upstream.connected) else {
@@ -221,15 +238,20 @@ impl Client {
             return;
         }
         if exchange.local_done {
-            self.close_upstream(conn, CloseHow::Clean);
-            self.drop_exchange(key, None);
+            self.close_upstream(around, conn, CloseHow::Clean);
+            self.drop_exchange(around, key, None);
         } else {
-            self.effects.finish(conn);
+            around.cx.effects.finish(conn);
         }
     }
 
     /// The stream is over by the world's doing: the kit reset it, or its lane is gone.
-    pub(super) fn stream_lost(&mut self, key: ExchangeKey, why: &str) {
+    pub(in crate::client) fn stream_lost(
+        &mut self,
+        around: &mut Around<'_>,
+        key: ExchangeKey,
+        why: &str,
+    ) {
         let Some(exchange) = self.exchanges.get_mut(key) else {
             return;
         };
@@ -240,35 +262,50 @@ impl Client {
                 .is_some_and(|http| http.upload != Upload::Complete || http.asked.upgrade)
             || !exchange.out.is_empty();
         match exchange.conn {
-            Some(conn) if cut => self.close_upstream(conn, CloseHow::Reset),
-            Some(conn) => self.close_upstream(conn, CloseHow::Clean),
+            Some(conn) if cut => self.close_upstream(around, conn, CloseHow::Reset),
+            Some(conn) => self.close_upstream(around, conn, CloseHow::Clean),
             None => self.pool.leave(key),
         }
-        self.drop_exchange(key, Some(why));
+        self.drop_exchange(around, key, Some(why));
     }
 
     /// We give the stream up.
-    pub(super) fn abandon(&mut self, key: ExchangeKey, code: Code, why: &str) {
+    pub(in crate::client) fn abandon(
+        &mut self,
+        around: &mut Around<'_>,
+        key: ExchangeKey,
+        code: Code,
+        why: &str,
+    ) {
         if let Some(exchange) = self.exchanges.get(key)
-            && let Some(session) = &mut self.session
+            && let Some(session) = around.mux.as_deref_mut()
         {
             session.reset(exchange.stream, code, why);
         }
-        self.stream_lost(key, why);
+        self.stream_lost(around, key, why);
     }
 
     /// Forgets an exchange, whose stream is over and whose connection is gone, and tells its end.
-    pub(super) fn drop_exchange(&mut self, key: ExchangeKey, cut: Option<&str>) {
-        self.tell_end(key, cut);
+    pub(in crate::client) fn drop_exchange(
+        &mut self,
+        around: &mut Around<'_>,
+        key: ExchangeKey,
+        cut: Option<&str>,
+    ) {
+        self.tell_end(around, key, cut);
         if let Some(exchange) = self.exchanges.remove(key) {
             self.heads.give_back(exchange.origin, exchange.head_bytes);
         }
-        self.close_when_idle();
     }
 
     /// Tells how an exchange ended, once.
-    pub(super) fn tell_end(&mut self, key: ExchangeKey, cut: Option<&str>) {
-        let now = self.now;
+    pub(in crate::client) fn tell_end(
+        &mut self,
+        around: &mut Around<'_>,
+        key: ExchangeKey,
+        cut: Option<&str>,
+    ) {
+        let now = around.cx.now;
         let Some(exchange) = self.exchanges.get_mut(key) else {
             return;
         };
@@ -300,6 +337,6 @@ impl Client {
                 cut,
             }),
         };
-        self.notify(event);
+        around.cx.notify(event);
     }
 }

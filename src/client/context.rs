@@ -1,0 +1,112 @@
+//! What every part of the client uses and none of them is about: the moment, the configuration,
+//! chance, what is wanted of the host, and what the user is told.
+
+use crate::client::bindings::Bindings;
+use crate::client::config::Config;
+use crate::client::event::SessionEvent;
+use crate::client::local::ExchangeKey;
+use crate::client::messages::Notice;
+use crate::clock::Instant;
+use crate::effects::Effects;
+use crate::entropy::Entropy;
+use crate::limits::{EVENTS_AT_ONCE, SWEEP_EVERY, TELL_AFTER};
+use crate::machine::ConnKey;
+use crate::mux::Session;
+
+/// The lanes and streams of a session; what hangs on a stream is an exchange.
+pub(super) type Mux = Session<ExchangeKey>;
+
+/// Why a deadline was set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    /// Try to reach the kit.
+    Retry,
+    /// Look after the connection of this lane: its step takes too long, or it is silent.
+    Lane(u8),
+    /// Tell what happened to streams.
+    Tell,
+    /// Look over the streams.
+    Sweep,
+    /// Look over idle local connections.
+    Pool,
+    /// Somebody has waited for a local connection for long enough, or one may be tried.
+    Line,
+    /// Tell who was turned away.
+    Refusals,
+    /// Bind again what was refused.
+    Rebind,
+    /// Ask for missing lanes.
+    Rejoin,
+    /// Streams had their time to finish.
+    Close,
+    /// The kit said goodbye and should have closed.
+    Goaway,
+    /// The last frames should have left this connection.
+    Leaving(ConnKey),
+}
+
+/// See the module.
+pub(super) struct Context {
+    /// The moment of what was told last.
+    pub now: Instant,
+    pub config: Config,
+    pub entropy: Entropy,
+    /// What the host is asked for, and when the client wants to be told again.
+    pub effects: Effects<Notice, Timer>,
+    /// What happened to streams and was not told yet.
+    untold: Vec<SessionEvent>,
+}
+
+/// What a part has around it while something is told to it: what is common, the session that
+/// carries its streams while there is one, and what is bound.
+pub(super) struct Around<'a> {
+    pub cx: &'a mut Context,
+    pub mux: Option<&'a mut Mux>,
+    pub bindings: &'a Bindings,
+}
+
+impl Context {
+    /// At the beginning: nothing is asked for or told.
+    pub fn new(config: Config, entropy: Entropy, now: Instant) -> Context {
+        Context {
+            now,
+            config,
+            entropy,
+            effects: Effects::new(),
+            untold: Vec::new(),
+        }
+    }
+
+    /// Tells what happened. Ends of streams are gathered for a moment: to wake somebody for each
+    /// costs more than the stream did.
+    pub fn notify(&mut self, event: SessionEvent) {
+        let may_wait = matches!(
+            event,
+            SessionEvent::Request(_) | SessionEvent::StreamClosed(_)
+        );
+        self.untold.push(event);
+        if may_wait && self.untold.len() < EVENTS_AT_ONCE {
+            self.effects
+                .timers
+                .arm_if_unset(Timer::Tell, self.now + TELL_AFTER);
+        } else {
+            self.tell();
+        }
+    }
+
+    pub fn tell(&mut self) {
+        self.effects.timers.disarm(Timer::Tell);
+        let events = std::mem::take(&mut self.untold);
+        self.effects.notify(Notice::Events(events));
+    }
+}
+
+impl Around<'_> {
+    /// Streams are looked over only while there are any.
+    pub fn arm_sweep(&mut self) {
+        if self.mux.as_ref().is_some_and(|mux| mux.stream_count() > 0) {
+            let at = self.cx.now + SWEEP_EVERY;
+            self.cx.effects.timers.arm_if_unset(Timer::Sweep, at);
+        }
+    }
+}
