@@ -69,7 +69,7 @@ impl<T: Copy> Session<T> {
         let top = MAX_STREAM_WINDOW.min(self.recv.window() / 4 * 3);
         let mut windows = Vec::new();
         for (_, stream) in self.streams.iter_mut() {
-            if stream.remote_done {
+            if stream.remote_done() {
                 continue;
             }
             if let Some(extra) = stream.recv.growth(stream.since_probe, top) {

@@ -166,7 +166,7 @@ impl<T: Copy> Session<T> {
         let Some(stream) = self.streams.get_mut(key) else {
             return Ok(None);
         };
-        let fault = if stream.remote_done {
+        let fault = if stream.remote_done() {
             Some((Code::StreamClosed, "DATA after EOF"))
         } else if stream.recv.receive(count).is_err() {
             Some((Code::FlowControlError, "DATA past the stream's window"))
@@ -280,7 +280,7 @@ impl<T: Copy> Session<T> {
         let Some(stream) = self.streams.get_mut(key) else {
             return Ok(None);
         };
-        if stream.remote_done {
+        if stream.remote_done() {
             let why = "response head after EOF";
             return Ok(self.stream_violation(key, Code::StreamClosed, why));
         }
@@ -308,10 +308,9 @@ impl<T: Copy> Session<T> {
         let Some(stream) = self.streams.get_mut(key) else {
             return Ok(None);
         };
-        if stream.remote_done {
+        if !stream.finish_remote() {
             return Ok(self.stream_violation(key, Code::StreamClosed, "EOF after EOF"));
         }
-        stream.remote_done = true;
         stream.last_moved = now;
         let tag = stream.tag;
         self.drop_if_spent(key);

@@ -84,7 +84,7 @@ impl<T: Copy> Session<T> {
     /// Whether others are short of what the streams hold: there are some that have nothing to pass
     /// on, or would be, had they not been refused.
     pub(super) fn somebody_is_short(&self) -> bool {
-        let waits = |stream: &Stream<T>| !stream.remote_done && stream.recv.buffered() == 0;
+        let waits = |stream: &Stream<T>| !stream.remote_done() && stream.recv.buffered() == 0;
         self.relief.refused || self.streams.iter().any(|(_, stream)| waits(stream))
     }
 
@@ -99,7 +99,7 @@ impl<T: Copy> Session<T> {
         stream.recv.pass_on(count, 0);
         stream.last_taken = now;
         stream.last_moved = now;
-        let increment = match stream.remote_done {
+        let increment = match stream.remote_done() {
             true => None,
             false => stream.recv.claim(self.relief.contended),
         };
@@ -165,7 +165,7 @@ impl<T: Copy> Session<T> {
     /// Gives all streams what they withhold.
     fn give_withheld(&mut self) {
         let mut windows = Vec::new();
-        for (_, stream) in self.streams.iter_mut().filter(|(_, it)| !it.remote_done) {
+        for (_, stream) in self.streams.iter_mut().filter(|(_, it)| !it.remote_done()) {
             let increment = stream.recv.claim_withheld();
             windows.extend(increment.map(|increment| (stream.lane, stream.id, increment)));
         }

@@ -72,7 +72,7 @@ impl<T: Copy> Session<T> {
     /// How many bytes the stream may send now, at most `wanted`; otherwise its sender gets in line.
     fn may_send(&mut self, key: StreamKey, wanted: usize) -> Option<usize> {
         let stream = self.streams.get_mut(key)?;
-        if stream.local_done || wanted == 0 {
+        if stream.local_done() || wanted == 0 {
             return None;
         }
         let channel = &mut self.channels[usize::from(stream.lane)];

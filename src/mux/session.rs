@@ -20,7 +20,7 @@ use crate::mux::relief::Relief;
 use crate::mux::room::Turns;
 use crate::mux::share::Line;
 use crate::mux::still::Pace;
-use crate::mux::stream::{Stream, StreamKey, StreamMark, StreamRecord, Waits};
+use crate::mux::stream::{State, Stream, StreamKey, StreamMark, StreamRecord, Waits};
 use crate::mux::terms::Terms;
 use crate::mux::transport::{Liveness, Span, Transport};
 use crate::outflow::Loan;
@@ -290,9 +290,8 @@ impl<T: Copy> Session<T> {
             lane,
             send: SendCredit::new(self.terms.stream_window, stream_top),
             recv: RecvCredit::new(self.terms.stream_window),
-            local_done: false,
+            state: State::Open,
             local_finishes: false,
-            remote_done: false,
             waits: Waits::No,
             room: None,
             called: None,
@@ -328,7 +327,7 @@ impl<T: Copy> Session<T> {
         let Some(stream) = self.streams.get_mut(key) else {
             return;
         };
-        if stream.local_done {
+        if stream.local_done() {
             return;
         }
         stream.last_moved = now;
@@ -341,10 +340,9 @@ impl<T: Copy> Session<T> {
         let Some(stream) = self.streams.get_mut(key) else {
             return;
         };
-        if stream.local_done {
+        if !stream.finish_local() {
             return;
         }
-        stream.local_done = true;
         stream.last_moved = now;
         let (id, lane) = (stream.id, stream.lane);
         self.push_on(lane, FrameType::Eof, id, &[]);

@@ -1,4 +1,17 @@
 //! One exchange on one lane (PROTOCOL §4).
+//!
+//! Its two directions end by themselves, each with an EOF. A RESET, whose ever it is, and the loss
+//! of its lane take it from any state to its end at once.
+//!
+//! ```text
+//!                  our EOF
+//!        Open ────────────────► LocalDone
+//!         │                         │
+//!         │ the peer's EOF          │ the peer's EOF
+//!         ▼                         ▼
+//!     RemoteDone ─────────────►   Over ────────────────────► gone
+//!                  our EOF            all bytes passed on
+//! ```
 
 use crate::clock::Instant;
 use crate::mux::credit::{RecvCredit, SendCredit};
@@ -24,14 +37,11 @@ pub struct Stream<T> {
     pub(super) lane: u8,
     pub(super) send: SendCredit,
     pub(super) recv: RecvCredit,
-    /// We sent EOF.
-    pub(super) local_done: bool,
+    pub(super) state: State,
     /// Our EOF will follow bytes that wait at the local side; see [`Session::local_finishes`].
     ///
     /// [`Session::local_finishes`]: crate::mux::Session::local_finishes
     pub(super) local_finishes: bool,
-    /// The peer sent EOF.
-    pub(super) remote_done: bool,
     /// What its sender waits for, if it found no room or no credit.
     pub(super) waits: Waits,
     /// Where it stands in its lane's line, while it waits for room.
@@ -68,6 +78,39 @@ pub struct Stream<T> {
     pub(super) bytes_out: u64,
 }
 
+/// Which directions of a stream have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// None.
+    Open,
+    /// We sent EOF.
+    LocalDone,
+    /// The peer sent EOF.
+    RemoteDone,
+    /// Both. It is kept until its last bytes are passed on.
+    Over,
+}
+
+impl State {
+    /// What our EOF makes of it; none when there was one.
+    fn after_ours(self) -> Option<State> {
+        match self {
+            State::Open => Some(State::LocalDone),
+            State::RemoteDone => Some(State::Over),
+            State::LocalDone | State::Over => None,
+        }
+    }
+
+    /// What the peer's EOF makes of it; none when there was one.
+    fn after_theirs(self) -> Option<State> {
+        match self {
+            State::Open => Some(State::RemoteDone),
+            State::LocalDone => Some(State::Over),
+            State::RemoteDone | State::Over => None,
+        }
+    }
+}
+
 /// What the local sender of a stream waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Waits {
@@ -83,12 +126,40 @@ pub(super) enum Waits {
 impl<T> Stream<T> {
     /// Whether a direction is closed, or will be after bytes that wait, and the other not yet.
     pub(super) fn is_half_closed(&self) -> bool {
-        !self.is_over() && (self.local_done || self.local_finishes || self.remote_done)
+        match self.state {
+            State::Open => self.local_finishes,
+            State::LocalDone | State::RemoteDone => true,
+            State::Over => false,
+        }
     }
 
-    /// Whether both directions are closed. It is kept until its last bytes are passed on.
+    /// Whether both directions are closed.
     pub(super) fn is_over(&self) -> bool {
-        self.local_done && self.remote_done
+        self.state == State::Over
+    }
+
+    /// Whether our direction is closed.
+    pub(super) fn local_done(&self) -> bool {
+        matches!(self.state, State::LocalDone | State::Over)
+    }
+
+    /// Whether the peer's direction is closed.
+    pub(super) fn remote_done(&self) -> bool {
+        matches!(self.state, State::RemoteDone | State::Over)
+    }
+
+    /// We send EOF. False when we did before.
+    pub(super) fn finish_local(&mut self) -> bool {
+        let next = self.state.after_ours();
+        self.state = next.unwrap_or(self.state);
+        next.is_some()
+    }
+
+    /// The peer sent EOF. False when it did before.
+    pub(super) fn finish_remote(&mut self) -> bool {
+        let next = self.state.after_theirs();
+        self.state = next.unwrap_or(self.state);
+        next.is_some()
     }
 }
 
@@ -103,4 +174,22 @@ pub struct StreamRecord {
     pub bytes_out: u64,
     /// When it was opened.
     pub opened: Instant,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::State::{LocalDone, Open, Over, RemoteDone};
+
+    #[test]
+    fn each_direction_ends_once_and_in_either_order() {
+        for (state, ours, theirs) in [
+            (Open, Some(LocalDone), Some(RemoteDone)),
+            (LocalDone, None, Some(Over)),
+            (RemoteDone, Some(Over), None),
+            (Over, None, None),
+        ] {
+            assert_eq!(state.after_ours(), ours, "{state:?}");
+            assert_eq!(state.after_theirs(), theirs, "{state:?}");
+        }
+    }
 }

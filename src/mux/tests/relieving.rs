@@ -126,7 +126,7 @@ fn others_are_short_where_one_has_nothing_to_pass_on_and_its_peer_may_still_send
     assert!(!mux.somebody_is_short());
     let empty = holder(&mut mux, 0);
     assert!(mux.somebody_is_short());
-    mux.streams.get_mut(empty).unwrap().remote_done = true;
+    mux.streams.get_mut(empty).unwrap().finish_remote();
     assert!(!mux.somebody_is_short());
 }
 
@@ -172,7 +172,7 @@ fn nobody_needs_to_be_cut_where_nothing_is_missing_or_nobody_is_short() {
     assert!(mux.relieve_stalled(), "memory makes it good");
     hold(&mut mux, key, 1);
     assert!(!mux.relieve_stalled());
-    mux.streams.get_mut(empty).unwrap().remote_done = true;
+    mux.streams.get_mut(empty).unwrap().finish_remote();
     assert!(mux.relieve_stalled(), "nobody else wants any");
 }
 
