@@ -49,6 +49,13 @@ pub struct AdminReply {
 
 impl AdminReply {
     /// Whether the kit did what was asked.
+    ///
+    /// ```
+    /// use hoody_tunnel::client::AdminReply;
+    ///
+    /// let reply = AdminReply { status: 404, content_type: String::new(), body: Vec::new() };
+    /// assert!(!reply.is_ok());
+    /// ```
     pub fn is_ok(&self) -> bool {
         (200..300).contains(&self.status)
     }

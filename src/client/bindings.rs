@@ -38,6 +38,13 @@ impl BindOptions {
     /// # Errors
     ///
     /// [`Error::Options`] says what cannot be bound so, and why.
+    ///
+    /// ```
+    /// use hoody_tunnel::client::BindOptions;
+    ///
+    /// assert!(BindOptions::expose(3000).check().is_ok());
+    /// assert!(BindOptions::pull(5432).takeover(true).check().is_err());
+    /// ```
     pub fn check(&self) -> Result<(), Error> {
         let unused = |_| Ok(Local::Target(Target::Addr(([127, 0, 0, 1], 1).into())));
         BindSpec::new(self.clone(), unused).map(|_| ())

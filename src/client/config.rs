@@ -43,6 +43,13 @@ pub(super) struct Config {
 impl TunnelOptions {
     /// What is unwise about the token, though it works: one that can be guessed, or a file that
     /// others may read. A sentence each, without the token.
+    ///
+    /// ```
+    /// use hoody_tunnel::client::TunnelOptions;
+    ///
+    /// let advice = TunnelOptions::new("wss://kit.example").token("1234").advice();
+    /// assert_eq!(advice.len(), 1, "it can be guessed");
+    /// ```
     pub fn advice(&self) -> Vec<String> {
         // A pipe gives what it has only once, and is nobody else's to read.
         let is_pipe = |file: &std::path::PathBuf| !file.is_file();
@@ -57,6 +64,17 @@ impl TunnelOptions {
     }
 
     /// Whether these can work: reads the files, parses the URLs, opens no connection.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Options`] says which option cannot work, and why.
+    ///
+    /// ```
+    /// use hoody_tunnel::client::TunnelOptions;
+    ///
+    /// assert!(TunnelOptions::new("wss://kit.example").check().is_ok());
+    /// assert!(TunnelOptions::new("ftp://kit.example").check().is_err());
+    /// ```
     pub fn check(&self) -> Result<(), Error> {
         Config::new(self).map(|_| ())
     }

@@ -36,6 +36,16 @@ pub struct Spec(pub(super) BindSpec);
 
 impl Spec {
     /// For a host of one's own, which runs no handlers. Refuses options that cannot work.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Options`] says what cannot be bound so, and why.
+    ///
+    /// ```
+    /// use hoody_tunnel::client::{BindOptions, Spec};
+    ///
+    /// assert!(Spec::new(BindOptions::expose(3000)).is_ok());
+    /// ```
     pub fn new(options: BindOptions) -> Result<Spec, Error> {
         let none = "This host runs no handlers.".to_owned();
         BindSpec::new(options, |_| Err(Error::Options(none))).map(Spec)

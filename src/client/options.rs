@@ -11,6 +11,21 @@ use crate::wire::control::{BindMode, Secret};
 
 /// How to reach a kit and how to behave. Made with [`TunnelOptions::new`] and changed by the
 /// methods that take and give it; [`TunnelOptions::check`] says what cannot work.
+///
+/// ```
+/// use hoody_tunnel::client::{Proxy, TunnelOptions};
+/// use std::time::Duration;
+///
+/// let options = TunnelOptions::new("wss://kit.example")
+///     .token("0123456789abcdef")
+///     .proxy(Proxy::None)
+///     .connections(2)
+///     .keepalive(Duration::from_secs(5))
+///     .retry_for(Some(Duration::from_secs(600)))
+///     .descriptors(256)
+///     .header("x-route", "blue");
+/// assert!(options.check().is_ok());
+/// ```
 #[derive(Clone)]
 pub struct TunnelOptions {
     pub(super) url: String,
@@ -158,6 +173,21 @@ impl TunnelOptions {
 }
 
 /// What to bind.
+///
+/// ```
+/// use hoody_tunnel::client::{BindOptions, HostHeader, Request, Response};
+///
+/// let web = BindOptions::expose(3000)
+///     .to(8080)
+///     .label("web")
+///     .takeover(true)
+///     .host_header(HostHeader::Keep);
+/// let database = BindOptions::pull(5432).host("localhost");
+/// let hello = BindOptions::expose(0).handler(|_: Request| Response::text(200, "Hello"));
+/// for options in [web, database, hello] {
+///     assert!(options.check().is_ok());
+/// }
+/// ```
 #[derive(Clone)]
 pub struct BindOptions {
     pub(super) mode: BindMode,

@@ -10,6 +10,22 @@ use crate::reactor::{self, Reactor};
 
 /// Asks once and waits for the whole answer, at most for `timeout`. A refusal by the kit is a
 /// reply; an error is when there was none.
+///
+/// # Errors
+///
+/// [`Error::Options`] where the options cannot work, [`Error::Timeout`] where no whole answer came in
+/// time, [`Error::Tls`], [`Error::Proxy`] and [`Error::Io`] where the kit was not reached.
+///
+/// ```no_run
+/// # use hoody_tunnel::client::{self, *};
+/// # fn main() -> Result<(), client::Error> {
+/// let options = TunnelOptions::new("wss://kit.example").token("secret");
+/// let second = std::time::Duration::from_secs(1);
+/// let reply = client::fetch(&options, &AdminRequest::Health, second)?;
+/// println!("{} {}", reply.status, String::from_utf8_lossy(&reply.body));
+/// # Ok(())
+/// # }
+/// ```
 pub fn fetch(
     options: &TunnelOptions,
     request: &AdminRequest,

@@ -30,6 +30,22 @@ pub struct TunnelSession {
 impl TunnelSession {
     /// Checks the options and begins to connect. Returns at once; [`TunnelSession::events`] tells
     /// what happens, [`TunnelSession::wait_online`] waits.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Options`] where the options cannot work, [`Error::Io`] where the system has no thread or
+    /// descriptor for it.
+    ///
+    /// ```no_run
+    /// # use hoody_tunnel::client::{self, *};
+    /// # fn main() -> Result<(), client::Error> {
+    /// let session = TunnelSession::start(TunnelOptions::new("wss://kit.example"))?;
+    /// for event in session.events() {
+    ///     println!("{event:?}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn start(options: TunnelOptions) -> Result<TunnelSession, Error> {
         let config = Config::new(&options)?;
         let handlers = Arc::new(Handlers::new());
@@ -84,6 +100,21 @@ impl TunnelSession {
 
     /// Checks the options, connects, and returns when the session stands. A network that is not up
     /// yet is waited for, a refusal is not.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`TunnelSession::start`]; and what the kit, or a proxy before it, answered:
+    /// [`Error::Auth`], [`Error::SessionLimit`], [`Error::Refused`], [`Error::Version`], [`Error::Tls`],
+    /// [`Error::Proxy`]; or [`Error::Lost`] after [`TunnelOptions::retry_for`].
+    ///
+    /// ```no_run
+    /// # use hoody_tunnel::client::{self, *};
+    /// # fn main() -> Result<(), client::Error> {
+    /// let session = TunnelSession::connect(TunnelOptions::new("wss://kit.example").token("secret"))?;
+    /// println!("{:?}", session.id());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn connect(options: TunnelOptions) -> Result<TunnelSession, Error> {
         let session = TunnelSession::start(options)?;
         session.wait_online(None)?;
@@ -91,11 +122,40 @@ impl TunnelSession {
     }
 
     /// Waits until the session stands, at most for `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Timeout`] when it does not stand by then; why the session ended, when it has.
+    ///
+    /// ```no_run
+    /// # use hoody_tunnel::client::{self, *};
+    /// # fn main() -> Result<(), client::Error> {
+    /// let session = TunnelSession::start(TunnelOptions::new("wss://kit.example"))?;
+    /// session.wait_online(Some(std::time::Duration::from_secs(10)))?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn wait_online(&self, timeout: Option<Duration>) -> Result<(), Error> {
         self.shared.wait_online(timeout)
     }
 
     /// Binds, and returns when the kit has said yes or no. May be called before the session stands.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Options`] where the options cannot work, [`Error::Bind`] with the kit's code where it says
+    /// no, and why the session ended, when it has.
+    ///
+    /// ```no_run
+    /// # use hoody_tunnel::client::{self, *};
+    /// # fn main() -> Result<(), client::Error> {
+    /// let session = TunnelSession::connect(TunnelOptions::new("wss://kit.example"))?;
+    /// let web = session.bind(BindOptions::expose(3000))?;
+    /// let database = session.bind(BindOptions::pull(5432).label("postgres"))?;
+    /// println!("{:?}, port {}", web.public_url, database.container_port);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn bind(&self, options: BindOptions) -> Result<Binding, Error> {
         let reference = self.next_reference.fetch_add(1, Ordering::Relaxed);
         let spec = BindSpec::new(options, |handler| {
@@ -116,6 +176,20 @@ impl TunnelSession {
     }
 
     /// Gives a binding up. Streams that it has may go on to their end.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`] when there is no such binding any more.
+    ///
+    /// ```no_run
+    /// # use hoody_tunnel::client::{self, *};
+    /// # fn main() -> Result<(), client::Error> {
+    /// let session = TunnelSession::connect(TunnelOptions::new("wss://kit.example"))?;
+    /// let web = session.bind(BindOptions::expose(3000))?;
+    /// session.unbind(&web)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn unbind(&self, binding: &Binding) -> Result<(), Error> {
         let reference = binding.reference;
         self.shared.await_unbind(reference);
@@ -127,6 +201,16 @@ impl TunnelSession {
 
     /// What happens, from the start of the session on. All receivers share one queue, which keeps
     /// the last 1024 events when nobody takes them.
+    ///
+    /// ```no_run
+    /// # use hoody_tunnel::client::{self, *};
+    /// # fn main() -> Result<(), client::Error> {
+    /// let session = TunnelSession::start(TunnelOptions::new("wss://kit.example"))?;
+    /// let events = session.events();
+    /// std::thread::spawn(move || events.for_each(|event| println!("{event:?}")));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn events(&self) -> Events {
         Events {
             shared: Arc::clone(&self.shared),
@@ -135,12 +219,37 @@ impl TunnelSession {
 
     /// The session's whole id, once it stands. It is a capability: whoever has it may resume the
     /// session.
+    ///
+    /// ```no_run
+    /// # use hoody_tunnel::client::{self, *};
+    /// # fn main() -> Result<(), client::Error> {
+    /// let session = TunnelSession::connect(TunnelOptions::new("wss://kit.example"))?;
+    /// if let Some(id) = session.id() {
+    ///     // Another process may go on where this one ends.
+    ///     let later = TunnelOptions::new("wss://kit.example").resume_session_id(id);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn id(&self) -> Option<String> {
         self.shared.id().map(|id| id.as_str().to_owned())
     }
 
     /// Ends the session in order: unbinds, waits up to 5 s for streams to finish, says goodbye.
     /// Returns when that is done.
+    ///
+    /// # Errors
+    ///
+    /// Why the session had failed before, if it had.
+    ///
+    /// ```no_run
+    /// # use hoody_tunnel::client::{self, *};
+    /// # fn main() -> Result<(), client::Error> {
+    /// let session = TunnelSession::connect(TunnelOptions::new("wss://kit.example"))?;
+    /// session.close()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn close(self) -> Result<(), Error> {
         if !self.shared.has_ended() {
             let _ = self.handle.send(Order::Close { at_once: false });
@@ -152,11 +261,35 @@ impl TunnelSession {
 
     /// As [`TunnelSession::close`], from a place that only borrows it, and without waiting; the
     /// second time it ends at once.
+    ///
+    /// ```no_run
+    /// # use hoody_tunnel::client::{self, *};
+    /// # fn main() -> Result<(), client::Error> {
+    /// let session = TunnelSession::connect(TunnelOptions::new("wss://kit.example"))?;
+    /// session.begin_close();
+    /// session.wait_closed()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn begin_close(&self) {
         let _ = self.handle.send(Order::Close { at_once: false });
     }
 
     /// Waits until the session has ended, and says why it failed if it did.
+    ///
+    /// # Errors
+    ///
+    /// Why it failed. A session that was closed in order has not failed.
+    ///
+    /// ```no_run
+    /// # use hoody_tunnel::client::{self, *};
+    /// # fn main() -> Result<(), client::Error> {
+    /// let session = TunnelSession::connect(TunnelOptions::new("wss://kit.example"))?;
+    /// session.bind(BindOptions::expose(3000))?;
+    /// session.wait_closed()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn wait_closed(&self) -> Result<(), Error> {
         self.shared.wait_closed()
     }
@@ -213,16 +346,50 @@ pub struct Events {
 
 impl Events {
     /// The next event; `None` when the session has ended and all were taken.
+    ///
+    /// ```no_run
+    /// # use hoody_tunnel::client::{self, *};
+    /// # fn main() -> Result<(), client::Error> {
+    /// let session = TunnelSession::start(TunnelOptions::new("wss://kit.example"))?;
+    /// let events = session.events();
+    /// while let Some(event) = events.recv() {
+    ///     println!("{event:?}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn recv(&self) -> Option<SessionEvent> {
         self.shared.next_event(None)
     }
 
     /// The next event if one comes within `timeout`.
+    ///
+    /// ```no_run
+    /// # use hoody_tunnel::client::{self, *};
+    /// # fn main() -> Result<(), client::Error> {
+    /// let session = TunnelSession::start(TunnelOptions::new("wss://kit.example"))?;
+    /// let events = session.events();
+    /// let event = events.recv_timeout(std::time::Duration::from_secs(1));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn recv_timeout(&self, timeout: Duration) -> Option<SessionEvent> {
         self.shared.next_event(Some(timeout))
     }
 
     /// The next event if it is there already.
+    ///
+    /// ```no_run
+    /// # use hoody_tunnel::client::{self, *};
+    /// # fn main() -> Result<(), client::Error> {
+    /// let session = TunnelSession::start(TunnelOptions::new("wss://kit.example"))?;
+    /// let events = session.events();
+    /// while let Some(event) = events.try_recv() {
+    ///     println!("{event:?}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn try_recv(&self) -> Option<SessionEvent> {
         self.shared.next_event(Some(Duration::ZERO))
     }

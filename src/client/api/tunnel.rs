@@ -24,17 +24,57 @@ impl Tunnel {
     }
 
     /// Ends it in order, see [`TunnelSession::close`].
+    ///
+    /// # Errors
+    ///
+    /// Why the session had failed before, if it had.
+    ///
+    /// ```no_run
+    /// # use hoody_tunnel::client::{self, *};
+    /// # fn main() -> Result<(), client::Error> {
+    /// let tunnel = client::expose(TunnelOptions::new("wss://kit.example"), 3000, 3000)?;
+    /// tunnel.close()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn close(self) -> Result<(), Error> {
         self.session.close()
     }
 
     /// Waits until it has ended.
+    ///
+    /// # Errors
+    ///
+    /// Why it failed, if it did.
+    ///
+    /// ```no_run
+    /// # use hoody_tunnel::client::{self, *};
+    /// # fn main() -> Result<(), client::Error> {
+    /// let tunnel = client::expose(TunnelOptions::new("wss://kit.example"), 3000, 3000)?;
+    /// tunnel.wait()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn wait(&self) -> Result<(), Error> {
         self.session.wait_closed()
     }
 }
 
 /// Makes a local HTTP server reachable at the kit's port `container_port` (0: the kit picks one).
+///
+/// # Errors
+///
+/// Those of [`TunnelSession::connect`] and [`TunnelSession::bind`].
+///
+/// ```no_run
+/// # use hoody_tunnel::client::{self, *};
+/// # fn main() -> Result<(), client::Error> {
+/// let tunnel = client::expose(TunnelOptions::new("wss://kit.example"), 3000, 8080)?;
+/// println!("{:?}", tunnel.binding.public_url);
+/// tunnel.wait()?;
+/// # Ok(())
+/// # }
+/// ```
 pub fn expose(
     options: TunnelOptions,
     container_port: u16,
@@ -45,6 +85,19 @@ pub fn expose(
 
 /// Makes a local TCP service reachable at the kit's loopback port `container_port` (0: the kit
 /// picks one).
+///
+/// # Errors
+///
+/// Those of [`TunnelSession::connect`] and [`TunnelSession::bind`].
+///
+/// ```no_run
+/// # use hoody_tunnel::client::{self, *};
+/// # fn main() -> Result<(), client::Error> {
+/// // The laptop's PostgreSQL on the container's loopback.
+/// client::pull(TunnelOptions::new("wss://kit.example"), 5432, 5432)?.wait()?;
+/// # Ok(())
+/// # }
+/// ```
 pub fn pull(
     options: TunnelOptions,
     container_port: u16,
@@ -61,6 +114,19 @@ pub fn pull(
 /// A handler that panics gives its visitor a `500`, and one whose body panics while it is read a
 /// broken connection; the tunnel lives on. That needs unwinding, Rust's default: under a profile of
 /// yours with `panic = "abort"` a panic ends the program, as everywhere.
+///
+/// # Errors
+///
+/// Those of [`TunnelSession::connect`] and [`TunnelSession::bind`].
+///
+/// ```no_run
+/// # use hoody_tunnel::client::{self, *};
+/// # fn main() -> Result<(), client::Error> {
+/// let hello = |request: Request| Response::text(200, format!("You asked for {}.", request.path()));
+/// client::serve(TunnelOptions::new("wss://kit.example"), 3000, hello)?.wait()?;
+/// # Ok(())
+/// # }
+/// ```
 pub fn serve(
     options: TunnelOptions,
     container_port: u16,

@@ -7,6 +7,22 @@ use std::sync::Arc;
 pub type Handler = Arc<dyn Fn(Request) -> Response + Send + Sync>;
 
 /// A request, its body to be read.
+///
+/// ```
+/// use hoody_tunnel::client::{Request, Response};
+/// use std::io::Read;
+///
+/// fn answer(mut request: Request) -> Response {
+///     if request.path() != "/echo" || request.query().is_some() {
+///         return Response::new(404);
+///     }
+///     let mut body = String::new();
+///     match request.body.read_to_string(&mut body) {
+///         Ok(_) => Response::text(200, body),
+///         Err(_) => Response::text(400, "That is no text."),
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Request {
     /// The method.
@@ -58,6 +74,15 @@ impl std::fmt::Debug for RequestBody {
 }
 
 /// A response.
+///
+/// ```
+/// use hoody_tunnel::client::Response;
+///
+/// let text = Response::text(200, "Hello");
+/// let page = Response::new(200).header("content-type", "text/html").bytes("<h1>Hello</h1>");
+/// let endless = Response::new(200).stream(std::io::repeat(b'.'));
+/// let file = Response::new(200).reader(std::io::Cursor::new(b"abc"), 3);
+/// ```
 #[derive(Debug)]
 pub struct Response {
     pub(super) status: u16,
