@@ -13,7 +13,8 @@ use crate::reactor::{self, Reactor};
 ///
 /// # Errors
 ///
-/// [`Error::Options`] where the options cannot work, [`Error::Timeout`] where no whole answer came in
+/// [`Error::Options`] where the options cannot work, [`Error::Timeout`] where no whole answer came
+/// in
 /// time, [`Error::Tls`], [`Error::Proxy`] and [`Error::Io`] where the kit was not reached.
 ///
 /// ```no_run

@@ -33,7 +33,8 @@ impl TunnelSession {
     ///
     /// # Errors
     ///
-    /// [`Error::Options`] where the options cannot work, [`Error::Io`] where the system has no thread or
+    /// [`Error::Options`] where the options cannot work, [`Error::Io`] where the system has no
+    /// thread or
     /// descriptor for it.
     ///
     /// ```no_run
@@ -104,13 +105,15 @@ impl TunnelSession {
     /// # Errors
     ///
     /// Those of [`TunnelSession::start`]; and what the kit, or a proxy before it, answered:
-    /// [`Error::Auth`], [`Error::SessionLimit`], [`Error::Refused`], [`Error::Version`], [`Error::Tls`],
+    /// [`Error::Auth`], [`Error::SessionLimit`], [`Error::Refused`], [`Error::Version`],
+    /// [`Error::Tls`],
     /// [`Error::Proxy`]; or [`Error::Lost`] after [`TunnelOptions::retry_for`].
     ///
     /// ```no_run
     /// # use hoody_tunnel::client::{self, *};
     /// # fn main() -> Result<(), client::Error> {
-    /// let session = TunnelSession::connect(TunnelOptions::new("wss://kit.example").token("secret"))?;
+    /// let options = TunnelOptions::new("wss://kit.example").token("secret");
+    /// let session = TunnelSession::connect(options)?;
     /// println!("{:?}", session.id());
     /// # Ok(())
     /// # }
@@ -143,7 +146,8 @@ impl TunnelSession {
     ///
     /// # Errors
     ///
-    /// [`Error::Options`] where the options cannot work, [`Error::Bind`] with the kit's code where it says
+    /// [`Error::Options`] where the options cannot work, [`Error::Bind`] with the kit's code where
+    /// it says
     /// no, and why the session ended, when it has.
     ///
     /// ```no_run

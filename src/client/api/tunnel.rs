@@ -122,7 +122,7 @@ pub fn pull(
 /// ```no_run
 /// # use hoody_tunnel::client::{self, *};
 /// # fn main() -> Result<(), client::Error> {
-/// let hello = |request: Request| Response::text(200, format!("You asked for {}.", request.path()));
+/// let hello = |request: Request| Response::text(200, request.target);
 /// client::serve(TunnelOptions::new("wss://kit.example"), 3000, hello)?.wait()?;
 /// # Ok(())
 /// # }
