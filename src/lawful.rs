@@ -89,6 +89,7 @@ impl<M: Machine> Lawful<M> {
     fn bury(&mut self, conn: ConnKey) {
         if self.conns.remove(&conn).is_some() {
             self.woken.remove(&conn);
+            self.named.retain(|named| *named != conn);
             self.dead.insert(conn);
         }
     }
@@ -366,6 +367,19 @@ mod tests {
         let text = text.or_else(|| why.downcast_ref::<&str>().map(|it| (*it).to_owned()));
         let text = text.expect("a sentence");
         assert!(text.contains(law), "{law}: {text}");
+    }
+
+    #[test]
+    fn an_index_may_be_given_again_and_again_as_long_as_each_is_closed_first() {
+        let mut stage = Stage::new();
+        for _ in 0..3 {
+            let conn = stage.key();
+            stage.keys.remove(conn);
+            let (target, how) = (DialTarget::Handler(0), CloseHow::Clean);
+            let commands = [Command::Dial { conn, target }, Command::Close { conn, how }];
+            stage.lawful.says.extend(commands);
+        }
+        stage.drain();
     }
 
     #[test]
