@@ -1,300 +1,336 @@
-//! What this client wants bound, and how far that is.
+//! What this client wants bound: asked for, given up, and asked for again with each new session.
 //!
-//! A binding is known by our own *reference*, which stays; the kit's `bindId` changes with each new
-//! session.
+//! Each binding's own state is in `bound.rs`. Frames for the kit go into the session at hand;
+//! whoever asked is told through the context.
 
+use crate::client::bound::{BindSpec, BindState, Bound, Refusal};
+use crate::client::context::{Context, Timer};
 use crate::client::error::Error;
-use crate::client::handler::Handler;
-use crate::client::options::{BindOptions, HostHeader, To};
-use crate::client::target::Target;
-use crate::clock::Instant;
-use crate::http::is_value;
-use crate::limits::{CLIENT_NAME_BYTES, REBIND_FOR};
-use crate::machine::DialTarget;
-use crate::wire::control::{Bind, BindErrCode, BindMode, BindOk, BindingKind, ResumedBind};
-
-/// What the kit bound for us, as it was when this was made. Copies of it name the same binding,
-/// also after a reconnect has given it another `bind_id`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Binding {
-    /// The kit's name for it.
-    pub bind_id: u64,
-    /// The port on the kit.
-    pub container_port: u16,
-    /// Where the world reaches it, when the kit knows.
-    pub public_url: Option<String>,
-    /// EXPOSE or PULL.
-    pub mode: BindMode,
-    /// The name for people that was given with it.
-    pub label: Option<String>,
-    /// Our own name for it, which stays.
-    pub(super) reference: u64,
-}
-
-impl BindOptions {
-    /// Whether these can work, as far as it can be told without a kit.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Options`] says what cannot be bound so, and why.
-    ///
-    /// ```
-    /// use hoody_tunnel::client::BindOptions;
-    ///
-    /// assert!(BindOptions::expose(3000).check().is_ok());
-    /// assert!(BindOptions::pull(5432).takeover(true).check().is_err());
-    /// ```
-    pub fn check(&self) -> Result<(), Error> {
-        let unused = |_| Ok(Local::Target(Target::Addr(([127, 0, 0, 1], 1).into())));
-        BindSpec::new(self.clone(), unused).map(|_| ())
-    }
-}
-
-/// What a user asked to bind.
-#[derive(Debug, Clone)]
-pub(super) struct BindSpec {
-    pub mode: BindMode,
-    /// 0 has the kit pick; once it has, that port.
-    pub container_port: u16,
-    pub label: Option<String>,
-    pub takeover: bool,
-    pub host: Option<String>,
-    pub host_header: HostHeader,
-    pub local: Local,
-}
-
-/// Who answers on this side.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Local {
-    Target(Target),
-    /// A handler of this process, by the number that the host knows.
-    Handler(u32),
-}
-
-/// One binding.
-#[derive(Debug)]
-pub(super) struct Bound {
-    pub reference: u64,
-    pub spec: BindSpec,
-    pub state: BindState,
-    /// What stands in `Host` when it is rewritten.
-    pub authority: String,
-    /// What the kit said last; `None` until it said yes for the first time.
-    pub binding: Option<Binding>,
-    /// The binding's id is the session's that stands, or may be resumed: a fresh one gives its ids
-    /// anew, so an older id would name a stranger.
-    current: bool,
-    /// Since when it is tried to bind it again.
-    again_since: Option<Instant>,
-}
-
-/// How far a binding is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum BindState {
-    /// To be asked for when there is a session, or when its time has come.
-    Wanted,
-    /// BIND is out.
-    Asked,
-    /// It stands.
-    Standing,
-    /// UNBIND is out, or will be when there is a session.
-    Leaving,
-}
-
-/// What to do about a refused BIND.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
-    /// Tell the caller; it was never bound.
-    Tell,
-    /// Try again later: it may be our own ghost that has the port.
-    TryAgain,
-    /// It is lost for good.
-    Lost(Binding),
-}
+use crate::client::event::SessionEvent;
+use crate::client::messages::Notice;
+use crate::client::setback;
+use crate::limits::{CLIENT_BINDINGS, REBIND_EVERY};
+use crate::mux::Session;
+use crate::wire::control::{
+    self, BindErr, BindErrCode, BindMode, BindOk, BindRevoked, ControlError, ResumedBind, Unbind,
+    UnbindErr, UnbindOk,
+};
+use crate::wire::frame::FrameType;
 
 /// All bindings of a session.
 #[derive(Debug, Default)]
 pub(super) struct Bindings {
-    pub all: Vec<Bound>,
+    all: Vec<Bound>,
     /// Bindings that a session which an earlier process left had; to be claimed by a user's bind.
-    pub unclaimed: Vec<ResumedBind>,
-}
-
-impl BindSpec {
-    /// Checks what can be checked without the kit.
-    pub fn new(
-        options: BindOptions,
-        add_handler: impl FnOnce(Handler) -> Result<Local, Error>,
-    ) -> Result<BindSpec, Error> {
-        let wrong = |text: &str| Err(Error::Options(text.into()));
-        let local = match (options.to, options.mode) {
-            (Some(To::Handler(_)), BindMode::Pull) => {
-                return wrong("A handler answers requests; a pull carries raw connections.");
-            }
-            (None, _) if options.container_port == 0 => {
-                return wrong("Say which local server to use when the kit picks the port.");
-            }
-            (Some(To::Target(target)), _) if target.port() == 0 => {
-                return wrong("The target's port must not be 0.");
-            }
-            (Some(To::Target(target)), _) => Local::Target(target),
-            (None, _) => {
-                let port = options.container_port;
-                Local::Target(Target::Addr(([127, 0, 0, 1], port).into()))
-            }
-            (Some(To::Handler(handler)), _) => add_handler(handler)?,
-        };
-        let name = match &options.host_header {
-            HostHeader::Name(name) => Some(name),
-            _ => None,
-        };
-        for (what, text) in [
-            ("label", options.label.as_ref()),
-            ("host", options.host.as_ref()),
-            ("host header", name),
-        ] {
-            if text.is_some_and(|text| text.len() > CLIENT_NAME_BYTES) {
-                return wrong(&format!(
-                    "The {what} is longer than {CLIENT_NAME_BYTES} bytes."
-                ));
-            }
-        }
-        if options.takeover && options.mode == BindMode::Pull {
-            return wrong("Only what is exposed can be taken over.");
-        }
-        if let HostHeader::Name(name) = &options.host_header
-            && (name.is_empty() || !is_value(name.as_bytes()) || name.contains(char::is_whitespace))
-        {
-            return wrong("The host header must be a name, perhaps with a port.");
-        }
-        Ok(BindSpec {
-            mode: options.mode,
-            container_port: options.container_port,
-            label: options.label,
-            takeover: options.takeover,
-            host: options.host,
-            host_header: options.host_header,
-            local,
-        })
-    }
-
-    /// Whether a binding that the kit has is what this asks for.
-    pub fn is_like(&self, resumed: &ResumedBind) -> bool {
-        self.mode == resumed.mode && self.container_port == resumed.container_port
-    }
-}
-
-impl Local {
-    pub fn dial(&self) -> DialTarget {
-        match self {
-            Local::Target(target) => target.dial(),
-            Local::Handler(number) => DialTarget::Handler(*number),
-        }
-    }
-
-    /// What stands in `Host` when it is rewritten.
-    pub fn authority(&self) -> String {
-        match self {
-            Local::Target(target) => target.authority(),
-            Local::Handler(_) => "localhost".into(),
-        }
-    }
-}
-
-impl Bound {
-    pub fn new(reference: u64, spec: BindSpec) -> Bound {
-        Bound {
-            reference,
-            authority: spec.local.authority(),
-            spec,
-            state: BindState::Wanted,
-            binding: None,
-            current: false,
-            again_since: None,
-        }
-    }
-
-    /// The BIND for it. A port that was ours is not taken over when it is bound again: whoever has
-    /// it by then took it with good reason.
-    pub fn bind(&self, retake: bool) -> Bind {
-        let kind = match self.spec.mode {
-            BindMode::Pull => BindingKind::Tcp,
-            _ => BindingKind::Http,
-        };
-        Bind {
-            client_bind_ref: self.reference,
-            kind,
-            mode: self.spec.mode,
-            container_port: self.spec.container_port,
-            label: self.spec.label.clone(),
-            takeover: retake || (self.spec.takeover && self.binding.is_none()),
-            host: self.spec.host.clone(),
-        }
-    }
-
-    /// The kit said yes. Says whether it had been bound before.
-    pub fn stands(&mut self, ok: &BindOk) -> bool {
-        let again = self.binding.is_some();
-        self.spec.container_port = ok.container_port;
-        self.binding = Some(Binding {
-            bind_id: ok.bind_id,
-            container_port: ok.container_port,
-            public_url: ok.public_url.clone(),
-            mode: self.spec.mode,
-            label: self.spec.label.clone(),
-            reference: self.reference,
-        });
-        self.current = true;
-        self.state = BindState::Standing;
-        self.again_since = None;
-        again
-    }
-
-    /// The kit said no.
-    pub fn refused(&mut self, code: BindErrCode, now: Instant) -> Refusal {
-        let Some(binding) = &self.binding else {
-            return Refusal::Tell;
-        };
-        let since = *self.again_since.get_or_insert(now);
-        let may_pass = matches!(
-            code,
-            BindErrCode::AlreadyBound | BindErrCode::PortInUse | BindErrCode::Internal
-        );
-        if may_pass && now < since + REBIND_FOR {
-            self.state = BindState::Wanted;
-            return Refusal::TryAgain;
-        }
-        Refusal::Lost(binding.clone())
-    }
-
-    /// The kit's name for it in this session.
-    pub fn bind_id(&self) -> Option<u64> {
-        let binding = self.binding.as_ref().filter(|_| self.current);
-        binding.map(|binding| binding.bind_id)
-    }
+    unclaimed: Vec<ResumedBind>,
+    /// One was forgotten since this was asked last.
+    has_left: bool,
 }
 
 impl Bindings {
+    /// A user wants one more. `session` is the one that stands and takes binds.
+    pub fn bind<T: Copy>(
+        &mut self,
+        cx: &mut Context,
+        session: Option<&mut Session<T>>,
+        reference: u64,
+        spec: BindSpec,
+    ) {
+        if self.all.len() >= CLIENT_BINDINGS {
+            let text = "This session has as many bindings as a client keeps.".to_owned();
+            let outcome = Err(Error::Options(text));
+            let notice = Notice::Bound { reference, outcome };
+            return cx.effects.notify(notice);
+        }
+        self.all.push(Bound::new(reference, spec));
+        self.ask(cx, session);
+    }
+
+    /// A user gives one up.
+    pub fn unbind<T: Copy>(
+        &mut self,
+        cx: &mut Context,
+        session: Option<&mut Session<T>>,
+        reference: u64,
+    ) {
+        let Some(bound) = self.get_mut(reference) else {
+            let outcome = Err(Error::Closed("There is no such binding any more.".into()));
+            return cx.effects.notify(Notice::Unbound { reference, outcome });
+        };
+        let stands = bound.state == BindState::Standing;
+        bound.state = BindState::Leaving;
+        let bind_id = bound.bind_id();
+        match session {
+            Some(session) if stands => send_unbind(session, bind_id),
+            Some(_) if bind_id.is_some() => {}
+            // When the kit is back it will be told of what it still has (`session_resumed`).
+            _ => self.unbound(cx, reference, Ok(())),
+        }
+    }
+
+    /// Sends BIND for everything that is wanted, if a session stands that takes binds.
+    pub fn ask<T: Copy>(&mut self, cx: &mut Context, session: Option<&mut Session<T>>) {
+        let Some(session) = session else { return };
+        let mut adopted = Vec::new();
+        for bound in &mut self.all {
+            if bound.state != BindState::Wanted {
+                continue;
+            }
+            let unclaimed = &mut self.unclaimed;
+            let ours = unclaimed.iter().position(|one| bound.spec.is_like(one));
+            let ours = ours.map(|at| unclaimed.remove(at));
+            let is_pull = bound.spec.mode == BindMode::Pull;
+            if let Some(one) = &ours
+                && let Some(public_url) = one.public_url.clone().or(is_pull.then_some(None))
+            {
+                adopted.push(BindOk {
+                    client_bind_ref: bound.reference,
+                    bind_id: one.bind_id,
+                    container_port: one.container_port,
+                    public_url,
+                });
+                continue;
+            }
+            // An EXPOSE that is ours already, and whose address an older kit did not tell, is taken
+            // over from ourselves to learn it.
+            let mut json = Vec::new();
+            control::write(&bound.bind(ours.is_some()), &mut json);
+            session.push_control(FrameType::Bind, &json);
+            bound.state = BindState::Asked;
+        }
+        for ok in adopted {
+            self.bind_ok(cx, session, &ok);
+        }
+    }
+
+    /// The kit said something of one binding. Other frames mean nothing.
+    pub fn told<T: Copy>(
+        &mut self,
+        cx: &mut Context,
+        session: &mut Session<T>,
+        kind: FrameType,
+        payload: &[u8],
+    ) -> Result<(), ControlError> {
+        match kind {
+            FrameType::BindOk => self.bind_ok(cx, session, &control::parse(payload)?),
+            FrameType::BindErr => self.bind_err(cx, &control::parse(payload)?),
+            FrameType::UnbindOk => self.unbind_ok(cx, &control::parse(payload)?),
+            FrameType::UnbindErr => self.unbind_err(cx, &control::parse(payload)?),
+            FrameType::BindRevoked => self.revoked(cx, &control::parse(payload)?),
+            // SHARD_MAP is informative; nothing else is the kit's to say.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// BIND_OK came, or what stands for it.
+    fn bind_ok<T: Copy>(&mut self, cx: &mut Context, session: &mut Session<T>, ok: &BindOk) {
+        let Some(bound) = self.get_mut(ok.client_bind_ref) else {
+            // Given up while the kit was asked.
+            return send_unbind(session, Some(ok.bind_id));
+        };
+        let leaving = bound.state == BindState::Leaving;
+        let again = bound.stands(ok);
+        if leaving {
+            bound.state = BindState::Leaving;
+            return send_unbind(session, Some(ok.bind_id));
+        }
+        let reference = bound.reference;
+        let Some(binding) = bound.binding.clone() else {
+            return;
+        };
+        if !again {
+            let outcome = Ok(binding.clone());
+            cx.effects.notify(Notice::Bound { reference, outcome });
+        }
+        cx.notify(SessionEvent::Bound { binding, again });
+    }
+
+    fn bind_err(&mut self, cx: &mut Context, err: &BindErr) {
+        let reference = err.client_bind_ref;
+        let Some(bound) = self.get_mut(reference) else {
+            return;
+        };
+        let why = Error::Bind {
+            code: err.code,
+            message: setback::plain(&err.message),
+        };
+        if bound.state == BindState::Leaving {
+            return self.unbound(cx, reference, Ok(()));
+        }
+        match bound.refused(err.code, cx.now) {
+            Refusal::Tell => {
+                self.forget(reference);
+                let outcome = Err(why);
+                cx.effects.notify(Notice::Bound { reference, outcome });
+            }
+            Refusal::TryAgain => cx
+                .effects
+                .timers
+                .arm_if_unset(Timer::Rebind, cx.now + REBIND_EVERY),
+            Refusal::Lost(binding) => {
+                self.forget(reference);
+                cx.notify(SessionEvent::Unbound { binding, why });
+            }
+        }
+    }
+
+    fn unbind_ok(&mut self, cx: &mut Context, ok: &UnbindOk) {
+        if let Some(reference) = self.by_id(ok.bind_id).map(|bound| bound.reference) {
+            self.unbound(cx, reference, Ok(()));
+        }
+    }
+
+    fn unbind_err(&mut self, cx: &mut Context, err: &UnbindErr) {
+        let Some(reference) = self.by_id(err.bind_id).map(|bound| bound.reference) else {
+            return;
+        };
+        let outcome = match err.code {
+            // What is not there needs no unbinding.
+            BindErrCode::NotFound => Ok(()),
+            code => Err(Error::Bind {
+                code,
+                message: setback::plain(&err.message),
+            }),
+        };
+        self.unbound(cx, reference, outcome);
+    }
+
+    /// The kit gave a binding of ours to somebody else.
+    fn revoked(&mut self, cx: &mut Context, revoked: &BindRevoked) {
+        let Some(bound) = self.by_id(revoked.bind_id) else {
+            return;
+        };
+        let (reference, leaving) = (bound.reference, bound.state == BindState::Leaving);
+        if leaving {
+            return self.unbound(cx, reference, Ok(()));
+        }
+        let binding = bound.binding.clone();
+        self.forget(reference);
+        if let Some(binding) = binding {
+            let reason = setback::plain(&revoked.reason);
+            cx.notify(SessionEvent::TakenOver { binding, reason });
+        }
+    }
+
+    /// A session stands. `resumed` says what it had when it is the one from before.
+    pub fn session_stands<T: Copy>(
+        &mut self,
+        cx: &mut Context,
+        session: &mut Session<T>,
+        resumed: Option<Vec<ResumedBind>>,
+    ) {
+        self.unclaimed.clear();
+        if let Some(binds) = resumed {
+            let first = self.all.iter().all(|bound| bound.binding.is_none());
+            for unknown in self.session_resumed(binds) {
+                let mut wanted = self.all.iter();
+                let wanted = wanted
+                    .any(|bound| bound.state == BindState::Wanted && bound.spec.is_like(&unknown));
+                if first || wanted {
+                    // Left by an earlier process, or bound just when the connection was lost.
+                    self.unclaimed.push(unknown);
+                } else {
+                    send_unbind(session, Some(unknown.bind_id));
+                }
+            }
+        } else {
+            // Ids of the one before mean nothing any more.
+            for bound in &mut self.all {
+                bound.current = false;
+            }
+        }
+        self.ask(cx, Some(session));
+    }
+
+    /// The session came back with these. What it still has stands again; gives those that nobody
+    /// here knows.
+    fn session_resumed(&mut self, resumed: Vec<ResumedBind>) -> Vec<ResumedBind> {
+        let mut unknown = Vec::new();
+        for one in resumed {
+            match self.by_id(one.bind_id) {
+                Some(bound) if bound.state == BindState::Wanted => {
+                    bound.state = BindState::Standing;
+                    bound.again_since = None;
+                }
+                Some(_) => {}
+                None => unknown.push(one),
+            }
+        }
+        unknown
+    }
+
+    /// The session is gone: what stood or was asked for is wanted again, and whoever waits for an
+    /// unbind has it, for a resumed session is told of what it should not have.
+    pub fn session_lost(&mut self, cx: &mut Context) {
+        let mut leaving = Vec::new();
+        for bound in &mut self.all {
+            match bound.state {
+                BindState::Leaving => leaving.push(bound.reference),
+                _ => bound.state = BindState::Wanted,
+            }
+        }
+        for reference in leaving {
+            self.unbound(cx, reference, Ok(()));
+        }
+    }
+
+    /// The user wants the end: all are given up.
+    pub fn leave<T: Copy>(&mut self, session: &mut Session<T>) {
+        for bound in &mut self.all {
+            if bound.state == BindState::Standing {
+                send_unbind(session, bound.bind_id());
+            }
+            bound.state = BindState::Leaving;
+        }
+    }
+
+    /// Nothing follows: whoever waits for a binding learns that there will be none.
+    pub fn over(&mut self, cx: &mut Context, error: Option<&Error>) {
+        let closed = || Error::Closed("the session was closed".into());
+        for bound in std::mem::take(&mut self.all) {
+            if bound.binding.is_none() {
+                let notice = Notice::Bound {
+                    reference: bound.reference,
+                    outcome: Err(error.cloned().unwrap_or_else(closed)),
+                };
+                cx.effects.notify(notice);
+            }
+        }
+    }
+
+    /// An unbind came to its end.
+    fn unbound(&mut self, cx: &mut Context, reference: u64, outcome: Result<(), Error>) {
+        self.forget(reference);
+        cx.effects.notify(Notice::Unbound { reference, outcome });
+    }
+
+    fn forget(&mut self, reference: u64) {
+        self.all.retain(|bound| bound.reference != reference);
+        self.has_left = true;
+    }
+
+    /// Whether one was forgotten since this was asked last, so that connections for it are idle for
+    /// nothing.
+    pub fn one_has_left(&mut self) -> bool {
+        std::mem::take(&mut self.has_left)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
     pub fn get(&self, reference: u64) -> Option<&Bound> {
         self.all.iter().find(|bound| bound.reference == reference)
     }
 
-    pub fn get_mut(&mut self, reference: u64) -> Option<&mut Bound> {
+    fn get_mut(&mut self, reference: u64) -> Option<&mut Bound> {
         self.all
             .iter_mut()
             .find(|bound| bound.reference == reference)
     }
 
-    pub fn remove(&mut self, reference: u64) -> Option<Bound> {
-        let at = self
-            .all
-            .iter()
-            .position(|bound| bound.reference == reference)?;
-        Some(self.all.remove(at))
-    }
-
-    pub fn by_id(&mut self, bind_id: u64) -> Option<&mut Bound> {
+    fn by_id(&mut self, bind_id: u64) -> Option<&mut Bound> {
         self.all
             .iter_mut()
             .find(|bound| bound.bind_id() == Some(bind_id))
@@ -322,47 +358,32 @@ impl Bindings {
         let only = fitting.next()?;
         fitting.next().is_none().then_some(only)
     }
+}
 
-    /// The session is gone: what stood or was asked for is wanted again.
-    pub fn session_lost(&mut self) {
-        for bound in &mut self.all {
-            if bound.state != BindState::Leaving {
-                bound.state = BindState::Wanted;
-            }
-        }
-    }
-
-    /// The session that stands is a fresh one: ids of the one before mean nothing any more.
-    pub fn session_is_fresh(&mut self) {
-        for bound in &mut self.all {
-            bound.current = false;
-        }
-    }
-
-    /// The session came back with these. What it still has stands again; gives those that nobody
-    /// here knows.
-    pub fn session_resumed(&mut self, resumed: Vec<ResumedBind>) -> Vec<ResumedBind> {
-        let mut unknown = Vec::new();
-        for one in resumed {
-            match self.by_id(one.bind_id) {
-                Some(bound) if bound.state == BindState::Wanted => {
-                    bound.state = BindState::Standing;
-                    bound.again_since = None;
-                }
-                Some(_) => {}
-                None => unknown.push(one),
-            }
-        }
-        unknown
+fn send_unbind<T: Copy>(session: &mut Session<T>, bind_id: Option<u64>) {
+    if let Some(bind_id) = bind_id {
+        let mut json = Vec::new();
+        control::write(&Unbind { bind_id }, &mut json);
+        session.push_control(FrameType::Unbind, &json);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::MAX_FRAME_PAYLOAD;
-    use crate::wire::control;
-    use std::time::Duration;
+    use crate::client::bound::Answerer;
+    use crate::client::config::Config;
+    use crate::client::target::Target;
+    use crate::client::{HostHeader, TunnelOptions};
+    use crate::clock::Instant;
+    use crate::entropy::Entropy;
+    use crate::wire::control::BindingKind;
+
+    fn context() -> Context {
+        let options = TunnelOptions::new("ws://127.0.0.1:50");
+        let config = Config::with_env(&options, |_| None).unwrap();
+        Context::new(config, Entropy::from_seed(1), Instant::ZERO)
+    }
 
     fn bound(reference: u64, mode: BindMode, port: u16) -> Bound {
         let spec = BindSpec {
@@ -372,7 +393,7 @@ mod tests {
             takeover: true,
             host: None,
             host_header: HostHeader::Rewrite,
-            local: Local::Target(Target::from(1)),
+            local: Answerer::Target(Target::from(1)),
         };
         let mut bound = Bound::new(reference, spec);
         bound.state = BindState::Asked;
@@ -386,67 +407,6 @@ mod tests {
             container_port: port,
             public_url: None,
         }
-    }
-
-    #[test]
-    fn names_that_no_frame_could_carry_are_refused_before_anything_is_sent() {
-        let none = |_| Err(Error::Options("no handlers here".into()));
-        let longest = "\u{1}".repeat(CLIENT_NAME_BYTES);
-        let name = "x".repeat(CLIENT_NAME_BYTES);
-        let options = |text: &str, name: &str| {
-            BindOptions::expose(1)
-                .label(text)
-                .host(text)
-                .host_header(HostHeader::Name(name.into()))
-        };
-        let spec = BindSpec::new(options(&longest, &name), none).unwrap();
-        let mut json = Vec::new();
-        control::write(&Bound::new(u64::MAX, spec).bind(true), &mut json);
-        assert!(json.len() < MAX_FRAME_PAYLOAD / 10, "{} bytes", json.len());
-        let long = "x".repeat(70_000);
-        for (options, what) in [
-            (BindOptions::expose(1).label(&long), "label"),
-            (BindOptions::pull(1).host(&long), "host"),
-            (options("", &long), "host header"),
-        ] {
-            match options.check() {
-                Err(Error::Options(why)) => assert!(why.contains(what), "{why}"),
-                other => panic!("{what} was taken: {}", other.is_ok()),
-            }
-        }
-    }
-
-    #[test]
-    fn a_refusal_is_final_at_first_and_patient_for_what_was_ours() {
-        let mut one = bound(1, BindMode::Expose, 0);
-        let now = Instant::ZERO;
-        assert_eq!(one.refused(BindErrCode::AlreadyBound, now), Refusal::Tell);
-        assert!(one.bind(false).takeover);
-        assert!(!one.stands(&ok(1, 7, 23_000)));
-        assert!(!one.bind(false).takeover, "what was lost is not taken back");
-        assert_eq!(
-            one.bind(false).container_port,
-            23_000,
-            "the same port again"
-        );
-        assert_eq!(
-            one.refused(BindErrCode::AlreadyBound, now),
-            Refusal::TryAgain
-        );
-        let later = now + REBIND_FOR + Duration::from_secs(1);
-        assert!(matches!(
-            one.refused(BindErrCode::AlreadyBound, later),
-            Refusal::Lost(_)
-        ));
-        one.stands(&ok(1, 8, 23_000));
-        assert_eq!(
-            one.refused(BindErrCode::AlreadyBound, later),
-            Refusal::TryAgain
-        );
-        assert!(matches!(
-            one.refused(BindErrCode::ReservedPort, later),
-            Refusal::Lost(_)
-        ));
     }
 
     #[test]
@@ -482,7 +442,7 @@ mod tests {
             bindings.all.push(bound(reference, BindMode::Expose, 0));
             bindings.all[reference as usize - 1].stands(&ok(reference, reference, 3000));
         }
-        bindings.session_lost();
+        bindings.session_lost(&mut context());
         let listed = |bind_id| ResumedBind {
             bind_id,
             kind: BindingKind::Http,

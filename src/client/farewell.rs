@@ -1,12 +1,10 @@
 //! Ends: of a connection, which another may follow, and of the session, which nothing follows.
 
-use crate::client::bindings::BindState;
 use crate::client::context::Timer;
 use crate::client::event::SessionEvent;
 use crate::client::lanes::Phase;
 use crate::client::link::{self, After};
 use crate::client::machine::Client;
-use crate::client::messages::Notice;
 use crate::client::setback::Setback;
 use crate::client::{Error, setback};
 use crate::limits::{CLOSE_WITHIN, GOODBYE_WITHIN, MAX_LANES};
@@ -64,21 +62,7 @@ impl Client {
             }
             self.parked = Some(session);
         }
-        self.bindings.session_lost();
-        // Whoever waits for an unbind has it: a resumed session is told of what it should not have.
-        while let Some(bound) = self
-            .bindings
-            .all
-            .iter()
-            .find(|bound| bound.state == BindState::Leaving)
-        {
-            let reference = bound.reference;
-            self.forget_binding(reference);
-            let outcome = Ok(());
-            self.cx
-                .effects
-                .notify(Notice::Unbound { reference, outcome });
-        }
+        self.bindings.session_lost(&mut self.cx);
     }
 
     /// The user wants the end: unbind, let streams finish, say goodbye.
@@ -95,15 +79,8 @@ impl Client {
                 if at_once {
                     return self.say_goodbye();
                 }
-                let mut standing = Vec::new();
-                for bound in &mut self.bindings.all {
-                    if bound.state == BindState::Standing {
-                        standing.push(bound.bind_id());
-                    }
-                    bound.state = BindState::Leaving;
-                }
-                for bind_id in standing {
-                    self.send_unbind(bind_id);
+                if let Some(session) = &mut self.session {
+                    self.bindings.leave(session);
                 }
                 self.cx
                     .effects
@@ -116,7 +93,7 @@ impl Client {
 
     /// While closing: goodbye as soon as nothing runs any more.
     pub(super) fn close_when_idle(&mut self) {
-        let idle = self.local.is_idle() && self.bindings.all.is_empty();
+        let idle = self.local.is_idle() && self.bindings.is_empty();
         if self.link.phase == link::Phase::Closing && idle {
             self.say_goodbye();
         }
@@ -179,7 +156,7 @@ impl Client {
     /// Nothing follows.
     pub(super) fn over(&mut self, error: Option<Error>) {
         self.link.phase = link::Phase::Over;
-        self.tell_waiting(&error);
+        self.bindings.over(&mut self.cx, error.as_ref());
         let (local, mut around) = self.local();
         local.close_all(&mut around);
         let mut leaving = Timers::new();
@@ -198,20 +175,6 @@ impl Client {
         }
         self.cx.notify(SessionEvent::Closed { error });
         self.stop_if_over();
-    }
-
-    /// Whoever waits for a binding learns that there will be none.
-    fn tell_waiting(&mut self, error: &Option<Error>) {
-        let closed = || Error::Closed("the session was closed".into());
-        for bound in std::mem::take(&mut self.bindings.all) {
-            if bound.binding.is_none() {
-                let notice = Notice::Bound {
-                    reference: bound.reference,
-                    outcome: Err(error.clone().unwrap_or_else(closed)),
-                };
-                self.cx.effects.notify(notice);
-            }
-        }
     }
 
     /// After the end the host stops as soon as the last words have left.

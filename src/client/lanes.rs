@@ -14,8 +14,8 @@ use crate::machine::{CloseHow, Command, ConnKey, Ended};
 use crate::mux::{Item, Liveness, Transport, Violation};
 use crate::wire::code::Code;
 use crate::wire::control::{
-    self, Auth, Capabilities, Hello, Join, JoinOk, JoinTicket, MissingLane, ReissueAnswer,
-    ReissueRequest, Resume, Secret,
+    self, Auth, Capabilities, Hello, Join, JoinOk, JoinTicket, MissingLane, ReissueRequest, Resume,
+    Secret,
 };
 use crate::wire::frame::FrameType;
 use crate::ws::Subprotocol;
@@ -554,10 +554,6 @@ impl Client {
             rejoin.asked(index, now);
         }
         self.plan_rejoin();
-    }
-
-    pub(super) fn tickets_came(&mut self, answer: ReissueAnswer) {
-        self.join_with(answer.join_tickets);
     }
 
     /// Joins the lanes that there are tickets for.

@@ -121,10 +121,6 @@ impl Link {
     pub fn refresh(&mut self) {
         self.setbacks = 0;
     }
-
-    pub fn is_online(&self) -> bool {
-        matches!(self.phase, Phase::Online(_) | Phase::Closing)
-    }
 }
 
 /// The pause after so many setbacks before: doubling, and jittered by half so that clients which

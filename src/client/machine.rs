@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 
-use crate::client::bindings::{BindSpec, BindState, Bindings, Bound};
+use crate::client::bindings::Bindings;
 use crate::client::config::Config;
 use crate::client::context::{Around, Context, Mux, Timer};
 use crate::client::event::Shortage;
@@ -86,37 +86,11 @@ impl Client {
         (&mut self.local, around)
     }
 
-    fn bind(&mut self, reference: u64, spec: BindSpec) {
-        if self.bindings.all.len() >= crate::limits::CLIENT_BINDINGS {
-            let text = "This session has as many bindings as a client keeps.".to_owned();
-            let outcome = Err(Error::Options(text));
-            let notice = Notice::Bound { reference, outcome };
-            return self.cx.effects.notify(notice);
-        }
-        self.bindings.all.push(Bound::new(reference, spec));
-        self.ask_for_bindings();
-    }
-
-    fn unbind(&mut self, reference: u64) {
-        let Some(bound) = self.bindings.get_mut(reference) else {
-            let outcome = Err(Error::Closed("There is no such binding any more.".into()));
-            let notice = Notice::Unbound { reference, outcome };
-            return self.cx.effects.notify(notice);
-        };
-        let stands = bound.state == BindState::Standing;
-        bound.state = BindState::Leaving;
-        let bind_id = bound.bind_id();
-        if stands && self.link.is_online() {
-            self.send_unbind(bind_id);
-        } else if bind_id.is_none() || !self.link.is_online() {
-            // When the kit is back it will be told of what it still has (`session_resumed`).
-            self.forget_binding(reference);
-            let notice = Notice::Unbound {
-                reference,
-                outcome: Ok(()),
-            };
-            self.cx.effects.notify(notice);
-        }
+    /// The bindings, and the session that takes more of them: none while it is given up.
+    fn bindings(&mut self) -> (&mut Bindings, &mut Context, Option<&mut Mux>) {
+        let stays = matches!(self.link.phase, link::Phase::Online(_));
+        let session = self.session.as_mut().filter(|_| stays);
+        (&mut self.bindings, &mut self.cx, session)
     }
 
     fn timeout(&mut self) {
@@ -125,7 +99,10 @@ impl Client {
                 Timer::Retry => self.reach(),
                 Timer::Lane(index) => self.look_after_lane(usize::from(index)),
                 Timer::Tell => self.cx.tell(),
-                Timer::Rebind => self.ask_for_bindings(),
+                Timer::Rebind => {
+                    let (bindings, cx, session) = self.bindings();
+                    bindings.ask(cx, session)
+                }
                 Timer::Rejoin => self.ask_for_tickets(),
                 Timer::Close => self.say_goodbye(),
                 Timer::Goaway => self.goaway_overdue(),
@@ -159,6 +136,9 @@ impl Client {
                     local.sender_may_go_on(&mut around, exchange);
                 }
             }
+        }
+        if self.bindings.one_has_left() {
+            self.local.binding_gone(&mut self.cx);
         }
         self.close_when_idle();
         #[cfg(debug_assertions)]
@@ -230,8 +210,14 @@ impl Machine for Client {
     fn order(&mut self, order: Order, now: Instant) {
         self.cx.now = now;
         match order {
-            Order::Bind { reference, spec } => self.bind(reference, spec.0),
-            Order::Unbind { reference } => self.unbind(reference),
+            Order::Bind { reference, spec } => {
+                let (bindings, cx, session) = self.bindings();
+                bindings.bind(cx, session, reference, spec.0)
+            }
+            Order::Unbind { reference } => {
+                self.bindings
+                    .unbind(&mut self.cx, self.session.as_mut(), reference)
+            }
             Order::TurnedAway => {
                 let (local, mut around) = self.local();
                 local.count_refusal(&mut around, Shortage::Handlers);

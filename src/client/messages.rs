@@ -1,6 +1,6 @@
 //! What a user asks of the machine, and what it tells the user.
 
-use crate::client::bindings::{BindSpec, Binding};
+use crate::client::bound::{BindSpec, Binding};
 use crate::client::error::Error;
 use crate::client::event::SessionEvent;
 use crate::client::options::BindOptions;

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::client::api::shared::Shared;
-use crate::client::bindings::{BindSpec, Binding, Local};
+use crate::client::bound::{Answerer, BindSpec, Binding};
 use crate::client::config::Config;
 use crate::client::error::Error;
 use crate::client::event::SessionEvent;
@@ -164,7 +164,7 @@ impl TunnelSession {
         let reference = self.next_reference.fetch_add(1, Ordering::Relaxed);
         let spec = BindSpec::new(options, |handler| {
             let slot = self.handlers.add(reference, handler);
-            Ok(Local::Handler(slot.ok_or(Error::Options(format!(
+            Ok(Answerer::Handler(slot.ok_or(Error::Options(format!(
                 "A session serves at most {CLIENT_HANDLERS} handlers."
             )))?))
         })?;

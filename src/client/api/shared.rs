@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::client::bindings::Binding;
+use crate::client::bound::Binding;
 use crate::client::error::Error;
 use crate::client::event::SessionEvent;
 use crate::client::messages::Notice;

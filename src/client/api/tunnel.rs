@@ -1,7 +1,7 @@
 //! A session with one binding, from one call.
 
 use crate::client::api::session::TunnelSession;
-use crate::client::bindings::Binding;
+use crate::client::bound::Binding;
 use crate::client::error::Error;
 use crate::client::handler::{Request, Response};
 use crate::client::options::{BindOptions, TunnelOptions};

@@ -22,7 +22,7 @@ mod upstream;
 mod visitor;
 
 use crate::buffer::Buffer;
-use crate::client::context::{Around, Mux, Timer};
+use crate::client::context::{Around, Context, Mux, Timer};
 use crate::limits::{
     CLIENT_BEYOND_WINDOWS, CLIENT_HALF_CLOSE, CLIENT_STREAMS, MAX_LANES, UPSTREAMS,
 };
@@ -172,10 +172,9 @@ impl LocalSide {
     }
 
     /// A binding is gone: nobody needs its idle connections any more.
-    pub fn binding_gone(&mut self, around: &mut Around<'_>) {
+    pub fn binding_gone(&self, cx: &mut Context) {
         if self.pool.idle_count() > 0 {
-            let now = around.cx.now;
-            around.cx.effects.timers.arm(Timer::Pool, now);
+            cx.effects.timers.arm(Timer::Pool, cx.now);
         }
     }
 

@@ -1,7 +1,7 @@
 //! Streams from the kit: opening them, and their bytes on the way to the local side.
 
 use crate::buffer::Buffer;
-use crate::client::bindings::Bound;
+use crate::client::bound::Bound;
 use crate::client::context::Around;
 use crate::client::event::Shortage;
 use crate::client::local::LocalSide;
@@ -338,7 +338,7 @@ fn host_and_origin<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::bindings::{BindSpec, Local};
+    use crate::client::bound::{Answerer, BindSpec};
 
     fn bound(host_header: HostHeader) -> Bound {
         Bound::new(
@@ -350,7 +350,7 @@ mod tests {
                 takeover: false,
                 host: None,
                 host_header,
-                local: Local::Target("localhost:5173".parse().unwrap()),
+                local: Answerer::Target("localhost:5173".parse().unwrap()),
             },
         )
     }

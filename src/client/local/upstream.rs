@@ -2,7 +2,7 @@
 //!
 //! What is decided by numbers is decided in `pool.rs`; this file obeys it.
 
-use crate::client::bindings::Local;
+use crate::client::bound::Answerer;
 use crate::client::context::{Around, Timer};
 use crate::client::event::Shortage;
 use crate::client::local::LocalSide;
@@ -155,7 +155,7 @@ impl LocalSide {
         };
         let visitor = upstream.origin;
         let bound = around.bindings.get(upstream.lot.binding);
-        if bound.is_some_and(|bound| matches!(bound.spec.local, Local::Handler(_))) {
+        if bound.is_some_and(|bound| matches!(bound.spec.local, Answerer::Handler(_))) {
             let command = Command::Introduce { conn, visitor };
             around.cx.effects.ask(command);
         }
@@ -371,7 +371,7 @@ impl LocalSide {
         }
         let bound = around.bindings.get(exchange.binding);
         let name = match bound.map(|bound| &bound.spec.local) {
-            Some(Local::Target(target)) => format!("http://{target}"),
+            Some(Answerer::Target(target)) => format!("http://{target}"),
             _ => "the handler".to_owned(),
         };
         let text = format!(

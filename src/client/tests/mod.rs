@@ -16,7 +16,7 @@ mod world;
 
 use std::time::Duration;
 
-use crate::client::bindings::{BindSpec, Local};
+use crate::client::bound::{Answerer, BindSpec};
 use crate::client::messages::{Notice, Order, Spec};
 use crate::client::{BindMode, Binding, Error, HostHeader, TunnelOptions};
 use crate::wire::frame::FrameType;
@@ -57,7 +57,7 @@ fn spec(mode: BindMode, port: u16) -> BindSpec {
         takeover: false,
         host: None,
         host_header: HostHeader::Rewrite,
-        local: Local::Target("127.0.0.1:3000".parse().unwrap()),
+        local: Answerer::Target("127.0.0.1:3000".parse().unwrap()),
     }
 }
 
