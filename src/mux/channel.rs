@@ -6,7 +6,7 @@
 //! stands, its connection is the channel's [`Transport`], with PING and PONG.
 //!
 //! Without replay (PROTOCOL §9) nothing is kept for the next connection: the streams end with this
-//! one, and takes along what waits. With it the outbox keeps frames until they are acknowledged,
+//! one, which takes along what waits. With it the outbox keeps frames until they are acknowledged,
 //! and the streams wait for the next connection.
 
 use std::time::Duration;
@@ -79,7 +79,7 @@ impl Channel {
     }
 
     /// The same, to use.
-    pub fn transport_mut(&mut self) -> Option<&mut Transport> {
+    pub(super) fn transport_mut(&mut self) -> Option<&mut Transport> {
         self.transport.as_mut()
     }
 
@@ -208,7 +208,7 @@ impl Channel {
     /// Looks after a quiet peer: sends a PING after `quiet` without a byte, and calls the
     /// connection dead when nothing came for `patience` after the PING (PROTOCOL §6). `None` when
     /// there is none.
-    pub fn check(
+    pub(super) fn check(
         &mut self,
         now: Instant,
         quiet: Duration,

@@ -47,8 +47,8 @@ impl<T: Copy> Session<T> {
         let Some(received) = received else {
             return Ok(());
         };
-        let carried = &mut self.channel(index).carried;
-        let lost = carried.sent.checked_sub(received).ok_or(CannotBe)?;
+        let sent = self.channel(index).carried.sent;
+        let lost = sent.checked_sub(received).ok_or(CannotBe)?;
         let lost = u32::try_from(lost).map_err(|_| CannotBe)?;
         self.send.add(lost).map_err(|_| CannotBe)?;
         let carried = &mut self.channel(index).carried;

@@ -203,7 +203,7 @@ impl<T: Copy> Session<T> {
     }
 
     /// The same, to use.
-    pub fn transport_mut(&mut self, index: usize) -> Option<&mut Transport> {
+    pub(super) fn transport_mut(&mut self, index: usize) -> Option<&mut Transport> {
         self.channels.get_mut(index)?.transport_mut()
     }
 
@@ -417,7 +417,8 @@ impl<T: Copy> Session<T> {
         self.call_for_room(index);
     }
 
-    /// Looks after lane `index`; see [`Channel::check`]. `None` when it does not stand.
+    /// Looks after lane `index`; sends a PING after `quiet` without a byte, and calls it dead when
+    /// nothing came for `patience` after the PING (PROTOCOL §6). `None` when it does not stand.
     pub fn check_lane(
         &mut self,
         index: usize,

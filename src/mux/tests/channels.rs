@@ -65,6 +65,7 @@ fn a_close_that_was_queued_is_the_last_word_of_a_connection_that_goes() {
 fn nothing_is_queued_where_no_connection_stands() {
     let mut lane = kit_channel();
     lane.push_sign_of_life(FrameType::Ping, &[0; 8]);
+    assert!(lane.tell().is_some() && lane.tell().is_none(), "told once");
     lane.detach();
     assert!(!lane.stands() && lane.is_flushed() && lane.conn().is_none());
     assert!(!lane.push(FrameType::Eof, 2, b""));
@@ -74,6 +75,13 @@ fn nothing_is_queued_where_no_connection_stands() {
     assert_eq!(lane.tell(), None);
     lane.attach(Transport::server(conn(1), Instant::ZERO));
     assert!(lane.is_flushed(), "what concerned the other is over");
+    lane.push_sign_of_life(FrameType::Ping, &[0; 8]);
+    let told = lane.tell().map(|(conn, _)| conn);
+    assert_eq!(
+        told,
+        Some(conn(1)),
+        "who is told of the other is not told of this"
+    );
 }
 
 #[test]
