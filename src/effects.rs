@@ -62,11 +62,6 @@ impl<N, R: Copy + Ord> Effects<N, R> {
         self.ask(Command::Notify(notice));
     }
 
-    /// What is asked for.
-    pub fn commands(&self) -> impl Iterator<Item = &Command<N>> {
-        self.commands.iter()
-    }
-
     /// Whether nothing is asked for.
     pub fn is_silent(&self) -> bool {
         self.commands.is_empty()

@@ -29,12 +29,12 @@ use std::fmt;
 use std::ops::Range;
 
 pub use decoder::WsDecoder;
-pub use encoder::{header_len, push_close, push_frame, push_ping, push_pong, write_header};
-pub use handshake::{
-    ClientOffer, HandshakeError, Subprotocol, accept_key, check_request, check_response,
-};
-
-use crate::limits::MAX_MESSAGE;
+#[cfg(any(test, feature = "testing"))]
+pub use encoder::push_frame;
+pub use encoder::{header_len, write_header};
+#[cfg(any(test, feature = "testing"))]
+pub use handshake::accept_key;
+pub use handshake::{ClientOffer, HandshakeError, Subprotocol, check_request, check_response};
 
 /// Which side of the WebSocket this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,13 +43,6 @@ pub enum Role {
     Server,
     /// Takes unmasked frames and sends them masked.
     Client,
-}
-
-impl Role {
-    /// Bytes of the largest header that this side sends: room to reserve in front of a message.
-    pub const fn max_header(self) -> usize {
-        header_len(self, MAX_MESSAGE)
-    }
 }
 
 /// A frame's type (RFC 6455 §5.2).

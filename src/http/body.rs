@@ -42,11 +42,6 @@ impl LengthBody {
         Self { left: length }
     }
 
-    /// How many octets are still to come.
-    pub fn remaining(&self) -> u64 {
-        self.left
-    }
-
     /// The next piece.
     pub fn decode(&mut self, input: &[u8]) -> Decoded {
         let count = clamp(self.left, input.len());

@@ -186,11 +186,6 @@ impl<M: Machine> Reactor<M> {
         &self.machine
     }
 
-    /// The machine, to change before the run.
-    pub fn machine_mut(&mut self) -> &mut M {
-        &mut self.machine
-    }
-
     /// Runs until the machine says Stop. `on_notice` gets what the machine notifies, once a turn.
     pub fn run(&mut self, mut on_notice: impl FnMut(M::Notice)) -> io::Result<()> {
         while !self.stopped {

@@ -1,7 +1,8 @@
 //! Encoding: headers in place, and whole control frames.
 
-use super::{OpCode, Role, apply_mask, is_sendable_close_code};
-use crate::limits::MAX_WS_CONTROL;
+#[cfg(any(test, feature = "testing"))]
+use super::apply_mask;
+use super::{OpCode, Role};
 
 /// Bytes of the header in front of a payload.
 pub const fn header_len(role: Role, payload_len: usize) -> usize {
@@ -65,7 +66,8 @@ pub fn write_header(
     len
 }
 
-/// Appends a whole frame, masked as the role wants it: for control frames and tests.
+/// Appends a whole frame, masked as the role wants it.
+#[cfg(any(test, feature = "testing"))]
 pub fn push_frame(
     out: &mut Vec<u8>,
     role: Role,
@@ -81,52 +83,4 @@ pub fn push_frame(
     if let (Some(key), Some(bytes)) = (mask, out.get_mut(start..)) {
         apply_mask(bytes, key, 0);
     }
-}
-
-/// Appends a PING. Longer payloads than 125 bytes are cut.
-pub fn push_ping(out: &mut Vec<u8>, role: Role, payload: &[u8], mask: Option<[u8; 4]>) {
-    push_frame(
-        out,
-        role,
-        OpCode::Ping,
-        &payload[..payload.len().min(MAX_WS_CONTROL)],
-        mask,
-    );
-}
-
-/// Appends a PONG with a PING's payload.
-pub fn push_pong(out: &mut Vec<u8>, role: Role, payload: &[u8], mask: Option<[u8; 4]>) {
-    push_frame(
-        out,
-        role,
-        OpCode::Pong,
-        &payload[..payload.len().min(MAX_WS_CONTROL)],
-        mask,
-    );
-}
-
-/// Appends a close frame. A reason that is too long is cut between characters.
-pub fn push_close(
-    out: &mut Vec<u8>,
-    role: Role,
-    code: Option<u16>,
-    reason: &str,
-    mask: Option<[u8; 4]>,
-) {
-    let Some(code) = code else {
-        return push_frame(out, role, OpCode::Close, &[], mask);
-    };
-    debug_assert!(
-        is_sendable_close_code(code),
-        "a close code that may be sent"
-    );
-    let mut room = reason.len().min(MAX_WS_CONTROL - 2);
-    while !reason.is_char_boundary(room) {
-        room -= 1;
-    }
-    let reason = &reason[..room];
-    let mut payload = [0u8; MAX_WS_CONTROL];
-    payload[..2].copy_from_slice(&code.to_be_bytes());
-    payload[2..2 + reason.len()].copy_from_slice(reason.as_bytes());
-    push_frame(out, role, OpCode::Close, &payload[..2 + reason.len()], mask);
 }
