@@ -3,6 +3,8 @@
 
 #[path = "../fuzz/bodies/http_cuts.rs"]
 mod http_cuts;
+#[path = "../fuzz/bodies/http_exchange.rs"]
+mod http_exchange;
 #[path = "../fuzz/bodies/http_request.rs"]
 mod http_request;
 #[path = "../fuzz/bodies/http_response.rs"]
@@ -36,6 +38,11 @@ fn ws_stream_takes_its_corpus() {
 #[test]
 fn http_request_takes_its_corpus() {
     replay("http_request", http_request::run);
+}
+
+#[test]
+fn http_exchange_takes_its_corpus() {
+    replay("http_exchange", http_exchange::run);
 }
 
 #[test]

@@ -69,3 +69,7 @@ pub use machine::Client;
 pub use messages::{Notice, Order, Spec};
 pub use options::{BindOptions, HostHeader, Proxy, TunnelOptions};
 pub use target::Target;
+
+/// What fuzz bodies run alone.
+#[cfg(feature = "testing")]
+pub use local::{http as exchange, naming};

@@ -4,17 +4,16 @@
 //! directions of bytes. It gets a local connection from the pool or dials one, and may outlive it
 //! (a request's body that nobody wants is still received) or wait for it.
 
-use crate::buffer::Buffer;
-
 use crate::client::context::Around;
 use crate::client::event::{RequestRecord, SessionEvent, StreamRecord};
 use crate::client::local::LocalSide;
+use crate::client::local::http::{Broken, HttpExchange};
 use crate::client::local::visitor::{Origin, Visitor};
 use crate::clock::Instant;
-use crate::http::{Asked, BodyDecoder, HeadScanner};
 use crate::machine::{CloseHow, ConnKey};
 use crate::mux::StreamKey;
 use crate::outflow::Outflow;
+use crate::pipe::{Flow, RawPipe};
 use crate::table::Key;
 use crate::wire::code::Code;
 
@@ -40,12 +39,8 @@ pub(in crate::client) struct Exchange {
     /// To the local connection; loans name the lane whose buffer they lie in.
     pub out: Outflow<usize>,
     pub work: Work,
-    /// The kit sent EOF.
-    pub remote_done: bool,
-    /// We sent EOF.
-    pub local_done: bool,
-    /// The last read space lies in the outgoing lane.
-    pub reads_direct: bool,
+    /// Which ends were said: the kit's EOF, and ours.
+    pub pipe: RawPipe,
     pub started: Instant,
     pub bytes_in: u64,
     pub bytes_out: u64,
@@ -59,65 +54,11 @@ pub(in crate::client) enum Work {
     /// Bytes in both directions.
     Raw,
     /// A request.
-    Http(Box<Http>),
-}
-
-/// A request and its response.
-#[derive(Debug)]
-pub(in crate::client) struct Http {
-    pub method: String,
-    pub target: String,
-    pub asked: Asked,
-    /// The head for the local server, kept in case that it has to be sent again.
-    pub head: Vec<u8>,
-    pub upload: Upload,
-    /// Something of the request's body went out.
-    pub body_began: bool,
-    pub retried: bool,
-    pub download: Download,
-    /// Bytes from the local server that were not passed on.
-    pub received: Buffer,
-    pub scanner: HeadScanner,
-    /// Bytes of interim heads that were passed on.
-    pub interim: usize,
-    pub status: Option<u16>,
-    /// The connection can be used again after the response.
-    pub reusable: bool,
-}
-
-/// What becomes of DATA from the kit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::client) enum Upload {
-    /// The request is complete.
-    Complete,
-    /// So many bytes are to come.
-    Length(u64),
-    /// Each DATA is a chunk.
-    Chunked,
-    /// Both directions are raw after a 101.
-    Raw,
-    /// The response is complete, so nobody wants the rest of the request.
-    Unwanted,
-}
-
-impl Upload {
-    /// Whether all that belongs to the request has come.
-    pub fn is_whole(self) -> bool {
-        matches!(self, Upload::Complete | Upload::Length(0))
-    }
-}
-
-/// What is expected of the local server.
-#[derive(Debug)]
-pub(in crate::client) enum Download {
-    Head,
-    Body(BodyDecoder),
-    Raw,
-    Complete,
+    Http(Box<HttpExchange>),
 }
 
 impl Exchange {
-    pub fn http(&mut self) -> Option<&mut Http> {
+    pub fn http(&mut self) -> Option<&mut HttpExchange> {
         match &mut self.work {
             Work::Http(http) => Some(http),
             Work::Raw => None,
@@ -128,7 +69,7 @@ impl Exchange {
     pub fn is_raw(&self) -> bool {
         match &self.work {
             Work::Raw => true,
-            Work::Http(http) => matches!(http.download, Download::Raw),
+            Work::Http(http) => http.is_raw(),
         }
     }
 
@@ -136,14 +77,7 @@ impl Exchange {
     pub fn is_repeatable(&self) -> bool {
         match &self.work {
             Work::Raw => false,
-            Work::Http(http) => {
-                let idempotent = ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"];
-                idempotent.contains(&http.method.as_str())
-                    && http.upload == Upload::Complete
-                    && !http.body_began
-                    && !http.retried
-                    && !http.head.is_empty()
-            }
+            Work::Http(http) => http.is_repeatable(),
         }
     }
 }
@@ -160,26 +94,22 @@ impl LocalSide {
         let Some(exchange) = self.exchanges.get_mut(key) else {
             return;
         };
-        let repeatable = exchange.is_repeatable();
         let Some(http) = exchange.http() else {
             return self.abandon(around, key, Code::Cancel, why);
         };
-        let untouched = http.status.is_none() && http.received.is_empty();
-        match http.download {
-            Download::Head if reused && repeatable && untouched => {
-                // It closed just when the request was on its way: not the server's answer to it.
-                http.retried = true;
-                let head = std::mem::take(&mut http.head);
+        match http.broke(reused) {
+            // Not the server's answer to it.
+            Broken::Again(head) => {
                 exchange.out = Outflow::new();
                 exchange.out.push(&head);
                 self.assign(around, key, true);
             }
-            Download::Head => {
+            Broken::Unanswered => {
                 let text = format!("The local server gave no answer that makes sense: {why}\n");
                 self.answer(around, key, 502, &text);
             }
-            Download::Complete => {}
-            Download::Body(_) | Download::Raw => {
+            Broken::Nothing => {}
+            Broken::Cut => {
                 self.abandon(around, key, Code::Cancel, &format!("local server: {why}"));
             }
         }
@@ -233,15 +163,17 @@ impl LocalSide {
         let (Some(key), true) = (upstream.exchange, upstream.connected) else {
             return;
         };
-        let exchange = self.exchanges.resolve(key);
-        if !exchange.is_raw() || !exchange.remote_done || !exchange.out.is_empty() {
+        let exchange = self.exchanges.resolve_mut(key);
+        if !exchange.is_raw() || !exchange.out.is_empty() {
             return;
         }
-        if exchange.local_done {
-            self.close_upstream(around, conn, CloseHow::Clean);
-            self.drop_exchange(around, key, None);
-        } else {
-            around.cx.effects.finish(conn);
+        match exchange.pipe.drained() {
+            Flow::Goes | Flow::Eof => {}
+            Flow::Finish => around.cx.effects.finish(conn),
+            Flow::Over => {
+                self.close_upstream(around, conn, CloseHow::Clean);
+                self.drop_exchange(around, key, None);
+            }
         }
     }
 
@@ -257,9 +189,7 @@ impl LocalSide {
         };
         // What the local side got must not look whole.
         let cut = exchange.is_raw()
-            || exchange
-                .http()
-                .is_some_and(|http| http.upload != Upload::Complete || http.asked.upgrade)
+            || exchange.http().is_some_and(|http| http.is_cut_short())
             || !exchange.out.is_empty();
         match exchange.conn {
             Some(conn) if cut => self.close_upstream(around, conn, CloseHow::Reset),
@@ -325,17 +255,20 @@ impl LocalSide {
                 remote_addr,
                 cut,
             }),
-            Work::Http(http) => SessionEvent::Request(RequestRecord {
-                container_port,
-                method: std::mem::take(&mut http.method),
-                target: std::mem::take(&mut http.target),
-                status: http.status,
-                bytes_in,
-                bytes_out,
-                duration,
-                remote_addr,
-                cut,
-            }),
+            Work::Http(http) => {
+                let (method, target, status) = http.take_record();
+                SessionEvent::Request(RequestRecord {
+                    container_port,
+                    method,
+                    target,
+                    status,
+                    bytes_in,
+                    bytes_out,
+                    duration,
+                    remote_addr,
+                    cut,
+                })
+            }
         };
         around.cx.notify(event);
     }

@@ -1,7 +1,8 @@
 //! The laptop's side of streams: what hangs on each, and the local connections that serve them.
 //!
 //! What the room is for: reading what a visitor asked for and giving it to a local server
-//! (`request`), passing its answer on (`response`), both within an `exchange`; getting connections
+//! (`request`), passing its answer on (`response`), both within an `exchange`, of which all that is
+//! HTTP is in the pure `http` (with `naming`); getting connections
 //! to local servers, sharing them among visitors and keeping idle ones (`upstream`, `pool`,
 //! `visitor`), and saying so where there is none (`tally`). What it never does: know how the kit
 //! is reached, or decide what is bound.
@@ -14,6 +15,10 @@
 //! whoever holds a loan is among the borrowers; heads and places are counted.
 
 mod exchange;
+pub mod http;
+#[cfg(test)]
+mod http_tests;
+pub mod naming;
 mod pool;
 mod request;
 mod response;

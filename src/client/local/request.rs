@@ -5,18 +5,19 @@ use crate::client::bound::Bound;
 use crate::client::context::Around;
 use crate::client::event::Shortage;
 use crate::client::local::LocalSide;
-use crate::client::local::exchange::{Download, Exchange, ExchangeKey, Http, Upload, Work};
+use crate::client::local::exchange::{Exchange, ExchangeKey, Work};
+use crate::client::local::http::{HttpExchange, Pass};
+use crate::client::local::naming::Naming;
 use crate::client::local::visitor::{logs_in, origin, visitor};
-use crate::client::options::HostHeader;
 use crate::clock::Instant;
-use crate::http::write::{CRLF, LAST_CHUNK, chunk_header};
-use crate::http::{BodyHint, HeadScanner, RequestBody, RequestPlan};
+use crate::http::write::{CRLF, chunk_header};
 use crate::limits::CLIENT_HEADS;
 use crate::mux::{Span, StreamKey};
 use crate::outflow::Outflow;
+use crate::pipe::RawPipe;
 use crate::wire::code::Code;
 use crate::wire::control::BindMode;
-use crate::wire::open::{BodyKind, OpenHttp, StreamOpen, header};
+use crate::wire::open::{OpenHttp, StreamOpen};
 
 /// What a STREAM_OPEN came to: an exchange to be, and why the local server must not see it if it
 /// must not; or why the stream is refused.
@@ -113,36 +114,16 @@ impl LocalSide {
         received: Buffer,
         now: Instant,
     ) -> (Exchange, Option<&'static str>) {
-        let remote = open.remote_addr.as_deref();
-        let fields = open
-            .headers
-            .iter()
-            .map(|field| (field.name.as_ref(), field.value.as_ref()));
-        let hint = match open.declared_body {
-            None => BodyHint::Unknown,
-            Some(BodyKind::None) => BodyHint::None,
-            Some(BodyKind::Length) => BodyHint::Length,
-            Some(BodyKind::Chunked) => BodyHint::Chunked,
+        let naming = Naming {
+            authority: &bound.authority,
+            host_header: &bound.spec.host_header,
         };
-        let mut http = Http::new(open.method.as_ref(), &open.target, received);
-        let plan = RequestPlan::new(&open.method, &open.target, fields, hint, open.is_upgrade);
-        let written = plan.and_then(|plan| {
-            http.asked = plan.asked;
-            http.upload = match plan.body {
-                RequestBody::None | RequestBody::Length(0) => Upload::Complete,
-                RequestBody::Length(length) => Upload::Length(length),
-                RequestBody::Chunked => Upload::Chunked,
-            };
-            let origin = header(&open.headers, "origin");
-            let (host, origin) = host_and_origin(bound, plan.host, origin, open.is_upgrade);
-            plan.write(&mut http.head, host, origin.as_deref())
-        });
-        let unfit = written.err().map(|refused| refused.0);
+        let (http, unfit) = HttpExchange::open(open, received, naming);
         let mut out = Outflow::new();
-        match unfit {
-            None => out.push(&http.head),
-            Some(_) => http.upload = Upload::Unwanted,
+        if unfit.is_none() {
+            out.push(http.head());
         }
+        let remote = open.remote_addr.as_deref();
         let mut exchange = Exchange::new(bound, Work::Http(Box::new(http)), remote, now);
         exchange.out = out;
         exchange.visitor = visitor(open);
@@ -164,28 +145,21 @@ impl LocalSide {
             return;
         };
         exchange.bytes_in += count as u64;
-        let mut framing = false;
-        let mut wanted = true;
-        if let Some(http) = exchange.http() {
-            match &mut http.upload {
-                Upload::Raw => {}
-                Upload::Chunked => framing = true,
-                Upload::Unwanted => wanted = false,
-                Upload::Length(left) if count as u64 <= *left => *left -= count as u64,
-                Upload::Complete | Upload::Length(_) => {
-                    let why = "more body than was announced";
-                    return self.abandon(around, key, Code::ProtocolError, why);
-                }
-            }
-            http.body_began = true;
-        }
+        let pass = match exchange
+            .http()
+            .map_or(Ok(Pass::Plain), |http| http.data(count))
+        {
+            Ok(pass) => pass,
+            Err(why) => return self.abandon(around, key, Code::ProtocolError, why),
+        };
         let (stream, conn) = (exchange.stream, exchange.conn);
         let Some(session) = around.mux.as_deref_mut() else {
             return;
         };
-        if !wanted {
+        if pass == Pass::Unwanted {
             return session.passed_on(stream, count, around.cx.now);
         }
+        let framing = pass == Pass::Chunk;
         let connected = conn.and_then(|conn| match self.conns.get(conn) {
             Some(upstream) if upstream.connected => Some(conn),
             _ => None,
@@ -214,23 +188,18 @@ impl LocalSide {
         let Some(exchange) = self.exchanges.get_mut(key) else {
             return;
         };
-        exchange.remote_done = true;
-        let (conn, local_done, raw) = (exchange.conn, exchange.local_done, exchange.is_raw());
-        if let Some(http) = exchange.http() {
-            match http.upload {
-                Upload::Length(left) if left > 0 => {
-                    let why = "the body ended before its announced length";
-                    return self.abandon(around, key, Code::ProtocolError, why);
-                }
-                Upload::Chunked => {
-                    http.upload = Upload::Complete;
-                    http.body_began = true;
-                    exchange.out.push(LAST_CHUNK);
-                }
-                Upload::Length(_) => http.upload = Upload::Complete,
-                Upload::Complete | Upload::Raw | Upload::Unwanted => {}
-            }
+        match exchange.http().map_or(Ok(&[][..]), HttpExchange::eof) {
+            Ok([]) => {}
+            Ok(rest) => exchange.out.push(rest),
+            Err(why) => return self.abandon(around, key, Code::ProtocolError, why),
         }
+        // What it has left is looked at with the connection.
+        let _ = exchange.pipe.stream_ended(false);
+        let (conn, local_done, raw) = (
+            exchange.conn,
+            exchange.pipe.conn_has_ended(),
+            exchange.is_raw(),
+        );
         match conn {
             Some(conn) if raw => self.finish_if_drained(around, conn),
             Some(conn) => around.cx.effects.wake(conn),
@@ -254,9 +223,7 @@ impl Exchange {
             head_bytes: 0,
             out: Outflow::new(),
             work,
-            remote_done: false,
-            local_done: false,
-            reads_direct: false,
+            pipe: RawPipe::new(),
             started: now,
             bytes_in: 0,
             bytes_out: 0,
@@ -266,145 +233,7 @@ impl Exchange {
     }
 }
 
-impl Http {
-    fn new(method: &str, target: &[u8], received: Buffer) -> Http {
-        use crate::http::{Asked, Version};
-        Http {
-            method: method.to_owned(),
-            target: String::from_utf8_lossy(target).into_owned(),
-            asked: Asked {
-                head: method == "HEAD",
-                version: Version::Http11,
-                keep_alive: true,
-                upgrade: false,
-            },
-            head: Vec::with_capacity(TYPICAL_HEAD),
-            upload: Upload::Complete,
-            body_began: false,
-            retried: false,
-            download: Download::Head,
-            received,
-            scanner: HeadScanner::new(),
-            interim: 0,
-            status: None,
-            reusable: false,
-        }
-    }
-}
-
 /// A kit has no business in connecting to whatever it likes from here.
 const NOT_FROM_A_KIT: (Code, &str) = (Code::RefusedStream, "not from a kit");
 /// Their heads would be more than is kept.
 const NO_ROOM: (Code, &str) = (Code::RefusedStream, "too many requests wait");
-
-/// Bytes that most heads stay below, so that one allocation is enough.
-const TYPICAL_HEAD: usize = 512;
-
-/// What the local server sees as `Host`, and as `Origin` where that is to match it.
-///
-/// Development servers compare both on a WebSocket, to keep strangers' pages out. A page that came
-/// through the tunnel has the public name as its origin; it gets the local one. The origin of
-/// any other page stays what it is, so that the server can refuse it.
-fn host_and_origin<'a>(
-    bound: &'a Bound,
-    asked: Option<&'a [u8]>,
-    origin: Option<&[u8]>,
-    upgrade: bool,
-) -> (&'a [u8], Option<Vec<u8>>) {
-    let host = match &bound.spec.host_header {
-        HostHeader::Rewrite => bound.authority.as_bytes(),
-        HostHeader::Name(name) => name.as_bytes(),
-        HostHeader::Keep => return (asked.unwrap_or(bound.authority.as_bytes()), None),
-    };
-    let is_public = |origin: &[u8]| {
-        let authority = ["https://", "http://"].iter().find_map(|scheme| {
-            let (start, rest) = origin.split_at_checked(scheme.len())?;
-            start
-                .eq_ignore_ascii_case(scheme.as_bytes())
-                .then_some(rest)
-        });
-        let Some((authority, asked)) = authority.zip(asked) else {
-            return false;
-        };
-        asked.eq_ignore_ascii_case(authority)
-    };
-    let matches = upgrade && origin.is_some_and(is_public);
-    (
-        host,
-        matches.then(|| [b"http://".as_slice(), host].concat()),
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::client::bound::{Answerer, BindSpec};
-
-    fn bound(host_header: HostHeader) -> Bound {
-        Bound::new(
-            1,
-            BindSpec {
-                mode: BindMode::Expose,
-                container_port: 3000,
-                label: None,
-                takeover: false,
-                host: None,
-                host_header,
-                local: Answerer::Target("localhost:5173".parse().unwrap()),
-            },
-        )
-    }
-
-    fn text(pair: (&[u8], Option<Vec<u8>>)) -> (String, Option<String>) {
-        let text = |octets| String::from_utf8(octets).unwrap();
-        (text(pair.0.to_vec()), pair.1.map(text))
-    }
-
-    #[test]
-    fn the_host_is_rewritten_and_the_origin_only_of_our_own_pages_on_upgrades() {
-        let rewrite = bound(HostHeader::Rewrite);
-        let public: Option<&[u8]> = Some(b"app-3000.example");
-        let local = "localhost:5173".to_owned();
-        for (origin, upgrade, wanted) in [
-            (
-                "https://app-3000.example",
-                true,
-                Some("http://localhost:5173"),
-            ),
-            (
-                "https://App-3000.Example",
-                true,
-                Some("http://localhost:5173"),
-            ),
-            ("https://app-3000.example", false, None),
-            ("https://evil.example", true, None),
-            ("https://app-3000.example.evil", true, None),
-            ("null", true, None),
-            ("", true, None),
-        ] {
-            let got = text(host_and_origin(
-                &rewrite,
-                public,
-                Some(origin.as_bytes()),
-                upgrade,
-            ));
-            assert_eq!(got, (local.clone(), wanted.map(str::to_owned)), "{origin}");
-        }
-    }
-
-    #[test]
-    fn the_host_can_be_kept_or_named() {
-        let public: Option<&[u8]> = Some(b"app.example");
-        let origin: Option<&[u8]> = Some(b"https://app.example");
-        let kept = text(host_and_origin(
-            &bound(HostHeader::Keep),
-            public,
-            origin,
-            true,
-        ));
-        assert_eq!(kept, ("app.example".into(), None));
-        let named = bound(HostHeader::Name("web.test".into()));
-        let named = text(host_and_origin(&named, public, origin, true));
-        assert_eq!(named, ("web.test".into(), Some("http://web.test".into())));
-    }
-}

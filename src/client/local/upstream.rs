@@ -186,7 +186,7 @@ impl LocalSide {
         exchange.conn = Some(conn);
         if let Some(http) = exchange.http() {
             // Only a connection that may have been closing is worth a second try.
-            http.head = Vec::new();
+            http.forget_head();
         }
         self.pool.serves(exchange.origin);
         self.pool.opened();

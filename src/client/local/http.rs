@@ -1,0 +1,460 @@
+//! A request and its answer, without tables, session or connections: bytes in, what follows out.
+//!
+//! [`HttpExchange`] makes of a STREAM_OPEN the head for the local server, says how DATA is framed
+//! behind it, and reads the answer: interim heads, the head, data and its end, or why it makes no
+//! sense. It carries no byte of a body that may go around it: it says how many there are, and they
+//! are read straight to where they go. Only what must be looked at lies in its own buffer.
+//!
+//! Order of calls: [`HttpExchange::open`]; [`HttpExchange::data`] and [`HttpExchange::eof`] as the
+//! kit sends; [`HttpExchange::space`], [`HttpExchange::came`] and [`HttpExchange::fin`] for the
+//! local server, and after bytes [`HttpExchange::next`] until it waits.
+
+use crate::buffer::Buffer;
+use crate::client::local::naming::{Naming, host_and_origin};
+use crate::client::local::visitor::asks_to_log_in;
+use crate::http::write::LAST_CHUNK;
+use crate::http::{
+    Asked, BodyDecoder, BodyHint, HeadScanner, LengthBody, RequestBody, RequestPlan, ResponseHead,
+    Version, forward,
+};
+use crate::limits::{BULK_PAYLOAD, INTERIM_HEADS, UPSTREAM_READ};
+use crate::wire::open::{BodyKind, OpenHttp, header, write_response_head};
+
+/// See the module.
+#[derive(Debug)]
+pub struct HttpExchange {
+    method: String,
+    target: String,
+    asked: Asked,
+    /// The head for the local server, kept in case that it has to be sent again.
+    head: Vec<u8>,
+    upload: Upload,
+    /// Something of the request's body went out.
+    body_began: bool,
+    retried: bool,
+    download: Download,
+    /// Bytes from the local server that were not passed on.
+    received: Buffer,
+    /// The last space lay elsewhere.
+    reads_direct: bool,
+    scanner: HeadScanner,
+    /// Bytes of interim heads that were passed on.
+    interim: usize,
+    status: Option<u16>,
+    /// The connection can be used again after the response.
+    reusable: bool,
+}
+
+/// What becomes of DATA from the kit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Upload {
+    /// The request is complete.
+    Complete,
+    /// So many bytes are to come.
+    Length(u64),
+    /// Each DATA is a chunk.
+    Chunked,
+    /// Both directions are raw after a 101.
+    Raw,
+    /// The response is complete, so nobody wants the rest of the request.
+    Unwanted,
+}
+
+/// What is expected of the local server.
+#[derive(Debug)]
+enum Download {
+    Head,
+    Body(BodyDecoder),
+    Raw,
+    Complete,
+}
+
+/// How DATA goes to the local server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pass {
+    /// As it is.
+    Plain,
+    /// As a chunk.
+    Chunk,
+    /// Not at all.
+    Unwanted,
+}
+
+/// Where the next bytes of the local server go.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Space<'a> {
+    /// Into the exchange's own buffer.
+    Own(&'a mut [u8]),
+    /// They are payload for certain, so many at most.
+    Direct(usize),
+    /// Nowhere: others wait for credit, and those behind them wait in the socket.
+    None,
+}
+
+/// What is to be done with what the local server sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing is there, or more must come first.
+    Wait,
+    /// A head was written, to be passed on.
+    Head(Passed),
+    /// So many bytes at the front of [`HttpExchange::waiting`] are payload; say which were
+    /// [`HttpExchange::sent`].
+    Data(usize),
+    /// The response is complete.
+    End,
+    /// The local server's answer makes no sense.
+    Broken(&'static str),
+}
+
+/// A head that is passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Passed {
+    /// Another follows.
+    pub interim: bool,
+    /// It asks for a login that holds for the connection, or goes on with one.
+    pub personal: bool,
+    /// Both directions are raw from here on.
+    pub switches: bool,
+}
+
+/// What follows when the connection to the local server is gone.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// It closed just when the request was on its way: this head is sent again, elsewhere.
+    Again(Vec<u8>),
+    /// Nothing of an answer was passed on, so one can be given.
+    Unanswered,
+    /// The answer had been passed on whole.
+    Nothing,
+    /// What was passed on must not look whole.
+    Cut,
+}
+
+impl HttpExchange {
+    /// Reads a STREAM_OPEN, for a server of this name. `received` is an empty buffer. Says also why
+    /// the local server must not see the request, if it must not.
+    pub fn open(
+        open: &OpenHttp<'_>,
+        received: Buffer,
+        naming: Naming<'_>,
+    ) -> (HttpExchange, Option<&'static str>) {
+        let mut http = HttpExchange::new(open.method.as_ref(), &open.target, received);
+        let fields = open
+            .headers
+            .iter()
+            .map(|field| (field.name.as_ref(), field.value.as_ref()));
+        let hint = match open.declared_body {
+            None => BodyHint::Unknown,
+            Some(BodyKind::None) => BodyHint::None,
+            Some(BodyKind::Length) => BodyHint::Length,
+            Some(BodyKind::Chunked) => BodyHint::Chunked,
+        };
+        let plan = RequestPlan::new(&open.method, &open.target, fields, hint, open.is_upgrade);
+        let written = plan.and_then(|plan| {
+            http.asked = plan.asked;
+            http.upload = match plan.body {
+                RequestBody::None | RequestBody::Length(0) => Upload::Complete,
+                RequestBody::Length(length) => Upload::Length(length),
+                RequestBody::Chunked => Upload::Chunked,
+            };
+            let origin = header(&open.headers, "origin");
+            let (host, origin) = host_and_origin(naming, plan.host, origin, open.is_upgrade);
+            plan.write(&mut http.head, host, origin.as_deref())
+        });
+        let unfit = written.err().map(|refused| refused.0);
+        if unfit.is_some() {
+            http.upload = Upload::Unwanted;
+        }
+        (http, unfit)
+    }
+
+    fn new(method: &str, target: &[u8], received: Buffer) -> HttpExchange {
+        HttpExchange {
+            method: method.to_owned(),
+            target: String::from_utf8_lossy(target).into_owned(),
+            asked: Asked {
+                head: method == "HEAD",
+                version: Version::Http11,
+                keep_alive: true,
+                upgrade: false,
+            },
+            head: Vec::with_capacity(TYPICAL_HEAD),
+            upload: Upload::Complete,
+            body_began: false,
+            retried: false,
+            download: Download::Head,
+            received,
+            reads_direct: false,
+            scanner: HeadScanner::new(),
+            interim: 0,
+            status: None,
+            reusable: false,
+        }
+    }
+
+    /// The head for the local server, as long as it may have to be sent again.
+    pub fn head(&self) -> &[u8] {
+        &self.head
+    }
+
+    /// It will not have to be sent again.
+    pub fn forget_head(&mut self) {
+        self.head = Vec::new();
+    }
+
+    /// Bytes of the request that are kept to the end.
+    pub fn kept(&self) -> usize {
+        self.target.len()
+    }
+
+    /// Method, target and status, for the record of its end.
+    pub fn take_record(&mut self) -> (String, String, Option<u16>) {
+        let method = std::mem::take(&mut self.method);
+        (method, std::mem::take(&mut self.target), self.status)
+    }
+
+    /// `count` bytes of DATA came from the kit.
+    ///
+    /// # Errors
+    ///
+    /// They are more than was announced.
+    pub fn data(&mut self, count: usize) -> Result<Pass, &'static str> {
+        let pass = match &mut self.upload {
+            Upload::Raw => Pass::Plain,
+            Upload::Chunked => Pass::Chunk,
+            Upload::Unwanted => Pass::Unwanted,
+            Upload::Length(left) if count as u64 <= *left => {
+                *left -= count as u64;
+                Pass::Plain
+            }
+            Upload::Complete | Upload::Length(_) => return Err("more body than was announced"),
+        };
+        self.body_began = true;
+        Ok(pass)
+    }
+
+    /// The kit sends nothing more. Gives what is still to be sent for it.
+    ///
+    /// # Errors
+    ///
+    /// Something was announced that did not come.
+    pub fn eof(&mut self) -> Result<&'static [u8], &'static str> {
+        match self.upload {
+            Upload::Length(1..) => Err("the body ended before its announced length"),
+            Upload::Chunked => {
+                self.upload = Upload::Complete;
+                self.body_began = true;
+                Ok(LAST_CHUNK)
+            }
+            Upload::Length(0) => {
+                self.upload = Upload::Complete;
+                Ok(&[])
+            }
+            Upload::Complete | Upload::Raw | Upload::Unwanted => Ok(&[]),
+        }
+    }
+
+    /// Where the next bytes of the local server go.
+    pub fn space(&mut self) -> Space<'_> {
+        let certain = match &self.download {
+            Download::Head | Download::Complete => 0,
+            Download::Body(body) => body.certain_data(),
+            Download::Raw => u64::MAX,
+        };
+        if certain == 0 {
+            self.reads_direct = false;
+            return Space::Own(self.received.space(UPSTREAM_READ));
+        }
+        if !self.received.is_empty() {
+            return Space::None;
+        }
+        self.reads_direct = true;
+        Space::Direct(usize::try_from(certain).map_or(BULK_PAYLOAD, |it| it.min(BULK_PAYLOAD)))
+    }
+
+    /// Whether the last [`HttpExchange::space`] lay elsewhere.
+    pub fn reads_direct(&self) -> bool {
+        self.reads_direct
+    }
+
+    /// `count` bytes are in the space that was given. If it lay elsewhere they are passed on, and
+    /// it is said whether the response is complete.
+    pub fn came(&mut self, count: usize) -> bool {
+        if !self.reads_direct {
+            self.received.commit(count);
+            return false;
+        }
+        let Download::Body(body) = &mut self.download else {
+            return false;
+        };
+        body.skip_data(count as u64);
+        body.is_complete()
+    }
+
+    /// Bytes that came and were not passed on.
+    pub fn waiting(&self) -> &[u8] {
+        self.received.bytes()
+    }
+
+    /// So many of those that [`Step::Data`] counted were passed on.
+    pub fn sent(&mut self, count: usize) {
+        self.received.consume(count);
+        if let Download::Body(body) = &mut self.download {
+            body.skip_data(count as u64);
+        }
+    }
+
+    /// What is to be done now. A head is written into `json`.
+    pub fn next(&mut self, json: &mut Vec<u8>) -> Step {
+        loop {
+            let body = match &mut self.download {
+                Download::Head => return self.next_head(json).unwrap_or_else(Step::Broken),
+                Download::Body(body) if body.is_complete() => return Step::End,
+                Download::Complete => return Step::Wait,
+                _ if self.received.is_empty() => return Step::Wait,
+                Download::Raw => return Step::Data(self.received.len()),
+                Download::Body(body) => body,
+            };
+            let certain = body.certain_data();
+            if certain > 0 {
+                let most = usize::try_from(certain).unwrap_or(usize::MAX);
+                return Step::Data(most.min(self.received.len()));
+            }
+            // One octet of framing at a time, so that no data is taken that there is no credit for.
+            match body.decode(&self.received.bytes()[..1]) {
+                Ok(step) => self.received.consume(step.consumed),
+                Err(_) => return Step::Broken("its chunks are malformed"),
+            }
+        }
+    }
+
+    fn next_head(&mut self, json: &mut Vec<u8>) -> Result<Step, &'static str> {
+        let scanned = self.scanner.scan(self.received.bytes());
+        let Some(length) = scanned.map_err(|reject| reject.why)? else {
+            return Ok(Step::Wait);
+        };
+        let head = self.received.bytes().get(..length).unwrap_or_default();
+        let head = ResponseHead::parse(head).map_err(|reject| reject.why)?;
+        let switches = head.accepts_upgrade(self.asked);
+        if head.status == 101 && !switches {
+            return Err("it switched protocols without being asked");
+        }
+        let interim = head.is_interim();
+        if interim {
+            self.interim += length;
+            if self.interim > INTERIM_HEADS {
+                return Err("its interim heads do not end");
+            }
+        }
+        json.clear();
+        let fields = forward::response_fields(&head, switches);
+        if write_response_head(json, head.status, fields, !interim).is_err() {
+            return Err("its head is too long");
+        }
+        let asks = |(name, value)| asks_to_log_in(name, value);
+        let personal = head.fields.iter().any(asks);
+        if interim {
+            self.scanner = HeadScanner::new();
+        } else {
+            self.status = Some(head.status);
+            self.reusable = head.reusable(self.asked);
+            (self.download, self.upload) = match switches {
+                true => (Download::Raw, Upload::Raw),
+                false => {
+                    let body = BodyDecoder::for_response(head.body(self.asked));
+                    (Download::Body(body), self.upload)
+                }
+            };
+            self.head = Vec::new();
+        }
+        self.received.consume(length);
+        Ok(Step::Head(Passed {
+            interim,
+            personal,
+            switches,
+        }))
+    }
+
+    /// The local server sends nothing more. Whether the response is complete by that.
+    pub fn fin(&mut self) -> bool {
+        let whole = matches!(&self.download, Download::Body(body) if body.closed().is_ok());
+        self.reusable &= !whole;
+        whole
+    }
+
+    /// The connection is gone; `reused` if it had served another request.
+    pub fn broke(&mut self, reused: bool) -> Broken {
+        let untouched = self.status.is_none() && self.received.is_empty();
+        match self.download {
+            Download::Head if reused && self.is_repeatable() && untouched => {
+                self.retried = true;
+                Broken::Again(std::mem::take(&mut self.head))
+            }
+            Download::Head => Broken::Unanswered,
+            Download::Complete => Broken::Nothing,
+            Download::Body(_) | Download::Raw => Broken::Cut,
+        }
+    }
+
+    /// Takes a text of our own for the answer, of which nothing was passed on. Writes its head into
+    /// `json`; false if that cannot be written.
+    pub fn answer(&mut self, status: u16, text: &str, json: &mut Vec<u8>) -> bool {
+        let length = text.len().to_string();
+        let fields: [(&[u8], &[u8]); 4] = [
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"cache-control", b"no-store"),
+            (b"content-length", length.as_bytes()),
+            (b"retry-after", b"1"),
+        ];
+        let count = if status == 503 { 4 } else { 3 };
+        json.clear();
+        if write_response_head(json, status, fields.into_iter().take(count), true).is_err() {
+            return false;
+        }
+        self.status = Some(status);
+        self.reusable = false;
+        self.upload = Upload::Unwanted;
+        self.received.release();
+        let mut body = LengthBody::new(0);
+        if !self.asked.head {
+            self.received.extend(text.as_bytes());
+            body = LengthBody::new(text.len() as u64);
+        }
+        self.download = Download::Body(BodyDecoder::Length(body));
+        true
+    }
+
+    /// The response was passed on whole. Gives back the buffer for bytes of the server, and whether
+    /// the connection can be used again, if the request has `left` for it.
+    pub fn finish(&mut self, left: bool) -> (Buffer, bool) {
+        self.download = Download::Complete;
+        let whole = matches!(self.upload, Upload::Complete | Upload::Length(0));
+        let reusable = self.reusable && left && whole && self.received.is_empty();
+        self.upload = Upload::Unwanted;
+        (std::mem::take(&mut self.received), reusable)
+    }
+
+    /// Whether both directions are plain bytes.
+    pub fn is_raw(&self) -> bool {
+        matches!(self.download, Download::Raw)
+    }
+
+    /// Whether what the local server got of it must not look whole.
+    pub fn is_cut_short(&self) -> bool {
+        self.upload != Upload::Complete || self.asked.upgrade
+    }
+
+    /// Whether the request may be sent a second time without doing something twice.
+    pub fn is_repeatable(&self) -> bool {
+        let idempotent = ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"];
+        idempotent.contains(&self.method.as_str())
+            && self.upload == Upload::Complete
+            && !self.body_began
+            && !self.retried
+            && !self.head.is_empty()
+    }
+}
+
+/// Bytes that most heads stay below, so that one allocation is enough.
+const TYPICAL_HEAD: usize = 512;
