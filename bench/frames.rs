@@ -8,10 +8,13 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use hoody_tunnel::limits::{MAX_FRAME_PAYLOAD, MAX_FRAMES};
+use hoody_tunnel::clock;
+use hoody_tunnel::limits::{LANE_QUEUE_OPENS, MAX_FRAME_PAYLOAD, MAX_FRAMES};
+use hoody_tunnel::machine::ConnKey;
+use hoody_tunnel::mux::{Session, Side, Terms, Transport};
 use hoody_tunnel::wire::control::{self, Hello};
 use hoody_tunnel::wire::frame::{FrameType, HEADER_LEN, encode_header};
-use hoody_tunnel::wire::message::{FrameDecoder, MessageWriter};
+use hoody_tunnel::wire::message::FrameDecoder;
 use hoody_tunnel::wire::open::{self, BodyKind, OpenHttpParts, ResponseHead, StreamOpen};
 use hoody_tunnel::ws::{self, OpCode, Role, WsDecoder, WsStep};
 
@@ -97,14 +100,29 @@ fn cases() -> Vec<Case> {
 /// A message of `count` DATA frames.
 fn message(count: usize, payload: usize) -> Vec<u8> {
     let mut body = Vec::new();
-    let mut writer = MessageWriter::new(&mut body);
     for index in 0..count {
-        let id = 2 + 2 * index as u32;
-        writer
-            .push(FrameType::Data, id, &vec![index as u8; payload])
-            .expect("a legal message");
+        let mut header = [0; HEADER_LEN];
+        encode_header(&mut header, FrameType::Data, 2 + 2 * index as u32, payload);
+        body.extend_from_slice(&header);
+        body.resize(body.len() + payload, index as u8);
     }
     body
+}
+
+/// A kit's end of a session with one lane.
+fn session() -> Session<u32> {
+    let terms = Terms {
+        side: Side::Kit,
+        stream_window: 1 << 20,
+        session_window: 16 << 20,
+        max_streams: 1,
+        grow_windows: false,
+        queue_opens: LANE_QUEUE_OPENS,
+    };
+    let now = clock::Instant::from_nanos(1);
+    let mut session = Session::new(terms, now);
+    session.attach(0, Transport::server(ConnKey::unpack(1 << 32), now));
+    session
 }
 
 fn decode(message: &[u8]) -> usize {
@@ -120,7 +138,7 @@ fn frame_cases() -> Vec<Case> {
     let (small, large) = (message(MAX_FRAMES, 16), message(1, MAX_FRAME_PAYLOAD));
     let single = message(1, 16);
     let mut headers = vec![[0u8; HEADER_LEN]; MAX_FRAMES];
-    let mut body = Vec::with_capacity(8192);
+    let mut session = session();
     vec![
         case("decode: 64 frames of 16 bytes", move || decode(&small)),
         case("decode: 1 frame of 16 bytes", move || decode(&single)),
@@ -136,14 +154,13 @@ fn frame_cases() -> Vec<Case> {
             }
             headers.len()
         }),
-        case("encode: 64 frames of 16 bytes", move || {
-            body.clear();
-            let mut writer = MessageWriter::new(&mut body);
+        case("queue and take: 64 frames of 16 bytes", move || {
             for _ in 0..MAX_FRAMES {
-                writer
-                    .push(FrameType::Data, black_box(2), black_box(&[7; 16]))
-                    .expect("room");
+                session.push_control(FrameType::Unbind, black_box(&[7; 16]));
             }
+            let count = black_box(session.transmit(0)).len();
+            session.transmitted(0, count);
+            while session.poll_wake().is_some() {}
             MAX_FRAMES
         }),
     ]

@@ -74,6 +74,9 @@ pub mod kit;
 pub mod lawful;
 pub mod limits;
 pub mod machine;
+#[cfg(all(feature = "client", not(feature = "testing")))]
+mod mux;
+#[cfg(any(not(feature = "client"), feature = "testing"))]
 pub mod mux;
 #[cfg(all(feature = "client", not(feature = "testing")))]
 mod outflow;

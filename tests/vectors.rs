@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use hoody_tunnel::wire::control::{self, ControlError, ControlPayload};
-use hoody_tunnel::wire::frame::{Frame, FrameType, PayloadFault};
-use hoody_tunnel::wire::message::{DecodeError, FrameDecoder, MessageWriter};
+use hoody_tunnel::wire::frame::{Frame, FrameType, HEADER_LEN, PayloadFault, encode_header};
+use hoody_tunnel::wire::message::{DecodeError, FrameDecoder};
 use hoody_tunnel::wire::open::{self, BodyKind, Header, OpenHttpParts, ResponseHead, StreamOpen};
 use serde_json::{Value, json};
 
@@ -183,11 +183,16 @@ fn assert_frame(name: &str, frame: &Frame<'_>, expected: &Value) {
 
 fn rewrite(frames: &[Frame<'_>]) -> Vec<u8> {
     let mut body = Vec::new();
-    let mut writer = MessageWriter::new(&mut body);
     for frame in frames {
-        writer
-            .push(frame.kind, frame.stream_id, frame.payload)
-            .expect("a decoded frame is legal");
+        let mut header = [0; HEADER_LEN];
+        encode_header(
+            &mut header,
+            frame.kind,
+            frame.stream_id,
+            frame.payload.len(),
+        );
+        body.extend_from_slice(&header);
+        body.extend_from_slice(frame.payload);
     }
     body
 }

@@ -1,8 +1,8 @@
 //! Hostile bytes as a binary message: decoded whole or refused whole, and what was decoded can be
 //! written again.
 
-use hoody_tunnel::wire::frame::{Frame, FrameType};
-use hoody_tunnel::wire::message::{FrameDecoder, MessageWriter};
+use hoody_tunnel::wire::frame::{Frame, FrameType, HEADER_LEN, encode_header};
+use hoody_tunnel::wire::message::FrameDecoder;
 
 /// Runs one input.
 pub fn run(data: &[u8]) {
@@ -19,11 +19,17 @@ pub fn run(data: &[u8]) {
     let frames: Vec<Frame<'_>> = decoder.collect();
     assert!(frames.len() <= 64, "a message has at most 64 frames");
     let mut body = Vec::new();
-    let mut writer = MessageWriter::new(&mut body);
     for frame in &frames {
         judge(frame);
-        let written = writer.push(frame.kind, frame.stream_id, frame.payload);
-        written.expect("what was decoded may be written");
+        let mut header = [0; HEADER_LEN];
+        encode_header(
+            &mut header,
+            frame.kind,
+            frame.stream_id,
+            frame.payload.len(),
+        );
+        body.extend_from_slice(&header);
+        body.extend_from_slice(frame.payload);
     }
     if frames.is_empty() {
         return;

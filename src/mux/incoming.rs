@@ -43,6 +43,7 @@ pub enum Incoming<T> {
     /// Bytes; their credit goes back by [`Session::passed_on`].
     Data {
         /// The stream.
+        #[cfg(any(test, feature = "testing"))]
         stream: StreamKey,
         /// What hangs on it.
         tag: T,
@@ -51,8 +52,6 @@ pub enum Incoming<T> {
     },
     /// The peer sends nothing more on this stream.
     Eof {
-        /// The stream.
-        stream: StreamKey,
         /// What hangs on it.
         tag: T,
     },
@@ -191,6 +190,7 @@ impl<T: Copy> Session<T> {
             return Ok(None);
         }
         Ok(Some(Incoming::Data {
+            #[cfg(any(test, feature = "testing"))]
             stream: key,
             tag,
             payload,
@@ -314,7 +314,7 @@ impl<T: Copy> Session<T> {
         stream.last_moved = now;
         let tag = stream.tag;
         self.drop_if_spent(key);
-        Ok(Some(Incoming::Eof { stream: key, tag }))
+        Ok(Some(Incoming::Eof { tag }))
     }
 
     fn peer_reset(

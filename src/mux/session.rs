@@ -20,7 +20,7 @@ use crate::mux::relief::Relief;
 use crate::mux::room::Turns;
 use crate::mux::share::Line;
 use crate::mux::still::Pace;
-use crate::mux::stream::{State, Stream, StreamKey, StreamMark, StreamRecord, Waits};
+use crate::mux::stream::{State, Stream, StreamKey, StreamMark, Waits};
 use crate::mux::terms::Terms;
 use crate::mux::transport::{Liveness, Span, Transport};
 use crate::outflow::Loan;
@@ -305,7 +305,6 @@ impl<T: Copy> Session<T> {
             pace: Pace::new(now),
             last_moved: now,
             unsaid_since: None,
-            opened: now,
             bytes_in: 0,
             bytes_out: 0,
         };
@@ -313,13 +312,6 @@ impl<T: Copy> Session<T> {
         self.by_id.insert(id, key);
         self.channel(usize::from(lane)).carries += 1;
         Some(key)
-    }
-
-    /// Hangs another tag on a stream.
-    pub fn set_tag(&mut self, key: StreamKey, tag: T) {
-        if let Some(stream) = self.streams.get_mut(key) {
-            stream.tag = tag;
-        }
     }
 
     /// Sends a response head (PROTOCOL §4), JSON of at most one frame's payload.
@@ -514,17 +506,6 @@ impl<T: Copy> Session<T> {
         self.streams.iter().map(|(_, stream)| stream.tag)
     }
 
-    /// What a stream carried so far.
-    pub fn record(&self, key: StreamKey) -> Option<StreamRecord> {
-        let stream = self.streams.get(key)?;
-        Some(StreamRecord {
-            id: stream.id,
-            bytes_in: stream.bytes_in,
-            bytes_out: stream.bytes_out,
-            opened: stream.opened,
-        })
-    }
-
     /// Whether bytes that were sent on the stream lie with the peer, as far as it has told.
     pub fn is_held_by_peer(&self, key: StreamKey) -> bool {
         let stream = self.streams.get(key);
@@ -542,6 +523,7 @@ impl<T: Copy> Session<T> {
     }
 
     /// The agreed terms.
+    #[cfg(test)]
     pub fn terms(&self) -> &Terms {
         &self.terms
     }

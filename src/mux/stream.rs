@@ -70,8 +70,6 @@ pub struct Stream<T> {
     pub(super) last_moved: Instant,
     /// Since when credit of it is withheld, as the sweeps saw it.
     pub(super) unsaid_since: Option<Instant>,
-    /// When it was opened.
-    pub(super) opened: Instant,
     /// DATA bytes from the peer.
     pub(super) bytes_in: u64,
     /// DATA bytes to the peer.
@@ -161,19 +159,6 @@ impl<T> Stream<T> {
         self.state = next.unwrap_or(self.state);
         next.is_some()
     }
-}
-
-/// What a stream carried, for the log line at its end.
-#[derive(Debug, Clone, Copy)]
-pub struct StreamRecord {
-    /// Its number on the wire.
-    pub id: u32,
-    /// DATA bytes from the peer.
-    pub bytes_in: u64,
-    /// DATA bytes to the peer.
-    pub bytes_out: u64,
-    /// When it was opened.
-    pub opened: Instant,
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! The peer broke the protocol: whose cost it is, and what to tell the peer (PROTOCOL §1.4).
+//! The peer broke the protocol in a way that costs the session, and what to tell it (PROTOCOL
+//! §1.4). What costs a stream only is a RESET, and no violation here.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,8 +9,6 @@ use crate::wire::code::Code;
 /// What a violation costs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// Its stream only: RESET with the code.
-    Stream(u32),
     /// The session: GOAWAY with the code, then close 1002; it is not parked.
     Session,
     /// The WebSocket itself was misused: a close frame with this code, and the session ends too.
@@ -21,7 +20,7 @@ pub enum Scope {
 pub struct Violation {
     /// What it costs.
     pub scope: Scope,
-    /// The code for RESET or GOAWAY.
+    /// The code for GOAWAY.
     pub code: Code,
     /// What was wrong, for the peer's log and ours.
     pub why: Cow<'static, str>,
@@ -37,20 +36,11 @@ impl Violation {
         }
     }
 
-    /// A violation that costs one stream.
-    pub fn stream(id: u32, code: Code, why: impl Into<Cow<'static, str>>) -> Violation {
-        Violation {
-            scope: Scope::Stream(id),
-            code,
-            why: why.into(),
-        }
-    }
-
     /// The WebSocket close code that follows it.
     pub fn close_code(&self) -> u16 {
         match self.scope {
             Scope::WebSocket(code) => code,
-            _ => CLOSE_PROTOCOL_ERROR,
+            Scope::Session => CLOSE_PROTOCOL_ERROR,
         }
     }
 }
@@ -62,10 +52,7 @@ pub const CLOSE_UNSUPPORTED: u16 = 1003;
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.scope {
-            Scope::Stream(id) => write!(f, "stream {id}: {} ({})", self.why, self.code.name()),
-            _ => write!(f, "{} ({})", self.why, self.code.name()),
-        }
+        write!(f, "{} ({})", self.why, self.code.name())
     }
 }
 
@@ -76,12 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_violation_names_its_stream_where_it_costs_only_that() {
-        let stream = Violation::stream(7, Code::FlowControlError, "too much");
-        assert_eq!(
-            stream.to_string(),
-            "stream 7: too much (FLOW_CONTROL_ERROR)"
-        );
+    fn a_violation_says_what_was_wrong_and_its_code() {
         let session = Violation::session(Code::ProtocolError, "nonsense");
         assert_eq!(session.to_string(), "nonsense (PROTOCOL_ERROR)");
     }

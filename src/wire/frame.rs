@@ -218,8 +218,7 @@ impl FrameHeader {
 
 /// Writes a header in place: the hot path, where the payload already lies behind it.
 ///
-/// The caller answers for a message that stays legal; [`super::message::MessageWriter`] is the way
-/// that cannot go wrong.
+/// The caller answers for a message that stays legal.
 #[inline]
 pub fn encode_header(out: &mut [u8; HEADER_LEN], kind: FrameType, stream_id: u32, len: usize) {
     debug_assert!(

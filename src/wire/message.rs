@@ -10,7 +10,7 @@
 use std::fmt;
 
 use super::code::Code;
-use super::frame::{Frame, FrameHeader, FrameType, HEADER_LEN, StreamRule, encode_header};
+use super::frame::{Frame, FrameHeader, FrameType, HEADER_LEN, StreamRule};
 use crate::limits::{MAX_FRAME_PAYLOAD, MAX_FRAMES, MAX_MESSAGE};
 
 /// Unknown types that an older receiver skips (PROTOCOL §1.2).
@@ -261,171 +261,9 @@ impl fmt::Display for DecodeError {
 
 impl std::error::Error for DecodeError {}
 
-/// Appends frames to a message body and cannot make an illegal one.
-///
-/// The body is everything in the buffer behind where the writer found it, so that room for a
-/// WebSocket header may lie in front.
-pub struct MessageWriter<'b> {
-    body: &'b mut Vec<u8>,
-    start: usize,
-    frames: usize,
-}
-
-impl<'b> MessageWriter<'b> {
-    /// Starts a message at the end of `body`.
-    pub fn new(body: &'b mut Vec<u8>) -> Self {
-        let start = body.len();
-        MessageWriter {
-            body,
-            start,
-            frames: 0,
-        }
-    }
-
-    /// Appends one frame, or changes nothing.
-    pub fn push(&mut self, kind: FrameType, stream_id: u32, payload: &[u8]) -> Result<(), Full> {
-        let used = self.body.len() - self.start;
-        if self.frames == MAX_FRAMES {
-            return Err(Full::Frames);
-        }
-        if payload.len() > MAX_FRAME_PAYLOAD {
-            return Err(Full::Payload);
-        }
-        if used + HEADER_LEN + payload.len() > MAX_MESSAGE {
-            return Err(Full::Message);
-        }
-        let header = FrameHeader {
-            kind: kind.as_u8(),
-            stream_id,
-            len: payload.len() as u32,
-        };
-        judge(header, payload).map_err(Full::Illegal)?;
-        let mut bytes = [0; HEADER_LEN];
-        encode_header(&mut bytes, kind, stream_id, payload.len());
-        self.body.extend_from_slice(&bytes);
-        self.body.extend_from_slice(payload);
-        self.frames += 1;
-        Ok(())
-    }
-
-    /// Frames in the message so far.
-    pub fn frames(&self) -> usize {
-        self.frames
-    }
-}
-
-/// Why a frame was not appended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Full {
-    /// 64 frames are in the message.
-    Frames,
-    /// The message would be larger than 262,144 bytes.
-    Message,
-    /// The payload is larger than 65,536 bytes.
-    Payload,
-    /// No message may carry this frame.
-    Illegal(DecodeError),
-}
-
-impl fmt::Display for Full {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Full::Frames => f.write_str("the message has all its frames"),
-            Full::Message => f.write_str("the message has no room"),
-            Full::Payload => f.write_str("the payload is too long for a frame"),
-            Full::Illegal(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for Full {}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_writer_says_why_it_took_no_more() {
-        let illegal = DecodeError::TooManyFrames;
-        for (full, words) in [
-            (Full::Frames, "the message has all its frames"),
-            (Full::Message, "the message has no room"),
-            (Full::Payload, "the payload is too long for a frame"),
-            (Full::Illegal(illegal), &illegal.to_string()),
-        ] {
-            assert_eq!(full.to_string(), words);
-        }
-    }
-
-    #[test]
-    fn a_writer_holds_sixty_four_frames() {
-        let mut body = Vec::new();
-        let mut writer = MessageWriter::new(&mut body);
-        for _ in 0..MAX_FRAMES {
-            assert_eq!(writer.push(FrameType::Eof, 2, b""), Ok(()));
-        }
-        assert_eq!(writer.push(FrameType::Eof, 2, b""), Err(Full::Frames));
-        assert_eq!(writer.frames(), MAX_FRAMES);
-        assert_eq!(
-            FrameDecoder::new(&body).map(Iterator::count),
-            Ok(MAX_FRAMES)
-        );
-    }
-
-    #[test]
-    fn a_writer_fills_a_message_to_the_last_byte() {
-        let mut body = b"room for a header".to_vec();
-        let front = body.len();
-        let payload = vec![7; MAX_FRAME_PAYLOAD];
-        let mut writer = MessageWriter::new(&mut body);
-        assert_eq!(
-            writer.push(FrameType::Data, 2, &[&payload[..], b"x"].concat()),
-            Err(Full::Payload)
-        );
-        for _ in 0..3 {
-            assert_eq!(writer.push(FrameType::Data, 2, &payload), Ok(()));
-        }
-        let left = MAX_MESSAGE - 3 * (HEADER_LEN + MAX_FRAME_PAYLOAD) - HEADER_LEN;
-        assert_eq!(
-            writer.push(FrameType::Data, 2, &payload[..left + 1]),
-            Err(Full::Message)
-        );
-        assert_eq!(writer.push(FrameType::Data, 2, &payload[..left]), Ok(()));
-        assert_eq!(writer.push(FrameType::Eof, 2, b""), Err(Full::Message));
-        let message = body
-            .get(front..)
-            .expect("the message lies behind what was there");
-        assert_eq!(message.len(), MAX_MESSAGE);
-        assert_eq!(FrameDecoder::new(message).map(Iterator::count), Ok(4));
-    }
-
-    #[test]
-    fn a_writer_refuses_what_a_decoder_would() {
-        let mut body = Vec::new();
-        let mut writer = MessageWriter::new(&mut body);
-        let no_stream = DecodeError::StreamFrameOnZero {
-            kind: FrameType::Data,
-        };
-        assert_eq!(
-            writer.push(FrameType::Data, 0, b""),
-            Err(Full::Illegal(no_stream))
-        );
-        let size = DecodeError::PayloadSize {
-            kind: FrameType::Ping,
-            len: 1,
-            expected: 8,
-        };
-        assert_eq!(
-            writer.push(FrameType::Ping, 0, b"1"),
-            Err(Full::Illegal(size))
-        );
-        let zero = DecodeError::ZeroSessionIncrement;
-        assert_eq!(
-            writer.push(FrameType::Window, 0, &[0; 4]),
-            Err(Full::Illegal(zero))
-        );
-        assert!(body.is_empty(), "a refused frame leaves nothing");
-    }
 
     #[test]
     fn an_error_says_exactly_what_was_wrong() {
@@ -453,11 +291,8 @@ mod tests {
     #[test]
     fn next_frame_walks_like_the_iterator() {
         let mut body = Vec::new();
-        let mut writer = MessageWriter::new(&mut body);
-        for id in 1..5 {
-            writer
-                .push(FrameType::Data, id, &[id as u8; 3])
-                .expect("there is room");
+        for id in 1..5u8 {
+            body.extend([FrameType::Data.as_u8(), 0, 0, 0, id, 0, 0, 0, 3, id, id, id]);
         }
         // An extension frame in front.
         body.splice(0..0, [0x50, 0, 0, 0, 0, 0, 0, 0, 1, 9]);

@@ -12,7 +12,6 @@
 //! Invariants:
 //! - A message is decoded whole or refused whole (PROTOCOL §1.2).
 //! - What only concerns one stream is never a reason to refuse a message (PROTOCOL §1.4).
-//! - What [`message::MessageWriter`] wrote, [`message::FrameDecoder`] takes.
 
 mod canonical;
 mod capabilities;

@@ -1,7 +1,7 @@
 //! What a peer that breaks the protocol gets (PROTOCOL §1.4, §5).
 
 use super::*;
-use crate::mux::Scope;
+use crate::mux::violation::Scope;
 use crate::ws::{OpCode, push_frame};
 
 fn window(increment: u32) -> [u8; 4] {

@@ -120,7 +120,7 @@ fn a_turn_that_is_not_used_goes_to_the_next() {
         mux.attach(0, Transport::server(conn(0), Instant::ZERO));
         let open = |mux: &mut Session<u32>, tag| {
             let key = mux.open(0, b"{}", Instant::ZERO).unwrap();
-            mux.set_tag(key, tag);
+            mux.streams.resolve_mut(key).tag = tag;
             key
         };
         let keys: Vec<StreamKey> = (0..8).map(|tag| open(&mut mux, tag)).collect();

@@ -183,8 +183,8 @@ impl End {
     /// Opens a stream that sends `bytes`, then EOF if `eof`.
     pub fn open(&mut self, bytes: Vec<u8>, eof: bool, now: Instant) -> u32 {
         let key = self.mux.open(0, b"{}", now).expect("a stream");
-        let id = self.mux.record(key).expect("just opened").id;
-        self.mux.set_tag(key, id);
+        let id = self.mux.streams.resolve(key).id;
+        self.mux.streams.resolve_mut(key).tag = id;
         self.keys.insert(id, key);
         self.source(id, bytes, eof);
         id

@@ -240,7 +240,7 @@ fn what_was_sent_is_counted_by_stream_and_by_session() {
     let traffic = alone.mux.traffic();
     assert_eq!(traffic.data_out, 3210);
     assert_eq!(traffic.frames_out, before.frames_out + 3);
-    let sent = keys.map(|key| alone.mux.record(key).expect("it is open").bytes_out);
+    let sent = keys.map(|key| alone.mux.streams.resolve(key).bytes_out);
     assert_eq!(sent, [3010, 200]);
 }
 
