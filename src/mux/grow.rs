@@ -7,10 +7,7 @@
 //! doubled then, unless the local side is what holds the bytes up.
 
 use crate::clock::Instant;
-use crate::limits::{MAX_STREAM_WINDOW, PROBE_EVERY};
-use crate::mux::session::Session;
-use crate::mux::stream::StreamKey;
-use crate::wire::frame::FrameType;
+use crate::limits::PROBE_EVERY;
 
 /// The measurement of a session's link.
 #[derive(Debug, Default)]
@@ -25,64 +22,54 @@ pub(super) struct Probe {
     not_before: Instant,
 }
 
-impl<T: Copy> Session<T> {
-    /// `count` bytes of DATA came for a stream.
-    pub(super) fn measure(&mut self, key: StreamKey, count: u32, now: Instant) {
-        if !self.terms.grow_windows {
-            return;
+impl Probe {
+    /// So many bytes of DATA came. Gives the payload of a PING that is to leave now.
+    pub(super) fn came(&mut self, count: u32, now: Instant) -> Option<[u8; 8]> {
+        self.bytes += u64::from(count);
+        if self.under_way.is_some() || now < self.not_before || count == 0 {
+            return None;
         }
-        self.probe.bytes += u64::from(count);
-        if let Some(stream) = self.streams.get_mut(key) {
-            stream.since_probe += u64::from(count);
-        }
-        if self.probe.under_way.is_some() || now < self.probe.not_before || count == 0 {
-            return;
-        }
-        self.probe.count += 1;
-        let marker = (MARK | self.probe.count & !MARK).to_be_bytes();
-        self.probe.under_way = Some(marker);
-        self.probe.not_before = now + PROBE_EVERY;
-        self.probe.bytes = 0;
-        for (_, stream) in self.streams.iter_mut() {
-            stream.since_probe = 0;
-        }
-        self.push_sign_of_life(0, FrameType::Ping, &marker);
+        self.count += 1;
+        let marker = (MARK | self.count & !MARK).to_be_bytes();
+        self.under_way = Some(marker);
+        self.not_before = now + PROBE_EVERY;
+        self.bytes = 0;
+        Some(marker)
     }
 
-    /// A PONG came; if it is the probe's, one round trip is over.
-    pub(super) fn measured(&mut self, payload: [u8; 8]) {
-        if self.probe.under_way != Some(payload) {
-            return;
-        }
-        self.probe.under_way = None;
-        let (_, top) = self.terms.ceilings();
-        // What a window grows by may all come to lie here, so it is paid for like what goes back
-        // early.
-        let top = top.min(self.recv.window().saturating_add(self.spare()));
-        if let Some(extra) = self.recv.growth(self.probe.bytes, top) {
-            self.recv.grow(extra);
-            self.relief.window_grew(self.recv.window());
-            self.give_session_credit();
-        }
-        // The others keep a quarter of the session's window, and one stream alone can still use up
-        // the half of it that makes the session's window grow.
-        let top = MAX_STREAM_WINDOW.min(self.recv.window() / 4 * 3);
-        let mut windows = Vec::new();
-        for (_, stream) in self.streams.iter_mut() {
-            if stream.remote_done() {
-                continue;
-            }
-            if let Some(extra) = stream.recv.growth(stream.since_probe, top) {
-                stream.recv.grow(extra);
-                let increment = stream.recv.claim(false);
-                windows.extend(increment.map(|increment| (stream.lane, stream.id, increment)));
-            }
-        }
-        for (lane, id, increment) in windows {
-            self.push_window(lane, id, increment);
-        }
+    /// A PONG came. Gives what came in the round trip that is over, if it is the probe's.
+    pub(super) fn returned(&mut self, payload: [u8; 8]) -> Option<u64> {
+        let ours = self.under_way == Some(payload);
+        ours.then(|| {
+            self.under_way = None;
+            self.bytes
+        })
     }
 }
 
 /// What tells a probe's PING from others: no random or counted payload is likely to begin so.
 const MARK: u64 = 0x7072_6F62_0000_0000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_probe_is_under_way_at_a_time_and_counts_what_comes_meanwhile() {
+        let mut probe = Probe::default();
+        let now = Instant::ZERO;
+        assert_eq!(probe.came(0, now), None, "nothing to measure");
+        let ping = probe.came(10, now).expect("the first bytes send one");
+        assert_eq!(probe.came(30, now), None);
+        assert_eq!(probe.returned([0; 8]), None, "somebody else's PONG");
+        assert_eq!(
+            probe.returned(ping),
+            Some(30),
+            "what came before it does not count"
+        );
+        assert_eq!(probe.returned(ping), None, "once");
+        assert_eq!(probe.came(1, now), None, "peers count PINGs");
+        let next = probe.came(1, now + PROBE_EVERY);
+        assert!(next.is_some() && next != Some(ping));
+    }
+}

@@ -12,20 +12,18 @@
 //! run *dry*: then newcomers should be refused, since nothing they are sent would arrive.
 
 use crate::clock::Instant;
-use crate::limits::{DRY_AFTER, DRY_BELOW, EARLY_KEEPS_PIECES_OF};
-use crate::mux::session::Session;
+use crate::limits::{DRY_AFTER, EARLY_KEEPS_PIECES_OF};
 use crate::mux::share::leave;
-use crate::mux::stream::{Stream, StreamKey};
 
 /// What a session knows of its streams' hold on its window.
 #[derive(Debug)]
 pub(super) struct Relief {
-    contended: bool,
+    pub(super) contended: bool,
     /// What the peer is to find left: enough that a sender which shares fairly gives each stream
     /// [`EARLY_KEEPS_PIECES_OF`] bytes, and any sender a newcomer its first pieces.
-    keep: u32,
+    pub(super) keep: u32,
     /// Bytes that may lie here beyond the first window: given early, or by a window that grew.
-    budget: u32,
+    pub(super) budget: u32,
     /// Since when the peer has next to nothing left.
     dry_since: Option<Instant>,
     /// A newcomer was refused for that.
@@ -43,158 +41,37 @@ impl Relief {
         }
     }
 
-    /// The session's window is `window` now.
-    pub(super) fn window_grew(&mut self, window: u32) {
-        self.keep = leave(EARLY_KEEPS_PIECES_OF, window);
-    }
-}
-
-impl<T: Copy> Session<T> {
-    /// How many bytes of the peer's this session may hold beyond its first window.
-    pub fn set_budget(&mut self, bytes: u32) {
-        self.relief.budget = bytes;
+    /// How much of the budget is left where `beyond` of it is used.
+    pub(super) fn spare(&self, beyond: u32) -> u32 {
+        self.budget.saturating_sub(beyond)
     }
 
-    /// How many of those it uses: what the owner's budgets are reckoned with.
-    pub fn beyond_window(&self) -> u32 {
-        self.recv.early() + (self.recv.window() - self.terms.session_window)
-    }
-
-    /// What is missing of that which the peer is to find left.
-    fn missing(&self) -> u32 {
-        self.relief.keep.saturating_sub(self.recv.left())
-    }
-
-    /// What is left of the budget.
-    pub(super) fn spare(&self) -> u32 {
-        self.relief.budget.saturating_sub(self.beyond_window())
-    }
-
-    /// Whether a newcomer is to be refused, since others hold all there is and what it is sent
-    /// would not arrive.
-    pub fn refuses_newcomers(&mut self, now: Instant) -> bool {
-        let dry = self
-            .relief
-            .dry_since
-            .is_some_and(|since| now >= since + DRY_AFTER);
-        self.relief.refused |= dry;
+    /// Whether a newcomer is to be refused; remembers that one was.
+    pub(super) fn refuses(&mut self, now: Instant) -> bool {
+        let dry = self.dry_since.is_some_and(|since| now >= since + DRY_AFTER);
+        self.refused |= dry;
         dry
     }
 
-    /// Whether others are short of what the streams hold: there are some that have nothing to pass
-    /// on, or would be, had they not been refused.
-    pub(super) fn somebody_is_short(&self) -> bool {
-        let waits = |stream: &Stream<T>| !stream.remote_done() && stream.recv.buffered() == 0;
-        self.relief.refused || self.streams.iter().any(|(_, stream)| waits(stream))
+    /// Whether a newcomer was refused since the peer had something left.
+    pub(super) fn has_refused(&self) -> bool {
+        self.refused
     }
 
-    /// The local side took `count` bytes of the stream's DATA: their credit goes back.
-    pub fn passed_on(&mut self, key: StreamKey, count: usize, now: Instant) {
-        let Some(stream) = self.streams.get_mut(key) else {
-            return;
-        };
-        let count = count as u32;
-        let early = stream.early.min(count);
-        stream.early -= early;
-        stream.recv.pass_on(count, 0);
-        stream.last_taken = now;
-        stream.last_moved = now;
-        let increment = match stream.remote_done() {
-            true => None,
-            false => stream.recv.claim(self.relief.contended),
-        };
-        let (id, lane) = (stream.id, stream.lane);
-        if let Some(increment) = increment {
-            self.push_window(lane, id, increment);
-        }
-        self.recv.pass_on(count, early);
-        self.give_session_credit();
-        self.drop_if_spent(key);
+    /// The peer has next to nothing left.
+    pub(super) fn runs_dry(&mut self, now: Instant) {
+        self.dry_since.get_or_insert(now);
     }
 
-    pub(super) fn give_session_credit(&mut self) {
-        if let Some(increment) = self.recv.claim_of_session() {
-            self.push_window(0, 0, increment);
-        }
-        if self.recv.left() >= DRY_BELOW {
-            self.relief.dry_since = None;
-            self.relief.refused = false;
-        }
-        if self.relief.contended {
-            self.relief.contended = self.recv.is_contended(true);
-        }
+    /// The peer has something left again.
+    pub(super) fn is_wet(&mut self) {
+        self.dry_since = None;
+        self.refused = false;
     }
 
-    /// DATA of a stream was booked: sees to it that the peer has some left for the others.
-    #[inline]
-    pub(super) fn relieve(&mut self, key: StreamKey, now: Instant) {
-        if !self.relief.contended && self.recv.is_contended(false) {
-            self.relief.contended = true;
-            self.give_withheld();
-        }
-        if !self.relief.contended || self.missing() == 0 {
-            return;
-        }
-        self.give_early(key);
-        // Looking over all of them is worth it only for much.
-        let much = self.relief.keep / 4;
-        if self.missing() > much && self.spare() > much {
-            self.relieve_all();
-        }
-        if self.recv.left() < DRY_BELOW {
-            self.relief.dry_since.get_or_insert(now);
-        }
-    }
-
-    /// Gives session credit back for what the stream holds, as much as is missing and the budget
-    /// has.
-    fn give_early(&mut self, key: StreamKey) {
-        let most = self.missing().min(self.spare());
-        let Some(stream) = self.streams.get_mut(key) else {
-            return;
-        };
-        let held = stream.recv.buffered() - stream.early;
-        let count = held.min(most);
-        if count != 0 {
-            stream.early += count;
-            self.recv.give_early(count);
-            self.give_session_credit();
-        }
-    }
-
-    /// Gives all streams what they withhold.
-    fn give_withheld(&mut self) {
-        let mut windows = Vec::new();
-        for (_, stream) in self.streams.iter_mut().filter(|(_, it)| !it.remote_done()) {
-            let increment = stream.recv.claim_withheld();
-            windows.extend(increment.map(|increment| (stream.lane, stream.id, increment)));
-        }
-        for (lane, id, increment) in windows {
-            self.push_window(lane, id, increment);
-        }
-    }
-
-    /// Has those streams that hold most make good what is missing. Says whether the budget
-    /// sufficed.
-    pub(super) fn relieve_all(&mut self) -> bool {
-        if self.missing() == 0 {
-            return true;
-        }
-        let held = |stream: &Stream<T>| stream.recv.buffered() - stream.early;
-        let mut holders: Vec<(u32, StreamKey)> = self
-            .streams
-            .iter()
-            .filter(|(_, stream)| held(stream) != 0)
-            .map(|(key, stream)| (held(stream), key))
-            .collect();
-        holders.sort_unstable_by(|a, b| b.cmp(a));
-        for (_, key) in holders {
-            if self.missing() == 0 || self.spare() == 0 {
-                break;
-            }
-            self.give_early(key);
-        }
-        self.missing() == 0
+    /// The session's window is `window` now.
+    pub(super) fn window_grew(&mut self, window: u32) {
+        self.keep = leave(EARLY_KEEPS_PIECES_OF, window);
     }
 }
 
@@ -208,5 +85,24 @@ mod tests {
         relief.window_grew(16 << 20);
         assert_eq!(relief.keep, Relief::new(16 << 20).keep);
         assert!(relief.keep > Relief::new(1 << 20).keep);
+    }
+
+    #[test]
+    fn a_session_is_dry_after_a_while_and_no_longer_once_credit_came() {
+        let mut relief = Relief::new(1 << 20);
+        let now = Instant::ZERO;
+        assert!(!relief.refuses(now + DRY_AFTER) && !relief.has_refused());
+        relief.runs_dry(now);
+        relief.runs_dry(now + DRY_AFTER);
+        assert!(!relief.refuses(now), "it may pass");
+        assert!(
+            relief.refuses(now + DRY_AFTER),
+            "counted from the first moment"
+        );
+        assert!(relief.has_refused());
+        relief.is_wet();
+        assert!(!relief.refuses(now + DRY_AFTER * 2) && !relief.has_refused());
+        relief.budget = 5;
+        assert_eq!((relief.spare(3), relief.spare(9)), (2, 0));
     }
 }

@@ -16,7 +16,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::limits::{LANE_QUEUE_SOFT, SHARE_WORTH};
-use crate::mux::stream::StreamKey;
+use crate::mux::keys::StreamKey;
 
 /// Every so many calls go to whoever waits longest.
 const OLDEST_EVERY: u64 = 16;

@@ -15,7 +15,7 @@
 use std::collections::BTreeSet;
 
 use crate::limits::{SHARE_LEAST_PART, SHARE_WORTH};
-use crate::mux::stream::StreamKey;
+use crate::mux::keys::StreamKey;
 
 /// How many bytes a stream that has `own` outstanding may have so while `available` of the
 /// session's `window` are left: 4 a³ / w², and where that is hardly worth a frame a part of what is

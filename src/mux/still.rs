@@ -16,11 +16,7 @@
 use std::time::Duration;
 
 use crate::clock::Instant;
-use crate::limits::{
-    CUT_STALLED_AFTER, CUT_STALLED_LATEST, PROBE_STILL_EVERY, PROBES_AT_ONCE, SLOW_READS,
-};
-use crate::mux::session::Session;
-use crate::mux::stream::{Stream, StreamKey};
+use crate::limits::{CUT_STALLED_AFTER, CUT_STALLED_LATEST, PROBE_STILL_EVERY, SLOW_READS};
 
 /// What is known of how the peer of a stream's local side gets on.
 #[derive(Debug)]
@@ -42,68 +38,68 @@ impl Pace {
         }
     }
 
+    /// Since when the host was not asked, if it is to be asked now of one whose local side took
+    /// something at `last_taken` for the last time.
+    pub(super) fn is_due(&self, last_taken: Instant, now: Instant) -> Option<Instant> {
+        let since = self.asked.max(last_taken);
+        (now >= since + PROBE_STILL_EVERY).then_some(self.asked)
+    }
+
+    /// The host is asked.
+    pub(super) fn ask(&mut self, now: Instant) {
+        self.asked = now;
+    }
+
+    /// The peer's system has taken so much. True when that is more than before: then it moved.
+    pub(super) fn told(&mut self, taken: u64) -> bool {
+        let more = taken.saturating_sub(self.taken);
+        self.step = self.step.max(more);
+        self.taken += more;
+        more > 0
+    }
+
     /// How long it may take nothing before it counts as stalled.
-    fn patience(&self) -> Duration {
+    pub(super) fn patience(&self) -> Duration {
         Duration::from_secs(self.step / SLOW_READS).clamp(CUT_STALLED_AFTER, CUT_STALLED_LATEST)
     }
 }
 
-impl<T> Stream<T> {
-    /// Whether its local side has taken nothing for so long that it may be cut for it.
-    pub(super) fn has_stalled(&self, now: Instant) -> bool {
-        self.recv.buffered() > 0 && now >= self.last_taken + self.pace.patience()
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl<T: Copy> Session<T> {
-    /// What hangs on the streams of which the host is to be asked: their local sides have taken
-    /// nothing for a while although there is something, and they were not asked of since. Those
-    /// come first that were not asked of for the longest time.
-    pub fn who_looks_still(&mut self, now: Instant) -> Vec<T> {
-        let mut still: Vec<(Instant, StreamKey)> = self
-            .streams
-            .iter()
-            .filter(|(_, stream)| {
-                let since = stream.pace.asked.max(stream.last_taken);
-                stream.recv.buffered() > 0 && now >= since + PROBE_STILL_EVERY
-            })
-            .map(|(key, stream)| (stream.pace.asked, key))
-            .collect();
-        still.sort_unstable();
-        still.truncate(PROBES_AT_ONCE);
-        let mut tags = Vec::with_capacity(still.len());
-        for (_, key) in still {
-            if let Some(stream) = self.streams.get_mut(key) {
-                stream.pace.asked = now;
-                tags.push(stream.tag);
-            }
-        }
-        tags
+    #[test]
+    fn who_took_much_at_once_has_longer_to_go_on_within_bounds() {
+        let mut pace = Pace::new(Instant::ZERO);
+        assert_eq!(pace.patience(), CUT_STALLED_AFTER);
+        assert!(!pace.told(0), "nothing is no movement");
+        let span = (CUT_STALLED_AFTER.as_secs() + 7) * SLOW_READS;
+        assert!(pace.told(span));
+        assert_eq!(pace.patience(), CUT_STALLED_AFTER + Duration::from_secs(7));
+        assert!(
+            pace.told(span + 1) && !pace.told(span),
+            "only more than ever counts"
+        );
+        assert_eq!(
+            pace.patience(),
+            CUT_STALLED_AFTER + Duration::from_secs(7),
+            "the largest step"
+        );
+        assert!(pace.told(u64::MAX));
+        assert_eq!(pace.patience(), CUT_STALLED_LATEST);
     }
 
-    /// The host told that the system holds so many bytes for a stream's local side. True when the
-    /// peer's took some since that was told last, or since the stream began: then it moved.
-    pub fn system_holds(&mut self, key: StreamKey, bytes: usize, now: Instant) -> bool {
-        let Some(stream) = self.streams.get_mut(key) else {
-            return false;
-        };
-        let buffered = u64::from(stream.recv.buffered());
-        let written = stream.bytes_in.saturating_sub(buffered);
-        // Heads and what frames a chunk are held too, and are not counted here.
-        let taken = written.saturating_sub(bytes as u64);
-        if taken <= stream.pace.taken {
-            return false;
-        }
-        stream.pace.step = stream.pace.step.max(taken - stream.pace.taken);
-        stream.pace.taken = taken;
-        stream.last_taken = now;
-        stream.last_moved = now;
-        true
-    }
-
-    /// How long nothing of a stream may move before it counts as stalled.
-    pub fn patience(&self, key: StreamKey) -> Duration {
-        let stream = self.streams.get(key);
-        stream.map_or(CUT_STALLED_AFTER, |stream| stream.pace.patience())
+    #[test]
+    fn the_host_is_asked_once_in_a_while_and_not_of_who_moves() {
+        let mut pace = Pace::new(Instant::ZERO);
+        let due = Instant::ZERO + PROBE_STILL_EVERY;
+        assert_eq!(pace.is_due(Instant::ZERO, due), Some(Instant::ZERO));
+        assert_eq!(pace.is_due(due, due), None, "it has just taken something");
+        pace.ask(due);
+        assert_eq!(pace.is_due(Instant::ZERO, due), None);
+        assert_eq!(
+            pace.is_due(Instant::ZERO, due + PROBE_STILL_EVERY),
+            Some(due)
+        );
     }
 }

@@ -18,13 +18,6 @@ use crate::mux::credit::{RecvCredit, SendCredit};
 use crate::mux::room::{Called, RoomPlace, Turns};
 use crate::mux::share::Place;
 use crate::mux::still::Pace;
-use crate::table::Key;
-
-/// Marks keys that name streams of a session.
-#[derive(Debug)]
-pub enum StreamMark {}
-/// The session's name for a stream; dead once the stream is over and all its bytes are passed on.
-pub type StreamKey = Key<StreamMark>;
 
 /// A stream's state. `T` is what the owner hangs on it, usually the connection it belongs to.
 #[derive(Debug)]
@@ -122,6 +115,11 @@ pub(super) enum Waits {
 }
 
 impl<T> Stream<T> {
+    /// Whether its local side has taken nothing for so long that it may be cut for it.
+    pub(super) fn has_stalled(&self, now: Instant) -> bool {
+        self.recv.buffered() > 0 && now >= self.last_taken + self.pace.patience()
+    }
+
     /// Whether a direction is closed, or will be after bytes that wait, and the other not yet.
     pub(super) fn is_half_closed(&self) -> bool {
         match self.state {

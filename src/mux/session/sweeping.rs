@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use crate::clock::Instant;
-use crate::limits::{PROGRESS_AT_ONCE, PROGRESS_UNSAID};
+use crate::limits::{CUT_STALLED_AFTER, PROBES_AT_ONCE, PROGRESS_AT_ONCE, PROGRESS_UNSAID};
+use crate::mux::keys::StreamKey;
 use crate::mux::session::Session;
-use crate::mux::stream::{Stream, StreamKey};
+use crate::mux::stream::Stream;
 use crate::wire::code::Code;
 
 /// A stream that was reset because of time; the peer was told.
@@ -182,5 +183,51 @@ impl<T: Copy> Session<T> {
             let theirs = its.map(|(key, stream)| (key, stream.room, stream.called));
             channel.line.check(theirs);
         }
+    }
+
+    /// What hangs on the streams of which the host is to be asked: their local sides have taken
+    /// nothing for a while although there is something, and they were not asked of since. Those
+    /// come first that were not asked of for the longest time.
+    pub fn who_looks_still(&mut self, now: Instant) -> Vec<T> {
+        let mut still: Vec<(Instant, StreamKey)> = self
+            .streams
+            .iter()
+            .filter(|(_, stream)| stream.recv.buffered() > 0)
+            .filter_map(|(key, stream)| Some((stream.pace.is_due(stream.last_taken, now)?, key)))
+            .collect();
+        still.sort_unstable();
+        still.truncate(PROBES_AT_ONCE);
+        let mut tags = Vec::with_capacity(still.len());
+        for (_, key) in still {
+            if let Some(stream) = self.streams.get_mut(key) {
+                stream.pace.ask(now);
+                tags.push(stream.tag);
+            }
+        }
+        tags
+    }
+
+    /// The host told that the system holds so many bytes for a stream's local side. True when the
+    /// peer's took some since that was told last, or since the stream began: then it moved.
+    pub fn system_holds(&mut self, key: StreamKey, bytes: usize, now: Instant) -> bool {
+        let Some(stream) = self.streams.get_mut(key) else {
+            return false;
+        };
+        let buffered = u64::from(stream.recv.buffered());
+        let written = stream.bytes_in.saturating_sub(buffered);
+        // Heads and what frames a chunk are held too, and are not counted here.
+        let taken = written.saturating_sub(bytes as u64);
+        if !stream.pace.told(taken) {
+            return false;
+        }
+        stream.last_taken = now;
+        stream.last_moved = now;
+        true
+    }
+
+    /// How long nothing of a stream may move before it counts as stalled.
+    pub fn patience(&self, key: StreamKey) -> Duration {
+        let stream = self.streams.get(key);
+        stream.map_or(CUT_STALLED_AFTER, |stream| stream.pace.patience())
     }
 }

@@ -1,8 +1,18 @@
 //! One session, seen from either end: lanes, streams, and the credit that ties them.
 //!
-//! This file has the session's shape, its lanes and its streams' lives. DATA that goes out is in
-//! `sending.rs`, what comes in in `incoming.rs`, credit that goes back in `relief.rs`, what only
-//! time does in `sweep.rs`.
+//! The session owns the streams and the channels, and its files say what becomes of them: their
+//! lives (here), DATA that goes out (`sending`), what comes in (`incoming`), credit that goes back
+//! (`relieving`), what only time does (`sweeping`), what went down with a lane (`settling`). What
+//! can be decided without the session's tables is decided in the pure rooms beside: `credit`,
+//! `share`, `room`, `relief`, `grow`, `still`, `flood`, `ids`, `losses`.
+
+mod incoming;
+mod relieving;
+mod sending;
+mod settling;
+mod sweeping;
+
+pub use incoming::Incoming;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -15,12 +25,13 @@ use crate::mux::credit::{RecvCredit, SendCredit};
 use crate::mux::flood::Flood;
 use crate::mux::grow::Probe;
 use crate::mux::ids::PeerIds;
+use crate::mux::keys::{StreamKey, StreamMark};
 use crate::mux::losses::Carried;
 use crate::mux::relief::Relief;
 use crate::mux::room::Turns;
 use crate::mux::share::Line;
 use crate::mux::still::Pace;
-use crate::mux::stream::{State, Stream, StreamKey, StreamMark, Waits};
+use crate::mux::stream::{State, Stream, Waits};
 use crate::mux::terms::Terms;
 use crate::mux::transport::{Liveness, Span, Transport};
 use crate::outflow::Loan;

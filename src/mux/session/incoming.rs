@@ -2,9 +2,10 @@
 
 use crate::clock::Instant;
 use crate::mux::flood::Nuisance;
-use crate::mux::sending::wake_sender;
+use crate::mux::keys::StreamKey;
 use crate::mux::session::Session;
-use crate::mux::stream::{StreamKey, Waits};
+use crate::mux::session::sending::wake_sender;
+use crate::mux::stream::Waits;
 use crate::mux::terms::Side;
 use crate::mux::transport::{Item, Span};
 use crate::mux::violation::Violation;
@@ -402,7 +403,7 @@ impl<T: Copy> Session<T> {
         Ok(())
     }
 
-    pub(super) fn stream_violation(
+    pub(in crate::mux) fn stream_violation(
         &mut self,
         key: StreamKey,
         code: Code,

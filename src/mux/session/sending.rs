@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 
 use crate::clock::Instant;
 use crate::limits::{BULK_PAYLOAD, LANE_QUEUE_SOFT, MIN_WINDOW, SHARE_WORTH};
+use crate::mux::keys::{StreamKey, StreamMark};
 use crate::mux::session::{Session, Wake};
 use crate::mux::share::share;
-use crate::mux::stream::{Stream, StreamKey, StreamMark, Waits};
+use crate::mux::stream::{Stream, Waits};
 use crate::table::Table;
 
 impl<T: Copy> Session<T> {
@@ -109,7 +110,7 @@ impl<T: Copy> Session<T> {
 
     /// Has those try again who wait for room in the lane's queue, as many as there is room for,
     /// once half of it is free.
-    pub(super) fn call_for_room(&mut self, lane: usize) {
+    pub(in crate::mux) fn call_for_room(&mut self, lane: usize) {
         let channel = &mut self.channels[lane];
         if channel.line.is_empty() || !channel.stands() || !channel.out.has_room() {
             return;
@@ -136,7 +137,7 @@ impl<T: Copy> Session<T> {
     }
 
     /// Has those senders try again whose share has grown enough, as many as there is credit for.
-    pub(super) fn call_starved(&mut self) {
+    pub(in crate::mux) fn call_starved(&mut self) {
         while let Some((key, promise)) = self.line.call(self.send.available(), self.send.window()) {
             let stream = self.streams.get_mut(key);
             let stream = stream.expect("who stands in the line is alive: forget() takes it out");
@@ -147,7 +148,7 @@ impl<T: Copy> Session<T> {
     }
 
     /// The stream sends nothing more: it waits for nothing, and what was kept for it others get.
-    pub(super) fn leave_lines(&mut self, key: StreamKey) {
+    pub(in crate::mux) fn leave_lines(&mut self, key: StreamKey) {
         let Some(stream) = self.streams.get_mut(key) else {
             return;
         };
@@ -168,7 +169,7 @@ impl<T: Copy> Session<T> {
     }
 
     /// A stream did not use what it was called for: others may.
-    pub(super) fn take_back(&mut self, promised: u32) {
+    pub(in crate::mux) fn take_back(&mut self, promised: u32) {
         if promised != 0 {
             self.line.settle(promised);
             self.call_starved();
@@ -176,7 +177,7 @@ impl<T: Copy> Session<T> {
     }
 
     /// A stream that waits for its share got credit of its own back: it may stand further ahead.
-    pub(super) fn move_up(&mut self, key: StreamKey) {
+    pub(in crate::mux) fn move_up(&mut self, key: StreamKey) {
         if let Some(stream) = self.streams.get_mut(key)
             && let Some(place) = stream.place
         {
@@ -190,7 +191,7 @@ impl<T: Copy> Session<T> {
 
     /// Takes promises back that were not used, and gives those a piece who wait for credit that an
     /// older receiver withholds: up to a quarter of a stream's window, and of a piece of 64 KiB.
-    pub(super) fn call_overdue(&mut self) {
+    pub(in crate::mux) fn call_overdue(&mut self) {
         for (_, stream) in self.streams.iter_mut() {
             self.line.settle(std::mem::take(&mut stream.promised));
             let line = &mut self.channels[usize::from(stream.lane)].line;
@@ -255,7 +256,7 @@ impl<T: Copy> Session<T> {
 }
 
 /// Takes a sender out of its wait and has it try again.
-pub(super) fn wake_sender<T: Copy>(
+pub(in crate::mux) fn wake_sender<T: Copy>(
     streams: &mut Table<StreamMark, Stream<T>>,
     wakes: &mut VecDeque<Wake<T>>,
     key: StreamKey,
