@@ -24,7 +24,7 @@
 //! | [`pipe`] | a raw stream's two ends: EOF to FIN and FIN to EOF |
 //! | [`mux`] | one session from either end: lanes, streams, credit |
 //! | [`kit`] | the daemon: front, sessions, bindings, visitors, callers, descriptors |
-//! | `client` | the laptop: link, upstreams, the public library (feature `client`) |
+//! | `client` | the laptop: reach, bindings, local side, public library (feature `client`) |
 //! | [`reactor`] | the only room with sockets, clocks and signals: the turn |
 //!
 //! # The one rule

@@ -8,7 +8,7 @@ use crate::client::context::{Context, Timer};
 use crate::client::error::Error;
 use crate::client::event::SessionEvent;
 use crate::client::messages::Notice;
-use crate::client::setback;
+use crate::client::reach::setback;
 use crate::limits::{CLIENT_BINDINGS, REBIND_EVERY};
 use crate::mux::Session;
 use crate::wire::control::{

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::client::Error;
 use crate::client::options::TunnelOptions;
-use crate::client::proxy::{self, ProxyServer};
-use crate::client::url::{Host, Url};
+use crate::client::reach::proxy::{self, ProxyServer};
+use crate::client::reach::url::{Host, Url};
 use crate::http::{is_name, is_value};
 use crate::limits::{
     CLIENT_CA_BYTES, CLIENT_KEEPALIVE_MAX, CLIENT_KEEPALIVE_MIN, CLIENT_TOKEN_BYTES, MAX_LANES,

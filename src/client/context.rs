@@ -1,7 +1,6 @@
 //! What every part of the client uses and none of them is about: the moment, the configuration,
 //! chance, what is wanted of the host, and what the user is told.
 
-use crate::client::bindings::Bindings;
 use crate::client::config::Config;
 use crate::client::event::SessionEvent;
 use crate::client::local::ExchangeKey;
@@ -9,12 +8,16 @@ use crate::client::messages::Notice;
 use crate::clock::Instant;
 use crate::effects::Effects;
 use crate::entropy::Entropy;
-use crate::limits::{EVENTS_AT_ONCE, SWEEP_EVERY, TELL_AFTER};
+use crate::limits::{EVENTS_AT_ONCE, MAX_LANES, TELL_AFTER};
 use crate::machine::ConnKey;
 use crate::mux::Session;
 
 /// The lanes and streams of a session; what hangs on a stream is an exchange.
 pub(super) type Mux = Session<ExchangeKey>;
+
+/// Names of connections below this number are lanes'. One more generation of them may be saying
+/// goodbye.
+pub(super) const LANE_CONNS: usize = 2 * MAX_LANES;
 
 /// Why a deadline was set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,14 +60,6 @@ pub(super) struct Context {
     untold: Vec<SessionEvent>,
 }
 
-/// What a part has around it while something is told to it: what is common, the session that
-/// carries its streams while there is one, and what is bound.
-pub(super) struct Around<'a> {
-    pub cx: &'a mut Context,
-    pub mux: Option<&'a mut Mux>,
-    pub bindings: &'a Bindings,
-}
-
 impl Context {
     /// At the beginning: nothing is asked for or told.
     pub fn new(config: Config, entropy: Entropy, now: Instant) -> Context {
@@ -98,15 +93,5 @@ impl Context {
         self.effects.timers.disarm(Timer::Tell);
         let events = std::mem::take(&mut self.untold);
         self.effects.notify(Notice::Events(events));
-    }
-}
-
-impl Around<'_> {
-    /// Streams are looked over only while there are any.
-    pub fn arm_sweep(&mut self) {
-        if self.mux.as_ref().is_some_and(|mux| mux.stream_count() > 0) {
-            let at = self.cx.now + SWEEP_EVERY;
-            self.cx.effects.timers.arm_if_unset(Timer::Sweep, at);
-        }
     }
 }

@@ -1,44 +1,39 @@
 //! The client's machine: what the host tells goes to the part that it concerns.
 //!
-//! Connections of the local side have numbers of their own (`local`), so the number of one tells
-//! whose it is. Lanes are in `lanes.rs`, what comes on them in `frames.rs`, ends in `farewell.rs`.
+//! Its parts are `Reach` (connections to the kit, and the session), `Bindings` and
+//! `LocalSide` (streams and local connections). None knows another's state: what one wants of the
+//! others is done here. Connections to the kit have the low numbers, so the number of one tells
+//! whose it is.
 
 use std::net::SocketAddr;
 
 use crate::client::bindings::Bindings;
 use crate::client::config::Config;
-use crate::client::context::{Around, Context, Mux, Timer};
-use crate::client::event::Shortage;
-use crate::client::lanes::{LaneConn, Lanes, Phase};
-use crate::client::link::{self, Link};
-use crate::client::local::{LANE_CONNS, LocalSide};
+use crate::client::context::{Context, LANE_CONNS, Mux, Timer};
+use crate::client::event::{SessionEvent, Shortage};
+use crate::client::local::{Around, ExchangeKey, LocalSide};
 use crate::client::messages::{Notice, Order};
+use crate::client::reach::link;
+use crate::client::reach::setback::Setback;
+use crate::client::reach::{Reach, Then, malformed};
 use crate::client::{Error, TunnelOptions};
 use crate::clock::Instant;
 use crate::entropy::Entropy;
-use crate::limits::HOST_DESCRIPTORS;
-use crate::machine::{Command, Conn, ConnKey, Event, ListenerKey, Machine};
-use crate::mux::{Session, Wake};
-use crate::table::Table;
+use crate::limits::{CLOSE_WITHIN, HOST_DESCRIPTORS, MAX_LANES};
+use crate::machine::{Command, ConnKey, Event, ListenerKey, Machine};
+use crate::mux::{Incoming, Session, Span, Wake};
+use crate::wire::code::Code;
+use crate::wire::control::{self, GoAway, ReissueAnswer};
+use crate::wire::frame::FrameType;
 
 /// The laptop's machine.
 pub struct Client {
     pub(super) cx: Context,
-    pub(super) conns: Table<Conn, LaneConn>,
-    /// The session while connections carry it.
-    pub(super) session: Option<Mux>,
-    /// The session while it waits for the next ones.
-    pub(super) parked: Option<Mux>,
-    pub(super) link: Link,
-    pub(super) lanes: Lanes,
+    pub(super) reach: Reach,
     pub(super) bindings: Bindings,
     pub(super) local: LocalSide,
-    /// Why the session will end, when the kit said so before it closes.
-    pub(super) goaway: Option<crate::client::setback::Setback>,
     /// The host was told to stop.
-    pub(super) stopped: bool,
-    /// Room for bytes that nobody wants.
-    scratch: [u8; 64],
+    stopped: bool,
 }
 
 impl Client {
@@ -48,21 +43,15 @@ impl Client {
     }
 
     pub(super) fn with_config(config: Config, entropy: Entropy, now: Instant) -> Client {
-        let link = Link::new(config.retry_for, config.resume.clone(), now);
+        let reach = Reach::new(&config, now);
         let mut cx = Context::new(config, entropy, now);
         cx.effects.timers.arm(Timer::Retry, now);
         Client {
             cx,
-            conns: Table::new(LANE_CONNS),
-            session: None,
-            parked: None,
-            link,
-            lanes: Lanes::default(),
+            reach,
             bindings: Bindings::default(),
             local: LocalSide::new(),
-            goaway: None,
             stopped: false,
-            scratch: [0; 64],
         }
     }
 
@@ -77,10 +66,10 @@ impl Client {
     }
 
     /// The local side, and what it needs around it.
-    pub(super) fn local(&mut self) -> (&mut LocalSide, Around<'_>) {
+    fn local(&mut self) -> (&mut LocalSide, Around<'_>) {
         let around = Around {
             cx: &mut self.cx,
-            mux: self.session.as_mut(),
+            mux: self.reach.session.as_mut(),
             bindings: &self.bindings,
         };
         (&mut self.local, around)
@@ -88,25 +77,28 @@ impl Client {
 
     /// The bindings, and the session that takes more of them: none while it is given up.
     fn bindings(&mut self) -> (&mut Bindings, &mut Context, Option<&mut Mux>) {
-        let stays = matches!(self.link.phase, link::Phase::Online(_));
-        let session = self.session.as_mut().filter(|_| stays);
+        let stays = self.reach.stays();
+        let session = self.reach.session.as_mut().filter(|_| stays);
         (&mut self.bindings, &mut self.cx, session)
     }
 
     fn timeout(&mut self) {
         while let Some(timer) = self.cx.effects.timers.pop_due(self.cx.now) {
             match timer {
-                Timer::Retry => self.reach(),
+                Timer::Retry => self.reach.reach(&mut self.cx),
                 Timer::Lane(index) => self.look_after_lane(usize::from(index)),
                 Timer::Tell => self.cx.tell(),
                 Timer::Rebind => {
                     let (bindings, cx, session) = self.bindings();
-                    bindings.ask(cx, session)
+                    bindings.ask(cx, session);
                 }
-                Timer::Rejoin => self.ask_for_tickets(),
+                Timer::Rejoin => self.reach.ask_for_tickets(&mut self.cx),
                 Timer::Close => self.say_goodbye(),
-                Timer::Goaway => self.goaway_overdue(),
-                Timer::Leaving(conn) => self.leave(conn),
+                Timer::Goaway => {
+                    let then = self.reach.goaway_overdue(&mut self.cx);
+                    self.follow(then);
+                }
+                Timer::Leaving(conn) => self.reach.leave(&mut self.cx, conn),
                 Timer::Sweep | Timer::Pool | Timer::Line | Timer::Refusals => {
                     let (local, mut around) = self.local();
                     local.timeout(&mut around, timer);
@@ -115,20 +107,209 @@ impl Client {
         }
     }
 
+    fn look_after_lane(&mut self, index: usize) {
+        self.local.spill(self.reach.session.as_ref());
+        let then = self.reach.look_after_lane(&mut self.cx, index);
+        self.follow(then);
+    }
+
+    /// Does for the other parts what follows from what happened to a connection to the kit.
+    fn follow(&mut self, then: Then) {
+        match then {
+            Then::Nothing => {}
+            Then::Frames(index) => self.poll_lane(index),
+            Then::Stands(ok) => {
+                let resumed = ok.resumed.then_some(ok.resumed_binds);
+                if let Some(session) = &mut self.reach.session {
+                    self.bindings.session_stands(&mut self.cx, session, resumed);
+                }
+                self.reach.complete(&mut self.cx, ok.join_tickets);
+                self.poll_lane(0);
+            }
+            Then::LaneLost(index) => {
+                self.local.spill(self.reach.session.as_ref());
+                let (stood, lost) = self.reach.detach(index);
+                let (local, mut around) = self.local();
+                for key in lost {
+                    local.stream_lost(&mut around, key, "its connection to the kit was lost");
+                }
+                self.reach.lane_lost(&mut self.cx, index, stood);
+            }
+            Then::Lost(setback) => self.link_lost(setback),
+            Then::Short(then) => {
+                let (local, mut around) = self.local();
+                local.lane_found_no_descriptor(&mut around);
+                self.follow(*then);
+            }
+        }
+    }
+
+    /// Everything that came on a lane, one after the other.
+    fn poll_lane(&mut self, index: usize) {
+        loop {
+            let Some(session) = &mut self.reach.session else {
+                return;
+            };
+            match session.poll(index, self.cx.now) {
+                Ok(None) => return,
+                Ok(Some(incoming)) => self.came(index, incoming),
+                Err(violation) => {
+                    let goaway = GoAway::new(violation.code, violation.why.clone());
+                    self.part(&goaway, violation.close_code());
+                    return self.link_lost(Setback::Violation(violation));
+                }
+            }
+        }
+    }
+
+    fn came(&mut self, index: usize, incoming: Incoming<ExchangeKey>) {
+        let (local, mut around) = self.local();
+        match incoming {
+            Incoming::Opened { id, payload } => {
+                local.stream_opened(&mut around, index, id, &payload);
+            }
+            Incoming::Data { tag, payload, .. } => local.data(&mut around, tag, index, payload),
+            Incoming::Eof { tag, .. } => local.remote_eof(&mut around, tag),
+            Incoming::Reset {
+                tag, code, reason, ..
+            } => {
+                let why = match reason.is_empty() {
+                    true => code.name().to_owned(),
+                    false => reason,
+                };
+                local.stream_lost(&mut around, tag, &why);
+            }
+            Incoming::Head { stream, tag, .. } => {
+                if let Some(session) = around.mux.as_deref_mut() {
+                    let why = "a kit sends no response heads";
+                    session.reset(stream, Code::ProtocolError, why);
+                }
+                local.stream_lost(&mut around, tag, "the kit sent a response head");
+            }
+            Incoming::Closed { code } => {
+                let setback = Setback::Closed(code);
+                let then = self.reach.lane_setback(&mut self.cx, index, setback);
+                self.follow(then);
+            }
+            Incoming::Control { kind, payload } => self.control(index, kind, &payload),
+        }
+    }
+
+    fn control(&mut self, index: usize, kind: FrameType, payload: &Span) {
+        let (reach, cx) = (&mut self.reach, &mut self.cx);
+        let Some(session) = &mut reach.session else {
+            return;
+        };
+        let payload = session.payload(index, payload).to_vec();
+        let then = match kind {
+            FrameType::ReissueJoinTickets => {
+                control::parse(&payload).map(|answer: ReissueAnswer| {
+                    reach.join_with(cx, answer.join_tickets);
+                    Then::Nothing
+                })
+            }
+            FrameType::GoAway => control::parse(&payload)
+                .map(|goaway| reach.kit_goes_away(cx, goaway, !self.local.is_idle())),
+            _ => {
+                let told = self.bindings.told(cx, session, kind, &payload);
+                told.map(|()| Then::Nothing)
+            }
+        };
+        let then = then.unwrap_or_else(|error| reach.lane_setback(cx, 0, malformed(&error)));
+        self.follow(then);
+        self.close_when_idle();
+    }
+
+    /// The primary connection is gone, and with it all streams.
+    fn link_lost(&mut self, setback: Setback) {
+        if self.reach.link.phase == link::Phase::Closing {
+            self.reach.link.phase = link::Phase::Over;
+            self.drop_session("closed");
+            return self.over(None);
+        }
+        let setback = self.reach.why(setback);
+        self.drop_session("the connection to the kit was lost");
+        if let Some(error) = self.reach.retry(&mut self.cx, &setback) {
+            self.over(Some(error));
+        }
+    }
+
+    /// Forgets the session's lanes and streams; bindings are wanted again.
+    fn drop_session(&mut self, why: &str) {
+        let (local, mut around) = self.local();
+        local.session_lost(&mut around, why);
+        self.reach.drop_session(&mut self.cx);
+        self.bindings.session_lost(&mut self.cx);
+    }
+
+    /// The user wants the end: unbind, let streams finish, say goodbye.
+    fn close(&mut self, at_once: bool) {
+        match self.reach.link.phase {
+            link::Phase::Over => {}
+            link::Phase::Waiting | link::Phase::Reaching => {
+                self.drop_session("closed");
+                self.over(None);
+            }
+            link::Phase::Closing => self.say_goodbye(),
+            link::Phase::Online(_) => {
+                self.reach.link.phase = link::Phase::Closing;
+                if at_once {
+                    return self.say_goodbye();
+                }
+                if let Some(session) = &mut self.reach.session {
+                    self.bindings.leave(session);
+                }
+                let at = self.cx.now + CLOSE_WITHIN;
+                self.cx.effects.timers.arm(Timer::Close, at);
+                self.close_when_idle();
+            }
+        }
+    }
+
+    /// While closing: goodbye as soon as nothing runs any more.
+    fn close_when_idle(&mut self) {
+        let idle = self.local.is_idle() && self.bindings.is_empty();
+        if self.reach.link.phase == link::Phase::Closing && idle {
+            self.say_goodbye();
+        }
+    }
+
+    /// Ends the session without parking it (PROTOCOL §6).
+    fn say_goodbye(&mut self) {
+        if self.reach.link.phase == link::Phase::Closing {
+            // From here on no stream that ends brings us here again.
+            self.reach.link.phase = link::Phase::Over;
+            let goaway = GoAway::new(Code::NoError, "closed by the client");
+            self.part(&goaway, CLOSE_NORMAL);
+            self.drop_session("closed");
+            self.over(None);
+        }
+    }
+
+    fn part(&mut self, goaway: &GoAway, close_code: u16) {
+        self.local.spill(self.reach.session.as_ref());
+        self.reach.part(&mut self.cx, goaway, close_code);
+    }
+
+    /// Nothing follows.
+    fn over(&mut self, error: Option<Error>) {
+        self.bindings.over(&mut self.cx, error.as_ref());
+        let (local, mut around) = self.local();
+        local.close_all(&mut around);
+        self.reach.over(&mut self.cx);
+        self.cx.notify(SessionEvent::Closed { error });
+    }
+
     /// Lets those go on who may, and looks whether everything still fits.
     fn settle(&mut self) {
-        while let Some(wake) = self.session.as_mut().and_then(Session::poll_wake) {
+        while let Some(wake) = self.reach.session.as_mut().and_then(Session::poll_wake) {
             match wake {
                 Wake::LaneLast(conn) => {
-                    if let Some(lane) = self.conns.get_mut(conn) {
-                        lane.backlog_since.get_or_insert(self.cx.now);
-                    }
+                    self.reach.has_backlog(conn, self.cx.now);
                     self.cx.effects.wake_last(conn);
                 }
                 Wake::Lane(conn) => {
-                    if let Some(lane) = self.conns.get_mut(conn) {
-                        lane.backlog_since.get_or_insert(self.cx.now);
-                    }
+                    self.reach.has_backlog(conn, self.cx.now);
                     self.cx.effects.wake(conn);
                 }
                 Wake::Sender(exchange) => {
@@ -141,28 +322,36 @@ impl Client {
             self.local.binding_gone(&mut self.cx);
         }
         self.close_when_idle();
+        self.stop_if_over();
         #[cfg(debug_assertions)]
         self.check_invariants();
     }
 
+    /// After the end the host stops as soon as the last words have left.
+    fn stop_if_over(&mut self) {
+        let is_over = self.reach.link.phase == link::Phase::Over;
+        if is_over && self.reach.is_gone() && self.local.is_gone() && !self.stopped {
+            self.stopped = true;
+            self.cx.effects.ask(Command::Stop);
+        }
+    }
+
     /// Whether the parts fit each other.
     pub fn check_invariants(&self) {
-        if let Some(session) = &self.session {
+        let session = self.reach.session.as_ref();
+        if let Some(session) = session {
             session.check_invariants();
         }
-        self.local.check_invariants(self.session.as_ref());
-        for (key, lane) in self.conns.iter() {
-            assert!(is_lanes(key), "a lane under another's name");
-            if !matches!(lane.phase, Phase::Leaving(_)) {
-                let registered = self.lanes.conns[lane.index];
-                assert_eq!(registered, Some(key), "a lane that nobody knows");
-            }
-        }
-        let over = self.link.phase == link::Phase::Over;
+        self.local.check_invariants(session);
+        self.reach.check_invariants();
+        let over = self.reach.link.phase == link::Phase::Over;
         let nothing = self.local.is_gone() && self.local.is_idle();
         assert!(!over || nothing, "something outlived the end");
     }
 }
+
+/// RFC 6455 §7.4.1: the purpose is fulfilled.
+const CLOSE_NORMAL: u16 = 1000;
 
 /// Whether a connection is one to the kit; else it is to a local server.
 fn is_lanes(conn: ConnKey) -> bool {
@@ -176,13 +365,18 @@ impl Machine for Client {
     fn handle(&mut self, event: Event, now: Instant) {
         self.cx.now = now;
         match event {
-            Event::Connected { conn, .. } if is_lanes(conn) => self.lane_connected(conn),
+            Event::Connected { conn, .. } if is_lanes(conn) => {
+                self.reach.lane_connected(&mut self.cx, conn);
+            }
             Event::Connected { conn, .. } => {
                 let (local, mut around) = self.local();
                 local.upstream_connected(&mut around, conn);
             }
-            Event::Secured { conn } => self.lane_secured(conn),
-            Event::Ended { conn, how } if is_lanes(conn) => self.lane_ended(conn, how),
+            Event::Secured { conn } => self.reach.lane_secured(&mut self.cx, conn),
+            Event::Ended { conn, how } if is_lanes(conn) => {
+                let then = self.reach.lane_ended(&mut self.cx, conn, how);
+                self.follow(then);
+            }
             Event::Ended { conn, how } => {
                 let (local, mut around) = self.local();
                 local.upstream_ended(&mut around, conn, how);
@@ -193,7 +387,15 @@ impl Machine for Client {
             }
             Event::Timeout => self.timeout(),
             Event::Shutdown => self.close(false),
-            Event::Disturbed => self.disturbed(),
+            Event::Disturbed => {
+                let then = self.reach.disturbed(&mut self.cx);
+                self.follow(then);
+                for index in 0..MAX_LANES {
+                    if self.reach.hurry(index, now) {
+                        self.look_after_lane(index);
+                    }
+                }
+            }
             // What a local server said before its end is owed to whoever is slow in taking it, and
             // the kit knows when that is nobody any more. Lanes are asked for signs of life.
             Event::PeerFinished { .. } => {}
@@ -216,7 +418,7 @@ impl Machine for Client {
             }
             Order::Unbind { reference } => {
                 self.bindings
-                    .unbind(&mut self.cx, self.session.as_mut(), reference)
+                    .unbind(&mut self.cx, self.reach.session.as_mut(), reference)
             }
             Order::TurnedAway => {
                 let (local, mut around) = self.local();
@@ -229,30 +431,17 @@ impl Machine for Client {
 
     fn read_space(&mut self, conn: ConnKey) -> &mut [u8] {
         if !is_lanes(conn) {
-            return self.local.read_space(self.session.as_mut(), conn);
+            return self.local.read_space(self.reach.session.as_mut(), conn);
         }
-        let Some(lane) = self.conns.get_mut(conn) else {
-            return &mut [];
-        };
-        match &mut lane.phase {
-            Phase::Way(way) => way.read_space(),
-            Phase::Upgrading(upgrade) => upgrade.read_space(),
-            Phase::Greeting(greeting) => greeting.read_space(),
-            Phase::Live => {
-                self.local.spill(self.session.as_ref());
-                let session = self.session.as_mut();
-                let lane = session.and_then(|session| session.lane_mut(lane.index));
-                lane.map_or(&mut [], |lane| lane.read_space())
-            }
-            // What comes after our goodbye is thrown away, but for the end.
-            Phase::Leaving(_) => &mut self.scratch,
-        }
+        self.local.spill(self.reach.session.as_ref());
+        self.reach.read_space(conn)
     }
 
     fn received(&mut self, conn: ConnKey, count: usize, now: Instant) {
         self.cx.now = now;
         if is_lanes(conn) {
-            self.lane_received(conn, count);
+            let then = self.reach.lane_received(&mut self.cx, conn, count);
+            self.follow(then);
         } else {
             let (local, mut around) = self.local();
             local.upstream_received(&mut around, conn, count);
@@ -262,28 +451,15 @@ impl Machine for Client {
 
     fn transmit(&mut self, conn: ConnKey, _: Instant) -> &[u8] {
         if !is_lanes(conn) {
-            return self.local.transmit(self.session.as_ref(), conn);
+            return self.local.transmit(self.reach.session.as_ref(), conn);
         }
-        match self
-            .conns
-            .get_mut(conn)
-            .map(|lane| (&mut lane.phase, lane.index))
-        {
-            Some((Phase::Way(way), _)) => way.out.bytes(),
-            Some((Phase::Upgrading(upgrade), _)) => upgrade.out.bytes(),
-            Some((Phase::Greeting(lane) | Phase::Leaving(lane), _)) => lane.transmit(),
-            Some((Phase::Live, index)) => {
-                let session = self.session.as_mut();
-                session.map_or(&[], |session| session.transmit(index))
-            }
-            None => &[],
-        }
+        self.reach.transmit(conn)
     }
 
     fn transmitted(&mut self, conn: ConnKey, count: usize, now: Instant) {
         self.cx.now = now;
         if is_lanes(conn) {
-            self.lane_transmitted(conn, count);
+            self.reach.lane_transmitted(&mut self.cx, conn, count);
         } else {
             let (local, mut around) = self.local();
             local.upstream_transmitted(&mut around, conn, count);

@@ -1,11 +1,11 @@
 //! The laptop's side: the public library, and the machine behind it.
 //!
-//! What the room is for: reaching a kit and staying there (`link`, `way`, `upgrade`, `lanes`,
-//! `rejoin`), keeping bindings (`bindings`, `frames`), carrying streams between the kit and local
-//! servers (`local`), ending in order (`farewell`). Beside the machine stand calls that block, for
-//! users (`api`), and handlers in this process (`handler`); all else is pure logic. What it never
-//! does: listen, connect to anything but the kit, its proxy and the targets that the user named, or
-//! touch a socket.
+//! What the room is for: reaching a kit and staying there (`reach`), keeping bindings (`bindings`),
+//! carrying streams between the kit and local servers (`local`). Each of these parts owns its state
+//! and is told what it needs in a `context`; the `machine` only hands on. Beside the machine stand
+//! calls that block, for users (`api`), and handlers in this process (`handler`); all else is pure
+//! logic. What it never does: listen, connect to anything but the kit, its proxy and the targets
+//! that the user named, or touch a socket.
 //!
 //! Order of calls: [`TunnelSession::start`] or [`TunnelSession::connect`], then
 //! [`TunnelSession::bind`], [`TunnelSession::unbind`], and [`TunnelSession::close`]. Whatever is
@@ -32,31 +32,21 @@
 
 mod admin;
 mod api;
-mod base64;
 mod bindings;
 mod bound;
 mod config;
 mod context;
 pub mod error;
 pub mod event;
-mod farewell;
-mod frames;
 mod handler;
-mod lanes;
-mod link;
 mod local;
 pub mod machine;
 mod messages;
 pub mod options;
-mod proxy;
-mod rejoin;
-mod setback;
+mod reach;
 pub mod target;
 #[cfg(test)]
 mod tests;
-mod upgrade;
-mod url;
-mod way;
 
 pub use crate::wire::control::{BindErrCode, BindMode};
 pub use admin::{AdminReply, AdminRequest};

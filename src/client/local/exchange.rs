@@ -4,11 +4,10 @@
 //! directions of bytes. It gets a local connection from the pool or dials one, and may outlive it
 //! (a request's body that nobody wants is still received) or wait for it.
 
-use crate::client::context::Around;
 use crate::client::event::{RequestRecord, SessionEvent, StreamRecord};
-use crate::client::local::LocalSide;
 use crate::client::local::http::{Broken, HttpExchange};
 use crate::client::local::visitor::{Origin, Visitor};
+use crate::client::local::{Around, LocalSide};
 use crate::clock::Instant;
 use crate::machine::{CloseHow, ConnKey};
 use crate::mux::StreamKey;
@@ -243,7 +242,7 @@ impl LocalSide {
             return;
         }
         let duration = now.since(exchange.started);
-        let cut = cut.map(crate::client::setback::plain);
+        let cut = cut.map(crate::client::reach::setback::plain);
         let (container_port, remote_addr) = (exchange.container_port, exchange.remote_addr.take());
         let (bytes_in, bytes_out) = (exchange.bytes_in, exchange.bytes_out);
         let event = match &mut exchange.work {

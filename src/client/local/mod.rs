@@ -27,9 +27,10 @@ mod upstream;
 mod visitor;
 
 use crate::buffer::Buffer;
-use crate::client::context::{Around, Context, Mux, Timer};
+use crate::client::bindings::Bindings;
+use crate::client::context::{Context, LANE_CONNS, Mux, Timer};
 use crate::limits::{
-    CLIENT_BEYOND_WINDOWS, CLIENT_HALF_CLOSE, CLIENT_STREAMS, MAX_LANES, UPSTREAMS,
+    CLIENT_BEYOND_WINDOWS, CLIENT_HALF_CLOSE, CLIENT_STREAMS, SWEEP_EVERY, UPSTREAMS,
 };
 use crate::machine::{CloseHow, Conn, ConnKey};
 use crate::outflow::Piece;
@@ -64,9 +65,13 @@ pub(super) struct LocalSide {
     scratch: [u8; 64],
 }
 
-/// Names of connections below this number are lanes'. One more generation of them may be saying
-/// goodbye.
-pub(super) const LANE_CONNS: usize = 2 * MAX_LANES;
+/// What a part has around it while something is told to it: what is common, the session that
+/// carries its streams while there is one, and what is bound.
+pub(super) struct Around<'a> {
+    pub cx: &'a mut Context,
+    pub mux: Option<&'a mut Mux>,
+    pub bindings: &'a Bindings,
+}
 
 impl LocalSide {
     /// Without streams and connections.
@@ -223,5 +228,15 @@ impl LocalSide {
             "idle connections were miscounted"
         );
         assert_eq!(self.pool.busy(), open - idle, "slots were miscounted");
+    }
+}
+
+impl Around<'_> {
+    /// Streams are looked over only while there are any.
+    pub fn arm_sweep(&mut self) {
+        if self.mux.as_ref().is_some_and(|mux| mux.stream_count() > 0) {
+            let at = self.cx.now + SWEEP_EVERY;
+            self.cx.effects.timers.arm_if_unset(Timer::Sweep, at);
+        }
     }
 }

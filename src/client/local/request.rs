@@ -2,13 +2,12 @@
 
 use crate::buffer::Buffer;
 use crate::client::bound::Bound;
-use crate::client::context::Around;
 use crate::client::event::Shortage;
-use crate::client::local::LocalSide;
 use crate::client::local::exchange::{Exchange, ExchangeKey, Work};
 use crate::client::local::http::{HttpExchange, Pass};
 use crate::client::local::naming::Naming;
 use crate::client::local::visitor::{logs_in, origin, visitor};
+use crate::client::local::{Around, LocalSide};
 use crate::clock::Instant;
 use crate::http::write::{CRLF, chunk_header};
 use crate::limits::CLIENT_HEADS;
@@ -227,7 +226,7 @@ impl Exchange {
             started: now,
             bytes_in: 0,
             bytes_out: 0,
-            remote_addr: remote.map(crate::client::setback::plain),
+            remote_addr: remote.map(crate::client::reach::setback::plain),
             told: false,
         }
     }

@@ -4,10 +4,10 @@
 //! of a chunk) they are read straight into the outgoing lane. Everything else comes through the
 //! exchange's own buffer.
 
-use crate::client::context::{Around, Mux};
-use crate::client::local::LocalSide;
+use crate::client::context::Mux;
 use crate::client::local::exchange::{ExchangeKey, Work};
 use crate::client::local::http::{Passed, Space, Step};
+use crate::client::local::{Around, LocalSide};
 use crate::limits::{BULK_PAYLOAD, SPARE_BUFFERS, UPSTREAM_READ};
 use crate::machine::{CloseHow, ConnKey};
 use crate::pipe::Flow;

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::client::context::{Around, Timer};
+use crate::client::context::Timer;
 use crate::client::event::{SessionEvent, Shortage};
-use crate::client::local::LocalSide;
+use crate::client::local::{Around, LocalSide};
 use crate::clock::Instant;
 use crate::limits::{REFUSALS_EVERY, REFUSALS_GATHER};
 

@@ -3,12 +3,12 @@
 //! What is decided by numbers is decided in `pool.rs`; this file obeys it.
 
 use crate::client::bound::Answerer;
-use crate::client::context::{Around, Timer};
+use crate::client::context::Timer;
 use crate::client::event::Shortage;
-use crate::client::local::LocalSide;
 use crate::client::local::exchange::{ExchangeKey, Work};
 use crate::client::local::pool::{Lot, Waiter};
 use crate::client::local::visitor::Origin;
+use crate::client::local::{Around, LocalSide};
 use crate::limits::{POOL_IDLE_FOR, SLOT_WAIT};
 use crate::machine::{CloseHow, Command, ConnKey, Ended};
 use crate::wire::code::Code;

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::client::{SessionEvent, link};
+use crate::client::SessionEvent;
+use crate::client::reach::link;
 use crate::entropy::Entropy;
 use crate::machine::{ConnKey, Ended};
 
@@ -117,7 +118,7 @@ impl Chaos {
     }
 
     fn online(&self) -> bool {
-        matches!(self.world.client.link.phase, link::Phase::Online(_))
+        matches!(self.world.client.reach.link.phase, link::Phase::Online(_))
     }
 
     fn open_stream(&mut self) {
@@ -179,6 +180,7 @@ impl Chaos {
         let lane = self
             .world
             .client
+            .reach
             .lanes
             .conns
             .iter()
@@ -350,7 +352,7 @@ impl Chaos {
             "something came after the end"
         );
         let client = &self.world.client;
-        assert!(client.conns.is_empty() && client.local.conns.is_empty());
+        assert!(client.reach.conns.is_empty() && client.local.conns.is_empty());
         assert!(client.local.exchanges.is_empty());
         assert_eq!(
             (client.local.pool.open(), client.cx.effects.timers.len()),

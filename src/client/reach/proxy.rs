@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 
 use crate::client::Error;
-use crate::client::base64;
 use crate::client::options::Proxy;
-use crate::client::url::{Host, Url};
+use crate::client::reach::base64;
+use crate::client::reach::url::{Host, Url};
 
 /// A proxy that is asked by HTTP CONNECT.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct ProxyServer {
+pub(in crate::client) struct ProxyServer {
     pub host: Host,
     pub port: u16,
     /// What follows `Proxy-Authorization: `.
@@ -24,7 +24,7 @@ impl std::fmt::Debug for ProxyServer {
 }
 
 /// The proxy on the way to `host` and `port`, if there is to be one. `env` looks a variable up.
-pub(super) fn choose(
+pub(in crate::client) fn choose(
     proxy: &Proxy,
     host: &Host,
     port: u16,

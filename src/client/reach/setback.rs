@@ -8,7 +8,7 @@ use crate::ws::HandshakeError;
 
 /// What ended an attempt or a standing connection.
 #[derive(Debug, Clone)]
-pub(super) enum Setback {
+pub(in crate::client) enum Setback {
     /// The TCP connection to whoever comes first on the way failed.
     Dial(IoFailure),
     /// The proxy answered, but not with a way through.
@@ -174,7 +174,7 @@ fn hint(status: u16) -> &'static str {
 }
 
 /// What a peer said, fit for a terminal: printable, and short.
-pub(super) fn plain(text: &str) -> String {
+pub(in crate::client) fn plain(text: &str) -> String {
     if text.len() <= QUOTED_CHARS && text.bytes().all(|octet| octet.is_ascii_graphic()) {
         return text.to_owned();
     }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use crate::client::Error;
-use crate::client::setback::Setback;
+use crate::client::reach::setback::Setback;
 use crate::clock::Instant;
 use crate::entropy::Entropy;
 use crate::limits::{RETRY_FIRST, RETRY_MAX, STABLE_AFTER};
@@ -13,7 +13,7 @@ use crate::wire::control::SessionId;
 
 /// Where the link is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(in crate::client) enum Phase {
     /// Between two tries.
     Waiting,
     /// A try is under way.
@@ -28,7 +28,7 @@ pub(super) enum Phase {
 
 /// What follows a setback.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum After {
+pub(in crate::client) enum After {
     /// Another try, after a pause.
     Retry(Duration),
     /// The end.
@@ -37,7 +37,7 @@ pub(super) enum After {
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(in crate::client) struct Link {
     pub phase: Phase,
     /// A session stood at some time.
     pub ever_online: bool,

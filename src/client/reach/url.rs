@@ -7,7 +7,7 @@ use crate::machine::DialTarget;
 
 /// A host by name or address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Host {
+pub(in crate::client) enum Host {
     /// A name to be looked up.
     Name(String),
     /// An address.
@@ -16,7 +16,7 @@ pub(super) enum Host {
 
 /// What a URL says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Url {
+pub(in crate::client) struct Url {
     /// Lower case, without `://`.
     pub scheme: String,
     /// What stands before the `@`, percent-decoded: user and password.
@@ -28,7 +28,7 @@ pub(super) struct Url {
 }
 
 /// Why a text is no URL, in a sentence that does not repeat it: it may hold a password.
-pub(super) type Fault = &'static str;
+pub(in crate::client) type Fault = &'static str;
 
 impl Url {
     pub fn parse(text: &str) -> Result<Url, Fault> {

@@ -1,7 +1,7 @@
 //! Base64 (RFC 4648 §4), as `Sec-WebSocket-Key` and Basic credentials want it.
 
 /// `octets` in Base64, padded.
-pub(super) fn encode(octets: &[u8]) -> String {
+pub(in crate::client) fn encode(octets: &[u8]) -> String {
     let mut text = String::with_capacity(octets.len().div_ceil(3) * 4);
     for group in octets.chunks(3) {
         let bits = group.iter().enumerate().fold(0u32, |bits, (place, octet)| {

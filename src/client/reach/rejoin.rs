@@ -6,7 +6,7 @@ use crate::limits::{MAX_LANES, REJOIN_EVERY, REJOIN_MAX, RETRY_FIRST, STABLE_AFT
 
 /// The pauses of a session's lanes, by index.
 #[derive(Debug, Default)]
-pub(super) struct Rejoin {
+pub(in crate::client) struct Rejoin {
     pauses: [Pause; MAX_LANES],
 }
 

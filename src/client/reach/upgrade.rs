@@ -1,16 +1,16 @@
 //! The WebSocket upgrade on a connection that has reached the kit (PROTOCOL §1).
 
 use crate::buffer::Buffer;
-use crate::client::base64;
 use crate::client::config::Config;
-use crate::client::setback::{Setback, plain};
+use crate::client::reach::base64;
+use crate::client::reach::setback::{Setback, plain};
 use crate::entropy::Entropy;
 use crate::http::{Asked, BodyDecoder, HeadScanner, ResponseHead, Version};
 use crate::ws::{HandshakeError, Subprotocol, check_response};
 
 /// An upgrade under way.
 #[derive(Debug)]
-pub(super) struct Upgrade {
+pub(in crate::client) struct Upgrade {
     pub out: Buffer,
     received: Buffer,
     scanner: HeadScanner,
@@ -168,7 +168,7 @@ impl Refusal {
 }
 
 /// How we name ourselves.
-pub(super) const USER_AGENT: &str = concat!("hoody/", env!("CARGO_PKG_VERSION"));
+pub(in crate::client) const USER_AGENT: &str = concat!("hoody/", env!("CARGO_PKG_VERSION"));
 
 /// What is remembered of the upgrade request to read its answer.
 const ASKED: Asked = Asked {

@@ -5,13 +5,13 @@
 
 use crate::buffer::Buffer;
 use crate::client::config::Route;
-use crate::client::setback::{Setback, plain};
+use crate::client::reach::setback::{Setback, plain};
 use crate::http::{HeadScanner, ResponseHead};
 use crate::machine::DialTarget;
 
 /// How it goes on.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(in crate::client) enum Step {
     /// Something has to come first.
     Wait,
     /// Start TLS and verify this name.
@@ -22,7 +22,7 @@ pub(super) enum Step {
 
 /// A connection on its way.
 #[derive(Debug)]
-pub(super) struct Way {
+pub(in crate::client) struct Way {
     route: Route,
     /// To the proxy.
     pub out: Buffer,

@@ -1,0 +1,506 @@
+//! Connections to the kit: dialled, upgraded, greeted, watched.
+
+use crate::client::context::{Context, Timer};
+use crate::client::reach::link::Phase as LinkPhase;
+use crate::client::reach::rejoin::Rejoin;
+use crate::client::reach::setback::Setback;
+use crate::client::reach::upgrade::Upgrade;
+use crate::client::reach::way::{Step, Way};
+use crate::client::reach::{Reach, Then};
+use crate::clock::Instant;
+use crate::limits::{MAX_LANES, PROBE_WITHIN, REACH_WITHIN, STEP_WITHIN};
+use crate::machine::{CloseHow, Command, ConnKey, Ended};
+use crate::mux::{Item, Liveness, Transport, Violation};
+use crate::wire::code::Code;
+use crate::wire::control::{
+    self, Auth, Capabilities, Hello, HelloOk, Join, JoinOk, Resume, Secret,
+};
+use crate::wire::frame::FrameType;
+use crate::ws::Subprotocol;
+
+/// The connections by index; 0 is the primary.
+#[derive(Debug, Default)]
+pub(in crate::client) struct Lanes {
+    pub conns: [Option<ConnKey>; MAX_LANES],
+    /// How many the kit granted.
+    pub granted: u32,
+    /// When missing ones are tried again.
+    pub rejoin: Rejoin,
+}
+
+/// One connection to the kit.
+#[derive(Debug)]
+pub(in crate::client) struct LaneConn {
+    pub index: usize,
+    pub phase: Phase,
+    /// Since when bytes have waited for its socket.
+    pub backlog_since: Option<Instant>,
+    /// The network changed then, and nothing was heard since.
+    hurried: Option<Instant>,
+}
+
+/// How far a connection to the kit is.
+#[derive(Debug)]
+pub(in crate::client) enum Phase {
+    /// TCP, proxy, TLS.
+    Way(Way),
+    /// The WebSocket upgrade.
+    Upgrading(Upgrade),
+    /// HELLO or JOIN is out.
+    Greeting(Transport),
+    /// The session has the lane.
+    Live,
+    /// The last frames are on their way out; nobody waits for an answer.
+    Leaving(Transport),
+}
+
+impl Reach {
+    pub fn dial_lane(&mut self, cx: &mut Context, index: usize, ticket: Option<Secret>) {
+        let way = Way::new(cx.config.route.clone());
+        let target = way.target();
+        let entry = LaneConn {
+            index,
+            phase: Phase::Way(way),
+            backlog_since: None,
+            hurried: None,
+        };
+        let Ok(conn) = self.conns.insert(entry) else {
+            // Local connections have a bound of their own, so there is room for lanes.
+            unreachable!("the table has room for every lane");
+        };
+        self.lanes.conns[index] = Some(conn);
+        if let (Some(session), Some(ticket)) = (&mut self.session, ticket) {
+            session.set_ticket(index, ticket);
+        }
+        cx.effects.ask(Command::Dial { conn, target });
+        cx.effects
+            .timers
+            .arm(Timer::Lane(index as u8), cx.now + REACH_WITHIN);
+    }
+
+    pub fn lane_connected(&mut self, cx: &mut Context, conn: ConnKey) {
+        if let Some(lane) = self.conns.get_mut(conn)
+            && let Phase::Way(way) = &mut lane.phase
+        {
+            let step = way.connected();
+            self.step_on(cx, conn, step);
+        }
+    }
+
+    pub fn lane_secured(&mut self, cx: &mut Context, conn: ConnKey) {
+        if let Some(lane) = self.conns.get_mut(conn)
+            && let Phase::Way(way) = &mut lane.phase
+        {
+            let step = way.secured();
+            self.step_on(cx, conn, step);
+        }
+    }
+
+    fn step_on(&mut self, cx: &mut Context, conn: ConnKey, step: Step) {
+        let Some(index) = self.conns.get_mut(conn).map(|lane| lane.index) else {
+            return;
+        };
+        cx.effects
+            .timers
+            .arm(Timer::Lane(index as u8), cx.now + STEP_WITHIN);
+        match step {
+            Step::Wait => cx.effects.wake(conn),
+            Step::Secure(server_name) => {
+                cx.effects.ask(Command::StartTls { conn, server_name });
+            }
+            Step::Ready => {
+                let upgrade = Upgrade::new(&cx.config, &mut cx.entropy);
+                if let Some(lane) = self.conns.get_mut(conn) {
+                    lane.phase = Phase::Upgrading(upgrade);
+                }
+                cx.effects.wake(conn);
+            }
+        }
+    }
+
+    /// Bytes came; 0 is the kit's FIN.
+    pub fn lane_received(&mut self, cx: &mut Context, conn: ConnKey, count: usize) -> Then {
+        let Some(lane) = self.conns.get_mut(conn) else {
+            return Then::Nothing;
+        };
+        let index = lane.index;
+        match &mut lane.phase {
+            Phase::Leaving(_) if count == 0 => self.leave(cx, conn),
+            Phase::Leaving(_) => {}
+            Phase::Way(way) => match way.received(count) {
+                Ok(step) => self.step_on(cx, conn, step),
+                Err(setback) => return self.lane_setback(cx, index, setback),
+            },
+            Phase::Upgrading(upgrade) => match upgrade.received(count) {
+                Ok(None) => {}
+                Ok(Some(subprotocol)) => return self.greet(cx, conn, subprotocol),
+                Err(setback) => return self.lane_setback(cx, index, setback),
+            },
+            _ if count == 0 => return self.lane_setback(cx, index, Setback::HungUp),
+            Phase::Greeting(greeting) => {
+                greeting.received(count, cx.now);
+                return self.poll_greeting(cx, conn);
+            }
+            Phase::Live => {
+                if let Some(session) = &mut self.session
+                    && let Some(lane) = session.lane_mut(index)
+                {
+                    lane.received(count, cx.now);
+                }
+                return Then::Frames(index);
+            }
+        }
+        Then::Nothing
+    }
+
+    /// Where the next bytes of a connection to the kit go.
+    pub fn read_space(&mut self, conn: ConnKey) -> &mut [u8] {
+        let Some(lane) = self.conns.get_mut(conn) else {
+            return &mut [];
+        };
+        match &mut lane.phase {
+            Phase::Way(way) => way.read_space(),
+            Phase::Upgrading(upgrade) => upgrade.read_space(),
+            Phase::Greeting(greeting) => greeting.read_space(),
+            Phase::Live => {
+                let session = self.session.as_mut();
+                let lane = session.and_then(|session| session.lane_mut(lane.index));
+                lane.map_or(&mut [], |lane| lane.read_space())
+            }
+            // What comes after our goodbye is thrown away, but for the end.
+            Phase::Leaving(_) => &mut self.scratch,
+        }
+    }
+
+    /// What a connection to the kit is to be sent.
+    pub fn transmit(&mut self, conn: ConnKey) -> &[u8] {
+        let Some(lane) = self.conns.get_mut(conn) else {
+            return &[];
+        };
+        match &mut lane.phase {
+            Phase::Way(way) => way.out.bytes(),
+            Phase::Upgrading(upgrade) => upgrade.out.bytes(),
+            Phase::Greeting(transport) | Phase::Leaving(transport) => transport.transmit(),
+            Phase::Live => {
+                let session = self.session.as_mut();
+                session.map_or(&[], |session| session.transmit(lane.index))
+            }
+        }
+    }
+
+    /// Frames wait for a lane's socket.
+    pub fn has_backlog(&mut self, conn: ConnKey, now: Instant) {
+        if let Some(lane) = self.conns.get_mut(conn) {
+            lane.backlog_since.get_or_insert(now);
+        }
+    }
+
+    /// The WebSocket stands: HELLO or JOIN.
+    fn greet(&mut self, cx: &mut Context, conn: ConnKey, subprotocol: Subprotocol) -> Then {
+        let (now, masks) = (cx.now, cx.entropy.fork());
+        let hello = self.hello(cx, subprotocol);
+        let session_id = self.link.session.clone();
+        let session = self.session.as_ref();
+        let Some(entry) = self.conns.get_mut(conn) else {
+            return Then::Nothing;
+        };
+        let index = entry.index;
+        let data_received = session.map(|session| session.data_received(index));
+        let mut lane = Transport::client(conn, masks, now);
+        if let Phase::Upgrading(upgrade) = &entry.phase {
+            lane.feed(upgrade.rest(), now);
+        }
+        let mut json = Vec::new();
+        let ticket = session.and_then(|session| session.ticket(index));
+        match (ticket, session_id) {
+            (Some(nonce), Some(session_id)) => {
+                let join = Join {
+                    session_id,
+                    index: index as u32,
+                    nonce: nonce.clone(),
+                    received: Vec::new(),
+                    data_received,
+                };
+                control::write(&join, &mut json);
+                lane.push_control(FrameType::Join, &json);
+            }
+            _ => {
+                control::write(&hello, &mut json);
+                lane.push_control(FrameType::Hello, &json);
+            }
+        }
+        entry.phase = Phase::Greeting(lane);
+        cx.effects
+            .timers
+            .arm(Timer::Lane(index as u8), now + STEP_WITHIN);
+        cx.effects.wake(conn);
+        self.poll_greeting(cx, conn)
+    }
+
+    fn hello(&self, cx: &Context, subprotocol: Subprotocol) -> Hello {
+        let token = cx.config.token.clone();
+        let session_id = self.link.session.clone();
+        let v2 = subprotocol == Subprotocol::V2;
+        Hello {
+            version: subprotocol.name().to_owned(),
+            auth: token.map(|token| Auth {
+                kind: "bearer".to_owned(),
+                token,
+            }),
+            capabilities: Capabilities::MULTI_WS | Capabilities::GROW_WINDOWS,
+            resume: session_id.map(|session_id| Resume {
+                session_id,
+                received: Vec::new(),
+            }),
+            max_connections: v2.then_some(cx.config.connections),
+            replay_buffer: None,
+        }
+    }
+
+    /// What comes before the session has the lane.
+    fn poll_greeting(&mut self, cx: &mut Context, conn: ConnKey) -> Then {
+        loop {
+            let Some(entry) = self.conns.get_mut(conn) else {
+                return Then::Nothing;
+            };
+            let index = entry.index;
+            let Phase::Greeting(lane) = &mut entry.phase else {
+                return Then::Nothing;
+            };
+            let item = match lane.poll() {
+                Ok(Some(item)) => item,
+                Ok(None) => return Then::Nothing,
+                Err(violation) => {
+                    return self.lane_setback(cx, index, Setback::Violation(violation));
+                }
+            };
+            match item {
+                Item::Pinged => cx.effects.wake(conn),
+                Item::Closed { code } => {
+                    return self.lane_setback(cx, index, Setback::Closed(code));
+                }
+                Item::Frame { kind, payload, .. } => {
+                    let payload = lane.payload(&payload).to_vec();
+                    if let Some(then) = self.greeted(cx, conn, index, kind, &payload) {
+                        return then;
+                    }
+                }
+            }
+        }
+    }
+
+    /// A frame that may be the answer to HELLO or JOIN: what follows if it is.
+    fn greeted(
+        &mut self,
+        cx: &mut Context,
+        conn: ConnKey,
+        index: usize,
+        kind: FrameType,
+        payload: &[u8],
+    ) -> Option<Then> {
+        let setback = match (kind, index) {
+            (FrameType::HelloOk, 0) => match control::parse::<HelloOk>(payload) {
+                Ok(ok) => {
+                    let lane = self.go_live(cx, conn)?;
+                    self.established(cx, lane, &ok);
+                    return Some(Then::Stands(Box::new(ok)));
+                }
+                Err(error) => malformed(&error),
+            },
+            (FrameType::JoinOk, 1..) => match control::parse(payload) {
+                Ok(ok) => return Some(self.joined(cx, conn, index, &ok)),
+                Err(error) => malformed(&error),
+            },
+            (FrameType::JoinErr, 1..) => Setback::Slow("joining"),
+            (FrameType::GoAway, _) => {
+                let goaway: control::GoAway = control::parse(payload).unwrap_or_default();
+                let code = goaway.code();
+                let message = goaway.message;
+                Setback::Goaway { code, message }
+            }
+            // Nothing else means anything before the session stands.
+            _ => return None,
+        };
+        Some(self.lane_setback(cx, index, setback))
+    }
+
+    /// JOIN_OK came: the session has one more lane.
+    fn joined(&mut self, cx: &mut Context, conn: ConnKey, index: usize, ok: &JoinOk) -> Then {
+        let Some(session) = &mut self.session else {
+            return Then::Nothing;
+        };
+        if session.settle(index, ok.data_received).is_err() {
+            let why = "JOIN_OK tells of DATA that this connection cannot have carried";
+            let violation = Violation::session(Code::ProtocolError, why);
+            return self.lane_setback(cx, index, Setback::Violation(violation));
+        }
+        let lane = self.go_live(cx, conn);
+        if let (Some(session), Some(lane)) = (&mut self.session, lane) {
+            session.attach(index, lane);
+        }
+        self.lanes.rejoin.joined(index, cx.now);
+        self.tell_lanes(cx);
+        Then::Frames(index)
+    }
+
+    /// Takes the lane out of its entry, for the session to have.
+    fn go_live(&mut self, cx: &mut Context, conn: ConnKey) -> Option<Transport> {
+        let quiet = cx.config.keepalive;
+        let entry = self.conns.get_mut(conn)?;
+        let index = entry.index;
+        let lane = match std::mem::replace(&mut entry.phase, Phase::Live) {
+            Phase::Greeting(lane) => Some(lane),
+            _ => None,
+        };
+        cx.effects
+            .timers
+            .arm(Timer::Lane(index as u8), cx.now + quiet);
+        lane
+    }
+
+    pub fn lane_transmitted(&mut self, cx: &mut Context, conn: ConnKey, count: usize) {
+        let now = cx.now;
+        let Some(entry) = self.conns.get_mut(conn) else {
+            return;
+        };
+        match &mut entry.phase {
+            Phase::Way(way) => way.out.consume(count),
+            Phase::Upgrading(upgrade) => upgrade.out.consume(count),
+            Phase::Greeting(lane) | Phase::Leaving(lane) => {
+                lane.transmitted(count);
+            }
+            Phase::Live => {
+                let Some(session) = &mut self.session else {
+                    return;
+                };
+                session.transmitted(entry.index, count);
+                let Some(lane) = session.lane_mut(entry.index) else {
+                    return;
+                };
+                // A socket that was full takes bytes again only when the kit's system acknowledges
+                // others: on a slow link with a long way out that is the life that is seen first.
+                if entry.backlog_since.is_some_and(|since| now > since) {
+                    lane.shows_life(now);
+                }
+                entry.backlog_since = match lane.is_flushed() {
+                    true => None,
+                    false => Some(entry.backlog_since.unwrap_or(now)),
+                };
+            }
+        }
+    }
+
+    /// The world ended a connection to the kit.
+    pub fn lane_ended(&mut self, cx: &mut Context, conn: ConnKey, how: Ended) -> Then {
+        let Some(entry) = self.conns.remove(conn) else {
+            return Then::Nothing;
+        };
+        let index = entry.index;
+        match (&entry.phase, how) {
+            (Phase::Leaving(_), _) => {
+                cx.effects.timers.disarm(Timer::Leaving(conn));
+                Then::Nothing
+            }
+            (Phase::Way(way), Ended::Failed(failure)) => match way.doing() {
+                "connecting" if failure.is_shortage() => {
+                    let then = self.lane_gone(cx, index, Setback::Dial(failure));
+                    Then::Short(Box::new(then))
+                }
+                "connecting" => self.lane_gone(cx, index, Setback::Dial(failure)),
+                "negotiating TLS" => self.lane_gone(cx, index, Setback::Tls(failure)),
+                _ => self.lane_gone(cx, index, Setback::Dropped(Ended::Failed(failure))),
+            },
+            (_, how) => self.lane_gone(cx, index, Setback::Dropped(how)),
+        }
+    }
+
+    /// We give a connection to the kit up.
+    pub fn lane_setback(&mut self, cx: &mut Context, index: usize, setback: Setback) -> Then {
+        if let Some(conn) = self.lanes.conns[index] {
+            let how = match setback {
+                // A dead connection's bytes are not worth keeping in the kernel.
+                Setback::Silent => CloseHow::Reset,
+                _ => CloseHow::Clean,
+            };
+            cx.effects.close(conn, how);
+            self.conns.remove(conn);
+        }
+        self.lane_gone(cx, index, setback)
+    }
+
+    /// The connection of a lane is no more.
+    fn lane_gone(&mut self, cx: &mut Context, index: usize, setback: Setback) -> Then {
+        self.lanes.conns[index] = None;
+        cx.effects.timers.disarm(Timer::Lane(index as u8));
+        match index {
+            0 => Then::Lost(setback),
+            _ => Then::LaneLost(index),
+        }
+    }
+
+    /// The network changed: whether a lane that stands is to be asked for a sign of life now.
+    pub fn hurry(&mut self, index: usize, now: Instant) -> bool {
+        let (LinkPhase::Online(_) | LinkPhase::Closing) = self.link.phase else {
+            return false;
+        };
+        let Some(conn) = self.lanes.conns[index] else {
+            return false;
+        };
+        let lane = self.conns.resolve_mut(conn);
+        let is_live = matches!(lane.phase, Phase::Live);
+        if is_live {
+            lane.hurried = Some(now);
+        }
+        is_live
+    }
+
+    /// Looks after a lane whose time has come. One that is quiet gives its receive buffer back.
+    pub fn look_after_lane(&mut self, cx: &mut Context, index: usize) -> Then {
+        let Some(conn) = self.lanes.conns.get(index).copied().flatten() else {
+            return Then::Nothing;
+        };
+        let (now, ping, keepalive) = (cx.now, cx.entropy.octets(), cx.config.keepalive);
+        let Some(entry) = self.conns.get_mut(conn) else {
+            return Then::Nothing;
+        };
+        let slow = match &entry.phase {
+            Phase::Way(way) => Some(Setback::Slow(way.doing())),
+            Phase::Upgrading(upgrade) => Some(upgrade.timed_out()),
+            Phase::Greeting(_) => Some(Setback::Slow("waiting for the session")),
+            Phase::Live | Phase::Leaving(_) => None,
+        };
+        if let Some(setback) = slow {
+            return self.lane_setback(cx, index, setback);
+        }
+        let Some(session) = &mut self.session else {
+            return Then::Nothing;
+        };
+        if index == 0 && session.has_run_dry(now) {
+            return self.lane_setback(cx, 0, Setback::Slow("credit was awaited"));
+        }
+        let heard = session.transport(index).map(Transport::last_heard);
+        entry.hurried = entry
+            .hurried
+            .filter(|at| heard.is_some_and(|heard| *at > heard));
+        let (quiet, patience) = match entry.hurried {
+            Some(_) => (std::time::Duration::ZERO, PROBE_WITHIN),
+            None => (keepalive, keepalive * 3 / 2),
+        };
+        let Some(health) = session.check_lane(index, now, quiet, patience, ping) else {
+            return Then::Nothing;
+        };
+        match health {
+            Liveness::LookAgain(at) => {
+                // An answer starts a new silence, which must not be noticed late.
+                let at = at.min(now + keepalive);
+                cx.effects.timers.arm(Timer::Lane(index as u8), at);
+                Then::Nothing
+            }
+            Liveness::Dead => self.lane_setback(cx, index, Setback::Silent),
+        }
+    }
+}
+
+pub fn malformed(error: &control::ControlError) -> Setback {
+    Setback::Violation(Violation::session(Code::ProtocolError, error.to_string()))
+}

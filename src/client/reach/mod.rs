@@ -1,0 +1,386 @@
+//! Reaching the kit and staying there: the connections to it, and the session that they carry.
+//!
+//! What the room is for: the way to the kit through proxy and TLS (`way`, `proxy`, `url`), the
+//! WebSocket (`upgrade`), HELLO and JOIN and what watches a lane (`lanes`), when to try again
+//! (`link`, `rejoin`, `setback`), and the last words. What it never does: look into a stream, or
+//! decide what is bound. What concerns others it gives back as a [`Then`].
+//!
+//! Order of calls: [`Reach::reach`] when its time has come; then what the host says of connections
+//! to the kit, each followed by what [`Then`] says. Loans of lanes' buffers are taken back before
+//! [`Reach::detach`], [`Reach::part`], [`Reach::look_after_lane`] and before a live lane reads.
+//!
+//! Invariants ([`Reach::check_invariants`]): every connection that is not saying goodbye is in its
+//! lane's place; their names are below [`LANE_CONNS`].
+//!
+//! PROTOCOL §2, §3, §6 and §7.
+
+mod base64;
+mod lanes;
+pub(in crate::client) mod link;
+pub(in crate::client) mod proxy;
+mod rejoin;
+pub(in crate::client) mod setback;
+pub(in crate::client) mod upgrade;
+pub(in crate::client) mod url;
+pub(in crate::client) mod way;
+
+use crate::client::Error;
+use crate::client::config::Config;
+use crate::client::context::{Context, LANE_CONNS, Mux, Timer};
+use crate::client::event::SessionEvent;
+use crate::client::local::ExchangeKey;
+use crate::client::messages::Notice;
+use crate::clock::Instant;
+use crate::limits::{
+    CLIENT_BEYOND_WINDOWS, CLIENT_STREAMS, CLOSE_WITHIN, GOODBYE_WITHIN, LANE_QUEUE_OPENS,
+    MAX_LANES, MAX_NONCE, MAX_SESSION_WINDOW, MAX_STREAM_WINDOW, POOL_IDLE_FOR,
+};
+use crate::machine::{CloseHow, Conn, ConnKey};
+use crate::mux::{Session, Side, Terms, Transport};
+use crate::table::Table;
+use crate::timers::Timers;
+use crate::wire::code::Code;
+use crate::wire::control::{
+    self, Capabilities, GoAway, HelloOk, JoinTicket, MissingLane, ReissueRequest,
+};
+use crate::wire::frame::FrameType;
+
+pub(super) use lanes::malformed;
+use lanes::{LaneConn, Lanes, Phase};
+use link::{After, Link, Phase as LinkPhase};
+use setback::Setback;
+
+/// See the module.
+pub(super) struct Reach {
+    pub(super) link: Link,
+    /// The session while connections carry it.
+    pub(super) session: Option<Mux>,
+    /// The session while it waits for the next ones.
+    parked: Option<Mux>,
+    pub(super) conns: Table<Conn, LaneConn>,
+    pub(super) lanes: Lanes,
+    /// Why the session will end, when the kit said so before it closes.
+    goaway: Option<Setback>,
+    /// Room for bytes that come after our goodbye.
+    scratch: [u8; 64],
+}
+
+/// What follows for others from something that was told.
+#[must_use]
+#[derive(Debug)]
+pub(super) enum Then {
+    /// Nothing.
+    Nothing,
+    /// Frames may have come on this lane of the session.
+    Frames(usize),
+    /// The session stands.
+    Stands(Box<HelloOk>),
+    /// A secondary lane is gone; see [`Reach::detach`].
+    LaneLost(usize),
+    /// The primary lane is gone, and the session with it.
+    Lost(Setback),
+    /// The system had no descriptor; then this.
+    Short(Box<Then>),
+}
+
+impl Reach {
+    /// Nothing was tried yet.
+    pub fn new(config: &Config, now: Instant) -> Reach {
+        Reach {
+            link: Link::new(config.retry_for, config.resume.clone(), now),
+            session: None,
+            parked: None,
+            conns: Table::new(LANE_CONNS),
+            lanes: Lanes::default(),
+            goaway: None,
+            scratch: [0; 64],
+        }
+    }
+
+    /// Tries to reach the kit.
+    pub fn reach(&mut self, cx: &mut Context) {
+        if self.link.phase != LinkPhase::Waiting {
+            return;
+        }
+        let attempt = self.link.reach();
+        cx.notify(SessionEvent::Connecting { attempt });
+        self.dial_lane(cx, 0, None);
+    }
+
+    /// Whether the session stands and is to stay.
+    pub fn stays(&self) -> bool {
+        matches!(self.link.phase, LinkPhase::Online(_))
+    }
+
+    /// HELLO_OK came: the session stands.
+    fn established(&mut self, cx: &mut Context, lane: Transport, ok: &HelloOk) {
+        let streams = ok
+            .max_streams
+            .map_or(CLIENT_STREAMS, |streams| streams as usize);
+        let terms = Terms {
+            side: Side::Client,
+            // What it says binds it, too: no kit makes us keep more than this.
+            stream_window: ok.stream_window.min(MAX_STREAM_WINDOW),
+            session_window: ok.session_window.min(MAX_SESSION_WINDOW),
+            max_streams: streams.clamp(1, CLIENT_STREAMS),
+            grow_windows: ok.capabilities.have(Capabilities::GROW_WINDOWS),
+            queue_opens: LANE_QUEUE_OPENS,
+        };
+        let mut session = match self.parked.take() {
+            Some(mut session) => {
+                session.restart(terms, cx.now);
+                session
+            }
+            None => Session::new(terms, cx.now),
+        };
+        session.attach(0, lane);
+        session.set_budget(CLIENT_BEYOND_WINDOWS);
+        self.session = Some(session);
+        let granted = ok.connections_granted.unwrap_or(1);
+        self.lanes.granted = granted.clamp(1, cx.config.connections.min(MAX_LANES as u32));
+        let came_back = self.link.online(ok.session_id.clone(), ok.resumed, cx.now);
+        let id = ok.session_id.to_string();
+        cx.effects.notify(Notice::Session(ok.session_id.clone()));
+        cx.notify(match came_back {
+            true => SessionEvent::Resumed { session: id },
+            false => SessionEvent::Online {
+                session: id,
+                connections: self.lanes.granted,
+            },
+        });
+    }
+
+    /// Has the other lanes of a session that stands join it.
+    pub fn complete(&mut self, cx: &mut Context, tickets: Vec<JoinTicket>) {
+        self.lanes.rejoin.begin(cx.now);
+        self.join_with(cx, tickets);
+        self.plan_rejoin(cx);
+    }
+
+    /// The kit ends the session. Streams go on until it closes, if there are any.
+    pub fn kit_goes_away(&mut self, cx: &mut Context, goaway: GoAway, busy: bool) -> Then {
+        let code = goaway.code();
+        let setback = Setback::Goaway {
+            code,
+            message: goaway.message,
+        };
+        if code != Code::NoError || !busy {
+            return self.lane_setback(cx, 0, setback);
+        }
+        let grace = std::time::Duration::from_millis(goaway.grace_ms.into());
+        let patience = grace.clamp(CLOSE_WITHIN, POOL_IDLE_FOR * 5) + CLOSE_WITHIN / 5;
+        self.goaway = Some(setback);
+        cx.effects.timers.arm(Timer::Goaway, cx.now + patience);
+        Then::Nothing
+    }
+
+    /// It should have closed by now.
+    pub fn goaway_overdue(&mut self, cx: &mut Context) -> Then {
+        match self.goaway {
+            Some(_) => self.lane_setback(cx, 0, Setback::HungUp),
+            None => Then::Nothing,
+        }
+    }
+
+    /// Takes the lane from the session. Gives the streams that are lost with it, and whether it
+    /// stood; then comes [`Reach::lane_lost`].
+    pub fn detach(&mut self, index: usize) -> (bool, Vec<ExchangeKey>) {
+        match &mut self.session {
+            Some(session) => {
+                let (lane, lost) = session.detach(index);
+                (lane.is_some(), lost)
+            }
+            None => (false, Vec::new()),
+        }
+    }
+
+    /// Tells of a lane that is gone, and plans for the next.
+    pub fn lane_lost(&mut self, cx: &mut Context, index: usize, stood: bool) {
+        if self.session.is_none() {
+            return;
+        }
+        if stood {
+            self.tell_lanes(cx);
+        }
+        self.lanes.rejoin.gone(index, cx.now);
+        self.plan_rejoin(cx);
+    }
+
+    /// Forgets all lanes and parks the session; its streams are gone.
+    pub fn drop_session(&mut self, cx: &mut Context) {
+        for index in 0..MAX_LANES {
+            if let Some(conn) = self.lanes.conns[index].take() {
+                cx.effects.close(conn, CloseHow::Clean);
+                self.conns.remove(conn);
+            }
+            cx.effects.timers.disarm(Timer::Lane(index as u8));
+        }
+        for timer in [Timer::Rejoin, Timer::Rebind, Timer::Goaway, Timer::Sweep] {
+            cx.effects.timers.disarm(timer);
+        }
+        if let Some(mut session) = self.session.take() {
+            for index in 0..MAX_LANES {
+                session.detach(index);
+            }
+            self.parked = Some(session);
+        }
+    }
+
+    /// Why it is really over, when the kit said so before.
+    pub fn why(&mut self, setback: Setback) -> Setback {
+        self.goaway.take().unwrap_or(setback)
+    }
+
+    /// The session is dropped: plans the next try, or gives the error that ends it all.
+    pub fn retry(&mut self, cx: &mut Context, setback: &Setback) -> Option<Error> {
+        let why = setback.error();
+        match self.link.setback(setback, &mut cx.entropy, cx.now) {
+            After::Retry(retry_in) => {
+                let why = why.to_string();
+                cx.notify(SessionEvent::Lost { why, retry_in });
+                cx.effects.timers.arm(Timer::Retry, cx.now + retry_in);
+                None
+            }
+            After::GiveUp(error) => Some(error),
+        }
+    }
+
+    /// Sends the last words on all lanes, which then only wait for them to leave.
+    pub fn part(&mut self, cx: &mut Context, goaway: &GoAway, close_code: u16) {
+        let Some(session) = &mut self.session else {
+            return;
+        };
+        let mut json = Vec::new();
+        control::write(goaway, &mut json);
+        session.push_control(FrameType::GoAway, &json);
+        session.push_close(close_code, &setback::plain(&goaway.message));
+        for index in 0..MAX_LANES {
+            let Some(conn) = self.lanes.conns[index] else {
+                continue;
+            };
+            let (Some(lane), _) = session.detach(index) else {
+                continue;
+            };
+            self.conns.resolve_mut(conn).phase = Phase::Leaving(lane);
+            self.lanes.conns[index] = None;
+            let at = cx.now + GOODBYE_WITHIN;
+            cx.effects.timers.arm(Timer::Leaving(conn), at);
+            cx.effects.wake(conn);
+        }
+    }
+
+    /// A connection whose last words should have left by now, or whose kit closed it.
+    pub fn leave(&mut self, cx: &mut Context, conn: ConnKey) {
+        cx.effects.timers.disarm(Timer::Leaving(conn));
+        if self.conns.remove(conn).is_some() {
+            cx.effects.close(conn, CloseHow::Clean);
+        }
+    }
+
+    /// Nothing follows: of all deadlines only those of last words stay.
+    pub fn over(&mut self, cx: &mut Context) {
+        self.link.phase = LinkPhase::Over;
+        let mut leaving = Timers::new();
+        let mut closed = Vec::new();
+        for (conn, lane) in self.conns.iter() {
+            match lane.phase {
+                Phase::Leaving(_) => leaving.arm(Timer::Leaving(conn), cx.now + GOODBYE_WITHIN),
+                _ => closed.push(conn),
+            }
+        }
+        cx.effects.timers = leaving;
+        for conn in closed {
+            self.leave(cx, conn);
+        }
+    }
+
+    /// Silence so far proves nothing any more: dial at once. Who stands is asked at once, see
+    /// [`Reach::hurry`].
+    pub fn disturbed(&mut self, cx: &mut Context) -> Then {
+        self.link.refresh();
+        match self.link.phase {
+            LinkPhase::Waiting => cx.effects.timers.arm(Timer::Retry, cx.now),
+            LinkPhase::Reaching => return self.lane_setback(cx, 0, Setback::Disturbed),
+            LinkPhase::Online(_) | LinkPhase::Closing | LinkPhase::Over => {}
+        }
+        Then::Nothing
+    }
+
+    fn tell_lanes(&mut self, cx: &mut Context) {
+        let Some(session) = &self.session else { return };
+        let standing = session.lanes().count() as u32;
+        let granted = self.lanes.granted;
+        cx.notify(SessionEvent::Lanes { standing, granted });
+    }
+
+    /// The secondary lanes that are neither there nor on their way.
+    fn missing_lanes(&self) -> impl Iterator<Item = usize> + use<'_> {
+        (1..self.lanes.granted as usize).filter(|index| self.lanes.conns[*index].is_none())
+    }
+
+    /// Has the next missing lane be asked for in its time.
+    pub fn plan_rejoin(&mut self, cx: &mut Context) {
+        let due = self.missing_lanes().map(|it| self.lanes.rejoin.due(it));
+        match due.min() {
+            Some(due) => cx.effects.timers.arm(Timer::Rejoin, due),
+            None => cx.effects.timers.disarm(Timer::Rejoin),
+        }
+    }
+
+    /// Asks for the right to join the lanes that are missing, when one of them is due.
+    pub fn ask_for_tickets(&mut self, cx: &mut Context) {
+        let now = cx.now;
+        let all: Vec<usize> = self.missing_lanes().collect();
+        let rejoin = &mut self.lanes.rejoin;
+        let due = all.iter().filter(|it| rejoin.is_due(**it, now)).copied();
+        let due: Vec<usize> = due.collect();
+        let Some(session) = &mut self.session else {
+            return;
+        };
+        if !matches!(self.link.phase, LinkPhase::Online(_)) {
+            return;
+        }
+        if !due.is_empty() {
+            let mut json = Vec::new();
+            let given_up = |index: usize| {
+                let nonce = session.ticket(index)?.clone();
+                let index = index as u32;
+                Some(MissingLane { index, nonce })
+            };
+            let missing = all.into_iter().filter_map(given_up).collect();
+            control::write(&ReissueRequest { missing }, &mut json);
+            session.push_control(FrameType::ReissueJoinTickets, &json);
+        }
+        for index in due {
+            rejoin.asked(index, now);
+        }
+        self.plan_rejoin(cx);
+    }
+
+    /// Joins the lanes that there are tickets for.
+    pub fn join_with(&mut self, cx: &mut Context, tickets: Vec<JoinTicket>) {
+        for ticket in tickets {
+            let index = ticket.index as usize;
+            let missing = self.missing_lanes().any(|missing| missing == index);
+            let fits = ticket.nonce.expose().len() <= MAX_NONCE;
+            if missing && fits && self.lanes.rejoin.take(index) {
+                self.dial_lane(cx, index, Some(ticket.nonce));
+            }
+        }
+    }
+
+    /// Whether no connection is left.
+    pub fn is_gone(&self) -> bool {
+        self.conns.is_empty()
+    }
+
+    /// Whether every connection is where it should be.
+    pub fn check_invariants(&self) {
+        for (key, lane) in self.conns.iter() {
+            if !matches!(lane.phase, Phase::Leaving(_)) {
+                let registered = self.lanes.conns[lane.index];
+                assert_eq!(registered, Some(key), "a lane that nobody knows");
+            }
+        }
+    }
+}
