@@ -206,6 +206,88 @@ impl<K, T> Table<K, T> {
     }
 }
 
+/// What some of a table's entries are to somebody else: found by the same keys, at the same cost.
+///
+/// It does not hear of entries that go. Whoever keeps a side takes out what the table drops, and
+/// until it has, may find what was there.
+#[derive(Debug)]
+pub struct Side<K, T> {
+    slots: Vec<Option<(u32, T)>>,
+    len: usize,
+    by: PhantomData<fn() -> K>,
+}
+
+impl<K, T> Side<K, T> {
+    /// Nothing of nobody.
+    pub const fn new() -> Side<K, T> {
+        Side {
+            slots: Vec::new(),
+            len: 0,
+            by: PhantomData,
+        }
+    }
+
+    /// Keeps `value` for `key`, in the place of what was kept for it or its slot's last tenant.
+    pub fn insert(&mut self, key: Key<K>, value: T) {
+        if self.slots.len() <= key.index() {
+            self.slots.resize_with(key.index() + 1, || None);
+        }
+        let slot = &mut self.slots[key.index()];
+        self.len += usize::from(slot.is_none());
+        *slot = Some((key.generation, value));
+    }
+
+    /// What is kept, if anything is.
+    pub fn get(&self, key: Key<K>) -> Option<&T> {
+        match self.slots.get(key.index()) {
+            Some(Some((generation, value))) if *generation == key.generation => Some(value),
+            _ => None,
+        }
+    }
+
+    /// What is kept, to change.
+    pub fn get_mut(&mut self, key: Key<K>) -> Option<&mut T> {
+        match self.slots.get_mut(key.index()) {
+            Some(Some((generation, value))) if *generation == key.generation => Some(value),
+            _ => None,
+        }
+    }
+
+    /// Takes out what is kept.
+    pub fn remove(&mut self, key: Key<K>) -> Option<T> {
+        self.get(key)?;
+        let (_, value) = self.slots[key.index()].take()?;
+        self.len -= 1;
+        if self.len == 0 && self.slots.capacity() > KEEP_SLOTS {
+            self.slots = Vec::new();
+        }
+        Some(value)
+    }
+
+    /// Gives memory of slots back that lie behind the last value.
+    pub fn shrink(&mut self) {
+        let end = self.slots.iter().rposition(Option::is_some);
+        self.slots.truncate(end.map_or(0, |last| last + 1));
+        self.slots.shrink_to_fit();
+    }
+
+    /// How many values are kept.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+impl<K, T> Default for Side<K, T> {
+    fn default() -> Self {
+        Side::new()
+    }
+}
+
 #[cold]
 #[track_caller]
 fn dangling<K>(key: Key<K>) -> ! {
@@ -297,6 +379,27 @@ mod tests {
         table.insert(1).unwrap();
         assert_eq!(table.insert(2), Err(2));
         assert!(table.is_full());
+    }
+
+    #[test]
+    fn a_side_keeps_what_belongs_to_a_key_and_not_to_its_slot() {
+        let mut table = Table::<(), _>::new(4);
+        let mut side = Side::new();
+        let [first, second] = ["a", "b"].map(|name| table.insert(name).unwrap());
+        side.insert(second, 2);
+        assert_eq!((side.get(first), side.get(second)), (None, Some(&2)));
+        table.remove(second);
+        let third = table.insert("c").unwrap();
+        assert_eq!(third.index(), second.index());
+        assert_eq!(side.get(third), None);
+        side.insert(third, 3);
+        assert_eq!((side.remove(second), side.len()), (None, 1));
+        side.shrink();
+        *side.get_mut(third).unwrap() += 1;
+        assert_eq!(side.remove(third), Some(4));
+        assert!(side.is_empty());
+        side.shrink();
+        assert_eq!(side.get(third), None);
     }
 
     #[test]

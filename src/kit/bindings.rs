@@ -6,7 +6,6 @@ use log::info;
 
 use crate::clock::Instant;
 use crate::kit::budget::Class;
-use crate::kit::conns::Role;
 use crate::kit::listeners::{ListenerEntry, Mode, Opening, Purpose};
 use crate::kit::metrics::SessionEnd;
 use crate::kit::repeats::Complaint;
@@ -238,10 +237,8 @@ impl Kit {
         };
         let conns: Vec<ConnKey> = mux.tags().collect();
         for conn in conns {
-            let came_here = match self.conns.get(conn).map(|entry| &entry.role) {
-                Some(Role::Visitor(visitor)) => visitor.listener() == listener,
-                _ => false,
-            };
+            let visitor = self.visitors.get(conn);
+            let came_here = visitor.is_some_and(|visitor| visitor.listener() == listener);
             if came_here {
                 self.visitor_taken_over(conn);
             }
@@ -256,7 +253,7 @@ impl Kit {
                 .set_port(AUTO_PORT_FIRST + self.cx.entropy.below(span) as u16);
         }
         let addr = opening.addr;
-        let Some(permit) = self.permit_for(Class::Listener) else {
+        let Some(permit) = self.conns.permit_for(Class::Listener, &mut self.cx) else {
             return Err((
                 BindErrCode::Internal,
                 "the kit has no descriptors left".into(),
@@ -277,7 +274,7 @@ impl Kit {
                 Ok(())
             }
             Err(entry) => {
-                self.budget.give_back(entry.permit);
+                self.conns.budget.give_back(entry.permit);
                 Err((
                     BindErrCode::Internal,
                     "the kit has too many listeners".into(),

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use log::debug;
 
 use crate::clock::Instant;
-use crate::kit::conns::{After, Role};
+use crate::kit::conns::After;
 use crate::kit::metrics::{StreamOutcome, StreamRefusal};
 use crate::kit::session::{SessionKey, StreamName};
 use crate::limits::BULK_PAYLOAD;
@@ -59,11 +59,11 @@ impl Kit {
             Ok(stream) => stream,
             Err(why) => {
                 self.cx.stream_refused(peer.ip(), why.into());
-                self.drop_conn(conn);
+                self.conns.drop(conn, &mut self.cx);
                 return None;
             }
         };
-        if let Some(Role::Caller(caller)) = self.conns.get_mut(conn).map(|entry| &mut entry.role) {
+        if let Some(caller) = self.callers.get_mut(conn) {
             caller.stream = Some(stream);
             caller.bind_id = bind_id;
         }
@@ -71,13 +71,11 @@ impl Kit {
     }
 
     pub(super) fn caller(&self, conn: ConnKey) -> Option<StreamName> {
-        match self.conns.get(conn).map(|entry| &entry.role) {
-            Some(Role::Caller(caller)) => Some(StreamName {
-                session: caller.session,
-                stream: caller.stream?,
-            }),
-            _ => None,
-        }
+        let caller = self.callers.get(conn)?;
+        Some(StreamName {
+            session: caller.session,
+            stream: caller.stream?,
+        })
     }
 
     pub(super) fn caller_space(&mut self, conn: ConnKey) -> &mut [u8] {
@@ -121,7 +119,7 @@ impl Kit {
         if let Some(entry) = self.conns.get_mut(conn) {
             entry.after = After::Finish;
         }
-        self.after_sending(conn);
+        self.conns.after_sending(conn, &mut self.cx);
         self.close_caller_if_over(conn);
     }
 
@@ -141,7 +139,7 @@ impl Kit {
             mux.passed_on(stream, passed, now);
         }
         if drained {
-            self.after_sending(conn);
+            self.conns.after_sending(conn, &mut self.cx);
             self.close_caller_if_over(conn);
         }
     }
@@ -152,9 +150,10 @@ impl Kit {
             entry.read_closed && entry.after == After::Finished && entry.out.is_empty()
         });
         if over {
-            self.log_conn_end(conn, "caller's stream", "finished");
+            self.conns
+                .log_end(conn, "caller's stream", "finished", self.cx.now);
             self.cx.metrics.stream_ended(StreamOutcome::Finished);
-            self.close_conn(conn, CloseHow::Clean);
+            self.conns.close(conn, CloseHow::Clean, &mut self.cx);
         }
     }
 
@@ -167,7 +166,8 @@ impl Kit {
         reason: &str,
     ) {
         debug!("caller broken: {} ({})", said(reason), code.name());
-        self.log_conn_end(conn, "caller's stream", reason);
+        self.conns
+            .log_end(conn, "caller's stream", reason, self.cx.now);
         self.cx.metrics.stream_ended(outcome);
         if code == Code::RefusedStream
             && let Some(entry) = self.conns.get(conn)
@@ -175,7 +175,7 @@ impl Kit {
             self.cx
                 .stream_refused(entry.from.ip(), StreamRefusal::Client);
         }
-        self.close_conn(conn, CloseHow::Reset);
+        self.conns.close(conn, CloseHow::Reset, &mut self.cx);
     }
 
     /// The caller's connection is gone.
@@ -184,7 +184,8 @@ impl Kit {
             return;
         };
         debug!("caller gone: {how:?}");
-        self.log_conn_end(conn, "caller's stream", "the caller is gone");
+        self.conns
+            .log_end(conn, "caller's stream", "the caller is gone", self.cx.now);
         self.cx.metrics.stream_ended(StreamOutcome::ResetByPeer);
         if let Some(mux) = self.sessions.mux_mut(session) {
             mux.reset(stream, Code::Cancel, "the caller's connection was reset");

@@ -1,24 +1,32 @@
 //! The kit's connections: what each one is for, and what happens when its last bytes have left.
+//!
+//! [`Conns`] owns their sockets' side: what is to be sent, the permits, the memory of what waits,
+//! who may yet prove itself and who only lingers. What a connection means to the part that it is
+//! for, that part keeps under the same key; whose that was and is no more is in
+//! [`Conns::next_left`], which the dispatcher asks after everything told.
+//!
+//! Invariants: a permit goes home when its entry does; whoever holds a loan is listed.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 
 use crate::clock::Instant;
-use crate::kit::budget::FdPermit;
-use crate::kit::caller::Caller;
-use crate::kit::greeter::Greeter;
-use crate::kit::heads::Waiting;
-use crate::kit::serve::FrontConn;
-use crate::kit::session::SessionKey;
-use crate::kit::visitor::Visitor;
+use crate::kit::budget::{Class, FdBudget, FdPermit};
+use crate::kit::context::Context;
+use crate::kit::doorstep::{Doorstep, Standing};
+use crate::kit::heads::{Heads, Waiting};
+use crate::kit::leaving::Leaving;
+use crate::kit::session::{SessionKey, Sessions};
 use crate::limits::{
     CONN_MEMORY, FEW_CONNS, FREED_GOES_AFTER, FREED_MATTERS, FREED_WHEN_QUIET, LEAVING_DRAINS,
-    LEAVING_FOR,
+    LEAVING_FOR, MAX_CONNS,
 };
-use crate::machine::{CloseHow, ConnKey};
+use crate::machine::{CloseHow, Conn, ConnKey};
 use crate::outflow::Outflow;
+use crate::table::Table;
 use crate::text::said;
 
-use super::{Kit, KitNotice, Reason};
+use super::Reason;
 
 /// Which lane's receive buffer a loan is in.
 pub(super) type LaneName = (SessionKey, usize);
@@ -81,24 +89,36 @@ pub(super) enum Fin {
 }
 
 /// What a connection is for.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
     /// HTTP on the kit's own listener.
-    Front(FrontConn),
+    Front,
     /// Upgraded, and it has not said who it is.
-    Greeter(Box<Greeter>),
+    Greeter,
     /// Carries a lane of a session.
     Lane(SessionKey, usize),
     /// Came to an EXPOSE port.
-    Visitor(Visitor),
+    Visitor,
     /// Came to a PULL port.
-    Caller(Caller),
+    Caller,
     /// Said all it had to say, and reads on so that the peer gets it (a close with unread bytes is
     /// a reset, which may destroy what is on its way).
     Leaving {
         /// Bytes that may still be read and thrown away.
         patience: usize,
     },
+}
+
+impl Role {
+    /// Whether it has not proven who it is.
+    fn is_pre_auth(self) -> bool {
+        matches!(self, Role::Front | Role::Greeter)
+    }
+
+    /// Whether it serves a stream.
+    pub(super) fn has_stream(self) -> bool {
+        matches!(self, Role::Visitor | Role::Caller)
+    }
 }
 
 /// What is done with a connection once everything was sent.
@@ -114,15 +134,169 @@ pub(super) enum After {
     Leave,
 }
 
-impl Kit {
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Conns {
+    pub(super) table: Table<Conn, ConnEntry>,
+    pub(super) budget: FdBudget,
+    /// Where those stand who have not shown a token.
+    pub(super) doorstep: Doorstep,
+    /// Connections that only linger.
+    pub(super) leaving: Leaving,
+    /// What was sent and waits: heads that are not whole, mostly.
+    heads: Heads,
+    /// Connections that may hold a loan from a lane's buffer.
+    borrowers: Vec<ConnKey>,
+    /// Connections that have not proven who they are.
+    pre_auth: usize,
+    /// Bytes of memory that were freed and not given back to the system yet.
+    freed: usize,
+    /// Connections that are gone or only linger now, and whose they were.
+    left: Vec<(ConnKey, Role)>,
+}
+
+impl Conns {
+    pub(super) fn new(budget: FdBudget, doorstep: Doorstep) -> Conns {
+        Conns {
+            table: Table::new(MAX_CONNS),
+            budget,
+            doorstep,
+            leaving: Leaving::default(),
+            heads: Heads::default(),
+            borrowers: Vec::new(),
+            pre_auth: 0,
+            freed: 0,
+            left: Vec::new(),
+        }
+    }
+
+    pub(super) fn get(&self, conn: ConnKey) -> Option<&ConnEntry> {
+        self.table.get(conn)
+    }
+
+    pub(super) fn get_mut(&mut self, conn: ConnKey) -> Option<&mut ConnEntry> {
+        self.table.get_mut(conn)
+    }
+
+    /// What a connection is for, while there is one.
+    pub(super) fn role(&self, conn: ConnKey) -> Option<Role> {
+        self.table.get(conn).map(|entry| entry.role)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (ConnKey, &ConnEntry)> {
+        self.table.iter()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Connections that have not proven who they are.
+    pub(super) fn pre_auth(&self) -> usize {
+        self.pre_auth
+    }
+
+    /// What was sent and waits.
+    pub(super) fn heads(&self) -> &Heads {
+        &self.heads
+    }
+
+    /// A connection that was accepted. Where there is no room for it, its permit goes home.
+    pub(super) fn add(
+        &mut self,
+        role: Role,
+        peer: SocketAddr,
+        permit: FdPermit,
+        now: Instant,
+    ) -> Option<ConnKey> {
+        let entry = ConnEntry {
+            role,
+            out: Outflow::new(),
+            after: After::Stay,
+            read_closed: false,
+            fin_ahead: false,
+            peer,
+            from: peer,
+            since: now,
+            bytes: (0, 0),
+            waiting_since: now,
+            head: Waiting::Head(0),
+            permit: Some(permit),
+        };
+        match self.table.insert(entry) {
+            Ok(key) => {
+                self.pre_auth += usize::from(role.is_pre_auth());
+                Some(key)
+            }
+            Err(entry) => {
+                entry
+                    .permit
+                    .into_iter()
+                    .for_each(|it| self.budget.give_back(it));
+                None
+            }
+        }
+    }
+
+    /// One that has upgraded and has to say who it is.
+    pub(super) fn greets(&mut self, conn: ConnKey) {
+        self.change_role(conn, Role::Greeter);
+    }
+
+    /// One that has proven who it is and carries a lane now.
+    pub(super) fn carries(&mut self, conn: ConnKey, session: SessionKey, index: usize) {
+        self.change_role(conn, Role::Lane(session, index));
+        self.doorstep.set(conn, None);
+    }
+
+    fn change_role(&mut self, conn: ConnKey, role: Role) {
+        let Some(entry) = self.table.get_mut(conn) else {
+            return;
+        };
+        let before = std::mem::replace(&mut entry.role, role);
+        self.pre_auth += usize::from(role.is_pre_auth());
+        self.pre_auth -= usize::from(before.is_pre_auth());
+        self.left.push((conn, before));
+    }
+
+    /// One that is not any more what it was for a part: that part forgets it.
+    pub(super) fn next_left(&mut self) -> Option<(ConnKey, Role)> {
+        self.left.pop()
+    }
+
+    /// Notes where a connection stands, if it has proven nothing yet, and what waits of it.
+    pub(super) fn stands(&mut self, conn: ConnKey, standing: Option<Standing>, held: Waiting) {
+        self.doorstep.set(conn, standing);
+        self.weigh(conn, held);
+    }
+
+    /// Counts what came on a connection and waits.
+    pub(super) fn weigh(&mut self, conn: ConnKey, held: Waiting) {
+        if let Some(entry) = self.table.get_mut(conn)
+            && matches!(entry.role, Role::Front | Role::Visitor)
+        {
+            let before = std::mem::replace(&mut entry.head, held);
+            self.heads.change(conn, before, held);
+        }
+    }
+
+    /// Who has sent most of a head, where all of them take more than `bound`.
+    pub(super) fn head_too_much(&self, bound: usize) -> Option<ConnKey> {
+        let reads_head = |conn: &ConnKey| {
+            let entry = self.table.get(*conn);
+            entry.is_some_and(|entry| matches!(entry.head, Waiting::Head(_)))
+        };
+        self.heads.largest_beyond(bound)?.find(reads_head)
+    }
+
     /// One line when something that lives long ends: a caller's or an upgraded visitor's stream.
     /// Plain requests are told at debug level.
-    pub(super) fn log_conn_end(&self, conn: ConnKey, what: &str, why: &str) {
-        let Some(entry) = self.conns.get(conn) else {
+    pub(super) fn log_end(&self, conn: ConnKey, what: &str, why: &str, now: Instant) {
+        let Some(entry) = self.table.get(conn) else {
             return;
         };
         let (read, written) = entry.bytes;
-        let lasted = self.cx.now.since(entry.since);
+        let lasted = now.since(entry.since);
         log::info!(
             "{what} from {} ended after {lasted:?}: {}; {read} bytes in, {written} out",
             entry.from.ip(),
@@ -131,83 +305,71 @@ impl Kit {
     }
 
     /// Closes a connection and forgets all about it but what its session must do.
-    pub(super) fn close_conn(&mut self, conn: ConnKey, how: CloseHow) {
-        if self.drop_conn(conn) {
-            self.cx.effects.close(conn, how);
+    pub(super) fn close(&mut self, conn: ConnKey, how: CloseHow, cx: &mut Context) {
+        if self.drop(conn, cx) {
+            cx.effects.close(conn, how);
         }
     }
 
     /// Takes the entry out and its permit home. The host has closed the connection or will.
-    pub(super) fn drop_conn(&mut self, conn: ConnKey) -> bool {
-        let Some(entry) = self.conns.remove(conn) else {
+    pub(super) fn drop(&mut self, conn: ConnKey, cx: &mut Context) -> bool {
+        let Some(entry) = self.table.remove(conn) else {
             return false;
         };
-        if matches!(entry.role, Role::Front(_) | Role::Greeter(_)) {
-            self.pre_auth -= 1;
-        }
-        self.doorstep.set(conn, None);
-        self.cx.effects.timers.disarm(Reason::Conn(conn));
-        self.heads.change(conn, entry.head, Waiting::Head(0));
-        self.freed(CONN_MEMORY + entry.out.capacity() + entry.head.bytes());
+        self.leaves_part(conn, entry.role, entry.head);
+        cx.effects.timers.disarm(Reason::Conn(conn));
+        self.freed(CONN_MEMORY + entry.out.capacity() + entry.head.bytes(), cx);
         if let Some(permit) = entry.permit {
             self.budget.give_back(permit);
         }
-        self.resume_accepting();
         true
     }
 
+    /// A connection is nobody's any more.
+    fn leaves_part(&mut self, conn: ConnKey, role: Role, head: Waiting) {
+        self.pre_auth -= usize::from(role.is_pre_auth());
+        self.doorstep.set(conn, None);
+        self.heads.change(conn, head, Waiting::Head(0));
+        self.left.push((conn, role));
+    }
+
     /// `bytes` of memory were freed: what adds up is given back to the system before long.
-    pub(super) fn freed(&mut self, bytes: usize) {
+    fn freed(&mut self, bytes: usize, cx: &mut Context) {
         self.freed += bytes;
         // The last of a crowd free little, but with them goes what held pages of all the others.
-        let quiet = self.conns.len() < FEW_CONNS && self.freed >= FREED_WHEN_QUIET;
+        let quiet = self.table.len() < FEW_CONNS && self.freed >= FREED_WHEN_QUIET;
         if quiet || self.freed >= FREED_MATTERS {
-            let at = self.cx.now + FREED_GOES_AFTER;
-            self.cx.effects.timers.arm_if_unset(Reason::Freed, at);
+            let at = cx.now + FREED_GOES_AFTER;
+            cx.effects.timers.arm_if_unset(Reason::Freed, at);
         }
     }
 
-    /// Tells the program that memory can be given back.
-    pub(super) fn give_memory_back(&mut self) {
+    /// Gives back what the table does not need; the program is told to do the same.
+    pub(super) fn shrink(&mut self) {
         self.freed = 0;
-        self.spill_loans();
-        for key in self.sessions.keys() {
-            if let Some(mux) = self.sessions.mux_mut(key) {
-                mux.release_idle();
-            }
-        }
-        self.conns.shrink();
-        self.cx.effects.notify(KitNotice::MemoryFreed);
+        self.table.shrink();
     }
 
     /// Sends `bytes` and then leaves politely.
-    pub(super) fn say_and_leave(&mut self, conn: ConnKey, bytes: &[u8], now: Instant) {
-        let Some(entry) = self.conns.get_mut(conn) else {
+    pub(super) fn say_and_leave(&mut self, conn: ConnKey, bytes: &[u8], cx: &mut Context) {
+        let Some(entry) = self.table.get_mut(conn) else {
             return;
         };
-        if matches!(entry.role, Role::Front(_) | Role::Greeter(_)) {
-            self.pre_auth -= 1;
-        }
-        self.doorstep.set(conn, None);
-        let before = std::mem::replace(&mut entry.head, Waiting::Head(0));
-        self.heads.change(conn, before, Waiting::Head(0));
+        let patience = LEAVING_DRAINS;
+        let role = std::mem::replace(&mut entry.role, Role::Leaving { patience });
+        let head = std::mem::replace(&mut entry.head, Waiting::Head(0));
         entry.out.push(bytes);
         entry.after = After::Leave;
-        entry.role = Role::Leaving {
-            patience: LEAVING_DRAINS,
-        };
-        self.cx
-            .effects
-            .timers
-            .arm(Reason::Conn(conn), now + LEAVING_FOR);
-        self.cx.effects.wake(conn);
-        self.lingers(conn);
-        self.after_sending(conn);
+        self.leaves_part(conn, role, head);
+        cx.arm_conn(conn, cx.now + LEAVING_FOR);
+        cx.effects.wake(conn);
+        self.lingers(conn, cx);
+        self.after_sending(conn, cx);
     }
 
     /// Does what was to be done once everything was sent, if everything was.
-    pub(super) fn after_sending(&mut self, conn: ConnKey) {
-        let Some(entry) = self.conns.get_mut(conn) else {
+    pub(super) fn after_sending(&mut self, conn: ConnKey, cx: &mut Context) {
+        let Some(entry) = self.table.get_mut(conn) else {
             return;
         };
         if !entry.out.is_empty() {
@@ -218,20 +380,19 @@ impl Kit {
             After::Finish | After::Leave => {
                 let leaving = entry.after == After::Leave;
                 entry.after = After::Finished;
-                let read_closed = entry.read_closed;
-                if leaving && read_closed {
-                    self.close_conn(conn, CloseHow::Clean);
+                if leaving && entry.read_closed {
+                    self.close(conn, CloseHow::Clean, cx);
                 } else {
-                    self.cx.effects.finish(conn);
-                    self.cx.effects.wake(conn);
+                    cx.effects.finish(conn);
+                    cx.effects.wake(conn);
                 }
             }
         }
     }
 
     /// Reads of a leaving connection: thrown away, up to a bound.
-    pub(super) fn leaving_received(&mut self, conn: ConnKey, count: usize) {
-        let Some(entry) = self.conns.get_mut(conn) else {
+    pub(super) fn leaving_received(&mut self, conn: ConnKey, count: usize, cx: &mut Context) {
+        let Some(entry) = self.table.get_mut(conn) else {
             return;
         };
         let Role::Leaving { patience } = &mut entry.role else {
@@ -239,22 +400,21 @@ impl Kit {
         };
         *patience = patience.saturating_sub(count);
         if *patience == 0 {
-            self.close_conn(conn, CloseHow::Clean);
+            self.close(conn, CloseHow::Clean, cx);
         } else if count == 0 {
             entry.read_closed = true;
             if entry.out.is_empty() {
-                self.close_conn(conn, CloseHow::Clean);
+                self.close(conn, CloseHow::Clean, cx);
             }
         }
     }
 
     /// Ends all loans: whoever borrowed copies what is left.
-    pub(super) fn spill_loans(&mut self) {
+    pub(super) fn spill(&mut self, sessions: &Sessions) {
         for conn in std::mem::take(&mut self.borrowers) {
-            let Some(entry) = self.conns.get_mut(conn) else {
+            let Some(entry) = self.table.get_mut(conn) else {
                 continue;
             };
-            let sessions = &self.sessions;
             entry.out.spill(|(session, lane), span| {
                 let mux = sessions.mux(*session);
                 mux.map_or(&[], |mux| mux.payload(*lane, span))
@@ -262,27 +422,50 @@ impl Kit {
         }
     }
 
-    /// Hands a piece of the lane's receive buffer to a connection, lent if that is worth it.
+    /// Hands a piece of a lane's receive buffer to a connection, lent if that is worth it.
     pub(super) fn pass_payload(
         &mut self,
         conn: ConnKey,
         lane: LaneName,
-        span: std::ops::Range<usize>,
+        span: Range<usize>,
+        sessions: &Sessions,
+        cx: &mut Context,
     ) {
-        let now = self.cx.now;
-        let Some(entry) = self.conns.get_mut(conn) else {
+        let Some(entry) = self.table.get_mut(conn) else {
             return;
         };
-        let Some(mux) = self.sessions.mux(lane.0) else {
+        let Some(mux) = sessions.mux(lane.0) else {
             return;
         };
-        entry.starts_waiting(now);
+        entry.starts_waiting(cx.now);
         if entry.out.may_borrow(span.len()) {
             entry.out.borrow(lane, mux.lend(lane.1, &span));
             self.borrowers.push(conn);
         } else {
             entry.out.push_payload(mux.payload(lane.1, &span));
         }
-        self.cx.effects.wake(conn);
+        cx.effects.wake(conn);
+    }
+
+    /// Whether the pieces fit each other.
+    pub(super) fn check_invariants(&self) {
+        self.budget.check_invariants();
+        let pre_auth = self.iter().filter(|(_, entry)| entry.role.is_pre_auth());
+        let counted = "connections before authentication miscounted";
+        assert_eq!(pre_auth.count(), self.pre_auth, "{counted}");
+        for (key, entry) in self.iter() {
+            assert!(
+                !entry.out.is_lent() || self.borrowers.contains(&key),
+                "a loan that nobody will end"
+            );
+            assert!(
+                !matches!(entry.role, Role::Lane(..))
+                    || entry.permit.as_ref().map(FdPermit::class) == Some(Class::Lane),
+                "a lane with another's permit"
+            );
+        }
+        let heads: usize = self.iter().map(|(_, it)| it.head.bytes()).sum();
+        assert_eq!(heads, self.heads.total(), "heads were miscounted");
+        assert!(self.left.is_empty(), "a part was not told who left it");
     }
 }

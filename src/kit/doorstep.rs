@@ -18,15 +18,14 @@ use std::net::IpAddr;
 
 use crate::clock::Instant;
 use crate::http::trail::Origin;
-use crate::kit::conns::{ConnEntry, Role};
+use crate::kit::conns::{ConnEntry, Conns};
+use crate::kit::context::Context;
 use crate::kit::crowd::Crowd;
 use crate::kit::front::Refusal;
 use crate::kit::metrics::RefusalReason;
-use crate::kit::throttle::place;
+use crate::kit::throttle::{Throttle, place};
 use crate::limits::{HALL_PART, LOOPBACK_RESERVE, MAX_HALL, MIN_HALL, PRE_AUTH_MAY_STAY};
 use crate::machine::{CloseHow, ConnKey};
-
-use super::Kit;
 
 /// A room of the doorstep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +43,8 @@ type Missed = Reverse<Instant>;
 pub(super) struct Doorstep {
     rooms: [Crowd<ConnKey, u128, Missed>; 3],
     caps: [usize; 3],
+    /// Who guessed wrong lately.
+    pub throttle: Throttle,
 }
 
 /// Where a connection stands: the room, for which address, and how little it is missed.
@@ -56,6 +57,7 @@ impl Doorstep {
         Doorstep {
             rooms: [Crowd::new(), Crowd::new(), Crowd::new()],
             caps: [greeters, hall, greeters],
+            throttle: Throttle::new(),
         }
     }
 
@@ -81,8 +83,9 @@ impl Doorstep {
         self.rooms.iter().map(Crowd::len).sum()
     }
 
-    /// Who is to go for one more in a room that always takes one more.
-    fn leaver(&self, room: Room) -> Option<ConnKey> {
+    /// Who is to go for one more in a room that always takes one more. In the hall once it is in,
+    /// for a name is free only when the host has closed what had it.
+    pub fn leaver(&self, room: Room) -> Option<ConnKey> {
         let crowd = &self.rooms[room as usize];
         let full = crowd.len() >= self.caps[room as usize];
         let (conn, _) = crowd.first_to_go().filter(|_| full)?;
@@ -116,50 +119,42 @@ impl Doorstep {
     }
 }
 
-impl Kit {
-    /// Notes where a connection stands after something happened to it, and what waits of it.
-    pub(super) fn restand(&mut self, conn: ConnKey) {
-        let entry = self.conns.get(conn);
-        let standing = entry.and_then(|entry| entry.standing(self.cx.config.token.is_some()));
-        self.doorstep.set(conn, standing);
-        self.weigh_head(conn);
-    }
-
-    /// Who goes for a newcomer: once that is in, for a name is free only when the host has closed
-    /// what had it.
-    pub(super) fn hall_leaver(&self) -> Option<ConnKey> {
-        self.doorstep.leaver(Room::Hall)
-    }
-
+impl Conns {
     /// One goes for a newcomer. A guess that is cut short is a failure as any other.
-    pub(super) fn displace(&mut self, leaver: ConnKey) {
-        let Some(entry) = self.conns.get(leaver) else {
+    pub(super) fn displace(&mut self, leaver: ConnKey, cx: &mut Context) {
+        let Some(entry) = self.table.get(leaver) else {
             return;
         };
         let peer = entry.from.ip();
         if matches!(self.doorstep.get(leaver), Some((Room::Guessing, ..))) {
-            self.throttle.failed(peer, self.cx.now);
+            self.doorstep.throttle.failed(peer, cx.now);
         }
-        self.close_conn(leaver, CloseHow::Clean);
+        self.close(leaver, CloseHow::Clean, cx);
         let why = "it had proven nothing, and another one wanted its place";
-        self.cx.refused(peer, RefusalReason::PreAuthDisplaced, why);
+        cx.refused(peer, RefusalReason::PreAuthDisplaced, why);
     }
 
     /// One more waits with a wrong token.
-    pub(super) fn guess_comes(&mut self) {
+    pub(super) fn guess_comes(&mut self, cx: &mut Context) {
         if let Some(leaver) = self.doorstep.leaver(Room::Guessing) {
-            self.displace(leaver);
+            self.displace(leaver, cx);
         }
     }
 
     /// One more wants to wait for its HELLO without having shown a token.
-    pub(super) fn greeter_comes(&mut self, origin: &Origin) -> Result<(), Refusal> {
+    pub(super) fn greeter_comes(
+        &mut self,
+        origin: &Origin,
+        cx: &mut Context,
+    ) -> Result<(), Refusal> {
         let peer = origin.peer.ip();
         let direct = is_loopback(peer) && !origin.forwarded;
         let more = if direct { LOOPBACK_RESERVE } else { 0 };
-        match self.doorstep.greeter(place(peer), more, self.cx.now) {
+        match self.doorstep.greeter(place(peer), more, cx.now) {
             Ok(leaver) => {
-                leaver.into_iter().for_each(|leaver| self.displace(leaver));
+                leaver
+                    .into_iter()
+                    .for_each(|leaver| self.displace(leaver, cx));
                 Ok(())
             }
             Err(()) => Err(Refusal::no_place()),
@@ -168,24 +163,10 @@ impl Kit {
 }
 
 impl ConnEntry {
-    /// Where it stands, if it has proven nothing yet.
-    pub(super) fn standing(&self, guarded: bool) -> Option<Standing> {
-        let (room, asked) = match &self.role {
-            Role::Front(front) => match front.guesses() {
-                Some(true) => (Room::Guessing, None),
-                Some(false) => return None,
-                None => (Room::Hall, front.asked_at()),
-            },
-            Role::Greeter(greeter) => match greeter.guesses() {
-                Some(true) => (Room::Guessing, None),
-                Some(false) => return None,
-                None if greeter.proven && guarded => return None,
-                None => (Room::Greeting, None),
-            },
-            _ => return None,
-        };
+    /// Where it stands in a room, for which it `asked` last then.
+    pub(super) fn stands_in(&self, room: Room, asked: Option<Instant>) -> Standing {
         let since = asked.unwrap_or(self.since);
-        Some((room, place(self.from.ip()), Reverse(since)))
+        (room, place(self.from.ip()), Reverse(since))
     }
 }
 

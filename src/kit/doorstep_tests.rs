@@ -367,14 +367,16 @@ fn an_operator_gets_in_where_silence_and_visitors_hold_all_descriptors() {
     host.pass(PRE_AUTH_MAY_STAY);
     let permits: Vec<_> = [Class::Visitor, Class::Refusal]
         .into_iter()
-        .flat_map(|class| std::iter::from_fn(|| host.kit.budget.take(class)).collect::<Vec<_>>())
+        .flat_map(|class| {
+            std::iter::from_fn(|| host.kit.conns.budget.take(class)).collect::<Vec<_>>()
+        })
         .collect();
     assert!(permits.len() > 200, "visitors hold what they may");
     let front = host.kit.front.expect("the front listens");
     let peer = "192.0.2.1:1".parse().unwrap();
     let operator = host.kit.accept(front, peer, host.now);
     for permit in permits {
-        host.kit.budget.give_back(permit);
+        host.kit.conns.budget.give_back(permit);
     }
     assert!(operator.is_some());
 }

@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 
 use crate::clock::Instant;
-use crate::kit::conns::Role;
+use crate::kit::conns::{ConnEntry, Role};
+use crate::kit::doorstep::{Room, Standing};
 use crate::kit::metrics::RefusalReason;
 use crate::machine::ConnKey;
 use crate::mux::{Item, Span, Transport};
@@ -47,9 +48,14 @@ pub(super) struct Refused {
 }
 
 impl Greeter {
-    /// Whether the token in the HELLO that waits to be judged is wrong, if one waits.
-    pub(super) fn guesses(&self) -> Option<bool> {
-        self.held.as_ref().map(|held| held.wrong)
+    /// Where it stands, if it has proven nothing yet.
+    pub(super) fn standing(&self, entry: &ConnEntry, guarded: bool) -> Option<Standing> {
+        let room = match &self.held {
+            Some(held) => held.wrong.then_some(Room::Guessing)?,
+            None if self.proven && guarded => return None,
+            None => Room::Greeting,
+        };
+        Some(entry.stands_in(room, None))
     }
 }
 
@@ -85,17 +91,16 @@ impl Kit {
         early: &[u8],
         now: Instant,
     ) {
-        let Some(entry) = self.conns.get_mut(conn) else {
-            return;
-        };
         let mut lane = Transport::server(conn, now);
         lane.feed(early, now);
-        entry.role = Role::Greeter(Box::new(Greeter {
+        let greeter = Greeter {
             lane,
             subprotocol,
             proven,
             held: None,
-        }));
+        };
+        self.greeters.insert(conn, Box::new(greeter));
+        self.conns.greets(conn);
         self.cx
             .effects
             .timers
@@ -105,20 +110,20 @@ impl Kit {
     }
 
     pub(super) fn greeter_space(&mut self, conn: ConnKey) -> &mut [u8] {
-        match self.conns.get_mut(conn).map(|entry| &mut entry.role) {
+        match self.greeters.get_mut(conn) {
             // While HELLO waits nothing else is read.
-            Some(Role::Greeter(greeter)) if greeter.held.is_none() => greeter.lane.read_space(),
+            Some(greeter) if greeter.held.is_none() => greeter.lane.read_space(),
             _ => &mut [],
         }
     }
 
     pub(super) fn greeter_received(&mut self, conn: ConnKey, count: usize, now: Instant) {
         if count == 0 {
-            self.close_conn(conn, crate::machine::CloseHow::Clean);
+            self.conns
+                .close(conn, crate::machine::CloseHow::Clean, &mut self.cx);
             return;
         }
-        if let Some(Role::Greeter(greeter)) = self.conns.get_mut(conn).map(|entry| &mut entry.role)
-        {
+        if let Some(greeter) = self.greeters.get_mut(conn) {
             greeter.lane.received(count, now);
             self.greeter_pump(conn, now);
         }
@@ -126,9 +131,7 @@ impl Kit {
 
     fn greeter_pump(&mut self, conn: ConnKey, now: Instant) {
         loop {
-            let Some(Role::Greeter(greeter)) =
-                self.conns.get_mut(conn).map(|entry| &mut entry.role)
-            else {
+            let Some(greeter) = self.greeters.get_mut(conn) else {
                 return;
             };
             let refused = match greeter.lane.poll() {
@@ -169,7 +172,7 @@ impl Kit {
                     why: violation.why,
                 },
             };
-            return self.send_away(conn, &refused, now);
+            return self.send_away(conn, &refused);
         }
     }
 
@@ -185,11 +188,11 @@ impl Kit {
                 why: "HELLO.version is not the negotiated subprotocol".into(),
             });
         }
-        let delay = self.throttle.delay(peer.ip(), now);
+        let delay = self.conns.doorstep.throttle.delay(peer.ip(), now);
         if self.cx.config.token.is_some() && !delay.is_zero() {
             let wrong = !self.is_proven(conn, &hello);
             if wrong {
-                self.guess_comes();
+                self.conns.guess_comes(&mut self.cx);
             }
             let (greeter, _) = self.greeter(conn).ok_or_else(gone)?;
             greeter.held = Some(Held {
@@ -216,7 +219,7 @@ impl Kit {
     fn judge_hello(&mut self, conn: ConnKey, hello: &Hello, now: Instant) -> Result<(), Refused> {
         let (_, peer) = self.greeter(conn).ok_or_else(gone)?;
         if !self.is_proven(conn, hello) {
-            self.throttle.failed(peer.ip(), now);
+            self.conns.doorstep.throttle.failed(peer.ip(), now);
             return Err(Refused {
                 reason: RefusalReason::Auth,
                 goaway: Some(Code::AuthError),
@@ -224,7 +227,7 @@ impl Kit {
                 why: "the token is missing or wrong".into(),
             });
         }
-        self.throttle.succeeded(peer.ip());
+        self.conns.doorstep.throttle.succeeded(peer.ip());
         self.hello(conn, hello, now)
     }
 
@@ -239,11 +242,9 @@ impl Kit {
     }
 
     fn greeter(&mut self, conn: ConnKey) -> Option<(&mut Greeter, std::net::SocketAddr)> {
-        let entry = self.conns.get_mut(conn)?;
-        match &mut entry.role {
-            Role::Greeter(greeter) => Some((greeter, entry.from)),
-            _ => None,
-        }
+        let entry = self.conns.get(conn)?;
+        let greeter = self.greeters.get_mut(conn)?;
+        (entry.role == Role::Greeter).then_some((greeter, entry.from))
     }
 
     /// HELLO did not come in time, or one that was held may be looked at now.
@@ -257,14 +258,14 @@ impl Kit {
             _ => Err(Refused::protocol("no HELLO within the hello timeout")),
         };
         if let Err(refused) = outcome {
-            self.send_away(conn, &refused, now);
+            self.send_away(conn, &refused);
         } else {
             self.greeter_pump(conn, now);
         }
     }
 
     /// GOAWAY where there is a code for it, the close frame, and the end.
-    pub(super) fn send_away(&mut self, conn: ConnKey, refused: &Refused, now: Instant) {
+    pub(super) fn send_away(&mut self, conn: ConnKey, refused: &Refused) {
         let Some((greeter, peer)) = self.greeter(conn) else {
             return;
         };
@@ -277,7 +278,7 @@ impl Kit {
         greeter.lane.push_close(refused.close, &refused.why);
         let bytes = drain_lane(&mut greeter.lane);
         self.cx.refused(peer, refused.reason, &refused.why);
-        self.say_and_leave(conn, &bytes, now);
+        self.conns.say_and_leave(conn, &bytes, &mut self.cx);
     }
 }
 

@@ -7,10 +7,6 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
-use crate::kit::Kit;
-use crate::kit::conns::{ConnEntry, Role};
-use crate::kit::front::{Refusal, UNREADABLE};
-use crate::kit::metrics::StreamRefusal;
 use crate::limits::{AHEAD_LEAST, AHEAD_SHARE, VISITOR_AHEAD};
 use crate::machine::ConnKey;
 
@@ -19,6 +15,8 @@ use crate::machine::ConnKey;
 pub(super) enum Waiting {
     /// Part of a head.
     Head(usize),
+    /// What asks already and is to be judged yet.
+    Asking(usize),
     /// What was read behind a head that is whole.
     Behind(usize),
 }
@@ -26,13 +24,13 @@ pub(super) enum Waiting {
 impl Waiting {
     pub fn bytes(self) -> usize {
         match self {
-            Waiting::Head(bytes) | Waiting::Behind(bytes) => bytes,
+            Waiting::Head(bytes) | Waiting::Asking(bytes) | Waiting::Behind(bytes) => bytes,
         }
     }
 
     fn behind(self) -> usize {
         match self {
-            Waiting::Head(_) => 0,
+            Waiting::Head(_) | Waiting::Asking(_) => 0,
             Waiting::Behind(bytes) => bytes,
         }
     }
@@ -78,67 +76,14 @@ impl Heads {
         self.total
     }
 
+    /// The same where heads take more than is left to them of the bound.
+    pub fn largest_beyond(&self, bound: usize) -> Option<impl Iterator<Item = ConnKey>> {
+        self.are_too_much(bound).then(|| self.largest())
+    }
+
     /// Connections from those with most, of equals who came first.
     fn largest(&self) -> impl Iterator<Item = ConnKey> {
         self.by_size.iter().rev().map(|(_, Reverse(conn))| *conn)
-    }
-}
-
-impl Kit {
-    /// Counts what waits of a connection. Where all take more memory than they may, whoever has
-    /// sent most of a head is refused.
-    pub(super) fn weigh_head(&mut self, conn: ConnKey) {
-        let Some(entry) = self.conns.get_mut(conn) else {
-            return;
-        };
-        let held = entry.inbound();
-        let before = std::mem::replace(&mut entry.head, held);
-        self.heads.change(conn, before, held);
-        while self.heads.are_too_much(self.cx.plan.heads) {
-            let conns = &self.conns;
-            let reads_head = |conn: &ConnKey| {
-                let entry = conns.get(*conn);
-                entry.is_some_and(ConnEntry::reads_head)
-            };
-            let Some(largest) = self.heads.largest().find(reads_head) else {
-                return;
-            };
-            self.refuse_head(largest);
-        }
-    }
-
-    fn refuse_head(&mut self, conn: ConnKey) {
-        let why = StreamRefusal::Heads;
-        if let Some(entry) = self.conns.get(conn)
-            && matches!(entry.role, Role::Visitor(_))
-        {
-            self.cx.stream_refused(entry.from.ip(), why);
-            return self.reject(conn, 503, why.sentence());
-        }
-        let mut text = Vec::new();
-        Refusal::json(503, why.sentence().trim_end()).write(&mut text, UNREADABLE);
-        self.say_and_leave(conn, &text, self.cx.now);
-    }
-}
-
-impl ConnEntry {
-    /// Memory of what came and waits.
-    fn inbound(&self) -> Waiting {
-        match &self.role {
-            Role::Visitor(visitor) if visitor.reads_head() => Waiting::Head(visitor.waiting()),
-            Role::Visitor(visitor) => Waiting::Behind(visitor.waiting()),
-            Role::Front(front) => Waiting::Head(front.waiting()),
-            _ => Waiting::Head(0),
-        }
-    }
-
-    /// Whether more of a head is waited for.
-    fn reads_head(&self) -> bool {
-        match &self.role {
-            Role::Visitor(visitor) => visitor.reads_head(),
-            Role::Front(front) => front.guesses().is_none(),
-            _ => false,
-        }
     }
 }
 
@@ -162,7 +107,7 @@ mod tests {
             let conn = host.visit(&format!("192.0.2.66:{port}"));
             let conn = conn.expect("whoever comes is read");
             host.send(conn, &half);
-            assert!(host.kit.heads.total() <= bound);
+            assert!(host.kit.conns.heads().total() <= bound);
             all.push(conn);
         }
         assert!(all.len() * half.len() > bound);
@@ -202,7 +147,7 @@ mod tests {
             let window = crate::limits::MIN_WINDOW as usize;
             assert!(came > window / 2, "they were read at first: {came}");
             let most = bound + conns.len() * AHEAD_LEAST;
-            let total = host.kit.heads.total();
+            let total = host.kit.conns.heads().total();
             assert!(total <= most, "{total} of {most}");
             let refused = conns.iter().filter(|conn| host.closed.contains(conn));
             assert_eq!(refused.count(), 0);

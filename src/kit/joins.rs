@@ -1,7 +1,6 @@
 //! Secondary lanes: tickets, JOIN, and the map of lanes (PROTOCOL §7).
 
 use crate::clock::Instant;
-use crate::kit::conns::Role;
 use crate::kit::greeter::{Refused, drain_lane};
 use crate::kit::session::SessionKey;
 use crate::kit::sessions::hex;
@@ -88,20 +87,17 @@ impl Kit {
     pub(super) fn join(&mut self, conn: ConnKey, join: &Join, now: Instant) -> Result<(), Refused> {
         match self.check_join(join, now) {
             Ok((key, index)) => {
-                self.place_for_lane(conn)?;
+                self.conns.place_for_lane(conn, &mut self.cx)?;
                 self.attach_secondary(conn, key, index, now);
             }
-            Err((code, why)) => self.refuse_join(conn, code, why, now),
+            Err((code, why)) => self.refuse_join(conn, code, why),
         }
         Ok(())
     }
 
-    fn refuse_join(&mut self, conn: ConnKey, code: JoinErrCode, why: &str, now: Instant) {
+    fn refuse_join(&mut self, conn: ConnKey, code: JoinErrCode, why: &str) {
         self.cx.metrics.refused_join(code);
-        let Some(entry) = self.conns.get_mut(conn) else {
-            return;
-        };
-        let Role::Greeter(greeter) = &mut entry.role else {
+        let Some(greeter) = self.greeters.get_mut(conn) else {
             return;
         };
         let mut json = Vec::new();
@@ -115,7 +111,7 @@ impl Kit {
         greeter.lane.push_control(FrameType::JoinErr, &json);
         greeter.lane.push_close(1008, why);
         let bytes = drain_lane(&mut greeter.lane);
-        self.say_and_leave(conn, &bytes, now);
+        self.conns.say_and_leave(conn, &bytes, &mut self.cx);
     }
 
     fn check_join(

@@ -7,6 +7,7 @@ use crate::kit::conns::Role;
 use crate::kit::metrics::{SessionEnd, StreamOutcome};
 use crate::kit::repeats::Complaint;
 use crate::kit::session::SessionKey;
+use crate::kit::visitor::Visitor;
 use crate::limits::SWEEP_EVERY;
 use crate::machine::{ConnKey, Ended};
 use crate::mux::{Incoming, Liveness, Span, Violation, Wake};
@@ -107,17 +108,20 @@ impl Kit {
     }
 
     fn stream_data(&mut self, conn: ConnKey, lane: (SessionKey, usize), span: Span) {
-        match self.conns.get(conn).map(|entry| &entry.role) {
-            Some(Role::Visitor(_)) => self.visitor_data(conn, lane, span),
-            Some(Role::Caller(_)) => self.pass_payload(conn, lane, span),
+        match self.conns.role(conn) {
+            Some(Role::Visitor) => self.visitor_data(conn, lane, span),
+            Some(Role::Caller) => {
+                self.conns
+                    .pass_payload(conn, lane, span, &self.sessions, &mut self.cx)
+            }
             _ => {}
         }
     }
 
     fn stream_eof(&mut self, conn: ConnKey, now: Instant) {
-        match self.conns.get(conn).map(|entry| &entry.role) {
-            Some(Role::Visitor(_)) => self.visitor_eof(conn, now),
-            Some(Role::Caller(_)) => self.caller_eof(conn),
+        match self.conns.role(conn) {
+            Some(Role::Visitor) => self.visitor_eof(conn, now),
+            Some(Role::Caller) => self.caller_eof(conn),
             _ => {}
         }
     }
@@ -130,9 +134,9 @@ impl Kit {
         code: Code,
         reason: &str,
     ) {
-        match self.conns.get(conn).map(|entry| &entry.role) {
-            Some(Role::Visitor(_)) => self.visitor_broken(conn, outcome, code, reason),
-            Some(Role::Caller(_)) => self.caller_broken(conn, outcome, code, reason),
+        match self.conns.role(conn) {
+            Some(Role::Visitor) => self.visitor_broken(conn, outcome, code, reason),
+            Some(Role::Caller) => self.caller_broken(conn, outcome, code, reason),
             _ => {}
         }
     }
@@ -222,7 +226,7 @@ impl Kit {
         if index == 0 {
             return self.park(key, why, now);
         }
-        self.spill_loans();
+        self.conns.spill(&self.sessions);
         let Some(mux) = self.sessions.mux_mut(key) else {
             return;
         };
@@ -235,7 +239,7 @@ impl Kit {
             let conn = lane.conn();
             lane.push_close(1000, why);
             let bytes = crate::kit::greeter::drain_lane(&mut lane);
-            self.say_and_leave(conn, &bytes, now);
+            self.conns.say_and_leave(conn, &bytes, &mut self.cx);
         }
         self.send_shard_map(key);
     }
@@ -248,7 +252,7 @@ impl Kit {
 
     /// PING after silence, and the end of lanes that do not answer (PROTOCOL §6).
     pub(super) fn check_lanes(&mut self, key: SessionKey, now: Instant) {
-        self.spill_loans();
+        self.conns.spill(&self.sessions);
         let (quiet, patience) = (self.cx.config.ping_after, self.cx.config.pong_timeout);
         let Some(mux) = self.sessions.mux_mut(key) else {
             return;
@@ -289,7 +293,7 @@ impl Kit {
     }
 
     pub(super) fn sweep(&mut self, key: SessionKey, now: Instant) {
-        self.spill_loans();
+        self.conns.spill(&self.sessions);
         let half_close = self.cx.config.half_close_timeout;
         let Some(mux) = self.sessions.mux_mut(key) else {
             return;
@@ -312,9 +316,9 @@ impl Kit {
 
     /// The system holds so many bytes for a connection that looked still.
     pub(super) fn system_holds(&mut self, conn: ConnKey, bytes: usize, now: Instant) {
-        let name = match self.conns.get(conn).map(|entry| &entry.role) {
-            Some(Role::Visitor(visitor)) => visitor.stream(),
-            Some(Role::Caller(_)) => self.caller(conn),
+        let name = match self.conns.role(conn) {
+            Some(Role::Visitor) => self.visitors.get(conn).and_then(Visitor::stream),
+            Some(Role::Caller) => self.caller(conn),
             _ => None,
         };
         let Some(name) = name else {
@@ -387,7 +391,7 @@ impl Kit {
     }
 
     fn sender_may_go_on(&mut self, conn: ConnKey) {
-        if let Some(Role::Visitor(_)) = self.conns.get(conn).map(|entry| &entry.role) {
+        if let Some(Role::Visitor) = self.conns.role(conn) {
             self.visitor_goes_on(conn, self.cx.now);
         }
         self.cx.effects.wake(conn);

@@ -7,11 +7,10 @@
 use std::collections::VecDeque;
 
 use crate::kit::budget::{Class, FdPermit};
-use crate::kit::conns::Role;
+use crate::kit::conns::{Conns, Role};
+use crate::kit::context::Context;
 use crate::kit::greeter::Refused;
 use crate::machine::{CloseHow, ConnKey};
-
-use super::Kit;
 
 /// Connections that began to leave, oldest first, and some that are gone by now.
 #[derive(Debug, Default)]
@@ -41,35 +40,38 @@ impl Leaving {
     }
 }
 
-impl Kit {
+/// A permit for a newcomer; and who has to be closed once the newcomer is in, for it was its.
+pub(super) type Place = (FdPermit, Option<ConnKey>);
+
+impl Conns {
     /// A connection began to leave: from here on its place is of the class for that. Where that
     /// class is full, the oldest goes.
-    pub(super) fn lingers(&mut self, conn: ConnKey) {
-        while let Some(entry) = self.conns.get_mut(conn)
+    pub(super) fn lingers(&mut self, conn: ConnKey, cx: &mut Context) {
+        while let Some(entry) = self.table.get_mut(conn)
             && let Some(permit) = &mut entry.permit
             && !self.budget.reclass(permit, Class::Leaving)
         {
             // Without another one to go it keeps the place that it has.
-            if !self.hurry_leaving() {
+            if !self.hurry_leaving(cx) {
                 break;
             }
         }
         self.leaving.add(conn);
-        let conns = &self.conns;
+        let table = &self.table;
         self.leaving.tidy(self.budget.out(Class::Leaving), |conn| {
-            conns.get(conn).is_some()
+            table.get(conn).is_some()
         });
     }
 
     /// Closes a connection that is owed nothing, for its descriptor: one that is leaving, or who
     /// stands on the doorstep with more than what is kept for that. False where there is none.
-    fn hurry_one(&mut self) -> bool {
-        if self.hurry_leaving() {
+    fn hurry_one(&mut self, cx: &mut Context) -> bool {
+        if self.hurry_leaving(cx) {
             return true;
         }
         let spare = self.spare_front();
         if let Some(conn) = spare {
-            self.displace(conn);
+            self.displace(conn, cx);
         }
         spare.is_some()
     }
@@ -81,24 +83,28 @@ impl Kit {
     }
 
     /// Closes the connection that has been leaving for longest; false where there is none.
-    fn hurry_leaving(&mut self) -> bool {
+    fn hurry_leaving(&mut self, cx: &mut Context) -> bool {
         let oldest = self.oldest_leaving();
         if let Some(conn) = oldest {
-            self.close_conn(conn, CloseHow::Clean);
+            self.close(conn, CloseHow::Clean, cx);
         }
         oldest.is_some()
     }
 
     fn oldest_leaving(&mut self) -> Option<ConnKey> {
-        let conns = &self.conns;
+        let table = &self.table;
         self.leaving.oldest(|conn| {
-            let entry = conns.get(conn);
+            let entry = table.get(conn);
             entry.is_some_and(|entry| matches!(entry.role, Role::Leaving { .. }))
         })
     }
 
-    /// A permit for a newcomer; and who has to be closed once the newcomer is in, for it was its.
-    pub(super) fn permit_or_place(&mut self, class: Class) -> Option<(FdPermit, Option<ConnKey>)> {
+    /// A place for a newcomer. `yields` knows who of those that came for a stream gives up its own.
+    pub(super) fn place(
+        &mut self,
+        class: Class,
+        yields: impl FnOnce(&Conns) -> Option<ConnKey>,
+    ) -> Option<Place> {
         if let Some(permit) = self.budget.take(class) {
             return Some((permit, None));
         }
@@ -110,7 +116,7 @@ impl Kit {
             Class::Front => self.doorstep.first_to_go()?,
             Class::Visitor | Class::Caller => match self.spare_front() {
                 Some(leaver) => leaver,
-                None => self.who_yields()?,
+                None => yields(self)?,
             },
             _ => return None,
         };
@@ -118,8 +124,8 @@ impl Kit {
     }
 
     /// The permit of one who has to go, for somebody else.
-    fn place_of(&mut self, leaver: ConnKey, class: Class) -> Option<(FdPermit, Option<ConnKey>)> {
-        let entry = self.conns.get_mut(leaver)?;
+    fn place_of(&mut self, leaver: ConnKey, class: Class) -> Option<Place> {
+        let entry = self.table.get_mut(leaver)?;
         let mut permit = entry.permit.take()?;
         if self.budget.reclass(&mut permit, class) {
             return Some((permit, Some(leaver)));
@@ -130,14 +136,18 @@ impl Kit {
 
     /// Makes sure that a connection which came through the front counts as a lane, so that sessions
     /// cannot use up what operators and newcomers need.
-    pub(super) fn place_for_lane(&mut self, conn: ConnKey) -> Result<(), Refused> {
-        while let Some(entry) = self.conns.get_mut(conn)
+    pub(super) fn place_for_lane(
+        &mut self,
+        conn: ConnKey,
+        cx: &mut Context,
+    ) -> Result<(), Refused> {
+        while let Some(entry) = self.table.get_mut(conn)
             && let Some(permit) = &mut entry.permit
         {
             if self.budget.reclass(permit, Class::Lane) {
                 return Ok(());
             }
-            if !self.hurry_one() {
+            if !self.hurry_one(cx) {
                 break;
             }
         }
@@ -145,10 +155,10 @@ impl Kit {
     }
 
     /// A permit for something that is no connection.
-    pub(super) fn permit_for(&mut self, class: Class) -> Option<FdPermit> {
+    pub(super) fn permit_for(&mut self, class: Class, cx: &mut Context) -> Option<FdPermit> {
         loop {
             let permit = self.budget.take(class);
-            if permit.is_some() || !self.hurry_one() {
+            if permit.is_some() || !self.hurry_one(cx) {
                 return permit;
             }
         }

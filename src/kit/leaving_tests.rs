@@ -26,7 +26,7 @@ fn lingered_at() -> Host {
 #[test]
 fn who_was_refused_and_lingers_holds_an_eighth_of_the_descriptors_at_most() {
     let host = lingered_at();
-    assert_eq!(host.kit.budget.out(Class::Leaving), 64 / 8);
+    assert_eq!(host.kit.conns.budget.out(Class::Leaving), 64 / 8);
     assert_eq!(host.kit.conns.len(), 64 / 8, "the oldest went");
 }
 
@@ -36,7 +36,7 @@ fn who_lingers_makes_room_for_operators_laptops_and_visitors() {
     let laptop = host.laptop("192.0.2.2:1");
     let listener = host.bound[0];
     let mut visitors = 0;
-    while host.kit.budget.out(Class::Leaving) > 0 {
+    while host.kit.conns.budget.out(Class::Leaving) > 0 {
         let peer = format!("198.51.100.1:{}", 1000 + visitors);
         host.visit_at(listener, &peer).expect("there is room");
         visitors += 1;

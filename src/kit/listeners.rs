@@ -7,16 +7,15 @@ use log::{info, warn};
 use crate::clock::Instant;
 use crate::kit::budget::{Class, FdPermit};
 use crate::kit::caller::Caller;
-use crate::kit::conns::{After, ConnEntry, Role};
-use crate::kit::heads::Waiting;
+use crate::kit::conns::Role;
+use crate::kit::doorstep::Room;
+use crate::kit::leaving::Place;
 use crate::kit::metrics::StreamRefusal;
 use crate::kit::repeats::Complaint;
-use crate::kit::serve::FrontConn;
 use crate::kit::session::SessionKey;
 use crate::kit::visitor::Visitor;
 use crate::limits::{ACCEPT_RETRY, FRONT_HEAD_TIMEOUT, LOOK_AGAIN_AFTER, VISITOR_HEAD_TIMEOUT};
 use crate::machine::{Command, ConnKey, IoFailure, ListenerKey};
-use crate::outflow::Outflow;
 use crate::wire::control::Bind;
 
 use super::{Kit, KitNotice, Reason, Stopping};
@@ -86,7 +85,7 @@ impl ListenerEntry {
 
 impl Kit {
     pub(super) fn open_front(&mut self) {
-        let Some(permit) = self.budget.take(Class::Listener) else {
+        let Some(permit) = self.conns.budget.take(Class::Listener) else {
             self.cx.effects.notify(KitNotice::CannotListen(
                 "the descriptor budget is too small for a listener".into(),
             ));
@@ -156,8 +155,7 @@ impl Kit {
         {
             self.cx.metrics.binding_closed(port);
         }
-        self.budget.give_back(entry.permit);
-        self.resume_accepting();
+        self.conns.budget.give_back(entry.permit);
         Some(entry.purpose)
     }
 
@@ -187,14 +185,14 @@ impl Kit {
         let entry = self.listeners.get(listener)?;
         match &entry.purpose {
             Purpose::Front => {
-                let leaver = self.hall_leaver();
+                let leaver = self.conns.doorstep.leaver(Room::Hall);
                 let place = self.take_place(Class::Front)?;
-                let conn = self.add_conn(Role::Front(FrontConn::default()), peer, place)?;
-                self.pre_auth += 1;
+                let conn = self.add_conn(Role::Front, peer, place)?;
+                self.fronts.insert(conn, Box::default());
                 self.restand(conn);
                 self.cx.arm_conn(conn, now + FRONT_HEAD_TIMEOUT);
                 if let Some(leaver) = leaver {
-                    self.displace(leaver);
+                    self.conns.displace(leaver, &mut self.cx);
                 }
                 Some(conn)
             }
@@ -215,22 +213,20 @@ impl Kit {
                     return None;
                 }
                 let place = self.take_place_of_stream(Class::Caller, peer)?;
-                let conn = self.add_conn(Role::Caller(Caller::new(session)), peer, place)?;
+                let conn = self.add_conn(Role::Caller, peer, place)?;
+                self.callers.insert(conn, Caller::new(session));
                 self.caller_arrived(conn, session, bind_id, peer, now)
             }
             Purpose::Bound {
                 mode: Mode::Expose, ..
             } => {
-                if let Some(place) = self.permit_or_place(Class::Visitor) {
-                    let role = Role::Visitor(Visitor::new(listener, now));
-                    let conn = self.add_conn(role, peer, place)?;
-                    self.cx.arm_conn(conn, now + VISITOR_HEAD_TIMEOUT);
-                    self.pause_accepting_at_cap();
-                    return Some(conn);
-                }
-                let place = self.take_place_of_stream(Class::Refusal, peer)?;
-                let role = Role::Visitor(Visitor::new(listener, now).without_descriptors());
-                let conn = self.add_conn(role, peer, place)?;
+                let (place, full) = match self.place(Class::Visitor) {
+                    Some(place) => (place, false),
+                    None => (self.take_place_of_stream(Class::Refusal, peer)?, true),
+                };
+                let conn = self.add_conn(Role::Visitor, peer, place)?;
+                self.visitors
+                    .insert(conn, Visitor::new(listener, full, now));
                 self.cx.arm_conn(conn, now + VISITOR_HEAD_TIMEOUT);
                 self.pause_accepting_at_cap();
                 Some(conn)
@@ -242,43 +238,31 @@ impl Kit {
         &mut self,
         role: Role,
         peer: SocketAddr,
-        (permit, leaver): (FdPermit, Option<ConnKey>),
+        (permit, leaver): Place,
     ) -> Option<ConnKey> {
-        let entry = ConnEntry {
-            role,
-            out: Outflow::new(),
-            after: After::Stay,
-            read_closed: false,
-            fin_ahead: false,
-            peer,
-            from: peer,
-            since: self.cx.now,
-            bytes: (0, 0),
-            waiting_since: self.cx.now,
-            head: Waiting::Head(0),
-            permit: Some(permit),
-        };
-        let added = self.conns.insert(entry);
+        let added = self.conns.add(role, peer, permit, self.cx.now);
         // Only now, for a name is free only when the host has closed what had it.
         match leaver {
-            Some(leaver) if self.doorstep.get(leaver).is_some() => self.displace(leaver),
+            Some(leaver) if self.conns.doorstep.get(leaver).is_some() => {
+                self.conns.displace(leaver, &mut self.cx);
+            }
             Some(leaver) => self.yield_place(leaver),
             None => {}
         }
-        match added {
-            Ok(key) => Some(key),
-            Err(entry) => {
-                if let Some(permit) = entry.permit {
-                    self.budget.give_back(permit);
-                }
-                None
-            }
-        }
+        added
+    }
+
+    /// A place for somebody new, perhaps that of one who goes for it.
+    fn place(&mut self, class: Class) -> Option<Place> {
+        let (visitors, sessions, now) = (&self.visitors, &self.sessions, self.cx.now);
+        let yielding = &mut self.yielding;
+        self.conns
+            .place(class, |conns| yielding.who(visitors, conns, sessions, now))
     }
 
     /// A permit, perhaps of one who lingers; or the listeners stop accepting until some come home.
-    fn take_place(&mut self, class: Class) -> Option<(FdPermit, Option<ConnKey>)> {
-        let place = self.permit_or_place(class);
+    fn take_place(&mut self, class: Class) -> Option<Place> {
+        let place = self.place(class);
         if place.is_none() {
             self.pause_accepting_at_cap();
         }
@@ -286,11 +270,7 @@ impl Kit {
     }
 
     /// The same for who came for a stream, and is closed at once where there is no place.
-    fn take_place_of_stream(
-        &mut self,
-        class: Class,
-        peer: SocketAddr,
-    ) -> Option<(FdPermit, Option<ConnKey>)> {
+    fn take_place_of_stream(&mut self, class: Class, peer: SocketAddr) -> Option<Place> {
         let place = self.take_place(class);
         if place.is_none() {
             self.cx
@@ -302,7 +282,7 @@ impl Kit {
     /// At the cap, and where nobody would yield, nobody is accepted on bindings: those who wait do
     /// so in the kernel, where they are not lost.
     fn pause_accepting_at_cap(&mut self) {
-        if self.accepting && !self.budget.accepting() && !self.someone_yields() {
+        if self.accepting && !self.conns.budget.accepting() && !self.someone_yields() {
             self.accepting = false;
             self.tell_accepting(false);
             self.look_for_room();
@@ -325,9 +305,9 @@ impl Kit {
             .arm(Reason::Room, self.cx.now + LOOK_AGAIN_AFTER);
     }
 
-    /// Accepts again once enough permits are home.
+    /// Accepts again once enough permits are home: looked at after everything told.
     pub(super) fn resume_accepting(&mut self) {
-        if !self.accepting && self.budget.accepting() {
+        if !self.accepting && self.conns.budget.accepting() {
             self.accepting = true;
             self.tell_accepting(true);
         }

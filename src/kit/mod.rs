@@ -20,6 +20,7 @@
 //! | `caller` | PULL |
 //! | `operator` | what the operator asks for (PROTOCOL §10) |
 //! | `repeats` | complaints that are summed in the log |
+//! | `ties` | how the tables of the parts must fit each other |
 //! | `carried` | what the wire can carry of what may be configured |
 //! | `budget`, `memory`, `throttle`, `config`, `metrics`, `admin` | what their names say |
 //!
@@ -60,6 +61,7 @@ mod sessions;
 #[cfg(test)]
 mod testing;
 pub mod throttle;
+mod ties;
 mod visitor;
 
 use std::collections::BTreeMap;
@@ -67,21 +69,27 @@ use std::net::SocketAddr;
 
 use crate::clock::Instant;
 use crate::entropy::Entropy;
-use crate::limits::{MAX_CONNS, MAX_LISTENERS};
+use crate::limits::MAX_LISTENERS;
 use crate::machine::{
     CloseHow, Command, Conn, ConnKey, Ended, Event, Listener, ListenerKey, Machine,
 };
 use crate::mux::Channel;
 use crate::outflow::Piece;
-use crate::table::Table;
+use crate::table::{Side, Table};
 
-use budget::{FdBudget, FdPermit};
+use budget::FdBudget;
+use caller::Caller;
 use config::Config;
-use conns::{ConnEntry, Role};
+use conns::{ConnEntry, Conns, Role};
 use context::Context;
+use doorstep::Standing;
+use front::{Refusal, UNREADABLE};
+use greeter::Greeter;
+use heads::Waiting;
 use listeners::{ListenerEntry, PortName};
-use session::{KitSession, SessionKey, Sessions};
-use throttle::Throttle;
+use metrics::StreamRefusal;
+use serve::FrontConn;
+use session::{SessionKey, Sessions};
 
 /// What the program around the kit asks of it: nothing yet, operators speak HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,27 +110,17 @@ pub enum KitNotice {
 #[derive(Debug)]
 pub struct Kit {
     cx: Context,
-    budget: FdBudget,
-    throttle: Throttle,
     pool: memory::Pool,
     /// Visitors whose places others may have.
     yielding: visitor::Yielding,
-    /// What was sent and waits: heads that are not whole, mostly.
-    heads: heads::Heads,
-    /// Bytes of memory that were freed and not given back to the system yet.
-    freed: usize,
-    conns: Table<Conn, ConnEntry>,
+    conns: Conns,
+    fronts: Side<Conn, Box<FrontConn>>,
+    greeters: Side<Conn, Box<Greeter>>,
+    visitors: visitor::Visitors,
+    callers: Side<Conn, Caller>,
     listeners: Table<Listener, ListenerEntry>,
     sessions: Sessions,
     ports: BTreeMap<PortName, ListenerKey>,
-    /// Connections that may hold a loan from a lane's buffer.
-    borrowers: Vec<ConnKey>,
-    /// Connections that only linger.
-    leaving: leaving::Leaving,
-    /// Connections that have not proven who they are.
-    pre_auth: usize,
-    /// Where those stand who have not shown a token either.
-    doorstep: doorstep::Doorstep,
     front: Option<ListenerKey>,
     /// Listeners that stopped accepting for want of permits.
     accepting: bool,
@@ -166,22 +164,19 @@ impl Kit {
     pub fn new(config: Config, entropy: Entropy, now: Instant) -> Kit {
         let greeters = config.max_pre_auth_connections;
         let doorstep = doorstep::Doorstep::new(config.fd_budget, greeters);
+        let budget = FdBudget::new(config.fd_budget, config.descriptor_needs());
         let mut kit = Kit {
-            budget: FdBudget::new(config.fd_budget, config.descriptor_needs()),
             pool: memory::Pool::new(config.memory_plan().pool),
             yielding: visitor::Yielding::default(),
-            heads: heads::Heads::default(),
-            freed: 0,
             sessions: Sessions::new(config.max_sessions),
             cx: Context::new(config, entropy, now),
-            throttle: Throttle::new(),
-            conns: Table::new(MAX_CONNS),
+            conns: Conns::new(budget, doorstep),
+            fronts: Side::new(),
+            greeters: Side::new(),
+            visitors: Side::new(),
+            callers: Side::new(),
             listeners: Table::new(MAX_LISTENERS),
             ports: BTreeMap::new(),
-            borrowers: Vec::new(),
-            leaving: leaving::Leaving::default(),
-            pre_auth: 0,
-            doorstep,
             front: None,
             accepting: true,
         };
@@ -210,12 +205,9 @@ impl Kit {
 
     fn stop_if_drained(&mut self) {
         if self.cx.stopping == Stopping::Draining && self.sessions.stream_count() == 0 {
-            let flushed =
-                |entry: &ConnEntry| !matches!(entry.role, Role::Visitor(_) | Role::Caller(_));
-            let served = self
-                .conns
-                .iter()
-                .all(|(_, entry)| flushed(entry) || entry.out.is_empty());
+            let served =
+                |(_, entry): (_, &ConnEntry)| !entry.role.has_stream() || entry.out.is_empty();
+            let served = self.conns.iter().all(served);
             if served && self.sessions.are_flushed() {
                 self.stop_now();
             }
@@ -234,9 +226,9 @@ impl Kit {
             let why = "the kit is shutting down";
             self.end_session(session, metrics::SessionEnd::Shutdown, why, Some(1001));
         }
-        let all: Vec<ConnKey> = self.conns.keys().collect();
+        let all: Vec<ConnKey> = self.conns.iter().map(|(key, _)| key).collect();
         for conn in all {
-            self.close_conn(conn, CloseHow::Clean);
+            self.conns.close(conn, CloseHow::Clean, &mut self.cx);
         }
         // Closing them frees memory, which goes back with the process.
         self.cx.effects.timers.disarm(Reason::Freed);
@@ -266,17 +258,17 @@ impl Kit {
             return;
         };
         match entry.role {
-            Role::Front(_) => {
+            Role::Front => {
                 self.front_timeout(conn, now);
                 self.restand(conn);
             }
-            Role::Greeter(_) => {
+            Role::Greeter => {
                 self.greeter_timeout(conn);
                 self.restand(conn);
             }
-            Role::Visitor(_) => self.visitor_timeout(conn, now),
-            Role::Leaving { .. } => self.close_conn(conn, CloseHow::Clean),
-            Role::Lane(..) | Role::Caller(_) => {}
+            Role::Visitor => self.visitor_timeout(conn, now),
+            Role::Leaving { .. } => self.conns.close(conn, CloseHow::Clean, &mut self.cx),
+            Role::Lane(..) | Role::Caller => {}
         }
     }
 
@@ -286,11 +278,11 @@ impl Kit {
         };
         match entry.role {
             Role::Lane(session, index) => self.lane_lost(session, index, how, now),
-            Role::Visitor(_) => self.visitor_gone(conn, how),
-            Role::Caller(_) => self.caller_gone(conn, how),
-            Role::Front(_) | Role::Greeter(_) | Role::Leaving { .. } => {}
+            Role::Visitor => self.visitor_gone(conn, how),
+            Role::Caller => self.caller_gone(conn, how),
+            Role::Front | Role::Greeter | Role::Leaving { .. } => {}
         }
-        self.drop_conn(conn);
+        self.conns.drop(conn, &mut self.cx);
     }
 
     /// The peer has sent FIN behind bytes that are not read, for want of credit or of a use for
@@ -302,80 +294,11 @@ impl Kit {
         };
         entry.fin_ahead = true;
         match entry.role {
-            Role::Visitor(_) => self.visitor_finishes(conn, now),
-            Role::Caller(_) => self.caller_finishes(conn),
+            Role::Visitor => self.visitor_finishes(conn, now),
+            Role::Caller => self.caller_finishes(conn),
             // These have deadlines of their own, or are asked for signs of life.
-            Role::Front(_) | Role::Greeter(_) | Role::Lane(..) | Role::Leaving { .. } => {}
+            Role::Front | Role::Greeter | Role::Lane(..) | Role::Leaving { .. } => {}
         }
-    }
-
-    /// Whether the pieces fit each other; run after every entry in debug builds.
-    pub fn check_invariants(&self) {
-        self.sessions.check_invariants();
-        let waiting = |entry: &ConnEntry| matches!(entry.role, Role::Front(_) | Role::Greeter(_));
-        let pre_auth = self
-            .conns
-            .iter()
-            .filter(|(_, entry)| waiting(entry))
-            .count();
-        assert_eq!(
-            pre_auth, self.pre_auth,
-            "connections before authentication miscounted"
-        );
-        let mut standing = 0;
-        for (key, entry) in self.conns.iter() {
-            let stands = entry.standing(self.cx.config.token.is_some());
-            let noted = self.doorstep.get(key);
-            assert_eq!(noted, stands, "the doorstep has an old state of {key:?}");
-            standing += usize::from(stands.is_some());
-            assert!(
-                !entry.out.is_lent() || self.borrowers.contains(&key),
-                "a loan that nobody will end"
-            );
-            if let Role::Lane(session, index) = entry.role {
-                let mux = self.sessions.mux(session);
-                let lane = mux.and_then(|mux| mux.lane(index)?.conn());
-                assert_eq!(lane, Some(key), "a lane of nobody's");
-            }
-            assert!(
-                !matches!(entry.role, Role::Lane(..))
-                    || entry.permit.as_ref().map(FdPermit::class) == Some(budget::Class::Lane),
-                "a lane with another's permit"
-            );
-        }
-        assert_eq!(standing, self.doorstep.len(), "a ghost on the doorstep");
-        for (port, listener) in &self.ports {
-            let entry = self.listeners.get(*listener);
-            assert!(
-                entry.is_some_and(|entry| entry.port_name() == Some(*port)),
-                "a port's ghost"
-            );
-        }
-        let beyond = |(key, session): (_, &KitSession)| {
-            let until = session.parked_until();
-            assert!(
-                until.is_none() || until == self.cx.effects.timers.deadline(Reason::Grace(key)),
-                "a parked session that waits for ever"
-            );
-            assert!(
-                session.mux().is_some() || session.beyond == 0,
-                "nothing is held while parked"
-            );
-            u64::from(session.mux().map_or(0, |mux| mux.beyond_window()))
-        };
-        let held: u64 = self.sessions.iter().map(beyond).sum();
-        assert!(
-            held <= self.pool.size(),
-            "sessions hold more than the pool has"
-        );
-        let heads: usize = self.conns.iter().map(|(_, it)| it.head.bytes()).sum();
-        assert_eq!(heads, self.heads.total(), "heads were miscounted");
-        for mux in self.sessions.muxes() {
-            let all_live = mux.tags().all(|conn| self.conns.get(conn).is_some());
-            assert!(all_live, "a stream of a connection that is gone");
-        }
-        let held = self.conns.len() + self.listeners.len();
-        assert_eq!(self.budget.used(), held, "permits and descriptors differ");
     }
 
     /// Bytes that are held for peers: what no local side has taken, lanes' buffers, waiting heads.
@@ -385,7 +308,7 @@ impl Kit {
             let lanes = mux.lanes().map(|(_, lane)| lane.capacity());
             mux.buffered() + lanes.sum::<usize>()
         });
-        self.heads.total() + held.sum::<usize>()
+        self.conns.heads().total() + held.sum::<usize>()
     }
 
     /// Sessions, streams, connections and timers that are left: all zero after a drain.
@@ -398,9 +321,78 @@ impl Kit {
         ]
     }
 
+    /// What follows from what the parts have done, whoever was told something.
+    fn settle(&mut self) {
+        while let Some(conn) = self.conns.head_too_much(self.cx.plan.heads) {
+            self.refuse_head(conn);
+        }
+        while let Some((conn, role)) = self.conns.next_left() {
+            match role {
+                Role::Front => drop(self.fronts.remove(conn)),
+                Role::Greeter => drop(self.greeters.remove(conn)),
+                Role::Visitor => drop(self.visitors.remove(conn)),
+                Role::Caller => drop(self.callers.remove(conn)),
+                Role::Lane(..) | Role::Leaving { .. } => {}
+            }
+        }
+        self.resume_accepting();
+    }
+
+    /// Heads that are not whole take more memory than they may, and this one most of it.
+    fn refuse_head(&mut self, conn: ConnKey) {
+        let why = StreamRefusal::Heads;
+        if let Some(entry) = self.conns.get(conn)
+            && entry.role == Role::Visitor
+        {
+            self.cx.stream_refused(entry.from.ip(), why);
+            return self.reject(conn, 503, why.sentence());
+        }
+        let mut text = Vec::new();
+        Refusal::json(503, why.sentence().trim_end()).write(&mut text, UNREADABLE);
+        self.conns.say_and_leave(conn, &text, &mut self.cx);
+    }
+
+    /// Notes where a connection stands after something happened to it, and what waits of it.
+    fn restand(&mut self, conn: ConnKey) {
+        let Some(entry) = self.conns.get(conn) else {
+            return;
+        };
+        let standing = self.standing(conn, entry);
+        let front = self.fronts.get(conn).filter(|_| entry.role == Role::Front);
+        let held = front.map_or(Waiting::Head(0), |it| it.waiting());
+        self.conns.stands(conn, standing, held);
+    }
+
+    fn standing(&self, conn: ConnKey, entry: &ConnEntry) -> Option<Standing> {
+        let guarded = self.cx.config.token.is_some();
+        match entry.role {
+            Role::Front => self.fronts.get(conn)?.standing(entry),
+            Role::Greeter => self.greeters.get(conn)?.standing(entry, guarded),
+            _ => None,
+        }
+    }
+
+    /// Tells the program that memory can be given back.
+    fn give_memory_back(&mut self) {
+        self.conns.spill(&self.sessions);
+        for key in self.sessions.keys() {
+            if let Some(mux) = self.sessions.mux_mut(key) {
+                mux.release_idle();
+            }
+        }
+        self.conns.shrink();
+        self.visitors.shrink();
+        self.callers.shrink();
+        self.fronts.shrink();
+        self.greeters.shrink();
+        self.cx.effects.notify(KitNotice::MemoryFreed);
+    }
+
     fn told(&mut self) {
+        self.settle();
         if self.cx.stopping == Stopping::Draining {
             self.stop_if_drained();
+            self.settle();
         }
         #[cfg(debug_assertions)]
         self.check_invariants();
@@ -454,15 +446,15 @@ impl Machine for Kit {
         }
         match entry.role {
             Role::Lane(session, index) => {
-                self.spill_loans();
+                self.conns.spill(&self.sessions);
                 let lane = self.sessions.lane_mut(session, index);
                 lane.map_or(&mut [], Channel::read_space)
             }
-            Role::Greeter(_) => self.greeter_space(conn),
-            Role::Visitor(_) => self.visitor_space(conn),
-            Role::Caller(_) => self.caller_space(conn),
-            Role::Front(_) if !entry.out.is_empty() => &mut [],
-            Role::Front(_) | Role::Leaving { .. } => self.cx.scratch_space(),
+            Role::Greeter => self.greeter_space(conn),
+            Role::Visitor => self.visitor_space(conn),
+            Role::Caller => self.caller_space(conn),
+            Role::Front if !entry.out.is_empty() => &mut [],
+            Role::Front | Role::Leaving { .. } => self.cx.scratch_space(),
         }
     }
 
@@ -474,17 +466,17 @@ impl Machine for Kit {
         entry.bytes.0 += count as u64;
         match entry.role {
             Role::Lane(session, index) => self.lane_received(session, index, count, now),
-            Role::Greeter(_) => {
+            Role::Greeter => {
                 self.greeter_received(conn, count, now);
                 self.restand(conn);
             }
-            Role::Visitor(_) => self.visitor_received(conn, count, now),
-            Role::Caller(_) => self.caller_received(conn, count, now),
-            Role::Front(_) => {
+            Role::Visitor => self.visitor_received(conn, count, now),
+            Role::Caller => self.caller_received(conn, count, now),
+            Role::Front => {
                 self.front_received(conn, count, now);
                 self.restand(conn);
             }
-            Role::Leaving { .. } => self.leaving_received(conn, count),
+            Role::Leaving { .. } => self.conns.leaving_received(conn, count, &mut self.cx),
         }
         self.told();
     }
@@ -500,10 +492,13 @@ impl Machine for Kit {
                 let mux = self.sessions.mux(*session);
                 mux.map_or(&[], |mux| mux.payload(*lane, span))
             }
-            Piece::Nothing => match role {
-                Role::Greeter(greeter) => greeter.lane.transmit(),
+            Piece::Nothing => match *role {
+                Role::Greeter => {
+                    let greeter = self.greeters.get_mut(conn);
+                    greeter.map_or(&[], |greeter| greeter.lane.transmit())
+                }
                 Role::Lane(session, index) => {
-                    let lane = self.sessions.lane_mut(*session, *index);
+                    let lane = self.sessions.lane_mut(session, index);
                     lane.map_or(&[], Channel::transmit)
                 }
                 _ => &[],
@@ -517,14 +512,13 @@ impl Machine for Kit {
             return;
         };
         if entry.out.is_empty() {
-            match &mut entry.role {
-                Role::Greeter(greeter) => {
-                    greeter.lane.transmitted(count);
+            match entry.role {
+                Role::Greeter => {
+                    if let Some(greeter) = self.greeters.get_mut(conn) {
+                        greeter.lane.transmitted(count);
+                    }
                 }
-                Role::Lane(session, index) => {
-                    let (session, index) = (*session, *index);
-                    self.lane_transmitted(session, index, count);
-                }
+                Role::Lane(session, index) => self.lane_transmitted(session, index, count),
                 _ => {}
             }
         } else {
@@ -538,9 +532,9 @@ impl Machine for Kit {
                     .observe(now.since(entry.waiting_since));
             }
             match entry.role {
-                Role::Visitor(_) => self.visitor_transmitted(conn, passed, drained, now),
-                Role::Caller(_) => self.caller_transmitted(conn, passed, drained, now),
-                Role::Front(_) if drained => {
+                Role::Visitor => self.visitor_transmitted(conn, passed, drained, now),
+                Role::Caller => self.caller_transmitted(conn, passed, drained, now),
+                Role::Front if drained => {
                     self.front_goes_on(conn, now);
                     self.restand(conn);
                     self.cx.effects.wake(conn);
@@ -548,7 +542,7 @@ impl Machine for Kit {
                 _ => {}
             }
             if drained {
-                self.after_sending(conn);
+                self.conns.after_sending(conn, &mut self.cx);
             }
         }
         self.told();
@@ -557,6 +551,7 @@ impl Machine for Kit {
     fn poll_command(&mut self) -> Option<Command<KitNotice>> {
         if self.cx.effects.is_silent() {
             self.tell_wakes();
+            self.settle();
         }
         self.cx.effects.next_command()
     }

@@ -32,7 +32,10 @@ impl Kit {
             Route::Health => (200, admin::health(about, (about.usage)())),
             Route::Sessions => (200, admin::sessions(self.rows())),
             Route::Bindings => (200, admin::bindings(self.rows())),
-            Route::Tunnels => (200, admin::tunnels(self.rows(), self.budget.available())),
+            Route::Tunnels => (
+                200,
+                admin::tunnels(self.rows(), self.conns.budget.available()),
+            ),
             Route::OpenApi => (200, admin::OPENAPI.as_bytes().to_vec()),
             Route::Metrics => {
                 // The page tells of its own answer too.
@@ -125,11 +128,11 @@ impl Kit {
 
     fn gauges(&self) -> Gauges {
         let mut gauges = Gauges {
-            visitors: self.budget.out(Class::Visitor) + self.budget.out(Class::Refusal),
-            callers: self.budget.out(Class::Caller),
-            lanes: self.budget.out(Class::Lane),
-            pre_auth: self.pre_auth,
-            fd_permits_available: self.budget.available(),
+            visitors: self.conns.budget.out(Class::Visitor) + self.conns.budget.out(Class::Refusal),
+            callers: self.conns.budget.out(Class::Caller),
+            lanes: self.conns.budget.out(Class::Lane),
+            pre_auth: self.conns.pre_auth(),
+            fd_permits_available: self.conns.budget.available(),
             usage: (self.cx.config.about.usage)(),
             ..Gauges::default()
         };

@@ -1,9 +1,11 @@
 //! The kit's own listener at work: requests answered in order, upgrades handed to the greeter.
 
 use crate::clock::Instant;
-use crate::kit::conns::Role;
+use crate::kit::conns::{ConnEntry, Role};
+use crate::kit::doorstep::{Room, Standing};
 use crate::kit::front::{Ask, Connect, Front, Refusal, Route, Step, UNREADABLE};
 use crate::kit::guard::Credential;
+use crate::kit::heads::Waiting;
 use crate::limits::{FRONT_HEAD_TIMEOUT, FRONT_IDLE_TIMEOUT, MAX_HTTP_HEAD};
 use crate::machine::{CloseHow, ConnKey};
 
@@ -20,39 +22,40 @@ pub(super) struct FrontConn {
 }
 
 impl FrontConn {
-    /// Whether the token that waits to be judged is wrong, if one waits.
-    pub(super) fn guesses(&self) -> Option<bool> {
-        let (ask, _) = self.held.as_ref()?;
-        Some(ask.credential == Credential::Wrong)
-    }
-
-    /// When the last request came, if there was one.
-    pub(super) fn asked_at(&self) -> Option<Instant> {
-        self.asked
+    /// Where it stands, if it has proven nothing yet.
+    pub(super) fn standing(&self, entry: &ConnEntry) -> Option<Standing> {
+        match &self.held {
+            Some((ask, _)) => {
+                (ask.credential == Credential::Wrong).then(|| entry.stands_in(Room::Guessing, None))
+            }
+            None => Some(entry.stands_in(Room::Hall, self.asked)),
+        }
     }
 
     /// Memory of what came and waits.
-    pub(super) fn waiting(&self) -> usize {
-        self.front.capacity()
+    pub(super) fn waiting(&self) -> Waiting {
+        match self.held {
+            Some(_) => Waiting::Asking(self.front.capacity()),
+            None => Waiting::Head(self.front.capacity()),
+        }
     }
 }
 
 impl Kit {
     pub(super) fn front_received(&mut self, conn: ConnKey, count: usize, now: Instant) {
-        let Some(entry) = self.conns.get_mut(conn) else {
+        let Some(it) = self.fronts.get_mut(conn) else {
             return;
         };
         if count == 0 {
-            entry.read_closed = true;
+            if let Some(entry) = self.conns.get_mut(conn) {
+                entry.read_closed = true;
+            }
             return self.front_goes_on(conn, now);
         }
-        let Role::Front(it) = &mut entry.role else {
-            return;
-        };
         it.front.feed(&self.cx.scratch[..count]);
         if it.front.waiting() > 2 * MAX_HTTP_HEAD {
             // Asks ahead while an earlier one is held back; nobody needs to.
-            return self.close_conn(conn, CloseHow::Reset);
+            return self.conns.close(conn, CloseHow::Reset, &mut self.cx);
         }
         self.front_goes_on(conn, now);
     }
@@ -65,14 +68,20 @@ impl Kit {
                 return;
             };
             let (peer, read_closed) = (entry.peer, entry.read_closed);
-            let Role::Front(it) = &mut entry.role else {
+            let Some(it) = self
+                .fronts
+                .get_mut(conn)
+                .filter(|_| entry.role == Role::Front)
+            else {
                 return;
             };
             if it.held.is_some() || !entry.out.is_empty() {
                 return;
             }
             match it.front.next(&self.cx.config, peer) {
-                Step::More if read_closed => return self.close_conn(conn, CloseHow::Clean),
+                Step::More if read_closed => {
+                    return self.conns.close(conn, CloseHow::Clean, &mut self.cx);
+                }
                 Step::More => return,
                 Step::Malformed(reject) => {
                     let mut text = Vec::new();
@@ -80,12 +89,16 @@ impl Kit {
                     refusal.write(&mut text, UNREADABLE);
                     self.cx
                         .complain_refused(peer.ip(), "malformed", &refusal.why);
-                    return self.say_and_leave(conn, &text, now);
+                    return self.conns.say_and_leave(conn, &text, &mut self.cx);
                 }
                 Step::Asked(ask) => {
                     it.asked = Some(now);
                     entry.from = ask.origin.peer;
-                    let delay = self.throttle.delay(ask.origin.peer.ip(), now);
+                    let delay = self
+                        .conns
+                        .doorstep
+                        .throttle
+                        .delay(ask.origin.peer.ip(), now);
                     if ask.shows_token() && !delay.is_zero() {
                         return self.hold(conn, ask, now + delay);
                     }
@@ -97,11 +110,9 @@ impl Kit {
 
     fn hold(&mut self, conn: ConnKey, ask: Ask, until: Instant) {
         if ask.credential == Credential::Wrong {
-            self.guess_comes();
+            self.conns.guess_comes(&mut self.cx);
         }
-        if let Some(entry) = self.conns.get_mut(conn)
-            && let Role::Front(it) = &mut entry.role
-        {
+        if let Some(it) = self.fronts.get_mut(conn) {
             it.held = Some((ask, until));
             self.cx.arm_conn(conn, until);
         }
@@ -110,13 +121,15 @@ impl Kit {
     fn serve(&mut self, conn: ConnKey, mut ask: Ask, now: Instant) {
         let peer = ask.origin.peer.ip();
         match ask.credential {
-            Credential::Wrong if ask.shows_token() => self.throttle.failed(peer, now),
-            Credential::Proven if ask.shows_token() => self.throttle.succeeded(peer),
+            Credential::Wrong if ask.shows_token() => {
+                self.conns.doorstep.throttle.failed(peer, now)
+            }
+            Credential::Proven if ask.shows_token() => self.conns.doorstep.throttle.succeeded(peer),
             _ => {}
         }
         if matches!(ask.route, Route::Connect(_))
             && ask.credential != Credential::Proven
-            && let Err(refusal) = self.greeter_comes(&ask.origin)
+            && let Err(refusal) = self.conns.greeter_comes(&ask.origin, &mut self.cx)
         {
             ask.asked.keep_alive = false;
             ask.route = Route::Refuse(refusal);
@@ -127,7 +140,7 @@ impl Kit {
             route => self.admin(route, peer, &mut text, ask.asked, now),
         }
         if !ask.asked.keep_alive {
-            return self.say_and_leave(conn, &text, now);
+            return self.conns.say_and_leave(conn, &text, &mut self.cx);
         }
         if let Some(entry) = self.conns.get_mut(conn) {
             entry.out.push(&text);
@@ -139,10 +152,7 @@ impl Kit {
     fn upgrade(&mut self, conn: ConnKey, connect: &Connect, credential: Credential, now: Instant) {
         let mut text = Vec::new();
         connect.write(&mut text);
-        let Some(entry) = self.conns.get_mut(conn) else {
-            return;
-        };
-        let Role::Front(it) = &mut entry.role else {
+        let (Some(entry), Some(it)) = (self.conns.get_mut(conn), self.fronts.get_mut(conn)) else {
             return;
         };
         let early = it.front.rest();
@@ -158,10 +168,7 @@ impl Kit {
 
     /// A head that does not come, or an idle connection of an operator; or one that was held back.
     pub(super) fn front_timeout(&mut self, conn: ConnKey, now: Instant) {
-        let Some(entry) = self.conns.get_mut(conn) else {
-            return;
-        };
-        let Role::Front(it) = &mut entry.role else {
+        let (Some(entry), Some(it)) = (self.conns.get(conn), self.fronts.get_mut(conn)) else {
             return;
         };
         if let Some((ask, _)) = it.held.take_if(|(_, until)| *until <= now) {
@@ -170,12 +177,12 @@ impl Kit {
             return self.front_goes_on(conn, now);
         }
         if it.front.is_idle() {
-            return self.close_conn(conn, CloseHow::Clean);
+            return self.conns.close(conn, CloseHow::Clean, &mut self.cx);
         }
         let (mut text, peer) = (Vec::new(), entry.peer.ip());
         let refusal = Refusal::json(408, "the head of the request took too long");
         refusal.write(&mut text, UNREADABLE);
         self.cx.complain_refused(peer, "slow", &refusal.why);
-        self.say_and_leave(conn, &text, now);
+        self.conns.say_and_leave(conn, &text, &mut self.cx);
     }
 }

@@ -9,7 +9,6 @@ use crate::clock::Instant;
 use crate::entropy::Entropy;
 use crate::kit::bindings::Binding;
 use crate::kit::config::Config;
-use crate::kit::conns::Role;
 use crate::kit::greeter::{Refused, drain_lane};
 use crate::kit::listeners::Mode;
 use crate::kit::metrics::{RefusalReason, SessionEnd, StreamOutcome};
@@ -155,14 +154,14 @@ impl Kit {
         conn: ConnKey,
         resumed: Option<SessionKey>,
     ) -> Result<(), Refused> {
-        let placed = self.place_for_lane(conn);
+        let placed = self.conns.place_for_lane(conn, &mut self.cx);
         let session = resumed.and_then(|key| self.sessions.get(key));
         let old = session.and_then(|session| session.mux()?.lane(0)?.conn());
         let placed = match old {
             Some(old) if placed.is_err() => {
-                self.spill_loans();
-                self.close_conn(old, CloseHow::Clean);
-                self.place_for_lane(conn)
+                self.conns.spill(&self.sessions);
+                self.conns.close(old, CloseHow::Clean, &mut self.cx);
+                self.conns.place_for_lane(conn, &mut self.cx)
             }
             _ => placed,
         };
@@ -179,17 +178,9 @@ impl Kit {
         key: SessionKey,
         index: usize,
     ) -> Option<(Transport, Subprotocol, SocketAddr)> {
-        let entry = self.conns.get_mut(conn)?;
-        if !matches!(entry.role, Role::Greeter(_)) {
-            return None;
-        }
-        let Role::Greeter(greeter) = std::mem::replace(&mut entry.role, Role::Lane(key, index))
-        else {
-            return None;
-        };
-        self.pre_auth -= 1;
-        self.doorstep.set(conn, None);
-        let peer = entry.from;
+        let peer = self.conns.get(conn)?.from;
+        let greeter = self.greeters.remove(conn)?;
+        self.conns.carries(conn, key, index);
         self.cx.effects.timers.disarm(Reason::Conn(conn));
         Some((greeter.lane, greeter.subprotocol, peer))
     }
@@ -264,7 +255,7 @@ impl Kit {
     /// Closes a session's lanes and breaks what its streams belonged to. It is parked until the
     /// caller has it wait or go on.
     fn leave_lanes(&mut self, key: SessionKey, close: u16, why: &str, now: Instant) {
-        self.spill_loans();
+        self.conns.spill(&self.sessions);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -279,7 +270,7 @@ impl Kit {
             let conn = lane.conn();
             lane.push_close(close, why);
             let bytes = drain_lane(&mut lane);
-            self.say_and_leave(conn, &bytes, now);
+            self.conns.say_and_leave(conn, &bytes, &mut self.cx);
         }
     }
 

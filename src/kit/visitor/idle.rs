@@ -15,17 +15,16 @@
 use std::collections::BTreeMap;
 
 use crate::clock::Instant;
-use crate::kit::Kit;
-use crate::kit::conns::{ConnEntry, Role};
-use crate::kit::metrics::StreamOutcome;
+use crate::kit::conns::{ConnEntry, Conns, Role};
+use crate::kit::session::Sessions;
 use crate::kit::throttle::place;
 use crate::limits::{
     CUT_STALLED_AFTER, FRESH_MAY_STAY, LOOK_AGAIN_AFTER, MANY_FRESH, MUCH, PRE_AUTH_MAY_STAY,
     SILENT_MAY_STAY, YIELD_AT_ONCE,
 };
-use crate::machine::{CloseHow, ConnKey};
+use crate::machine::ConnKey;
 
-use super::State;
+use super::{State, Visitor, Visitors};
 
 /// Looking over all visitors costs, so some are found at once, and where there are none, it is not
 /// done again for each newcomer.
@@ -51,120 +50,130 @@ enum Use {
 
 type Found = Vec<(u128, (Use, Instant), ConnKey)>;
 
-impl Kit {
+impl Yielding {
     /// Whether a newcomer would get the place of somebody.
-    pub(in crate::kit) fn someone_yields(&mut self) -> bool {
-        let leaver = self.who_yields();
-        self.yielding.found.extend(leaver);
+    pub(in crate::kit) fn someone(
+        &mut self,
+        visitors: &Visitors,
+        conns: &Conns,
+        sessions: &Sessions,
+        now: Instant,
+    ) -> bool {
+        let leaver = self.who(visitors, conns, sessions, now);
+        self.found.extend(leaver);
         leaver.is_some()
     }
 
     /// A visitor that is to be closed for a newcomer, if one can go.
-    pub(in crate::kit) fn who_yields(&mut self) -> Option<ConnKey> {
+    pub(in crate::kit) fn who(
+        &mut self,
+        visitors: &Visitors,
+        conns: &Conns,
+        sessions: &Sessions,
+        now: Instant,
+    ) -> Option<ConnKey> {
         loop {
-            if self.yielding.found.is_empty() {
-                if self.yielding.look_again.is_some_and(|at| self.cx.now < at) {
+            if self.found.is_empty() {
+                if self.look_again.is_some_and(|at| now < at) {
                     return None;
                 }
-                self.yielding.found = self.all_who_yield();
-                let none = self.yielding.found.is_empty();
-                self.yielding.look_again = none.then_some(self.cx.now + LOOK_AGAIN_AFTER);
+                self.found = all_who_yield(visitors, conns, sessions, now);
+                self.look_again = self.found.is_empty().then_some(now + LOOK_AGAIN_AFTER);
             }
             // Who was found before may have asked for something since.
-            let conn = self.yielding.found.pop()?;
-            let entry = self.conns.get(conn);
-            if entry.is_some_and(|entry| has_place(entry) && self.is_used(entry).is_some()) {
+            let conn = self.found.pop()?;
+            let used = conns.get(conn).zip(visitors.get(conn));
+            let used = used.filter(|(entry, visitor)| visitor.has_place(entry));
+            if used.is_some_and(|(entry, it)| it.used(entry, sessions, now).is_some()) {
                 return Some(conn);
             }
         }
     }
+}
 
-    /// Closes a connection whose place was given to somebody else.
-    pub(in crate::kit) fn yield_place(&mut self, conn: ConnKey) {
-        // Its permit is another's already, so it has no place any more.
-        let Some(entry) = self.conns.get(conn) else {
-            return;
-        };
-        let peer = entry.from.ip();
-        if !matches!(self.is_used(entry), Some((Use::Stalled, _))) {
-            return self.close_conn(conn, CloseHow::Clean);
-        }
-        let why = "nothing moved for long, and others wait for the place";
-        self.abandon_stream(conn, StreamOutcome::Stalled, why);
-        self.cx.complain_refused(peer, "stalled", why);
-        self.close_conn(conn, CloseHow::Reset);
+fn all_who_yield(
+    visitors: &Visitors,
+    conns: &Conns,
+    sessions: &Sessions,
+    now: Instant,
+) -> Vec<ConnKey> {
+    let placed = || {
+        let both = conns.iter().filter_map(|(key, entry)| {
+            let visitor = visitors.get(key)?;
+            Some((key, entry, visitor))
+        });
+        both.filter(|(_, entry, visitor)| visitor.has_place(entry))
+    };
+    let all: Found = placed()
+        .filter_map(|(key, entry, visitor)| {
+            let used = visitor.used(entry, sessions, now)?;
+            Some((place(entry.from.ip()), used, key))
+        })
+        .collect();
+    let most_up_to = |last: Use| {
+        let willing = all.iter().filter(|(_, (used, _), _)| *used <= last);
+        most_of(willing.map(|(holder, ..)| *holder))
+    };
+    let mut found = if let Some((most, _)) = most_up_to(Use::Slow) {
+        of(&all, most, Use::Slow)
+    } else if let Some((most, count)) = most_up_to(Use::Fresh)
+        && count >= MANY_FRESH
+    {
+        of(&all, most, Use::Fresh)
+    } else {
+        let most = most_of(placed().map(|(_, entry, _)| place(entry.from.ip())));
+        let much = |(_, count): &(u128, usize)| count * MUCH >= conns.budget.for_visits();
+        let most = most.filter(much);
+        most.map_or_else(Vec::new, |(most, _)| of(&all, most, Use::Stalled))
+    };
+    found.reverse();
+    found
+}
+
+impl Visitor {
+    /// Whether it has a place that somebody else could have.
+    fn has_place(&self, entry: &ConnEntry) -> bool {
+        entry.role == Role::Visitor && entry.permit.is_some() && !self.no_descriptors
     }
 
-    fn all_who_yield(&self) -> Vec<ConnKey> {
-        let all: Found = self
-            .conns
-            .iter()
-            .filter(|(_, entry)| has_place(entry))
-            .filter_map(|(key, entry)| {
-                let used = self.is_used(entry)?;
-                Some((place(entry.from.ip()), used, key))
-            })
-            .collect();
-        let most_up_to = |last: Use| {
-            let willing = all.iter().filter(|(_, (used, _), _)| *used <= last);
-            most_of(willing.map(|(holder, ..)| *holder))
-        };
-        let mut found = if let Some((most, _)) = most_up_to(Use::Slow) {
-            of(&all, most, Use::Slow)
-        } else if let Some((most, count)) = most_up_to(Use::Fresh)
-            && count >= MANY_FRESH
-        {
-            of(&all, most, Use::Fresh)
-        } else {
-            let visits = self.conns.iter().filter(|(_, entry)| has_place(entry));
-            let most = most_of(visits.map(|(_, entry)| place(entry.from.ip())));
-            let much = |(_, count): &(u128, usize)| count * MUCH >= self.budget.for_visits();
-            let most = most.filter(much);
-            most.map_or_else(Vec::new, |(most, _)| of(&all, most, Use::Stalled))
-        };
-        found.reverse();
-        found
+    /// Whether it is being served, and nothing moved for long.
+    pub(in crate::kit) fn stalls(
+        &self,
+        entry: &ConnEntry,
+        sessions: &Sessions,
+        now: Instant,
+    ) -> bool {
+        matches!(self.used(entry, sessions, now), Some((Use::Stalled, _)))
     }
 
-    /// How a visitor may go, if it may at all, and since when it is so.
-    fn is_used(&self, entry: &ConnEntry) -> Option<(Use, Instant)> {
-        let Role::Visitor(visitor) = &entry.role else {
-            return None;
-        };
-        let (moved, patience) = match (&visitor.state, visitor.stream()) {
+    /// How it may go, if it may at all, and since when it is so.
+    fn used(&self, entry: &ConnEntry, sessions: &Sessions, now: Instant) -> Option<(Use, Instant)> {
+        let (moved, patience) = match (&self.state, self.stream()) {
             (State::Waiting, _) if !entry.out.is_empty() => return None,
             (State::Waiting, _) => {
-                let idle = visitor.answered > 0 && visitor.inbound.is_empty();
-                let patience = match visitor.inbound.is_empty() {
+                let idle = self.answered > 0 && self.inbound.is_empty();
+                let patience = match self.inbound.is_empty() {
                     true => SILENT_MAY_STAY,
                     false => PRE_AUTH_MAY_STAY,
                 };
-                let slow = self.cx.now >= visitor.since + patience;
+                let slow = now >= self.since + patience;
                 // What it said may lie in its socket and be read in this very turn.
-                let known = self.cx.now >= visitor.since + FRESH_MAY_STAY;
+                let known = now >= self.since + FRESH_MAY_STAY;
                 let used = match (idle, slow) {
                     (true, _) => Use::Idle,
                     (_, true) => Use::Slow,
                     _ => Use::Fresh,
                 };
-                return (idle || known).then_some((used, visitor.since));
+                return (idle || known).then_some((used, self.since));
             }
             (_, Some(name)) => {
-                let mux = self.sessions.mux(name.session)?;
+                let mux = sessions.mux(name.session)?;
                 (mux.last_moved(name.stream)?, mux.patience(name.stream))
             }
             (State::Exchange(exchange), None) => (exchange.waiting_since, CUT_STALLED_AFTER),
             (State::Raw(_), None) => return None,
         };
-        (self.cx.now >= moved + patience).then_some((Use::Stalled, moved))
-    }
-}
-
-/// Whether it is a visitor with a place that somebody else could have.
-fn has_place(entry: &ConnEntry) -> bool {
-    match &entry.role {
-        Role::Visitor(visitor) => entry.permit.is_some() && !visitor.no_descriptors,
-        _ => false,
+        (now >= moved + patience).then_some((Use::Stalled, moved))
     }
 }
 
@@ -345,7 +354,7 @@ mod tests {
         let mut host = Host::new(config);
         let mut laptop = host.laptop("192.0.2.1:1000");
         let crowd = busy_crowd(&mut host, &mut laptop);
-        let places = host.kit.budget.for_visits();
+        let places = host.kit.conns.budget.for_visits();
         assert!(crowd.len() > places * 3 / 4, "{} of {places}", crowd.len());
         for n in 0..places / 16 {
             let peer = format!("192.0.2.{}:1000", 100 + n);
@@ -373,7 +382,7 @@ mod tests {
     #[test]
     fn where_nobody_is_idle_whoever_holds_much_and_stalls_makes_room_and_nobody_else() {
         let (mut host, mut laptop, _) = crowded(false);
-        let places = host.kit.budget.for_visits();
+        let places = host.kit.conns.budget.for_visits();
         host.pass(Duration::from_secs(20));
         let crowd = busy_crowd(&mut host, &mut laptop);
         // Many others have the rest, each a little.

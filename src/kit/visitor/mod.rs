@@ -27,13 +27,17 @@ use crate::kit::session::StreamName;
 use crate::limits::{
     VISITOR_GONE_AFTER, VISITOR_HEAD_TIMEOUT, VISITOR_IDLE_TIMEOUT, VISITOR_STALLED_FOR,
 };
-use crate::machine::{CloseHow, ConnKey, Ended, ListenerKey};
+use crate::machine::{CloseHow, Conn, ConnKey, Ended, ListenerKey};
+use crate::table::Side;
 use crate::text::said;
 use crate::wire::code::Code;
 
 use super::Kit;
 
 const TOO_LATE: &str = "the upstream did not answer in time\n";
+
+/// All visitors, by their connections.
+pub(super) type Visitors = Side<Conn, Visitor>;
 
 /// A connection to an EXPOSE port.
 #[derive(Debug)]
@@ -106,23 +110,16 @@ enum Response {
 }
 
 impl Visitor {
-    pub(super) fn new(listener: ListenerKey, now: Instant) -> Visitor {
+    /// One who came to a port; `no_descriptors`: and is only told that there is no room for it.
+    pub(super) fn new(listener: ListenerKey, no_descriptors: bool, now: Instant) -> Visitor {
         Visitor {
             listener,
             inbound: Buffer::new(),
             scanner: HeadScanner::new(),
             state: State::Waiting,
-            no_descriptors: false,
+            no_descriptors,
             since: now,
             answered: 0,
-        }
-    }
-
-    /// One that is only told that there is no room for it.
-    pub(super) fn without_descriptors(self) -> Visitor {
-        Visitor {
-            no_descriptors: true,
-            ..self
         }
     }
 
@@ -197,10 +194,8 @@ impl Exchange {
 
 impl Kit {
     fn visitor(&mut self, conn: ConnKey) -> Option<&mut Visitor> {
-        match self.conns.get_mut(conn).map(|entry| &mut entry.role) {
-            Some(Role::Visitor(visitor)) => Some(visitor),
-            _ => None,
-        }
+        let is_one = self.conns.role(conn) == Some(Role::Visitor);
+        self.visitors.get_mut(conn).filter(|_| is_one)
     }
 
     /// Counts a request of the port that the visitor came to.
@@ -219,10 +214,7 @@ impl Kit {
 
     /// What the session knows of the visitor's stream.
     fn movement(&self, conn: ConnKey) -> Option<Movement> {
-        let Role::Visitor(visitor) = &self.conns.get(conn)?.role else {
-            return None;
-        };
-        let name = visitor.stream()?;
+        let name = self.visitors.get(conn)?.stream()?;
         let mux = self.sessions.mux(name.session)?;
         Some(Movement {
             last: mux.last_moved(name.stream)?,
@@ -246,10 +238,10 @@ impl Kit {
         self.count_request(conn, reply.status);
         let text = std::mem::take(&mut self.cx.text);
         if !stays {
-            self.say_and_leave(conn, &text, now);
+            self.conns.say_and_leave(conn, &text, &mut self.cx);
         } else if let Some(entry) = self.conns.get_mut(conn) {
             entry.out.push(&text);
-            if let Role::Visitor(visitor) = &mut entry.role {
+            if let Some(visitor) = self.visitors.get_mut(conn) {
                 visitor.state = State::Waiting;
                 visitor.since = now;
                 visitor.answered += 1;
@@ -262,7 +254,6 @@ impl Kit {
     /// A malformed request: said and closed, nothing forwarded.
     pub(super) fn reject(&mut self, conn: ConnKey, status: u16, why: &str) {
         debug!("visitor refused with {status}: {}", said(why));
-        let now = self.cx.now;
         let mut text = std::mem::take(&mut self.cx.text);
         text.clear();
         let allow = [("allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")];
@@ -271,7 +262,7 @@ impl Kit {
             .with(fields)
             .write_and_close(&mut text, false);
         self.count_request(conn, status);
-        self.say_and_leave(conn, &text, now);
+        self.conns.say_and_leave(conn, &text, &mut self.cx);
         self.cx.text = text;
     }
 
@@ -316,8 +307,9 @@ impl Kit {
             }
             // A cut body must never look whole (PROTOCOL §4).
             State::Exchange(_) | State::Raw(_) => {
-                self.log_conn_end(conn, "visitor's stream", reason);
-                self.close_conn(conn, CloseHow::Reset);
+                self.conns
+                    .log_end(conn, "visitor's stream", reason, self.cx.now);
+                self.conns.close(conn, CloseHow::Reset, &mut self.cx);
             }
         }
     }
@@ -392,7 +384,7 @@ impl Kit {
         }
         match &visitor.state {
             State::Waiting if visitor.answered > 0 && visitor.inbound.is_empty() => {
-                self.close_conn(conn, CloseHow::Clean);
+                self.conns.close(conn, CloseHow::Clean, &mut self.cx);
             }
             State::Waiting => self.reject(conn, 408, "the head of the request took too long\n"),
             State::Exchange(exchange) if exchange.response != Response::Awaited => {
@@ -401,7 +393,7 @@ impl Kit {
                     false => (StreamOutcome::Stalled, "the visitor takes nothing"),
                 };
                 self.abandon_stream(conn, outcome, why);
-                self.close_conn(conn, CloseHow::Reset);
+                self.conns.close(conn, CloseHow::Reset, &mut self.cx);
             }
             State::Exchange(exchange) => {
                 let gone = exchange.may_be_gone(fin);
@@ -445,19 +437,40 @@ impl Kit {
         }
     }
 
+    /// Whether a newcomer would get the place of somebody.
+    pub(super) fn someone_yields(&mut self) -> bool {
+        self.yielding
+            .someone(&self.visitors, &self.conns, &self.sessions, self.cx.now)
+    }
+
+    /// Closes a connection whose place was given to somebody else.
+    pub(super) fn yield_place(&mut self, conn: ConnKey) {
+        let (Some(entry), Some(visitor)) = (self.conns.get(conn), self.visitors.get(conn)) else {
+            // One that only lingers.
+            return self.conns.close(conn, CloseHow::Clean, &mut self.cx);
+        };
+        let peer = entry.from.ip();
+        let is_one = entry.role == Role::Visitor;
+        if !is_one || !visitor.stalls(entry, &self.sessions, self.cx.now) {
+            return self.conns.close(conn, CloseHow::Clean, &mut self.cx);
+        }
+        let why = "nothing moved for long, and others wait for the place";
+        self.abandon_stream(conn, StreamOutcome::Stalled, why);
+        self.cx.complain_refused(peer, "stalled", why);
+        self.conns.close(conn, CloseHow::Reset, &mut self.cx);
+    }
+
     /// Both directions of an upgraded connection are closed and everything has left.
     fn close_raw_if_over(&mut self, conn: ConnKey) {
-        let Some(entry) = self.conns.get(conn) else {
-            return;
-        };
-        let Role::Visitor(visitor) = &entry.role else {
+        let (Some(entry), Some(visitor)) = (self.conns.get(conn), self.visitors.get(conn)) else {
             return;
         };
         let raw = matches!(visitor.state, State::Raw(_));
         if raw && entry.read_closed && entry.after == After::Finished && entry.out.is_empty() {
-            self.log_conn_end(conn, "upgraded stream", "finished");
+            self.conns
+                .log_end(conn, "upgraded stream", "finished", self.cx.now);
             self.cx.metrics.stream_ended(StreamOutcome::Finished);
-            self.close_conn(conn, CloseHow::Clean);
+            self.conns.close(conn, CloseHow::Clean, &mut self.cx);
         }
     }
 }

@@ -8,8 +8,8 @@ use crate::http::trail::Origin;
 use crate::http::write::Reply;
 use crate::http::{Asked, BodyDecoder, HeadScanner, Reject, RequestBody, RequestHead};
 use crate::kit::Kit;
-use crate::kit::conns::Role;
 use crate::kit::guard::host_is_ours;
+use crate::kit::heads::Waiting;
 use crate::kit::listeners::Purpose;
 use crate::kit::metrics::{SessionEnd, StreamOutcome, StreamRefusal};
 use crate::kit::session::{KitSession, SessionKey, StreamName};
@@ -68,7 +68,7 @@ impl Kit {
     /// What comes behind a head may have to wait here, so where much of others does, little is
     /// read.
     fn space_ahead(&mut self, ahead: usize) -> &mut [u8] {
-        let most = self.heads.piece(self.cx.plan.heads);
+        let most = self.conns.heads().piece(self.cx.plan.heads);
         &mut self.cx.scratch_space()[..most.saturating_sub(ahead)]
     }
 
@@ -107,17 +107,17 @@ impl Kit {
     /// Does whatever the bytes at hand allow: parses a head, or sends more of a body.
     pub(in crate::kit) fn visitor_goes_on(&mut self, conn: ConnKey, now: Instant) {
         self.go_on(conn, now);
-        self.weigh_head(conn);
+        if let Some(visitor) = self.visitors.get(conn) {
+            self.conns.weigh(conn, visitor.waiting());
+        }
     }
 
     fn go_on(&mut self, conn: ConnKey, now: Instant) {
-        let Some(entry) = self.conns.get_mut(conn) else {
+        let (Some(entry), Some(visitor)) = (self.conns.get_mut(conn), self.visitors.get_mut(conn))
+        else {
             return;
         };
         let flushed = entry.out.is_empty();
-        let Role::Visitor(visitor) = &mut entry.role else {
-            return;
-        };
         match &mut visitor.state {
             State::Waiting if flushed => self.next_head(conn, now),
             State::Waiting => {}
@@ -135,13 +135,11 @@ impl Kit {
     }
 
     fn next_head(&mut self, conn: ConnKey, now: Instant) {
-        let Some(entry) = self.conns.get_mut(conn) else {
+        let (Some(entry), Some(visitor)) = (self.conns.get(conn), self.visitors.get_mut(conn))
+        else {
             return;
         };
         let (peer, read_closed) = (entry.peer, entry.read_closed);
-        let Role::Visitor(visitor) = &mut entry.role else {
-            return;
-        };
         let scanned = match visitor.inbound.is_empty() {
             true => Ok(None),
             false => visitor.scanner.scan(visitor.inbound.bytes()),
@@ -149,7 +147,9 @@ impl Kit {
         let length = match scanned {
             Ok(Some(length)) => length,
             // All that came before the FIN was answered.
-            Ok(None) if read_closed => return self.close_conn(conn, CloseHow::Clean),
+            Ok(None) if read_closed => {
+                return self.conns.close(conn, CloseHow::Clean, &mut self.cx);
+            }
             Ok(None) => return,
             Err(Reject { status, why }) => return self.reject(conn, status, why),
         };
@@ -157,7 +157,7 @@ impl Kit {
         let listener = visitor.listener;
         let Some(owner) = self.listeners.get(listener) else {
             // Unbound while the visitor kept its connection.
-            return self.close_conn(conn, CloseHow::Clean);
+            return self.conns.close(conn, CloseHow::Clean, &mut self.cx);
         };
         let Purpose::Bound {
             session,
@@ -297,7 +297,7 @@ impl Kit {
     /// Whether descriptors suffice for one more request of `holder`, with what it has. Who only
     /// keeps a connection has nothing by that: its place goes to whoever wants it.
     fn may_serve_one_more(&self, holder: u128) -> bool {
-        let most = self.budget.for_visits();
+        let most = self.conns.budget.for_visits();
         let left = most.saturating_sub(self.sessions.stream_count() + 1);
         let muxes = || self.sessions.muxes();
         let held = || muxes().map(|mux| mux.held_by(holder)).sum::<usize>();
@@ -323,10 +323,7 @@ impl Kit {
     /// response is on its way already.
     pub(super) fn upload(&mut self, conn: ConnKey, now: Instant) {
         self.send_body(conn, now);
-        let Some(entry) = self.conns.get(conn) else {
-            return;
-        };
-        let Role::Visitor(visitor) = &entry.role else {
+        let (Some(entry), Some(visitor)) = (self.conns.get(conn), self.visitors.get(conn)) else {
             return;
         };
         let State::Exchange(exchange) = &visitor.state else {
@@ -341,7 +338,7 @@ impl Kit {
         {
             let why = "the visitor's body was cut off";
             self.abandon_stream(conn, StreamOutcome::ResetByPeer, why);
-            self.close_conn(conn, CloseHow::Reset);
+            self.conns.close(conn, CloseHow::Reset, &mut self.cx);
         }
     }
 
@@ -382,7 +379,7 @@ impl Kit {
         let why = "the body of the request stopped";
         self.abandon_stream(conn, StreamOutcome::TimedOut, why);
         match answered {
-            true => self.close_conn(conn, CloseHow::Reset),
+            true => self.conns.close(conn, CloseHow::Reset, &mut self.cx),
             false => self.reject(conn, 408, "the body of the request took too long\n"),
         }
     }
@@ -452,7 +449,7 @@ impl Kit {
         });
         match error {
             crate::http::BodyError::Malformed(why) if !answered => self.reject(conn, 400, why),
-            _ => self.close_conn(conn, CloseHow::Reset),
+            _ => self.conns.close(conn, CloseHow::Reset, &mut self.cx),
         }
     }
 
@@ -492,13 +489,11 @@ impl Kit {
     /// The visitor sends nothing more; it may still read (RFC 9112 §9.6 leaves that open, and a
     /// half-closing client deserves its answers, to all that it asked before).
     fn visitor_fin(&mut self, conn: ConnKey, now: Instant) {
-        let Some(entry) = self.conns.get_mut(conn) else {
+        let (Some(entry), Some(visitor)) = (self.conns.get_mut(conn), self.visitors.get_mut(conn))
+        else {
             return;
         };
         entry.read_closed = true;
-        let Role::Visitor(visitor) = &mut entry.role else {
-            return;
-        };
         match &mut visitor.state {
             State::Waiting => self.visitor_goes_on(conn, now),
             State::Exchange(exchange) if exchange.upload_done => {
@@ -541,13 +536,11 @@ impl Exchange {
 
 impl Visitor {
     /// Memory of what came and waits.
-    pub(in crate::kit) fn waiting(&self) -> usize {
-        self.inbound.capacity()
-    }
-
-    /// Whether more of a head is waited for.
-    pub(in crate::kit) fn reads_head(&self) -> bool {
-        matches!(self.state, State::Waiting)
+    fn waiting(&self) -> Waiting {
+        match self.state {
+            State::Waiting => Waiting::Head(self.inbound.capacity()),
+            _ => Waiting::Behind(self.inbound.capacity()),
+        }
     }
 
     /// Whether the bytes that come next go straight to the stream, as `visitor_space` decided.

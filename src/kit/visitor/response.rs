@@ -4,7 +4,7 @@ use crate::clock::Instant;
 use crate::http::write::LAST_CHUNK;
 use crate::http::{ResponseBody, ResponsePlan};
 use crate::kit::Kit;
-use crate::kit::conns::{After, LaneName, Role};
+use crate::kit::conns::{After, LaneName};
 use crate::kit::metrics::StreamOutcome;
 use crate::limits::INTERIM_WAITING;
 use crate::machine::ConnKey;
@@ -122,15 +122,17 @@ impl Kit {
     /// DATA of the response, or of an upgraded connection.
     pub(in crate::kit) fn visitor_data(&mut self, conn: ConnKey, lane: LaneName, span: Span) {
         let now = self.cx.now;
-        let Some(entry) = self.conns.get_mut(conn) else {
+        let (Some(entry), Some(visitor)) = (self.conns.get_mut(conn), self.visitors.get_mut(conn))
+        else {
             return;
         };
         let flushed = entry.out.is_empty();
-        let Role::Visitor(visitor) = &mut entry.role else {
-            return;
-        };
         let exchange = match &mut visitor.state {
-            State::Raw(_) => return self.pass_payload(conn, lane, span),
+            State::Raw(_) => {
+                return self
+                    .conns
+                    .pass_payload(conn, lane, span, &self.sessions, &mut self.cx);
+            }
             State::Waiting => return,
             State::Exchange(exchange) => exchange,
         };
@@ -152,11 +154,15 @@ impl Kit {
             Response::Body(ResponseBody::Length(left)) => match left.checked_sub(count as u64) {
                 Some(rest) => {
                     *left = rest;
-                    self.pass_payload(conn, lane, span);
+                    self.conns
+                        .pass_payload(conn, lane, span, &self.sessions, &mut self.cx);
                 }
                 None => self.peer_fault(conn, "more DATA than Content-Length says"),
             },
-            Response::Body(ResponseBody::UntilClose) => self.pass_payload(conn, lane, span),
+            Response::Body(ResponseBody::UntilClose) => {
+                self.conns
+                    .pass_payload(conn, lane, span, &self.sessions, &mut self.cx)
+            }
             Response::Body(ResponseBody::Chunked) => self.pass_chunk(conn, lane, &span),
         }
     }
@@ -176,16 +182,14 @@ impl Kit {
 
     /// EOF: the response is whole, or should be.
     pub(in crate::kit) fn visitor_eof(&mut self, conn: ConnKey, now: Instant) {
-        let Some(entry) = self.conns.get_mut(conn) else {
-            return;
-        };
-        let Role::Visitor(visitor) = &mut entry.role else {
+        let (Some(entry), Some(visitor)) = (self.conns.get_mut(conn), self.visitors.get_mut(conn))
+        else {
             return;
         };
         let exchange = match &mut visitor.state {
             State::Raw(_) => {
                 entry.after = After::Finish;
-                self.after_sending(conn);
+                self.conns.after_sending(conn, &mut self.cx);
                 return self.close_raw_if_over(conn);
             }
             State::Waiting => return,
@@ -251,15 +255,12 @@ impl Kit {
 
     /// Everything that was queued has left: the next request, the end, or more to come.
     fn response_sent(&mut self, conn: ConnKey, now: Instant) {
-        let Some(entry) = self.conns.get_mut(conn) else {
-            return;
-        };
-        let Role::Visitor(visitor) = &mut entry.role else {
+        let Some(visitor) = self.visitors.get_mut(conn) else {
             return;
         };
         let exchange = match &visitor.state {
             State::Raw(_) => {
-                self.after_sending(conn);
+                self.conns.after_sending(conn, &mut self.cx);
                 return self.close_raw_if_over(conn);
             }
             State::Waiting => return self.visitor_goes_on(conn, now),
@@ -277,7 +278,7 @@ impl Kit {
             self.cx.metrics.stream_ended(StreamOutcome::Finished);
         }
         if !stays {
-            return self.say_and_leave(conn, &[], now);
+            return self.conns.say_and_leave(conn, &[], &mut self.cx);
         }
         let Some(visitor) = self.visitor(conn) else {
             return;

@@ -81,9 +81,9 @@ fn where_heads_take_too_much_memory_whoever_sent_most_of_one_is_refused() {
         })
         .collect();
     assert!(
-        host.kit.heads.total() <= limit,
+        host.kit.conns.heads().total() <= limit,
         "{} of {limit}",
-        host.kit.heads.total()
+        host.kit.conns.heads().total()
     );
     let refused = hoggers
         .iter()

@@ -1,0 +1,85 @@
+//! How the tables of the kit's parts must fit each other.
+//!
+//! What holds inside one part is that part's own to check.
+
+use crate::kit::conns::Role;
+use crate::kit::session::KitSession;
+
+use super::{Kit, Reason};
+
+impl Kit {
+    /// Whether the pieces fit each other; run after every entry in debug builds.
+    pub fn check_invariants(&self) {
+        self.sessions.check_invariants();
+        self.conns.check_invariants();
+        self.check_roles();
+        for (port, listener) in &self.ports {
+            let entry = self.listeners.get(*listener);
+            assert!(
+                entry.is_some_and(|entry| entry.port_name() == Some(*port)),
+                "a port's ghost"
+            );
+        }
+        let beyond = |(key, session): (_, &KitSession)| {
+            let until = session.parked_until();
+            assert!(
+                until.is_none() || until == self.cx.effects.timers.deadline(Reason::Grace(key)),
+                "a parked session that waits for ever"
+            );
+            assert!(
+                session.mux().is_some() || session.beyond == 0,
+                "nothing is held while parked"
+            );
+            u64::from(session.mux().map_or(0, |mux| mux.beyond_window()))
+        };
+        let held: u64 = self.sessions.iter().map(beyond).sum();
+        assert!(
+            held <= self.pool.size(),
+            "sessions hold more than the pool has"
+        );
+        for mux in self.sessions.muxes() {
+            let serves = |conn| self.conns.role(conn).is_some_and(Role::has_stream);
+            assert!(mux.tags().all(serves), "a stream of nobody's");
+        }
+        let held = self.conns.len() + self.listeners.len();
+        assert_eq!(
+            self.conns.budget.used(),
+            held,
+            "permits and descriptors differ"
+        );
+    }
+
+    /// Whether every connection is known to the part that its role names, and to no other.
+    fn check_roles(&self) {
+        let (mut standing, mut sides) = (0, 0);
+        for (key, entry) in self.conns.iter() {
+            let stands = self.standing(key, entry);
+            let noted = self.conns.doorstep.get(key);
+            assert_eq!(noted, stands, "the doorstep has an old state of {key:?}");
+            standing += usize::from(stands.is_some());
+            let known = match entry.role {
+                Role::Front => self.fronts.get(key).is_some(),
+                Role::Greeter => self.greeters.get(key).is_some(),
+                Role::Visitor => self.visitors.get(key).is_some(),
+                Role::Caller => self.callers.get(key).is_some(),
+                Role::Leaving { .. } => continue,
+                Role::Lane(session, index) => {
+                    let mux = self.sessions.mux(session);
+                    let lane = mux.and_then(|mux| mux.lane(index)?.conn());
+                    assert_eq!(lane, Some(key), "a lane of nobody's");
+                    continue;
+                }
+            };
+            assert!(known, "{key:?} of a part that does not know it");
+            sides += 1;
+        }
+        assert_eq!(
+            standing,
+            self.conns.doorstep.len(),
+            "a ghost on the doorstep"
+        );
+        let fronts = self.fronts.len() + self.greeters.len();
+        let streams = self.visitors.len() + self.callers.len();
+        assert_eq!(sides, fronts + streams, "a ghost in a part");
+    }
+}
