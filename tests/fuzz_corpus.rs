@@ -13,6 +13,8 @@ mod http_response;
 mod machines;
 #[path = "../fuzz/bodies/mux_session.rs"]
 mod mux_session;
+#[path = "../fuzz/bodies/visitor_exchange.rs"]
+mod visitor_exchange;
 #[path = "../fuzz/bodies/wire_control.rs"]
 mod wire_control;
 #[path = "../fuzz/bodies/wire_message.rs"]
@@ -53,6 +55,11 @@ fn http_response_takes_its_corpus() {
 #[test]
 fn mux_session_takes_its_corpus() {
     replay("mux_session", mux_session::run);
+}
+
+#[test]
+fn visitor_exchange_takes_its_corpus() {
+    replay("visitor_exchange", visitor_exchange::run);
 }
 
 #[test]

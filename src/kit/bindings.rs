@@ -7,9 +7,10 @@ use log::info;
 use crate::clock::Instant;
 use crate::kit::budget::Class;
 use crate::kit::listeners::{ListenerEntry, Mode, Opening, Purpose};
-use crate::kit::metrics::SessionEnd;
+use crate::kit::metrics::{SessionEnd, StreamOutcome};
 use crate::kit::repeats::Complaint;
 use crate::kit::session::{KitSession, SessionKey};
+use crate::kit::stream::End;
 use crate::limits::{AUTO_PORT_FIRST, AUTO_PORT_LAST, AUTO_PORT_TRIES};
 use crate::machine::{Command, ConnKey, IoFailure, ListenerKey};
 use crate::text::said;
@@ -237,10 +238,15 @@ impl Kit {
         };
         let conns: Vec<ConnKey> = mux.tags().collect();
         for conn in conns {
-            let visitor = self.visitors.get(conn);
-            let came_here = visitor.is_some_and(|visitor| visitor.listener() == listener);
-            if came_here {
-                self.visitor_taken_over(conn);
+            let (streams, mut below) = self.streams();
+            let visitor = streams.visitors.get(conn);
+            if visitor.is_some_and(|visitor| visitor.listener() == listener) {
+                let end = End {
+                    outcome: StreamOutcome::TakenOver,
+                    code: Code::BindTakeover,
+                    why: "the port was taken over",
+                };
+                streams.visitors.break_stream(conn, end, &mut below);
             }
         }
     }
@@ -424,9 +430,6 @@ impl Kit {
             said(why)
         );
     }
-
-    /// The code that a taken-over stream is reset with.
-    pub(super) const TAKEN_OVER: Code = Code::BindTakeover;
 }
 
 /// As much of a label as a line of the log is for.

@@ -16,6 +16,7 @@ use crate::kit::context::Context;
 use crate::kit::doorstep::{Doorstep, Standing};
 use crate::kit::heads::{Heads, Waiting};
 use crate::kit::leaving::Leaving;
+use crate::kit::metrics::StreamOutcome;
 use crate::kit::session::{SessionKey, Sessions};
 use crate::limits::{
     CONN_MEMORY, FEW_CONNS, FREED_GOES_AFTER, FREED_MATTERS, FREED_WHEN_QUIET, LEAVING_DRAINS,
@@ -79,7 +80,7 @@ impl ConnEntry {
 
 /// Where the peer's FIN is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fin {
+pub enum Fin {
     /// It has not come.
     NotYet,
     /// It came, behind bytes that are not read.
@@ -126,12 +127,10 @@ impl Role {
 pub(super) enum After {
     /// Nothing.
     Stay,
-    /// Half-close, and stay.
-    Finish,
-    /// It was half-closed.
-    Finished,
     /// Half-close and leave: read until the peer closes, for a while.
     Leave,
+    /// It was half-closed, and leaves.
+    Finished,
 }
 
 /// See the module.
@@ -367,26 +366,26 @@ impl Conns {
         self.after_sending(conn, cx);
     }
 
-    /// Does what was to be done once everything was sent, if everything was.
+    /// Both directions of a raw stream have ended, and everything has left.
+    pub(super) fn end_raw(&mut self, conn: ConnKey, what: &str, cx: &mut Context) {
+        self.log_end(conn, what, "finished", cx.now);
+        cx.metrics.stream_ended(StreamOutcome::Finished);
+        self.close(conn, CloseHow::Clean, cx);
+    }
+
+    /// Leaves once everything was sent, if that was wanted.
     pub(super) fn after_sending(&mut self, conn: ConnKey, cx: &mut Context) {
         let Some(entry) = self.table.get_mut(conn) else {
             return;
         };
-        if !entry.out.is_empty() {
+        if !entry.out.is_empty() || entry.after != After::Leave {
             return;
         }
-        match entry.after {
-            After::Stay | After::Finished => {}
-            After::Finish | After::Leave => {
-                let leaving = entry.after == After::Leave;
-                entry.after = After::Finished;
-                if leaving && entry.read_closed {
-                    self.close(conn, CloseHow::Clean, cx);
-                } else {
-                    cx.effects.finish(conn);
-                    cx.effects.wake(conn);
-                }
-            }
+        entry.after = After::Finished;
+        if entry.read_closed {
+            self.close(conn, CloseHow::Clean, cx);
+        } else {
+            cx.finish(conn);
         }
     }
 

@@ -75,6 +75,12 @@ impl Context {
         }
     }
 
+    /// A connection is half-closed.
+    pub(super) fn finish(&mut self, conn: ConnKey) {
+        self.effects.finish(conn);
+        self.effects.wake(conn);
+    }
+
     /// Tells the log of something that may come a thousand times a second. `detail` says who and
     /// why; what is not ours in it has been through [`said`].
     pub(super) fn complain(&mut self, complaint: Complaint, detail: &str) {

@@ -3,11 +3,10 @@
 use log::debug;
 
 use crate::clock::Instant;
-use crate::kit::conns::Role;
 use crate::kit::metrics::{SessionEnd, StreamOutcome};
 use crate::kit::repeats::Complaint;
 use crate::kit::session::SessionKey;
-use crate::kit::visitor::Visitor;
+use crate::kit::stream::End;
 use crate::limits::SWEEP_EVERY;
 use crate::machine::{ConnKey, Ended};
 use crate::mux::{Incoming, Liveness, Span, Violation, Wake};
@@ -70,10 +69,19 @@ impl Kit {
                 }
             }
             Incoming::Head { tag, payload, .. } => {
-                self.visitor_head(tag, (key, index), &payload);
+                let (streams, mut below) = self.streams();
+                streams
+                    .visitors
+                    .head(tag, (key, index), &payload, &mut below);
             }
-            Incoming::Data { tag, payload, .. } => self.stream_data(tag, (key, index), payload),
-            Incoming::Eof { tag, .. } => self.stream_eof(tag, now),
+            Incoming::Data { tag, payload, .. } => {
+                let (streams, below) = self.streams();
+                streams.data(tag, (key, index), payload, below);
+            }
+            Incoming::Eof { tag, .. } => {
+                let (streams, below) = self.streams();
+                streams.eof(tag, below);
+            }
             Incoming::Reset {
                 tag,
                 code,
@@ -88,7 +96,8 @@ impl Kit {
                 if violation {
                     self.cx.metrics.violation(code);
                 }
-                self.stream_lost(tag, outcome, code, &reason);
+                let why = &*reason;
+                self.stream_lost(tag, End { outcome, code, why });
             }
             Incoming::Closed { code } => {
                 // Ended without parking: a close frame with code 1000 or none (PROTOCOL §6).
@@ -107,38 +116,10 @@ impl Kit {
         }
     }
 
-    fn stream_data(&mut self, conn: ConnKey, lane: (SessionKey, usize), span: Span) {
-        match self.conns.role(conn) {
-            Some(Role::Visitor) => self.visitor_data(conn, lane, span),
-            Some(Role::Caller) => {
-                self.conns
-                    .pass_payload(conn, lane, span, &self.sessions, &mut self.cx)
-            }
-            _ => {}
-        }
-    }
-
-    fn stream_eof(&mut self, conn: ConnKey, now: Instant) {
-        match self.conns.role(conn) {
-            Some(Role::Visitor) => self.visitor_eof(conn, now),
-            Some(Role::Caller) => self.caller_eof(conn),
-            _ => {}
-        }
-    }
-
     /// A stream is over in both directions; what it belonged to is broken or answered.
-    pub(super) fn stream_lost(
-        &mut self,
-        conn: ConnKey,
-        outcome: StreamOutcome,
-        code: Code,
-        reason: &str,
-    ) {
-        match self.conns.role(conn) {
-            Some(Role::Visitor) => self.visitor_broken(conn, outcome, code, reason),
-            Some(Role::Caller) => self.caller_broken(conn, outcome, code, reason),
-            _ => {}
-        }
+    pub(super) fn stream_lost(&mut self, conn: ConnKey, end: End<'_>) {
+        let (streams, below) = self.streams();
+        streams.lost(conn, end, below);
     }
 
     fn control(
@@ -233,7 +214,7 @@ impl Kit {
         let (lane, lost) = mux.detach(index);
         for conn in lost {
             let why = "its connection to the client was lost";
-            self.stream_lost(conn, StreamOutcome::Lost, Code::Cancel, why);
+            self.stream_lost(conn, End::lost(why));
         }
         if let Some(mut lane) = lane {
             let conn = lane.conn();
@@ -309,25 +290,10 @@ impl Kit {
                 .arm(Reason::Sweep(key), now + SWEEP_EVERY);
         }
         for gone in idle {
-            self.stream_lost(gone.tag, StreamOutcome::TimedOut, gone.code, gone.reason);
+            let (outcome, code, why) = (StreamOutcome::TimedOut, gone.code, gone.reason);
+            self.stream_lost(gone.tag, End { outcome, code, why });
         }
         while !self.relieve_stalled(key) && self.cut_longest_stalled(key, now) {}
-    }
-
-    /// The system holds so many bytes for a connection that looked still.
-    pub(super) fn system_holds(&mut self, conn: ConnKey, bytes: usize, now: Instant) {
-        let name = match self.conns.role(conn) {
-            Some(Role::Visitor) => self.visitors.get(conn).and_then(Visitor::stream),
-            Some(Role::Caller) => self.caller(conn),
-            _ => None,
-        };
-        let Some(name) = name else {
-            return;
-        };
-        let mux = self.sessions.mux_mut(name.session);
-        if mux.is_some_and(|mux| mux.system_holds(name.stream, bytes, now)) {
-            self.visitor_moved(conn, now);
-        }
     }
 
     /// Has a session's streams make room for each other; false when that does not suffice.
@@ -350,7 +316,8 @@ impl Kit {
         for key in [Some(key), most.map(|(key, _)| key)].into_iter().flatten() {
             let mux = self.sessions.mux_mut(key);
             if let Some(gone) = mux.and_then(|mux| mux.cut_longest_stalled(now)) {
-                self.stream_lost(gone.tag, StreamOutcome::Stalled, gone.code, gone.reason);
+                let (outcome, code, why) = (StreamOutcome::Stalled, gone.code, gone.reason);
+                self.stream_lost(gone.tag, End { outcome, code, why });
                 self.reckon_memory(key);
                 return true;
             }
@@ -384,16 +351,12 @@ impl Kit {
                 match wake {
                     Wake::Lane(conn) => self.cx.effects.wake(conn),
                     Wake::LaneLast(conn) => self.cx.effects.wake_last(conn),
-                    Wake::Sender(conn) => self.sender_may_go_on(conn),
+                    Wake::Sender(conn) => {
+                        let (streams, below) = self.streams();
+                        streams.may_go_on(conn, below);
+                    }
                 }
             }
         }
-    }
-
-    fn sender_may_go_on(&mut self, conn: ConnKey) {
-        if let Some(Role::Visitor) = self.conns.role(conn) {
-            self.visitor_goes_on(conn, self.cx.now);
-        }
-        self.cx.effects.wake(conn);
     }
 }

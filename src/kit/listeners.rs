@@ -6,15 +6,13 @@ use log::{info, warn};
 
 use crate::clock::Instant;
 use crate::kit::budget::{Class, FdPermit};
-use crate::kit::caller::Caller;
 use crate::kit::conns::Role;
 use crate::kit::doorstep::Room;
 use crate::kit::leaving::Place;
 use crate::kit::metrics::StreamRefusal;
 use crate::kit::repeats::Complaint;
 use crate::kit::session::SessionKey;
-use crate::kit::visitor::Visitor;
-use crate::limits::{ACCEPT_RETRY, FRONT_HEAD_TIMEOUT, LOOK_AGAIN_AFTER, VISITOR_HEAD_TIMEOUT};
+use crate::limits::{ACCEPT_RETRY, FRONT_HEAD_TIMEOUT, LOOK_AGAIN_AFTER};
 use crate::machine::{Command, ConnKey, IoFailure, ListenerKey};
 use crate::wire::control::Bind;
 
@@ -214,8 +212,8 @@ impl Kit {
                 }
                 let place = self.take_place_of_stream(Class::Caller, peer)?;
                 let conn = self.add_conn(Role::Caller, peer, place)?;
-                self.callers.insert(conn, Caller::new(session));
-                self.caller_arrived(conn, session, bind_id, peer, now)
+                let (streams, below) = self.streams();
+                streams.callers.arrived(conn, session, bind_id, peer, below)
             }
             Purpose::Bound {
                 mode: Mode::Expose, ..
@@ -225,9 +223,8 @@ impl Kit {
                     None => (self.take_place_of_stream(Class::Refusal, peer)?, true),
                 };
                 let conn = self.add_conn(Role::Visitor, peer, place)?;
-                self.visitors
-                    .insert(conn, Visitor::new(listener, full, now));
-                self.cx.arm_conn(conn, now + VISITOR_HEAD_TIMEOUT);
+                let visitors = &mut self.streams.visitors;
+                visitors.arrived(conn, listener, full, &mut self.cx);
                 self.pause_accepting_at_cap();
                 Some(conn)
             }
@@ -246,7 +243,10 @@ impl Kit {
             Some(leaver) if self.conns.doorstep.get(leaver).is_some() => {
                 self.conns.displace(leaver, &mut self.cx);
             }
-            Some(leaver) => self.yield_place(leaver),
+            Some(leaver) => {
+                let (streams, below) = self.streams();
+                streams.visitors.yield_place(leaver, below);
+            }
             None => {}
         }
         added
@@ -254,10 +254,10 @@ impl Kit {
 
     /// A place for somebody new, perhaps that of one who goes for it.
     fn place(&mut self, class: Class) -> Option<Place> {
-        let (visitors, sessions, now) = (&self.visitors, &self.sessions, self.cx.now);
-        let yielding = &mut self.yielding;
+        let (visitors, sessions) = (&mut self.streams.visitors, &self.sessions);
+        let now = self.cx.now;
         self.conns
-            .place(class, |conns| yielding.who(visitors, conns, sessions, now))
+            .place(class, |conns| visitors.who_yields(conns, sessions, now))
     }
 
     /// A permit, perhaps of one who lingers; or the listeners stop accepting until some come home.
@@ -282,7 +282,13 @@ impl Kit {
     /// At the cap, and where nobody would yield, nobody is accepted on bindings: those who wait do
     /// so in the kernel, where they are not lost.
     fn pause_accepting_at_cap(&mut self) {
-        if self.accepting && !self.conns.budget.accepting() && !self.someone_yields() {
+        if self.accepting
+            && !self.conns.budget.accepting()
+            && !self
+                .streams
+                .visitors
+                .someone_yields(&self.conns, &self.sessions, self.cx.now)
+        {
             self.accepting = false;
             self.tell_accepting(false);
             self.look_for_room();
@@ -295,7 +301,11 @@ impl Kit {
         if self.accepting {
             return;
         }
-        if self.someone_yields() {
+        if self
+            .streams
+            .visitors
+            .someone_yields(&self.conns, &self.sessions, self.cx.now)
+        {
             self.accepting = true;
             return self.tell_accepting(true);
         }

@@ -16,8 +16,7 @@
 //! | `sessions`, `joins` | attach, park, resume, end (PROTOCOL §6); secondary lanes (§7) |
 //! | `lanes` | frames of a session's lanes |
 //! | `bindings`, `listeners` | who owns which port (PROTOCOL §3) |
-//! | `visitor` (`request`, `response`) | EXPOSE (PROTOCOL §4, §11) |
-//! | `caller` | PULL |
+//! | `stream` (`visitor`, `caller`) | who wants a stream: EXPOSE (PROTOCOL §4, §11) and PULL |
 //! | `operator` | what the operator asks for (PROTOCOL §10) |
 //! | `repeats` | complaints that are summed in the log |
 //! | `ties` | how the tables of the parts must fit each other |
@@ -33,7 +32,6 @@ pub mod admin;
 mod bindings;
 mod bindings_seen;
 pub mod budget;
-mod caller;
 mod carried;
 pub mod config;
 mod conns;
@@ -53,16 +51,15 @@ pub mod memory;
 pub mod metrics;
 mod operator;
 pub mod public_url;
-mod refusals;
 mod repeats;
 mod serve;
 mod session;
 mod sessions;
+pub mod stream;
 #[cfg(test)]
 mod testing;
 pub mod throttle;
 mod ties;
-mod visitor;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -76,9 +73,9 @@ use crate::machine::{
 use crate::mux::Channel;
 use crate::outflow::Piece;
 use crate::table::{Side, Table};
+use crate::wire::code::Code;
 
 use budget::FdBudget;
-use caller::Caller;
 use config::Config;
 use conns::{ConnEntry, Conns, Role};
 use context::Context;
@@ -90,6 +87,7 @@ use listeners::{ListenerEntry, PortName};
 use metrics::StreamRefusal;
 use serve::FrontConn;
 use session::{SessionKey, Sessions};
+use stream::{Below, Streams};
 
 /// What the program around the kit asks of it: nothing yet, operators speak HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,13 +109,10 @@ pub enum KitNotice {
 pub struct Kit {
     cx: Context,
     pool: memory::Pool,
-    /// Visitors whose places others may have.
-    yielding: visitor::Yielding,
     conns: Conns,
     fronts: Side<Conn, Box<FrontConn>>,
     greeters: Side<Conn, Box<Greeter>>,
-    visitors: visitor::Visitors,
-    callers: Side<Conn, Caller>,
+    streams: Streams,
     listeners: Table<Listener, ListenerEntry>,
     sessions: Sessions,
     ports: BTreeMap<PortName, ListenerKey>,
@@ -167,14 +162,12 @@ impl Kit {
         let budget = FdBudget::new(config.fd_budget, config.descriptor_needs());
         let mut kit = Kit {
             pool: memory::Pool::new(config.memory_plan().pool),
-            yielding: visitor::Yielding::default(),
             sessions: Sessions::new(config.max_sessions),
             cx: Context::new(config, entropy, now),
             conns: Conns::new(budget, doorstep),
             fronts: Side::new(),
             greeters: Side::new(),
-            visitors: Side::new(),
-            callers: Side::new(),
+            streams: Streams::default(),
             listeners: Table::new(MAX_LISTENERS),
             ports: BTreeMap::new(),
             front: None,
@@ -266,7 +259,10 @@ impl Kit {
                 self.greeter_timeout(conn);
                 self.restand(conn);
             }
-            Role::Visitor => self.visitor_timeout(conn, now),
+            Role::Visitor => {
+                let (streams, mut below) = self.streams();
+                streams.visitors.timeout(conn, &mut below);
+            }
             Role::Leaving { .. } => self.conns.close(conn, CloseHow::Clean, &mut self.cx),
             Role::Lane(..) | Role::Caller => {}
         }
@@ -278,8 +274,10 @@ impl Kit {
         };
         match entry.role {
             Role::Lane(session, index) => self.lane_lost(session, index, how, now),
-            Role::Visitor => self.visitor_gone(conn, how),
-            Role::Caller => self.caller_gone(conn, how),
+            role @ (Role::Visitor | Role::Caller) => {
+                let (streams, below) = self.streams();
+                streams.gone(conn, role, how, below);
+            }
             Role::Front | Role::Greeter | Role::Leaving { .. } => {}
         }
         self.conns.drop(conn, &mut self.cx);
@@ -288,14 +286,17 @@ impl Kit {
     /// The peer has sent FIN behind bytes that are not read, for want of credit or of a use for
     /// them. Where a stream would wait for it, that one waits no longer than behind a FIN that was
     /// read: whoever left must not keep it.
-    fn peer_finished(&mut self, conn: ConnKey, now: Instant) {
+    fn peer_finished(&mut self, conn: ConnKey) {
         let Some(entry) = self.conns.get_mut(conn) else {
             return;
         };
         entry.fin_ahead = true;
         match entry.role {
-            Role::Visitor => self.visitor_finishes(conn, now),
-            Role::Caller => self.caller_finishes(conn),
+            Role::Visitor => {
+                let (streams, mut below) = self.streams();
+                streams.visitors.ends_ahead(conn, &mut below);
+            }
+            Role::Caller => self.streams.callers.ends_ahead(conn, &mut self.sessions),
             // These have deadlines of their own, or are asked for signs of life.
             Role::Front | Role::Greeter | Role::Lane(..) | Role::Leaving { .. } => {}
         }
@@ -321,8 +322,29 @@ impl Kit {
         ]
     }
 
+    /// The streams, and the rooms below them.
+    fn streams(&mut self) -> (&mut Streams, Below<'_>) {
+        let below = Below {
+            cx: &mut self.cx,
+            conns: &mut self.conns,
+            sessions: &mut self.sessions,
+            listeners: &self.listeners,
+        };
+        (&mut self.streams, below)
+    }
+
     /// What follows from what the parts have done, whoever was told something.
     fn settle(&mut self) {
+        while let Some(session) = self.streams.visitors.next_spent() {
+            let why = "all stream ids were used";
+            self.expel(
+                session,
+                metrics::SessionEnd::Killed,
+                Code::NoError,
+                1000,
+                why,
+            );
+        }
         while let Some(conn) = self.conns.head_too_much(self.cx.plan.heads) {
             self.refuse_head(conn);
         }
@@ -330,8 +352,7 @@ impl Kit {
             match role {
                 Role::Front => drop(self.fronts.remove(conn)),
                 Role::Greeter => drop(self.greeters.remove(conn)),
-                Role::Visitor => drop(self.visitors.remove(conn)),
-                Role::Caller => drop(self.callers.remove(conn)),
+                Role::Visitor | Role::Caller => self.streams.forget(conn, role),
                 Role::Lane(..) | Role::Leaving { .. } => {}
             }
         }
@@ -345,7 +366,10 @@ impl Kit {
             && entry.role == Role::Visitor
         {
             self.cx.stream_refused(entry.from.ip(), why);
-            return self.reject(conn, 503, why.sentence());
+            let (streams, mut below) = self.streams();
+            return streams
+                .visitors
+                .reject(conn, 503, why.sentence(), &mut below);
         }
         let mut text = Vec::new();
         Refusal::json(503, why.sentence().trim_end()).write(&mut text, UNREADABLE);
@@ -381,8 +405,7 @@ impl Kit {
             }
         }
         self.conns.shrink();
-        self.visitors.shrink();
-        self.callers.shrink();
+        self.streams.shrink();
         self.fronts.shrink();
         self.greeters.shrink();
         self.cx.effects.notify(KitNotice::MemoryFreed);
@@ -409,10 +432,13 @@ impl Machine for Kit {
             // The kit dials nobody.
             Event::Connected { .. } | Event::Secured { .. } => {}
             Event::Ended { conn, how } => self.ended(conn, &how, now),
-            Event::PeerFinished { conn } => self.peer_finished(conn, now),
+            Event::PeerFinished { conn } => self.peer_finished(conn),
             Event::Listening { listener, outcome } => self.listening(listener, outcome, now),
             Event::AcceptFailed { listener, why } => self.accept_failed(listener, &why, now),
-            Event::Holds { conn, bytes } => self.system_holds(conn, bytes, now),
+            Event::Holds { conn, bytes } => {
+                let (streams, below) = self.streams();
+                streams.system_holds(conn, bytes, now, below);
+            }
             Event::Timeout => self.timeout(now),
             Event::Shutdown => self.shut_down(now),
             // A kit's clock may jump too (a frozen container); its lanes are then looked at anew.
@@ -451,8 +477,11 @@ impl Machine for Kit {
                 lane.map_or(&mut [], Channel::read_space)
             }
             Role::Greeter => self.greeter_space(conn),
-            Role::Visitor => self.visitor_space(conn),
-            Role::Caller => self.caller_space(conn),
+            Role::Visitor => {
+                let (cx, sessions) = (&mut self.cx, &mut self.sessions);
+                self.streams.visitors.space(conn, cx, &self.conns, sessions)
+            }
+            Role::Caller => self.streams.callers.space(conn, &mut self.sessions),
             Role::Front if !entry.out.is_empty() => &mut [],
             Role::Front | Role::Leaving { .. } => self.cx.scratch_space(),
         }
@@ -470,8 +499,14 @@ impl Machine for Kit {
                 self.greeter_received(conn, count, now);
                 self.restand(conn);
             }
-            Role::Visitor => self.visitor_received(conn, count, now),
-            Role::Caller => self.caller_received(conn, count, now),
+            Role::Visitor => {
+                let (streams, mut below) = self.streams();
+                streams.visitors.received(conn, count, &mut below);
+            }
+            Role::Caller => {
+                let (streams, mut below) = self.streams();
+                streams.callers.received(conn, count, &mut below);
+            }
             Role::Front => {
                 self.front_received(conn, count, now);
                 self.restand(conn);
@@ -532,8 +567,18 @@ impl Machine for Kit {
                     .observe(now.since(entry.waiting_since));
             }
             match entry.role {
-                Role::Visitor => self.visitor_transmitted(conn, passed, drained, now),
-                Role::Caller => self.caller_transmitted(conn, passed, drained, now),
+                Role::Visitor => {
+                    let (streams, mut below) = self.streams();
+                    streams
+                        .visitors
+                        .transmitted(conn, passed, drained, &mut below);
+                }
+                Role::Caller => {
+                    let (streams, mut below) = self.streams();
+                    streams
+                        .callers
+                        .transmitted(conn, passed, drained, &mut below);
+                }
                 Role::Front if drained => {
                     self.front_goes_on(conn, now);
                     self.restand(conn);

@@ -8,7 +8,7 @@ use crate::kit::bindings::Binding;
 use crate::kit::joins::Ticket;
 use crate::limits::MAX_LANES;
 use crate::machine::ConnKey;
-use crate::mux::{Channel, Session, StreamKey, Terms, Traffic, Transport, Wake};
+use crate::mux::{Channel, Session, Terms, Traffic, Transport, Wake};
 use crate::table::{Key, Table};
 use crate::wire::control;
 use crate::ws::Subprotocol;
@@ -17,13 +17,6 @@ use crate::ws::Subprotocol;
 pub(super) type Mux = Session<ConnKey>;
 
 pub(super) type SessionKey = Key<KitSession>;
-
-/// A stream and its session.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct StreamName {
-    pub(super) session: SessionKey,
-    pub(super) stream: StreamKey,
-}
 
 /// A tunnel session as the kit keeps it: it outlives its lanes.
 #[derive(Debug)]

@@ -11,8 +11,9 @@ use crate::kit::bindings::Binding;
 use crate::kit::config::Config;
 use crate::kit::greeter::{Refused, drain_lane};
 use crate::kit::listeners::Mode;
-use crate::kit::metrics::{RefusalReason, SessionEnd, StreamOutcome};
+use crate::kit::metrics::{RefusalReason, SessionEnd};
 use crate::kit::session::{KitSession, SessionKey};
+use crate::kit::stream::End;
 use crate::machine::{CloseHow, ConnKey};
 use crate::mux::{Side, Terms, Transport};
 use crate::text::said;
@@ -264,7 +265,7 @@ impl Kit {
         };
         self.pool.update(std::mem::take(&mut session.beyond), 0);
         for conn in lost {
-            self.stream_lost(conn, StreamOutcome::Lost, Code::Cancel, why);
+            self.stream_lost(conn, End::lost(why));
         }
         for mut lane in lanes {
             let conn = lane.conn();

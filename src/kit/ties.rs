@@ -60,8 +60,7 @@ impl Kit {
             let known = match entry.role {
                 Role::Front => self.fronts.get(key).is_some(),
                 Role::Greeter => self.greeters.get(key).is_some(),
-                Role::Visitor => self.visitors.get(key).is_some(),
-                Role::Caller => self.callers.get(key).is_some(),
+                Role::Visitor | Role::Caller => self.streams.knows(key, entry.role),
                 Role::Leaving { .. } => continue,
                 Role::Lane(session, index) => {
                     let mux = self.sessions.mux(session);
@@ -79,7 +78,6 @@ impl Kit {
             "a ghost on the doorstep"
         );
         let fronts = self.fronts.len() + self.greeters.len();
-        let streams = self.visitors.len() + self.callers.len();
-        assert_eq!(sides, fronts + streams, "a ghost in a part");
+        assert_eq!(sides, fronts + self.streams.len(), "a ghost in a part");
     }
 }

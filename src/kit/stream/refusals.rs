@@ -18,7 +18,7 @@ impl From<CannotOpen> for StreamRefusal {
 
 impl StreamRefusal {
     /// What a visitor is told.
-    pub(super) fn sentence(self) -> &'static str {
+    pub(in crate::kit) fn sentence(self) -> &'static str {
         match self {
             StreamRefusal::Away => "the tunnel's client is away; it may come back shortly\n",
             StreamRefusal::MaxStreams => "max streams exceeded\n",

@@ -10,7 +10,7 @@
 //!
 //! Where there are none either, the address that holds the most of all yields, if that is much:
 //! those on whose streams nothing moved for as long as it takes to be called stalled. Whoever moves
-//! is never cut; its address gets no more than its share (`Kit::may_serve_one_more`).
+//! is never cut; its address gets no more than its share (`may_serve_one_more`).
 
 use std::collections::BTreeMap;
 
@@ -22,14 +22,15 @@ use crate::limits::{
     CUT_STALLED_AFTER, FRESH_MAY_STAY, LOOK_AGAIN_AFTER, MANY_FRESH, MUCH, PRE_AUTH_MAY_STAY,
     SILENT_MAY_STAY, YIELD_AT_ONCE,
 };
-use crate::machine::ConnKey;
+use crate::machine::{Conn, ConnKey};
+use crate::table::Side;
 
-use super::{State, Visitor, Visitors};
+use super::Visitor;
 
 /// Looking over all visitors costs, so some are found at once, and where there are none, it is not
 /// done again for each newcomer.
 #[derive(Debug, Default)]
-pub(in crate::kit) struct Yielding {
+pub(super) struct Yielding {
     /// Who goes first is last.
     found: Vec<ConnKey>,
     look_again: Option<Instant>,
@@ -52,9 +53,9 @@ type Found = Vec<(u128, (Use, Instant), ConnKey)>;
 
 impl Yielding {
     /// Whether a newcomer would get the place of somebody.
-    pub(in crate::kit) fn someone(
+    pub(super) fn someone(
         &mut self,
-        visitors: &Visitors,
+        visitors: &Side<Conn, Visitor>,
         conns: &Conns,
         sessions: &Sessions,
         now: Instant,
@@ -65,9 +66,9 @@ impl Yielding {
     }
 
     /// A visitor that is to be closed for a newcomer, if one can go.
-    pub(in crate::kit) fn who(
+    pub(super) fn who(
         &mut self,
-        visitors: &Visitors,
+        visitors: &Side<Conn, Visitor>,
         conns: &Conns,
         sessions: &Sessions,
         now: Instant,
@@ -92,7 +93,7 @@ impl Yielding {
 }
 
 fn all_who_yield(
-    visitors: &Visitors,
+    visitors: &Side<Conn, Visitor>,
     conns: &Conns,
     sessions: &Sessions,
     now: Instant,
@@ -137,41 +138,34 @@ impl Visitor {
     }
 
     /// Whether it is being served, and nothing moved for long.
-    pub(in crate::kit) fn stalls(
-        &self,
-        entry: &ConnEntry,
-        sessions: &Sessions,
-        now: Instant,
-    ) -> bool {
+    pub(super) fn stalls(&self, entry: &ConnEntry, sessions: &Sessions, now: Instant) -> bool {
         matches!(self.used(entry, sessions, now), Some((Use::Stalled, _)))
     }
 
     /// How it may go, if it may at all, and since when it is so.
     fn used(&self, entry: &ConnEntry, sessions: &Sessions, now: Instant) -> Option<(Use, Instant)> {
-        let (moved, patience) = match (&self.state, self.stream()) {
-            (State::Waiting, _) if !entry.out.is_empty() => return None,
-            (State::Waiting, _) => {
-                let idle = self.answered > 0 && self.inbound.is_empty();
-                let patience = match self.inbound.is_empty() {
-                    true => SILENT_MAY_STAY,
-                    false => PRE_AUTH_MAY_STAY,
-                };
-                let slow = now >= self.since + patience;
-                // What it said may lie in its socket and be read in this very turn.
-                let known = now >= self.since + FRESH_MAY_STAY;
-                let used = match (idle, slow) {
-                    (true, _) => Use::Idle,
-                    (_, true) => Use::Slow,
-                    _ => Use::Fresh,
-                };
-                return (idle || known).then_some((used, self.since));
-            }
-            (_, Some(name)) => {
+        if let Some((since, served, says)) = self.http.waits_since() {
+            let patience = match says {
+                true => PRE_AUTH_MAY_STAY,
+                false => SILENT_MAY_STAY,
+            };
+            let slow = now >= since + patience;
+            // What it said may lie in its socket and be read in this very turn.
+            let known = now >= since + FRESH_MAY_STAY;
+            let used = match (served, slow) {
+                (true, _) => Use::Idle,
+                (_, true) => Use::Slow,
+                _ => Use::Fresh,
+            };
+            let may_go = entry.out.is_empty() && (served || known);
+            return may_go.then_some((used, since));
+        }
+        let (moved, patience) = match self.stream() {
+            Some(name) => {
                 let mux = sessions.mux(name.session)?;
                 (mux.last_moved(name.stream)?, mux.patience(name.stream))
             }
-            (State::Exchange(exchange), None) => (exchange.waiting_since, CUT_STALLED_AFTER),
-            (State::Raw(_), None) => return None,
+            None => (self.http.leaves_since()?, CUT_STALLED_AFTER),
         };
         (now >= moved + patience).then_some((Use::Stalled, moved))
     }

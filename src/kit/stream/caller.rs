@@ -1,0 +1,215 @@
+//! PULL: a caller on the container's loopback, raw TCP to the laptop's service (PROTOCOL §4).
+
+use std::net::SocketAddr;
+
+use log::debug;
+
+use crate::kit::metrics::{StreamOutcome, StreamRefusal};
+use crate::kit::session::{SessionKey, Sessions};
+use crate::limits::BULK_PAYLOAD;
+use crate::machine::{CloseHow, Conn, ConnKey, Ended};
+use crate::mux::CannotOpen;
+use crate::pipe::{Flow, RawPipe};
+use crate::table::Side;
+use crate::text::said;
+use crate::wire::code::Code;
+use crate::wire::open::write_open_tcp;
+
+use super::{Below, End, StreamName};
+
+/// A connection to a PULL port, and its stream.
+#[derive(Debug)]
+struct Caller {
+    name: StreamName,
+    pipe: RawPipe,
+}
+
+/// All callers, by their connections.
+#[derive(Debug, Default)]
+pub(in crate::kit) struct Callers(Side<Conn, Caller>);
+
+impl Callers {
+    /// Opens the stream of a caller who has come, or sends it away: a TCP service has no way to say
+    /// "later".
+    pub(in crate::kit) fn arrived(
+        &mut self,
+        conn: ConnKey,
+        key: SessionKey,
+        bind_id: u64,
+        peer: SocketAddr,
+        below: Below<'_>,
+    ) -> Option<ConnKey> {
+        let Below {
+            cx,
+            conns,
+            sessions,
+            ..
+        } = below;
+        let bindings = sessions.get(key).map(|session| &session.bindings);
+        let bound = bindings.and_then(|all| all.iter().find(|it| it.bind_id == bind_id));
+        cx.text.clear();
+        write_open_tcp(&mut cx.text, bind_id, bound.map_or(0, |it| it.port), peer);
+        let mux = sessions.mux_mut(key);
+        let opened = mux.map(|mux| mux.open(conn, &cx.text, cx.now));
+        match opened.unwrap_or(Err(CannotOpen::NoLane)) {
+            Ok(stream) => {
+                let (name, pipe) = (
+                    StreamName {
+                        session: key,
+                        stream,
+                    },
+                    RawPipe::new(),
+                );
+                self.0.insert(conn, Caller { name, pipe });
+                Some(conn)
+            }
+            Err(why) => {
+                cx.stream_refused(peer.ip(), why.into());
+                conns.drop(conn, cx);
+                None
+            }
+        }
+    }
+
+    pub(in crate::kit) fn stream(&self, conn: ConnKey) -> Option<StreamName> {
+        Some(self.0.get(conn)?.name)
+    }
+
+    pub(in crate::kit) fn knows(&self, conn: ConnKey) -> bool {
+        self.0.get(conn).is_some()
+    }
+
+    /// Where its next bytes go: straight into the lane.
+    pub(in crate::kit) fn space<'s>(
+        &self,
+        conn: ConnKey,
+        sessions: &'s mut Sessions,
+    ) -> &'s mut [u8] {
+        let name = self.stream(conn);
+        let mux = name.and_then(|name| Some((name.mux(sessions)?, name.stream)));
+        mux.map_or(&mut [], |(mux, stream)| {
+            mux.data_space(stream, BULK_PAYLOAD)
+        })
+    }
+
+    pub(in crate::kit) fn received(&mut self, conn: ConnKey, count: usize, below: &mut Below<'_>) {
+        let now = below.cx.now;
+        let Some(Caller { name, pipe }) = self.0.get_mut(conn) else {
+            return;
+        };
+        let Some(mux) = name.mux(below.sessions) else {
+            return;
+        };
+        if count > 0 {
+            return mux.data_commit(name.stream, count, now);
+        }
+        if pipe.conn_ended() == Flow::Eof {
+            mux.send_eof(name.stream, now);
+        }
+        if let Some(entry) = below.conns.get_mut(conn) {
+            entry.read_closed = true;
+        }
+        let flow = if pipe.is_over() {
+            Flow::Over
+        } else {
+            Flow::Goes
+        };
+        flows(conn, flow, below);
+    }
+
+    /// Its FIN lies behind bytes that find no credit: the stream counts as half-closed.
+    pub(in crate::kit) fn ends_ahead(&self, conn: ConnKey, sessions: &mut Sessions) {
+        if let Some(name) = self.stream(conn)
+            && let Some(mux) = name.mux(sessions)
+        {
+            mux.local_finishes(name.stream);
+        }
+    }
+
+    pub(super) fn stream_ended(&mut self, conn: ConnKey, below: &mut Below<'_>) {
+        let (Some(entry), Some(it)) = (below.conns.get(conn), self.0.get_mut(conn)) else {
+            return;
+        };
+        let flow = it.pipe.stream_ended(entry.out.is_empty());
+        flows(conn, flow, below);
+    }
+
+    /// Of what was sent, `passed` bytes were payload; `drained`: nothing is left.
+    pub(in crate::kit) fn transmitted(
+        &mut self,
+        conn: ConnKey,
+        passed: usize,
+        drained: bool,
+        below: &mut Below<'_>,
+    ) {
+        let Some(Caller { name, pipe }) = self.0.get_mut(conn) else {
+            return;
+        };
+        if passed > 0
+            && let Some(mux) = name.mux(below.sessions)
+        {
+            mux.passed_on(name.stream, passed, below.cx.now);
+        }
+        if drained {
+            let flow = pipe.drained();
+            flows(conn, flow, below);
+        }
+    }
+
+    /// RESET, or the lane is gone: the caller sees a reset.
+    pub(super) fn broken(&mut self, conn: ConnKey, end: End<'_>, below: &mut Below<'_>) {
+        let End { outcome, code, why } = end;
+        let Below { cx, conns, .. } = below;
+        debug!("caller broken: {} ({})", said(why), code.name());
+        conns.log_end(conn, LIVED, why, cx.now);
+        cx.metrics.stream_ended(outcome);
+        if code == Code::RefusedStream
+            && let Some(entry) = conns.get(conn)
+        {
+            cx.stream_refused(entry.from.ip(), StreamRefusal::Client);
+        }
+        conns.close(conn, CloseHow::Reset, cx);
+    }
+
+    /// The caller's connection is gone.
+    pub(super) fn gone(&mut self, conn: ConnKey, how: &Ended, below: &mut Below<'_>) {
+        let Some(name) = self.stream(conn) else {
+            return;
+        };
+        debug!("caller gone: {how:?}");
+        below
+            .conns
+            .log_end(conn, LIVED, "the caller is gone", below.cx.now);
+        below.cx.metrics.stream_ended(StreamOutcome::ResetByPeer);
+        if let Some(mux) = name.mux(below.sessions) {
+            mux.reset(
+                name.stream,
+                Code::Cancel,
+                "the caller's connection was reset",
+            );
+        }
+    }
+
+    pub(super) fn forget(&mut self, conn: ConnKey) {
+        self.0.remove(conn);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn shrink(&mut self) {
+        self.0.shrink();
+    }
+}
+
+/// Does to the connection what the pipe says.
+fn flows(conn: ConnKey, flow: Flow, Below { cx, conns, .. }: &mut Below<'_>) {
+    match flow {
+        Flow::Goes | Flow::Eof => {}
+        Flow::Finish => cx.finish(conn),
+        Flow::Over => conns.end_raw(conn, LIVED, cx),
+    }
+}
+
+const LIVED: &str = "caller's stream";

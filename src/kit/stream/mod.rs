@@ -1,0 +1,198 @@
+//! What visitors and callers ask for: one stream of a session each.
+//!
+//! [`Visitors`] speak HTTP on EXPOSE ports, [`Callers`] raw TCP on PULL ports. Both keep what they
+//! know of a connection under its key; the mux names a stream by that key too. They are told what
+//! came from either side and act on the rooms below: connections, sessions, ports.
+//!
+//! The room never looks for a session that something might go to: it asks who owns the port now.
+//!
+//! | file | part |
+//! | --- | --- |
+//! | `visitor` | EXPOSE (PROTOCOL §4, §11); `visitor/exchange` is the HTTP of one, without tables |
+//! | `caller` | PULL |
+//! | `refusals` | what is said where there is no stream |
+
+pub(super) mod caller;
+mod refusals;
+pub mod visitor;
+
+use std::ops::Range;
+
+use crate::clock::Instant;
+use crate::kit::conns::{Conns, LaneName, Role};
+use crate::kit::context::Context;
+use crate::kit::listeners::ListenerEntry;
+use crate::kit::metrics::StreamOutcome;
+use crate::kit::session::{Mux, SessionKey, Sessions};
+use crate::machine::{ConnKey, Ended, Listener};
+use crate::mux::StreamKey;
+use crate::table::Table;
+use crate::wire::code::Code;
+
+use caller::Callers;
+use visitor::Visitors;
+
+/// A stream and its session.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StreamName {
+    pub(super) session: SessionKey,
+    pub(super) stream: StreamKey,
+}
+
+impl StreamName {
+    /// Its session's mux, while that is attached.
+    fn mux(self, sessions: &mut Sessions) -> Option<&mut Mux> {
+        sessions.mux_mut(self.session)
+    }
+}
+
+/// The rooms below the streams.
+#[derive(Debug)]
+pub(super) struct Below<'a> {
+    pub(super) cx: &'a mut Context,
+    pub(super) conns: &'a mut Conns,
+    pub(super) sessions: &'a mut Sessions,
+    pub(super) listeners: &'a Table<Listener, ListenerEntry>,
+}
+
+/// How a stream is over before what it served was.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct End<'a> {
+    pub(super) outcome: StreamOutcome,
+    pub(super) code: Code,
+    pub(super) why: &'a str,
+}
+
+impl End<'_> {
+    /// Its lane is gone.
+    pub(super) fn lost(why: &str) -> End<'_> {
+        End {
+            outcome: StreamOutcome::Lost,
+            code: Code::Cancel,
+            why,
+        }
+    }
+}
+
+/// All that have a stream, or want one.
+#[derive(Debug, Default)]
+pub(super) struct Streams {
+    pub(super) visitors: Visitors,
+    pub(super) callers: Callers,
+}
+
+impl Streams {
+    /// The stream of a connection, if it has one.
+    pub(super) fn name(&self, conn: ConnKey, role: Role) -> Option<StreamName> {
+        match role {
+            Role::Visitor => self.visitors.stream(conn),
+            Role::Caller => self.callers.stream(conn),
+            _ => None,
+        }
+    }
+
+    /// DATA came for a connection.
+    pub(super) fn data(
+        &mut self,
+        conn: ConnKey,
+        lane: LaneName,
+        span: Range<usize>,
+        below: Below<'_>,
+    ) {
+        match below.conns.role(conn) {
+            Some(Role::Visitor) => self.visitors.data(conn, lane, span, below),
+            Some(Role::Caller) => {
+                let Below {
+                    cx,
+                    conns,
+                    sessions,
+                    ..
+                } = below;
+                conns.pass_payload(conn, lane, span, sessions, cx);
+            }
+            _ => {}
+        }
+    }
+
+    /// EOF came for a connection.
+    pub(super) fn eof(&mut self, conn: ConnKey, mut below: Below<'_>) {
+        match below.conns.role(conn) {
+            Some(Role::Visitor) => self.visitors.stream_ended(conn, &mut below),
+            Some(Role::Caller) => self.callers.stream_ended(conn, &mut below),
+            _ => {}
+        }
+    }
+
+    /// A stream is over in both directions; what it belonged to is broken or answered.
+    pub(super) fn lost(&mut self, conn: ConnKey, end: End<'_>, mut below: Below<'_>) {
+        match below.conns.role(conn) {
+            Some(Role::Visitor) => self.visitors.broken(conn, end, &mut below),
+            Some(Role::Caller) => self.callers.broken(conn, end, &mut below),
+            _ => {}
+        }
+    }
+
+    /// A stream took less than was at hand, and may take more now.
+    pub(super) fn may_go_on(&mut self, conn: ConnKey, mut below: Below<'_>) {
+        if below.conns.role(conn) == Some(Role::Visitor) {
+            self.visitors.go_on(conn, &mut below);
+        }
+        below.cx.effects.wake(conn);
+    }
+
+    /// The system holds so many bytes for a connection that looked still.
+    pub(super) fn system_holds(
+        &mut self,
+        conn: ConnKey,
+        bytes: usize,
+        now: Instant,
+        below: Below<'_>,
+    ) {
+        let role = below.conns.role(conn);
+        let Some(name) = role.and_then(|role| self.name(conn, role)) else {
+            return;
+        };
+        let mux = name.mux(below.sessions);
+        if mux.is_some_and(|mux| mux.system_holds(name.stream, bytes, now)) {
+            self.visitors.moved(conn, now);
+        }
+    }
+
+    /// The world ended a connection; its entry is dropped by the caller.
+    pub(super) fn gone(&mut self, conn: ConnKey, role: Role, how: &Ended, mut below: Below<'_>) {
+        match role {
+            Role::Visitor => self.visitors.gone(conn, how, &mut below),
+            Role::Caller => self.callers.gone(conn, how, &mut below),
+            _ => {}
+        }
+    }
+
+    /// A connection is not of this room any more.
+    pub(super) fn forget(&mut self, conn: ConnKey, role: Role) {
+        match role {
+            Role::Visitor => self.visitors.forget(conn),
+            Role::Caller => self.callers.forget(conn),
+            _ => {}
+        }
+    }
+
+    /// How many connections are known here.
+    pub(super) fn len(&self) -> usize {
+        self.visitors.len() + self.callers.len()
+    }
+
+    /// Whether a connection is known here.
+    pub(super) fn knows(&self, conn: ConnKey, role: Role) -> bool {
+        match role {
+            Role::Visitor => self.visitors.get(conn).is_some(),
+            Role::Caller => self.callers.knows(conn),
+            _ => false,
+        }
+    }
+
+    /// Gives memory back that is not needed.
+    pub(super) fn shrink(&mut self) {
+        self.visitors.shrink();
+        self.callers.shrink();
+    }
+}

@@ -1,0 +1,47 @@
+//! The client's response head, as the visitor gets it.
+
+use crate::http::{Asked, ResponseBody, ResponsePlan};
+use crate::wire::open::ResponseHead;
+
+/// What a head says of the response.
+pub(super) enum Planned {
+    Interim,
+    Switch,
+    Final {
+        status: u16,
+        body: ResponseBody,
+        keep_alive: bool,
+    },
+}
+
+/// Reads the client's JSON and writes the head for the visitor.
+pub(super) fn plan_head(
+    payload: &[u8],
+    asked: Asked,
+    upload_done: bool,
+    text: &mut Vec<u8>,
+) -> Result<Planned, &'static str> {
+    let head = ResponseHead::parse(payload).map_err(|_| "a malformed response head")?;
+    let fields = head
+        .headers
+        .iter()
+        .map(|field| (&*field.name, &*field.value));
+    let mut plan = ResponsePlan::new(head.status, fields, asked).map_err(|refused| refused.0)?;
+    // A response before the end of the request's body: the rest of it may never come.
+    plan.keep_alive &= upload_done;
+    if plan.is_interim() == head.is_final {
+        return Err("1xx heads are not final, and all others are");
+    }
+    plan.write(text);
+    Ok(if plan.is_interim() {
+        Planned::Interim
+    } else if plan.switches() {
+        Planned::Switch
+    } else {
+        Planned::Final {
+            status: head.status,
+            body: plan.body,
+            keep_alive: plan.keep_alive,
+        }
+    })
+}

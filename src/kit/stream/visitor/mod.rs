@@ -1,0 +1,423 @@
+//! EXPOSE: a visitor's connection, one HTTP exchange after the other (PROTOCOL §4, §11).
+//!
+//! [`Visitors`] carries out what [`exchange`] says of one: `request` what the visitor sends,
+//! `response` what it gets. A connection belongs to its listener, not to a session: whoever owns
+//! the port when a request's head is complete serves it, so a takeover or a resume costs nobody a
+//! connection.
+
+pub mod exchange;
+mod request;
+mod response;
+mod yielding;
+
+use log::debug;
+
+use crate::clock::Instant;
+use crate::http::Asked;
+use crate::http::write::Reply;
+use crate::kit::conns::{Conns, Role};
+use crate::kit::context::Context;
+use crate::kit::heads::Waiting;
+use crate::kit::metrics::{StreamOutcome, StreamRefusal};
+use crate::kit::session::{SessionKey, Sessions};
+use crate::limits::{VISITOR_GONE_AFTER, VISITOR_HEAD_TIMEOUT};
+use crate::machine::{CloseHow, Conn, ConnKey, Ended, ListenerKey};
+use crate::pipe::Flow;
+use crate::table::Side;
+use crate::text::said;
+use crate::wire::code::Code;
+
+use super::{Below, End, StreamName};
+use exchange::{AtFin, Broken, HttpExchange, Look, Movement, Owed, Seen};
+use yielding::Yielding;
+
+/// A connection to an EXPOSE port.
+#[derive(Debug)]
+pub(in crate::kit) struct Visitor {
+    listener: ListenerKey,
+    http: HttpExchange,
+    /// The stream of the exchange, or of the last one.
+    last: Option<StreamName>,
+    /// There was no descriptor for it but to say so.
+    no_descriptors: bool,
+}
+
+/// All visitors, by their connections.
+#[derive(Debug, Default)]
+pub(in crate::kit) struct Visitors {
+    all: Side<Conn, Visitor>,
+    /// Whose places others may have.
+    yielding: Yielding,
+    /// Sessions that have no stream left to open.
+    spent: Vec<SessionKey>,
+}
+
+impl Visitor {
+    pub(in crate::kit) fn listener(&self) -> ListenerKey {
+        self.listener
+    }
+
+    fn stream(&self) -> Option<StreamName> {
+        self.last.filter(|_| self.http.is_open())
+    }
+
+    /// Memory of what came and waits.
+    fn waiting(&self) -> Waiting {
+        match self.http.is_waiting() {
+            true => Waiting::Head(self.http.capacity()),
+            false => Waiting::Behind(self.http.capacity()),
+        }
+    }
+
+    /// What the session knows of its stream.
+    fn movement(&self, sessions: &Sessions) -> Option<Movement> {
+        let name = self.stream()?;
+        let mux = sessions.mux(name.session)?;
+        Some(Movement {
+            last: mux.last_moved(name.stream)?,
+            held_by_client: mux.is_held_by_peer(name.stream),
+        })
+    }
+
+    /// Resets its stream, if it has one.
+    fn abandon(
+        &self,
+        outcome: StreamOutcome,
+        why: &str,
+        sessions: &mut Sessions,
+        cx: &mut Context,
+    ) {
+        let Some(name) = self.stream() else {
+            return;
+        };
+        cx.metrics.stream_ended(outcome);
+        if let Some(mux) = name.mux(sessions) {
+            mux.reset(name.stream, Code::Cancel, why);
+        }
+    }
+}
+
+impl Visitors {
+    /// One who came to a port; `no_descriptors`: and is only told that there is no room for it.
+    pub(in crate::kit) fn arrived(
+        &mut self,
+        conn: ConnKey,
+        listener: ListenerKey,
+        no_descriptors: bool,
+        cx: &mut Context,
+    ) {
+        let visitor = Visitor {
+            listener,
+            http: HttpExchange::new(cx.now),
+            last: None,
+            no_descriptors,
+        };
+        self.all.insert(conn, visitor);
+        cx.arm_conn(conn, cx.now + VISITOR_HEAD_TIMEOUT);
+    }
+
+    pub(in crate::kit) fn get(&self, conn: ConnKey) -> Option<&Visitor> {
+        self.all.get(conn)
+    }
+
+    pub(in crate::kit) fn stream(&self, conn: ConnKey) -> Option<StreamName> {
+        self.all.get(conn)?.stream()
+    }
+
+    /// A session that has no stream left to open, and has to go.
+    pub(in crate::kit) fn next_spent(&mut self) -> Option<SessionKey> {
+        self.spent.pop()
+    }
+
+    /// Whether a newcomer would get the place of somebody.
+    pub(in crate::kit) fn someone_yields(
+        &mut self,
+        conns: &Conns,
+        sessions: &Sessions,
+        now: Instant,
+    ) -> bool {
+        self.yielding.someone(&self.all, conns, sessions, now)
+    }
+
+    /// A visitor that is to be closed for a newcomer, if one can go.
+    pub(in crate::kit) fn who_yields(
+        &mut self,
+        conns: &Conns,
+        sessions: &Sessions,
+        now: Instant,
+    ) -> Option<ConnKey> {
+        self.yielding.who(&self.all, conns, sessions, now)
+    }
+
+    /// Closes a connection whose place was given to somebody else.
+    pub(in crate::kit) fn yield_place(&mut self, conn: ConnKey, below: Below<'_>) {
+        let Below {
+            cx,
+            conns,
+            sessions,
+            ..
+        } = below;
+        if let (Some(entry), Some(visitor)) = (conns.get(conn), self.all.get(conn))
+            && entry.role == Role::Visitor
+            && visitor.stalls(entry, sessions, cx.now)
+        {
+            let peer = entry.from.ip();
+            let why = "nothing moved for long, and others wait for the place";
+            visitor.abandon(StreamOutcome::Stalled, why, sessions, cx);
+            cx.complain_refused(peer, "stalled", why);
+            return conns.close(conn, CloseHow::Reset, cx);
+        }
+        // Its stream, if it has one, stands still no more than others'.
+        conns.close(conn, CloseHow::Clean, cx);
+    }
+
+    /// Counts a request of the port that the visitor came to.
+    fn count_request(&self, conn: ConnKey, status: u16, below: &mut Below<'_>) {
+        let entry = self.all.get(conn).map(|visitor| visitor.listener);
+        let entry = entry.and_then(|listener| below.listeners.get(listener));
+        if let Some((_, port)) = entry.and_then(|entry| entry.port_name()) {
+            below.cx.metrics.request(port, status);
+        }
+    }
+
+    /// A reply of the kit's own, in place of a response; the connection stays if the request was
+    /// read whole and the visitor likes it to.
+    fn answer(&mut self, conn: ConnKey, owed: Owed, reply: &Reply<'_>, below: &mut Below<'_>) {
+        let keep_alive = owed.asked.keep_alive && owed.whole;
+        let mut text = std::mem::take(&mut below.cx.text);
+        text.clear();
+        let asked = Asked {
+            keep_alive,
+            ..owed.asked
+        };
+        reply.write(&mut text, asked);
+        self.count_request(conn, reply.status, below);
+        let Below { cx, conns, .. } = below;
+        if !keep_alive {
+            conns.say_and_leave(conn, &text, cx);
+        } else if let Some(entry) = conns.get_mut(conn) {
+            entry.out.push(&text);
+            if let Some(visitor) = self.all.get_mut(conn) {
+                visitor.http.answered(cx.now);
+            }
+            cx.effects.wake(conn);
+        }
+        cx.text = text;
+    }
+
+    /// A malformed request: said and closed, nothing forwarded.
+    pub(in crate::kit) fn reject(
+        &mut self,
+        conn: ConnKey,
+        status: u16,
+        why: &str,
+        below: &mut Below<'_>,
+    ) {
+        debug!("visitor refused with {status}: {}", said(why));
+        let mut text = std::mem::take(&mut below.cx.text);
+        text.clear();
+        let allow = [("allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")];
+        let fields: &[(&str, &str)] = if status == 405 { &allow } else { &[] };
+        Reply::text(status, why)
+            .with(fields)
+            .write_and_close(&mut text, false);
+        self.count_request(conn, status, below);
+        below.conns.say_and_leave(conn, &text, below.cx);
+        below.cx.text = text;
+    }
+
+    /// There is no stream for the visitor, who may come again.
+    fn busy(&mut self, conn: ConnKey, owed: Owed, why: StreamRefusal, below: &mut Below<'_>) {
+        if let Some(entry) = below.conns.get(conn) {
+            below.cx.stream_refused(entry.from.ip(), why);
+        }
+        let after = match why {
+            StreamRefusal::Away => "5",
+            _ => "1",
+        };
+        let fields = [("retry-after", after)];
+        let reply = Reply::text(503, why.sentence()).with(&fields);
+        self.answer(conn, owed, &reply, below);
+    }
+
+    /// The stream of a visitor is over before its exchange was.
+    pub(super) fn broken(&mut self, conn: ConnKey, end: End<'_>, below: &mut Below<'_>) {
+        let End { outcome, code, why } = end;
+        debug!("visitor's stream broken: {} ({})", said(why), code.name());
+        below.cx.metrics.stream_ended(outcome);
+        let Some(visitor) = self.all.get_mut(conn) else {
+            return;
+        };
+        match visitor
+            .http
+            .stream_broken(outcome == StreamOutcome::Stalled)
+        {
+            Broken::Fine => {}
+            // It has no place for one more, which passes (PROTOCOL §11).
+            Broken::Unanswered(owed) if code == Code::RefusedStream => {
+                self.busy(conn, owed, StreamRefusal::Client, below);
+            }
+            Broken::Unanswered(owed) => {
+                let reply = match outcome {
+                    // Half-closed and idle; it waited for its answer.
+                    StreamOutcome::TimedOut => Reply::text(504, TOO_LATE),
+                    _ => Reply::text(502, "the tunnel's client did not answer\n"),
+                };
+                self.answer(conn, owed, &reply, below);
+            }
+            Broken::Cut => {
+                let Below { cx, conns, .. } = below;
+                conns.log_end(conn, "visitor's stream", why, cx.now);
+                conns.close(conn, CloseHow::Reset, cx);
+            }
+        }
+    }
+
+    /// Resets a visitor's stream before its exchange is over.
+    pub(in crate::kit) fn break_stream(
+        &mut self,
+        conn: ConnKey,
+        end: End<'_>,
+        below: &mut Below<'_>,
+    ) {
+        if let Some(name) = self.stream(conn)
+            && let Some(mux) = name.mux(below.sessions)
+        {
+            mux.reset(name.stream, end.code, end.why);
+        }
+        self.broken(conn, end, below);
+    }
+
+    /// The visitor's connection is gone; its entry is dropped by the caller.
+    pub(super) fn gone(&mut self, conn: ConnKey, how: &Ended, below: &mut Below<'_>) {
+        debug!("visitor gone: {how:?}");
+        self.abandon(
+            conn,
+            StreamOutcome::ResetByPeer,
+            "the visitor is gone",
+            below,
+        );
+    }
+
+    fn abandon(&self, conn: ConnKey, outcome: StreamOutcome, why: &str, below: &mut Below<'_>) {
+        if let Some(visitor) = self.all.get(conn) {
+            visitor.abandon(outcome, why, below.sessions, below.cx);
+        }
+    }
+
+    /// Gives an exchange up, without a word.
+    fn cut(&self, conn: ConnKey, outcome: StreamOutcome, why: &str, below: &mut Below<'_>) {
+        self.abandon(conn, outcome, why, below);
+        below.conns.close(conn, CloseHow::Reset, below.cx);
+    }
+
+    /// It is looked whether the visitor's time is over.
+    pub(in crate::kit) fn timeout(&mut self, conn: ConnKey, below: &mut Below<'_>) {
+        let now = below.cx.now;
+        let body_due = self.body_due(conn, below);
+        if body_due.is_some_and(|due| now >= due) {
+            return self.body_stopped(conn, below);
+        }
+        let Below {
+            cx,
+            conns,
+            sessions,
+            ..
+        } = below;
+        let (Some(entry), Some(visitor)) = (conns.get(conn), self.all.get(conn)) else {
+            return;
+        };
+        let seen = Seen {
+            fin: entry.fin(),
+            flushed: entry.out.is_empty(),
+            movement: visitor.movement(sessions),
+        };
+        let (patience, often) = (cx.config.response_timeout, cx.config.visitor_look());
+        match visitor.http.look(&seen, patience, often, now) {
+            Look::Never => {}
+            Look::Until(at) => cx.arm_conn(conn, body_due.map_or(at, |due| due.min(at))),
+            Look::Idle => conns.close(conn, CloseHow::Clean, cx),
+            Look::SlowHead => {
+                self.reject(conn, 408, "the head of the request took too long\n", below);
+            }
+            Look::Stuck if seen.flushed => {
+                self.cut(
+                    conn,
+                    StreamOutcome::ResetByPeer,
+                    "the visitor is gone",
+                    below,
+                );
+            }
+            Look::Stuck => {
+                self.cut(
+                    conn,
+                    StreamOutcome::Stalled,
+                    "the visitor takes nothing",
+                    below,
+                );
+            }
+            Look::Unanswered { owed, gone } => {
+                let (outcome, why) = match gone {
+                    true => (StreamOutcome::ResetByPeer, "the visitor is gone"),
+                    false => (StreamOutcome::TimedOut, "no response in time"),
+                };
+                self.abandon(conn, outcome, why, below);
+                self.answer(conn, owed, &Reply::text(504, TOO_LATE), below);
+                if below.conns.role(conn) == Some(Role::Visitor) {
+                    below.cx.arm_conn(conn, now + VISITOR_HEAD_TIMEOUT);
+                }
+            }
+        }
+    }
+
+    /// Its FIN lies behind bytes that are not read: more requests, or a body without credit.
+    pub(in crate::kit) fn ends_ahead(&mut self, conn: ConnKey, below: &mut Below<'_>) {
+        let now = below.cx.now;
+        let Some(visitor) = self.all.get_mut(conn) else {
+            return;
+        };
+        match visitor.http.visitor_ends_ahead(now) {
+            AtFin::GoOn | AtFin::Upload => {}
+            AtFin::Watch => below.cx.arm_conn(conn, now + VISITOR_GONE_AFTER),
+            AtFin::Raw { .. } => {
+                if let Some(name) = visitor.stream()
+                    && let Some(mux) = name.mux(below.sessions)
+                {
+                    mux.local_finishes(name.stream);
+                }
+            }
+        }
+    }
+
+    pub(super) fn forget(&mut self, conn: ConnKey) {
+        self.all.remove(conn);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    pub(super) fn shrink(&mut self) {
+        self.all.shrink();
+    }
+}
+
+/// Does to an upgraded connection what its pipe says.
+fn flows(conn: ConnKey, flow: Flow, cx: &mut Context, conns: &mut Conns) {
+    match flow {
+        Flow::Goes | Flow::Eof => {}
+        Flow::Finish => cx.finish(conn),
+        Flow::Over => conns.end_raw(conn, "upgraded stream", cx),
+    }
+}
+
+const TOO_LATE: &str = "the upstream did not answer in time\n";
+
+#[cfg(test)]
+mod tests;
+
+#[cfg(test)]
+mod body_tests;
+
+#[cfg(test)]
+mod gone_tests;

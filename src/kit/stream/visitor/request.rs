@@ -1,0 +1,421 @@
+//! What a visitor sends: heads, bodies, raw bytes after an upgrade.
+
+use std::net::SocketAddr;
+
+use crate::clock::Instant;
+use crate::http::forward::{Forwarded, request_fields};
+use crate::http::trail::Origin;
+use crate::http::{Asked, BodyError, Reject, RequestBody, RequestHead};
+use crate::kit::conns::Conns;
+use crate::kit::context::Context;
+use crate::kit::guard::host_is_ours;
+use crate::kit::listeners::Purpose;
+use crate::kit::metrics::{StreamOutcome, StreamRefusal};
+use crate::kit::session::{KitSession, SessionKey, Sessions};
+use crate::kit::stream::{Below, StreamName};
+use crate::kit::throttle::place;
+use crate::limits::{VISITOR_GONE_AFTER, VISITOR_HEAD_TIMEOUT};
+use crate::machine::{CloseHow, ConnKey};
+use crate::mux::CannotOpen;
+use crate::pipe::Flow;
+use crate::shares::{is_plenty, may_hold};
+use crate::wire::open::{BodyKind, OpenHttpParts, write_open_http};
+
+use super::exchange::{AtFin, Outgoing, Owed, Room, Turn, Upload};
+use super::{Visitor, Visitors, flows};
+
+/// What a parsed head asks for, without its borrowed parts.
+struct Request {
+    asked: Asked,
+    body: RequestBody,
+    /// STREAM_OPEN was written to `Context::text`; it may not fit a frame.
+    fits: bool,
+    /// Its body may wait for a `100` of the upstream.
+    expects: bool,
+    /// Who sent it, as far as it is known.
+    from: SocketAddr,
+}
+
+/// The binding that serves a port.
+#[derive(Clone, Copy)]
+struct Owner {
+    session: SessionKey,
+    bind_id: u64,
+    port: u16,
+}
+
+impl Visitor {
+    /// Where its next bytes go.
+    fn space<'a>(
+        &self,
+        cx: &'a mut Context,
+        conns: &Conns,
+        sessions: &'a mut Sessions,
+    ) -> &'a mut [u8] {
+        match self.http.room() {
+            Room::Nowhere => &mut [],
+            // What comes behind a head may have to wait here, so where much of others does, little
+            // is read.
+            Room::Here { ahead } => {
+                let most = conns.heads().piece(cx.plan.heads);
+                &mut cx.scratch_space()[..most.saturating_sub(ahead)]
+            }
+            Room::Stream(most) => {
+                let name = self.stream();
+                let mux = name.and_then(|name| Some((name.mux(sessions)?, name.stream)));
+                mux.map_or(&mut [], |(mux, stream)| mux.data_space(stream, most))
+            }
+        }
+    }
+}
+
+impl Visitors {
+    pub(in crate::kit) fn space<'a>(
+        &self,
+        conn: ConnKey,
+        cx: &'a mut Context,
+        conns: &Conns,
+        sessions: &'a mut Sessions,
+    ) -> &'a mut [u8] {
+        match self.all.get(conn) {
+            Some(visitor) => visitor.space(cx, conns, sessions),
+            None => &mut [],
+        }
+    }
+
+    pub(in crate::kit) fn received(&mut self, conn: ConnKey, count: usize, below: &mut Below<'_>) {
+        if count == 0 {
+            return self.ended(conn, below);
+        }
+        let now = below.cx.now;
+        if let Some(visitor) = self.all.get_mut(conn) {
+            match visitor.http.room() {
+                Room::Stream(_) => {
+                    visitor.http.read_straight(count, now);
+                    if let Some(name) = visitor.stream()
+                        && let Some(mux) = name.mux(below.sessions)
+                    {
+                        mux.data_commit(name.stream, count, now);
+                    }
+                }
+                Room::Here { .. } | Room::Nowhere => {
+                    visitor.http.feed(&below.cx.scratch[..count], now);
+                }
+            }
+        }
+        self.go_on(conn, below);
+    }
+
+    /// Does whatever the bytes at hand allow: parses a head, or sends more of a body.
+    pub(in crate::kit) fn go_on(&mut self, conn: ConnKey, below: &mut Below<'_>) {
+        let (Some(entry), Some(visitor)) = (below.conns.get(conn), self.all.get_mut(conn)) else {
+            return;
+        };
+        match visitor.http.turn(entry.out.is_empty(), below.cx.now) {
+            Turn::Rest => {}
+            Turn::Head => self.next_head(conn, below),
+            Turn::Body => self.upload(conn, below),
+        }
+        if let Some(visitor) = self.all.get(conn) {
+            below.conns.weigh(conn, visitor.waiting());
+        }
+    }
+
+    fn next_head(&mut self, conn: ConnKey, below: &mut Below<'_>) {
+        let Below {
+            cx,
+            conns,
+            listeners,
+            ..
+        } = below;
+        let (Some(entry), Some(visitor)) = (conns.get(conn), self.all.get_mut(conn)) else {
+            return;
+        };
+        let listener = visitor.listener;
+        let head = match visitor.http.next_head() {
+            Ok(Some(head)) => head,
+            // All that came before the FIN was answered.
+            Ok(None) if entry.read_closed => return conns.close(conn, CloseHow::Clean, cx),
+            Ok(None) => return,
+            Err(Reject { status, why }) => return self.reject(conn, status, why, below),
+        };
+        let Some(bound) = listeners.get(listener) else {
+            // Unbound while the visitor kept its connection.
+            return conns.close(conn, CloseHow::Clean, cx);
+        };
+        let Purpose::Bound {
+            session,
+            bind_id,
+            port,
+            ..
+        } = bound.purpose
+        else {
+            return;
+        };
+        let owner = Owner {
+            session,
+            bind_id,
+            port,
+        };
+        let request = Request::read(head, entry.peer, conn.generation(), owner, cx);
+        let length = head.len();
+        visitor.http.head_read(length);
+        match request {
+            Ok(request) => self.begin(conn, &request, owner, below),
+            Err(Reject { status, why }) => self.reject(conn, status, why, below),
+        }
+    }
+
+    fn begin(&mut self, conn: ConnKey, request: &Request, owner: Owner, below: &mut Below<'_>) {
+        let Below {
+            cx,
+            conns,
+            sessions,
+            ..
+        } = below;
+        let (Some(entry), Some(visitor)) = (conns.get_mut(conn), self.all.get_mut(conn)) else {
+            return;
+        };
+        entry.from = request.from;
+        let (asked, body, now) = (request.asked, request.body, cx.now);
+        if !request.fits {
+            let why = "the head does not fit a frame of the tunnel\n";
+            return self.reject(conn, 431, why, below);
+        }
+        let whole = matches!(body, RequestBody::None | RequestBody::Length(0));
+        let owed = Owed { asked, whole };
+        if visitor.no_descriptors {
+            let owed = Owed {
+                whole: false,
+                ..owed
+            };
+            return self.busy(conn, owed, StreamRefusal::Descriptors, below);
+        }
+        let holder = place(request.from.ip());
+        if !may_serve_one_more(holder, conns, sessions) {
+            return self.busy(conn, owed, StreamRefusal::Share, below);
+        }
+        let session = owner.session;
+        let is_open = sessions.get(session).is_some_and(KitSession::is_open);
+        let mux = sessions.mux_mut(session).filter(|_| is_open);
+        let stream = match mux.map(|mux| mux.open_for(Some(holder), conn, &cx.text, now)) {
+            Some(Ok(stream)) => stream,
+            Some(Err(why)) => {
+                if why == CannotOpen::IdsUsedUp {
+                    self.spent.push(session);
+                }
+                return self.busy(conn, owed, why.into(), below);
+            }
+            None => return self.busy(conn, owed, StreamRefusal::Away, below),
+        };
+        let session = sessions.get_mut(session);
+        let mut bindings = session.into_iter().flat_map(|it| &mut it.bindings);
+        if let Some(binding) = bindings.find(|it| it.bind_id == owner.bind_id) {
+            binding.served += 1;
+        }
+        let session = owner.session;
+        visitor.last = Some(StreamName { session, stream });
+        visitor.http.begin(asked, body, request.expects, now);
+        self.upload(conn, below);
+        self.look_soon(conn, below);
+    }
+
+    /// Sends what is at hand, as far as credit goes.
+    pub(super) fn upload(&mut self, conn: ConnKey, below: &mut Below<'_>) {
+        let Below {
+            cx,
+            conns,
+            sessions,
+            ..
+        } = below;
+        let (Some(entry), Some(visitor)) = (conns.get(conn), self.all.get_mut(conn)) else {
+            return;
+        };
+        let now = cx.now;
+        if let Err(error) = visitor.send(sessions, now) {
+            return self.bad_body(conn, &error, below);
+        }
+        match visitor.http.upload(entry.fin()) {
+            Upload::Goes => {}
+            Upload::MayBeGone => cx.arm_conn(conn, now + VISITOR_GONE_AFTER),
+            Upload::CutOff => {
+                let why = "the visitor's body was cut off";
+                self.cut(conn, StreamOutcome::ResetByPeer, why, below);
+            }
+        }
+    }
+
+    /// Has the exchange looked at often enough for the shortest of its clocks, which may begin to
+    /// run any time. The one that its connection began with is enough for most.
+    fn look_soon(&mut self, conn: ConnKey, below: &mut Below<'_>) {
+        let soon = below.cx.config.visitor_look();
+        if soon < VISITOR_HEAD_TIMEOUT || self.body_due(conn, below).is_some() {
+            below.cx.arm_conn_by(conn, below.cx.now + soon);
+        }
+    }
+
+    /// When the visitor's silence ends its request, if more of a body is wanted of it. While the
+    /// kit does not read for want of credit, the silence is its own.
+    pub(super) fn body_due(&mut self, conn: ConnKey, below: &mut Below<'_>) -> Option<Instant> {
+        let Below {
+            cx,
+            conns,
+            sessions,
+            ..
+        } = below;
+        let (entry, visitor) = (conns.get(conn)?, self.all.get_mut(conn)?);
+        let (flushed, timeout) = (entry.out.is_empty(), cx.config.body_timeout);
+        let due = visitor.http.body_due(flushed, timeout)?;
+        if cx.now < due || !visitor.space(cx, conns, sessions).is_empty() {
+            return Some(due);
+        }
+        visitor.http.body_held(cx.now);
+        visitor.http.body_due(flushed, timeout)
+    }
+
+    /// The rest of a request's body does not come.
+    pub(super) fn body_stopped(&mut self, conn: ConnKey, below: &mut Below<'_>) {
+        let (outcome, why) = (StreamOutcome::TimedOut, "the body of the request stopped");
+        if self.has_answer(conn) {
+            return self.cut(conn, outcome, why, below);
+        }
+        self.abandon(conn, outcome, why, below);
+        self.reject(conn, 408, "the body of the request took too long\n", below);
+    }
+
+    fn bad_body(&mut self, conn: ConnKey, error: &BodyError, below: &mut Below<'_>) {
+        let (outcome, why) = (
+            StreamOutcome::ResetByPeer,
+            "the visitor's body is malformed",
+        );
+        match error {
+            BodyError::Malformed(said) if !self.has_answer(conn) => {
+                self.abandon(conn, outcome, why, below);
+                self.reject(conn, 400, said, below);
+            }
+            _ => self.cut(conn, outcome, why, below),
+        }
+    }
+
+    fn has_answer(&self, conn: ConnKey) -> bool {
+        let visitor = self.all.get(conn);
+        visitor.is_some_and(|visitor| visitor.http.has_answer())
+    }
+
+    /// The visitor sends nothing more.
+    fn ended(&mut self, conn: ConnKey, below: &mut Below<'_>) {
+        let Below {
+            cx,
+            conns,
+            sessions,
+            ..
+        } = below;
+        let (Some(entry), Some(visitor)) = (conns.get_mut(conn), self.all.get_mut(conn)) else {
+            return;
+        };
+        entry.read_closed = true;
+        match visitor.http.visitor_ended(cx.now) {
+            AtFin::GoOn => self.go_on(conn, below),
+            AtFin::Watch => cx.arm_conn(conn, cx.now + VISITOR_GONE_AFTER),
+            AtFin::Upload => self.upload(conn, below),
+            AtFin::Raw { first } => {
+                if first
+                    && let Some(name) = visitor.stream()
+                    && let Some(mux) = name.mux(sessions)
+                {
+                    mux.send_eof(name.stream, cx.now);
+                }
+                if visitor.http.is_over() {
+                    flows(conn, Flow::Over, cx, conns);
+                }
+            }
+        }
+    }
+}
+
+impl Visitor {
+    /// Sends what is at hand, as far as credit goes.
+    fn send(&mut self, sessions: &mut Sessions, now: Instant) -> Result<(), BodyError> {
+        let Some(name) = self.stream() else {
+            return Ok(());
+        };
+        let Some(mux) = name.mux(sessions) else {
+            return Ok(());
+        };
+        loop {
+            match self.http.outgoing(now)? {
+                Outgoing::Nothing => return Ok(()),
+                Outgoing::Eof => {
+                    mux.send_eof(name.stream, now);
+                    return Ok(());
+                }
+                Outgoing::Data(bytes) => {
+                    let sent = mux.send(name.stream, bytes, now);
+                    if !self.http.sent(sent, now) {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Request {
+    /// Parses a head and writes its STREAM_OPEN to `Context::text`.
+    fn read(
+        head: &[u8],
+        peer: SocketAddr,
+        connection: u32,
+        owner: Owner,
+        cx: &mut Context,
+    ) -> Result<Request, Reject> {
+        let parsed = RequestHead::parse(head)?;
+        let config = &cx.config;
+        if config.expose_host.to_canonical().is_loopback() && !host_is_ours(&parsed, config) {
+            return Err(Reject {
+                status: 421,
+                why: "this Host is not one of this kit's names (--allow-host)\n",
+            });
+        }
+        let origin = Origin::of(&parsed, peer, &config.trusted_proxies);
+        let forwarded = Forwarded::new(&parsed, peer.ip(), origin.by_proxy, "http");
+        let parts = OpenHttpParts {
+            bind_id: owner.bind_id,
+            container_port: owner.port,
+            method: parsed.method,
+            target: &parsed.target,
+            is_upgrade: parsed.upgrade,
+            body: match parsed.body {
+                RequestBody::None => BodyKind::None,
+                RequestBody::Length(_) => BodyKind::Length,
+                RequestBody::Chunked => BodyKind::Chunked,
+            },
+            remote_addr: origin.peer,
+            connection_id: Some(connection),
+        };
+        cx.text.clear();
+        let fields = request_fields(&parsed, &forwarded);
+        let fits = write_open_http(&mut cx.text, &parts, fields).is_ok();
+        Ok(Request {
+            asked: parsed.asked(),
+            body: parsed.body,
+            fits,
+            expects: parsed.expects_continue,
+            from: origin.peer,
+        })
+    }
+}
+
+/// Whether descriptors suffice for one more request of `holder`, with what it has. Who only keeps a
+/// connection has nothing by that: its place goes to whoever wants it.
+fn may_serve_one_more(holder: u128, conns: &Conns, sessions: &Sessions) -> bool {
+    let most = conns.budget.for_visits();
+    let left = most.saturating_sub(sessions.stream_count() + 1);
+    let held = || {
+        sessions
+            .muxes()
+            .map(|mux| mux.held_by(holder))
+            .sum::<usize>()
+    };
+    is_plenty(left, most) || may_hold(held() + 1, 1, left, most)
+}
