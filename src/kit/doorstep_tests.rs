@@ -372,9 +372,9 @@ fn an_operator_gets_in_where_silence_and_visitors_hold_all_descriptors() {
         })
         .collect();
     assert!(permits.len() > 200, "visitors hold what they may");
-    let front = host.kit.front.expect("the front listens");
+    let front = host.front;
     let peer = "192.0.2.1:1".parse().unwrap();
-    let operator = host.kit.accept(front, peer, host.now);
+    let operator = host.kit.accept(front, peer);
     for permit in permits {
         host.kit.conns.budget.give_back(permit);
     }

@@ -5,7 +5,7 @@ use log::debug;
 use crate::clock::Instant;
 use crate::kit::metrics::{SessionEnd, StreamOutcome};
 use crate::kit::repeats::Complaint;
-use crate::kit::session::SessionKey;
+use crate::kit::session::{KitSession, SessionKey};
 use crate::kit::stream::End;
 use crate::limits::SWEEP_EVERY;
 use crate::machine::{ConnKey, Ended};
@@ -75,12 +75,12 @@ impl Kit {
                     .head(tag, (key, index), &payload, &mut below);
             }
             Incoming::Data { tag, payload, .. } => {
-                let (streams, below) = self.streams();
-                streams.data(tag, (key, index), payload, below);
+                let (streams, mut below) = self.streams();
+                streams.data(tag, (key, index), payload, &mut below);
             }
             Incoming::Eof { tag, .. } => {
-                let (streams, below) = self.streams();
-                streams.eof(tag, below);
+                let (streams, mut below) = self.streams();
+                streams.eof(tag, &mut below);
             }
             Incoming::Reset {
                 tag,
@@ -118,8 +118,8 @@ impl Kit {
 
     /// A stream is over in both directions; what it belonged to is broken or answered.
     pub(super) fn stream_lost(&mut self, conn: ConnKey, end: End<'_>) {
-        let (streams, below) = self.streams();
-        streams.lost(conn, end, below);
+        let (streams, mut below) = self.streams();
+        streams.lost(conn, end, &mut below);
     }
 
     fn control(
@@ -144,7 +144,9 @@ impl Kit {
             }
             FrameType::Unbind => {
                 let unbind: Unbind = control::parse(payload).map_err(malformed)?;
-                self.unbind(key, unbind.bind_id);
+                let (budget, sessions) = (&mut self.conns.budget, &mut self.sessions);
+                let ports = &mut self.ports;
+                ports.unbind(key, unbind.bind_id, budget, sessions, &mut self.cx);
             }
             FrameType::ReissueJoinTickets => {
                 let request: ReissueRequest = control::parse(payload).map_err(malformed)?;
@@ -166,6 +168,28 @@ impl Kit {
             }
         }
         Ok(())
+    }
+
+    fn bind(&mut self, key: SessionKey, mut bind: Bind) {
+        let (conns, sessions) = (&mut self.conns, &mut self.sessions);
+        let held = self
+            .ports
+            .bind(key, &mut bind, conns, sessions, &mut self.cx);
+        let Some(listener) = held else {
+            return;
+        };
+        let (streams, mut below) = self.streams();
+        streams.visitors.taken_over(listener, &mut below);
+        let (sessions, cx) = (&mut self.sessions, &mut self.cx);
+        let Some(owner) = self.ports.take_over(listener, key, &bind, sessions, cx) else {
+            return;
+        };
+        let empty = |session: &KitSession| session.is_parked() && session.bindings.is_empty();
+        if self.sessions.get(owner).is_some_and(empty) {
+            // It has nothing left to come back for.
+            let why = "its last port was taken over";
+            self.end_session(owner, SessionEnd::Lost, why, None);
+        }
     }
 
     /// The peer broke the protocol: GOAWAY, close, and no parking (PROTOCOL §1.4).
@@ -352,8 +376,8 @@ impl Kit {
                     Wake::Lane(conn) => self.cx.effects.wake(conn),
                     Wake::LaneLast(conn) => self.cx.effects.wake_last(conn),
                     Wake::Sender(conn) => {
-                        let (streams, below) = self.streams();
-                        streams.may_go_on(conn, below);
+                        let (streams, mut below) = self.streams();
+                        streams.may_go_on(conn, &mut below);
                     }
                 }
             }

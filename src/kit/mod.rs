@@ -15,7 +15,8 @@
 //! | `greeter` | from the upgrade to HELLO or JOIN (PROTOCOL §2, §7) |
 //! | `sessions`, `joins` | attach, park, resume, end (PROTOCOL §6); secondary lanes (§7) |
 //! | `lanes` | frames of a session's lanes |
-//! | `bindings`, `listeners` | who owns which port (PROTOCOL §3) |
+//! | `accept` | who comes in, and whose place it gets |
+//! | `port` | listeners, and who owns which port (PROTOCOL §3) |
 //! | `stream` (`visitor`, `caller`) | who wants a stream: EXPOSE (PROTOCOL §4, §11) and PULL |
 //! | `operator` | what the operator asks for (PROTOCOL §10) |
 //! | `repeats` | complaints that are summed in the log |
@@ -28,8 +29,8 @@
 //! Invariants: a port has one owner; a connection's permit goes home when its entry does; a loan
 //! ends before its lane reads again; a session that holds no lane is parked or gone.
 
+mod accept;
 pub mod admin;
-mod bindings;
 mod bindings_seen;
 pub mod budget;
 mod carried;
@@ -46,10 +47,10 @@ mod heads;
 mod joins;
 mod lanes;
 mod leaving;
-mod listeners;
 pub mod memory;
 pub mod metrics;
 mod operator;
+mod port;
 pub mod public_url;
 mod repeats;
 mod serve;
@@ -61,18 +62,14 @@ mod testing;
 pub mod throttle;
 mod ties;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use crate::clock::Instant;
 use crate::entropy::Entropy;
-use crate::limits::MAX_LISTENERS;
-use crate::machine::{
-    CloseHow, Command, Conn, ConnKey, Ended, Event, Listener, ListenerKey, Machine,
-};
+use crate::machine::{CloseHow, Command, Conn, ConnKey, Ended, Event, ListenerKey, Machine};
 use crate::mux::Channel;
 use crate::outflow::Piece;
-use crate::table::{Side, Table};
+use crate::table::Side;
 use crate::wire::code::Code;
 
 use budget::FdBudget;
@@ -83,8 +80,8 @@ use doorstep::Standing;
 use front::{Refusal, UNREADABLE};
 use greeter::Greeter;
 use heads::Waiting;
-use listeners::{ListenerEntry, PortName};
 use metrics::StreamRefusal;
+use port::Ports;
 use serve::FrontConn;
 use session::{SessionKey, Sessions};
 use stream::{Below, Streams};
@@ -113,12 +110,8 @@ pub struct Kit {
     fronts: Side<Conn, Box<FrontConn>>,
     greeters: Side<Conn, Box<Greeter>>,
     streams: Streams,
-    listeners: Table<Listener, ListenerEntry>,
+    ports: Ports,
     sessions: Sessions,
-    ports: BTreeMap<PortName, ListenerKey>,
-    front: Option<ListenerKey>,
-    /// Listeners that stopped accepting for want of permits.
-    accepting: bool,
 }
 
 /// Why the machine wants to be told at a certain time.
@@ -168,12 +161,9 @@ impl Kit {
             fronts: Side::new(),
             greeters: Side::new(),
             streams: Streams::default(),
-            listeners: Table::new(MAX_LISTENERS),
-            ports: BTreeMap::new(),
-            front: None,
-            accepting: true,
+            ports: Ports::new(),
         };
-        kit.open_front();
+        kit.ports.open_front(&mut kit.conns.budget, &mut kit.cx);
         kit
     }
 
@@ -188,7 +178,7 @@ impl Kit {
             .effects
             .timers
             .arm(Reason::Shutdown, now + crate::limits::SHUTDOWN_DRAIN);
-        self.close_listeners();
+        self.ports.close_all(&mut self.conns.budget, &mut self.cx);
         for session in self.sessions.keys() {
             let grace = crate::limits::SHUTDOWN_DRAIN;
             self.say_goodbye(session, "the kit is shutting down", grace);
@@ -237,7 +227,7 @@ impl Kit {
                 Reason::Sweep(session) => self.sweep(session, now),
                 Reason::Idle(session) => self.check_idle(session, now),
                 Reason::Grace(session) => self.grace_over(session),
-                Reason::Accept => self.accept_again(),
+                Reason::Accept => self.ports.accept_again(&mut self.cx),
                 Reason::Room => self.look_for_room(),
                 Reason::Sums => self.cx.tell_sums(),
                 Reason::Shutdown => self.stop_now(),
@@ -275,8 +265,8 @@ impl Kit {
         match entry.role {
             Role::Lane(session, index) => self.lane_lost(session, index, how, now),
             role @ (Role::Visitor | Role::Caller) => {
-                let (streams, below) = self.streams();
-                streams.gone(conn, role, how, below);
+                let (streams, mut below) = self.streams();
+                streams.gone(conn, role, how, &mut below);
             }
             Role::Front | Role::Greeter | Role::Leaving { .. } => {}
         }
@@ -302,33 +292,13 @@ impl Kit {
         }
     }
 
-    /// Bytes that are held for peers: what no local side has taken, lanes' buffers, waiting heads.
-    pub fn held(&self) -> usize {
-        let muxes = self.sessions.muxes();
-        let held = muxes.map(|mux| {
-            let lanes = mux.lanes().map(|(_, lane)| lane.capacity());
-            mux.buffered() + lanes.sum::<usize>()
-        });
-        self.conns.heads().total() + held.sum::<usize>()
-    }
-
-    /// Sessions, streams, connections and timers that are left: all zero after a drain.
-    pub fn leftovers(&self) -> [usize; 4] {
-        [
-            self.sessions.len(),
-            self.sessions.stream_count(),
-            self.conns.len(),
-            self.cx.effects.timers.len(),
-        ]
-    }
-
     /// The streams, and the rooms below them.
     fn streams(&mut self) -> (&mut Streams, Below<'_>) {
         let below = Below {
             cx: &mut self.cx,
             conns: &mut self.conns,
             sessions: &mut self.sessions,
-            listeners: &self.listeners,
+            ports: &mut self.ports,
         };
         (&mut self.streams, below)
     }
@@ -356,7 +326,9 @@ impl Kit {
                 Role::Lane(..) | Role::Leaving { .. } => {}
             }
         }
-        self.resume_accepting();
+        if self.conns.budget.accepting() {
+            self.ports.resume(&mut self.cx);
+        }
     }
 
     /// Heads that are not whole take more memory than they may, and this one most of it.
@@ -433,11 +405,17 @@ impl Machine for Kit {
             Event::Connected { .. } | Event::Secured { .. } => {}
             Event::Ended { conn, how } => self.ended(conn, &how, now),
             Event::PeerFinished { conn } => self.peer_finished(conn),
-            Event::Listening { listener, outcome } => self.listening(listener, outcome, now),
-            Event::AcceptFailed { listener, why } => self.accept_failed(listener, &why, now),
+            Event::Listening { listener, outcome } => {
+                let (conns, sessions) = (&mut self.conns, &mut self.sessions);
+                let ports = &mut self.ports;
+                ports.listening(listener, outcome, conns, sessions, &mut self.cx);
+            }
+            Event::AcceptFailed { listener, why } => {
+                self.ports.accept_failed(listener, &why, &mut self.cx);
+            }
             Event::Holds { conn, bytes } => {
-                let (streams, below) = self.streams();
-                streams.system_holds(conn, bytes, now, below);
+                let (streams, mut below) = self.streams();
+                streams.system_holds(conn, bytes, now, &mut below);
             }
             Event::Timeout => self.timeout(now),
             Event::Shutdown => self.shut_down(now),
@@ -454,7 +432,7 @@ impl Machine for Kit {
         now: Instant,
     ) -> Option<ConnKey> {
         self.cx.now = now;
-        let conn = self.accept(listener, peer, now);
+        let conn = self.accept(listener, peer);
         self.told();
         conn
     }

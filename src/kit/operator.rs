@@ -8,8 +8,8 @@ use crate::http::Asked;
 use crate::kit::admin::{self, BindingRow, SessionRow};
 use crate::kit::budget::Class;
 use crate::kit::front::{Refusal, Route, write_answer};
-use crate::kit::listeners::Mode;
 use crate::kit::metrics::{self, Gauges, RefusalReason, SessionEnd};
+use crate::kit::port::{BindingKey, Mode};
 use crate::kit::session::{KitSession, SessionKey};
 use crate::mux::{Session, Traffic};
 use crate::wire::control::{BindMode, SessionId};
@@ -105,14 +105,17 @@ impl Kit {
     }
 
     fn row(&self, session: &KitSession) -> SessionRow {
-        let binding = |binding: &super::bindings::Binding| BindingRow {
-            bind_id: binding.bind_id,
-            port: binding.port,
-            mode: match binding.mode {
-                Mode::Expose => BindMode::Expose,
-                Mode::Pull => BindMode::Pull,
-            },
-            addr: binding.addr.ip(),
+        let binding = |key: &BindingKey| {
+            let binding = self.ports.binding(*key);
+            BindingRow {
+                bind_id: binding.bind_id,
+                port: binding.port(),
+                mode: match binding.mode {
+                    Mode::Expose => BindMode::Expose,
+                    Mode::Pull => BindMode::Pull,
+                },
+                addr: binding.addr.ip(),
+            }
         };
         SessionRow {
             session_id: SessionId::new(session.id()),
@@ -140,7 +143,7 @@ impl Kit {
             gauges.sessions += 1;
             gauges.parked += usize::from(session.is_parked());
             for binding in &session.bindings {
-                match binding.mode {
+                match self.ports.binding(*binding).mode {
                     Mode::Expose => gauges.expose_bindings += 1,
                     Mode::Pull => gauges.pull_bindings += 1,
                 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use crate::clock::Instant;
-use crate::kit::bindings::Binding;
 use crate::kit::joins::Ticket;
+use crate::kit::port::BindingKey;
 use crate::limits::MAX_LANES;
 use crate::machine::ConnKey;
 use crate::mux::{Channel, Session, Terms, Traffic, Transport, Wake};
@@ -25,7 +25,7 @@ pub(super) struct KitSession {
     /// Used only while it is attached; what it counted is asked for any time.
     mux: Box<Mux>,
     state: State,
-    pub(super) bindings: Vec<Binding>,
+    pub(super) bindings: Vec<BindingKey>,
     next_bind_id: u64,
     pub(super) peer: SocketAddr,
     pub(super) subprotocol: Subprotocol,

@@ -7,20 +7,16 @@ use log::info;
 
 use crate::clock::Instant;
 use crate::entropy::Entropy;
-use crate::kit::bindings::Binding;
-use crate::kit::config::Config;
 use crate::kit::greeter::{Refused, drain_lane};
-use crate::kit::listeners::Mode;
 use crate::kit::metrics::{RefusalReason, SessionEnd};
+use crate::kit::port::BindingKey;
 use crate::kit::session::{KitSession, SessionKey};
 use crate::kit::stream::End;
 use crate::machine::{CloseHow, ConnKey};
 use crate::mux::{Side, Terms, Transport};
 use crate::text::said;
 use crate::wire::code::Code;
-use crate::wire::control::{
-    BindMode, BindingKind, Capabilities, GoAway, Hello, HelloOk, ResumedBind, SessionId,
-};
+use crate::wire::control::{Capabilities, GoAway, Hello, HelloOk, SessionId};
 use crate::ws::Subprotocol;
 
 use super::{Kit, Reason, Stopping};
@@ -201,7 +197,8 @@ impl Kit {
             return;
         };
         let is_v2 = session.subprotocol == Subprotocol::V2;
-        let as_resumed = |binding: &Binding| binding.as_resumed(&self.cx.config);
+        let (ports, config) = (&self.ports, &self.cx.config);
+        let as_resumed = |key: &BindingKey| ports.binding(*key).as_resumed(config);
         let resumed_binds = session.bindings.iter().map(as_resumed).collect();
         let capabilities = Capabilities::MULTI_WS.only_if(session.granted > 1)
             | Capabilities::GROW_WINDOWS.only_if(grow);
@@ -285,14 +282,11 @@ impl Kit {
     ) {
         let now = self.cx.now;
         self.leave_lanes(key, close.unwrap_or(CLOSE_GOING_AWAY), why, now);
-        let Some(mut session) = self.sessions.remove(key) else {
+        let Some(session) = self.sessions.remove(key) else {
             return;
         };
-        for binding in std::mem::take(&mut session.bindings) {
-            self.log_unbound(&session, &binding, why);
-            self.close_listener(binding.listener);
-        }
-        self.drop_openings_of(key);
+        let (budget, cx) = (&mut self.conns.budget, &mut self.cx);
+        self.ports.release_all(key, &session, why, budget, cx);
         for reason in [
             Reason::Lanes(key),
             Reason::Sweep(key),
@@ -365,22 +359,6 @@ impl Kit {
         }
         let why = "session idle timeout";
         self.expel(key, SessionEnd::Idle, Code::IdleTimeout, 1000, why);
-    }
-}
-
-impl Binding {
-    fn as_resumed(&self, config: &Config) -> ResumedBind {
-        let (kind, mode) = match self.mode {
-            Mode::Expose => (BindingKind::Http, BindMode::Expose),
-            Mode::Pull => (BindingKind::Tcp, BindMode::Pull),
-        };
-        ResumedBind {
-            bind_id: self.bind_id,
-            kind,
-            mode,
-            container_port: self.port,
-            public_url: Some(config.public_url_of(self.mode, self.port)),
-        }
     }
 }
 

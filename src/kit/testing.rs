@@ -14,7 +14,7 @@ use crate::wire::frame::FrameType;
 /// A kit with its own listener open.
 pub(super) struct Host {
     pub kit: Lawful<Kit>,
-    front: ListenerKey,
+    pub front: ListenerKey,
     pub now: Instant,
     pub closed: Vec<ConnKey>,
     /// The listeners of bindings, oldest first.

@@ -1,4 +1,4 @@
-//! How the tables of the kit's parts must fit each other.
+//! How the tables of the kit's parts must fit each other, and what they hold together.
 //!
 //! What holds inside one part is that part's own to check.
 
@@ -13,13 +13,7 @@ impl Kit {
         self.sessions.check_invariants();
         self.conns.check_invariants();
         self.check_roles();
-        for (port, listener) in &self.ports {
-            let entry = self.listeners.get(*listener);
-            assert!(
-                entry.is_some_and(|entry| entry.port_name() == Some(*port)),
-                "a port's ghost"
-            );
-        }
+        self.ports.check_invariants(&self.sessions);
         let beyond = |(key, session): (_, &KitSession)| {
             let until = session.parked_until();
             assert!(
@@ -41,7 +35,7 @@ impl Kit {
             let serves = |conn| self.conns.role(conn).is_some_and(Role::has_stream);
             assert!(mux.tags().all(serves), "a stream of nobody's");
         }
-        let held = self.conns.len() + self.listeners.len();
+        let held = self.conns.len() + self.ports.len();
         assert_eq!(
             self.conns.budget.used(),
             held,
@@ -79,5 +73,25 @@ impl Kit {
         );
         let fronts = self.fronts.len() + self.greeters.len();
         assert_eq!(sides, fronts + self.streams.len(), "a ghost in a part");
+    }
+
+    /// Bytes that are held for peers: what no local side has taken, lanes' buffers, waiting heads.
+    pub fn held(&self) -> usize {
+        let muxes = self.sessions.muxes();
+        let held = muxes.map(|mux| {
+            let lanes = mux.lanes().map(|(_, lane)| lane.capacity());
+            mux.buffered() + lanes.sum::<usize>()
+        });
+        self.conns.heads().total() + held.sum::<usize>()
+    }
+
+    /// Sessions, streams, connections and timers that are left: all zero after a drain.
+    pub fn leftovers(&self) -> [usize; 4] {
+        [
+            self.sessions.len(),
+            self.sessions.stream_count(),
+            self.conns.len(),
+            self.cx.effects.timers.len(),
+        ]
     }
 }

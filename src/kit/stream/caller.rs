@@ -30,25 +30,23 @@ pub(in crate::kit) struct Callers(Side<Conn, Caller>);
 
 impl Callers {
     /// Opens the stream of a caller who has come, or sends it away: a TCP service has no way to say
-    /// "later".
+    /// "later". `port` is the binding's, which is `bind_id`.
     pub(in crate::kit) fn arrived(
         &mut self,
         conn: ConnKey,
         key: SessionKey,
-        bind_id: u64,
+        (bind_id, port): (u64, u16),
         peer: SocketAddr,
-        below: Below<'_>,
-    ) -> Option<ConnKey> {
+        below: &mut Below<'_>,
+    ) -> bool {
         let Below {
             cx,
             conns,
             sessions,
             ..
         } = below;
-        let bindings = sessions.get(key).map(|session| &session.bindings);
-        let bound = bindings.and_then(|all| all.iter().find(|it| it.bind_id == bind_id));
         cx.text.clear();
-        write_open_tcp(&mut cx.text, bind_id, bound.map_or(0, |it| it.port), peer);
+        write_open_tcp(&mut cx.text, bind_id, port, peer);
         let mux = sessions.mux_mut(key);
         let opened = mux.map(|mux| mux.open(conn, &cx.text, cx.now));
         match opened.unwrap_or(Err(CannotOpen::NoLane)) {
@@ -61,12 +59,12 @@ impl Callers {
                     RawPipe::new(),
                 );
                 self.0.insert(conn, Caller { name, pipe });
-                Some(conn)
+                true
             }
             Err(why) => {
                 cx.stream_refused(peer.ip(), why.into());
                 conns.drop(conn, cx);
-                None
+                false
             }
         }
     }

@@ -21,12 +21,11 @@ use std::ops::Range;
 use crate::clock::Instant;
 use crate::kit::conns::{Conns, LaneName, Role};
 use crate::kit::context::Context;
-use crate::kit::listeners::ListenerEntry;
 use crate::kit::metrics::StreamOutcome;
+use crate::kit::port::Ports;
 use crate::kit::session::{Mux, SessionKey, Sessions};
-use crate::machine::{ConnKey, Ended, Listener};
+use crate::machine::{ConnKey, Ended};
 use crate::mux::StreamKey;
-use crate::table::Table;
 use crate::wire::code::Code;
 
 use caller::Callers;
@@ -52,7 +51,7 @@ pub(super) struct Below<'a> {
     pub(super) cx: &'a mut Context,
     pub(super) conns: &'a mut Conns,
     pub(super) sessions: &'a mut Sessions,
-    pub(super) listeners: &'a Table<Listener, ListenerEntry>,
+    pub(super) ports: &'a mut Ports,
 }
 
 /// How a stream is over before what it served was.
@@ -97,7 +96,7 @@ impl Streams {
         conn: ConnKey,
         lane: LaneName,
         span: Range<usize>,
-        below: Below<'_>,
+        below: &mut Below<'_>,
     ) {
         match below.conns.role(conn) {
             Some(Role::Visitor) => self.visitors.data(conn, lane, span, below),
@@ -115,27 +114,27 @@ impl Streams {
     }
 
     /// EOF came for a connection.
-    pub(super) fn eof(&mut self, conn: ConnKey, mut below: Below<'_>) {
+    pub(super) fn eof(&mut self, conn: ConnKey, below: &mut Below<'_>) {
         match below.conns.role(conn) {
-            Some(Role::Visitor) => self.visitors.stream_ended(conn, &mut below),
-            Some(Role::Caller) => self.callers.stream_ended(conn, &mut below),
+            Some(Role::Visitor) => self.visitors.stream_ended(conn, below),
+            Some(Role::Caller) => self.callers.stream_ended(conn, below),
             _ => {}
         }
     }
 
     /// A stream is over in both directions; what it belonged to is broken or answered.
-    pub(super) fn lost(&mut self, conn: ConnKey, end: End<'_>, mut below: Below<'_>) {
+    pub(super) fn lost(&mut self, conn: ConnKey, end: End<'_>, below: &mut Below<'_>) {
         match below.conns.role(conn) {
-            Some(Role::Visitor) => self.visitors.broken(conn, end, &mut below),
-            Some(Role::Caller) => self.callers.broken(conn, end, &mut below),
+            Some(Role::Visitor) => self.visitors.broken(conn, end, below),
+            Some(Role::Caller) => self.callers.broken(conn, end, below),
             _ => {}
         }
     }
 
     /// A stream took less than was at hand, and may take more now.
-    pub(super) fn may_go_on(&mut self, conn: ConnKey, mut below: Below<'_>) {
+    pub(super) fn may_go_on(&mut self, conn: ConnKey, below: &mut Below<'_>) {
         if below.conns.role(conn) == Some(Role::Visitor) {
-            self.visitors.go_on(conn, &mut below);
+            self.visitors.go_on(conn, below);
         }
         below.cx.effects.wake(conn);
     }
@@ -146,7 +145,7 @@ impl Streams {
         conn: ConnKey,
         bytes: usize,
         now: Instant,
-        below: Below<'_>,
+        below: &mut Below<'_>,
     ) {
         let role = below.conns.role(conn);
         let Some(name) = role.and_then(|role| self.name(conn, role)) else {
@@ -159,10 +158,10 @@ impl Streams {
     }
 
     /// The world ended a connection; its entry is dropped by the caller.
-    pub(super) fn gone(&mut self, conn: ConnKey, role: Role, how: &Ended, mut below: Below<'_>) {
+    pub(super) fn gone(&mut self, conn: ConnKey, role: Role, how: &Ended, below: &mut Below<'_>) {
         match role {
-            Role::Visitor => self.visitors.gone(conn, how, &mut below),
-            Role::Caller => self.callers.gone(conn, how, &mut below),
+            Role::Visitor => self.visitors.gone(conn, how, below),
+            Role::Caller => self.callers.gone(conn, how, below),
             _ => {}
         }
     }

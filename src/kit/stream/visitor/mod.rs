@@ -53,10 +53,6 @@ pub(in crate::kit) struct Visitors {
 }
 
 impl Visitor {
-    pub(in crate::kit) fn listener(&self) -> ListenerKey {
-        self.listener
-    }
-
     fn stream(&self) -> Option<StreamName> {
         self.last.filter(|_| self.http.is_open())
     }
@@ -150,7 +146,7 @@ impl Visitors {
     }
 
     /// Closes a connection whose place was given to somebody else.
-    pub(in crate::kit) fn yield_place(&mut self, conn: ConnKey, below: Below<'_>) {
+    pub(in crate::kit) fn yield_place(&mut self, conn: ConnKey, below: &mut Below<'_>) {
         let Below {
             cx,
             conns,
@@ -173,10 +169,9 @@ impl Visitors {
 
     /// Counts a request of the port that the visitor came to.
     fn count_request(&self, conn: ConnKey, status: u16, below: &mut Below<'_>) {
-        let entry = self.all.get(conn).map(|visitor| visitor.listener);
-        let entry = entry.and_then(|listener| below.listeners.get(listener));
-        if let Some((_, port)) = entry.and_then(|entry| entry.port_name()) {
-            below.cx.metrics.request(port, status);
+        let listener = self.all.get(conn).map(|visitor| visitor.listener);
+        if let Some(binding) = listener.and_then(|it| below.ports.bound(it)) {
+            below.cx.metrics.request(binding.port(), status);
         }
     }
 
@@ -274,18 +269,33 @@ impl Visitors {
     }
 
     /// Resets a visitor's stream before its exchange is over.
-    pub(in crate::kit) fn break_stream(
-        &mut self,
-        conn: ConnKey,
-        end: End<'_>,
-        below: &mut Below<'_>,
-    ) {
+    fn break_stream(&mut self, conn: ConnKey, end: End<'_>, below: &mut Below<'_>) {
         if let Some(name) = self.stream(conn)
             && let Some(mux) = name.mux(below.sessions)
         {
             mux.reset(name.stream, end.code, end.why);
         }
         self.broken(conn, end, below);
+    }
+
+    /// Another session takes a port over: the streams of those who came to it are reset; they see
+    /// 502, or a broken connection.
+    pub(in crate::kit) fn taken_over(&mut self, listener: ListenerKey, below: &mut Below<'_>) {
+        let owner = below.ports.bound(listener).map(|binding| binding.owner);
+        let mux = owner.and_then(|owner| below.sessions.mux(owner));
+        let here = |conn: &ConnKey| {
+            let visitor = self.all.get(*conn);
+            visitor.is_some_and(|visitor| visitor.listener == listener)
+        };
+        let all: Vec<ConnKey> = mux.map_or_else(Vec::new, |mux| mux.tags().filter(here).collect());
+        for conn in all {
+            let end = End {
+                outcome: StreamOutcome::TakenOver,
+                code: Code::BindTakeover,
+                why: "the port was taken over",
+            };
+            self.break_stream(conn, end, below);
+        }
     }
 
     /// The visitor's connection is gone; its entry is dropped by the caller.

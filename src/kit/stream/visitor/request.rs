@@ -9,9 +9,9 @@ use crate::http::{Asked, BodyError, Reject, RequestBody, RequestHead};
 use crate::kit::conns::Conns;
 use crate::kit::context::Context;
 use crate::kit::guard::host_is_ours;
-use crate::kit::listeners::Purpose;
 use crate::kit::metrics::{StreamOutcome, StreamRefusal};
-use crate::kit::session::{KitSession, SessionKey, Sessions};
+use crate::kit::port::Binding;
+use crate::kit::session::{KitSession, Sessions};
 use crate::kit::stream::{Below, StreamName};
 use crate::kit::throttle::place;
 use crate::limits::{VISITOR_GONE_AFTER, VISITOR_HEAD_TIMEOUT};
@@ -34,14 +34,6 @@ struct Request {
     expects: bool,
     /// Who sent it, as far as it is known.
     from: SocketAddr,
-}
-
-/// The binding that serves a port.
-#[derive(Clone, Copy)]
-struct Owner {
-    session: SessionKey,
-    bind_id: u64,
-    port: u16,
 }
 
 impl Visitor {
@@ -123,10 +115,7 @@ impl Visitors {
 
     fn next_head(&mut self, conn: ConnKey, below: &mut Below<'_>) {
         let Below {
-            cx,
-            conns,
-            listeners,
-            ..
+            cx, conns, ports, ..
         } = below;
         let (Some(entry), Some(visitor)) = (conns.get(conn), self.all.get_mut(conn)) else {
             return;
@@ -139,41 +128,30 @@ impl Visitors {
             Ok(None) => return,
             Err(Reject { status, why }) => return self.reject(conn, status, why, below),
         };
-        let Some(bound) = listeners.get(listener) else {
+        let Some(owner) = ports.bound(listener) else {
             // Unbound while the visitor kept its connection.
             return conns.close(conn, CloseHow::Clean, cx);
-        };
-        let Purpose::Bound {
-            session,
-            bind_id,
-            port,
-            ..
-        } = bound.purpose
-        else {
-            return;
-        };
-        let owner = Owner {
-            session,
-            bind_id,
-            port,
         };
         let request = Request::read(head, entry.peer, conn.generation(), owner, cx);
         let length = head.len();
         visitor.http.head_read(length);
         match request {
-            Ok(request) => self.begin(conn, &request, owner, below),
+            Ok(request) => self.begin(conn, &request, below),
             Err(Reject { status, why }) => self.reject(conn, status, why, below),
         }
     }
 
-    fn begin(&mut self, conn: ConnKey, request: &Request, owner: Owner, below: &mut Below<'_>) {
+    fn begin(&mut self, conn: ConnKey, request: &Request, below: &mut Below<'_>) {
         let Below {
             cx,
             conns,
             sessions,
-            ..
+            ports,
         } = below;
         let (Some(entry), Some(visitor)) = (conns.get_mut(conn), self.all.get_mut(conn)) else {
+            return;
+        };
+        let Some(binding) = ports.bound_mut(visitor.listener) else {
             return;
         };
         entry.from = request.from;
@@ -195,7 +173,7 @@ impl Visitors {
         if !may_serve_one_more(holder, conns, sessions) {
             return self.busy(conn, owed, StreamRefusal::Share, below);
         }
-        let session = owner.session;
+        let session = binding.owner;
         let is_open = sessions.get(session).is_some_and(KitSession::is_open);
         let mux = sessions.mux_mut(session).filter(|_| is_open);
         let stream = match mux.map(|mux| mux.open_for(Some(holder), conn, &cx.text, now)) {
@@ -208,12 +186,7 @@ impl Visitors {
             }
             None => return self.busy(conn, owed, StreamRefusal::Away, below),
         };
-        let session = sessions.get_mut(session);
-        let mut bindings = session.into_iter().flat_map(|it| &mut it.bindings);
-        if let Some(binding) = bindings.find(|it| it.bind_id == owner.bind_id) {
-            binding.served += 1;
-        }
-        let session = owner.session;
+        binding.served += 1;
         visitor.last = Some(StreamName { session, stream });
         visitor.http.begin(asked, body, request.expects, now);
         self.upload(conn, below);
@@ -366,7 +339,7 @@ impl Request {
         head: &[u8],
         peer: SocketAddr,
         connection: u32,
-        owner: Owner,
+        owner: &Binding,
         cx: &mut Context,
     ) -> Result<Request, Reject> {
         let parsed = RequestHead::parse(head)?;
@@ -381,7 +354,7 @@ impl Request {
         let forwarded = Forwarded::new(&parsed, peer.ip(), origin.by_proxy, "http");
         let parts = OpenHttpParts {
             bind_id: owner.bind_id,
-            container_port: owner.port,
+            container_port: owner.port(),
             method: parsed.method,
             target: &parsed.target,
             is_upgrade: parsed.upgrade,

@@ -90,14 +90,14 @@ impl Visitors {
         conn: ConnKey,
         lane: LaneName,
         span: Range<usize>,
-        mut below: Below<'_>,
+        below: &mut Below<'_>,
     ) {
         let Below {
             cx,
             conns,
             sessions,
             ..
-        } = &mut below;
+        } = below;
         let (Some(entry), Some(visitor)) = (conns.get_mut(conn), self.all.get_mut(conn)) else {
             return;
         };
@@ -121,7 +121,7 @@ impl Visitors {
                 }
                 cx.effects.wake(conn);
             }
-            Err(why) => self.peer_fault(conn, why, &mut below),
+            Err(why) => self.peer_fault(conn, why, below),
         }
     }
 

@@ -8,8 +8,8 @@
 //!        answered, or the response has left whole
 //! ```
 //!
-//! Told: bytes of the visitor ([`HttpExchange::feed`], [`HttpExchange::read_straight`]), its FIN, and
-//! of its stream head, DATA, EOF and the end. Asked: where the visitor's next bytes go
+//! Told: bytes of the visitor ([`HttpExchange::feed`], [`HttpExchange::read_straight`]), its FIN,
+//! and of its stream head, DATA, EOF and the end. Asked: where the visitor's next bytes go
 //! ([`HttpExchange::room`]), and what is to be sent on the stream ([`HttpExchange::outgoing`]). It
 //! says how many bytes go where and carries none that it does not have to read.
 //!

@@ -1,0 +1,333 @@
+//! Listening sockets, and who owns which port (PROTOCOL §3).
+//!
+//! [`Ports`] owns the kit's own listener and those of bindings, the bindings themselves, and
+//! whether anybody is accepted on them. A listener knows the key of the binding that it is for, and
+//! a session those of the bindings that it owns.
+//!
+//! The room accepts nobody and breaks no stream: a takeover that is due is answered to whoever asked
+//! for the BIND, and carried out with [`Ports::take_over`].
+//!
+//! Invariants: a port has one owner; what a session lists names it as the owner, and nothing else
+//! does; a listener's permit goes home when its entry does.
+
+mod bindings;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use log::{info, warn};
+
+use crate::kit::budget::{Class, FdBudget, FdPermit};
+use crate::kit::config::Config;
+use crate::kit::conns::Conns;
+use crate::kit::context::Context;
+use crate::kit::repeats::Complaint;
+use crate::kit::session::{SessionKey, Sessions};
+use crate::limits::{ACCEPT_RETRY, LOOK_AGAIN_AFTER, MAX_LISTENERS};
+use crate::machine::{Command, IoFailure, Listener, ListenerKey};
+use crate::table::Table;
+use crate::wire::control::Bind;
+
+use super::{KitNotice, Reason};
+pub(super) use bindings::{Binding, BindingKey};
+
+/// What a port is known by: EXPOSE and PULL of one number may listen on different addresses.
+type PortName = (Mode, u16);
+
+/// Which way a binding goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Mode {
+    /// HTTP from the world to the laptop.
+    Expose,
+    /// TCP from the container to the laptop.
+    Pull,
+}
+
+/// A listening socket.
+#[derive(Debug)]
+struct ListenerEntry {
+    purpose: Purpose,
+    permit: FdPermit,
+}
+
+/// What a listener is for.
+#[derive(Debug)]
+pub(super) enum Purpose {
+    /// The kit's own.
+    Front,
+    /// A BIND that waits for the socket.
+    Opening(Opening),
+    /// A binding's.
+    Bound(BindingKey),
+}
+
+/// A BIND that waits for its socket.
+#[derive(Debug)]
+pub(super) struct Opening {
+    session: SessionKey,
+    bind: Bind,
+    mode: Mode,
+    addr: SocketAddr,
+    /// How many more ports may be tried when the kit picks.
+    tries: u32,
+}
+
+impl Opening {
+    fn port_name(&self) -> Option<PortName> {
+        Some((self.mode, self.addr.port())).filter(|(_, port)| *port != 0)
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Ports {
+    listeners: Table<Listener, ListenerEntry>,
+    bindings: Table<Binding>,
+    by_name: BTreeMap<PortName, ListenerKey>,
+    front: Option<ListenerKey>,
+    /// Whether bindings' listeners accept; not where permits are wanting.
+    accepting: bool,
+}
+
+impl Ports {
+    /// Nothing listens.
+    pub(super) fn new() -> Ports {
+        Ports {
+            listeners: Table::new(MAX_LISTENERS),
+            bindings: Table::new(MAX_LISTENERS),
+            by_name: BTreeMap::new(),
+            front: None,
+            accepting: true,
+        }
+    }
+
+    /// What a listener is for, while there is one.
+    pub(super) fn purpose(&self, listener: ListenerKey) -> Option<&Purpose> {
+        Some(&self.listeners.get(listener)?.purpose)
+    }
+
+    /// The binding that a listener is for, if it is for one.
+    pub(super) fn bound(&self, listener: ListenerKey) -> Option<&Binding> {
+        match self.purpose(listener)? {
+            Purpose::Bound(key) => self.bindings.get(*key),
+            Purpose::Front | Purpose::Opening(_) => None,
+        }
+    }
+
+    /// The same, to change.
+    pub(super) fn bound_mut(&mut self, listener: ListenerKey) -> Option<&mut Binding> {
+        match self.listeners.get(listener)?.purpose {
+            Purpose::Bound(key) => self.bindings.get_mut(key),
+            Purpose::Front | Purpose::Opening(_) => None,
+        }
+    }
+
+    pub(super) fn binding(&self, key: BindingKey) -> &Binding {
+        self.bindings.resolve(key)
+    }
+
+    /// The port that a listener holds, if it is a binding's (or about to be).
+    fn port_name(&self, purpose: &Purpose) -> Option<PortName> {
+        match purpose {
+            Purpose::Front => None,
+            Purpose::Opening(opening) => opening.port_name(),
+            Purpose::Bound(key) => Some(self.bindings.resolve(*key).port_name()),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.listeners.len()
+    }
+
+    /// Opens the kit's own listener.
+    pub(super) fn open_front(&mut self, budget: &mut FdBudget, cx: &mut Context) {
+        let Some(permit) = budget.take(Class::Listener) else {
+            cx.effects.notify(KitNotice::CannotListen(
+                "the descriptor budget is too small for a listener".into(),
+            ));
+            cx.effects.ask(Command::Stop);
+            return;
+        };
+        let entry = ListenerEntry {
+            purpose: Purpose::Front,
+            permit,
+        };
+        if let Ok(listener) = self.listeners.insert(entry) {
+            self.front = Some(listener);
+            cx.effects.ask(Command::Listen {
+                listener,
+                addr: cx.config.listen,
+            });
+        }
+    }
+
+    /// A socket listens, or cannot.
+    pub(super) fn listening(
+        &mut self,
+        listener: ListenerKey,
+        outcome: Result<SocketAddr, IoFailure>,
+        conns: &mut Conns,
+        sessions: &mut Sessions,
+        cx: &mut Context,
+    ) {
+        match (self.purpose(listener), outcome) {
+            (None | Some(Purpose::Bound(_)), _) => {}
+            (Some(Purpose::Front), Ok(addr)) => {
+                // The port may have been the system's choice; no binding may have it.
+                cx.config.listen = addr;
+                info!("listening on {addr}");
+                if let Some(note) = cx.plan.note(&cx.config) {
+                    warn!("{note}");
+                }
+                cx.effects.notify(KitNotice::Listening(addr));
+            }
+            (Some(Purpose::Front), Err(why)) => {
+                let text = format!("cannot listen on {}: {}", cx.config.listen, why.text);
+                self.drop(listener, &mut conns.budget, cx);
+                cx.effects.notify(KitNotice::CannotListen(text));
+                cx.effects.ask(Command::Stop);
+            }
+            (Some(Purpose::Opening(_)), Ok(addr)) => self.opened(listener, addr, sessions, cx),
+            (Some(Purpose::Opening(_)), Err(why)) => {
+                self.not_opened(listener, &why, conns, sessions, cx);
+            }
+        }
+    }
+
+    /// Forgets a listener whose socket is closed, and frees its port and permit.
+    fn drop(
+        &mut self,
+        listener: ListenerKey,
+        budget: &mut FdBudget,
+        cx: &mut Context,
+    ) -> Option<Purpose> {
+        let entry = self.listeners.remove(listener)?;
+        if let Some(port) = self.port_name(&entry.purpose)
+            && self.by_name.get(&port) == Some(&listener)
+        {
+            self.by_name.remove(&port);
+        }
+        if self.front == Some(listener) {
+            self.front = None;
+        }
+        if let Purpose::Bound(key) = entry.purpose
+            && let (Mode::Expose, port) = self.bindings.resolve(key).port_name()
+        {
+            cx.metrics.binding_closed(port);
+        }
+        budget.give_back(entry.permit);
+        Some(entry.purpose)
+    }
+
+    fn close(&mut self, listener: ListenerKey, budget: &mut FdBudget, cx: &mut Context) {
+        if self.drop(listener, budget, cx).is_some() {
+            cx.effects.ask(Command::Unlisten { listener });
+        }
+    }
+
+    /// On shutdown nobody new comes in. Bindings stay their sessions' until those end.
+    pub(super) fn close_all(&mut self, budget: &mut FdBudget, cx: &mut Context) {
+        let all: Vec<ListenerKey> = self.listeners.keys().collect();
+        for listener in all {
+            self.close(listener, budget, cx);
+        }
+    }
+
+    /// Whether bindings' listeners accept.
+    pub(super) fn are_accepting(&self) -> bool {
+        self.accepting
+    }
+
+    /// Whoever comes waits in the kernel, where nobody is lost.
+    pub(super) fn pause(&mut self, cx: &mut Context) {
+        self.accepting = false;
+        self.tell_accepting(cx);
+    }
+
+    /// Those who wait are accepted.
+    pub(super) fn resume(&mut self, cx: &mut Context) {
+        if !self.accepting {
+            self.accepting = true;
+            self.tell_accepting(cx);
+        }
+    }
+
+    /// It is looked before long whether somebody would yield to those who wait.
+    pub(super) fn look_again(&self, cx: &mut Context) {
+        let at = cx.now + LOOK_AGAIN_AFTER;
+        cx.effects.timers.arm(Reason::Room, at);
+    }
+
+    fn tell_accepting(&self, cx: &mut Context) {
+        let on = self.accepting;
+        for (listener, entry) in self.listeners.iter() {
+            if matches!(entry.purpose, Purpose::Bound(_)) {
+                cx.effects.ask(Command::Accept { listener, on });
+            }
+        }
+    }
+
+    pub(super) fn accept_failed(&self, listener: ListenerKey, why: &IoFailure, cx: &mut Context) {
+        let complaint = Complaint {
+            level: log::Level::Warn,
+            what: "could not accept",
+            reason: "host",
+        };
+        cx.complain(complaint, &format!("({}); trying again shortly", why.text));
+        cx.metrics.accept_failed();
+        if self.listeners.get(listener).is_some() {
+            let at = cx.now + ACCEPT_RETRY;
+            cx.effects.timers.arm_if_unset(Reason::Accept, at);
+        }
+    }
+
+    pub(super) fn accept_again(&self, cx: &mut Context) {
+        for listener in self.listeners.keys() {
+            if self.accepting || self.front == Some(listener) {
+                cx.effects.ask(Command::Accept { listener, on: true });
+            }
+        }
+    }
+
+    /// Whether every port is found by its name, and every binding by its owner and its listener.
+    pub(super) fn check_invariants(&self, sessions: &Sessions) {
+        for (port, listener) in &self.by_name {
+            let name = self.purpose(*listener).and_then(|it| self.port_name(it));
+            assert_eq!(name, Some(*port), "a port's ghost");
+        }
+        for (key, binding) in self.bindings.iter() {
+            let owner = sessions.get(binding.owner);
+            let listed = owner.is_some_and(|owner| owner.bindings.contains(&key));
+            assert!(listed, "a binding of a session that does not know it");
+            // On shutdown the sockets go first.
+            if let Some(purpose) = self.purpose(binding.listener) {
+                assert!(matches!(purpose, Purpose::Bound(it) if *it == key));
+                let found = self.by_name.get(&binding.port_name());
+                assert_eq!(found, Some(&binding.listener), "a port that is not found");
+            }
+        }
+        let listed: usize = sessions.iter().map(|(_, it)| it.bindings.len()).sum();
+        assert_eq!(listed, self.bindings.len(), "a binding's ghost");
+        let bound = self.listeners.iter();
+        let bound = bound.filter(|(_, entry)| matches!(entry.purpose, Purpose::Bound(_)));
+        assert!(
+            bound.count() <= self.bindings.len(),
+            "a listener of no binding"
+        );
+    }
+}
+
+/// The loopback address that BIND's `host` names, if it does (PROTOCOL §3).
+fn pull_addr(host: Option<&str>, port: u16) -> Option<SocketAddr> {
+    let ip: IpAddr = match host {
+        None | Some("127.0.0.1") | Some("localhost") => [127, 0, 0, 1].into(),
+        Some("::1") => std::net::Ipv6Addr::LOCALHOST.into(),
+        Some(_) => return None,
+    };
+    Some(SocketAddr::new(ip, port))
+}
+
+/// Whether a binding may not have this port because the kit itself listens there.
+fn is_own_port(front: Option<ListenerKey>, config: &Config, port: u16) -> bool {
+    front.is_some() && config.listen.port() == port
+}
