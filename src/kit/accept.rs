@@ -4,11 +4,10 @@ use std::net::SocketAddr;
 
 use crate::kit::budget::Class;
 use crate::kit::conns::Role;
-use crate::kit::doorstep::Room;
+use crate::kit::door::doorstep::Room;
 use crate::kit::leaving::Place;
 use crate::kit::metrics::StreamRefusal;
 use crate::kit::port::{Mode, Purpose};
-use crate::limits::FRONT_HEAD_TIMEOUT;
 use crate::machine::{ConnKey, ListenerKey};
 
 use super::{Kit, Stopping};
@@ -45,9 +44,7 @@ impl Kit {
         let leaver = self.conns.doorstep.leaver(Room::Hall);
         let place = self.take_place(Class::Front)?;
         let conn = self.add_conn(Role::Front, peer, place)?;
-        self.fronts.insert(conn, Box::default());
-        self.restand(conn);
-        self.cx.arm_conn(conn, self.cx.now + FRONT_HEAD_TIMEOUT);
+        self.door.arrived(conn, &mut self.conns, &mut self.cx);
         if let Some(leaver) = leaver {
             self.conns.displace(leaver, &mut self.cx);
         }

@@ -13,7 +13,7 @@ use std::ops::Range;
 use crate::clock::Instant;
 use crate::kit::budget::{Class, FdBudget, FdPermit};
 use crate::kit::context::Context;
-use crate::kit::doorstep::{Doorstep, Standing};
+use crate::kit::door::doorstep::{Doorstep, Standing};
 use crate::kit::heads::{Heads, Waiting};
 use crate::kit::leaving::Leaving;
 use crate::kit::metrics::StreamOutcome;

@@ -1,14 +1,14 @@
 //! Secondary lanes: tickets, JOIN, and the map of lanes (PROTOCOL §7).
 
 use crate::clock::Instant;
-use crate::kit::greeter::{Refused, drain_lane};
+use crate::kit::door::greeter::Refused;
 use crate::kit::session::SessionKey;
 use crate::kit::sessions::hex;
 use crate::limits::{TICKET_LIFE, TICKETS_A_LANE};
 use crate::machine::ConnKey;
 use crate::wire::control::{
-    self, Join, JoinErr, JoinErrCode, JoinOk, JoinTicket, ReissueAnswer, ReissueRequest, Secret,
-    Shard, ShardMap,
+    self, Join, JoinErrCode, JoinOk, JoinTicket, ReissueAnswer, ReissueRequest, Secret, Shard,
+    ShardMap,
 };
 use crate::wire::frame::FrameType;
 
@@ -90,28 +90,12 @@ impl Kit {
                 self.conns.place_for_lane(conn, &mut self.cx)?;
                 self.attach_secondary(conn, key, index, now);
             }
-            Err((code, why)) => self.refuse_join(conn, code, why),
+            Err((code, why)) => {
+                let (conns, cx) = (&mut self.conns, &mut self.cx);
+                self.door.refuse_join(conn, code, why, conns, cx);
+            }
         }
         Ok(())
-    }
-
-    fn refuse_join(&mut self, conn: ConnKey, code: JoinErrCode, why: &str) {
-        self.cx.metrics.refused_join(code);
-        let Some(greeter) = self.greeters.get_mut(conn) else {
-            return;
-        };
-        let mut json = Vec::new();
-        control::write(
-            &JoinErr {
-                code,
-                message: why.to_owned(),
-            },
-            &mut json,
-        );
-        greeter.lane.push_control(FrameType::JoinErr, &json);
-        greeter.lane.push_close(1008, why);
-        let bytes = drain_lane(&mut greeter.lane);
-        self.conns.say_and_leave(conn, &bytes, &mut self.cx);
     }
 
     fn check_join(

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use crate::kit::budget::{Class, FdPermit};
 use crate::kit::conns::{Conns, Role};
 use crate::kit::context::Context;
-use crate::kit::greeter::Refused;
+use crate::kit::door::greeter::Refused;
 use crate::machine::{CloseHow, ConnKey};
 
 /// Connections that began to leave, oldest first, and some that are gone by now.

@@ -7,12 +7,9 @@
 //! | --- | --- |
 //! | `context` | what every part uses and none is about: clock, config, effects, metrics |
 //! | `conns` | connections: what each is for, how each ends |
-//! | `front`, `serve` | the kit's own listener: HTTP, and the upgrade |
+//! | `door` | the kit's own listener: operators, and who has not said who it is (PROTOCOL §2) |
 //! | `leaving` | those who were answered and linger |
-//! | `doorstep` | who may wait before it has proven anything (PROTOCOL §2) |
-//! | `crowd` | who holds most of something, and yields first |
 //! | `heads` | memory of heads that are not whole |
-//! | `greeter` | from the upgrade to HELLO or JOIN (PROTOCOL §2, §7) |
 //! | `sessions`, `joins` | attach, park, resume, end (PROTOCOL §6); secondary lanes (§7) |
 //! | `lanes` | frames of a session's lanes |
 //! | `accept` | who comes in, and whose place it gets |
@@ -22,7 +19,7 @@
 //! | `repeats` | complaints that are summed in the log |
 //! | `ties` | how the tables of the parts must fit each other |
 //! | `carried` | what the wire can carry of what may be configured |
-//! | `budget`, `memory`, `throttle`, `config`, `metrics`, `admin` | what their names say |
+//! | `budget`, `memory`, `config`, `metrics`, `admin` | what their names say |
 //!
 //! It never does I/O, and never imports `client`.
 //!
@@ -37,12 +34,8 @@ mod carried;
 pub mod config;
 mod conns;
 mod context;
-mod crowd;
-mod doorstep;
+mod door;
 mod exposition;
-pub mod front;
-mod greeter;
-pub mod guard;
 mod heads;
 mod joins;
 mod lanes;
@@ -53,36 +46,30 @@ mod operator;
 mod port;
 pub mod public_url;
 mod repeats;
-mod serve;
 mod session;
 mod sessions;
 pub mod stream;
 #[cfg(test)]
 mod testing;
-pub mod throttle;
 mod ties;
 
 use std::net::SocketAddr;
 
 use crate::clock::Instant;
 use crate::entropy::Entropy;
-use crate::machine::{CloseHow, Command, Conn, ConnKey, Ended, Event, ListenerKey, Machine};
+use crate::machine::{CloseHow, Command, ConnKey, Ended, Event, ListenerKey, Machine};
 use crate::mux::Channel;
 use crate::outflow::Piece;
-use crate::table::Side;
 use crate::wire::code::Code;
 
 use budget::FdBudget;
 use config::Config;
 use conns::{ConnEntry, Conns, Role};
 use context::Context;
-use doorstep::Standing;
-use front::{Refusal, UNREADABLE};
-use greeter::Greeter;
-use heads::Waiting;
+use door::front::{Refusal, UNREADABLE};
+use door::{Door, Wants};
 use metrics::StreamRefusal;
 use port::Ports;
-use serve::FrontConn;
 use session::{SessionKey, Sessions};
 use stream::{Below, Streams};
 
@@ -107,8 +94,7 @@ pub struct Kit {
     cx: Context,
     pool: memory::Pool,
     conns: Conns,
-    fronts: Side<Conn, Box<FrontConn>>,
-    greeters: Side<Conn, Box<Greeter>>,
+    door: Door,
     streams: Streams,
     ports: Ports,
     sessions: Sessions,
@@ -151,15 +137,14 @@ impl Kit {
     /// A kit that will listen as `config` says. The config must have passed its own check.
     pub fn new(config: Config, entropy: Entropy, now: Instant) -> Kit {
         let greeters = config.max_pre_auth_connections;
-        let doorstep = doorstep::Doorstep::new(config.fd_budget, greeters);
+        let doorstep = door::doorstep::Doorstep::new(config.fd_budget, greeters);
         let budget = FdBudget::new(config.fd_budget, config.descriptor_needs());
         let mut kit = Kit {
             pool: memory::Pool::new(config.memory_plan().pool),
             sessions: Sessions::new(config.max_sessions),
             cx: Context::new(config, entropy, now),
             conns: Conns::new(budget, doorstep),
-            fronts: Side::new(),
-            greeters: Side::new(),
+            door: Door::default(),
             streams: Streams::default(),
             ports: Ports::new(),
         };
@@ -222,7 +207,7 @@ impl Kit {
     fn timeout(&mut self, now: Instant) {
         while let Some(reason) = self.cx.effects.timers.pop_due(now) {
             match reason {
-                Reason::Conn(conn) => self.conn_timeout(conn, now),
+                Reason::Conn(conn) => self.conn_timeout(conn),
                 Reason::Lanes(session) => self.check_lanes(session, now),
                 Reason::Sweep(session) => self.sweep(session, now),
                 Reason::Idle(session) => self.check_idle(session, now),
@@ -236,18 +221,14 @@ impl Kit {
         }
     }
 
-    fn conn_timeout(&mut self, conn: ConnKey, now: Instant) {
+    fn conn_timeout(&mut self, conn: ConnKey) {
         let Some(entry) = self.conns.get(conn) else {
             return;
         };
         match entry.role {
-            Role::Front => {
-                self.front_timeout(conn, now);
-                self.restand(conn);
-            }
-            Role::Greeter => {
-                self.greeter_timeout(conn);
-                self.restand(conn);
+            Role::Front | Role::Greeter => {
+                let wants = self.door.timeout(conn, &mut self.conns, &mut self.cx);
+                self.serve(conn, wants);
             }
             Role::Visitor => {
                 let (streams, mut below) = self.streams();
@@ -303,6 +284,35 @@ impl Kit {
         (&mut self.streams, below)
     }
 
+    /// Serves who stands at the door, `wants` first, until it wants nothing more.
+    fn serve(&mut self, conn: ConnKey, mut wants: Option<Wants>) {
+        let now = self.cx.now;
+        loop {
+            let next = wants.take();
+            let next = next.or_else(|| self.door.next(conn, &mut self.conns, &mut self.cx));
+            let Some(wanted) = next else {
+                break;
+            };
+            let done = match wanted {
+                Wants::Answer(ask) => {
+                    let (mut text, peer) = (Vec::new(), ask.origin.peer.ip());
+                    self.admin(ask.route, peer, &mut text, ask.asked, now);
+                    let (conns, cx) = (&mut self.conns, &mut self.cx);
+                    let keep_alive = ask.asked.keep_alive;
+                    self.door.answered(conn, &text, keep_alive, conns, cx);
+                    Ok(())
+                }
+                Wants::Session(hello) => self.hello(conn, &hello, now),
+                Wants::Lane(join) => self.join(conn, &join, now),
+            };
+            if let Err(refused) = done {
+                let (conns, cx) = (&mut self.conns, &mut self.cx);
+                self.door.send_away(conn, &refused, conns, cx);
+            }
+        }
+        self.door.restand(conn, &mut self.conns, &self.cx);
+    }
+
     /// What follows from what the parts have done, whoever was told something.
     fn settle(&mut self) {
         while let Some(session) = self.streams.visitors.next_spent() {
@@ -320,8 +330,7 @@ impl Kit {
         }
         while let Some((conn, role)) = self.conns.next_left() {
             match role {
-                Role::Front => drop(self.fronts.remove(conn)),
-                Role::Greeter => drop(self.greeters.remove(conn)),
+                Role::Front | Role::Greeter => self.door.forget(conn, role),
                 Role::Visitor | Role::Caller => self.streams.forget(conn, role),
                 Role::Lane(..) | Role::Leaving { .. } => {}
             }
@@ -348,26 +357,6 @@ impl Kit {
         self.conns.say_and_leave(conn, &text, &mut self.cx);
     }
 
-    /// Notes where a connection stands after something happened to it, and what waits of it.
-    fn restand(&mut self, conn: ConnKey) {
-        let Some(entry) = self.conns.get(conn) else {
-            return;
-        };
-        let standing = self.standing(conn, entry);
-        let front = self.fronts.get(conn).filter(|_| entry.role == Role::Front);
-        let held = front.map_or(Waiting::Head(0), |it| it.waiting());
-        self.conns.stands(conn, standing, held);
-    }
-
-    fn standing(&self, conn: ConnKey, entry: &ConnEntry) -> Option<Standing> {
-        let guarded = self.cx.config.token.is_some();
-        match entry.role {
-            Role::Front => self.fronts.get(conn)?.standing(entry),
-            Role::Greeter => self.greeters.get(conn)?.standing(entry, guarded),
-            _ => None,
-        }
-    }
-
     /// Tells the program that memory can be given back.
     fn give_memory_back(&mut self) {
         self.conns.spill(&self.sessions);
@@ -378,8 +367,7 @@ impl Kit {
         }
         self.conns.shrink();
         self.streams.shrink();
-        self.fronts.shrink();
-        self.greeters.shrink();
+        self.door.shrink();
         self.cx.effects.notify(KitNotice::MemoryFreed);
     }
 
@@ -454,7 +442,7 @@ impl Machine for Kit {
                 let lane = self.sessions.lane_mut(session, index);
                 lane.map_or(&mut [], Channel::read_space)
             }
-            Role::Greeter => self.greeter_space(conn),
+            Role::Greeter => self.door.greeter_space(conn),
             Role::Visitor => {
                 let (cx, sessions) = (&mut self.cx, &mut self.sessions);
                 self.streams.visitors.space(conn, cx, &self.conns, sessions)
@@ -473,10 +461,6 @@ impl Machine for Kit {
         entry.bytes.0 += count as u64;
         match entry.role {
             Role::Lane(session, index) => self.lane_received(session, index, count, now),
-            Role::Greeter => {
-                self.greeter_received(conn, count, now);
-                self.restand(conn);
-            }
             Role::Visitor => {
                 let (streams, mut below) = self.streams();
                 streams.visitors.received(conn, count, &mut below);
@@ -485,9 +469,10 @@ impl Machine for Kit {
                 let (streams, mut below) = self.streams();
                 streams.callers.received(conn, count, &mut below);
             }
-            Role::Front => {
-                self.front_received(conn, count, now);
-                self.restand(conn);
+            Role::Front | Role::Greeter => {
+                let (conns, cx) = (&mut self.conns, &mut self.cx);
+                self.door.received(conn, count, conns, cx);
+                self.serve(conn, None);
             }
             Role::Leaving { .. } => self.conns.leaving_received(conn, count, &mut self.cx),
         }
@@ -506,10 +491,7 @@ impl Machine for Kit {
                 mux.map_or(&[], |mux| mux.payload(*lane, span))
             }
             Piece::Nothing => match *role {
-                Role::Greeter => {
-                    let greeter = self.greeters.get_mut(conn);
-                    greeter.map_or(&[], |greeter| greeter.lane.transmit())
-                }
+                Role::Greeter => self.door.greeter_transmit(conn),
                 Role::Lane(session, index) => {
                     let lane = self.sessions.lane_mut(session, index);
                     lane.map_or(&[], Channel::transmit)
@@ -526,11 +508,7 @@ impl Machine for Kit {
         };
         if entry.out.is_empty() {
             match entry.role {
-                Role::Greeter => {
-                    if let Some(greeter) = self.greeters.get_mut(conn) {
-                        greeter.lane.transmitted(count);
-                    }
-                }
+                Role::Greeter => self.door.greeter_transmitted(conn, count),
                 Role::Lane(session, index) => self.lane_transmitted(session, index, count),
                 _ => {}
             }
@@ -558,8 +536,7 @@ impl Machine for Kit {
                         .transmitted(conn, passed, drained, &mut below);
                 }
                 Role::Front if drained => {
-                    self.front_goes_on(conn, now);
-                    self.restand(conn);
+                    self.serve(conn, None);
                     self.cx.effects.wake(conn);
                 }
                 _ => {}

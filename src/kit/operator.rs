@@ -7,7 +7,7 @@ use crate::clock::Instant;
 use crate::http::Asked;
 use crate::kit::admin::{self, BindingRow, SessionRow};
 use crate::kit::budget::Class;
-use crate::kit::front::{Refusal, Route, write_answer};
+use crate::kit::door::front::{Refusal, Route, write_answer};
 use crate::kit::metrics::{self, Gauges, RefusalReason, SessionEnd};
 use crate::kit::port::{BindingKey, Mode};
 use crate::kit::session::{KitSession, SessionKey};

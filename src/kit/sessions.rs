@@ -7,7 +7,7 @@ use log::info;
 
 use crate::clock::Instant;
 use crate::entropy::Entropy;
-use crate::kit::greeter::{Refused, drain_lane};
+use crate::kit::door::greeter::{Refused, drain_lane};
 use crate::kit::metrics::{RefusalReason, SessionEnd};
 use crate::kit::port::BindingKey;
 use crate::kit::session::{KitSession, SessionKey};
@@ -176,7 +176,7 @@ impl Kit {
         index: usize,
     ) -> Option<(Transport, Subprotocol, SocketAddr)> {
         let peer = self.conns.get(conn)?.from;
-        let greeter = self.greeters.remove(conn)?;
+        let greeter = self.door.take_greeter(conn)?;
         self.conns.carries(conn, key, index);
         self.cx.effects.timers.disarm(Reason::Conn(conn));
         Some((greeter.lane, greeter.subprotocol, peer))

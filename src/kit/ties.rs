@@ -46,14 +46,14 @@ impl Kit {
     /// Whether every connection is known to the part that its role names, and to no other.
     fn check_roles(&self) {
         let (mut standing, mut sides) = (0, 0);
+        let guarded = self.cx.config.token.is_some();
         for (key, entry) in self.conns.iter() {
-            let stands = self.standing(key, entry);
+            let stands = self.door.standing(key, entry, guarded);
             let noted = self.conns.doorstep.get(key);
             assert_eq!(noted, stands, "the doorstep has an old state of {key:?}");
             standing += usize::from(stands.is_some());
             let known = match entry.role {
-                Role::Front => self.fronts.get(key).is_some(),
-                Role::Greeter => self.greeters.get(key).is_some(),
+                Role::Front | Role::Greeter => self.door.knows(key, entry.role),
                 Role::Visitor | Role::Caller => self.streams.knows(key, entry.role),
                 Role::Leaving { .. } => continue,
                 Role::Lane(session, index) => {
@@ -71,8 +71,11 @@ impl Kit {
             self.conns.doorstep.len(),
             "a ghost on the doorstep"
         );
-        let fronts = self.fronts.len() + self.greeters.len();
-        assert_eq!(sides, fronts + self.streams.len(), "a ghost in a part");
+        assert_eq!(
+            sides,
+            self.door.len() + self.streams.len(),
+            "a ghost in a part"
+        );
     }
 
     /// Bytes that are held for peers: what no local side has taken, lanes' buffers, waiting heads.

@@ -69,16 +69,6 @@ impl Throttle {
         }
     }
 
-    /// How many addresses are remembered.
-    pub fn len(&self) -> usize {
-        self.peers.len()
-    }
-
-    /// Whether no address is remembered.
-    pub fn is_empty(&self) -> bool {
-        self.peers.is_empty()
-    }
-
     /// Forgets those that are forgotten anyway; if that is nobody, who failed least.
     fn make_room(&mut self, now: Instant) {
         if self.peers.len() < MAX_THROTTLED_PEERS {
@@ -112,7 +102,7 @@ impl Record {
 }
 
 /// Whom an address stands for: itself, or in IPv6 its /64, which is what one customer gets.
-pub(super) fn place(peer: IpAddr) -> u128 {
+pub(in crate::kit) fn place(peer: IpAddr) -> u128 {
     match peer.to_canonical() {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
         IpAddr::V6(v6) => v6.to_bits() >> 64 << 64,
@@ -186,17 +176,21 @@ mod tests {
     #[test]
     fn who_is_forgotten_anyway_makes_room_first_and_only_in_a_full_table() {
         let mut throttle = Throttle::new();
-        assert!(throttle.is_empty());
+        assert!(throttle.peers.is_empty());
         let later = at(0) + AUTH_FORGET_AFTER * (MAX_FAILURES + 1);
         for n in 0..MAX_THROTTLED_PEERS as u32 {
             throttle.failed(IpAddr::V4((0x0A00_0000 + n).into()), at(0));
-            assert_eq!(throttle.len(), n as usize + 1);
+            assert_eq!(throttle.peers.len(), n as usize + 1);
         }
-        assert!(!throttle.is_empty());
+        assert!(!throttle.peers.is_empty());
         throttle.failed(ip("192.0.2.1"), later);
-        assert_eq!(throttle.len(), 1);
+        assert_eq!(throttle.peers.len(), 1);
         throttle.failed(ip("192.0.2.2"), later + AUTH_FORGET_AFTER * MAX_FAILURES);
-        assert_eq!(throttle.len(), 2, "nobody is looked for in an empty table");
+        assert_eq!(
+            throttle.peers.len(),
+            2,
+            "nobody is looked for in an empty table"
+        );
     }
 
     #[test]
@@ -206,7 +200,7 @@ mod tests {
             throttle.failed(ip(&format!("2001:db8:1:2::{host:x}")), at(0));
             throttle.failed(ip("::ffff:192.0.2.1"), at(0));
         }
-        assert_eq!(throttle.len(), 2);
+        assert_eq!(throttle.peers.len(), 2);
         assert!(!throttle.delay(ip("2001:db8:1:2:ffff::1"), at(0)).is_zero());
         assert!(throttle.delay(ip("2001:db8:1:3::1"), at(0)).is_zero());
         assert!(!throttle.delay(ip("192.0.2.1"), at(0)).is_zero());
@@ -222,7 +216,7 @@ mod tests {
         for n in 0..3 * MAX_THROTTLED_PEERS as u32 {
             throttle.failed(IpAddr::V4((0x0A00_0000 + n).into()), at(0));
         }
-        assert_eq!(throttle.len(), MAX_THROTTLED_PEERS);
+        assert_eq!(throttle.peers.len(), MAX_THROTTLED_PEERS);
         assert!(!throttle.delay(worst, at(0)).is_zero());
     }
 

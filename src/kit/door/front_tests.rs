@@ -24,7 +24,7 @@ fn guarded() -> Config {
 }
 
 fn ask_text(text: &str, config: &Config) -> Ask {
-    let mut front = Front::new();
+    let mut front = Front::default();
     front.feed(text.as_bytes());
     match front.next(config, PEER) {
         Step::Asked(ask) => ask,
@@ -291,7 +291,7 @@ fn pipelined_requests_come_in_order_however_they_are_cut() {
         "HEAD /api/v1/tunnel/metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let text = [one, two, "GET"].concat();
     for size in [1, 7, 1000] {
-        let (mut front, mut seen) = (Front::new(), Vec::new());
+        let (mut front, mut seen) = (Front::default(), Vec::new());
         for piece in text.as_bytes().chunks(size) {
             front.feed(piece);
             while let Step::Asked(ask) = front.next(&guarded(), PEER) {
@@ -317,7 +317,7 @@ fn a_request_with_a_body_is_the_last_on_its_connection() {
 
 #[test]
 fn what_is_no_request_is_malformed() {
-    let mut front = Front::new();
+    let mut front = Front::default();
     front.feed(b"\x16\x03\x01\x02\x00");
     let Step::Malformed(reject) = front.next(&open(), PEER) else {
         panic!("a TLS hello is no HTTP")
@@ -347,7 +347,7 @@ fn bent_requests_are_answered_or_refused_and_never_break_the_front() {
             }
         }
         for config in [open(), guarded()] {
-            let mut front = Front::new();
+            let mut front = Front::default();
             front.feed(&bytes);
             for _ in 0..bytes.len() {
                 let Step::Asked(ask) = front.next(&config, PEER) else {

@@ -6,7 +6,7 @@ use crate::entropy::Entropy;
 use crate::kit::budget::Class;
 use crate::kit::config::Config;
 use crate::kit::conns::After;
-use crate::kit::greeter::drain_lane;
+use crate::kit::door::greeter::drain_lane;
 use crate::kit::testing::{Host, UPGRADE, guarded};
 use crate::limits::{
     ACCEPTS_A_TURN, HALL_PART, LOOPBACK_RESERVE, MAX_HALL, PRE_AUTH_MAY_STAY, TICKETS_A_LANE,

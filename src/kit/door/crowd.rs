@@ -12,7 +12,7 @@ type Order<K, W> = (W, Reverse<K>);
 /// See the module. `K` names a member, `H` its holder; of two members the one with the larger `W`
 /// is missed less, and of equals the one with the smaller name, which came first.
 #[derive(Debug)]
-pub(super) struct Crowd<K, H, W> {
+pub(in crate::kit) struct Crowd<K, H, W> {
     members: BTreeMap<K, (H, W)>,
     of: BTreeMap<H, BTreeSet<Order<K, W>>>,
     /// Each holder by how much it has and by its own first to go.

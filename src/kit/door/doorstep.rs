@@ -20,16 +20,16 @@ use crate::clock::Instant;
 use crate::http::trail::Origin;
 use crate::kit::conns::{ConnEntry, Conns};
 use crate::kit::context::Context;
-use crate::kit::crowd::Crowd;
-use crate::kit::front::Refusal;
+use crate::kit::door::crowd::Crowd;
+use crate::kit::door::front::Refusal;
+use crate::kit::door::throttle::{Throttle, place};
 use crate::kit::metrics::RefusalReason;
-use crate::kit::throttle::{Throttle, place};
 use crate::limits::{HALL_PART, LOOPBACK_RESERVE, MAX_HALL, MIN_HALL, PRE_AUTH_MAY_STAY};
 use crate::machine::{CloseHow, ConnKey};
 
 /// A room of the doorstep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Room {
+pub(in crate::kit) enum Room {
     Guessing,
     Hall,
     Greeting,
@@ -40,7 +40,7 @@ type Missed = Reverse<Instant>;
 
 /// Who stands where.
 #[derive(Debug)]
-pub(super) struct Doorstep {
+pub(in crate::kit) struct Doorstep {
     rooms: [Crowd<ConnKey, u128, Missed>; 3],
     caps: [usize; 3],
     /// Who guessed wrong lately.
@@ -48,7 +48,7 @@ pub(super) struct Doorstep {
 }
 
 /// Where a connection stands: the room, for which address, and how little it is missed.
-pub(super) type Standing = (Room, u128, Missed);
+pub(in crate::kit) type Standing = (Room, u128, Missed);
 
 impl Doorstep {
     /// Of a kit with so many descriptors, of which so many greeters may wait.
@@ -121,7 +121,7 @@ impl Doorstep {
 
 impl Conns {
     /// One goes for a newcomer. A guess that is cut short is a failure as any other.
-    pub(super) fn displace(&mut self, leaver: ConnKey, cx: &mut Context) {
+    pub(in crate::kit) fn displace(&mut self, leaver: ConnKey, cx: &mut Context) {
         let Some(entry) = self.table.get(leaver) else {
             return;
         };
@@ -135,14 +135,14 @@ impl Conns {
     }
 
     /// One more waits with a wrong token.
-    pub(super) fn guess_comes(&mut self, cx: &mut Context) {
+    pub(in crate::kit) fn guess_comes(&mut self, cx: &mut Context) {
         if let Some(leaver) = self.doorstep.leaver(Room::Guessing) {
             self.displace(leaver, cx);
         }
     }
 
     /// One more wants to wait for its HELLO without having shown a token.
-    pub(super) fn greeter_comes(
+    pub(in crate::kit) fn greeter_comes(
         &mut self,
         origin: &Origin,
         cx: &mut Context,
@@ -164,7 +164,7 @@ impl Conns {
 
 impl ConnEntry {
     /// Where it stands in a room, for which it `asked` last then.
-    pub(super) fn stands_in(&self, room: Room, asked: Option<Instant>) -> Standing {
+    pub(in crate::kit) fn stands_in(&self, room: Room, asked: Option<Instant>) -> Standing {
         let since = asked.unwrap_or(self.since);
         (room, place(self.from.ip()), Reverse(since))
     }

@@ -18,7 +18,7 @@ use crate::http::trail::Origin;
 use crate::http::write::Reply;
 use crate::http::{Asked, HeadScanner, Reject, RequestBody, RequestHead, Version};
 use crate::kit::config::Config;
-use crate::kit::guard::{Credential, host_is_ours, origin_is_fine};
+use crate::kit::door::guard::{Credential, host_is_ours, origin_is_fine};
 use crate::kit::metrics::RefusalReason;
 use crate::limits::{DEFAULT_KILL_GRACE_MS, MAX_KILL_GRACE_MS};
 use crate::wire::control::SessionId;
@@ -219,11 +219,6 @@ pub fn write_answer(out: &mut Vec<u8>, asked: Asked, status: u16, content_type: 
 }
 
 impl Front {
-    /// A new connection.
-    pub fn new() -> Front {
-        Front::default()
-    }
-
     /// Takes bytes as they come.
     pub fn feed(&mut self, bytes: &[u8]) {
         self.inbound.extend(bytes);
