@@ -1,8 +1,9 @@
 //! Secondary lanes: tickets, JOIN, and the map of lanes (PROTOCOL §7).
 
 use crate::clock::Instant;
+use crate::entropy::Entropy;
 use crate::kit::door::greeter::Refused;
-use crate::kit::session::SessionKey;
+use crate::kit::session::{SessionKey, Sessions};
 use crate::kit::sessions::hex;
 use crate::limits::{TICKET_LIFE, TICKETS_A_LANE};
 use crate::machine::ConnKey;
@@ -22,11 +23,16 @@ pub(super) struct Ticket {
     expires: Instant,
 }
 
-impl Kit {
+impl Sessions {
     /// Fresh tickets for all indexes that are missing. Older ones stay good: their lanes may be on
     /// their way while another one makes the client ask.
-    pub(super) fn make_tickets(&mut self, key: SessionKey, now: Instant) -> Vec<JoinTicket> {
-        let Some(session) = self.sessions.get_mut(key) else {
+    pub(super) fn make_tickets(
+        &mut self,
+        key: SessionKey,
+        entropy: &mut Entropy,
+        now: Instant,
+    ) -> Vec<JoinTicket> {
+        let Some(session) = self.get_mut(key) else {
             return Vec::new();
         };
         let Some(mux) = session.mux() else {
@@ -45,7 +51,7 @@ impl Kit {
             {
                 tickets.remove(oldest);
             }
-            let nonce = Secret::new(hex(&self.cx.entropy.octets::<16>()));
+            let nonce = Secret::new(hex(&entropy.octets::<16>()));
             fresh.push(JoinTicket {
                 index: index as u32,
                 nonce: nonce.clone(),
@@ -60,59 +66,14 @@ impl Kit {
         fresh
     }
 
-    /// REISSUE_JOIN_TICKETS (PROTOCOL §7). A lane that the client has given up is over here too:
-    /// its end may never come through.
-    pub(super) fn reissue_tickets(
-        &mut self,
-        key: SessionKey,
-        request: &ReissueRequest,
-        now: Instant,
-    ) {
-        for missing in &request.missing {
-            let index = missing.index as usize;
-            let mux = self.sessions.mux(key);
-            let joined = mux.and_then(|mux| mux.ticket(index));
-            let is_it = joined.is_some_and(|nonce| nonce.matches(missing.nonce.expose()));
-            if is_it && mux.is_some_and(|mux| mux.lane(index).is_some()) {
-                self.lane_ended(key, index, "the client gave the connection up", now);
-            }
-        }
-        let answer = ReissueAnswer {
-            join_tickets: self.make_tickets(key, now),
-        };
-        self.sessions.say(key, &answer);
-    }
-
-    /// JOIN: a secondary lane (PROTOCOL §7).
-    pub(super) fn join(&mut self, conn: ConnKey, join: &Join, now: Instant) -> Result<(), Refused> {
-        match self.check_join(join, now) {
-            Ok((key, index)) => {
-                self.conns.place_for_lane(conn, &mut self.cx)?;
-                self.attach_secondary(conn, key, index, now);
-            }
-            Err((code, why)) => {
-                let (conns, cx) = (&mut self.conns, &mut self.cx);
-                self.door.refuse_join(conn, code, why, conns, cx);
-            }
-        }
-        Ok(())
-    }
-
     fn check_join(
         &mut self,
         join: &Join,
         now: Instant,
     ) -> Result<(SessionKey, usize), (JoinErrCode, &'static str)> {
         let unknown = (JoinErrCode::UnknownSession, "no such session is attached");
-        let key = self
-            .sessions
-            .with_id(join.session_id.as_str())
-            .ok_or(unknown)?;
-        let session = self
-            .sessions
-            .get_mut(key)
-            .filter(|it| it.is_open())
-            .ok_or(unknown)?;
+        let key = self.with_id(join.session_id.as_str()).ok_or(unknown)?;
+        let session = self.get_mut(key).filter(|it| it.is_open()).ok_or(unknown)?;
         let index = join.index as usize;
         if session.mux().is_some_and(|mux| mux.lane(index).is_some()) {
             return Err((
@@ -136,16 +97,77 @@ impl Kit {
                 "the ticket has expired; ask for a new one",
             ));
         }
-        let mux = self.sessions.mux_mut(key).ok_or(unknown)?;
+        let mux = self.mux_mut(key).ok_or(unknown)?;
         mux.settle(index, join.data_received).map_err(|_| {
             let why = "dataReceived is not what this index can have carried";
             (JoinErrCode::BadTicket, why)
         })?;
         mux.set_ticket(index, ticket.nonce);
-        let session = self.sessions.get_mut(key).ok_or(unknown)?;
+        let session = self.get_mut(key).ok_or(unknown)?;
         // A JOIN that was overtaken by this one must not come after it: what it tells is old.
         session.tickets.retain(|ticket| ticket.index != index);
         Ok((key, index))
+    }
+
+    /// Tells which lanes there are.
+    pub(super) fn send_shard_map(&mut self, key: SessionKey) {
+        let Some(session) = self.get(key) else {
+            return;
+        };
+        let granted = session.granted;
+        let Some(mux) = session.mux() else { return };
+        let connections = (0..granted)
+            .map(|index| Shard {
+                index: index as u32,
+                state: if mux.lane(index).is_some() {
+                    "open"
+                } else {
+                    "missing"
+                }
+                .to_owned(),
+            })
+            .collect();
+        self.say(key, &ShardMap { connections });
+    }
+}
+
+impl Kit {
+    /// REISSUE_JOIN_TICKETS (PROTOCOL §7). A lane that the client has given up is over here too:
+    /// its end may never come through.
+    pub(super) fn reissue_tickets(
+        &mut self,
+        key: SessionKey,
+        request: &ReissueRequest,
+        now: Instant,
+    ) {
+        for missing in &request.missing {
+            let index = missing.index as usize;
+            let mux = self.sessions.mux(key);
+            let joined = mux.and_then(|mux| mux.ticket(index));
+            let is_it = joined.is_some_and(|nonce| nonce.matches(missing.nonce.expose()));
+            if is_it && mux.is_some_and(|mux| mux.lane(index).is_some()) {
+                self.lane_ended(key, index, "the client gave the connection up", now);
+            }
+        }
+        let answer = ReissueAnswer {
+            join_tickets: self.sessions.make_tickets(key, &mut self.cx.entropy, now),
+        };
+        self.sessions.say(key, &answer);
+    }
+
+    /// JOIN: a secondary lane (PROTOCOL §7).
+    pub(super) fn join(&mut self, conn: ConnKey, join: &Join, now: Instant) -> Result<(), Refused> {
+        match self.sessions.check_join(join, now) {
+            Ok((key, index)) => {
+                self.conns.place_for_lane(conn, &mut self.cx)?;
+                self.attach_secondary(conn, key, index, now);
+            }
+            Err((code, why)) => {
+                let (conns, cx) = (&mut self.conns, &mut self.cx);
+                self.door.refuse_join(conn, code, why, conns, cx);
+            }
+        }
+        Ok(())
     }
 
     fn attach_secondary(&mut self, conn: ConnKey, key: SessionKey, index: usize, now: Instant) {
@@ -163,27 +185,7 @@ impl Kit {
             lane.push_control(FrameType::JoinOk, &json);
             mux.attach(index, lane);
         }
-        self.send_shard_map(key);
+        self.sessions.send_shard_map(key);
         self.pump(key, index, now);
-    }
-
-    pub(super) fn send_shard_map(&mut self, key: SessionKey) {
-        let Some(session) = self.sessions.get(key) else {
-            return;
-        };
-        let granted = session.granted;
-        let Some(mux) = session.mux() else { return };
-        let connections = (0..granted)
-            .map(|index| Shard {
-                index: index as u32,
-                state: if mux.lane(index).is_some() {
-                    "open"
-                } else {
-                    "missing"
-                }
-                .to_owned(),
-            })
-            .collect();
-        self.sessions.say(key, &ShardMap { connections });
     }
 }

@@ -36,7 +36,7 @@ impl Kit {
 
     /// Takes in all frames that are whole on a lane.
     pub(super) fn pump(&mut self, key: SessionKey, index: usize, now: Instant) {
-        self.reckon_memory(key);
+        self.sessions.reckon(key);
         loop {
             let Some(mux) = self.sessions.mux_mut(key) else {
                 return;
@@ -246,13 +246,7 @@ impl Kit {
             let bytes = crate::kit::door::greeter::drain_lane(&mut lane);
             self.conns.say_and_leave(conn, &bytes, &mut self.cx);
         }
-        self.send_shard_map(key);
-    }
-
-    pub(super) fn lane_transmitted(&mut self, key: SessionKey, index: usize, count: usize) {
-        if let Some(mux) = self.sessions.mux_mut(key) {
-            mux.transmitted(index, count);
-        }
+        self.sessions.send_shard_map(key);
     }
 
     /// PING after silence, and the end of lanes that do not answer (PROTOCOL §6).
@@ -288,15 +282,6 @@ impl Kit {
         }
     }
 
-    /// The kit's own clock jumped: silence so far proves nothing, so every lane is asked again.
-    pub(super) fn disturbed(&mut self, now: Instant) {
-        for key in self.sessions.keys() {
-            if let Some(mux) = self.sessions.mux_mut(key) {
-                mux.forgive_silence(now);
-            }
-        }
-    }
-
     pub(super) fn sweep(&mut self, key: SessionKey, now: Instant) {
         self.conns.spill(&self.sessions);
         let half_close = self.cx.config.half_close_timeout;
@@ -317,45 +302,14 @@ impl Kit {
             let (outcome, code, why) = (StreamOutcome::TimedOut, gone.code, gone.reason);
             self.stream_lost(gone.tag, End { outcome, code, why });
         }
-        while !self.relieve_stalled(key) && self.cut_longest_stalled(key, now) {}
-    }
-
-    /// Has a session's streams make room for each other; false when that does not suffice.
-    fn relieve_stalled(&mut self, key: SessionKey) -> bool {
-        self.reckon_memory(key);
-        let mux = self.sessions.mux_mut(key);
-        let enough = mux.is_none_or(|mux| mux.relieve_stalled());
-        self.reckon_memory(key);
-        enough
-    }
-
-    /// Cuts the stream that has stalled for the longest time: one of the session's own, or where it
-    /// has none, of the session that holds most of the pool. False when none has stalled for long
-    /// enough.
-    fn cut_longest_stalled(&mut self, key: SessionKey, now: Instant) -> bool {
-        let most = self
-            .sessions
-            .iter()
-            .max_by_key(|(_, session)| session.beyond);
-        for key in [Some(key), most.map(|(key, _)| key)].into_iter().flatten() {
-            let mux = self.sessions.mux_mut(key);
-            if let Some(gone) = mux.and_then(|mux| mux.cut_longest_stalled(now)) {
-                let (outcome, code, why) = (StreamOutcome::Stalled, gone.code, gone.reason);
-                self.stream_lost(gone.tag, End { outcome, code, why });
-                self.reckon_memory(key);
-                return true;
-            }
+        while !self.sessions.relieve_stalled(key) {
+            let Some((holder, gone)) = self.sessions.cut_longest_stalled(key, now) else {
+                break;
+            };
+            let (outcome, code, why) = (StreamOutcome::Stalled, gone.code, gone.reason);
+            self.stream_lost(gone.tag, End { outcome, code, why });
+            self.sessions.reckon(holder);
         }
-        false
-    }
-
-    /// Tells the pool what the session holds, and the session what it may.
-    fn reckon_memory(&mut self, key: SessionKey) {
-        let pool = &mut self.pool;
-        self.sessions.reckon(key, |before, after| {
-            pool.update(before, after);
-            pool.budget(after)
-        });
     }
 
     /// Looks after sessions whose mux may have changed, and has those go on who may.
@@ -364,7 +318,7 @@ impl Kit {
         while let Some((key, session)) = self.sessions.next_touched() {
             session.note_use(now);
             let streams = session.mux().map_or(0, |mux| mux.stream_count());
-            self.reckon_memory(key);
+            self.sessions.reckon(key);
             if streams > 0 {
                 self.cx
                     .effects

@@ -92,7 +92,6 @@ pub enum KitNotice {
 #[derive(Debug)]
 pub struct Kit {
     cx: Context,
-    pool: memory::Pool,
     conns: Conns,
     door: Door,
     streams: Streams,
@@ -139,9 +138,9 @@ impl Kit {
         let greeters = config.max_pre_auth_connections;
         let doorstep = door::doorstep::Doorstep::new(config.fd_budget, greeters);
         let budget = FdBudget::new(config.fd_budget, config.descriptor_needs());
+        let pool = memory::Pool::new(config.memory_plan().pool);
         let mut kit = Kit {
-            pool: memory::Pool::new(config.memory_plan().pool),
-            sessions: Sessions::new(config.max_sessions),
+            sessions: Sessions::new(config.max_sessions, pool),
             cx: Context::new(config, entropy, now),
             conns: Conns::new(budget, doorstep),
             door: Door::default(),
@@ -360,11 +359,7 @@ impl Kit {
     /// Tells the program that memory can be given back.
     fn give_memory_back(&mut self) {
         self.conns.spill(&self.sessions);
-        for key in self.sessions.keys() {
-            if let Some(mux) = self.sessions.mux_mut(key) {
-                mux.release_idle();
-            }
-        }
+        self.sessions.release_idle();
         self.conns.shrink();
         self.streams.shrink();
         self.door.shrink();
@@ -408,7 +403,7 @@ impl Machine for Kit {
             Event::Timeout => self.timeout(now),
             Event::Shutdown => self.shut_down(now),
             // A kit's clock may jump too (a frozen container); its lanes are then looked at anew.
-            Event::Disturbed => self.disturbed(now),
+            Event::Disturbed => self.sessions.forgive_silence(now),
         }
         self.told();
     }
@@ -509,7 +504,11 @@ impl Machine for Kit {
         if entry.out.is_empty() {
             match entry.role {
                 Role::Greeter => self.door.greeter_transmitted(conn, count),
-                Role::Lane(session, index) => self.lane_transmitted(session, index, count),
+                Role::Lane(session, index) => {
+                    if let Some(mux) = self.sessions.mux_mut(session) {
+                        mux.transmitted(index, count);
+                    }
+                }
                 _ => {}
             }
         } else {

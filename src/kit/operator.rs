@@ -7,96 +7,28 @@ use crate::clock::Instant;
 use crate::http::Asked;
 use crate::kit::admin::{self, BindingRow, SessionRow};
 use crate::kit::budget::Class;
+use crate::kit::config::Config;
+use crate::kit::conns::Conns;
+use crate::kit::context::Context;
 use crate::kit::door::front::{Refusal, Route, write_answer};
 use crate::kit::metrics::{self, Gauges, RefusalReason, SessionEnd};
-use crate::kit::port::{BindingKey, Mode};
-use crate::kit::session::{KitSession, SessionKey};
+use crate::kit::port::{BindingKey, Mode, Ports};
+use crate::kit::session::{KitSession, SessionKey, Sessions};
 use crate::mux::{Session, Traffic};
 use crate::wire::control::{BindMode, SessionId};
 use crate::ws::Subprotocol;
 
 use super::{Kit, Reason};
 
-impl Kit {
-    /// Appends the answer to one request, and does what it asks.
-    pub(super) fn admin(
-        &mut self,
-        route: Route,
-        peer: IpAddr,
-        out: &mut Vec<u8>,
-        asked: Asked,
-        now: Instant,
-    ) {
-        let about = &self.cx.config.about;
-        let (status, body) = match route {
-            Route::Health => (200, admin::health(about, (about.usage)())),
-            Route::Sessions => (200, admin::sessions(self.rows())),
-            Route::Bindings => (200, admin::bindings(self.rows())),
-            Route::Tunnels => (
-                200,
-                admin::tunnels(self.rows(), self.conns.budget.available()),
-            ),
-            Route::OpenApi => (200, admin::OPENAPI.as_bytes().to_vec()),
-            Route::Metrics => {
-                // The page tells of its own answer too.
-                self.cx.metrics.admin_answered(200);
-                let (gauges, mut page) = (self.gauges(), Vec::new());
-                self.cx
-                    .metrics
-                    .render(&gauges, &self.cx.config.about, &mut page);
-                return write_answer(out, asked, 200, metrics::CONTENT_TYPE, &page);
-            }
-            Route::Kill { session, grace } => match self.sessions.with_id(session.as_str()) {
-                Some(key) => {
-                    self.kill(key, grace, now);
-                    (202, admin::closing(session.as_str()))
-                }
-                None => {
-                    let refusal = Refusal::json(404, "no such session");
-                    return self.refuse(&refusal, peer, out, asked);
-                }
-            },
-            Route::Refuse(refusal) => return self.refuse(&refusal, peer, out, asked),
-            // An upgrade is no operator's.
-            Route::Connect(_) => return,
-        };
-        self.cx.metrics.admin_answered(status);
-        write_answer(out, asked, status, "application/json", &body);
-    }
+/// What an operator may see.
+struct View<'a> {
+    config: &'a Config,
+    conns: &'a Conns,
+    ports: &'a Ports,
+    sessions: &'a Sessions,
+}
 
-    fn refuse(&mut self, refusal: &Refusal, peer: IpAddr, out: &mut Vec<u8>, asked: Asked) {
-        let reason = refusal.reason.map_or("request", RefusalReason::name);
-        self.cx.complain_refused(peer, reason, &refusal.why);
-        if let Some(reason) = refusal.reason {
-            self.cx.metrics.refused(reason);
-        }
-        self.cx.metrics.admin_answered(refusal.status);
-        refusal.write(out, asked);
-    }
-
-    /// GOAWAY at once; the streams get `grace`. Asked again, the shorter grace counts.
-    fn kill(&mut self, key: SessionKey, grace: Duration, now: Instant) {
-        const WHY: &str = "closed by the operator";
-        let is_closing = self.sessions.get(key).is_none_or(|session| session.closing);
-        if !is_closing {
-            self.say_goodbye(key, WHY, grace);
-        }
-        let Some(session) = self.sessions.get(key) else {
-            return;
-        };
-        let streams = session.mux().map_or(0, Session::stream_count);
-        if grace.is_zero() || streams == 0 {
-            self.end_session(key, SessionEnd::Killed, WHY, Some(1000));
-        } else {
-            let due = self.cx.effects.timers.deadline(Reason::Grace(key));
-            let until = now + grace;
-            self.cx
-                .effects
-                .timers
-                .arm(Reason::Grace(key), due.map_or(until, |due| due.min(until)));
-        }
-    }
-
+impl View<'_> {
     fn rows(&self) -> Vec<SessionRow> {
         self.sessions
             .iter()
@@ -123,7 +55,7 @@ impl Kit {
             is_v2: session.subprotocol == Subprotocol::V2,
             connections_granted: session.granted,
             active_streams: session.mux().map_or(0, Session::stream_count),
-            max_streams: self.cx.config.max_streams_per_session,
+            max_streams: self.config.max_streams_per_session,
             parked: session.is_parked(),
             bindings: session.bindings.iter().map(binding).collect(),
         }
@@ -136,7 +68,7 @@ impl Kit {
             lanes: self.conns.budget.out(Class::Lane),
             pre_auth: self.conns.pre_auth(),
             fd_permits_available: self.conns.budget.available(),
-            usage: (self.cx.config.about.usage)(),
+            usage: (self.config.about.usage)(),
             ..Gauges::default()
         };
         for (_, session) in self.sessions.iter() {
@@ -154,6 +86,96 @@ impl Kit {
             add(&mut gauges.live_traffic, session.traffic());
         }
         gauges
+    }
+}
+
+fn refuse(refusal: &Refusal, peer: IpAddr, out: &mut Vec<u8>, asked: Asked, cx: &mut Context) {
+    let reason = refusal.reason.map_or("request", RefusalReason::name);
+    cx.complain_refused(peer, reason, &refusal.why);
+    if let Some(reason) = refusal.reason {
+        cx.metrics.refused(reason);
+    }
+    cx.metrics.admin_answered(refusal.status);
+    refusal.write(out, asked);
+}
+
+impl Kit {
+    fn view(&self) -> View<'_> {
+        View {
+            config: &self.cx.config,
+            conns: &self.conns,
+            ports: &self.ports,
+            sessions: &self.sessions,
+        }
+    }
+
+    /// Appends the answer to one request, and does what it asks.
+    pub(super) fn admin(
+        &mut self,
+        route: Route,
+        peer: IpAddr,
+        out: &mut Vec<u8>,
+        asked: Asked,
+        now: Instant,
+    ) {
+        let about = &self.cx.config.about;
+        let (status, body) = match route {
+            Route::Health => (200, admin::health(about, (about.usage)())),
+            Route::Sessions => (200, admin::sessions(self.view().rows())),
+            Route::Bindings => (200, admin::bindings(self.view().rows())),
+            Route::Tunnels => (
+                200,
+                admin::tunnels(self.view().rows(), self.conns.budget.available()),
+            ),
+            Route::OpenApi => (200, admin::OPENAPI.as_bytes().to_vec()),
+            Route::Metrics => {
+                // The page tells of its own answer too.
+                self.cx.metrics.admin_answered(200);
+                let (gauges, mut page) = (self.view().gauges(), Vec::new());
+                self.cx
+                    .metrics
+                    .render(&gauges, &self.cx.config.about, &mut page);
+                return write_answer(out, asked, 200, metrics::CONTENT_TYPE, &page);
+            }
+            Route::Kill { session, grace } => match self.sessions.with_id(session.as_str()) {
+                Some(key) => {
+                    self.kill(key, grace, now);
+                    (202, admin::closing(session.as_str()))
+                }
+                None => {
+                    let refusal = Refusal::json(404, "no such session");
+                    return refuse(&refusal, peer, out, asked, &mut self.cx);
+                }
+            },
+            Route::Refuse(refusal) => return refuse(&refusal, peer, out, asked, &mut self.cx),
+            // An upgrade is no operator's.
+            Route::Connect(_) => return,
+        };
+        self.cx.metrics.admin_answered(status);
+        write_answer(out, asked, status, "application/json", &body);
+    }
+
+    /// GOAWAY at once; the streams get `grace`. Asked again, the shorter grace counts.
+    fn kill(&mut self, key: SessionKey, grace: Duration, now: Instant) {
+        const WHY: &str = "closed by the operator";
+        let is_closing = self.sessions.get(key).is_none_or(|session| session.closing);
+        if !is_closing {
+            self.say_goodbye(key, WHY, grace);
+        }
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
+        let streams = session.mux().map_or(0, Session::stream_count);
+        if grace.is_zero() || streams == 0 {
+            self.end_session(key, SessionEnd::Killed, WHY, Some(1000));
+        } else {
+            let due = self.cx.effects.timers.deadline(Reason::Grace(key));
+            let until = now + grace;
+            self.cx
+                .effects
+                .timers
+                .arm(Reason::Grace(key), due.map_or(until, |due| due.min(until)));
+        }
     }
 }
 

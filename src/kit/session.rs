@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 
 use crate::clock::Instant;
 use crate::kit::joins::Ticket;
+use crate::kit::memory::Pool;
 use crate::kit::port::BindingKey;
 use crate::limits::MAX_LANES;
 use crate::machine::ConnKey;
-use crate::mux::{Channel, Session, Terms, Traffic, Transport, Wake};
+use crate::mux::{Channel, Session, Swept, Terms, Traffic, Transport, Wake};
 use crate::table::{Key, Table};
 use crate::wire::control;
 use crate::ws::Subprotocol;
@@ -41,7 +42,7 @@ pub(super) struct KitSession {
     /// It is among the touched.
     touched: bool,
     /// What the memory pool knows it to hold beyond its first window.
-    pub(super) beyond: u32,
+    beyond: u32,
 }
 
 /// How a session is; its mux lasts in either state.
@@ -179,15 +180,18 @@ pub(super) struct Sessions {
     by_id: BTreeMap<String, SessionKey>,
     /// Those whose mux may have changed.
     touched: Vec<SessionKey>,
+    /// What all of them hold beyond their first windows.
+    pool: Pool,
 }
 
 impl Sessions {
-    /// None yet, and at most so many.
-    pub(super) fn new(limit: usize) -> Sessions {
+    /// None yet, and at most so many, which share the pool.
+    pub(super) fn new(limit: usize, pool: Pool) -> Sessions {
         Sessions {
             all: Table::new(limit),
             by_id: BTreeMap::new(),
             touched: Vec::new(),
+            pool,
         }
     }
 
@@ -245,15 +249,68 @@ impl Sessions {
         self.all.get_mut(key)?.mux_mut()?.poll_wake()
     }
 
-    /// Lets a mux have as much memory beyond its first window as `grant` says of what it had and
-    /// has of it now.
-    pub(super) fn reckon(&mut self, key: SessionKey, grant: impl FnOnce(u32, u32) -> u32) {
+    /// Tells the pool what a session holds, and the session what it may.
+    pub(super) fn reckon(&mut self, key: SessionKey) {
         if let Some(session) = self.all.get_mut(key)
             && matches!(session.state, State::Attached)
         {
             let after = session.mux.beyond_window();
-            session.mux.set_budget(grant(session.beyond, after));
+            self.pool.update(session.beyond, after);
+            session.mux.set_budget(self.pool.budget(after));
             session.beyond = after;
+        }
+    }
+
+    /// Has a session's streams make room for each other; false when that does not suffice.
+    pub(super) fn relieve_stalled(&mut self, key: SessionKey) -> bool {
+        self.reckon(key);
+        let mux = self.mux_mut(key);
+        let enough = mux.is_none_or(|mux| mux.relieve_stalled());
+        self.reckon(key);
+        enough
+    }
+
+    /// Cuts the stream that has stalled for the longest time: one of the session's own, or where it
+    /// has none, of the session that holds most of the pool. None when none has stalled for long
+    /// enough.
+    pub(super) fn cut_longest_stalled(
+        &mut self,
+        key: SessionKey,
+        now: Instant,
+    ) -> Option<(SessionKey, Swept<ConnKey>)> {
+        let most = self.iter().max_by_key(|(_, session)| session.beyond);
+        let most = most.map(|(key, _)| key);
+        let mut from = [Some(key), most].into_iter().flatten();
+        from.find_map(|key| Some((key, self.mux_mut(key)?.cut_longest_stalled(now)?)))
+    }
+
+    /// Takes a session's lanes, and what hung on their streams, if it was attached until now.
+    pub(super) fn leave(
+        &mut self,
+        key: SessionKey,
+        now: Instant,
+    ) -> Option<(Vec<Transport>, Vec<ConnKey>)> {
+        let session = self.all.get_mut(key)?;
+        let left = session.park(now)?;
+        self.pool.update(std::mem::take(&mut session.beyond), 0);
+        Some(left)
+    }
+
+    /// The kit's own clock jumped: silence so far proves nothing, so every lane is asked again.
+    pub(super) fn forgive_silence(&mut self, now: Instant) {
+        for key in self.keys() {
+            if let Some(mux) = self.mux_mut(key) {
+                mux.forgive_silence(now);
+            }
+        }
+    }
+
+    /// Gives back what muxes keep for what may come.
+    pub(super) fn release_idle(&mut self) {
+        for key in self.keys() {
+            if let Some(mux) = self.mux_mut(key) {
+                mux.release_idle();
+            }
         }
     }
 
@@ -318,6 +375,15 @@ impl Sessions {
             );
         }
         assert_eq!(self.by_id.len(), self.all.len(), "an id's ghost");
+        let beyond = |(_, session): (_, &KitSession)| {
+            let attached = session.mux();
+            let parked = attached.is_none() && session.beyond > 0;
+            assert!(!parked, "nothing is held while parked");
+            u64::from(attached.map_or(0, |mux| mux.beyond_window()))
+        };
+        let held: u64 = self.all.iter().map(beyond).sum();
+        let most = self.pool.size();
+        assert!(held <= most, "sessions hold more than the pool has");
     }
 }
 

@@ -192,7 +192,7 @@ impl Kit {
     }
 
     fn answer_hello(&mut self, key: SessionKey, resumed: bool, grow: bool, now: Instant) {
-        let tickets = self.make_tickets(key, now);
+        let tickets = self.sessions.make_tickets(key, &mut self.cx.entropy, now);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -254,13 +254,9 @@ impl Kit {
     /// caller has it wait or go on.
     fn leave_lanes(&mut self, key: SessionKey, close: u16, why: &str, now: Instant) {
         self.conns.spill(&self.sessions);
-        let Some(session) = self.sessions.get_mut(key) else {
+        let Some((lanes, lost)) = self.sessions.leave(key, now) else {
             return;
         };
-        let Some((lanes, lost)) = session.park(now) else {
-            return;
-        };
-        self.pool.update(std::mem::take(&mut session.beyond), 0);
         for conn in lost {
             self.stream_lost(conn, End::lost(why));
         }

@@ -1,9 +1,9 @@
 //! The kit's own listener: HTTP for operators, and the way in for laptops (PROTOCOL §1, §2, §10).
 //!
 //! Whoever comes asks HTTP ([`serve`]) and may upgrade; then it has to say HELLO or JOIN
-//! ([`greeter`]). [`Door`] keeps both, slows who guesses, and makes room among those who have proven
-//! nothing. What needs the rest of the kit comes out as [`Wants`]; the dispatcher sees to it and
-//! asks again with [`Door::next`] until nothing is wanted.
+//! ([`greeter`]). [`Door`] keeps both, slows who guesses, and makes room among those who have
+//! proven nothing. What needs the rest of the kit comes out as [`Wants`]; the dispatcher sees to it
+//! and asks again with [`Door::next`] until nothing is wanted.
 //!
 //! The room opens no session and knows none.
 //!

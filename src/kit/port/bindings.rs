@@ -186,7 +186,10 @@ impl Ports {
     }
 
     fn openings_of(&self, key: SessionKey) -> impl Iterator<Item = ListenerKey> {
-        let theirs = move |purpose: &Purpose| matches!(purpose, Purpose::Opening(opening) if opening.session == key);
+        let theirs = move |purpose: &Purpose| match purpose {
+            Purpose::Opening(opening) => opening.session == key,
+            Purpose::Front | Purpose::Bound(_) => false,
+        };
         let openings = self.listeners.iter();
         openings
             .filter(move |(_, entry)| theirs(&entry.purpose))

@@ -4,8 +4,8 @@
 //! whether anybody is accepted on them. A listener knows the key of the binding that it is for, and
 //! a session those of the bindings that it owns.
 //!
-//! The room accepts nobody and breaks no stream: a takeover that is due is answered to whoever asked
-//! for the BIND, and carried out with [`Ports::take_over`].
+//! The room accepts nobody and breaks no stream: a takeover that is due is answered to whoever
+//! asked for the BIND, and carried out with [`Ports::take_over`].
 //!
 //! Invariants: a port has one owner; what a session lists names it as the owner, and nothing else
 //! does; a listener's permit goes home when its entry does.

@@ -13,6 +13,7 @@ mod settling;
 mod sweeping;
 
 pub use incoming::Incoming;
+pub use sweeping::Swept;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
