@@ -13,7 +13,7 @@ use crate::limits;
 
 pub use super::capabilities::Capabilities;
 pub use super::json::ControlError;
-pub use super::words::{BindErrCode, BindMode, BindingKind, JoinErrCode, Secret, SessionId};
+pub use super::values::{BindErrCode, BindMode, BindingKind, JoinErrCode, Secret, SessionId};
 
 /// A JSON payload of a session frame.
 pub trait ControlPayload: Serialize + DeserializeOwned {

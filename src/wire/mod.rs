@@ -22,4 +22,4 @@ mod heads;
 pub mod json;
 pub mod message;
 pub mod open;
-mod words;
+mod values;
