@@ -9,20 +9,20 @@
 //! | --- | --- |
 //! | [`limits`] | every bound of the protocol and of the process |
 //! | [`clock`] [`entropy`] | instants and random numbers, handed in |
-//! | [`table`] [`timers`] | keys with generations, deadlines with reasons |
-//! | [`buffer`] | a queue of bytes in one piece |
-//! | [`digits`] [`units`] | numbers, addresses, durations and sizes as text |
+//! | `table` [`timers`] | keys with generations, deadlines with reasons |
+//! | `buffer` | a queue of bytes in one piece |
+//! | `digits` [`units`] | numbers, addresses, durations and sizes as text |
 //! | [`text`] | words from outside, cut and made harmless before anybody reads them |
 //! | [`secrets`] | files with tokens and certificates, and what is unwise about them |
-//! | [`shares`] | who holds how much of what there is little of |
+//! | `shares` | who holds how much of what there is little of |
 //! | [`machine`] | **the seam**: what a host tells a machine and asks of it |
 //! | `lawful` | the laws of the seam, asserted (feature `testing`) |
 //! | [`wire`] | byte offsets and JSON keys of frames (PROTOCOL §1 to §9) |
 //! | [`http`] | HTTP/1.1 without sockets |
-//! | [`ws`] | WebSocket without sockets (RFC 6455) |
-//! | [`outflow`] | bytes on their way to a connection, copied only when they must wait |
+//! | `ws` | WebSocket without sockets (RFC 6455) |
+//! | `outflow` | bytes on their way to a connection, copied only when they must wait |
 //! | [`pipe`] | a raw stream's two ends: EOF to FIN and FIN to EOF |
-//! | [`mux`] | one session from either end: lanes, streams, credit |
+//! | `mux` | one session from either end: lanes, streams, credit |
 //! | [`kit`] | the daemon: front, sessions, bindings, visitors, callers, descriptors |
 //! | `client` | the laptop: reach, bindings, local side, public library (feature `client`) |
 //! | [`reactor`] | the only room with sockets, clocks and signals: the turn |
