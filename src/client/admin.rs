@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use crate::buffer::Buffer;
 use crate::client::Error;
 use crate::client::config::Config;
-use crate::client::reach::setback::Setback;
+use crate::client::reach::failure::Failure;
+use crate::client::reach::route::{Advance, Route};
 use crate::client::reach::upgrade::USER_AGENT;
-use crate::client::reach::way::{Step, Way};
 use crate::clock::Instant;
 use crate::http::{Asked, BodyDecoder, HeadScanner, ResponseHead, Version};
 use crate::limits::CLIENT_REPLY_BYTES;
@@ -64,7 +64,7 @@ impl AdminReply {
 /// The machine of one request.
 pub(super) struct Fetch {
     conn: ConnKey,
-    way: Way,
+    route: Route,
     /// The request, until the kit is reached and it is sent.
     request: Buffer,
     out: Buffer,
@@ -83,7 +83,7 @@ impl Fetch {
         let mut text = format!(
             "{method} {path} HTTP/1.1\r\nHost: {}\r\nUser-Agent: {USER_AGENT}\r\n\
              Connection: close\r\n",
-            config.route.authority()
+            config.endpoint.authority()
         );
         if let Some(token) = &config.token {
             text.push_str(&format!("Authorization: Bearer {}\r\n", token.expose()));
@@ -94,12 +94,12 @@ impl Fetch {
         text.push_str("\r\n");
         let mut out = Buffer::new();
         out.extend(text.as_bytes());
-        let way = Way::new(config.route.clone());
+        let route = Route::new(config.endpoint.clone());
         let conn = ConnKey::unpack(1 << 32);
-        let target = way.target();
+        let target = route.target();
         Ok(Fetch {
             conn,
-            way,
+            route,
             request: out,
             out: Buffer::new(),
             reached: false,
@@ -112,16 +112,16 @@ impl Fetch {
         })
     }
 
-    fn step(&mut self, step: Step) {
+    fn step(&mut self, step: Advance) {
         let conn = self.conn;
         match step {
-            Step::Wait => {}
-            Step::Secure(server_name) => {
+            Advance::Wait => {}
+            Advance::Secure(server_name) => {
                 return self
                     .commands
                     .push_back(Command::StartTls { conn, server_name });
             }
-            Step::Ready => {
+            Advance::Ready => {
                 self.reached = true;
                 self.out = std::mem::take(&mut self.request);
             }
@@ -141,7 +141,7 @@ impl Fetch {
         loop {
             if let Some((reply, body)) = &mut self.reply {
                 let Ok(step) = body.decode(self.received.bytes()) else {
-                    return self.finish(Err(Setback::NotHttp("Its chunks are malformed.").error()));
+                    return self.finish(Err(Failure::NotHttp("Its chunks are malformed.").error()));
                 };
                 let piece = self.received.bytes().get(step.data).unwrap_or_default();
                 reply.body.extend_from_slice(piece);
@@ -162,17 +162,17 @@ impl Fetch {
             match self.read_head() {
                 Ok(true) => {}
                 Ok(false) => break,
-                Err(setback) => return self.finish(Err(setback.error())),
+                Err(failure) => return self.finish(Err(failure.error())),
             }
         }
         if ended {
-            self.finish(Err(Setback::HungUp.error()));
+            self.finish(Err(Failure::HungUp.error()));
         }
     }
 
     /// Looks for a head; true when there was one.
-    fn read_head(&mut self) -> Result<bool, Setback> {
-        let reject = |reject: crate::http::Reject| Setback::NotHttp(reject.why);
+    fn read_head(&mut self) -> Result<bool, Failure> {
+        let reject = |reject: crate::http::Reject| Failure::NotHttp(reject.why);
         let Some(length) = self.scanner.scan(self.received.bytes()).map_err(reject)? else {
             return Ok(false);
         };
@@ -200,28 +200,28 @@ impl Machine for Fetch {
     fn handle(&mut self, event: Event, _: Instant) {
         match event {
             Event::Connected { .. } => {
-                let step = self.way.connected();
+                let step = self.route.connected();
                 self.step(step);
             }
             Event::Secured { .. } => {
-                let step = self.way.secured();
+                let step = self.route.secured();
                 self.step(step);
             }
             Event::Ended { how, .. } => {
-                let setback = match (self.way.doing(), how) {
-                    _ if self.reached => Setback::Dropped(Ended::Reset),
-                    ("connecting", Ended::Failed(failure)) => Setback::Dial(failure),
-                    ("negotiating TLS", Ended::Failed(failure)) => Setback::Tls(failure),
-                    (_, how) => Setback::Dropped(how),
+                let failure = match (self.route.doing(), how) {
+                    _ if self.reached => Failure::Dropped(Ended::Reset),
+                    ("connecting", Ended::Failed(failure)) => Failure::Dial(failure),
+                    ("negotiating TLS", Ended::Failed(failure)) => Failure::Tls(failure),
+                    (_, how) => Failure::Dropped(how),
                 };
-                self.finish(Err(setback.error()));
+                self.finish(Err(failure.error()));
             }
             Event::Timeout => {
                 let doing = match self.reached {
                     true => "waiting for the kit's answer",
-                    false => self.way.doing(),
+                    false => self.route.doing(),
                 };
-                self.finish(Err(Setback::Slow(doing).error()));
+                self.finish(Err(Failure::Slow(doing).error()));
             }
             Event::Shutdown => self.finish(Err(Error::Closed("interrupted".into()))),
             Event::PeerFinished { .. }
@@ -241,7 +241,7 @@ impl Machine for Fetch {
     fn read_space(&mut self, _: ConnKey) -> &mut [u8] {
         match self.reached {
             true => self.received.space(READ_SPACE),
-            false => self.way.read_space(),
+            false => self.route.read_space(),
         }
     }
 
@@ -250,23 +250,23 @@ impl Machine for Fetch {
             self.received.commit(count);
             return self.read(count == 0);
         }
-        match self.way.received(count) {
+        match self.route.received(count) {
             Ok(step) => self.step(step),
-            Err(setback) => self.finish(Err(setback.error())),
+            Err(failure) => self.finish(Err(failure.error())),
         }
     }
 
     fn transmit(&mut self, _: ConnKey, _: Instant) -> &[u8] {
         match self.reached {
             true => self.out.bytes(),
-            false => self.way.out.bytes(),
+            false => self.route.out.bytes(),
         }
     }
 
     fn transmitted(&mut self, _: ConnKey, count: usize, _: Instant) {
         match self.reached {
             true => self.out.consume(count),
-            false => self.way.out.consume(count),
+            false => self.route.out.consume(count),
         }
     }
 

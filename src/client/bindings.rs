@@ -3,12 +3,12 @@
 //! Each binding's own state is in `bound.rs`. Frames for the kit go into the session at hand;
 //! whoever asked is told through the context.
 
-use crate::client::bound::{BindSpec, BindState, Bound, Refusal};
+use crate::client::bound::{BindSpec, BindState, Bound, OnRefusal};
 use crate::client::context::{Context, Timer};
 use crate::client::error::Error;
 use crate::client::event::SessionEvent;
 use crate::client::messages::Notice;
-use crate::client::reach::setback;
+use crate::client::reach::failure;
 use crate::limits::{CLIENT_BINDINGS, REBIND_EVERY};
 use crate::mux::Session;
 use crate::wire::control::{
@@ -153,22 +153,22 @@ impl Bindings {
         };
         let why = Error::Bind {
             code: err.code,
-            message: setback::plain(&err.message),
+            message: failure::plain(&err.message),
         };
         if bound.state == BindState::Leaving {
             return self.unbound(cx, reference, Ok(()));
         }
         match bound.refused(err.code, cx.now) {
-            Refusal::Tell => {
+            OnRefusal::Tell => {
                 self.forget(reference);
                 let outcome = Err(why);
                 cx.effects.notify(Notice::Bound { reference, outcome });
             }
-            Refusal::TryAgain => cx
+            OnRefusal::TryAgain => cx
                 .effects
                 .timers
                 .arm_if_unset(Timer::Rebind, cx.now + REBIND_EVERY),
-            Refusal::Lost(binding) => {
+            OnRefusal::Lost(binding) => {
                 self.forget(reference);
                 cx.notify(SessionEvent::Unbound { binding, why });
             }
@@ -190,7 +190,7 @@ impl Bindings {
             BindErrCode::NotFound => Ok(()),
             code => Err(Error::Bind {
                 code,
-                message: setback::plain(&err.message),
+                message: failure::plain(&err.message),
             }),
         };
         self.unbound(cx, reference, outcome);
@@ -208,7 +208,7 @@ impl Bindings {
         let binding = bound.binding.clone();
         self.forget(reference);
         if let Some(binding) = binding {
-            let reason = setback::plain(&revoked.reason);
+            let reason = failure::plain(&revoked.reason);
             cx.notify(SessionEvent::TakenOver { binding, reason });
         }
     }

@@ -104,7 +104,7 @@ pub(super) enum BindState {
 
 /// What to do about a refused BIND.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum OnRefusal {
     /// Tell the caller; it was never bound.
     Tell,
     /// Try again later: it may be our own ghost that has the port.
@@ -244,9 +244,9 @@ impl Bound {
     }
 
     /// The kit said no.
-    pub fn refused(&mut self, code: BindErrCode, now: Instant) -> Refusal {
+    pub fn refused(&mut self, code: BindErrCode, now: Instant) -> OnRefusal {
         let Some(binding) = &self.binding else {
-            return Refusal::Tell;
+            return OnRefusal::Tell;
         };
         let since = *self.again_since.get_or_insert(now);
         let may_pass = matches!(
@@ -255,9 +255,9 @@ impl Bound {
         );
         if may_pass && now < since + REBIND_FOR {
             self.state = BindState::Wanted;
-            return Refusal::TryAgain;
+            return OnRefusal::TryAgain;
         }
-        Refusal::Lost(binding.clone())
+        OnRefusal::Lost(binding.clone())
     }
 
     /// The kit's name for it in this session.
@@ -330,7 +330,7 @@ mod tests {
     fn a_refusal_is_final_at_first_and_patient_for_what_was_ours() {
         let mut one = bound(1, BindMode::Expose, 0);
         let now = Instant::ZERO;
-        assert_eq!(one.refused(BindErrCode::AlreadyBound, now), Refusal::Tell);
+        assert_eq!(one.refused(BindErrCode::AlreadyBound, now), OnRefusal::Tell);
         assert!(one.bind(false).takeover);
         assert!(!one.stands(&ok(1, 7, 23_000)));
         assert!(!one.bind(false).takeover, "what was lost is not taken back");
@@ -341,21 +341,21 @@ mod tests {
         );
         assert_eq!(
             one.refused(BindErrCode::AlreadyBound, now),
-            Refusal::TryAgain
+            OnRefusal::TryAgain
         );
         let later = now + REBIND_FOR + Duration::from_secs(1);
         assert!(matches!(
             one.refused(BindErrCode::AlreadyBound, later),
-            Refusal::Lost(_)
+            OnRefusal::Lost(_)
         ));
         one.stands(&ok(1, 8, 23_000));
         assert_eq!(
             one.refused(BindErrCode::AlreadyBound, later),
-            Refusal::TryAgain
+            OnRefusal::TryAgain
         );
         assert!(matches!(
             one.refused(BindErrCode::ReservedPort, later),
-            Refusal::Lost(_)
+            OnRefusal::Lost(_)
         ));
     }
 }

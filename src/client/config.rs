@@ -16,7 +16,7 @@ use crate::wire::control::{Secret, SessionId};
 
 /// The way to a kit.
 #[derive(Debug, Clone)]
-pub(super) struct Route {
+pub(super) struct Endpoint {
     /// TLS, verified.
     pub secure: bool,
     pub host: Host,
@@ -27,7 +27,7 @@ pub(super) struct Route {
 /// What a session works from.
 #[derive(Debug, Clone)]
 pub(super) struct Config {
-    pub route: Route,
+    pub endpoint: Endpoint,
     /// Path and query of the upgrade request.
     pub path: String,
     pub token: Option<Secret>,
@@ -118,7 +118,7 @@ impl Config {
         }
         check_headers(&options.headers)?;
         Ok(Config {
-            route: Route {
+            endpoint: Endpoint {
                 secure,
                 host: url.host,
                 port,
@@ -150,7 +150,7 @@ impl Config {
     }
 }
 
-impl Route {
+impl Endpoint {
     /// What the upgrade request says as `Host`.
     pub fn authority(&self) -> String {
         let host = self.host.bracketed();
@@ -236,12 +236,12 @@ mod tests {
     fn a_url_without_a_path_gets_the_usual_one() {
         let config = config(TunnelOptions::new("https://kit.example")).unwrap();
         assert_eq!(config.path, "/api/v1/tunnel/connect");
-        assert_eq!(config.route.authority(), "kit.example");
+        assert_eq!(config.endpoint.authority(), "kit.example");
         assert_eq!(config.endpoint("health"), "/api/v1/tunnel/health");
         let odd = self::config(TunnelOptions::new("ws://[::1]:50/x/connect?a=b")).unwrap();
         assert_eq!(odd.path, "/x/connect?a=b");
         assert_eq!(odd.endpoint("sessions"), "/x/sessions");
-        assert_eq!(odd.route.authority(), "[::1]:50");
+        assert_eq!(odd.endpoint.authority(), "[::1]:50");
     }
 
     #[test]

@@ -13,8 +13,8 @@ use crate::client::context::{Context, LANE_CONNS, Mux, Timer};
 use crate::client::event::{SessionEvent, Shortage};
 use crate::client::local::{Around, ExchangeKey, LocalSide};
 use crate::client::messages::{Notice, Order};
-use crate::client::reach::link;
-use crate::client::reach::setback::Setback;
+use crate::client::reach::failure::Failure;
+use crate::client::reach::retry;
 use crate::client::reach::{Reach, Then, malformed};
 use crate::client::{Error, TunnelOptions};
 use crate::clock::Instant;
@@ -135,7 +135,7 @@ impl Client {
                 }
                 self.reach.lane_lost(&mut self.cx, index, stood);
             }
-            Then::Lost(setback) => self.link_lost(setback),
+            Then::Lost(failure) => self.link_lost(failure),
             Then::Short(then) => {
                 let (local, mut around) = self.local();
                 local.lane_found_no_descriptor(&mut around);
@@ -156,7 +156,7 @@ impl Client {
                 Err(violation) => {
                     let goaway = GoAway::new(violation.code, violation.why.clone());
                     self.part(&goaway, violation.close_code());
-                    return self.link_lost(Setback::Violation(violation));
+                    return self.link_lost(Failure::Violation(violation));
                 }
             }
         }
@@ -187,8 +187,8 @@ impl Client {
                 local.stream_lost(&mut around, tag, "the kit sent a response head");
             }
             Incoming::Closed { code } => {
-                let setback = Setback::Closed(code);
-                let then = self.reach.lane_setback(&mut self.cx, index, setback);
+                let failure = Failure::Closed(code);
+                let then = self.reach.lane_failed(&mut self.cx, index, failure);
                 self.follow(then);
             }
             Incoming::Control { kind, payload } => self.control(index, kind, &payload),
@@ -215,21 +215,21 @@ impl Client {
                 told.map(|()| Then::Nothing)
             }
         };
-        let then = then.unwrap_or_else(|error| reach.lane_setback(cx, 0, malformed(&error)));
+        let then = then.unwrap_or_else(|error| reach.lane_failed(cx, 0, malformed(&error)));
         self.follow(then);
         self.close_when_idle();
     }
 
     /// The primary connection is gone, and with it all streams.
-    fn link_lost(&mut self, setback: Setback) {
-        if self.reach.link.phase == link::Phase::Closing {
-            self.reach.link.phase = link::Phase::Over;
+    fn link_lost(&mut self, failure: Failure) {
+        if self.reach.retry.stage == retry::Stage::Closing {
+            self.reach.retry.stage = retry::Stage::Over;
             self.drop_session("closed");
             return self.over(None);
         }
-        let setback = self.reach.why(setback);
+        let failure = self.reach.why(failure);
         self.drop_session("the connection to the kit was lost");
-        if let Some(error) = self.reach.retry(&mut self.cx, &setback) {
+        if let Some(error) = self.reach.retry(&mut self.cx, &failure) {
             self.over(Some(error));
         }
     }
@@ -244,15 +244,15 @@ impl Client {
 
     /// The user wants the end: unbind, let streams finish, say goodbye.
     fn close(&mut self, at_once: bool) {
-        match self.reach.link.phase {
-            link::Phase::Over => {}
-            link::Phase::Waiting | link::Phase::Reaching => {
+        match self.reach.retry.stage {
+            retry::Stage::Over => {}
+            retry::Stage::Waiting | retry::Stage::Reaching => {
                 self.drop_session("closed");
                 self.over(None);
             }
-            link::Phase::Closing => self.say_goodbye(),
-            link::Phase::Online(_) => {
-                self.reach.link.phase = link::Phase::Closing;
+            retry::Stage::Closing => self.say_goodbye(),
+            retry::Stage::Online(_) => {
+                self.reach.retry.stage = retry::Stage::Closing;
                 if at_once {
                     return self.say_goodbye();
                 }
@@ -269,16 +269,16 @@ impl Client {
     /// While closing: goodbye as soon as nothing runs any more.
     fn close_when_idle(&mut self) {
         let idle = self.local.is_idle() && self.bindings.is_empty();
-        if self.reach.link.phase == link::Phase::Closing && idle {
+        if self.reach.retry.stage == retry::Stage::Closing && idle {
             self.say_goodbye();
         }
     }
 
     /// Ends the session without parking it (PROTOCOL §6).
     fn say_goodbye(&mut self) {
-        if self.reach.link.phase == link::Phase::Closing {
+        if self.reach.retry.stage == retry::Stage::Closing {
             // From here on no stream that ends brings us here again.
-            self.reach.link.phase = link::Phase::Over;
+            self.reach.retry.stage = retry::Stage::Over;
             let goaway = GoAway::new(Code::NoError, "closed by the client");
             self.part(&goaway, CLOSE_NORMAL);
             self.drop_session("closed");
@@ -329,7 +329,7 @@ impl Client {
 
     /// After the end the host stops as soon as the last words have left.
     fn stop_if_over(&mut self) {
-        let is_over = self.reach.link.phase == link::Phase::Over;
+        let is_over = self.reach.retry.stage == retry::Stage::Over;
         if is_over && self.reach.is_gone() && self.local.is_gone() && !self.stopped {
             self.stopped = true;
             self.cx.effects.ask(Command::Stop);
@@ -344,7 +344,7 @@ impl Client {
         }
         self.local.check_invariants(session);
         self.reach.check_invariants();
-        let over = self.reach.link.phase == link::Phase::Over;
+        let over = self.reach.retry.stage == retry::Stage::Over;
         let nothing = self.local.is_gone() && self.local.is_idle();
         assert!(!over || nothing, "something outlived the end");
     }

@@ -25,7 +25,7 @@ use crate::machine::{Inside, Stir};
 
 /// The loop's end of a connection to a handler.
 #[derive(Debug)]
-pub(in crate::client) struct Talk(Arc<Conversation>);
+pub(in crate::client) struct HandlerConn(Arc<Conversation>);
 
 /// Both ends of it.
 pub(super) struct Conversation {
@@ -38,7 +38,7 @@ pub(super) struct Conversation {
 }
 
 struct State {
-    phase: Phase,
+    progress: Progress,
     received: Buffer,
     scanner: HeadScanner,
     /// What is left of the current request's body.
@@ -57,7 +57,7 @@ struct State {
     gone: bool,
 }
 
-enum Phase {
+enum Progress {
     /// A request may come.
     Head,
     /// A request whose small body is still coming.
@@ -80,16 +80,16 @@ enum Source {
     Reader(Box<dyn Read + Send>, Option<u64>),
 }
 
-impl Talk {
-    pub fn new(handler: Option<Handler>, crew: &Arc<Crew>, stir: Stir) -> Talk {
-        let phase = match handler {
-            Some(_) => Phase::Head,
-            None => Phase::Over,
+impl HandlerConn {
+    pub fn new(handler: Option<Handler>, crew: &Arc<Crew>, stir: Stir) -> HandlerConn {
+        let progress = match handler {
+            Some(_) => Progress::Head,
+            None => Progress::Over,
         };
         let handler = handler.unwrap_or_else(|| Arc::new(|_| Response::new(404)));
-        Talk(Arc::new(Conversation {
+        HandlerConn(Arc::new(Conversation {
             state: Mutex::new(State {
-                phase,
+                progress,
                 received: Buffer::new(),
                 scanner: HeadScanner::new(),
                 body: BodyDecoder::None,
@@ -109,7 +109,7 @@ impl Talk {
     }
 }
 
-impl Inside for Talk {
+impl Inside for HandlerConn {
     fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
         let mut state = self.0.lock();
         if state.out.is_empty() {
@@ -125,7 +125,7 @@ impl Inside for Talk {
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut state = self.0.lock();
-        if matches!(state.phase, Phase::Over) {
+        if matches!(state.progress, Progress::Over) {
             // Nobody wants it any more.
             return Ok(bytes.len());
         }
@@ -150,21 +150,21 @@ impl Inside for Talk {
     }
 }
 
-impl Drop for Talk {
+impl Drop for HandlerConn {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         state.gone = true;
         state.received.release();
         state.out.release();
         self.0.news.notify_all();
-        let phase = std::mem::replace(&mut state.phase, Phase::Over);
-        let (Phase::Answering(source) | Phase::Reading(Some(source))) = phase else {
+        let progress = std::mem::replace(&mut state.progress, Progress::Over);
+        let (Progress::Answering(source) | Progress::Reading(Some(source))) = progress else {
             return;
         };
         // What a user's reader does when it is dropped is none of the loop's business.
-        state.phase = Phase::Reading(Some(source));
+        state.progress = Progress::Reading(Some(source));
         if !self.0.crew.read(Arc::clone(&self.0)) {
-            let left = std::mem::replace(&mut state.phase, Phase::Over);
+            let left = std::mem::replace(&mut state.progress, Progress::Over);
             drop(state);
             drop(left);
         }
@@ -201,7 +201,7 @@ impl Job for Conversation {
     /// that fails or ends early ends the connection, so that a cut body never looks whole.
     fn read(self: Arc<Self>) {
         let mut state = self.lock();
-        let Phase::Reading(source) = &mut state.phase else {
+        let Progress::Reading(source) = &mut state.progress else {
             return;
         };
         let Some(Source::Reader(mut reader, mut left)) = source.take() else {
@@ -210,7 +210,7 @@ impl Job for Conversation {
         let mut piece = vec![0; PIECE];
         while !state.gone && left != Some(0) {
             if state.out.len() >= HANDLER_AHEAD {
-                state.phase = Phase::Answering(Source::Reader(reader, left));
+                state.progress = Progress::Answering(Source::Reader(reader, left));
                 return;
             }
             drop(state);
@@ -245,7 +245,7 @@ impl Job for Conversation {
             }
             (self.stir)();
         }
-        if !state.gone && left == Some(0) && matches!(state.phase, Phase::Reading(_)) {
+        if !state.gone && left == Some(0) && matches!(state.progress, Progress::Reading(_)) {
             self.answered(&mut state);
             (self.stir)();
         }
@@ -280,26 +280,26 @@ impl Conversation {
     /// Goes on as far as what was received allows.
     fn advance(self: &Arc<Self>, state: &mut State) {
         loop {
-            match &mut state.phase {
-                Phase::Head => match state.scanner.scan(state.received.bytes()) {
+            match &mut state.progress {
+                Progress::Head => match state.scanner.scan(state.received.bytes()) {
                     Ok(Some(length)) => self.begin(state, length),
                     Ok(None) => return self.wait_or_end(state),
                     Err(reject) => return self.reject(state, reject.status, reject.why),
                 },
-                Phase::Gathering(_) => {
+                Progress::Gathering(_) => {
                     if !state.body_is_here() {
                         return self.wait_or_end(state);
                     }
-                    let phase = std::mem::replace(&mut state.phase, Phase::Asked);
-                    if let Phase::Gathering(request) = phase {
+                    let progress = std::mem::replace(&mut state.progress, Progress::Asked);
+                    if let Progress::Gathering(request) = progress {
                         let ask = Ask::new(Arc::clone(self), *request, state.visitor);
                         self.crew.ask(ask);
                     }
                 }
-                Phase::Skipping(left) => {
+                Progress::Skipping(left) => {
                     let bytes = state.received.bytes();
                     if state.body.is_complete() {
-                        state.phase = Phase::Head;
+                        state.progress = Progress::Head;
                         continue;
                     }
                     if bytes.is_empty() {
@@ -313,7 +313,10 @@ impl Conversation {
                         _ => return self.end(state),
                     }
                 }
-                Phase::Asked | Phase::Answering(_) | Phase::Reading(_) | Phase::Over => {
+                Progress::Asked
+                | Progress::Answering(_)
+                | Progress::Reading(_)
+                | Progress::Over => {
                     return self.news.notify_all();
                 }
             }
@@ -348,11 +351,11 @@ impl Conversation {
         state.received.consume(length);
         state.scanner = HeadScanner::new();
         if upgrade {
-            state.phase = Phase::Asked;
+            state.progress = Progress::Asked;
             let text = "This server does not switch protocols.\n";
             return self.reply(state, &Reply::text(501, text));
         }
-        state.phase = Phase::Gathering(Box::new(request));
+        state.progress = Progress::Gathering(Box::new(request));
     }
 
     /// More has to come; without it that was all.
@@ -371,7 +374,7 @@ impl Conversation {
     }
 
     fn end(&self, state: &mut State) {
-        state.phase = Phase::Over;
+        state.progress = Progress::Over;
         state.received.release();
         self.news.notify_all();
         (self.stir)();
@@ -395,7 +398,7 @@ impl Conversation {
         if !state.asked.keep_alive || unclear {
             return self.end(state);
         }
-        state.phase = Phase::Skipping(HANDLER_SKIP);
+        state.progress = Progress::Skipping(HANDLER_SKIP);
         self.advance(state);
         // There is room again.
         (self.stir)();
@@ -407,8 +410,8 @@ impl Conversation {
         state: &mut State,
         space: &mut [u8],
     ) -> io::Result<usize> {
-        match &mut state.phase {
-            Phase::Answering(Source::Bytes(bytes, at)) => {
+        match &mut state.progress {
+            Progress::Answering(Source::Bytes(bytes, at)) => {
                 let left = bytes.get(*at..).unwrap_or_default();
                 let count = left.len().min(space.len());
                 space[..count].copy_from_slice(&left[..count]);
@@ -418,7 +421,7 @@ impl Conversation {
                 }
                 Ok(count)
             }
-            Phase::Over => Ok(0),
+            Progress::Over => Ok(0),
             _ => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
@@ -428,12 +431,12 @@ impl Conversation {
         if state.out.len() > HANDLER_AHEAD / 2 {
             return;
         }
-        match std::mem::replace(&mut state.phase, Phase::Over) {
-            Phase::Answering(source @ Source::Reader(..)) => {
-                state.phase = Phase::Reading(Some(source));
+        match std::mem::replace(&mut state.progress, Progress::Over) {
+            Progress::Answering(source @ Source::Reader(..)) => {
+                state.progress = Progress::Reading(Some(source));
                 self.crew.read(Arc::clone(self));
             }
-            phase => state.phase = phase,
+            progress => state.progress = progress,
         }
     }
 }
@@ -456,11 +459,11 @@ fn drop_or_send(
             false
         }
         ResponseBody::Bytes(bytes) => {
-            state.phase = Phase::Answering(Source::Bytes(bytes, 0));
+            state.progress = Progress::Answering(Source::Bytes(bytes, 0));
             false
         }
         ResponseBody::Reader(reader, length) => {
-            state.phase = Phase::Reading(Some(Source::Reader(reader, length)));
+            state.progress = Progress::Reading(Some(Source::Reader(reader, length)));
             true
         }
     };

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::limits::CLIENT_HANDLERS;
 
-pub(super) use conversation::Talk;
+pub(super) use conversation::HandlerConn;
 pub(super) use crew::Crew;
 pub use messages::{Handler, Request, RequestBody, Response};
 
@@ -45,7 +45,7 @@ impl Handlers {
                 (found, Arc::clone(&handlers.crew))
             });
             let (handler, crew) = crew.unwrap_or_else(|| (None, Crew::new()));
-            Box::new(Talk::new(handler, &crew, stir))
+            Box::new(HandlerConn::new(handler, &crew, stir))
         })
     }
 

@@ -242,7 +242,7 @@ impl LocalSide {
             return;
         }
         let duration = now.since(exchange.started);
-        let cut = cut.map(crate::client::reach::setback::plain);
+        let cut = cut.map(crate::client::reach::failure::plain);
         let (container_port, remote_addr) = (exchange.container_port, exchange.remote_addr.take());
         let (bytes_in, bytes_out) = (exchange.bytes_in, exchange.bytes_out);
         let event = match &mut exchange.work {

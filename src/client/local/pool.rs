@@ -15,7 +15,7 @@ use crate::shares::Shares;
 
 /// Connections that can stand for each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::client) struct Lot {
+pub(in crate::client) struct PoolKey {
     /// The binding's reference.
     pub binding: u64,
     /// They carried a login that holds for the connection, of this visitor's connection.
@@ -26,7 +26,7 @@ pub(in crate::client) struct Lot {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::client) struct Waiter<W> {
     pub who: W,
-    pub lot: Lot,
+    pub pool_key: PoolKey,
     pub origin: Origin,
     /// Then it is told that there is none.
     pub until: Instant,
@@ -45,7 +45,7 @@ struct Short {
 #[derive(Debug)]
 pub(in crate::client) struct Pool<W> {
     /// The longest-idle first.
-    idle: BTreeMap<Lot, VecDeque<(ConnKey, Instant)>>,
+    idle: BTreeMap<PoolKey, VecDeque<(ConnKey, Instant)>>,
     idle_count: usize,
     /// Descriptors that connections may take.
     most: usize,
@@ -137,25 +137,28 @@ impl<W: Copy + PartialEq> Pool<W> {
     /// An idle connection, the one used last: it is the least likely to be closed right now. For a
     /// request that cannot be sent twice it must have been used very lately; but a login that holds
     /// for the connection goes on with it, whatever its age.
-    pub fn take(&mut self, lot: Lot, repeatable: bool, now: Instant) -> Option<ConnKey> {
-        let list = self.idle.get_mut(&lot)?;
+    pub fn take(&mut self, pool_key: PoolKey, repeatable: bool, now: Instant) -> Option<ConnKey> {
+        let list = self.idle.get_mut(&pool_key)?;
         let (conn, since) = *list.back()?;
-        if !repeatable && lot.visitor.is_none() && now > since + POOL_FRESH_FOR {
+        if !repeatable && pool_key.visitor.is_none() && now > since + POOL_FRESH_FOR {
             return None;
         }
         list.pop_back();
         self.idle_count -= 1;
         if list.is_empty() {
-            self.idle.remove(&lot);
+            self.idle.remove(&pool_key);
         }
         Some(conn)
     }
 
     /// Keeps a connection for later. Gives one back that has to be closed for it, perhaps itself.
-    pub fn keep(&mut self, lot: Lot, conn: ConnKey, now: Instant) -> Option<ConnKey> {
-        self.idle.entry(lot).or_default().push_back((conn, now));
+    pub fn keep(&mut self, pool_key: PoolKey, conn: ConnKey, now: Instant) -> Option<ConnKey> {
+        self.idle
+            .entry(pool_key)
+            .or_default()
+            .push_back((conn, now));
         self.idle_count += 1;
-        let same = |other: &Lot| other.binding == lot.binding;
+        let same = |other: &PoolKey| other.binding == pool_key.binding;
         let lists = || self.idle.iter().filter(|(other, _)| same(other));
         if lists().map(|(_, list)| list.len()).sum::<usize>() <= POOL_IDLE {
             return None;
@@ -167,14 +170,14 @@ impl<W: Copy + PartialEq> Pool<W> {
     }
 
     /// Forgets an idle connection, which is gone.
-    pub fn forget(&mut self, lot: Lot, conn: ConnKey) {
-        if let Some(list) = self.idle.get_mut(&lot)
+    pub fn forget(&mut self, pool_key: PoolKey, conn: ConnKey) {
+        if let Some(list) = self.idle.get_mut(&pool_key)
             && let Some(at) = list.iter().position(|(idle, _)| *idle == conn)
         {
             list.remove(at);
             self.idle_count -= 1;
             if list.is_empty() {
-                self.idle.remove(&lot);
+                self.idle.remove(&pool_key);
             }
         }
     }
@@ -182,8 +185,8 @@ impl<W: Copy + PartialEq> Pool<W> {
     /// Idle connections that were kept long enough, or of a binding that is gone.
     pub fn expired(&self, now: Instant, gone: impl Fn(u64) -> bool) -> Vec<ConnKey> {
         let mut expired = Vec::new();
-        for (lot, list) in &self.idle {
-            let all = gone(lot.binding);
+        for (pool_key, list) in &self.idle {
+            let all = gone(pool_key.binding);
             let old = |since: Instant| all || now >= since + POOL_IDLE_FOR;
             let old = list.iter().take_while(|(_, since)| old(*since));
             expired.extend(old.map(|(conn, _)| *conn));
@@ -264,9 +267,9 @@ impl<W: Copy + PartialEq> Pool<W> {
         self.next(|pool, waiter| pool.has_room() && pool.may_serve(waiter.origin))
     }
 
-    /// The same, for a connection of `lot` that is there.
-    pub fn next_waiting_for(&mut self, lot: Lot) -> Option<W> {
-        self.next(|pool, waiter| waiter.lot == lot && pool.may_serve(waiter.origin))
+    /// The same, for a connection of `pool_key` that is there.
+    pub fn next_waiting_for(&mut self, pool_key: PoolKey) -> Option<W> {
+        self.next(|pool, waiter| waiter.pool_key == pool_key && pool.may_serve(waiter.origin))
     }
 
     fn next(&mut self, may: impl Fn(&Pool<W>, &Waiter<W>) -> bool) -> Option<W> {
@@ -290,8 +293,8 @@ mod tests {
         Instant::ZERO + Duration::from_millis(millis)
     }
 
-    fn lot(binding: u64) -> Lot {
-        Lot {
+    fn pool_key(binding: u64) -> PoolKey {
+        PoolKey {
             binding,
             visitor: None,
         }
@@ -301,10 +304,10 @@ mod tests {
         Some(std::net::IpAddr::from([10, 0, 0, number]))
     }
 
-    fn waiter<W>(who: W, lot: Lot, of: u8, until: u64) -> Waiter<W> {
+    fn waiter<W>(who: W, pool_key: PoolKey, of: u8, until: u64) -> Waiter<W> {
         Waiter {
             who,
-            lot,
+            pool_key,
             origin: origin(of),
             until: at(until),
         }
@@ -320,9 +323,9 @@ mod tests {
             pool.serves(origin(1));
         }
         assert!(!pool.may_serve(origin(1)), "the last eighth is for others");
-        pool.wait(waiter("greedy", lot(1), 1, 500));
-        pool.wait(waiter("late", lot(1), 2, 700));
-        pool.wait(waiter("retried", lot(1), 3, 600));
+        pool.wait(waiter("greedy", pool_key(1), 1, 500));
+        pool.wait(waiter("late", pool_key(1), 2, 700));
+        pool.wait(waiter("retried", pool_key(1), 3, 600));
         assert_eq!(pool.look_at(), Some(at(500)));
         pool.serves(origin(3));
         assert_eq!(pool.next_waiting(), Some("late"));
@@ -362,20 +365,20 @@ mod tests {
     #[test]
     fn a_login_keeps_its_connection_for_its_visitor_and_counts_among_the_idle() {
         let mut pool = Pool::<()>::new();
-        let alice = Lot {
+        let alice = PoolKey {
             visitor: Visitor::named("10.0.0.1:5000", Some(1)),
-            ..lot(1)
+            ..pool_key(1)
         };
         pool.keep(alice, conn(1), at(0));
-        assert_eq!(pool.take(lot(1), true, at(1)), None, "it is Alice's");
-        let bob = Lot {
+        assert_eq!(pool.take(pool_key(1), true, at(1)), None, "it is Alice's");
+        let bob = PoolKey {
             visitor: Visitor::named("10.0.0.1:5001", Some(1)),
-            ..lot(1)
+            ..pool_key(1)
         };
         assert_eq!(pool.take(bob, true, at(1)), None);
-        let next = Lot {
+        let next = PoolKey {
             visitor: Visitor::named("10.0.0.1:5000", Some(2)),
-            ..lot(1)
+            ..pool_key(1)
         };
         assert_eq!(pool.take(next, true, at(1)), None, "another has her port");
         assert_eq!(
@@ -385,21 +388,24 @@ mod tests {
         );
         for number in 0..POOL_IDLE as u64 {
             let visitor = Visitor::named("10.0.0.1:5002", Some(number));
-            let lot = Lot { visitor, ..lot(1) };
-            assert_eq!(pool.keep(lot, conn(number), at(number)), None);
+            let pool_key = PoolKey {
+                visitor,
+                ..pool_key(1)
+            };
+            assert_eq!(pool.keep(pool_key, conn(number), at(number)), None);
         }
-        assert_eq!(pool.keep(lot(1), conn(999), at(999)), Some(conn(0)));
+        assert_eq!(pool.keep(pool_key(1), conn(999), at(999)), Some(conn(0)));
     }
 
     #[test]
     fn the_last_used_is_taken_first_and_a_stale_one_only_for_what_can_be_repeated() {
         let mut pool = Pool::<()>::new();
-        pool.keep(lot(1), conn(1), at(0));
-        pool.keep(lot(1), conn(2), at(500));
-        assert_eq!(pool.take(lot(2), true, at(600)), None);
-        assert_eq!(pool.take(lot(1), false, at(600)), Some(conn(2)));
-        assert_eq!(pool.take(lot(1), false, at(1600)), None);
-        assert_eq!(pool.take(lot(1), true, at(1600)), Some(conn(1)));
+        pool.keep(pool_key(1), conn(1), at(0));
+        pool.keep(pool_key(1), conn(2), at(500));
+        assert_eq!(pool.take(pool_key(2), true, at(600)), None);
+        assert_eq!(pool.take(pool_key(1), false, at(600)), Some(conn(2)));
+        assert_eq!(pool.take(pool_key(1), false, at(1600)), None);
+        assert_eq!(pool.take(pool_key(1), true, at(1600)), Some(conn(1)));
         assert_eq!(pool.idle_count(), 0);
     }
 
@@ -407,11 +413,11 @@ mod tests {
     fn idle_connections_are_bounded_and_expire() {
         let mut pool = Pool::<()>::new();
         for number in 0..POOL_IDLE as u64 {
-            assert_eq!(pool.keep(lot(1), conn(number), at(number)), None);
+            assert_eq!(pool.keep(pool_key(1), conn(number), at(number)), None);
         }
-        assert_eq!(pool.keep(lot(1), conn(999), at(99)), Some(conn(0)));
-        pool.forget(lot(1), conn(0));
-        pool.keep(lot(2), conn(1000), at(10_000));
+        assert_eq!(pool.keep(pool_key(1), conn(999), at(99)), Some(conn(0)));
+        pool.forget(pool_key(1), conn(0));
+        pool.keep(pool_key(2), conn(1000), at(10_000));
         assert_eq!(pool.expired(at(4_005), |_| false).len(), 5);
         assert!(
             pool.expired(at(4_005), |binding| binding == 2)
@@ -425,17 +431,17 @@ mod tests {
         let mut pool = Pool::new();
         pool.fit(2);
         pool.opened();
-        pool.keep(lot(1), conn(1), at(7));
+        pool.keep(pool_key(1), conn(1), at(7));
         pool.opened();
-        pool.keep(lot(2), conn(2), at(5));
+        pool.keep(pool_key(2), conn(2), at(5));
         assert!(!pool.has_room());
         assert_eq!(pool.sacrifice(), Some(conn(2)));
-        pool.wait(waiter("first", lot(1), 1, 10));
-        pool.wait(waiter("second", lot(2), 1, 20));
+        pool.wait(waiter("first", pool_key(1), 1, 10));
+        pool.wait(waiter("second", pool_key(2), 1, 20));
         assert_eq!(pool.next_waiting(), None);
-        assert_eq!(pool.next_waiting_for(lot(3)), None);
-        assert_eq!(pool.next_waiting_for(lot(2)), Some("second"));
-        pool.forget(lot(2), conn(2));
+        assert_eq!(pool.next_waiting_for(pool_key(3)), None);
+        assert_eq!(pool.next_waiting_for(pool_key(2)), Some("second"));
+        pool.forget(pool_key(2), conn(2));
         pool.closed();
         assert_eq!(pool.next_waiting(), Some("first"));
         let mut pool = Pool::<()>::new();

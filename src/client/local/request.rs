@@ -226,7 +226,7 @@ impl Exchange {
             started: now,
             bytes_in: 0,
             bytes_out: 0,
-            remote_addr: remote.map(crate::client::reach::setback::plain),
+            remote_addr: remote.map(crate::client::reach::failure::plain),
             told: false,
         }
     }

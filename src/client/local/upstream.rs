@@ -6,7 +6,7 @@ use crate::client::bound::Answerer;
 use crate::client::context::Timer;
 use crate::client::event::Shortage;
 use crate::client::local::exchange::{ExchangeKey, Work};
-use crate::client::local::pool::{Lot, Waiter};
+use crate::client::local::pool::{PoolKey, Waiter};
 use crate::client::local::visitor::Origin;
 use crate::client::local::{Around, LocalSide};
 use crate::limits::{POOL_IDLE_FOR, SLOT_WAIT};
@@ -16,7 +16,7 @@ use crate::wire::code::Code;
 /// A connection to a local server.
 #[derive(Debug)]
 pub(in crate::client) struct Upstream {
-    pub lot: Lot,
+    pub pool_key: PoolKey,
     pub exchange: Option<ExchangeKey>,
     /// The address whose slot it takes while it has an exchange.
     pub origin: Origin,
@@ -42,21 +42,24 @@ impl LocalSide {
         let repeatable = exchange.is_repeatable();
         let is_http = matches!(exchange.work, Work::Http(_));
         let (origin, visitor) = (exchange.origin, exchange.visitor);
-        let Some(lot) = self.lot(around, exchange.binding) else {
+        let Some(pool_key) = self.pool_key(around, exchange.binding) else {
             return self.dial_failed(around, key, "it was unbound");
         };
         if is_http && !fresh && visitor.is_some() {
-            let lot = Lot { visitor, ..lot };
-            if let Some(conn) = self.pool.take(lot, repeatable, around.cx.now) {
+            let pool_key = PoolKey {
+                visitor,
+                ..pool_key
+            };
+            if let Some(conn) = self.pool.take(pool_key, repeatable, around.cx.now) {
                 return self.reuse(around, conn, key);
             }
         }
         if !self.pool.may_serve(origin) {
-            return self.stand_in_line(around, key, lot, around.cx.now + SLOT_WAIT);
+            return self.stand_in_line(around, key, pool_key, around.cx.now + SLOT_WAIT);
         }
         if is_http
             && !fresh
-            && let Some(conn) = self.pool.take(lot, repeatable, around.cx.now)
+            && let Some(conn) = self.pool.take(pool_key, repeatable, around.cx.now)
         {
             return self.reuse(around, conn, key);
         }
@@ -67,7 +70,7 @@ impl LocalSide {
         }
         match self.pool.has_room() {
             true => self.dial_upstream(around, key),
-            false => self.stand_in_line(around, key, lot, around.cx.now + SLOT_WAIT),
+            false => self.stand_in_line(around, key, pool_key, around.cx.now + SLOT_WAIT),
         }
     }
 
@@ -75,13 +78,13 @@ impl LocalSide {
         &mut self,
         around: &mut Around<'_>,
         key: ExchangeKey,
-        lot: Lot,
+        pool_key: PoolKey,
         until: crate::clock::Instant,
     ) {
         if let Some(exchange) = self.exchanges.get(key) {
             self.pool.wait(Waiter {
                 who: key,
-                lot,
+                pool_key,
                 origin: exchange.origin,
                 until,
             });
@@ -124,9 +127,9 @@ impl LocalSide {
         self.answer(around, key, 503, &text);
     }
 
-    fn lot(&self, around: &mut Around<'_>, binding: u64) -> Option<Lot> {
+    fn pool_key(&self, around: &mut Around<'_>, binding: u64) -> Option<PoolKey> {
         around.bindings.get(binding)?;
-        Some(Lot {
+        Some(PoolKey {
             binding,
             visitor: None,
         })
@@ -154,7 +157,7 @@ impl LocalSide {
             return;
         };
         let visitor = upstream.origin;
-        let bound = around.bindings.get(upstream.lot.binding);
+        let bound = around.bindings.get(upstream.pool_key.binding);
         if bound.is_some_and(|bound| matches!(bound.spec.local, Answerer::Handler(_))) {
             let command = Command::Introduce { conn, visitor };
             around.cx.effects.ask(command);
@@ -168,12 +171,12 @@ impl LocalSide {
         let binding = exchange.binding;
         let bound = around.bindings.get(binding);
         let target = bound.map(|bound| bound.spec.local.dial());
-        let (Some(target), Some(lot)) = (target, self.lot(around, binding)) else {
+        let (Some(target), Some(pool_key)) = (target, self.pool_key(around, binding)) else {
             return self.dial_failed(around, key, "it was unbound");
         };
         let exchange = self.exchanges.resolve_mut(key);
         let entry = Upstream {
-            lot,
+            pool_key,
             exchange: Some(key),
             origin: exchange.origin,
             connected: false,
@@ -224,7 +227,7 @@ impl LocalSide {
         let Some(upstream) = self.conns.remove(conn) else {
             return;
         };
-        self.pool.forget(upstream.lot, conn);
+        self.pool.forget(upstream.pool_key, conn);
         self.pool.closed();
         if let Some(key) = upstream.exchange {
             self.pool.served(upstream.origin);
@@ -252,17 +255,17 @@ impl LocalSide {
         exchange.conn = None;
         upstream.exchange = None;
         if upstream.is_personal {
-            upstream.lot.visitor = exchange.visitor;
+            upstream.pool_key.visitor = exchange.visitor;
         }
-        let (lot, origin) = (upstream.lot, upstream.origin);
+        let (pool_key, origin) = (upstream.pool_key, upstream.origin);
         self.pool.served(origin);
         // Whoever waits comes before those that are still to come.
-        while let Some(next) = self.pool.next_waiting_for(lot) {
+        while let Some(next) = self.pool.next_waiting_for(pool_key) {
             if self.exchanges.get(next).is_some() {
                 return self.reuse(around, conn, next);
             }
         }
-        let surplus = self.pool.keep(lot, conn, around.cx.now);
+        let surplus = self.pool.keep(pool_key, conn, around.cx.now);
         // Room for somebody who waits for another server is worth more than an idle connection.
         let wanted = self.pool.is_waited_for() && !self.pool.has_room();
         if let Some(closed) = surplus.or(wanted.then_some(conn)) {
@@ -350,8 +353,8 @@ impl LocalSide {
             return;
         };
         let until = exchange.started + SLOT_WAIT;
-        match self.lot(around, exchange.binding) {
-            Some(lot) => self.stand_in_line(around, key, lot, until),
+        match self.pool_key(around, exchange.binding) {
+            Some(pool_key) => self.stand_in_line(around, key, pool_key, until),
             None => self.dial_failed(around, key, "it was unbound"),
         }
     }

@@ -1,11 +1,11 @@
 //! Connections to the kit: dialled, upgraded, greeted, watched.
 
 use crate::client::context::{Context, Timer};
-use crate::client::reach::link::Phase as LinkPhase;
+use crate::client::reach::failure::Failure;
 use crate::client::reach::rejoin::Rejoin;
-use crate::client::reach::setback::Setback;
+use crate::client::reach::retry::Stage;
+use crate::client::reach::route::{Advance, Route};
 use crate::client::reach::upgrade::Upgrade;
-use crate::client::reach::way::{Step, Way};
 use crate::client::reach::{Reach, Then};
 use crate::clock::Instant;
 use crate::limits::{MAX_LANES, PROBE_WITHIN, REACH_WITHIN, STEP_WITHIN};
@@ -43,7 +43,7 @@ pub(in crate::client) struct LaneConn {
 #[derive(Debug)]
 pub(in crate::client) enum Phase {
     /// TCP, proxy, TLS.
-    Way(Way),
+    Route(Route),
     /// The WebSocket upgrade.
     Upgrading(Upgrade),
     /// HELLO or JOIN is out.
@@ -56,11 +56,11 @@ pub(in crate::client) enum Phase {
 
 impl Reach {
     pub fn dial_lane(&mut self, cx: &mut Context, index: usize, ticket: Option<Secret>) {
-        let way = Way::new(cx.config.route.clone());
-        let target = way.target();
+        let route = Route::new(cx.config.endpoint.clone());
+        let target = route.target();
         let entry = LaneConn {
             index,
-            phase: Phase::Way(way),
+            phase: Phase::Route(route),
             backlog_since: None,
             hurried: None,
         };
@@ -80,23 +80,23 @@ impl Reach {
 
     pub fn lane_connected(&mut self, cx: &mut Context, conn: ConnKey) {
         if let Some(lane) = self.conns.get_mut(conn)
-            && let Phase::Way(way) = &mut lane.phase
+            && let Phase::Route(route) = &mut lane.phase
         {
-            let step = way.connected();
+            let step = route.connected();
             self.step_on(cx, conn, step);
         }
     }
 
     pub fn lane_secured(&mut self, cx: &mut Context, conn: ConnKey) {
         if let Some(lane) = self.conns.get_mut(conn)
-            && let Phase::Way(way) = &mut lane.phase
+            && let Phase::Route(route) = &mut lane.phase
         {
-            let step = way.secured();
+            let step = route.secured();
             self.step_on(cx, conn, step);
         }
     }
 
-    fn step_on(&mut self, cx: &mut Context, conn: ConnKey, step: Step) {
+    fn step_on(&mut self, cx: &mut Context, conn: ConnKey, step: Advance) {
         let Some(index) = self.conns.get_mut(conn).map(|lane| lane.index) else {
             return;
         };
@@ -104,11 +104,11 @@ impl Reach {
             .timers
             .arm(Timer::Lane(index as u8), cx.now + STEP_WITHIN);
         match step {
-            Step::Wait => cx.effects.wake(conn),
-            Step::Secure(server_name) => {
+            Advance::Wait => cx.effects.wake(conn),
+            Advance::Secure(server_name) => {
                 cx.effects.ask(Command::StartTls { conn, server_name });
             }
-            Step::Ready => {
+            Advance::Ready => {
                 let upgrade = Upgrade::new(&cx.config, &mut cx.entropy);
                 if let Some(lane) = self.conns.get_mut(conn) {
                     lane.phase = Phase::Upgrading(upgrade);
@@ -127,16 +127,16 @@ impl Reach {
         match &mut lane.phase {
             Phase::Leaving(_) if count == 0 => self.leave(cx, conn),
             Phase::Leaving(_) => {}
-            Phase::Way(way) => match way.received(count) {
+            Phase::Route(route) => match route.received(count) {
                 Ok(step) => self.step_on(cx, conn, step),
-                Err(setback) => return self.lane_setback(cx, index, setback),
+                Err(failure) => return self.lane_failed(cx, index, failure),
             },
             Phase::Upgrading(upgrade) => match upgrade.received(count) {
                 Ok(None) => {}
                 Ok(Some(subprotocol)) => return self.greet(cx, conn, subprotocol),
-                Err(setback) => return self.lane_setback(cx, index, setback),
+                Err(failure) => return self.lane_failed(cx, index, failure),
             },
-            _ if count == 0 => return self.lane_setback(cx, index, Setback::HungUp),
+            _ if count == 0 => return self.lane_failed(cx, index, Failure::HungUp),
             Phase::Greeting(greeting) => {
                 greeting.received(count, cx.now);
                 return self.poll_greeting(cx, conn);
@@ -159,7 +159,7 @@ impl Reach {
             return &mut [];
         };
         match &mut lane.phase {
-            Phase::Way(way) => way.read_space(),
+            Phase::Route(route) => route.read_space(),
             Phase::Upgrading(upgrade) => upgrade.read_space(),
             Phase::Greeting(greeting) => greeting.read_space(),
             Phase::Live => {
@@ -178,7 +178,7 @@ impl Reach {
             return &[];
         };
         match &mut lane.phase {
-            Phase::Way(way) => way.out.bytes(),
+            Phase::Route(route) => route.out.bytes(),
             Phase::Upgrading(upgrade) => upgrade.out.bytes(),
             Phase::Greeting(transport) | Phase::Leaving(transport) => transport.transmit(),
             Phase::Live => {
@@ -199,7 +199,7 @@ impl Reach {
     fn greet(&mut self, cx: &mut Context, conn: ConnKey, subprotocol: Subprotocol) -> Then {
         let (now, masks) = (cx.now, cx.entropy.fork());
         let hello = self.hello(cx, subprotocol);
-        let session_id = self.link.session.clone();
+        let session_id = self.retry.session.clone();
         let session = self.session.as_ref();
         let Some(entry) = self.conns.get_mut(conn) else {
             return Then::Nothing;
@@ -239,7 +239,7 @@ impl Reach {
 
     fn hello(&self, cx: &Context, subprotocol: Subprotocol) -> Hello {
         let token = cx.config.token.clone();
-        let session_id = self.link.session.clone();
+        let session_id = self.retry.session.clone();
         let v2 = subprotocol == Subprotocol::V2;
         Hello {
             version: subprotocol.name().to_owned(),
@@ -271,13 +271,13 @@ impl Reach {
                 Ok(Some(item)) => item,
                 Ok(None) => return Then::Nothing,
                 Err(violation) => {
-                    return self.lane_setback(cx, index, Setback::Violation(violation));
+                    return self.lane_failed(cx, index, Failure::Violation(violation));
                 }
             };
             match item {
                 Item::Pinged => cx.effects.wake(conn),
                 Item::Closed { code } => {
-                    return self.lane_setback(cx, index, Setback::Closed(code));
+                    return self.lane_failed(cx, index, Failure::Closed(code));
                 }
                 Item::Frame { kind, payload, .. } => {
                     let payload = lane.payload(&payload).to_vec();
@@ -298,7 +298,7 @@ impl Reach {
         kind: FrameType,
         payload: &[u8],
     ) -> Option<Then> {
-        let setback = match (kind, index) {
+        let failure = match (kind, index) {
             (FrameType::HelloOk, 0) => match control::parse::<HelloOk>(payload) {
                 Ok(ok) => {
                     let lane = self.go_live(cx, conn)?;
@@ -311,17 +311,17 @@ impl Reach {
                 Ok(ok) => return Some(self.joined(cx, conn, index, &ok)),
                 Err(error) => malformed(&error),
             },
-            (FrameType::JoinErr, 1..) => Setback::Slow("joining"),
+            (FrameType::JoinErr, 1..) => Failure::Slow("joining"),
             (FrameType::GoAway, _) => {
                 let goaway: control::GoAway = control::parse(payload).unwrap_or_default();
                 let code = goaway.code();
                 let message = goaway.message;
-                Setback::Goaway { code, message }
+                Failure::Goaway { code, message }
             }
             // Nothing else means anything before the session stands.
             _ => return None,
         };
-        Some(self.lane_setback(cx, index, setback))
+        Some(self.lane_failed(cx, index, failure))
     }
 
     /// JOIN_OK came: the session has one more lane.
@@ -332,7 +332,7 @@ impl Reach {
         if session.settle(index, ok.data_received).is_err() {
             let why = "JOIN_OK tells of DATA that this connection cannot have carried";
             let violation = Violation::session(Code::ProtocolError, why);
-            return self.lane_setback(cx, index, Setback::Violation(violation));
+            return self.lane_failed(cx, index, Failure::Violation(violation));
         }
         let lane = self.go_live(cx, conn);
         if let (Some(session), Some(lane)) = (&mut self.session, lane) {
@@ -364,7 +364,7 @@ impl Reach {
             return;
         };
         match &mut entry.phase {
-            Phase::Way(way) => way.out.consume(count),
+            Phase::Route(route) => route.out.consume(count),
             Phase::Upgrading(upgrade) => upgrade.out.consume(count),
             Phase::Greeting(lane) | Phase::Leaving(lane) => {
                 lane.transmitted(count);
@@ -401,46 +401,46 @@ impl Reach {
                 cx.effects.timers.disarm(Timer::Leaving(conn));
                 Then::Nothing
             }
-            (Phase::Way(way), Ended::Failed(failure)) => match way.doing() {
+            (Phase::Route(route), Ended::Failed(failure)) => match route.doing() {
                 "connecting" if failure.is_shortage() => {
-                    let then = self.lane_gone(cx, index, Setback::Dial(failure));
+                    let then = self.lane_gone(cx, index, Failure::Dial(failure));
                     Then::Short(Box::new(then))
                 }
-                "connecting" => self.lane_gone(cx, index, Setback::Dial(failure)),
-                "negotiating TLS" => self.lane_gone(cx, index, Setback::Tls(failure)),
-                _ => self.lane_gone(cx, index, Setback::Dropped(Ended::Failed(failure))),
+                "connecting" => self.lane_gone(cx, index, Failure::Dial(failure)),
+                "negotiating TLS" => self.lane_gone(cx, index, Failure::Tls(failure)),
+                _ => self.lane_gone(cx, index, Failure::Dropped(Ended::Failed(failure))),
             },
-            (_, how) => self.lane_gone(cx, index, Setback::Dropped(how)),
+            (_, how) => self.lane_gone(cx, index, Failure::Dropped(how)),
         }
     }
 
     /// We give a connection to the kit up.
-    pub fn lane_setback(&mut self, cx: &mut Context, index: usize, setback: Setback) -> Then {
+    pub fn lane_failed(&mut self, cx: &mut Context, index: usize, failure: Failure) -> Then {
         if let Some(conn) = self.lanes.conns[index] {
-            let how = match setback {
+            let how = match failure {
                 // A dead connection's bytes are not worth keeping in the kernel.
-                Setback::Silent => CloseHow::Reset,
+                Failure::Silent => CloseHow::Reset,
                 _ => CloseHow::Clean,
             };
             cx.effects.close(conn, how);
             self.conns.remove(conn);
         }
-        self.lane_gone(cx, index, setback)
+        self.lane_gone(cx, index, failure)
     }
 
     /// The connection of a lane is no more.
-    fn lane_gone(&mut self, cx: &mut Context, index: usize, setback: Setback) -> Then {
+    fn lane_gone(&mut self, cx: &mut Context, index: usize, failure: Failure) -> Then {
         self.lanes.conns[index] = None;
         cx.effects.timers.disarm(Timer::Lane(index as u8));
         match index {
-            0 => Then::Lost(setback),
+            0 => Then::Lost(failure),
             _ => Then::LaneLost(index),
         }
     }
 
     /// The network changed: whether a lane that stands is to be asked for a sign of life now.
     pub fn hurry(&mut self, index: usize, now: Instant) -> bool {
-        let (LinkPhase::Online(_) | LinkPhase::Closing) = self.link.phase else {
+        let (Stage::Online(_) | Stage::Closing) = self.retry.stage else {
             return false;
         };
         let Some(conn) = self.lanes.conns[index] else {
@@ -464,19 +464,19 @@ impl Reach {
             return Then::Nothing;
         };
         let slow = match &entry.phase {
-            Phase::Way(way) => Some(Setback::Slow(way.doing())),
+            Phase::Route(route) => Some(Failure::Slow(route.doing())),
             Phase::Upgrading(upgrade) => Some(upgrade.timed_out()),
-            Phase::Greeting(_) => Some(Setback::Slow("waiting for the session")),
+            Phase::Greeting(_) => Some(Failure::Slow("waiting for the session")),
             Phase::Live | Phase::Leaving(_) => None,
         };
-        if let Some(setback) = slow {
-            return self.lane_setback(cx, index, setback);
+        if let Some(failure) = slow {
+            return self.lane_failed(cx, index, failure);
         }
         let Some(session) = &mut self.session else {
             return Then::Nothing;
         };
         if index == 0 && session.has_run_dry(now) {
-            return self.lane_setback(cx, 0, Setback::Slow("credit was awaited"));
+            return self.lane_failed(cx, 0, Failure::Slow("credit was awaited"));
         }
         let heard = session.transport(index).map(Transport::last_heard);
         entry.hurried = entry
@@ -496,11 +496,11 @@ impl Reach {
                 cx.effects.timers.arm(Timer::Lane(index as u8), at);
                 Then::Nothing
             }
-            Liveness::Dead => self.lane_setback(cx, index, Setback::Silent),
+            Liveness::Dead => self.lane_failed(cx, index, Failure::Silent),
         }
     }
 }
 
-pub fn malformed(error: &control::ControlError) -> Setback {
-    Setback::Violation(Violation::session(Code::ProtocolError, error.to_string()))
+pub fn malformed(error: &control::ControlError) -> Failure {
+    Failure::Violation(Violation::session(Code::ProtocolError, error.to_string()))
 }

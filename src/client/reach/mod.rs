@@ -1,8 +1,8 @@
 //! Reaching the kit and staying there: the connections to it, and the session that they carry.
 //!
-//! What the room is for: the way to the kit through proxy and TLS (`way`, `proxy`, `url`), the
+//! What the room is for: the way to the kit through proxy and TLS (`route`, `proxy`, `url`), the
 //! WebSocket (`upgrade`), HELLO and JOIN and what watches a lane (`lanes`), when to try again
-//! (`link`, `rejoin`, `setback`), and the last words. What it never does: look into a stream, or
+//! (`retry`, `rejoin`, `failure`), and the last words. What it never does: look into a stream, or
 //! decide what is bound. What concerns others it gives back as a [`Then`].
 //!
 //! Order of calls: [`Reach::reach`] when its time has come; then what the host says of connections
@@ -15,14 +15,14 @@
 //! PROTOCOL §2, §3, §6 and §7.
 
 mod base64;
+pub(in crate::client) mod failure;
 mod lanes;
-pub(in crate::client) mod link;
 pub(in crate::client) mod proxy;
 mod rejoin;
-pub(in crate::client) mod setback;
+pub(in crate::client) mod retry;
+pub(in crate::client) mod route;
 pub(in crate::client) mod upgrade;
 pub(in crate::client) mod url;
-pub(in crate::client) mod way;
 
 use crate::client::Error;
 use crate::client::config::Config;
@@ -45,14 +45,14 @@ use crate::wire::control::{
 };
 use crate::wire::frame::FrameType;
 
+use failure::Failure;
 pub(super) use lanes::malformed;
 use lanes::{LaneConn, Lanes, Phase};
-use link::{After, Link, Phase as LinkPhase};
-use setback::Setback;
+use retry::{After, Retry, Stage};
 
 /// See the module.
 pub(super) struct Reach {
-    pub(super) link: Link,
+    pub(super) retry: Retry,
     /// The session while connections carry it.
     pub(super) session: Option<Mux>,
     /// The session while it waits for the next ones.
@@ -60,7 +60,7 @@ pub(super) struct Reach {
     pub(super) conns: Table<Conn, LaneConn>,
     pub(super) lanes: Lanes,
     /// Why the session will end, when the kit said so before it closes.
-    goaway: Option<Setback>,
+    goaway: Option<Failure>,
     /// Room for bytes that come after our goodbye.
     scratch: [u8; 64],
 }
@@ -78,7 +78,7 @@ pub(super) enum Then {
     /// A secondary lane is gone; see [`Reach::detach`].
     LaneLost(usize),
     /// The primary lane is gone, and the session with it.
-    Lost(Setback),
+    Lost(Failure),
     /// The system had no descriptor; then this.
     Short(Box<Then>),
 }
@@ -87,7 +87,7 @@ impl Reach {
     /// Nothing was tried yet.
     pub fn new(config: &Config, now: Instant) -> Reach {
         Reach {
-            link: Link::new(config.retry_for, config.resume.clone(), now),
+            retry: Retry::new(config.retry_for, config.resume.clone(), now),
             session: None,
             parked: None,
             conns: Table::new(LANE_CONNS),
@@ -99,17 +99,17 @@ impl Reach {
 
     /// Tries to reach the kit.
     pub fn reach(&mut self, cx: &mut Context) {
-        if self.link.phase != LinkPhase::Waiting {
+        if self.retry.stage != Stage::Waiting {
             return;
         }
-        let attempt = self.link.reach();
+        let attempt = self.retry.reach();
         cx.notify(SessionEvent::Connecting { attempt });
         self.dial_lane(cx, 0, None);
     }
 
     /// Whether the session stands and is to stay.
     pub fn stays(&self) -> bool {
-        matches!(self.link.phase, LinkPhase::Online(_))
+        matches!(self.retry.stage, Stage::Online(_))
     }
 
     /// HELLO_OK came: the session stands.
@@ -138,7 +138,7 @@ impl Reach {
         self.session = Some(session);
         let granted = ok.connections_granted.unwrap_or(1);
         self.lanes.granted = granted.clamp(1, cx.config.connections.min(MAX_LANES as u32));
-        let came_back = self.link.online(ok.session_id.clone(), ok.resumed, cx.now);
+        let came_back = self.retry.online(ok.session_id.clone(), ok.resumed, cx.now);
         let id = ok.session_id.to_string();
         cx.effects.notify(Notice::Session(ok.session_id.clone()));
         cx.notify(match came_back {
@@ -160,16 +160,16 @@ impl Reach {
     /// The kit ends the session. Streams go on until it closes, if there are any.
     pub fn kit_goes_away(&mut self, cx: &mut Context, goaway: GoAway, busy: bool) -> Then {
         let code = goaway.code();
-        let setback = Setback::Goaway {
+        let failure = Failure::Goaway {
             code,
             message: goaway.message,
         };
         if code != Code::NoError || !busy {
-            return self.lane_setback(cx, 0, setback);
+            return self.lane_failed(cx, 0, failure);
         }
         let grace = std::time::Duration::from_millis(goaway.grace_ms.into());
         let patience = grace.clamp(CLOSE_WITHIN, POOL_IDLE_FOR * 5) + CLOSE_WITHIN / 5;
-        self.goaway = Some(setback);
+        self.goaway = Some(failure);
         cx.effects.timers.arm(Timer::Goaway, cx.now + patience);
         Then::Nothing
     }
@@ -177,7 +177,7 @@ impl Reach {
     /// It should have closed by now.
     pub fn goaway_overdue(&mut self, cx: &mut Context) -> Then {
         match self.goaway {
-            Some(_) => self.lane_setback(cx, 0, Setback::HungUp),
+            Some(_) => self.lane_failed(cx, 0, Failure::HungUp),
             None => Then::Nothing,
         }
     }
@@ -227,14 +227,14 @@ impl Reach {
     }
 
     /// Why it is really over, when the kit said so before.
-    pub fn why(&mut self, setback: Setback) -> Setback {
-        self.goaway.take().unwrap_or(setback)
+    pub fn why(&mut self, failure: Failure) -> Failure {
+        self.goaway.take().unwrap_or(failure)
     }
 
     /// The session is dropped: plans the next try, or gives the error that ends it all.
-    pub fn retry(&mut self, cx: &mut Context, setback: &Setback) -> Option<Error> {
-        let why = setback.error();
-        match self.link.setback(setback, &mut cx.entropy, cx.now) {
+    pub fn retry(&mut self, cx: &mut Context, failure: &Failure) -> Option<Error> {
+        let why = failure.error();
+        match self.retry.failure(failure, &mut cx.entropy, cx.now) {
             After::Retry(retry_in) => {
                 let why = why.to_string();
                 cx.notify(SessionEvent::Lost { why, retry_in });
@@ -253,7 +253,7 @@ impl Reach {
         let mut json = Vec::new();
         control::write(goaway, &mut json);
         session.push_control(FrameType::GoAway, &json);
-        session.push_close(close_code, &setback::plain(&goaway.message));
+        session.push_close(close_code, &failure::plain(&goaway.message));
         for index in 0..MAX_LANES {
             let Some(conn) = self.lanes.conns[index] else {
                 continue;
@@ -279,7 +279,7 @@ impl Reach {
 
     /// Nothing follows: of all deadlines only those of last words stay.
     pub fn over(&mut self, cx: &mut Context) {
-        self.link.phase = LinkPhase::Over;
+        self.retry.stage = Stage::Over;
         let mut leaving = Timers::new();
         let mut closed = Vec::new();
         for (conn, lane) in self.conns.iter() {
@@ -297,11 +297,11 @@ impl Reach {
     /// Silence so far proves nothing any more: dial at once. Who stands is asked at once, see
     /// [`Reach::hurry`].
     pub fn disturbed(&mut self, cx: &mut Context) -> Then {
-        self.link.refresh();
-        match self.link.phase {
-            LinkPhase::Waiting => cx.effects.timers.arm(Timer::Retry, cx.now),
-            LinkPhase::Reaching => return self.lane_setback(cx, 0, Setback::Disturbed),
-            LinkPhase::Online(_) | LinkPhase::Closing | LinkPhase::Over => {}
+        self.retry.refresh();
+        match self.retry.stage {
+            Stage::Waiting => cx.effects.timers.arm(Timer::Retry, cx.now),
+            Stage::Reaching => return self.lane_failed(cx, 0, Failure::Disturbed),
+            Stage::Online(_) | Stage::Closing | Stage::Over => {}
         }
         Then::Nothing
     }
@@ -337,7 +337,7 @@ impl Reach {
         let Some(session) = &mut self.session else {
             return;
         };
-        if !matches!(self.link.phase, LinkPhase::Online(_)) {
+        if !matches!(self.retry.stage, Stage::Online(_)) {
             return;
         }
         if !due.is_empty() {

@@ -3,7 +3,7 @@
 use crate::buffer::Buffer;
 use crate::client::config::Config;
 use crate::client::reach::base64;
-use crate::client::reach::setback::{Setback, plain};
+use crate::client::reach::failure::{Failure, plain};
 use crate::entropy::Entropy;
 use crate::http::{Asked, BodyDecoder, HeadScanner, ResponseHead, Version};
 use crate::ws::{HandshakeError, Subprotocol, check_response};
@@ -16,12 +16,12 @@ pub(in crate::client) struct Upgrade {
     scanner: HeadScanner,
     key: String,
     offered: &'static [Subprotocol],
-    refusal: Option<Refusal>,
+    refusal: Option<RefusalText>,
 }
 
 /// A refusal whose text is still coming.
 #[derive(Debug)]
-struct Refusal {
+struct RefusalText {
     status: u16,
     body: BodyDecoder,
     is_text: bool,
@@ -42,7 +42,7 @@ impl Upgrade {
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\
              Sec-WebSocket-Protocol: {}\r\nUser-Agent: {USER_AGENT}\r\n",
             config.path,
-            config.route.authority(),
+            config.endpoint.authority(),
             names.join(", "),
         );
         if let Some(token) = &config.token {
@@ -74,16 +74,16 @@ impl Upgrade {
 
     /// So much of the answer came; 0 is its end. Gives the subprotocol once the WebSocket stands;
     /// what came behind the answer is then in [`Upgrade::rest`].
-    pub fn received(&mut self, count: usize) -> Result<Option<Subprotocol>, Setback> {
+    pub fn received(&mut self, count: usize) -> Result<Option<Subprotocol>, Failure> {
         self.received.commit(count);
         if let Some(refusal) = &mut self.refusal {
             return unfinished(refusal.hear(&mut self.received, count == 0));
         }
         if count == 0 {
-            return Err(Setback::HungUp);
+            return Err(Failure::HungUp);
         }
         loop {
-            let reject = |reject: crate::http::Reject| Setback::NotHttp(reject.why);
+            let reject = |reject: crate::http::Reject| Failure::NotHttp(reject.why);
             let Some(length) = self.scanner.scan(self.received.bytes()).map_err(reject)? else {
                 return Ok(None);
             };
@@ -99,7 +99,7 @@ impl Upgrade {
                 Ok(subprotocol) => subprotocol,
                 Err(HandshakeError::Status(status)) => {
                     let kind = head.fields.get("content-type").unwrap_or_default();
-                    let mut refusal = Refusal {
+                    let mut refusal = RefusalText {
                         status,
                         body: BodyDecoder::for_response(head.body(ASKED)),
                         is_text: !kind.starts_with(b"text/html"),
@@ -110,7 +110,7 @@ impl Upgrade {
                     self.refusal = Some(refusal);
                     return unfinished(heard);
                 }
-                Err(error) => return Err(Setback::Handshake(error)),
+                Err(error) => return Err(Failure::Handshake(error)),
             };
             self.received.consume(length);
             return Ok(Some(subprotocol));
@@ -123,31 +123,31 @@ impl Upgrade {
     }
 
     /// What is known when the time is over.
-    pub fn timed_out(&self) -> Setback {
+    pub fn timed_out(&self) -> Failure {
         match &self.refusal {
-            Some(refusal) => refusal.setback(),
-            None => Setback::Slow("waiting for the kit's answer"),
+            Some(refusal) => refusal.failure(),
+            None => Failure::Slow("waiting for the kit's answer"),
         }
     }
 }
 
-/// More of a refusal may come: that is no setback yet.
-fn unfinished(heard: Option<Setback>) -> Result<Option<Subprotocol>, Setback> {
+/// More of a refusal may come: that is no failure yet.
+fn unfinished(heard: Option<Failure>) -> Result<Option<Subprotocol>, Failure> {
     heard.map_or(Ok(None), Err)
 }
 
-impl Refusal {
-    /// Takes in more of the text; the setback once it is whole or long enough.
-    fn hear(&mut self, received: &mut Buffer, ended: bool) -> Option<Setback> {
+impl RefusalText {
+    /// Takes in more of the text; the failure once it is whole or long enough.
+    fn hear(&mut self, received: &mut Buffer, ended: bool) -> Option<Failure> {
         loop {
             let Ok(step) = self.body.decode(received.bytes()) else {
-                return Some(self.setback());
+                return Some(self.failure());
             };
             let piece = received.bytes().get(step.data).unwrap_or_default();
             self.text.extend_from_slice(piece);
             received.consume(step.consumed);
             if step.end || ended || self.text.len() >= ENOUGH_TEXT {
-                return Some(self.setback());
+                return Some(self.failure());
             }
             if received.is_empty() || step.consumed == 0 {
                 return None;
@@ -155,12 +155,12 @@ impl Refusal {
         }
     }
 
-    fn setback(&self) -> Setback {
+    fn failure(&self) -> Failure {
         let text = match self.is_text {
             true => plain(&String::from_utf8_lossy(&self.text)),
             false => String::new(),
         };
-        Setback::Refused {
+        Failure::Refused {
             status: self.status,
             text,
         }
@@ -193,7 +193,7 @@ mod tests {
         Upgrade::new(&config, &mut Entropy::from_seed(1))
     }
 
-    fn hear(upgrade: &mut Upgrade, text: &str) -> Result<Option<Subprotocol>, Setback> {
+    fn hear(upgrade: &mut Upgrade, text: &str) -> Result<Option<Subprotocol>, Failure> {
         upgrade.read_space()[..text.len()].copy_from_slice(text.as_bytes());
         upgrade.received(text.len())
     }
@@ -246,16 +246,16 @@ mod tests {
                       Sec-WebSocket-Accept: nonsense\r\n\r\n";
         assert!(matches!(
             hear(&mut wrong, answer),
-            Err(Setback::Handshake(_))
+            Err(Failure::Handshake(_))
         ));
         let mut odd = upgrade(TunnelOptions::new("ws://k"));
         assert!(matches!(
             hear(&mut odd, "+OK POP3\r\n\r\n"),
-            Err(Setback::NotHttp(_))
+            Err(Failure::NotHttp(_))
         ));
         assert!(matches!(
             upgrade(TunnelOptions::new("ws://k")).received(0),
-            Err(Setback::HungUp)
+            Err(Failure::HungUp)
         ));
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::client::SessionEvent;
-use crate::client::reach::link;
+use crate::client::reach::retry;
 use crate::entropy::Entropy;
 use crate::machine::{ConnKey, Ended};
 
@@ -118,7 +118,7 @@ impl Chaos {
     }
 
     fn online(&self) -> bool {
-        matches!(self.world.client.reach.link.phase, link::Phase::Online(_))
+        matches!(self.world.client.reach.retry.stage, retry::Stage::Online(_))
     }
 
     fn open_stream(&mut self) {

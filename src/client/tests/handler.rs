@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use crate::client::handler::Crew;
 use crate::client::handler::Handler;
-use crate::client::handler::Talk;
+use crate::client::handler::HandlerConn;
 use crate::client::{Request, Response};
 use crate::limits::{HANDLER_AHEAD, HANDLER_THREADS};
 use crate::machine::Inside;
 
 /// A host for one connection.
 struct Side {
-    talk: Talk,
+    talk: HandlerConn,
     news: Receiver<()>,
 }
 
@@ -25,7 +25,7 @@ impl Side {
         let stir = Arc::new(move || {
             let _ = tell.send(());
         });
-        let talk = Talk::new(Some(Arc::clone(handler)), crew, stir);
+        let talk = HandlerConn::new(Some(Arc::clone(handler)), crew, stir);
         Side { talk, news }
     }
 

@@ -2,7 +2,7 @@
 //! right, wrong or noise. The client may leave it, and must not fall over.
 
 use super::*;
-use crate::client::reach::link;
+use crate::client::reach::retry;
 use crate::entropy::Entropy;
 use crate::wire::frame::{HEADER_LEN, encode_header};
 use crate::ws::{OpCode, Role, push_frame};
@@ -103,7 +103,7 @@ fn no_frames_of_a_kit_make_the_client_fall_over() {
         lived += u32::from(world.is_closed(conn).is_none());
         world.order(Order::Close { at_once: true });
         world.pass(SECOND);
-        assert!(world.stopped && world.client.reach.link.phase == link::Phase::Over);
+        assert!(world.stopped && world.client.reach.retry.stage == retry::Stage::Over);
         assert!(world.client.reach.conns.is_empty() && world.client.local.conns.is_empty());
     }
     assert!(lived > 30, "too few sessions lasted: {lived}");

@@ -8,9 +8,9 @@ mod handler;
 mod hostile;
 mod lanes;
 mod largest;
-mod link;
 mod logins;
 mod pull;
+mod retry;
 mod shares;
 mod world;
 

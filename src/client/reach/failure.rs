@@ -8,7 +8,7 @@ use crate::ws::HandshakeError;
 
 /// What ended an attempt or a standing connection.
 #[derive(Debug, Clone)]
-pub(in crate::client) enum Setback {
+pub(in crate::client) enum Failure {
     /// The TCP connection to whoever comes first on the way failed.
     Dial(IoFailure),
     /// The proxy answered, but not with a way through.
@@ -41,26 +41,26 @@ pub(in crate::client) enum Setback {
     Disturbed,
 }
 
-impl Setback {
+impl Failure {
     /// Whether another try is pointless. Some of it is only before the first success: later a proxy
     /// that restarts may answer anything for a while.
     pub fn is_fatal(&self, ever_online: bool) -> bool {
         let first = !ever_online;
         match self {
-            Setback::Refused { status: 401, .. } => true,
-            Setback::Refused { status, .. } | Setback::ProxyRefused { status, .. } => {
+            Failure::Refused { status: 401, .. } => true,
+            Failure::Refused { status, .. } | Failure::ProxyRefused { status, .. } => {
                 first && (300..500).contains(status) && !matches!(status, 408 | 425 | 429)
             }
-            Setback::Goaway { code, .. } => match code {
+            Failure::Goaway { code, .. } => match code {
                 Code::AuthError | Code::VersionMismatch => true,
                 Code::ResourceExhausted => first,
                 _ => false,
             },
-            Setback::Closed(Some(1008)) => true,
-            Setback::Closed(Some(1013)) => first,
-            Setback::Tls(failure) => first && is_distrust(failure),
-            Setback::Handshake(_) | Setback::NotHttp(_) | Setback::ProxyBroken(_) => first,
-            Setback::Violation(_) => first,
+            Failure::Closed(Some(1008)) => true,
+            Failure::Closed(Some(1013)) => first,
+            Failure::Tls(failure) => first && is_distrust(failure),
+            Failure::Handshake(_) | Failure::NotHttp(_) | Failure::ProxyBroken(_) => first,
+            Failure::Violation(_) => first,
             _ => false,
         }
     }
@@ -68,8 +68,8 @@ impl Setback {
     /// Whether one of both sides broke the rules, which the next session may do again.
     pub fn is_quarrel(&self) -> bool {
         match self {
-            Setback::Violation(_) => true,
-            Setback::Goaway { code, .. } => !matches!(code, Code::NoError | Code::IdleTimeout),
+            Failure::Violation(_) => true,
+            Failure::Goaway { code, .. } => !matches!(code, Code::NoError | Code::IdleTimeout),
             _ => false,
         }
     }
@@ -81,30 +81,30 @@ impl Setback {
             false => format!(": {text}"),
         };
         match self {
-            Setback::Dial(failure) => Error::Io(format!("cannot connect: {}", failure.text)),
-            Setback::ProxyRefused { status: 407, text } => Error::Proxy(format!(
+            Failure::Dial(failure) => Error::Io(format!("cannot connect: {}", failure.text)),
+            Failure::ProxyRefused { status: 407, text } => Error::Proxy(format!(
                 "the proxy wants other credentials (HTTP 407{}); put them into its URL",
                 quoted(text)
             )),
-            Setback::ProxyRefused { status, text } => Error::Proxy(format!(
+            Failure::ProxyRefused { status, text } => Error::Proxy(format!(
                 "the proxy did not let us through (HTTP {status}{}); is its URL right?",
                 quoted(text)
             )),
-            Setback::ProxyBroken(why) => Error::Proxy(format!(
+            Failure::ProxyBroken(why) => Error::Proxy(format!(
                 "the proxy does not speak HTTP: {why} Is its URL right?"
             )),
-            Setback::Tls(failure) => Error::Tls(match is_distrust(failure) {
+            Failure::Tls(failure) => Error::Tls(match is_distrust(failure) {
                 true => format!(
                     "{}; if the certificate is of your own making, give its CA file",
                     failure.text
                 ),
                 false => format!("TLS failed: {}", failure.text),
             }),
-            Setback::Refused { status: 401, text } => Error::Auth(format!(
+            Failure::Refused { status: 401, text } => Error::Auth(format!(
                 "the kit does not accept the token, or wants one (HTTP 401{})",
                 quoted(text)
             )),
-            Setback::Refused { status, text } => Error::Refused {
+            Failure::Refused { status, text } => Error::Refused {
                 status: *status,
                 message: format!(
                     "no tunnel is opened at this URL{}{}",
@@ -112,29 +112,29 @@ impl Setback {
                     hint(*status)
                 ),
             },
-            Setback::Handshake(error) => Error::Protocol(format!(
+            Failure::Handshake(error) => Error::Protocol(format!(
                 "that is not a kit, or one that is too old: {error}"
             )),
-            Setback::NotHttp(why) => Error::Protocol(format!("that is not a kit: {why}")),
-            Setback::Goaway { code, message } => goaway(*code, message),
-            Setback::Closed(Some(1008)) => Error::Auth("the kit does not accept the token".into()),
-            Setback::Closed(Some(1013)) => {
+            Failure::NotHttp(why) => Error::Protocol(format!("that is not a kit: {why}")),
+            Failure::Goaway { code, message } => goaway(*code, message),
+            Failure::Closed(Some(1008)) => Error::Auth("the kit does not accept the token".into()),
+            Failure::Closed(Some(1013)) => {
                 Error::SessionLimit("the kit has as many sessions as it may have".into())
             }
-            Setback::Closed(Some(code)) => Error::Lost(format!("the kit closed with code {code}")),
-            Setback::Closed(None) | Setback::HungUp => {
+            Failure::Closed(Some(code)) => Error::Lost(format!("the kit closed with code {code}")),
+            Failure::Closed(None) | Failure::HungUp => {
                 Error::Lost("the kit closed the connection".into())
             }
-            Setback::Violation(violation) => {
+            Failure::Violation(violation) => {
                 Error::Protocol(format!("the kit broke the protocol: {violation}"))
             }
-            Setback::Slow(step) => Error::Timeout(format!("no answer in time while {step}")),
-            Setback::Silent => Error::Lost("the connection went silent".into()),
-            Setback::Dropped(Ended::Reset) => Error::Lost("the connection was reset".into()),
-            Setback::Dropped(Ended::Failed(failure)) => {
+            Failure::Slow(step) => Error::Timeout(format!("no answer in time while {step}")),
+            Failure::Silent => Error::Lost("the connection went silent".into()),
+            Failure::Dropped(Ended::Reset) => Error::Lost("the connection was reset".into()),
+            Failure::Dropped(Ended::Failed(failure)) => {
                 Error::Lost(format!("the connection broke: {}", failure.text))
             }
-            Setback::Disturbed => Error::Lost("the network changed".into()),
+            Failure::Disturbed => Error::Lost("the network changed".into()),
         }
     }
 }
@@ -195,21 +195,21 @@ const QUOTED_CHARS: usize = 200;
 mod tests {
     use super::*;
 
-    fn refused(status: u16) -> Setback {
-        Setback::Refused {
+    fn refused(status: u16) -> Failure {
+        Failure::Refused {
             status,
             text: "why".into(),
         }
     }
 
-    fn goaway(code: Code) -> Setback {
+    fn goaway(code: Code) -> Failure {
         let message = "session limit".into();
-        Setback::Goaway { code, message }
+        Failure::Goaway { code, message }
     }
 
     #[test]
     fn what_waiting_cannot_mend_is_fatal_at_first() {
-        for (setback, first, later) in [
+        for (failure, first, later) in [
             (refused(401), true, true),
             (refused(400), true, false),
             (refused(403), true, false),
@@ -221,14 +221,14 @@ mod tests {
             (goaway(Code::ResourceExhausted), true, false),
             (goaway(Code::IdleTimeout), false, false),
             (goaway(Code::NoError), false, false),
-            (Setback::Closed(Some(1008)), true, true),
-            (Setback::Closed(Some(1013)), true, false),
-            (Setback::Closed(Some(1001)), false, false),
-            (Setback::Silent, false, false),
-            (Setback::Dropped(Ended::Reset), false, false),
+            (Failure::Closed(Some(1008)), true, true),
+            (Failure::Closed(Some(1013)), true, false),
+            (Failure::Closed(Some(1001)), false, false),
+            (Failure::Silent, false, false),
+            (Failure::Dropped(Ended::Reset), false, false),
         ] {
-            assert_eq!(setback.is_fatal(false), first, "{setback:?} at first");
-            assert_eq!(setback.is_fatal(true), later, "{setback:?} later");
+            assert_eq!(failure.is_fatal(false), first, "{failure:?} at first");
+            assert_eq!(failure.is_fatal(true), later, "{failure:?} later");
         }
     }
 
@@ -239,14 +239,14 @@ mod tests {
             text: text.into(),
         };
         let unresolved = failure(std::io::ErrorKind::NotFound, "no such name");
-        assert!(!Setback::Dial(unresolved).is_fatal(false));
+        assert!(!Failure::Dial(unresolved).is_fatal(false));
         let distrusted = failure(
             std::io::ErrorKind::InvalidData,
             "TLS: invalid peer certificate: UnknownIssuer",
         );
-        assert!(Setback::Tls(distrusted.clone()).is_fatal(false));
+        assert!(Failure::Tls(distrusted.clone()).is_fatal(false));
         assert!(
-            Setback::Tls(distrusted)
+            Failure::Tls(distrusted)
                 .error()
                 .to_string()
                 .contains("CA file")

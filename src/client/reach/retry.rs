@@ -1,19 +1,19 @@
-//! The link to the kit: whether it stands, and when to try again.
+//! Whether the kit is reached, and when to try again.
 //!
 //! Decisions only: connections are made in `lanes.rs`.
 
 use std::time::Duration;
 
 use crate::client::Error;
-use crate::client::reach::setback::Setback;
+use crate::client::reach::failure::Failure;
 use crate::clock::Instant;
 use crate::entropy::Entropy;
 use crate::limits::{RETRY_FIRST, RETRY_MAX, STABLE_AFTER};
 use crate::wire::control::SessionId;
 
-/// Where the link is.
+/// How far reaching the kit is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::client) enum Phase {
+pub(in crate::client) enum Stage {
     /// Between two tries.
     Waiting,
     /// A try is under way.
@@ -26,7 +26,7 @@ pub(in crate::client) enum Phase {
     Over,
 }
 
-/// What follows a setback.
+/// What follows a failure.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::client) enum After {
     /// Another try, after a pause.
@@ -37,29 +37,29 @@ pub(in crate::client) enum After {
 
 /// See the module.
 #[derive(Debug)]
-pub(in crate::client) struct Link {
-    pub phase: Phase,
+pub(in crate::client) struct Retry {
+    pub stage: Stage,
     /// A session stood at some time.
     pub ever_online: bool,
     /// The session to come back to.
     pub session: Option<SessionId>,
     /// Tries since it was last online.
     attempt: u32,
-    /// Setbacks in a row, without a stable session in between.
-    setbacks: u32,
+    /// Failures in a row, without a stable session in between.
+    failures: u32,
     /// Since when there is no session.
     offline_since: Instant,
     retry_for: Option<Duration>,
 }
 
-impl Link {
-    pub fn new(retry_for: Option<Duration>, session: Option<SessionId>, now: Instant) -> Link {
-        Link {
-            phase: Phase::Waiting,
+impl Retry {
+    pub fn new(retry_for: Option<Duration>, session: Option<SessionId>, now: Instant) -> Retry {
+        Retry {
+            stage: Stage::Waiting,
             ever_online: false,
             session,
             attempt: 0,
-            setbacks: 0,
+            failures: 0,
             offline_since: now,
             retry_for,
         }
@@ -67,7 +67,7 @@ impl Link {
 
     /// A try begins; says which one it is.
     pub fn reach(&mut self) -> u32 {
-        self.phase = Phase::Reaching;
+        self.stage = Stage::Reaching;
         self.attempt += 1;
         self.attempt
     }
@@ -75,7 +75,7 @@ impl Link {
     /// The session stands. Says whether it is the one that was there before.
     pub fn online(&mut self, id: SessionId, resumed: bool, now: Instant) -> bool {
         let same = resumed && self.session.as_ref() == Some(&id);
-        self.phase = Phase::Online(now);
+        self.stage = Stage::Online(now);
         self.ever_online = true;
         self.attempt = 0;
         self.session = Some(id);
@@ -83,51 +83,51 @@ impl Link {
     }
 
     /// A try failed, or the session lost its connection.
-    pub fn setback(&mut self, setback: &Setback, entropy: &mut Entropy, now: Instant) -> After {
-        let was = std::mem::replace(&mut self.phase, Phase::Over);
-        if let Phase::Online(since) = was {
+    pub fn failure(&mut self, failure: &Failure, entropy: &mut Entropy, now: Instant) -> After {
+        let was = std::mem::replace(&mut self.stage, Stage::Over);
+        if let Stage::Online(since) = was {
             self.offline_since = now;
             if now >= since + STABLE_AFTER {
-                self.setbacks = 0;
+                self.failures = 0;
             }
         }
-        if was == Phase::Closing || was == Phase::Over {
+        if was == Stage::Closing || was == Stage::Over {
             return After::GiveUp(Error::Closed("the session was closed".into()));
         }
-        if setback.is_fatal(self.ever_online) {
-            return After::GiveUp(setback.error());
+        if failure.is_fatal(self.ever_online) {
+            return After::GiveUp(failure.error());
         }
-        let pause = match (was, self.setbacks) {
+        let pause = match (was, self.failures) {
             // A kit that is angry with us is left alone for a moment.
-            (_, setbacks) if setback.is_quarrel() => pause(setbacks.max(2), entropy),
+            (_, failures) if failure.is_quarrel() => pause(failures.max(2), entropy),
             // What stood for a while is most likely there again at once.
-            (Phase::Online(_), 0) => Duration::ZERO,
-            (_, setbacks) => pause(setbacks, entropy),
+            (Stage::Online(_), 0) => Duration::ZERO,
+            (_, failures) => pause(failures, entropy),
         };
-        self.setbacks = self.setbacks.saturating_add(1);
+        self.failures = self.failures.saturating_add(1);
         if let Some(span) = self.retry_for
             && now + pause > self.offline_since + span
         {
             return After::GiveUp(match self.ever_online {
-                true => Error::Lost(format!("{}; gave up after {span:?}", setback.error())),
-                false => setback.error(),
+                true => Error::Lost(format!("{}; gave up after {span:?}", failure.error())),
+                false => failure.error(),
             });
         }
-        self.phase = Phase::Waiting;
+        self.stage = Stage::Waiting;
         After::Retry(pause)
     }
 
     /// The network changed: the pauses begin small again.
     pub fn refresh(&mut self) {
-        self.setbacks = 0;
+        self.failures = 0;
     }
 }
 
-/// The pause after so many setbacks before: doubling, and jittered by half so that clients which
+/// The pause after so many failures before: doubling, and jittered by half so that clients which
 /// lost the same kit at the same moment do not come back at the same moment.
-fn pause(setbacks: u32, entropy: &mut Entropy) -> Duration {
+fn pause(failures: u32, entropy: &mut Entropy) -> Duration {
     let full = RETRY_FIRST
-        .saturating_mul(1 << setbacks.min(10))
+        .saturating_mul(1 << failures.min(10))
         .min(RETRY_MAX);
     let half = full / 2;
     let jitter = entropy.below(half.as_millis().max(1) as u32);
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
     use crate::machine::Ended;
 
-    const LOST: Setback = Setback::Dropped(Ended::Reset);
+    const LOST: Failure = Failure::Dropped(Ended::Reset);
 
     fn at(millis: u64) -> Instant {
         Instant::ZERO + Duration::from_millis(millis)
@@ -148,11 +148,11 @@ mod tests {
     #[test]
     fn pauses_double_up_to_their_bound_and_vary() {
         let mut entropy = Entropy::from_seed(3);
-        let mut link = Link::new(None, None, at(0));
+        let mut link = Retry::new(None, None, at(0));
         let mut last = Duration::ZERO;
         for round in 0..40 {
             assert_eq!(link.reach(), round + 1);
-            let After::Retry(pause) = link.setback(&LOST, &mut entropy, at(0)) else {
+            let After::Retry(pause) = link.failure(&LOST, &mut entropy, at(0)) else {
                 panic!("gave up after {round} rounds");
             };
             assert!(pause >= RETRY_FIRST / 2 && pause <= RETRY_MAX);
@@ -164,14 +164,14 @@ mod tests {
     #[test]
     fn a_stable_session_is_dialled_again_at_once_and_a_flapping_one_is_not() {
         let mut entropy = Entropy::from_seed(3);
-        let mut link = Link::new(None, None, at(0));
+        let mut link = Retry::new(None, None, at(0));
         link.reach();
         link.online(SessionId::new("S-1"), false, at(0));
-        let after = link.setback(&LOST, &mut entropy, at(60_000));
+        let after = link.failure(&LOST, &mut entropy, at(60_000));
         assert_eq!(after, After::Retry(Duration::ZERO));
         link.reach();
         assert!(link.online(SessionId::new("S-1"), true, at(60_000)));
-        let After::Retry(pause) = link.setback(&LOST, &mut entropy, at(60_100)) else {
+        let After::Retry(pause) = link.failure(&LOST, &mut entropy, at(60_100)) else {
             panic!("gave up");
         };
         assert!(pause >= RETRY_FIRST / 2);
@@ -180,23 +180,23 @@ mod tests {
     #[test]
     fn retry_for_counts_from_the_loss() {
         let mut entropy = Entropy::from_seed(3);
-        let mut link = Link::new(Some(Duration::from_secs(30)), None, at(0));
+        let mut link = Retry::new(Some(Duration::from_secs(30)), None, at(0));
         link.reach();
         link.online(SessionId::new("S-1"), false, at(10_000));
         assert!(matches!(
-            link.setback(&LOST, &mut entropy, at(50_000)),
+            link.failure(&LOST, &mut entropy, at(50_000)),
             After::Retry(_)
         ));
         link.reach();
         assert!(matches!(
-            link.setback(&LOST, &mut entropy, at(60_000)),
+            link.failure(&LOST, &mut entropy, at(60_000)),
             After::Retry(_)
         ));
         link.reach();
-        let After::GiveUp(error) = link.setback(&LOST, &mut entropy, at(81_000)) else {
+        let After::GiveUp(error) = link.failure(&LOST, &mut entropy, at(81_000)) else {
             panic!("went on");
         };
         assert_eq!(error.kind(), "lost");
-        assert_eq!(link.phase, Phase::Over);
+        assert_eq!(link.stage, Stage::Over);
     }
 }

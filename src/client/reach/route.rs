@@ -1,17 +1,17 @@
 //! The way to a kit: a TCP connection, through a proxy if there is one, in TLS if it is to be.
 //!
-//! Order: [`Way::target`] is dialled, then [`Way::connected`], [`Way::received`] and
-//! [`Way::secured`] say how it goes on, until one of them says [`Step::Ready`].
+//! Order: [`Route::target`] is dialled, then [`Route::connected`], [`Route::received`] and
+//! [`Route::secured`] say how it goes on, until one of them says [`Advance::Ready`].
 
 use crate::buffer::Buffer;
-use crate::client::config::Route;
-use crate::client::reach::setback::{Setback, plain};
+use crate::client::config::Endpoint;
+use crate::client::reach::failure::{Failure, plain};
 use crate::http::{HeadScanner, ResponseHead};
 use crate::machine::DialTarget;
 
 /// How it goes on.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::client) enum Step {
+pub(in crate::client) enum Advance {
     /// Something has to come first.
     Wait,
     /// Start TLS and verify this name.
@@ -22,8 +22,8 @@ pub(in crate::client) enum Step {
 
 /// A connection on its way.
 #[derive(Debug)]
-pub(in crate::client) struct Way {
-    route: Route,
+pub(in crate::client) struct Route {
+    endpoint: Endpoint,
     /// To the proxy.
     pub out: Buffer,
     answer: Buffer,
@@ -31,10 +31,10 @@ pub(in crate::client) struct Way {
     doing: &'static str,
 }
 
-impl Way {
-    pub fn new(route: Route) -> Way {
-        Way {
-            route,
+impl Route {
+    pub fn new(endpoint: Endpoint) -> Route {
+        Route {
+            endpoint,
             out: Buffer::new(),
             answer: Buffer::new(),
             scanner: HeadScanner::new(),
@@ -49,20 +49,20 @@ impl Way {
 
     /// Whom to dial.
     pub fn target(&self) -> DialTarget {
-        match &self.route.proxy {
+        match &self.endpoint.proxy {
             Some(proxy) => proxy.host.dial(proxy.port),
-            None => self.route.host.dial(self.route.port),
+            None => self.endpoint.host.dial(self.endpoint.port),
         }
     }
 
     /// TCP stands.
-    pub fn connected(&mut self) -> Step {
-        let Some(proxy) = &self.route.proxy else {
+    pub fn connected(&mut self) -> Advance {
+        let Some(proxy) = &self.endpoint.proxy else {
             return self.secure();
         };
         self.doing = "waiting for the proxy";
         // CONNECT always names the port (RFC 9110 §9.3.6).
-        let authority = format!("{}:{}", self.route.host.bracketed(), self.route.port);
+        let authority = format!("{}:{}", self.endpoint.host.bracketed(), self.endpoint.port);
         let mut request = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n");
         if let Some(authorization) = &proxy.authorization {
             request.push_str("Proxy-Authorization: ");
@@ -71,7 +71,7 @@ impl Way {
         }
         request.push_str("\r\n");
         self.out.extend(request.as_bytes());
-        Step::Wait
+        Advance::Wait
     }
 
     /// Where the proxy's answer goes.
@@ -80,24 +80,24 @@ impl Way {
     }
 
     /// So much of the proxy's answer came; 0 is its end.
-    pub fn received(&mut self, count: usize) -> Result<Step, Setback> {
+    pub fn received(&mut self, count: usize) -> Result<Advance, Failure> {
         if count == 0 {
-            return Err(match self.route.proxy {
-                Some(_) => Setback::ProxyBroken("It closed without an answer."),
-                None => Setback::HungUp,
+            return Err(match self.endpoint.proxy {
+                Some(_) => Failure::ProxyBroken("It closed without an answer."),
+                None => Failure::HungUp,
             });
         }
         self.answer.commit(count);
-        let broken = |reject: crate::http::Reject| Setback::ProxyBroken(reject.why);
+        let broken = |reject: crate::http::Reject| Failure::ProxyBroken(reject.why);
         let Some(length) = self.scanner.scan(self.answer.bytes()).map_err(broken)? else {
-            return Ok(Step::Wait);
+            return Ok(Advance::Wait);
         };
         let (head, rest) = self.answer.bytes().split_at(length);
         let head = ResponseHead::parse(head).map_err(broken)?;
         if head.is_interim() {
             self.answer.consume(length);
             self.scanner = HeadScanner::new();
-            return Ok(Step::Wait);
+            return Ok(Advance::Wait);
         }
         if !(200..300).contains(&head.status) {
             let text = plain(&String::from_utf8_lossy(rest));
@@ -106,30 +106,30 @@ impl Way {
             } else {
                 text
             };
-            return Err(Setback::ProxyRefused {
+            return Err(Failure::ProxyRefused {
                 status: head.status,
                 text,
             });
         }
         if !rest.is_empty() {
-            return Err(Setback::ProxyBroken("It spoke on behalf of the kit."));
+            return Err(Failure::ProxyBroken("It spoke on behalf of the kit."));
         }
         self.answer.release();
         Ok(self.secure())
     }
 
     /// TLS stands.
-    pub fn secured(&mut self) -> Step {
-        Step::Ready
+    pub fn secured(&mut self) -> Advance {
+        Advance::Ready
     }
 
-    fn secure(&mut self) -> Step {
-        match self.route.secure {
+    fn secure(&mut self) -> Advance {
+        match self.endpoint.secure {
             true => {
                 self.doing = "negotiating TLS";
-                Step::Secure(self.route.host.server_name())
+                Advance::Secure(self.endpoint.host.server_name())
             }
-            false => Step::Ready,
+            false => Advance::Ready,
         }
     }
 }
@@ -143,74 +143,74 @@ mod tests {
     use crate::client::config::Config;
     use crate::client::{Proxy, TunnelOptions};
 
-    fn way(url: &str, proxy: Proxy) -> Way {
+    fn route(url: &str, proxy: Proxy) -> Route {
         let options = TunnelOptions::new(url).proxy(proxy);
-        Way::new(Config::with_env(&options, |_| None).unwrap().route)
+        Route::new(Config::with_env(&options, |_| None).unwrap().endpoint)
     }
 
-    fn answer(way: &mut Way, text: &str) -> Result<Step, Setback> {
-        let mut last = Ok(Step::Wait);
+    fn answer(route: &mut Route, text: &str) -> Result<Advance, Failure> {
+        let mut last = Ok(Advance::Wait);
         for octet in text.bytes() {
-            way.read_space()[0] = octet;
-            last = Ok(way.received(1)?);
+            route.read_space()[0] = octet;
+            last = Ok(route.received(1)?);
         }
         last
     }
 
     #[test]
     fn without_a_proxy_tls_follows_at_once() {
-        let mut plain = way("ws://127.0.0.1:50", Proxy::None);
+        let mut plain = route("ws://127.0.0.1:50", Proxy::None);
         assert_eq!(
             plain.target(),
             DialTarget::Addr("127.0.0.1:50".parse().unwrap())
         );
-        assert_eq!(plain.connected(), Step::Ready);
-        let mut secure = way("wss://kit.example", Proxy::None);
+        assert_eq!(plain.connected(), Advance::Ready);
+        let mut secure = route("wss://kit.example", Proxy::None);
         assert_eq!(secure.target(), DialTarget::Name("kit.example".into(), 443));
-        assert_eq!(secure.connected(), Step::Secure("kit.example".into()));
-        assert_eq!(secure.secured(), Step::Ready);
+        assert_eq!(secure.connected(), Advance::Secure("kit.example".into()));
+        assert_eq!(secure.secured(), Advance::Ready);
     }
 
     #[test]
     fn a_proxy_is_asked_with_credentials_and_then_tls_begins() {
-        let mut way = way(
+        let mut route = route(
             "wss://kit.example",
             Proxy::Url("http://u:p@proxy:3128".into()),
         );
-        assert_eq!(way.target(), DialTarget::Name("proxy".into(), 3128));
-        assert_eq!(way.connected(), Step::Wait);
+        assert_eq!(route.target(), DialTarget::Name("proxy".into(), 3128));
+        assert_eq!(route.connected(), Advance::Wait);
         let wanted = "CONNECT kit.example:443 HTTP/1.1\r\nHost: kit.example:443\r\n\
                       Proxy-Authorization: Basic dTpw\r\n\r\n";
-        assert_eq!(way.out.bytes(), wanted.as_bytes());
+        assert_eq!(route.out.bytes(), wanted.as_bytes());
         let step = answer(
-            &mut way,
+            &mut route,
             "HTTP/1.1 200 Connection established\r\nx: y\r\n\r\n",
         );
-        assert_eq!(step.unwrap(), Step::Secure("kit.example".into()));
+        assert_eq!(step.unwrap(), Advance::Secure("kit.example".into()));
     }
 
     #[test]
-    fn a_proxy_that_refuses_or_babbles_is_a_setback() {
+    fn a_proxy_that_refuses_or_babbles_is_a_failure() {
         let proxied = || {
-            let mut way = way("wss://kit.example", Proxy::Url("http://proxy".into()));
-            way.connected();
-            way
+            let mut route = route("wss://kit.example", Proxy::Url("http://proxy".into()));
+            route.connected();
+            route
         };
         let refused = answer(&mut proxied(), "HTTP/1.1 407 No\r\n\r\n").unwrap_err();
-        assert!(matches!(refused, Setback::ProxyRefused { status: 407, .. }));
+        assert!(matches!(refused, Failure::ProxyRefused { status: 407, .. }));
         assert!(refused.is_fatal(false) && refused.error().to_string().contains("credentials"));
         let babble = answer(&mut proxied(), "SSH-2.0-x\r\n\r\n").unwrap_err();
-        assert!(matches!(babble, Setback::ProxyBroken(_)));
-        let mut way = proxied();
+        assert!(matches!(babble, Failure::ProxyBroken(_)));
+        let mut route = proxied();
         let early = b"HTTP/1.1 200 OK\r\n\r\nboo";
-        way.read_space()[..early.len()].copy_from_slice(early);
+        route.read_space()[..early.len()].copy_from_slice(early);
         assert!(matches!(
-            way.received(early.len()),
-            Err(Setback::ProxyBroken(_))
+            route.received(early.len()),
+            Err(Failure::ProxyBroken(_))
         ));
         assert!(matches!(
             proxied().received(0),
-            Err(Setback::ProxyBroken(_))
+            Err(Failure::ProxyBroken(_))
         ));
     }
 }
