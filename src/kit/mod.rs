@@ -1,7 +1,9 @@
 //! The daemon in the container: the machine that owns sessions, ports, visitors and callers.
 //!
-//! The room decides everything the kit does and carries no byte itself. [`Kit`] is the table of
-//! tables; each file of the room adds one part of its behaviour:
+//! The room decides everything the kit does and carries no byte itself. [`Kit`] dispatches: door,
+//! connections, ports, streams and sessions are parts that own their tables and are handed what
+//! else they need. What follows from one in another is an answer to the dispatcher, or is asked
+//! after everything told (`Kit::settle`).
 //!
 //! | file | part |
 //! | --- | --- |

@@ -10,7 +10,7 @@ use crate::pipe::Flow;
 pub enum Room {
     /// Nothing is read.
     Nowhere,
-    /// To [`HttpExchange::feed`]; so many wait already of those that may.
+    /// To `HttpExchange::feed`; so many wait already of those that may.
     Here {
         /// Bytes that wait.
         ahead: usize,
@@ -24,9 +24,9 @@ pub enum Room {
 pub enum Turn {
     /// Nothing.
     Rest,
-    /// [`HttpExchange::next_head`] may find one.
+    /// `HttpExchange::next_head` may find one.
     Head,
-    /// [`HttpExchange::outgoing`] may have some.
+    /// `HttpExchange::outgoing` may have some.
     Body,
 }
 
@@ -35,7 +35,7 @@ pub enum Turn {
 pub enum Outgoing<'a> {
     /// Nothing now.
     Nothing,
-    /// Bytes; how many of them were sent is told with [`HttpExchange::sent`].
+    /// Bytes; how many of them were sent is told with `HttpExchange::sent`.
     Data(&'a [u8]),
     /// The request is whole.
     Eof,
