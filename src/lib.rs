@@ -49,6 +49,10 @@
 //! opened. *Violation*: the peer broke the protocol. *Refusal*: we said no. *Ended*: the world did
 //! it.
 
+// Nothing is public that nobody outside can reach. (Without `testing` inside rooms have only inner
+// doors, and what they have for tests would be found.)
+#![cfg_attr(feature = "testing", warn(unreachable_pub))]
+
 // Rooms with two doors are inside ones: only tests, benches and fuzz bodies see them from outside,
 // so that the compiler finds what the programs do not use. (In a kit alone, what only the client
 // uses is no find.)

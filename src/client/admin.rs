@@ -78,7 +78,11 @@ pub(super) struct Fetch {
 }
 
 impl Fetch {
-    pub fn new(config: &Config, request: &AdminRequest, until: Instant) -> Result<Fetch, Error> {
+    pub(super) fn new(
+        config: &Config,
+        request: &AdminRequest,
+        until: Instant,
+    ) -> Result<Fetch, Error> {
         let (method, path) = line(config, request)?;
         let mut text = format!(
             "{method} {path} HTTP/1.1\r\nHost: {}\r\nUser-Agent: {USER_AGENT}\r\n\

@@ -29,7 +29,7 @@ pub(super) struct Bindings {
 
 impl Bindings {
     /// A user wants one more. `session` is the one that stands and takes binds.
-    pub fn bind<T: Copy>(
+    pub(super) fn bind<T: Copy>(
         &mut self,
         cx: &mut Context,
         session: Option<&mut Session<T>>,
@@ -47,7 +47,7 @@ impl Bindings {
     }
 
     /// A user gives one up.
-    pub fn unbind<T: Copy>(
+    pub(super) fn unbind<T: Copy>(
         &mut self,
         cx: &mut Context,
         session: Option<&mut Session<T>>,
@@ -69,7 +69,7 @@ impl Bindings {
     }
 
     /// Sends BIND for everything that is wanted, if a session stands that takes binds.
-    pub fn ask<T: Copy>(&mut self, cx: &mut Context, session: Option<&mut Session<T>>) {
+    pub(super) fn ask<T: Copy>(&mut self, cx: &mut Context, session: Option<&mut Session<T>>) {
         let Some(session) = session else { return };
         let mut adopted = Vec::new();
         for bound in &mut self.all {
@@ -104,7 +104,7 @@ impl Bindings {
     }
 
     /// The kit said something of one binding. Other frames mean nothing.
-    pub fn told<T: Copy>(
+    pub(super) fn told<T: Copy>(
         &mut self,
         cx: &mut Context,
         session: &mut Session<T>,
@@ -214,7 +214,7 @@ impl Bindings {
     }
 
     /// A session stands. `resumed` says what it had when it is the one from before.
-    pub fn session_stands<T: Copy>(
+    pub(super) fn session_stands<T: Copy>(
         &mut self,
         cx: &mut Context,
         session: &mut Session<T>,
@@ -262,7 +262,7 @@ impl Bindings {
 
     /// The session is gone: what stood or was asked for is wanted again, and whoever waits for an
     /// unbind has it, for a resumed session is told of what it should not have.
-    pub fn session_lost(&mut self, cx: &mut Context) {
+    pub(super) fn session_lost(&mut self, cx: &mut Context) {
         let mut leaving = Vec::new();
         for bound in &mut self.all {
             match bound.state {
@@ -276,7 +276,7 @@ impl Bindings {
     }
 
     /// The user wants the end: all are given up.
-    pub fn leave<T: Copy>(&mut self, session: &mut Session<T>) {
+    pub(super) fn leave<T: Copy>(&mut self, session: &mut Session<T>) {
         for bound in &mut self.all {
             if bound.state == BindState::Standing {
                 send_unbind(session, bound.bind_id());
@@ -286,7 +286,7 @@ impl Bindings {
     }
 
     /// Nothing follows: whoever waits for a binding learns that there will be none.
-    pub fn over(&mut self, cx: &mut Context, error: Option<&Error>) {
+    pub(super) fn over(&mut self, cx: &mut Context, error: Option<&Error>) {
         let closed = || Error::Closed("the session was closed".into());
         for bound in std::mem::take(&mut self.all) {
             if bound.binding.is_none() {
@@ -312,15 +312,15 @@ impl Bindings {
 
     /// Whether one was forgotten since this was asked last, so that connections for it are idle for
     /// nothing.
-    pub fn one_has_left(&mut self) -> bool {
+    pub(super) fn one_has_left(&mut self) -> bool {
         std::mem::take(&mut self.has_left)
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
 
-    pub fn get(&self, reference: u64) -> Option<&Bound> {
+    pub(super) fn get(&self, reference: u64) -> Option<&Bound> {
         self.all.iter().find(|bound| bound.reference == reference)
     }
 
@@ -338,7 +338,7 @@ impl Bindings {
 
     /// The binding that a stream belongs to. An older kit names only the port, or nothing when
     /// there can be no doubt (PROTOCOL §4).
-    pub fn for_stream(
+    pub(super) fn for_stream(
         &self,
         mode: BindMode,
         bind_id: Option<u64>,

@@ -115,7 +115,7 @@ pub(super) enum OnRefusal {
 
 impl BindSpec {
     /// Checks what can be checked without the kit.
-    pub fn new(
+    pub(super) fn new(
         options: BindOptions,
         add_handler: impl FnOnce(Handler) -> Result<Answerer, Error>,
     ) -> Result<BindSpec, Error> {
@@ -172,13 +172,13 @@ impl BindSpec {
     }
 
     /// Whether a binding that the kit has is what this asks for.
-    pub fn is_like(&self, resumed: &ResumedBind) -> bool {
+    pub(super) fn is_like(&self, resumed: &ResumedBind) -> bool {
         self.mode == resumed.mode && self.container_port == resumed.container_port
     }
 }
 
 impl Answerer {
-    pub fn dial(&self) -> DialTarget {
+    pub(super) fn dial(&self) -> DialTarget {
         match self {
             Answerer::Target(target) => target.dial(),
             Answerer::Handler(number) => DialTarget::Handler(*number),
@@ -186,7 +186,7 @@ impl Answerer {
     }
 
     /// What stands in `Host` when it is rewritten.
-    pub fn authority(&self) -> String {
+    pub(super) fn authority(&self) -> String {
         match self {
             Answerer::Target(target) => target.authority(),
             Answerer::Handler(_) => "localhost".into(),
@@ -195,7 +195,7 @@ impl Answerer {
 }
 
 impl Bound {
-    pub fn new(reference: u64, spec: BindSpec) -> Bound {
+    pub(super) fn new(reference: u64, spec: BindSpec) -> Bound {
         Bound {
             reference,
             authority: spec.local.authority(),
@@ -209,7 +209,7 @@ impl Bound {
 
     /// The BIND for it. A port that was ours is not taken over when it is bound again: whoever has
     /// it by then took it with good reason.
-    pub fn bind(&self, retake: bool) -> Bind {
+    pub(super) fn bind(&self, retake: bool) -> Bind {
         let kind = match self.spec.mode {
             BindMode::Pull => BindingKind::Tcp,
             _ => BindingKind::Http,
@@ -226,7 +226,7 @@ impl Bound {
     }
 
     /// The kit said yes. Says whether it had been bound before.
-    pub fn stands(&mut self, ok: &BindOk) -> bool {
+    pub(super) fn stands(&mut self, ok: &BindOk) -> bool {
         let again = self.binding.is_some();
         self.spec.container_port = ok.container_port;
         self.binding = Some(Binding {
@@ -244,7 +244,7 @@ impl Bound {
     }
 
     /// The kit said no.
-    pub fn refused(&mut self, code: BindErrCode, now: Instant) -> OnRefusal {
+    pub(super) fn refused(&mut self, code: BindErrCode, now: Instant) -> OnRefusal {
         let Some(binding) = &self.binding else {
             return OnRefusal::Tell;
         };
@@ -261,7 +261,7 @@ impl Bound {
     }
 
     /// The kit's name for it in this session.
-    pub fn bind_id(&self) -> Option<u64> {
+    pub(super) fn bind_id(&self) -> Option<u64> {
         let binding = self.binding.as_ref().filter(|_| self.current);
         binding.map(|binding| binding.bind_id)
     }

@@ -82,12 +82,12 @@ impl TunnelOptions {
 
 impl Config {
     /// Checks the options, and reads the files and the environment that they name.
-    pub fn new(options: &TunnelOptions) -> Result<Config, Error> {
+    pub(super) fn new(options: &TunnelOptions) -> Result<Config, Error> {
         let env = |name: &str| std::env::var(name).ok();
         Config::with_env(options, env)
     }
 
-    pub fn with_env(
+    pub(super) fn with_env(
         options: &TunnelOptions,
         env: impl Fn(&str) -> Option<String>,
     ) -> Result<Config, Error> {
@@ -140,7 +140,7 @@ impl Config {
     }
 
     /// The path of another endpoint of the same kit.
-    pub fn endpoint(&self, name: &str) -> String {
+    pub(super) fn endpoint(&self, name: &str) -> String {
         let path = self.path.split('?').next().unwrap_or_default();
         let base = path.strip_suffix("connect").unwrap_or(path);
         match base.ends_with('/') {
@@ -152,7 +152,7 @@ impl Config {
 
 impl Endpoint {
     /// What the upgrade request says as `Host`.
-    pub fn authority(&self) -> String {
+    pub(super) fn authority(&self) -> String {
         let host = self.host.bracketed();
         match (self.secure, self.port) {
             (true, 443) | (false, 80) => host,

@@ -62,7 +62,7 @@ pub(super) struct Context {
 
 impl Context {
     /// At the beginning: nothing is asked for or told.
-    pub fn new(config: Config, entropy: Entropy, now: Instant) -> Context {
+    pub(super) fn new(config: Config, entropy: Entropy, now: Instant) -> Context {
         Context {
             now,
             config,
@@ -74,7 +74,7 @@ impl Context {
 
     /// Tells what happened. Ends of streams are gathered for a moment: to wake somebody for each
     /// costs more than the stream did.
-    pub fn notify(&mut self, event: SessionEvent) {
+    pub(super) fn notify(&mut self, event: SessionEvent) {
         let may_wait = matches!(
             event,
             SessionEvent::Request(_) | SessionEvent::StreamClosed(_)
@@ -89,7 +89,7 @@ impl Context {
         }
     }
 
-    pub fn tell(&mut self) {
+    pub(super) fn tell(&mut self) {
         self.effects.timers.disarm(Timer::Tell);
         let events = std::mem::take(&mut self.untold);
         self.effects.notify(Notice::Events(events));

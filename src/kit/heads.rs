@@ -22,7 +22,7 @@ pub(super) enum Waiting {
 }
 
 impl Waiting {
-    pub fn bytes(self) -> usize {
+    pub(super) fn bytes(self) -> usize {
         match self {
             Waiting::Head(bytes) | Waiting::Asking(bytes) | Waiting::Behind(bytes) => bytes,
         }
@@ -47,7 +47,7 @@ pub(super) struct Heads {
 
 impl Heads {
     /// On a connection `after` waits where there was `before`.
-    pub fn change(&mut self, conn: ConnKey, before: Waiting, after: Waiting) {
+    pub(super) fn change(&mut self, conn: ConnKey, before: Waiting, after: Waiting) {
         if before == after {
             return;
         }
@@ -60,7 +60,7 @@ impl Heads {
     }
 
     /// Bytes that one more read may take which is not known to go straight to a stream.
-    pub fn piece(&self, bound: usize) -> usize {
+    pub(super) fn piece(&self, bound: usize) -> usize {
         let left = (bound / 2).saturating_sub(self.ahead);
         let left = left.min(bound.saturating_sub(self.total));
         (left / AHEAD_SHARE).clamp(AHEAD_LEAST, VISITOR_AHEAD)
@@ -72,12 +72,12 @@ impl Heads {
     }
 
     /// Bytes of all connections.
-    pub fn total(&self) -> usize {
+    pub(super) fn total(&self) -> usize {
         self.total
     }
 
     /// The same where heads take more than is left to them of the bound.
-    pub fn largest_beyond(&self, bound: usize) -> Option<impl Iterator<Item = ConnKey>> {
+    pub(super) fn largest_beyond(&self, bound: usize) -> Option<impl Iterator<Item = ConnKey>> {
         self.are_too_much(bound).then(|| self.largest())
     }
 

@@ -26,7 +26,7 @@ pub(super) struct Host {
 }
 
 impl Host {
-    pub fn new(config: Config) -> Host {
+    pub(super) fn new(config: Config) -> Host {
         let kit = Kit::new(config, Entropy::from_seed(1), Instant::ZERO);
         let mut kit = Lawful::new(kit, Instant::ZERO);
         let Some(Command::Listen { listener, addr }) = kit.poll_command() else {
@@ -53,7 +53,7 @@ impl Host {
         host
     }
 
-    pub fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         let (mut probed, mut listening, mut woken) = (Vec::new(), Vec::new(), Vec::new());
         while let Some(command) = self.kit.poll_command() {
             match command {
@@ -86,25 +86,25 @@ impl Host {
         }
     }
 
-    pub fn visit(&mut self, peer: &str) -> Option<ConnKey> {
+    pub(super) fn visit(&mut self, peer: &str) -> Option<ConnKey> {
         self.visit_at(self.front, peer)
     }
 
     /// Somebody comes to a listener.
-    pub fn visit_at(&mut self, listener: ListenerKey, peer: &str) -> Option<ConnKey> {
+    pub(super) fn visit_at(&mut self, listener: ListenerKey, peer: &str) -> Option<ConnKey> {
         let peer: SocketAddr = peer.parse().unwrap();
         let conn = self.kit.accepted(listener, peer, self.now);
         self.settle();
         conn
     }
 
-    pub fn send(&mut self, conn: ConnKey, bytes: &[u8]) {
+    pub(super) fn send(&mut self, conn: ConnKey, bytes: &[u8]) {
         let sent = self.send_some(conn, bytes);
         assert_eq!(sent, bytes.len(), "the kit does not read on");
     }
 
     /// Sends as much as the kit reads now.
-    pub fn send_some(&mut self, conn: ConnKey, bytes: &[u8]) -> usize {
+    pub(super) fn send_some(&mut self, conn: ConnKey, bytes: &[u8]) -> usize {
         let mut rest = bytes;
         while !rest.is_empty() {
             let space = self.kit.read_space(conn);
@@ -120,12 +120,12 @@ impl Host {
         bytes.len() - rest.len()
     }
 
-    pub fn receive(&mut self, conn: ConnKey) -> String {
+    pub(super) fn receive(&mut self, conn: ConnKey) -> String {
         String::from_utf8_lossy(&self.take(conn, usize::MAX)).into_owned()
     }
 
     /// What the kit has for a connection whose socket takes `most` bytes.
-    pub fn take(&mut self, conn: ConnKey, most: usize) -> Vec<u8> {
+    pub(super) fn take(&mut self, conn: ConnKey, most: usize) -> Vec<u8> {
         let mut all = Vec::new();
         while all.len() < most {
             let mut bytes = self.kit.transmit(conn, self.now).to_vec();
@@ -141,7 +141,7 @@ impl Host {
     }
 
     /// The peer of a connection sends FIN.
-    pub fn finish(&mut self, conn: ConnKey) {
+    pub(super) fn finish(&mut self, conn: ConnKey) {
         let reads = !self.kit.read_space(conn).is_empty();
         assert!(reads, "the kit does not read up to the FIN");
         self.kit.received(conn, 0, self.now);
@@ -149,14 +149,14 @@ impl Host {
     }
 
     /// The peer of a connection sends FIN behind bytes that the kit does not read.
-    pub fn finish_unread(&mut self, conn: ConnKey) {
+    pub(super) fn finish_unread(&mut self, conn: ConnKey) {
         assert!(self.kit.read_space(conn).is_empty(), "the kit reads on");
         let event = Event::PeerFinished { conn };
         self.kit.handle(event, self.now);
         self.settle();
     }
 
-    pub fn pass(&mut self, span: Duration) {
+    pub(super) fn pass(&mut self, span: Duration) {
         let until = self.now + span;
         while let Some(due) = self.kit.poll_timeout().filter(|due| *due <= until) {
             self.now = self.now.max(due);
@@ -167,7 +167,7 @@ impl Host {
     }
 
     /// One request on a connection of its own.
-    pub fn ask(&mut self, request: &str, fields: &str) -> String {
+    pub(super) fn ask(&mut self, request: &str, fields: &str) -> String {
         let conn = self.visit("192.0.2.1:1000").expect("accepted");
         let close = "Connection: close\r\n";
         self.send(
@@ -179,7 +179,7 @@ impl Host {
         answer
     }
 
-    pub fn get(&mut self, path: &str) -> String {
+    pub(super) fn get(&mut self, path: &str) -> String {
         self.ask(
             &format!("GET /api/v1/tunnel/{path}"),
             "Authorization: Bearer hush\r\n",
@@ -215,7 +215,7 @@ pub(super) struct Laptop {
 
 impl Host {
     /// A laptop with a session and one EXPOSE binding, which is the last of `bound`.
-    pub fn laptop(&mut self, peer: &str) -> Laptop {
+    pub(super) fn laptop(&mut self, peer: &str) -> Laptop {
         let conn = self.visit(peer).expect("accepted");
         self.send(conn, UPGRADE);
         assert!(self.receive(conn).starts_with("HTTP/1.1 101 "));
@@ -244,7 +244,7 @@ impl Host {
     }
 
     /// Carries bytes between a laptop and the kit until both are silent.
-    pub fn exchange(&mut self, laptop: &mut Laptop) {
+    pub(super) fn exchange(&mut self, laptop: &mut Laptop) {
         loop {
             let bytes = laptop.mux.transmit(0).to_vec();
             laptop.mux.transmitted(0, bytes.len());
@@ -258,7 +258,7 @@ impl Host {
     }
 
     /// Lets time pass for a laptop that answers its kit.
-    pub fn pass_with(&mut self, laptop: &mut Laptop, span: Duration) {
+    pub(super) fn pass_with(&mut self, laptop: &mut Laptop, span: Duration) {
         let until = self.now + span;
         while self.now < until {
             let step = until.since(self.now).min(Duration::from_secs(5));
@@ -268,7 +268,7 @@ impl Host {
     }
 
     /// Has the laptop answer its stream number `at` with a body of `length` bytes.
-    pub fn answer(&mut self, laptop: &mut Laptop, at: usize, length: usize) {
+    pub(super) fn answer(&mut self, laptop: &mut Laptop, at: usize, length: usize) {
         let stream = laptop.streams[at];
         laptop.head(at, length, self.now);
         let mut left = length;
@@ -307,7 +307,7 @@ impl Laptop {
     }
 
     /// Begins the answer to stream number `at`: a `200` with so many bytes.
-    pub fn head(&mut self, at: usize, length: usize, now: Instant) {
+    pub(super) fn head(&mut self, at: usize, length: usize, now: Instant) {
         let fields = format!(r#"[["content-length","{length}"]]"#);
         let head = format!(r#"{{"status":200,"headers":{fields},"final":true}}"#);
         self.mux.send_head(self.streams[at], head.as_bytes(), now);

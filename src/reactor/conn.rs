@@ -31,7 +31,7 @@ pub(super) enum Link {
 
 impl Link {
     /// Reads once into `space`, which is not empty.
-    pub fn read(&mut self, space: &mut [u8]) -> io::Result<Got> {
+    pub(super) fn read(&mut self, space: &mut [u8]) -> io::Result<Got> {
         match self {
             Link::Plain(socket) => socket.read(space).map(|count| Got {
                 count,
@@ -43,7 +43,7 @@ impl Link {
     }
 
     /// Writes once. The rest of what it took must be out ([`Link::flush`]) before the next write.
-    pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Link::Plain(socket) => socket.write(bytes),
             Link::Tls(tls) => tls.write(bytes),
@@ -52,7 +52,7 @@ impl Link {
     }
 
     /// Sends what TLS holds back; true when nothing is left.
-    pub fn flush(&mut self) -> io::Result<bool> {
+    pub(super) fn flush(&mut self) -> io::Result<bool> {
         match self {
             Link::Tls(tls) => tls.flush(),
             _ => Ok(true),
@@ -60,12 +60,12 @@ impl Link {
     }
 
     /// Whether a write that was taken in part means that the socket is full.
-    pub fn is_plain(&self) -> bool {
+    pub(super) fn is_plain(&self) -> bool {
         matches!(self, Link::Plain(_))
     }
 
     /// Half-closes. False when the goodbye of TLS did not fit into the socket yet.
-    pub fn finish(&mut self) -> io::Result<bool> {
+    pub(super) fn finish(&mut self) -> io::Result<bool> {
         match self {
             Link::Plain(socket) => socket.finish(),
             Link::Tls(tls) => return tls.finish(),
@@ -75,7 +75,7 @@ impl Link {
     }
 
     /// The socket of a connection that stands.
-    pub fn socket(&self) -> Option<&Socket> {
+    pub(super) fn socket(&self) -> Option<&Socket> {
         match self {
             Link::Plain(socket) => Some(socket),
             Link::Tls(tls) => Some(tls.socket()),
@@ -126,7 +126,7 @@ pub(super) struct Conn {
 }
 
 impl Conn {
-    pub fn new(key: ConnKey, link: Link) -> Conn {
+    pub(super) fn new(key: ConnKey, link: Link) -> Conn {
         Conn {
             key,
             link,
@@ -152,33 +152,33 @@ impl Conn {
     }
 
     /// Whether the machine is to be asked for space.
-    pub fn wants_read(&self) -> bool {
+    pub(super) fn wants_read(&self) -> bool {
         self.readable && !self.paused && !self.ended && !self.securing && self.stands()
     }
 
     /// Whether the machine is to be asked for bytes.
-    pub fn wants_write(&self) -> bool {
+    pub(super) fn wants_write(&self) -> bool {
         self.writable && !self.finished && !self.securing && self.broken.is_none() && self.stands()
     }
 
     /// Whether the machine was told that it is connected.
-    pub fn stands(&self) -> bool {
+    pub(super) fn stands(&self) -> bool {
         !matches!(self.link, Link::Resolving | Link::Dialing(_))
     }
 
     /// Whether the machine is to be told of a FIN that lies behind bytes it does not read.
-    pub fn owes_fin(&self) -> bool {
+    pub(super) fn owes_fin(&self) -> bool {
         let stopped = self.paused && !self.ended && !self.securing && self.stands();
         stopped && self.read_closed && !self.fin_announced
     }
 
     /// Whether there is anything to do in a turn.
-    pub fn is_busy(&self) -> bool {
+    pub(super) fn is_busy(&self) -> bool {
         self.wants_read() || self.flush_due
     }
 
     /// Keeps what the system said, and does nothing yet.
-    pub fn latch(&mut self, event: &mio::event::Event) {
+    pub(super) fn latch(&mut self, event: &mio::event::Event) {
         if let Link::Dialing(dial) = &mut self.link {
             dial.latch(token::attempt(event.token()), event);
             return;
@@ -198,14 +198,14 @@ impl Conn {
     }
 
     /// The other end, in this process, has bytes or room.
-    pub fn stirred(&mut self) {
+    pub(super) fn stirred(&mut self) {
         self.readable = true;
         self.writable = true;
         self.flush_due = true;
     }
 
     /// Whether the last [`Conn::latch`] left something to do.
-    pub fn needs_service(&self) -> bool {
+    pub(super) fn needs_service(&self) -> bool {
         self.is_busy() || self.errored || self.owes_fin() || self.securing || !self.stands()
     }
 }
@@ -218,11 +218,11 @@ pub(super) struct Conns {
 }
 
 impl Conns {
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.open
     }
 
-    pub fn get_mut(&mut self, key: ConnKey) -> Option<&mut Conn> {
+    pub(super) fn get_mut(&mut self, key: ConnKey) -> Option<&mut Conn> {
         match self.slots.get_mut(key.index()) {
             Some(Some(conn)) if conn.key == key => Some(conn),
             _ => None,
@@ -230,14 +230,14 @@ impl Conns {
     }
 
     /// The connection that `token` was registered for, as far as the token can tell.
-    pub fn by_token(&mut self, token: Token) -> Option<&mut Conn> {
+    pub(super) fn by_token(&mut self, token: Token) -> Option<&mut Conn> {
         match self.slots.get_mut(token::index(token)) {
             Some(Some(conn)) if token::names(token, conn.key) => Some(conn),
             _ => None,
         }
     }
 
-    pub fn insert(&mut self, conn: Conn) {
+    pub(super) fn insert(&mut self, conn: Conn) {
         let index = conn.key.index();
         if self.slots.len() <= index {
             self.slots.resize_with(index + 1, || None);
@@ -250,7 +250,7 @@ impl Conns {
         self.open += 1;
     }
 
-    pub fn remove(&mut self, key: ConnKey) -> Option<Conn> {
+    pub(super) fn remove(&mut self, key: ConnKey) -> Option<Conn> {
         self.get_mut(key)?;
         let conn = self.slots[key.index()].take();
         self.open -= 1;

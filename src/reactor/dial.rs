@@ -67,7 +67,7 @@ pub(super) enum Progress {
 
 impl Dial {
     /// Will try `addrs` in their order, once asked for its [`Dial::progress`].
-    pub fn new(
+    pub(super) fn new(
         key: ConnKey,
         mut addrs: Vec<SocketAddr>,
         user_timeout: Option<Duration>,
@@ -87,7 +87,7 @@ impl Dial {
     }
 
     /// Keeps what the system said about attempt `number`.
-    pub fn latch(&mut self, number: usize, event: &Event) {
+    pub(super) fn latch(&mut self, number: usize, event: &Event) {
         let plain = event.is_writable()
             && !event.is_readable()
             && !event.is_error()
@@ -105,14 +105,14 @@ impl Dial {
     }
 
     /// Has the attempts end in RST when they are dropped: one may stand already, unseen.
-    pub fn reset_on_close(&self) {
+    pub(super) fn reset_on_close(&self) {
         for attempt in &self.attempts {
             reset_on_close(&attempt.stream);
         }
     }
 
     /// Looks at what stirred, and starts what is due.
-    pub fn progress(&mut self, registry: &Registry, now: Instant) -> Progress {
+    pub(super) fn progress(&mut self, registry: &Registry, now: Instant) -> Progress {
         if let Some((attempt, quiet)) = self.look() {
             return Progress::Connected {
                 stream: attempt.stream,

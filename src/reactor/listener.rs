@@ -39,7 +39,7 @@ pub(super) enum Accepted {
 }
 
 impl Listening {
-    pub fn accept(&mut self) -> Accepted {
+    pub(super) fn accept(&mut self) -> Accepted {
         let error = match retry(|| self.socket.accept()) {
             Ok((stream, peer)) => return Accepted::Conn(stream, canonical(peer)),
             Err(error) => error,

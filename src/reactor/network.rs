@@ -15,7 +15,7 @@ pub(super) struct Network {
 
 impl Network {
     /// Watches what this system lets us watch.
-    pub fn watch(registry: &Registry) -> Network {
+    pub(super) fn watch(registry: &Registry) -> Network {
         Network {
             sources: sources::Sources::open(registry),
             due: None,
@@ -24,19 +24,19 @@ impl Network {
 
     /// Told: one of the sources became readable. One change of network comes as a burst of
     /// messages, so the first arms a deadline and the others fall into it.
-    pub fn stirred(&mut self, now: Instant) {
+    pub(super) fn stirred(&mut self, now: Instant) {
         if self.sources.take() && self.due.is_none() {
             self.due = Some(now + NETWORK_SETTLE);
         }
     }
 
     /// When the change is to be told.
-    pub fn due(&self) -> Option<Instant> {
+    pub(super) fn due(&self) -> Option<Instant> {
         self.due
     }
 
     /// Whether a change is to be told now.
-    pub fn changed(&mut self, now: Instant) -> bool {
+    pub(super) fn changed(&mut self, now: Instant) -> bool {
         let changed = self.due.is_some_and(|due| due <= now);
         if changed {
             self.due = None;
@@ -58,13 +58,13 @@ mod sources {
     /// A netlink socket that hears of routes and addresses, and a timer that the kernel cancels
     /// when the wall clock is set, as it is on waking up.
     #[derive(Debug)]
-    pub struct Sources {
+    pub(super) struct Sources {
         netlink: Option<OwnedFd>,
         sleep: Option<OwnedFd>,
     }
 
     impl Sources {
-        pub fn open(registry: &Registry) -> Sources {
+        pub(super) fn open(registry: &Registry) -> Sources {
             let watched = |opened: io::Result<OwnedFd>, token| {
                 let outcome = opened.and_then(|fd| {
                     let raw = fd.as_raw_fd();
@@ -84,7 +84,7 @@ mod sources {
 
         /// Reads everything away; true when a route or an address changed. Waking up needs no
         /// word here: the turn it causes compares the clocks.
-        pub fn take(&mut self) -> bool {
+        pub(super) fn take(&mut self) -> bool {
             if let Some(fd) = &self.sleep {
                 while read(fd).is_ok() {}
             }

@@ -338,7 +338,7 @@ pub(super) struct TlsState {
 }
 
 impl TlsState {
-    pub fn new(connector: Option<Connector>) -> TlsState {
+    pub(super) fn new(connector: Option<Connector>) -> TlsState {
         TlsState {
             connector,
             departing: Vec::new(),

@@ -26,7 +26,7 @@ type Question = (ConnKey, String, u16);
 
 impl Resolver {
     /// Looks `name` up; `tell` is called on another thread, once.
-    pub fn ask(&mut self, question: Question, tell: impl FnOnce(Answer) + Send + 'static) {
+    pub(super) fn ask(&mut self, question: Question, tell: impl FnOnce(Answer) + Send + 'static) {
         if self.running >= RESOLVER_THREADS {
             self.waiting.push_back(question);
             return;
@@ -46,7 +46,7 @@ impl Resolver {
     }
 
     /// An answer arrived; gives the question that may be asked now.
-    pub fn answered(&mut self, mut alive: impl FnMut(ConnKey) -> bool) -> Option<Question> {
+    pub(super) fn answered(&mut self, mut alive: impl FnMut(ConnKey) -> bool) -> Option<Question> {
         self.running -= 1;
         while let Some(question) = self.waiting.pop_front() {
             if alive(question.0) {

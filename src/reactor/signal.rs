@@ -23,7 +23,7 @@ static WRITER: AtomicI32 = AtomicI32::new(-1);
 
 impl Signals {
     /// Installs the handlers.
-    pub fn catch(registry: &Registry) -> io::Result<Signals> {
+    pub(super) fn catch(registry: &Registry) -> io::Result<Signals> {
         let (mut reader, writer) = UnixStream::pair()?;
         let taken =
             WRITER.compare_exchange(-1, writer.into_raw_fd(), Ordering::SeqCst, Ordering::SeqCst);
@@ -42,7 +42,7 @@ impl Signals {
     }
 
     /// How many signals came since the last call.
-    pub fn take(&mut self) -> usize {
+    pub(super) fn take(&mut self) -> usize {
         let mut bytes = [0; 64];
         let mut count = 0;
         while let Ok(taken @ 1..) = self.reader.read(&mut bytes) {

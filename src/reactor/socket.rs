@@ -31,7 +31,7 @@ pub(super) struct Got {
 
 impl Socket {
     /// Reads once.
-    pub fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
+    pub(super) fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
         retry(|| match self {
             Socket::Tcp(stream) => stream.read(space),
             Socket::Inside(inside) => inside.read(space),
@@ -39,7 +39,7 @@ impl Socket {
     }
 
     /// Writes once.
-    pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         retry(|| match self {
             Socket::Tcp(stream) => stream.write(bytes),
             Socket::Inside(inside) => inside.write(bytes),
@@ -47,7 +47,7 @@ impl Socket {
     }
 
     /// Sends FIN. A socket whose peer is gone already says so when it is used next.
-    pub fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         match self {
             Socket::Tcp(stream) => drop(stream.shutdown(Shutdown::Write)),
             Socket::Inside(inside) => inside.finish(),
@@ -55,14 +55,14 @@ impl Socket {
     }
 
     /// Tells a handler of this process for whom it works next.
-    pub fn introduce(&mut self, visitor: Option<IpAddr>) {
+    pub(super) fn introduce(&mut self, visitor: Option<IpAddr>) {
         if let Socket::Inside(inside) = self {
             inside.introduce(visitor);
         }
     }
 
     /// The error that the system holds for this socket; asking takes it.
-    pub fn take_error(&self) -> Option<io::Error> {
+    pub(super) fn take_error(&self) -> Option<io::Error> {
         match self {
             Socket::Tcp(stream) => stream.take_error().unwrap_or_else(Some),
             Socket::Inside(_) => None,
@@ -70,13 +70,13 @@ impl Socket {
     }
 
     /// Whether a reset by the peer shall be told even while nobody reads.
-    pub fn resets_at_once(&self) -> bool {
+    pub(super) fn resets_at_once(&self) -> bool {
         matches!(self, Socket::Tcp(_))
     }
 
     /// Bytes that the system took of ours and that the peer's has not acknowledged, sent or not;
     /// none where it does not tell.
-    pub fn held(&self) -> Option<usize> {
+    pub(super) fn held(&self) -> Option<usize> {
         match self {
             Socket::Tcp(stream) => unacknowledged(stream),
             Socket::Inside(_) => None,
@@ -84,7 +84,7 @@ impl Socket {
     }
 
     /// Makes the coming close a RST.
-    pub fn reset_on_close(&self) {
+    pub(super) fn reset_on_close(&self) {
         if let Socket::Tcp(stream) = self {
             reset_on_close(stream);
         }
@@ -92,7 +92,7 @@ impl Socket {
 
     /// Throws away what waits to be read, within a bound: the kernel answers a close over unread
     /// bytes with RST, and that could overtake the end of what we sent.
-    pub fn drain(&mut self) {
+    pub(super) fn drain(&mut self) {
         let mut scratch = [0; 4096];
         let mut drained = 0;
         while drained < CLOSE_DRAIN {
@@ -104,7 +104,7 @@ impl Socket {
     }
 
     /// Moves an existing registration to `token`.
-    pub fn reregister(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+    pub(super) fn reregister(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         match self {
             Socket::Tcp(stream) => stream.reregister(registry, token, interest()),
             Socket::Inside(_) => Ok(()),
@@ -112,7 +112,7 @@ impl Socket {
     }
 
     /// Registers once, edge-triggered, both directions.
-    pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         match self {
             Socket::Tcp(stream) => stream.register(registry, token, interest()),
             Socket::Inside(_) => Ok(()),

@@ -41,7 +41,7 @@ impl Shared {
     }
 
     /// The machine told something.
-    pub fn tell(&self, notice: Notice) {
+    pub(super) fn tell(&self, notice: Notice) {
         let mut state = self.lock();
         match notice {
             Notice::Events(events) => events.into_iter().for_each(|event| state.push(event)),
@@ -69,7 +69,7 @@ impl Shared {
     }
 
     /// The thread is done; without a [`SessionEvent::Closed`] before, something went wrong.
-    pub fn end(&self, error: Option<Error>) {
+    pub(super) fn end(&self, error: Option<Error>) {
         let mut state = self.lock();
         if state.ended.is_none() {
             state.push(SessionEvent::Closed { error });
@@ -77,7 +77,7 @@ impl Shared {
         self.wake_waiters(state);
     }
 
-    pub fn id(&self) -> Option<SessionId> {
+    pub(super) fn id(&self) -> Option<SessionId> {
         self.lock().id.clone()
     }
 
@@ -112,7 +112,7 @@ impl Shared {
         found
     }
 
-    pub fn wait_online(&self, timeout: Option<Duration>) -> Result<(), Error> {
+    pub(super) fn wait_online(&self, timeout: Option<Duration>) -> Result<(), Error> {
         let stands = |state: &mut State| match (&state.ended, state.stood) {
             (Some(error), _) => Some(Err(error.clone().unwrap_or_else(closed))),
             (None, true) => Some(Ok(())),
@@ -125,7 +125,7 @@ impl Shared {
         })
     }
 
-    pub fn wait_closed(&self) -> Result<(), Error> {
+    pub(super) fn wait_closed(&self) -> Result<(), Error> {
         let ended = |state: &mut State| state.ended.clone();
         match self.wait(None, ended) {
             Some(Some(error)) => Err(error),
@@ -133,16 +133,16 @@ impl Shared {
         }
     }
 
-    pub fn has_ended(&self) -> bool {
+    pub(super) fn has_ended(&self) -> bool {
         self.lock().ended.is_some()
     }
 
     /// Someone will wait for this bind; said before it is ordered.
-    pub fn await_bind(&self, reference: u64) {
+    pub(super) fn await_bind(&self, reference: u64) {
         self.lock().binds.insert(reference, None);
     }
 
-    pub fn bound(&self, reference: u64) -> Result<Binding, Error> {
+    pub(super) fn bound(&self, reference: u64) -> Result<Binding, Error> {
         let answered = |state: &mut State| match state.binds.get_mut(&reference)?.take() {
             Some(outcome) => Some(outcome),
             None => state
@@ -156,11 +156,11 @@ impl Shared {
     }
 
     /// Someone will wait for this unbind; said before it is ordered.
-    pub fn await_unbind(&self, reference: u64) {
+    pub(super) fn await_unbind(&self, reference: u64) {
         self.lock().unbinds.insert(reference, None);
     }
 
-    pub fn unbound(&self, reference: u64) -> Result<(), Error> {
+    pub(super) fn unbound(&self, reference: u64) -> Result<(), Error> {
         let answered = |state: &mut State| match state.unbinds.get_mut(&reference)?.take() {
             Some(outcome) => Some(outcome),
             // What is over holds no bindings.
@@ -172,7 +172,7 @@ impl Shared {
     }
 
     /// The next event; `None` when none came in time, or none will come.
-    pub fn next_event(&self, timeout: Option<Duration>) -> Option<SessionEvent> {
+    pub(super) fn next_event(&self, timeout: Option<Duration>) -> Option<SessionEvent> {
         let next = |state: &mut State| {
             if state.missed > 0 {
                 return Some(Some(SessionEvent::Missed(std::mem::take(

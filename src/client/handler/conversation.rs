@@ -81,7 +81,7 @@ enum Source {
 }
 
 impl HandlerConn {
-    pub fn new(handler: Option<Handler>, crew: &Arc<Crew>, stir: Stir) -> HandlerConn {
+    pub(crate) fn new(handler: Option<Handler>, crew: &Arc<Crew>, stir: Stir) -> HandlerConn {
         let progress = match handler {
             Some(_) => Progress::Head,
             None => Progress::Over,

@@ -63,7 +63,7 @@ pub(super) struct Ask {
 }
 
 impl Ask {
-    pub fn new(job: Arc<impl Job + 'static>, request: Request, visitor: Origin) -> Ask {
+    pub(super) fn new(job: Arc<impl Job + 'static>, request: Request, visitor: Origin) -> Ask {
         Ask {
             job,
             request,
@@ -100,7 +100,7 @@ impl State {
 }
 
 impl Crew {
-    pub fn new() -> Arc<Crew> {
+    pub(crate) fn new() -> Arc<Crew> {
         Arc::new(Crew {
             state: Mutex::new(State::default()),
             news: Condvar::new(),
@@ -110,7 +110,7 @@ impl Crew {
     }
 
     /// Whom to tell of refusals.
-    pub fn on_refusal(&self, tell: impl Fn() + Send + Sync + 'static) {
+    pub(crate) fn on_refusal(&self, tell: impl Fn() + Send + Sync + 'static) {
         let _ = self.refused.set(Box::new(tell));
     }
 
@@ -143,7 +143,7 @@ impl Crew {
     }
 
     /// Threads that wait end now; those in user code end when that returns.
-    pub fn dismiss(&self) {
+    pub(crate) fn dismiss(&self) {
         let mut state = self.lock();
         state.dismissed = true;
         let left = (

@@ -28,7 +28,7 @@ pub(super) struct Handlers {
 }
 
 impl Handlers {
-    pub fn new() -> Handlers {
+    pub(super) fn new() -> Handlers {
         Handlers {
             slots: Mutex::default(),
             crew: Crew::new(),
@@ -36,7 +36,7 @@ impl Handlers {
     }
 
     /// What the host connects to for slot `number`: whatever handler is in it then.
-    pub fn host(self: &Arc<Handlers>, number: u32) -> crate::machine::Handler {
+    pub(super) fn host(self: &Arc<Handlers>, number: u32) -> crate::machine::Handler {
         let handlers = Arc::downgrade(self);
         Arc::new(move |stir| {
             let crew = handlers.upgrade().map(|handlers| {
@@ -50,7 +50,7 @@ impl Handlers {
     }
 
     /// Puts a handler for a binding into a free slot.
-    pub fn add(&self, reference: u64, handler: Handler) -> Option<u32> {
+    pub(super) fn add(&self, reference: u64, handler: Handler) -> Option<u32> {
         let mut slots = self.lock();
         let free = (0..CLIENT_HANDLERS).find(|number| !slots.contains_key(number))?;
         slots.insert(free, (reference, handler));
@@ -58,7 +58,7 @@ impl Handlers {
     }
 
     /// The binding is gone.
-    pub fn remove(&self, reference: u64) {
+    pub(super) fn remove(&self, reference: u64) {
         self.lock().retain(|_, (of, _)| *of != reference);
     }
 

@@ -57,7 +57,7 @@ pub(in crate::client) enum Work {
 }
 
 impl Exchange {
-    pub fn http(&mut self) -> Option<&mut HttpExchange> {
+    pub(crate) fn http(&mut self) -> Option<&mut HttpExchange> {
         match &mut self.work {
             Work::Http(http) => Some(http),
             Work::Raw => None,
@@ -65,7 +65,7 @@ impl Exchange {
     }
 
     /// Whether both directions are plain bytes.
-    pub fn is_raw(&self) -> bool {
+    pub(crate) fn is_raw(&self) -> bool {
         match &self.work {
             Work::Raw => true,
             Work::Http(http) => http.is_raw(),
@@ -73,7 +73,7 @@ impl Exchange {
     }
 
     /// Whether the request may be sent a second time without doing something twice.
-    pub fn is_repeatable(&self) -> bool {
+    pub(crate) fn is_repeatable(&self) -> bool {
         match &self.work {
             Work::Raw => false,
             Work::Http(http) => http.is_repeatable(),

@@ -75,7 +75,7 @@ pub(super) struct Around<'a> {
 
 impl LocalSide {
     /// Without streams and connections.
-    pub fn new() -> LocalSide {
+    pub(super) fn new() -> LocalSide {
         LocalSide {
             exchanges: Table::new(CLIENT_STREAMS),
             borrowers: Vec::new(),
@@ -90,22 +90,26 @@ impl LocalSide {
     }
 
     /// Makes do with so many descriptors.
-    pub fn fit(&mut self, descriptors: usize) {
+    pub(super) fn fit(&mut self, descriptors: usize) {
         self.pool.fit(descriptors);
     }
 
     /// Whether no stream is left.
-    pub fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.exchanges.is_empty()
     }
 
     /// Whether no connection is left.
-    pub fn is_gone(&self) -> bool {
+    pub(super) fn is_gone(&self) -> bool {
         self.conns.is_empty()
     }
 
     /// Where the next bytes of a local connection go.
-    pub fn read_space<'a>(&'a mut self, mux: Option<&'a mut Mux>, conn: ConnKey) -> &'a mut [u8] {
+    pub(super) fn read_space<'a>(
+        &'a mut self,
+        mux: Option<&'a mut Mux>,
+        conn: ConnKey,
+    ) -> &'a mut [u8] {
         match self.conns.get(conn).map(|upstream| upstream.exchange) {
             Some(Some(exchange)) => self.upstream_space(mux, exchange),
             Some(None) => &mut self.scratch,
@@ -114,7 +118,7 @@ impl LocalSide {
     }
 
     /// What a local connection is to be sent.
-    pub fn transmit<'a>(&'a self, mux: Option<&'a Mux>, conn: ConnKey) -> &'a [u8] {
+    pub(super) fn transmit<'a>(&'a self, mux: Option<&'a Mux>, conn: ConnKey) -> &'a [u8] {
         let exchange = self.conns.get(conn).and_then(|upstream| upstream.exchange);
         match exchange.map(|key| self.exchanges.resolve(key).out.next()) {
             Some(Piece::Own(bytes)) => bytes,
@@ -124,7 +128,7 @@ impl LocalSide {
     }
 
     /// A deadline of this side has come.
-    pub fn timeout(&mut self, around: &mut Around<'_>, timer: Timer) {
+    pub(super) fn timeout(&mut self, around: &mut Around<'_>, timer: Timer) {
         match timer {
             Timer::Sweep => self.sweep(around),
             Timer::Pool => self.sweep_pool(around),
@@ -152,7 +156,7 @@ impl LocalSide {
     }
 
     /// Copies what is lent from lanes' buffers, because one of them is about to be read into.
-    pub fn spill(&mut self, mux: Option<&Mux>) {
+    pub(super) fn spill(&mut self, mux: Option<&Mux>) {
         let Some(mux) = mux else {
             return self.borrowers.clear();
         };
@@ -164,7 +168,7 @@ impl LocalSide {
     }
 
     /// The session is lost, and all streams with it.
-    pub fn session_lost(&mut self, around: &mut Around<'_>, why: &str) {
+    pub(super) fn session_lost(&mut self, around: &mut Around<'_>, why: &str) {
         self.pool.forget_waiting();
         self.borrowers.clear();
         let keys: Vec<ExchangeKey> = self.exchanges.keys().collect();
@@ -174,7 +178,7 @@ impl LocalSide {
     }
 
     /// Nothing follows: closes what is left.
-    pub fn close_all(&mut self, around: &mut Around<'_>) {
+    pub(super) fn close_all(&mut self, around: &mut Around<'_>) {
         let left: Vec<ConnKey> = self.conns.keys().collect();
         for conn in left {
             self.close_upstream(around, conn, CloseHow::Clean);
@@ -182,14 +186,14 @@ impl LocalSide {
     }
 
     /// A binding is gone: nobody needs its idle connections any more.
-    pub fn binding_gone(&self, cx: &mut Context) {
+    pub(super) fn binding_gone(&self, cx: &mut Context) {
         if self.pool.idle_count() > 0 {
             cx.effects.timers.arm(Timer::Pool, cx.now);
         }
     }
 
     /// Whether the pieces fit each other, and the session's streams.
-    pub fn check_invariants(&self, mux: Option<&Mux>) {
+    pub(super) fn check_invariants(&self, mux: Option<&Mux>) {
         for key in mux.into_iter().flat_map(Mux::tags) {
             assert!(
                 self.exchanges.get(key).is_some(),
@@ -233,7 +237,7 @@ impl LocalSide {
 
 impl Around<'_> {
     /// Streams are looked over only while there are any.
-    pub fn arm_sweep(&mut self) {
+    pub(super) fn arm_sweep(&mut self) {
         if self.mux.as_ref().is_some_and(|mux| mux.stream_count() > 0) {
             let at = self.cx.now + SWEEP_EVERY;
             self.cx.effects.timers.arm_if_unset(Timer::Sweep, at);

@@ -59,7 +59,7 @@ pub(in crate::client) struct Pool<W> {
 }
 
 impl<W: Copy + PartialEq> Pool<W> {
-    pub fn new() -> Pool<W> {
+    pub(crate) fn new() -> Pool<W> {
         Pool {
             most: UPSTREAMS,
             short: None,
@@ -72,13 +72,13 @@ impl<W: Copy + PartialEq> Pool<W> {
     }
 
     /// Makes do with so many descriptors, if they are fewer.
-    pub fn fit(&mut self, descriptors: usize) {
+    pub(crate) fn fit(&mut self, descriptors: usize) {
         self.most = descriptors.clamp(1, UPSTREAMS);
     }
 
     /// The system refused a descriptor: what is open is all there is, and a few of those are left
     /// to the connections to the kit.
-    pub fn ran_short(&mut self, now: Instant) {
+    pub(crate) fn ran_short(&mut self, now: Instant) {
         let most = self.open.saturating_sub(SHORT_SPARE);
         let most = self.short.map_or(most, |short| most.min(short.most));
         let more_at = now + SHORT_FOR;
@@ -86,7 +86,7 @@ impl<W: Copy + PartialEq> Pool<W> {
     }
 
     /// Tries a few more when it is time to.
-    pub fn recover(&mut self, now: Instant) {
+    pub(crate) fn recover(&mut self, now: Instant) {
         if let Some(short) = &mut self.short
             && now >= short.more_at
         {
@@ -104,40 +104,45 @@ impl<W: Copy + PartialEq> Pool<W> {
     }
 
     /// Whether the system had no more lately.
-    pub fn is_short(&self) -> bool {
+    pub(crate) fn is_short(&self) -> bool {
         self.short.is_some()
     }
 
     /// Connections that may be open now.
-    pub fn cap(&self) -> usize {
+    pub(crate) fn cap(&self) -> usize {
         self.short
             .map_or(self.most, |short| short.most.min(self.most))
     }
 
     /// Whether one more visitor of `origin` may be served: idle connections make room.
-    pub fn may_serve(&self, origin: Origin) -> bool {
+    pub(crate) fn may_serve(&self, origin: Origin) -> bool {
         self.busy.may_take(origin, 1, self.cap())
     }
 
     /// A connection serves somebody now.
-    pub fn serves(&mut self, origin: Origin) {
+    pub(crate) fn serves(&mut self, origin: Origin) {
         self.busy.take(origin, 1);
     }
 
     /// And now it does not any more.
-    pub fn served(&mut self, origin: Origin) {
+    pub(crate) fn served(&mut self, origin: Origin) {
         self.busy.give_back(origin, 1);
     }
 
     /// Connections that serve somebody.
-    pub fn busy(&self) -> usize {
+    pub(crate) fn busy(&self) -> usize {
         self.busy.total()
     }
 
     /// An idle connection, the one used last: it is the least likely to be closed right now. For a
     /// request that cannot be sent twice it must have been used very lately; but a login that holds
     /// for the connection goes on with it, whatever its age.
-    pub fn take(&mut self, pool_key: PoolKey, repeatable: bool, now: Instant) -> Option<ConnKey> {
+    pub(crate) fn take(
+        &mut self,
+        pool_key: PoolKey,
+        repeatable: bool,
+        now: Instant,
+    ) -> Option<ConnKey> {
         let list = self.idle.get_mut(&pool_key)?;
         let (conn, since) = *list.back()?;
         if !repeatable && pool_key.visitor.is_none() && now > since + POOL_FRESH_FOR {
@@ -152,7 +157,12 @@ impl<W: Copy + PartialEq> Pool<W> {
     }
 
     /// Keeps a connection for later. Gives one back that has to be closed for it, perhaps itself.
-    pub fn keep(&mut self, pool_key: PoolKey, conn: ConnKey, now: Instant) -> Option<ConnKey> {
+    pub(crate) fn keep(
+        &mut self,
+        pool_key: PoolKey,
+        conn: ConnKey,
+        now: Instant,
+    ) -> Option<ConnKey> {
         self.idle
             .entry(pool_key)
             .or_default()
@@ -170,7 +180,7 @@ impl<W: Copy + PartialEq> Pool<W> {
     }
 
     /// Forgets an idle connection, which is gone.
-    pub fn forget(&mut self, pool_key: PoolKey, conn: ConnKey) {
+    pub(crate) fn forget(&mut self, pool_key: PoolKey, conn: ConnKey) {
         if let Some(list) = self.idle.get_mut(&pool_key)
             && let Some(at) = list.iter().position(|(idle, _)| *idle == conn)
         {
@@ -183,7 +193,7 @@ impl<W: Copy + PartialEq> Pool<W> {
     }
 
     /// Idle connections that were kept long enough, or of a binding that is gone.
-    pub fn expired(&self, now: Instant, gone: impl Fn(u64) -> bool) -> Vec<ConnKey> {
+    pub(crate) fn expired(&self, now: Instant, gone: impl Fn(u64) -> bool) -> Vec<ConnKey> {
         let mut expired = Vec::new();
         for (pool_key, list) in &self.idle {
             let all = gone(pool_key.binding);
@@ -195,80 +205,80 @@ impl<W: Copy + PartialEq> Pool<W> {
     }
 
     /// Every idle connection.
-    pub fn all_idle(&self) -> Vec<ConnKey> {
+    pub(crate) fn all_idle(&self) -> Vec<ConnKey> {
         let all = self.idle.values().flatten();
         all.map(|(conn, _)| *conn).collect()
     }
 
     /// The connection that has been idle for longest.
-    pub fn sacrifice(&self) -> Option<ConnKey> {
+    pub(crate) fn sacrifice(&self) -> Option<ConnKey> {
         let oldest = self.idle.values().filter_map(VecDeque::front);
         let (conn, _) = oldest.min_by_key(|(_, since)| *since)?;
         Some(*conn)
     }
 
     /// Whether one more connection may be opened.
-    pub fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         self.open < self.cap()
     }
 
-    pub fn opened(&mut self) {
+    pub(crate) fn opened(&mut self) {
         self.open += 1;
     }
 
-    pub fn closed(&mut self) {
+    pub(crate) fn closed(&mut self) {
         self.open -= 1;
     }
 
-    pub fn open(&self) -> usize {
+    pub(crate) fn open(&self) -> usize {
         self.open
     }
 
-    pub fn idle_count(&self) -> usize {
+    pub(crate) fn idle_count(&self) -> usize {
         self.idle_count
     }
 
     /// Puts somebody into the line.
-    pub fn wait(&mut self, waiter: Waiter<W>) {
+    pub(crate) fn wait(&mut self, waiter: Waiter<W>) {
         let at = |other: &Waiter<W>| other.until <= waiter.until;
         let at = self.waiting.partition_point(at);
         self.waiting.insert(at, waiter);
     }
 
     /// Takes somebody out of the line.
-    pub fn leave(&mut self, who: W) {
+    pub(crate) fn leave(&mut self, who: W) {
         self.waiting.retain(|waiter| waiter.who != who);
     }
 
     /// Nobody waits any more.
-    pub fn forget_waiting(&mut self) {
+    pub(crate) fn forget_waiting(&mut self) {
         self.waiting = VecDeque::new();
     }
 
     /// Whether anybody waits.
-    pub fn is_waited_for(&self) -> bool {
+    pub(crate) fn is_waited_for(&self) -> bool {
         !self.waiting.is_empty()
     }
 
     /// When to look at the line again, if anybody stands there.
-    pub fn look_at(&self) -> Option<Instant> {
+    pub(crate) fn look_at(&self) -> Option<Instant> {
         let until = self.waiting.front()?.until;
         Some(self.short.map_or(until, |short| short.more_at.min(until)))
     }
 
     /// One who has waited for long enough, taken out of the line.
-    pub fn overdue(&mut self, now: Instant) -> Option<W> {
+    pub(crate) fn overdue(&mut self, now: Instant) -> Option<W> {
         self.waiting.front().filter(|first| first.until <= now)?;
         self.waiting.pop_front().map(|waiter| waiter.who)
     }
 
     /// Who may open a connection now: of those, one whose address holds least.
-    pub fn next_waiting(&mut self) -> Option<W> {
+    pub(crate) fn next_waiting(&mut self) -> Option<W> {
         self.next(|pool, waiter| pool.has_room() && pool.may_serve(waiter.origin))
     }
 
     /// The same, for a connection of `pool_key` that is there.
-    pub fn next_waiting_for(&mut self, pool_key: PoolKey) -> Option<W> {
+    pub(crate) fn next_waiting_for(&mut self, pool_key: PoolKey) -> Option<W> {
         self.next(|pool, waiter| waiter.pool_key == pool_key && pool.may_serve(waiter.origin))
     }
 

@@ -18,7 +18,7 @@ pub(in crate::client) struct Tally {
 
 impl Tally {
     /// One more. Gives the moment at which to tell.
-    pub fn count(&mut self, why: Shortage, now: Instant) -> Instant {
+    pub(super) fn count(&mut self, why: Shortage, now: Instant) -> Instant {
         *self.untold.entry(why).or_default() += 1;
         self.total += 1;
         let soon = now + REFUSALS_GATHER;
@@ -27,7 +27,7 @@ impl Tally {
     }
 
     /// What is to be told.
-    pub fn tell(&mut self, now: Instant) -> Option<SessionEvent> {
+    pub(super) fn tell(&mut self, now: Instant) -> Option<SessionEvent> {
         let untold = std::mem::take(&mut self.untold);
         let (why, _) = untold.iter().max_by_key(|(_, count)| **count)?;
         self.told_at = Some(now);

@@ -44,7 +44,7 @@ pub(in crate::client) enum Failure {
 impl Failure {
     /// Whether another try is pointless. Some of it is only before the first success: later a proxy
     /// that restarts may answer anything for a while.
-    pub fn is_fatal(&self, ever_online: bool) -> bool {
+    pub(crate) fn is_fatal(&self, ever_online: bool) -> bool {
         let first = !ever_online;
         match self {
             Failure::Refused { status: 401, .. } => true,
@@ -66,7 +66,7 @@ impl Failure {
     }
 
     /// Whether one of both sides broke the rules, which the next session may do again.
-    pub fn is_quarrel(&self) -> bool {
+    pub(crate) fn is_quarrel(&self) -> bool {
         match self {
             Failure::Violation(_) => true,
             Failure::Goaway { code, .. } => !matches!(code, Code::NoError | Code::IdleTimeout),
@@ -75,7 +75,7 @@ impl Failure {
     }
 
     /// The same for people and programs.
-    pub fn error(&self) -> Error {
+    pub(crate) fn error(&self) -> Error {
         let quoted = |text: &str| match text.is_empty() {
             true => String::new(),
             false => format!(": {text}"),

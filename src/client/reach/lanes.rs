@@ -55,7 +55,7 @@ pub(in crate::client) enum Phase {
 }
 
 impl Reach {
-    pub fn dial_lane(&mut self, cx: &mut Context, index: usize, ticket: Option<Secret>) {
+    pub(crate) fn dial_lane(&mut self, cx: &mut Context, index: usize, ticket: Option<Secret>) {
         let route = Route::new(cx.config.endpoint.clone());
         let target = route.target();
         let entry = LaneConn {
@@ -78,7 +78,7 @@ impl Reach {
             .arm(Timer::Lane(index as u8), cx.now + REACH_WITHIN);
     }
 
-    pub fn lane_connected(&mut self, cx: &mut Context, conn: ConnKey) {
+    pub(crate) fn lane_connected(&mut self, cx: &mut Context, conn: ConnKey) {
         if let Some(lane) = self.conns.get_mut(conn)
             && let Phase::Route(route) = &mut lane.phase
         {
@@ -87,7 +87,7 @@ impl Reach {
         }
     }
 
-    pub fn lane_secured(&mut self, cx: &mut Context, conn: ConnKey) {
+    pub(crate) fn lane_secured(&mut self, cx: &mut Context, conn: ConnKey) {
         if let Some(lane) = self.conns.get_mut(conn)
             && let Phase::Route(route) = &mut lane.phase
         {
@@ -119,7 +119,7 @@ impl Reach {
     }
 
     /// Bytes came; 0 is the kit's FIN.
-    pub fn lane_received(&mut self, cx: &mut Context, conn: ConnKey, count: usize) -> Then {
+    pub(crate) fn lane_received(&mut self, cx: &mut Context, conn: ConnKey, count: usize) -> Then {
         let Some(lane) = self.conns.get_mut(conn) else {
             return Then::Nothing;
         };
@@ -154,7 +154,7 @@ impl Reach {
     }
 
     /// Where the next bytes of a connection to the kit go.
-    pub fn read_space(&mut self, conn: ConnKey) -> &mut [u8] {
+    pub(crate) fn read_space(&mut self, conn: ConnKey) -> &mut [u8] {
         let Some(lane) = self.conns.get_mut(conn) else {
             return &mut [];
         };
@@ -173,7 +173,7 @@ impl Reach {
     }
 
     /// What a connection to the kit is to be sent.
-    pub fn transmit(&mut self, conn: ConnKey) -> &[u8] {
+    pub(crate) fn transmit(&mut self, conn: ConnKey) -> &[u8] {
         let Some(lane) = self.conns.get_mut(conn) else {
             return &[];
         };
@@ -189,7 +189,7 @@ impl Reach {
     }
 
     /// Frames wait for a lane's socket.
-    pub fn has_backlog(&mut self, conn: ConnKey, now: Instant) {
+    pub(crate) fn has_backlog(&mut self, conn: ConnKey, now: Instant) {
         if let Some(lane) = self.conns.get_mut(conn) {
             lane.backlog_since.get_or_insert(now);
         }
@@ -358,7 +358,7 @@ impl Reach {
         lane
     }
 
-    pub fn lane_transmitted(&mut self, cx: &mut Context, conn: ConnKey, count: usize) {
+    pub(crate) fn lane_transmitted(&mut self, cx: &mut Context, conn: ConnKey, count: usize) {
         let now = cx.now;
         let Some(entry) = self.conns.get_mut(conn) else {
             return;
@@ -391,7 +391,7 @@ impl Reach {
     }
 
     /// The world ended a connection to the kit.
-    pub fn lane_ended(&mut self, cx: &mut Context, conn: ConnKey, how: Ended) -> Then {
+    pub(crate) fn lane_ended(&mut self, cx: &mut Context, conn: ConnKey, how: Ended) -> Then {
         let Some(entry) = self.conns.remove(conn) else {
             return Then::Nothing;
         };
@@ -415,7 +415,7 @@ impl Reach {
     }
 
     /// We give a connection to the kit up.
-    pub fn lane_failed(&mut self, cx: &mut Context, index: usize, failure: Failure) -> Then {
+    pub(crate) fn lane_failed(&mut self, cx: &mut Context, index: usize, failure: Failure) -> Then {
         if let Some(conn) = self.lanes.conns[index] {
             let how = match failure {
                 // A dead connection's bytes are not worth keeping in the kernel.
@@ -439,7 +439,7 @@ impl Reach {
     }
 
     /// The network changed: whether a lane that stands is to be asked for a sign of life now.
-    pub fn hurry(&mut self, index: usize, now: Instant) -> bool {
+    pub(crate) fn hurry(&mut self, index: usize, now: Instant) -> bool {
         let (Stage::Online(_) | Stage::Closing) = self.retry.stage else {
             return false;
         };
@@ -455,7 +455,7 @@ impl Reach {
     }
 
     /// Looks after a lane whose time has come. One that is quiet gives its receive buffer back.
-    pub fn look_after_lane(&mut self, cx: &mut Context, index: usize) -> Then {
+    pub(crate) fn look_after_lane(&mut self, cx: &mut Context, index: usize) -> Then {
         let Some(conn) = self.lanes.conns.get(index).copied().flatten() else {
             return Then::Nothing;
         };
@@ -501,6 +501,6 @@ impl Reach {
     }
 }
 
-pub fn malformed(error: &control::ControlError) -> Failure {
+pub(crate) fn malformed(error: &control::ControlError) -> Failure {
     Failure::Violation(Violation::session(Code::ProtocolError, error.to_string()))
 }

@@ -85,7 +85,7 @@ pub(super) enum Then {
 
 impl Reach {
     /// Nothing was tried yet.
-    pub fn new(config: &Config, now: Instant) -> Reach {
+    pub(super) fn new(config: &Config, now: Instant) -> Reach {
         Reach {
             retry: Retry::new(config.retry_for, config.resume.clone(), now),
             session: None,
@@ -98,7 +98,7 @@ impl Reach {
     }
 
     /// Tries to reach the kit.
-    pub fn reach(&mut self, cx: &mut Context) {
+    pub(super) fn reach(&mut self, cx: &mut Context) {
         if self.retry.stage != Stage::Waiting {
             return;
         }
@@ -108,7 +108,7 @@ impl Reach {
     }
 
     /// Whether the session stands and is to stay.
-    pub fn stays(&self) -> bool {
+    pub(super) fn stays(&self) -> bool {
         matches!(self.retry.stage, Stage::Online(_))
     }
 
@@ -151,14 +151,14 @@ impl Reach {
     }
 
     /// Has the other lanes of a session that stands join it.
-    pub fn complete(&mut self, cx: &mut Context, tickets: Vec<JoinTicket>) {
+    pub(super) fn complete(&mut self, cx: &mut Context, tickets: Vec<JoinTicket>) {
         self.lanes.rejoin.begin(cx.now);
         self.join_with(cx, tickets);
         self.plan_rejoin(cx);
     }
 
     /// The kit ends the session. Streams go on until it closes, if there are any.
-    pub fn kit_goes_away(&mut self, cx: &mut Context, goaway: GoAway, busy: bool) -> Then {
+    pub(super) fn kit_goes_away(&mut self, cx: &mut Context, goaway: GoAway, busy: bool) -> Then {
         let code = goaway.code();
         let failure = Failure::Goaway {
             code,
@@ -175,7 +175,7 @@ impl Reach {
     }
 
     /// It should have closed by now.
-    pub fn goaway_overdue(&mut self, cx: &mut Context) -> Then {
+    pub(super) fn goaway_overdue(&mut self, cx: &mut Context) -> Then {
         match self.goaway {
             Some(_) => self.lane_failed(cx, 0, Failure::HungUp),
             None => Then::Nothing,
@@ -184,7 +184,7 @@ impl Reach {
 
     /// Takes the lane from the session. Gives the streams that are lost with it, and whether it
     /// stood; then comes [`Reach::lane_lost`].
-    pub fn detach(&mut self, index: usize) -> (bool, Vec<ExchangeKey>) {
+    pub(super) fn detach(&mut self, index: usize) -> (bool, Vec<ExchangeKey>) {
         match &mut self.session {
             Some(session) => {
                 let (lane, lost) = session.detach(index);
@@ -195,7 +195,7 @@ impl Reach {
     }
 
     /// Tells of a lane that is gone, and plans for the next.
-    pub fn lane_lost(&mut self, cx: &mut Context, index: usize, stood: bool) {
+    pub(super) fn lane_lost(&mut self, cx: &mut Context, index: usize, stood: bool) {
         if self.session.is_none() {
             return;
         }
@@ -207,7 +207,7 @@ impl Reach {
     }
 
     /// Forgets all lanes and parks the session; its streams are gone.
-    pub fn drop_session(&mut self, cx: &mut Context) {
+    pub(super) fn drop_session(&mut self, cx: &mut Context) {
         for index in 0..MAX_LANES {
             if let Some(conn) = self.lanes.conns[index].take() {
                 cx.effects.close(conn, CloseHow::Clean);
@@ -227,12 +227,12 @@ impl Reach {
     }
 
     /// Why it is really over, when the kit said so before.
-    pub fn why(&mut self, failure: Failure) -> Failure {
+    pub(super) fn why(&mut self, failure: Failure) -> Failure {
         self.goaway.take().unwrap_or(failure)
     }
 
     /// The session is dropped: plans the next try, or gives the error that ends it all.
-    pub fn retry(&mut self, cx: &mut Context, failure: &Failure) -> Option<Error> {
+    pub(super) fn retry(&mut self, cx: &mut Context, failure: &Failure) -> Option<Error> {
         let why = failure.error();
         match self.retry.failure(failure, &mut cx.entropy, cx.now) {
             After::Retry(retry_in) => {
@@ -246,7 +246,7 @@ impl Reach {
     }
 
     /// Sends the last words on all lanes, which then only wait for them to leave.
-    pub fn part(&mut self, cx: &mut Context, goaway: &GoAway, close_code: u16) {
+    pub(super) fn part(&mut self, cx: &mut Context, goaway: &GoAway, close_code: u16) {
         let Some(session) = &mut self.session else {
             return;
         };
@@ -270,7 +270,7 @@ impl Reach {
     }
 
     /// A connection whose last words should have left by now, or whose kit closed it.
-    pub fn leave(&mut self, cx: &mut Context, conn: ConnKey) {
+    pub(super) fn leave(&mut self, cx: &mut Context, conn: ConnKey) {
         cx.effects.timers.disarm(Timer::Leaving(conn));
         if self.conns.remove(conn).is_some() {
             cx.effects.close(conn, CloseHow::Clean);
@@ -278,7 +278,7 @@ impl Reach {
     }
 
     /// Nothing follows: of all deadlines only those of last words stay.
-    pub fn over(&mut self, cx: &mut Context) {
+    pub(super) fn over(&mut self, cx: &mut Context) {
         self.retry.stage = Stage::Over;
         let mut leaving = Timers::new();
         let mut closed = Vec::new();
@@ -296,7 +296,7 @@ impl Reach {
 
     /// Silence so far proves nothing any more: dial at once. Who stands is asked at once, see
     /// [`Reach::hurry`].
-    pub fn disturbed(&mut self, cx: &mut Context) -> Then {
+    pub(super) fn disturbed(&mut self, cx: &mut Context) -> Then {
         self.retry.refresh();
         match self.retry.stage {
             Stage::Waiting => cx.effects.timers.arm(Timer::Retry, cx.now),
@@ -319,7 +319,7 @@ impl Reach {
     }
 
     /// Has the next missing lane be asked for in its time.
-    pub fn plan_rejoin(&mut self, cx: &mut Context) {
+    pub(super) fn plan_rejoin(&mut self, cx: &mut Context) {
         let due = self.missing_lanes().map(|it| self.lanes.rejoin.due(it));
         match due.min() {
             Some(due) => cx.effects.timers.arm(Timer::Rejoin, due),
@@ -328,7 +328,7 @@ impl Reach {
     }
 
     /// Asks for the right to join the lanes that are missing, when one of them is due.
-    pub fn ask_for_tickets(&mut self, cx: &mut Context) {
+    pub(super) fn ask_for_tickets(&mut self, cx: &mut Context) {
         let now = cx.now;
         let all: Vec<usize> = self.missing_lanes().collect();
         let rejoin = &mut self.lanes.rejoin;
@@ -358,7 +358,7 @@ impl Reach {
     }
 
     /// Joins the lanes that there are tickets for.
-    pub fn join_with(&mut self, cx: &mut Context, tickets: Vec<JoinTicket>) {
+    pub(super) fn join_with(&mut self, cx: &mut Context, tickets: Vec<JoinTicket>) {
         for ticket in tickets {
             let index = ticket.index as usize;
             let missing = self.missing_lanes().any(|missing| missing == index);
@@ -370,12 +370,12 @@ impl Reach {
     }
 
     /// Whether no connection is left.
-    pub fn is_gone(&self) -> bool {
+    pub(super) fn is_gone(&self) -> bool {
         self.conns.is_empty()
     }
 
     /// Whether every connection is where it should be.
-    pub fn check_invariants(&self) {
+    pub(super) fn check_invariants(&self) {
         for (key, lane) in self.conns.iter() {
             if !matches!(lane.phase, Phase::Leaving(_)) {
                 let registered = self.lanes.conns[lane.index];

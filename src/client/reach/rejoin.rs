@@ -24,7 +24,7 @@ struct Pause {
 
 impl Rejoin {
     /// A session begins, and with it come tickets for all lanes.
-    pub fn begin(&mut self, now: Instant) {
+    pub(crate) fn begin(&mut self, now: Instant) {
         self.pauses = [Pause::default(); MAX_LANES];
         for index in 0..MAX_LANES {
             self.asked(index, now);
@@ -32,34 +32,34 @@ impl Rejoin {
     }
 
     /// Whether a ticket for lane `index` is to be asked for.
-    pub fn is_due(&self, index: usize, now: Instant) -> bool {
+    pub(crate) fn is_due(&self, index: usize, now: Instant) -> bool {
         self.pauses[index].until <= now
     }
 
     /// When it is.
-    pub fn due(&self, index: usize) -> Instant {
+    pub(crate) fn due(&self, index: usize) -> Instant {
         self.pauses[index].until
     }
 
     /// It was asked for; the answer may get lost.
-    pub fn asked(&mut self, index: usize, now: Instant) {
+    pub(crate) fn asked(&mut self, index: usize, now: Instant) {
         let pause = &mut self.pauses[index];
         pause.asked = true;
         pause.until = now + REJOIN_EVERY;
     }
 
     /// A ticket came: whether it is to be used. A lane that pauses did not ask for it.
-    pub fn take(&mut self, index: usize) -> bool {
+    pub(crate) fn take(&mut self, index: usize) -> bool {
         std::mem::take(&mut self.pauses[index].asked)
     }
 
     /// The lane stands.
-    pub fn joined(&mut self, index: usize, now: Instant) {
+    pub(crate) fn joined(&mut self, index: usize, now: Instant) {
         self.pauses[index].stands = Some(now);
     }
 
     /// The lane, or the try to join it, is no more.
-    pub fn gone(&mut self, index: usize, now: Instant) {
+    pub(crate) fn gone(&mut self, index: usize, now: Instant) {
         let pause = &mut self.pauses[index];
         let stood = pause.stands.take();
         if stood.is_some_and(|since| now >= since + STABLE_AFTER) {

@@ -53,7 +53,11 @@ pub(in crate::client) struct Retry {
 }
 
 impl Retry {
-    pub fn new(retry_for: Option<Duration>, session: Option<SessionId>, now: Instant) -> Retry {
+    pub(crate) fn new(
+        retry_for: Option<Duration>,
+        session: Option<SessionId>,
+        now: Instant,
+    ) -> Retry {
         Retry {
             stage: Stage::Waiting,
             ever_online: false,
@@ -66,14 +70,14 @@ impl Retry {
     }
 
     /// A try begins; says which one it is.
-    pub fn reach(&mut self) -> u32 {
+    pub(crate) fn reach(&mut self) -> u32 {
         self.stage = Stage::Reaching;
         self.attempt += 1;
         self.attempt
     }
 
     /// The session stands. Says whether it is the one that was there before.
-    pub fn online(&mut self, id: SessionId, resumed: bool, now: Instant) -> bool {
+    pub(crate) fn online(&mut self, id: SessionId, resumed: bool, now: Instant) -> bool {
         let same = resumed && self.session.as_ref() == Some(&id);
         self.stage = Stage::Online(now);
         self.ever_online = true;
@@ -83,7 +87,12 @@ impl Retry {
     }
 
     /// A try failed, or the session lost its connection.
-    pub fn failure(&mut self, failure: &Failure, entropy: &mut Entropy, now: Instant) -> After {
+    pub(crate) fn failure(
+        &mut self,
+        failure: &Failure,
+        entropy: &mut Entropy,
+        now: Instant,
+    ) -> After {
         let was = std::mem::replace(&mut self.stage, Stage::Over);
         if let Stage::Online(since) = was {
             self.offline_since = now;
@@ -118,7 +127,7 @@ impl Retry {
     }
 
     /// The network changed: the pauses begin small again.
-    pub fn refresh(&mut self) {
+    pub(crate) fn refresh(&mut self) {
         self.failures = 0;
     }
 }

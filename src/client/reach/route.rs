@@ -32,7 +32,7 @@ pub(in crate::client) struct Route {
 }
 
 impl Route {
-    pub fn new(endpoint: Endpoint) -> Route {
+    pub(crate) fn new(endpoint: Endpoint) -> Route {
         Route {
             endpoint,
             out: Buffer::new(),
@@ -43,12 +43,12 @@ impl Route {
     }
 
     /// What is being done, for a sentence about a timeout.
-    pub fn doing(&self) -> &'static str {
+    pub(crate) fn doing(&self) -> &'static str {
         self.doing
     }
 
     /// Whom to dial.
-    pub fn target(&self) -> DialTarget {
+    pub(crate) fn target(&self) -> DialTarget {
         match &self.endpoint.proxy {
             Some(proxy) => proxy.host.dial(proxy.port),
             None => self.endpoint.host.dial(self.endpoint.port),
@@ -56,7 +56,7 @@ impl Route {
     }
 
     /// TCP stands.
-    pub fn connected(&mut self) -> Advance {
+    pub(crate) fn connected(&mut self) -> Advance {
         let Some(proxy) = &self.endpoint.proxy else {
             return self.secure();
         };
@@ -75,12 +75,12 @@ impl Route {
     }
 
     /// Where the proxy's answer goes.
-    pub fn read_space(&mut self) -> &mut [u8] {
+    pub(crate) fn read_space(&mut self) -> &mut [u8] {
         self.answer.space(ANSWER_SPACE)
     }
 
     /// So much of the proxy's answer came; 0 is its end.
-    pub fn received(&mut self, count: usize) -> Result<Advance, Failure> {
+    pub(crate) fn received(&mut self, count: usize) -> Result<Advance, Failure> {
         if count == 0 {
             return Err(match self.endpoint.proxy {
                 Some(_) => Failure::ProxyBroken("It closed without an answer."),
@@ -119,7 +119,7 @@ impl Route {
     }
 
     /// TLS stands.
-    pub fn secured(&mut self) -> Advance {
+    pub(crate) fn secured(&mut self) -> Advance {
         Advance::Ready
     }
 

@@ -29,7 +29,7 @@ struct RefusalText {
 }
 
 impl Upgrade {
-    pub fn new(config: &Config, entropy: &mut Entropy) -> Upgrade {
+    pub(crate) fn new(config: &Config, entropy: &mut Entropy) -> Upgrade {
         let key = base64::encode(&entropy.octets::<16>());
         // A kit that may choose takes v2, which is of use with more than one lane only.
         let offered: &'static [Subprotocol] = match config.connections {
@@ -68,13 +68,13 @@ impl Upgrade {
     }
 
     /// Where the answer goes.
-    pub fn read_space(&mut self) -> &mut [u8] {
+    pub(crate) fn read_space(&mut self) -> &mut [u8] {
         self.received.space(ANSWER_SPACE)
     }
 
     /// So much of the answer came; 0 is its end. Gives the subprotocol once the WebSocket stands;
     /// what came behind the answer is then in [`Upgrade::rest`].
-    pub fn received(&mut self, count: usize) -> Result<Option<Subprotocol>, Failure> {
+    pub(crate) fn received(&mut self, count: usize) -> Result<Option<Subprotocol>, Failure> {
         self.received.commit(count);
         if let Some(refusal) = &mut self.refusal {
             return unfinished(refusal.hear(&mut self.received, count == 0));
@@ -118,12 +118,12 @@ impl Upgrade {
     }
 
     /// What came behind the answer: the first bytes of the WebSocket.
-    pub fn rest(&self) -> &[u8] {
+    pub(crate) fn rest(&self) -> &[u8] {
         self.received.bytes()
     }
 
     /// What is known when the time is over.
-    pub fn timed_out(&self) -> Failure {
+    pub(crate) fn timed_out(&self) -> Failure {
         match &self.refusal {
             Some(refusal) => refusal.failure(),
             None => Failure::Slow("waiting for the kit's answer"),

@@ -31,7 +31,7 @@ pub(in crate::client) struct Url {
 pub(in crate::client) type Fault = &'static str;
 
 impl Url {
-    pub fn parse(text: &str) -> Result<Url, Fault> {
+    pub(crate) fn parse(text: &str) -> Result<Url, Fault> {
         let (scheme, rest) = text
             .split_once("://")
             .ok_or("The scheme is missing, as in wss://.")?;
@@ -58,7 +58,7 @@ impl Url {
 
 impl Host {
     /// How to dial it.
-    pub fn dial(&self, port: u16) -> DialTarget {
+    pub(crate) fn dial(&self, port: u16) -> DialTarget {
         match self {
             Host::Name(name) => DialTarget::Name(name.clone(), port),
             Host::Ip(ip) => DialTarget::Addr(SocketAddr::new(*ip, port)),
@@ -66,7 +66,7 @@ impl Host {
     }
 
     /// The name that a certificate must carry.
-    pub fn server_name(&self) -> String {
+    pub(crate) fn server_name(&self) -> String {
         match self {
             Host::Name(name) => name.clone(),
             Host::Ip(ip) => ip.to_string(),
@@ -74,7 +74,7 @@ impl Host {
     }
 
     /// As it stands in front of a port.
-    pub fn bracketed(&self) -> String {
+    pub(crate) fn bracketed(&self) -> String {
         match self {
             Host::Name(name) => name.clone(),
             Host::Ip(IpAddr::V4(ip)) => ip.to_string(),
@@ -83,7 +83,7 @@ impl Host {
     }
 
     /// Whether it is this machine.
-    pub fn is_loopback(&self) -> bool {
+    pub(crate) fn is_loopback(&self) -> bool {
         match self {
             Host::Name(name) => {
                 name.eq_ignore_ascii_case("localhost")

@@ -12,7 +12,7 @@ use super::world::World;
 
 /// What a stream brought.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Seen {
+pub(super) struct Seen {
     /// Response heads, as JSON.
     pub heads: Vec<String>,
     pub data: Vec<u8>,
@@ -21,7 +21,7 @@ pub struct Seen {
     pub reset: Option<String>,
 }
 
-pub struct FakeKit {
+pub(super) struct FakeKit {
     /// Lanes that said HELLO or JOIN and have no session yet.
     greeting: Option<Transport>,
     pub session: Session<usize>,
@@ -35,7 +35,7 @@ pub struct FakeKit {
     pub closed: Option<Option<u16>>,
 }
 
-pub fn terms() -> Terms {
+pub(super) fn terms() -> Terms {
     Terms {
         side: Side::Kit,
         stream_window: 1 << 20,
@@ -47,11 +47,11 @@ pub fn terms() -> Terms {
 }
 
 impl FakeKit {
-    pub fn new() -> FakeKit {
+    pub(super) fn new() -> FakeKit {
         FakeKit::with(terms())
     }
 
-    pub fn with(terms: Terms) -> FakeKit {
+    pub(super) fn with(terms: Terms) -> FakeKit {
         FakeKit {
             greeting: None,
             session: Session::new(terms, Instant::ZERO),
@@ -65,7 +65,7 @@ impl FakeKit {
     }
 
     /// Answers the upgrade on `conn` and gives what the client greets with.
-    pub fn upgrade(&mut self, world: &mut World, conn: ConnKey) -> (FrameType, String) {
+    pub(super) fn upgrade(&mut self, world: &mut World, conn: ConnKey) -> (FrameType, String) {
         self.upgrade = world.text(conn);
         let (head, _) = parse_request(self.upgrade.as_bytes()).unwrap().unwrap();
         let offer = check_request(head.method, 1, head.fields.iter()).unwrap();
@@ -87,7 +87,7 @@ impl FakeKit {
     }
 
     /// Answers the greeting, and has the lane under `index`.
-    pub fn greet(&mut self, world: &mut World, index: usize, kind: FrameType, json: &str) {
+    pub(super) fn greet(&mut self, world: &mut World, index: usize, kind: FrameType, json: &str) {
         let mut lane = self.greeting.take().unwrap();
         lane.push_control(kind, json.as_bytes());
         if self.conns.len() <= index {
@@ -98,13 +98,13 @@ impl FakeKit {
         self.run(world);
     }
 
-    pub fn control(&mut self, world: &mut World, kind: FrameType, json: &str) {
+    pub(super) fn control(&mut self, world: &mut World, kind: FrameType, json: &str) {
         self.session.push_control(kind, json.as_bytes());
         self.run(world);
     }
 
     /// Opens a stream with this STREAM_OPEN; gives its number here.
-    pub fn open(&mut self, world: &mut World, json: &str) -> usize {
+    pub(super) fn open(&mut self, world: &mut World, json: &str) -> usize {
         let number = self.streams.len();
         let key = self
             .session
@@ -115,7 +115,7 @@ impl FakeKit {
         number
     }
 
-    pub fn data(&mut self, world: &mut World, stream: usize, bytes: &[u8]) {
+    pub(super) fn data(&mut self, world: &mut World, stream: usize, bytes: &[u8]) {
         let key = self.streams[stream].0.unwrap();
         let mut sent = 0;
         while sent < bytes.len() {
@@ -126,25 +126,25 @@ impl FakeKit {
         }
     }
 
-    pub fn eof(&mut self, world: &mut World, stream: usize) {
+    pub(super) fn eof(&mut self, world: &mut World, stream: usize) {
         let key = self.streams[stream].0.unwrap();
         self.session.send_eof(key, world.now);
         self.run(world);
     }
 
-    pub fn reset(&mut self, world: &mut World, stream: usize) {
+    pub(super) fn reset(&mut self, world: &mut World, stream: usize) {
         let key = self.streams[stream].0.unwrap();
         self.session
             .reset(key, crate::wire::code::Code::Cancel, "gone");
         self.run(world);
     }
 
-    pub fn seen(&self, stream: usize) -> &Seen {
+    pub(super) fn seen(&self, stream: usize) -> &Seen {
         &self.streams[stream].1
     }
 
     /// The frames of `kind` that came, taken out.
-    pub fn came(&mut self, kind: FrameType) -> Vec<String> {
+    pub(super) fn came(&mut self, kind: FrameType) -> Vec<String> {
         let mut came = Vec::new();
         self.control.retain(|(other, json)| {
             if *other == kind {
@@ -156,7 +156,7 @@ impl FakeKit {
     }
 
     /// Carries bytes between both until nothing moves.
-    pub fn run(&mut self, world: &mut World) {
+    pub(super) fn run(&mut self, world: &mut World) {
         loop {
             let mut moved = false;
             while self.session.poll_wake().is_some() {}

@@ -14,7 +14,7 @@ use crate::machine::{CloseHow, Command, ConnKey, DialTarget, Ended, Event, IoFai
 
 /// One connection, seen from the world.
 #[derive(Debug)]
-pub struct Wire {
+pub(super) struct Wire {
     pub target: DialTarget,
     pub stands: bool,
     pub secured: Option<String>,
@@ -34,7 +34,7 @@ pub struct Wire {
 }
 
 /// The host and the world around it.
-pub struct World {
+pub(super) struct World {
     pub client: Lawful<Client>,
     pub now: Instant,
     pub wires: BTreeMap<ConnKey, Wire>,
@@ -46,7 +46,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(options: &TunnelOptions) -> World {
+    pub(super) fn new(options: &TunnelOptions) -> World {
         let config = Config::with_env(options, |_| None).unwrap();
         let now = Instant::from_nanos(1);
         World {
@@ -61,14 +61,14 @@ impl World {
     }
 
     /// Leaves the client so many descriptors; said before anything else.
-    pub fn fit(&mut self, descriptors: usize) {
+    pub(super) fn fit(&mut self, descriptors: usize) {
         let config = Config::with_env(&super::options(), |_| None).unwrap();
         let client = Client::with_config(config, Entropy::from_seed(7), self.now);
         self.client = Lawful::new(client.with_descriptors(descriptors), self.now);
     }
 
     /// Lets time pass, deadline by deadline.
-    pub fn pass(&mut self, span: Duration) {
+    pub(super) fn pass(&mut self, span: Duration) {
         let until = self.now + span;
         self.run();
         while let Some(at) = self.client.poll_timeout().filter(|at| *at <= until) {
@@ -80,7 +80,7 @@ impl World {
     }
 
     /// Lets time pass until the client dials, which it must within a minute.
-    pub fn until_dialled(&mut self) {
+    pub(super) fn until_dialled(&mut self) {
         for _ in 0..6000 {
             if !self.dials.is_empty() {
                 return;
@@ -90,37 +90,37 @@ impl World {
         panic!("the client does not dial any more");
     }
 
-    pub fn order(&mut self, order: Order) {
+    pub(super) fn order(&mut self, order: Order) {
         self.client.order(order, self.now);
         self.run();
     }
 
-    pub fn tell(&mut self, event: Event) {
+    pub(super) fn tell(&mut self, event: Event) {
         self.client.handle(event, self.now);
         self.run();
     }
 
     /// The oldest dial that nobody answered.
-    pub fn dialled(&mut self) -> (ConnKey, DialTarget) {
+    pub(super) fn dialled(&mut self) -> (ConnKey, DialTarget) {
         let conn = self.dials.pop_front().expect("nothing was dialled");
         (conn, self.wires[&conn].target.clone())
     }
 
-    pub fn connect(&mut self, conn: ConnKey) {
+    pub(super) fn connect(&mut self, conn: ConnKey) {
         self.wires.get_mut(&conn).unwrap().stands = true;
         let peer = "127.0.0.1:1".parse().unwrap();
         self.tell(Event::Connected { conn, peer });
     }
 
     /// Answers the oldest dial with a connection.
-    pub fn accept(&mut self) -> ConnKey {
+    pub(super) fn accept(&mut self) -> ConnKey {
         let (conn, _) = self.dialled();
         self.connect(conn);
         conn
     }
 
     /// Answers the oldest dial with a refusal.
-    pub fn refuse(&mut self) {
+    pub(super) fn refuse(&mut self) {
         let (conn, _) = self.dialled();
         self.end(
             conn,
@@ -128,19 +128,19 @@ impl World {
         );
     }
 
-    pub fn end(&mut self, conn: ConnKey, how: Ended) {
+    pub(super) fn end(&mut self, conn: ConnKey, how: Ended) {
         self.wires.remove(&conn);
         self.tell(Event::Ended { conn, how });
     }
 
-    pub fn write(&mut self, conn: ConnKey, bytes: &[u8]) {
+    pub(super) fn write(&mut self, conn: ConnKey, bytes: &[u8]) {
         if let Some(wire) = self.wires.get_mut(&conn) {
             wire.to_client.extend(bytes);
         }
         self.run();
     }
 
-    pub fn fin(&mut self, conn: ConnKey) {
+    pub(super) fn fin(&mut self, conn: ConnKey) {
         if let Some(wire) = self.wires.get_mut(&conn) {
             wire.fin = true;
         }
@@ -161,28 +161,28 @@ impl World {
     }
 
     /// What the client sent since it was asked last.
-    pub fn take(&mut self, conn: ConnKey) -> Vec<u8> {
+    pub(super) fn take(&mut self, conn: ConnKey) -> Vec<u8> {
         let wire = self.wires.get_mut(&conn);
         wire.map_or(Vec::new(), |wire| std::mem::take(&mut wire.from_client))
     }
 
-    pub fn text(&mut self, conn: ConnKey) -> String {
+    pub(super) fn text(&mut self, conn: ConnKey) -> String {
         String::from_utf8(self.take(conn)).unwrap()
     }
 
     /// The socket takes bytes again.
-    pub fn unblock(&mut self, conn: ConnKey) {
+    pub(super) fn unblock(&mut self, conn: ConnKey) {
         self.wires.get_mut(&conn).unwrap().full = false;
         self.flush(conn);
         self.run();
     }
 
-    pub fn is_closed(&self, conn: ConnKey) -> Option<CloseHow> {
+    pub(super) fn is_closed(&self, conn: ConnKey) -> Option<CloseHow> {
         self.wires.get(&conn).and_then(|wire| wire.closed)
     }
 
     /// Events since the last call.
-    pub fn events(&mut self) -> Vec<SessionEvent> {
+    pub(super) fn events(&mut self) -> Vec<SessionEvent> {
         let mut events = Vec::new();
         // What happened to streams is gathered for a moment.
         self.pass(crate::limits::TELL_AFTER);
@@ -197,7 +197,7 @@ impl World {
     }
 
     /// Other notices since the last call.
-    pub fn answers(&mut self) -> Vec<Notice> {
+    pub(super) fn answers(&mut self) -> Vec<Notice> {
         let (events, answers) = std::mem::take(&mut self.notices)
             .into_iter()
             .partition(|notice| matches!(notice, Notice::Events(_)));
@@ -206,7 +206,7 @@ impl World {
     }
 
     /// Carries bytes until nothing moves.
-    pub fn run(&mut self) {
+    pub(super) fn run(&mut self) {
         self.settle();
         loop {
             let readable = |wire: &Wire| {
@@ -328,7 +328,7 @@ impl World {
     }
 }
 
-pub fn failure(text: &str) -> IoFailure {
+pub(super) fn failure(text: &str) -> IoFailure {
     IoFailure {
         kind: std::io::ErrorKind::ConnectionRefused,
         text: text.into(),

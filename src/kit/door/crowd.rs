@@ -20,7 +20,7 @@ pub(in crate::kit) struct Crowd<K, H, W> {
 }
 
 impl<K: Ord + Copy, H: Ord + Copy, W: Ord + Copy> Crowd<K, H, W> {
-    pub fn new() -> Crowd<K, H, W> {
+    pub(crate) fn new() -> Crowd<K, H, W> {
         Crowd {
             members: BTreeMap::new(),
             of: BTreeMap::new(),
@@ -29,22 +29,22 @@ impl<K: Ord + Copy, H: Ord + Copy, W: Ord + Copy> Crowd<K, H, W> {
     }
 
     /// How many members there are.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.members.len()
     }
 
     /// How many of them are this holder's.
-    pub fn held_by(&self, holder: H) -> usize {
+    pub(crate) fn held_by(&self, holder: H) -> usize {
         self.of.get(&holder).map_or(0, BTreeSet::len)
     }
 
     /// Whose a member is, and how little it is missed.
-    pub fn get(&self, key: K) -> Option<(H, W)> {
+    pub(crate) fn get(&self, key: K) -> Option<(H, W)> {
         self.members.get(&key).copied()
     }
 
     /// `key` is a member for this holder, or with `None` is none.
-    pub fn set(&mut self, key: K, member: Option<(H, W)>) {
+    pub(crate) fn set(&mut self, key: K, member: Option<(H, W)>) {
         if self.get(key) == member {
             return;
         }
@@ -58,7 +58,7 @@ impl<K: Ord + Copy, H: Ord + Copy, W: Ord + Copy> Crowd<K, H, W> {
     }
 
     /// Who goes first, and how much its holder has.
-    pub fn first_to_go(&self) -> Option<(K, usize)> {
+    pub(crate) fn first_to_go(&self) -> Option<(K, usize)> {
         let (count, (_, Reverse(key)), _) = self.holders.last()?;
         Some((*key, *count))
     }

@@ -52,7 +52,7 @@ pub(in crate::kit) type Standing = (Room, u128, Missed);
 
 impl Doorstep {
     /// Of a kit with so many descriptors, of which so many greeters may wait.
-    pub fn new(descriptors: usize, greeters: usize) -> Doorstep {
+    pub(crate) fn new(descriptors: usize, greeters: usize) -> Doorstep {
         let hall = (descriptors / HALL_PART).clamp(MIN_HALL, MAX_HALL);
         Doorstep {
             rooms: [Crowd::new(), Crowd::new(), Crowd::new()],
@@ -62,7 +62,7 @@ impl Doorstep {
     }
 
     /// A connection stands there now, or nowhere.
-    pub fn set(&mut self, conn: ConnKey, standing: Option<Standing>) {
+    pub(crate) fn set(&mut self, conn: ConnKey, standing: Option<Standing>) {
         for room in ALL {
             let member = standing.filter(|(of, ..)| *of == room);
             let member = member.map(|(_, holder, missed)| (holder, missed));
@@ -71,7 +71,7 @@ impl Doorstep {
     }
 
     /// Where a connection stands.
-    pub fn get(&self, conn: ConnKey) -> Option<Standing> {
+    pub(crate) fn get(&self, conn: ConnKey) -> Option<Standing> {
         ALL.into_iter().find_map(|room| {
             let (holder, missed) = self.rooms[room as usize].get(conn)?;
             Some((room, holder, missed))
@@ -79,13 +79,13 @@ impl Doorstep {
     }
 
     /// How many stand on it.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.rooms.iter().map(Crowd::len).sum()
     }
 
     /// Who is to go for one more in a room that always takes one more. In the hall once it is in,
     /// for a name is free only when the host has closed what had it.
-    pub fn leaver(&self, room: Room) -> Option<ConnKey> {
+    pub(crate) fn leaver(&self, room: Room) -> Option<ConnKey> {
         let crowd = &self.rooms[room as usize];
         let full = crowd.len() >= self.caps[room as usize];
         let (conn, _) = crowd.first_to_go().filter(|_| full)?;
@@ -108,7 +108,7 @@ impl Doorstep {
 
     /// Who gives its descriptor to somebody who wants one: a guesser, or else one of the fuller
     /// room, so that greeters leave some to those who only ask.
-    pub fn first_to_go(&self) -> Option<ConnKey> {
+    pub(crate) fn first_to_go(&self) -> Option<ConnKey> {
         let [guessing, hall, greeting] = &self.rooms;
         let fuller = match hall.len() < greeting.len() {
             true => greeting,

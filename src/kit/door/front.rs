@@ -26,14 +26,14 @@ use crate::ws::{ClientOffer, HandshakeError, Subprotocol, check_request};
 
 /// One connection's incoming HTTP.
 #[derive(Debug, Default)]
-pub struct Front {
+pub(crate) struct Front {
     inbound: Buffer,
     scanner: HeadScanner,
 }
 
 /// What the bytes so far amount to.
 #[derive(Debug)]
-pub enum Step {
+pub(crate) enum Step {
     /// No whole head yet.
     More,
     /// A request.
@@ -44,7 +44,7 @@ pub enum Step {
 
 /// One request.
 #[derive(Debug)]
-pub struct Ask {
+pub(crate) struct Ask {
     /// What for.
     pub route: Route,
     /// How to answer. `keep_alive` is false also when the request has a body: nothing here wants
@@ -59,7 +59,7 @@ pub struct Ask {
 impl Ask {
     /// Whether it is an attempt at a token, right or wrong, which the throttle may slow. Health is
     /// told to everybody alike, so a token that came with the question is not looked at.
-    pub fn shows_token(&self) -> bool {
+    pub(crate) fn shows_token(&self) -> bool {
         self.route != Route::Health
             && matches!(self.credential, Credential::Proven | Credential::Wrong)
     }
@@ -67,7 +67,7 @@ impl Ask {
 
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Route {
+pub(crate) enum Route {
     /// A tunnel's WebSocket. It may still have to prove itself in HELLO.
     Connect(Connect),
     /// `GET /api/v1/tunnel/health`
@@ -95,7 +95,7 @@ pub enum Route {
 
 /// The answer to an upgrade.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Connect {
+pub(crate) struct Connect {
     /// What was picked.
     pub subprotocol: Subprotocol,
     accept: String,
@@ -103,7 +103,7 @@ pub struct Connect {
 
 impl Connect {
     /// Appends the 101.
-    pub fn write(&self, out: &mut Vec<u8>) {
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(
             b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n",
         );
@@ -120,7 +120,7 @@ impl Connect {
 
 /// Our no, as HTTP.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub(crate) struct Refusal {
     /// The status.
     pub status: u16,
     /// One sentence for the body.
@@ -135,7 +135,7 @@ pub struct Refusal {
 
 impl Refusal {
     /// An error of an endpoint: `{"error":"…"}`.
-    pub fn json(status: u16, why: impl Into<String>) -> Refusal {
+    pub(crate) fn json(status: u16, why: impl Into<String>) -> Refusal {
         Refusal {
             status,
             why: why.into(),
@@ -146,13 +146,13 @@ impl Refusal {
     }
 
     /// What an upgrade gets where too many wait that have proven nothing.
-    pub fn no_place() -> Refusal {
+    pub(crate) fn no_place() -> Refusal {
         let why = "as many connections wait that have proven nothing as there may be";
         Refusal::text(503, why, RefusalReason::PreAuthLimit).with(&[("retry-after", "1")])
     }
 
     /// What a malformed request gets.
-    pub fn of_reject(reject: Reject) -> Refusal {
+    pub(crate) fn of_reject(reject: Reject) -> Refusal {
         Refusal::json(reject.status, reject.why)
     }
 
@@ -178,7 +178,7 @@ impl Refusal {
     }
 
     /// Appends the answer; the connection stays if `asked` says so.
-    pub fn write(&self, out: &mut Vec<u8>, asked: Asked) {
+    pub(crate) fn write(&self, out: &mut Vec<u8>, asked: Asked) {
         if self.json {
             let mut body = br#"{"error":"#.to_vec();
             // A string is always JSON, and a Vec takes everything.
@@ -196,7 +196,7 @@ impl Refusal {
 }
 
 /// How an answer is written to somebody whose request could not be read.
-pub const UNREADABLE: Asked = Asked {
+pub(crate) const UNREADABLE: Asked = Asked {
     head: false,
     version: Version::Http11,
     keep_alive: false,
@@ -204,7 +204,13 @@ pub const UNREADABLE: Asked = Asked {
 };
 
 /// Appends an answer that is not a refusal. Nothing here may be kept by a cache or guessed at.
-pub fn write_answer(out: &mut Vec<u8>, asked: Asked, status: u16, content_type: &str, body: &[u8]) {
+pub(crate) fn write_answer(
+    out: &mut Vec<u8>,
+    asked: Asked,
+    status: u16,
+    content_type: &str,
+    body: &[u8],
+) {
     let fields = &[
         ("cache-control", "no-store"),
         ("x-content-type-options", "nosniff"),
@@ -220,27 +226,27 @@ pub fn write_answer(out: &mut Vec<u8>, asked: Asked, status: u16, content_type: 
 
 impl Front {
     /// Takes bytes as they come.
-    pub fn feed(&mut self, bytes: &[u8]) {
+    pub(crate) fn feed(&mut self, bytes: &[u8]) {
         self.inbound.extend(bytes);
     }
 
     /// Whether no request has begun: the connection can be closed without a word.
-    pub fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.scanner.is_untouched(self.inbound.bytes())
     }
 
     /// Bytes of memory under those that wait.
-    pub fn capacity(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         self.inbound.capacity()
     }
 
     /// Bytes that wait, bounded by the largest head and one `feed` when every ask is taken at once.
-    pub fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.inbound.len()
     }
 
     /// The next request in the bytes so far. After [`Step::Malformed`] there is none.
-    pub fn next(&mut self, config: &Config, peer: SocketAddr) -> Step {
+    pub(crate) fn next(&mut self, config: &Config, peer: SocketAddr) -> Step {
         let length = match self.scanner.scan(self.inbound.bytes()) {
             Ok(Some(length)) => length,
             Ok(None) => return Step::More,
@@ -257,7 +263,7 @@ impl Front {
     }
 
     /// What came behind the last request: after an upgrade it belongs to the WebSocket.
-    pub fn rest(&mut self) -> Vec<u8> {
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
         let rest = self.inbound.bytes().to_vec();
         self.inbound.consume(rest.len());
         self.inbound.release();

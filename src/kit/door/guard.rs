@@ -12,7 +12,7 @@ use crate::kit::public_url::host_of;
 
 /// What a request showed as proof.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Credential {
+pub(crate) enum Credential {
     /// The kit has no token, so nothing is to be proven here.
     NotNeeded,
     /// The right token.
@@ -25,7 +25,7 @@ pub enum Credential {
 
 impl Credential {
     /// Reads `Authorization`. Two of them are no proof: a proxy in front may have read the other.
-    pub fn of(head: &RequestHead<'_>, config: &Config) -> Credential {
+    pub(crate) fn of(head: &RequestHead<'_>, config: &Config) -> Credential {
         let Some(token) = &config.token else {
             return Credential::NotNeeded;
         };
@@ -41,7 +41,7 @@ impl Credential {
     }
 
     /// Whether whoever showed it may go on.
-    pub fn suffices(self) -> bool {
+    pub(crate) fn suffices(self) -> bool {
         matches!(self, Credential::NotNeeded | Credential::Proven)
     }
 }
@@ -59,7 +59,7 @@ fn bearer(value: &[u8]) -> Option<&str> {
 /// loopback: a dev server behind one sees a `Host` of its own, so it cannot defend itself). Only a
 /// name can be rebound: an address literal is what the browser connected to, and no `Host` at all
 /// is no browser.
-pub fn host_is_ours(head: &RequestHead<'_>, config: &Config) -> bool {
+pub(crate) fn host_is_ours(head: &RequestHead<'_>, config: &Config) -> bool {
     let Some(host) = head.host.and_then(|host| std::str::from_utf8(host).ok()) else {
         return head.host.is_none();
     };
@@ -103,7 +103,7 @@ fn is_address(host: &str) -> bool {
 /// Whether a request that changes something may come from where it comes from (PROTOCOL §1): no
 /// browser, an origin that was allowed, or a page of this very host. After rebinding the attacker's
 /// page *is* of this host, so then the name must be ours too, unless a token is asked for.
-pub fn origin_is_fine(head: &RequestHead<'_>, config: &Config) -> bool {
+pub(crate) fn origin_is_fine(head: &RequestHead<'_>, config: &Config) -> bool {
     let mut origins = head.fields.all("origin");
     let Some(origin) = origins.next() else {
         return true;

@@ -15,7 +15,7 @@ use crate::limits::{
 
 /// Addresses that failed lately.
 #[derive(Debug, Default)]
-pub struct Throttle {
+pub(crate) struct Throttle {
     peers: BTreeMap<u128, Record>,
 }
 
@@ -28,12 +28,12 @@ struct Record {
 
 impl Throttle {
     /// Nobody failed yet.
-    pub fn new() -> Throttle {
+    pub(crate) fn new() -> Throttle {
         Throttle::default()
     }
 
     /// How long an attempt of this address must wait before it is judged.
-    pub fn delay(&self, peer: IpAddr, now: Instant) -> Duration {
+    pub(crate) fn delay(&self, peer: IpAddr, now: Instant) -> Duration {
         let failures = self
             .peers
             .get(&place(peer))
@@ -48,7 +48,7 @@ impl Throttle {
     }
 
     /// An attempt of this address failed.
-    pub fn failed(&mut self, peer: IpAddr, now: Instant) {
+    pub(crate) fn failed(&mut self, peer: IpAddr, now: Instant) {
         let place = place(peer);
         if !self.peers.contains_key(&place) {
             self.make_room(now);
@@ -63,7 +63,7 @@ impl Throttle {
 
     /// An attempt of this address was right: one failure is forgiven. Not all: behind a proxy the
     /// guesser and everybody else have one address.
-    pub fn succeeded(&mut self, peer: IpAddr) {
+    pub(crate) fn succeeded(&mut self, peer: IpAddr) {
         if let Some(record) = self.peers.get_mut(&place(peer)) {
             record.failures = record.failures.saturating_sub(1);
         }

@@ -170,7 +170,7 @@ impl End {
         end
     }
 
-    pub fn attach(&mut self, index: usize, now: Instant) {
+    pub(super) fn attach(&mut self, index: usize, now: Instant) {
         let lane = match self.mux.terms().side {
             Side::Kit => Transport::server(conn(index), now),
             Side::Client => Transport::client(conn(index), Entropy::from_seed(index as u64), now),
@@ -181,7 +181,7 @@ impl End {
     }
 
     /// Opens a stream that sends `bytes`, then EOF if `eof`.
-    pub fn open(&mut self, bytes: Vec<u8>, eof: bool, now: Instant) -> u32 {
+    pub(super) fn open(&mut self, bytes: Vec<u8>, eof: bool, now: Instant) -> u32 {
         let key = self.mux.open(0, b"{}", now).expect("a stream");
         let id = self.mux.streams.resolve(key).id;
         self.mux.streams.resolve_mut(key).tag = id;
@@ -191,7 +191,7 @@ impl End {
     }
 
     /// Has a stream send `bytes`, then EOF if `eof`.
-    pub fn source(&mut self, id: u32, bytes: Vec<u8>, eof: bool) {
+    pub(super) fn source(&mut self, id: u32, bytes: Vec<u8>, eof: bool) {
         let key = self.keys[&id];
         let source = Source {
             key,
@@ -221,23 +221,23 @@ impl End {
     }
 
     /// Whether all that was to be sent has been handed to the session.
-    pub fn sent_all(&self) -> bool {
+    pub(super) fn sent_all(&self) -> bool {
         self.sources.is_empty()
     }
 
     /// How much of a source was handed to the session.
-    pub fn sent_of(&self, id: u32) -> usize {
+    pub(super) fn sent_of(&self, id: u32) -> usize {
         self.sources.get(&id).map_or(usize::MAX, |source| source.at)
     }
 
-    pub fn reset(&mut self, id: u32, code: Code) {
+    pub(super) fn reset(&mut self, id: u32, code: Code) {
         self.sources.remove(&id);
         self.waiting.remove(&id);
         self.mux.reset(self.keys[&id], code, "asked for");
     }
 
     /// The local side takes up to `count` bytes of a stream.
-    pub fn take(&mut self, id: u32, count: usize, now: Instant) {
+    pub(super) fn take(&mut self, id: u32, count: usize, now: Instant) {
         let waiting = self.waiting.entry(id).or_default();
         let count = count.min(*waiting);
         *waiting -= count;
@@ -311,14 +311,14 @@ impl End {
         }
     }
 
-    pub fn was_reset(&self, id: u32) -> Option<Code> {
+    pub(super) fn was_reset(&self, id: u32) -> Option<Code> {
         self.seen.iter().find_map(|seen| match seen {
             Seen::Reset(tag, code, _) if *tag == id => Some(*code),
             _ => None,
         })
     }
 
-    pub fn count_left(&self, kind: FrameType) -> usize {
+    pub(super) fn count_left(&self, kind: FrameType) -> usize {
         self.left.iter().filter(|frame| frame.kind == kind).count()
     }
 }
@@ -374,11 +374,11 @@ impl Onlooker {
 }
 
 impl Pair {
-    pub fn new(cut: Cut) -> Pair {
+    pub(super) fn new(cut: Cut) -> Pair {
         Pair::with(cut, terms(Side::Kit), terms(Side::Client), 1)
     }
 
-    pub fn with(cut: Cut, kit: Terms, client: Terms, lanes: usize) -> Pair {
+    pub(super) fn with(cut: Cut, kit: Terms, client: Terms, lanes: usize) -> Pair {
         let seed = match cut {
             Cut::Random(seed) => seed,
             _ => 0,
@@ -434,7 +434,7 @@ impl Pair {
     }
 
     /// Moves one piece from a wire to the other end.
-    pub fn deliver(&mut self, from: Side, lane: usize) -> bool {
+    pub(super) fn deliver(&mut self, from: Side, lane: usize) -> bool {
         let piece = self.piece(usize::MAX);
         let now = self.now;
         let (sender, end) = self.end(from);
@@ -472,12 +472,12 @@ impl Pair {
     }
 
     /// Has both ends act on what was done to them, and moves bytes until none can move.
-    pub fn run(&mut self) {
+    pub(super) fn run(&mut self) {
         while self.step() {}
     }
 
     /// One round over all lanes in both directions. Whether anything moved.
-    pub fn step(&mut self) -> bool {
+    pub(super) fn step(&mut self) -> bool {
         let now = self.now;
         self.kit.settle(now);
         self.client.settle(now);
@@ -492,7 +492,7 @@ impl Pair {
     }
 
     /// Puts frames of the test's own on the wire, as the client would.
-    pub fn inject(&mut self, frames: &[(FrameType, u32, &[u8])]) {
+    pub(super) fn inject(&mut self, frames: &[(FrameType, u32, &[u8])]) {
         let mut lane = Transport::client(conn(0), Entropy::from_seed(99), self.now);
         for (kind, id, payload) in frames {
             lane.ahead.push(*kind, *id, payload);
@@ -501,12 +501,12 @@ impl Pair {
         self.client.wire[0].extend(bytes);
     }
 
-    pub fn pass_time(&mut self, span: Duration) {
+    pub(super) fn pass_time(&mut self, span: Duration) {
         self.now = self.now + span;
     }
 
     /// Asserts that nothing is left of what was sent: no stream, no byte, no credit.
-    pub fn assert_quiet(&self) {
+    pub(super) fn assert_quiet(&self) {
         for end in [&self.kit, &self.client] {
             assert_eq!(end.fault, None);
             let left: Vec<u32> = end.sources.keys().copied().collect();
