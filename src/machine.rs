@@ -169,7 +169,7 @@ pub enum Ended {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IoFailure {
     /// The kind, for decisions.
-    pub kind: std::io::ErrorKind,
+    pub kind: io::ErrorKind,
     /// The sentence, for people.
     pub text: String,
 }
@@ -178,7 +178,7 @@ impl IoFailure {
     /// Whether the system had no descriptor left: another try later may do, and nobody else is to
     /// blame. Hosts say it with this kind.
     pub fn is_shortage(&self) -> bool {
-        self.kind == std::io::ErrorKind::QuotaExceeded
+        self.kind == io::ErrorKind::QuotaExceeded
     }
 }
 

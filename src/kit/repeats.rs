@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn the_first_is_told_at_once_and_the_others_as_one_sum() {
-        let start = crate::clock::Instant::ZERO;
+        let start = Instant::ZERO;
         let mut repeats = Repeats::default();
         assert!(repeats.note(AUTH, "10.0.0.1: no token", start));
         for last in 2..=250 {
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn who_stops_is_forgotten_and_who_goes_on_is_summed_again() {
-        let start = crate::clock::Instant::ZERO;
+        let start = Instant::ZERO;
         let mut repeats = Repeats::default();
         repeats.note(AUTH, "a", start);
         repeats.note(AUTH, "b", start);
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn the_end_leaves_no_sum_untold() {
-        let start = crate::clock::Instant::ZERO;
+        let start = Instant::ZERO;
         let mut repeats = Repeats::default();
         repeats.note(FULL, "a", start);
         repeats.note(AUTH, "a", start);

@@ -225,7 +225,7 @@ impl Inside for Backwards {
     fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
         let mut heard = self.0.lock().unwrap();
         if !heard.ended {
-            return Err(io::ErrorKind::WouldBlock.into());
+            return Err(ErrorKind::WouldBlock.into());
         }
         // In small pieces: a short read means nothing here.
         let count = heard.bytes.len().min(space.len()).min(5000);

@@ -27,7 +27,7 @@ pub fn run(options: &TunnelOptions, request: &AdminRequest, json: bool) -> Resul
 }
 
 /// What is printed.
-fn answer(ask: Ask, request: &AdminRequest, json: bool) -> Result<String, Failure> {
+fn answer(ask: Ask<'_>, request: &AdminRequest, json: bool) -> Result<String, Failure> {
     let body = match request {
         AdminRequest::Kill {
             session_id,
@@ -76,7 +76,7 @@ fn read<T: for<'a> Deserialize<'a>>(body: &str) -> Result<T, Failure> {
 }
 
 /// The id of the one session that `start` is the start of.
-fn whole_id(ask: Ask, start: &str) -> Result<String, Failure> {
+fn whole_id(ask: Ask<'_>, start: &str) -> Result<String, Failure> {
     if start.len() >= ID_LEN {
         return Ok(start.to_owned());
     }

@@ -47,7 +47,7 @@ pub const TOKEN: &str = "HOODY_TUNNEL_TOKEN";
 
 impl Reach {
     /// The URL of the kit that is meant; `None` when nobody named one.
-    pub fn url(&self, env: Env) -> Result<Option<String>, String> {
+    pub fn url(&self, env: Env<'_>) -> Result<Option<String>, String> {
         match (&self.url, &self.container) {
             (Some(_), Some(_)) => Err("--url and --container name a kit each: give one".into()),
             (Some(url), None) => {
@@ -60,7 +60,7 @@ impl Reach {
     }
 
     /// The library's options for the kit at `url`.
-    pub fn options(&self, url: &str, env: Env) -> TunnelOptions {
+    pub fn options(&self, url: &str, env: Env<'_>) -> TunnelOptions {
         let mut options = TunnelOptions::new(url);
         if let Some(file) = &self.token_file {
             options = match piped(file) {
@@ -77,7 +77,7 @@ impl Reach {
     }
 
     /// Whether a token will be shown to the kit.
-    pub fn has_token(&self, env: Env) -> bool {
+    pub fn has_token(&self, env: Env<'_>) -> bool {
         self.token_file.is_some() || env(TOKEN).is_some_and(|token| !token.is_empty())
     }
 

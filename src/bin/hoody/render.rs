@@ -180,7 +180,7 @@ pub struct Style {
 
 impl Style {
     /// The style that fits stdout.
-    pub fn of_stdout(json: bool, quiet: bool, many: bool, env: Env) -> Style {
+    pub fn of_stdout(json: bool, quiet: bool, many: bool, env: Env<'_>) -> Style {
         let width = io::stdout().is_terminal().then(columns);
         Style {
             json,
@@ -193,7 +193,7 @@ impl Style {
 }
 
 /// Whether a terminal may be coloured.
-pub fn is_color_wanted(env: Env) -> bool {
+pub fn is_color_wanted(env: Env<'_>) -> bool {
     let refused = env("NO_COLOR").is_some_and(|value| !value.is_empty());
     !refused && env("TERM").is_none_or(|term| term != "dumb")
 }

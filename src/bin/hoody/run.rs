@@ -95,7 +95,7 @@ pub fn run(
 /// News that may wait for the loop.
 const QUEUE: usize = 256;
 /// How long events gather before they are shown.
-const BREATH: std::time::Duration = std::time::Duration::from_millis(20);
+const BREATH: Duration = Duration::from_millis(20);
 /// How long a closing session gets before we go anyway; it gives its streams 5 s.
 const CLOSING: Duration = Duration::from_secs(8);
 

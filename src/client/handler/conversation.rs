@@ -17,7 +17,7 @@ use crate::client::handler::crew::{Ask, Crew, Job};
 use crate::client::handler::messages::{Handler, Request, RequestBody, Response, ResponseBody};
 use crate::client::local::Origin;
 use crate::http::write::{
-    self, CRLF, LAST_CHUNK, Reply, chunk_header, put_content_length, put_field, put_status_line,
+    CRLF, LAST_CHUNK, Reply, chunk_header, put_content_length, put_field, put_status_line,
 };
 use crate::http::{Asked, BodyDecoder, HeadScanner, RequestHead};
 use crate::limits::{HANDLER_AHEAD, HANDLER_SKIP};
@@ -583,7 +583,7 @@ fn head_of(response: &Response, asked: Asked) -> Option<Vec<u8>> {
     if !asked.keep_alive {
         put_field(&mut out, b"connection", b"close").ok()?;
     }
-    out.extend_from_slice(write::CRLF);
+    out.extend_from_slice(CRLF);
     Some(out)
 }
 

@@ -9,7 +9,7 @@ use crate::ws::{OpCode, push_frame};
 
 type Frame<'a> = (FrameType, u32, &'a [u8]);
 
-fn flood(pair: &mut Pair, count: usize, frame: Frame) {
+fn flood(pair: &mut Pair, count: usize, frame: Frame<'_>) {
     for _ in 0..count {
         pair.inject(&[frame]);
     }
@@ -25,7 +25,7 @@ fn calmed(pair: &Pair) -> bool {
 
 #[test]
 fn every_flood_ends_the_session_and_nothing_below_its_burst_does() {
-    let cases: [(u32, Frame); 3] = [
+    let cases: [(u32, Frame<'_>); 3] = [
         (FLOOD_PING.burst, (FrameType::Ping, 0, &[7; 8])),
         (FLOOD_EMPTY_DATA.burst, (FrameType::Data, 2, b"")),
         (FLOOD_OPEN_RESET.burst, (FrameType::Reset, 2, &[0, 7])),

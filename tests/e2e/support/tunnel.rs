@@ -111,12 +111,12 @@ pub struct Upgrade<'a> {
 
 impl Tunnel {
     /// Upgrades, or tells status and body of the refusal. An end without any answer is status 0.
-    pub fn upgrade(kit: &Kit, how: &Upgrade) -> Result<Tunnel, (u16, String)> {
+    pub fn upgrade(kit: &Kit, how: &Upgrade<'_>) -> Result<Tunnel, (u16, String)> {
         Tunnel::upgrade_at(kit.address, kit.port, how)
     }
 
     /// The same at an address.
-    pub fn upgrade_at(ip: Ipv4Addr, port: u16, how: &Upgrade) -> Result<Tunnel, (u16, String)> {
+    pub fn upgrade_at(ip: Ipv4Addr, port: u16, how: &Upgrade<'_>) -> Result<Tunnel, (u16, String)> {
         let stream = TcpStream::connect((ip, port)).map_err(|error| (0, error.to_string()))?;
         stream.set_nodelay(true).expect("a TCP socket");
         stream

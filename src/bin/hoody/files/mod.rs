@@ -81,7 +81,7 @@ impl Answer {
     }
 }
 
-fn answer(root: &Root, method: &str, target: &str, field: Field) -> Answer {
+fn answer(root: &Root, method: &str, target: &str, field: Field<'_>) -> Answer {
     match method {
         "GET" | "HEAD" => {}
         "OPTIONS" => return Answer::new(204).with("allow", METHODS),
@@ -107,7 +107,7 @@ fn answer(root: &Root, method: &str, target: &str, field: Field) -> Answer {
 
 const METHODS: &str = "GET, HEAD, OPTIONS";
 
-fn directory(root: &Root, below: &Below, handle: &File, method: &str, field: Field) -> Answer {
+fn directory(root: &Root, below: &Below, handle: &File, method: &str, field: Field<'_>) -> Answer {
     let index = below.path().join("index.html");
     match root.file(&index) {
         Ok((file, metadata)) if metadata.is_file() => {
@@ -146,7 +146,7 @@ fn whole_or_part(
     metadata: &Metadata,
     path: &Path,
     method: &str,
-    field: Field,
+    field: Field<'_>,
 ) -> Answer {
     let (size, stamp) = (metadata.len(), modified(metadata));
     // Weak: two writes within the clock's step and of the same length look the same.
@@ -186,7 +186,7 @@ fn whole_or_part(
 }
 
 /// Whether the visitor has the file already (RFC 9110 §13.2.2: a tag decides before a date).
-fn is_unchanged(tag: &str, modified: i64, field: Field) -> bool {
+fn is_unchanged(tag: &str, modified: i64, field: Field<'_>) -> bool {
     if let Some(tags) = field("if-none-match") {
         let bare = tag.trim_start_matches("W/");
         let matches = |other: &str| other.trim().trim_start_matches("W/") == bare;
@@ -198,7 +198,7 @@ fn is_unchanged(tag: &str, modified: i64, field: Field) -> bool {
 
 /// Whether a range may be honoured: an `If-Range` must name this very version, and our weak tag
 /// never proves that (RFC 9110 §13.1.5).
-fn may_be_cut(modified: i64, field: Field) -> bool {
+fn may_be_cut(modified: i64, field: Field<'_>) -> bool {
     match field("if-range") {
         None => true,
         Some(text) => date::parse(&text) == Some(modified),

@@ -232,7 +232,7 @@ mod beneath {
                 directory.as_raw_fd(),
                 name.as_ptr(),
                 &raw const how,
-                mem::size_of::<libc::open_how>(),
+                size_of::<libc::open_how>(),
             )
         };
         if opened < 0 {
@@ -405,7 +405,7 @@ mod tests {
         let page = listing::page(&root, &below, &handle).unwrap();
         assert!(!page.contains("pipe"));
         assert!(told.recv_timeout(moment).is_err(), "it was let go");
-        drop(fs::File::open(&name).unwrap());
+        drop(File::open(&name).unwrap());
         assert!(told.recv_timeout(moment * 10).unwrap());
         writer.join().unwrap();
     }
