@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::kit::budget::Class;
 use crate::kit::conns::Role;
-use crate::kit::door::doorstep::Room;
+use crate::kit::front::admission::Room;
 use crate::kit::leaving::Place;
 use crate::kit::metrics::StreamRefusal;
 use crate::kit::port::{Mode, Purpose};
@@ -41,10 +41,10 @@ impl Kit {
     }
 
     fn accept_front(&mut self, peer: SocketAddr) -> Option<ConnKey> {
-        let leaver = self.conns.doorstep.leaver(Room::Hall);
+        let leaver = self.conns.admission.leaver(Room::Hall);
         let place = self.take_place(Class::Front)?;
         let conn = self.add_conn(Role::Front, peer, place)?;
-        self.door.arrived(conn, &mut self.conns, &mut self.cx);
+        self.front.arrived(conn, &mut self.conns, &mut self.cx);
         if let Some(leaver) = leaver {
             self.conns.displace(leaver, &mut self.cx);
         }
@@ -74,7 +74,7 @@ impl Kit {
         let added = self.conns.add(role, peer, permit, self.cx.now);
         // Only now, for a name is free only when the host has closed what had it.
         match leaver {
-            Some(leaver) if self.conns.doorstep.get(leaver).is_some() => {
+            Some(leaver) if self.conns.admission.get(leaver).is_some() => {
                 self.conns.displace(leaver, &mut self.cx);
             }
             Some(leaver) => {

@@ -13,7 +13,7 @@ use std::ops::Range;
 use crate::clock::Instant;
 use crate::kit::budget::{Class, FdBudget, FdPermit};
 use crate::kit::context::Context;
-use crate::kit::door::doorstep::{Doorstep, Standing};
+use crate::kit::front::admission::{Admission, Standing};
 use crate::kit::heads::{Heads, Waiting};
 use crate::kit::leaving::Leaving;
 use crate::kit::metrics::StreamOutcome;
@@ -139,7 +139,7 @@ pub(super) struct Conns {
     pub(super) table: Table<Conn, ConnEntry>,
     pub(super) budget: FdBudget,
     /// Where those stand who have not shown a token.
-    pub(super) doorstep: Doorstep,
+    pub(super) admission: Admission,
     /// Connections that only linger.
     pub(super) leaving: Leaving,
     /// What was sent and waits: heads that are not whole, mostly.
@@ -155,11 +155,11 @@ pub(super) struct Conns {
 }
 
 impl Conns {
-    pub(super) fn new(budget: FdBudget, doorstep: Doorstep) -> Conns {
+    pub(super) fn new(budget: FdBudget, admission: Admission) -> Conns {
         Conns {
             table: Table::new(MAX_CONNS),
             budget,
-            doorstep,
+            admission,
             leaving: Leaving::default(),
             heads: Heads::default(),
             borrowers: Vec::new(),
@@ -245,7 +245,7 @@ impl Conns {
     /// One that has proven who it is and carries a lane now.
     pub(super) fn carries(&mut self, conn: ConnKey, session: SessionKey, index: usize) {
         self.change_role(conn, Role::Lane(session, index));
-        self.doorstep.set(conn, None);
+        self.admission.set(conn, None);
     }
 
     fn change_role(&mut self, conn: ConnKey, role: Role) {
@@ -265,7 +265,7 @@ impl Conns {
 
     /// Notes where a connection stands, if it has proven nothing yet, and what waits of it.
     pub(super) fn stands(&mut self, conn: ConnKey, standing: Option<Standing>, held: Waiting) {
-        self.doorstep.set(conn, standing);
+        self.admission.set(conn, standing);
         self.weigh(conn, held);
     }
 
@@ -327,7 +327,7 @@ impl Conns {
     /// A connection is nobody's any more.
     fn leaves_part(&mut self, conn: ConnKey, role: Role, head: Waiting) {
         self.pre_auth -= usize::from(role.is_pre_auth());
-        self.doorstep.set(conn, None);
+        self.admission.set(conn, None);
         self.heads.change(conn, head, Waiting::Head(0));
         self.left.push((conn, role));
     }

@@ -2,7 +2,7 @@
 
 use crate::clock::Instant;
 use crate::entropy::Entropy;
-use crate::kit::door::greeter::Refused;
+use crate::kit::front::greeter::Dismissal;
 use crate::kit::session::{SessionKey, Sessions};
 use crate::kit::sessions::hex;
 use crate::limits::{TICKET_LIFE, TICKETS_A_LANE};
@@ -156,7 +156,12 @@ impl Kit {
     }
 
     /// JOIN: a secondary lane (PROTOCOL §7).
-    pub(super) fn join(&mut self, conn: ConnKey, join: &Join, now: Instant) -> Result<(), Refused> {
+    pub(super) fn join(
+        &mut self,
+        conn: ConnKey,
+        join: &Join,
+        now: Instant,
+    ) -> Result<(), Dismissal> {
         match self.sessions.check_join(join, now) {
             Ok((key, index)) => {
                 self.conns.place_for_lane(conn, &mut self.cx)?;
@@ -164,7 +169,7 @@ impl Kit {
             }
             Err((code, why)) => {
                 let (conns, cx) = (&mut self.conns, &mut self.cx);
-                self.door.refuse_join(conn, code, why, conns, cx);
+                self.front.refuse_join(conn, code, why, conns, cx);
             }
         }
         Ok(())

@@ -243,7 +243,7 @@ impl Kit {
         if let Some(mut lane) = lane {
             let conn = lane.conn();
             lane.push_close(1000, why);
-            let bytes = crate::kit::door::greeter::drain_lane(&mut lane);
+            let bytes = crate::kit::front::greeter::drain_lane(&mut lane);
             self.conns.say_and_leave(conn, &bytes, &mut self.cx);
         }
         self.sessions.send_shard_map(key);

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use crate::kit::budget::{Class, FdPermit};
 use crate::kit::conns::{Conns, Role};
 use crate::kit::context::Context;
-use crate::kit::door::greeter::Refused;
+use crate::kit::front::greeter::Dismissal;
 use crate::machine::{CloseHow, ConnKey};
 
 /// Connections that began to leave, oldest first, and some that are gone by now.
@@ -64,7 +64,7 @@ impl Conns {
     }
 
     /// Closes a connection that is owed nothing, for its descriptor: one that is leaving, or who
-    /// stands on the doorstep with more than what is kept for that. False where there is none.
+    /// stands on the admission with more than what is kept for that. False where there is none.
     fn hurry_one(&mut self, cx: &mut Context) -> bool {
         if self.hurry_leaving(cx) {
             return true;
@@ -76,10 +76,10 @@ impl Conns {
         spare.is_some()
     }
 
-    /// Who goes from the doorstep where more are there than are kept places for.
+    /// Who goes from the admission where more are there than are kept places for.
     fn spare_front(&self) -> Option<ConnKey> {
         let more = self.budget.exceeds_reserve(Class::Front);
-        self.doorstep.first_to_go().filter(|_| more)
+        self.admission.first_to_go().filter(|_| more)
     }
 
     /// Closes the connection that has been leaving for longest; false where there is none.
@@ -113,7 +113,7 @@ impl Conns {
             return Some(place);
         }
         let leaver = match class {
-            Class::Front => self.doorstep.first_to_go()?,
+            Class::Front => self.admission.first_to_go()?,
             Class::Visitor | Class::Caller => match self.spare_front() {
                 Some(leaver) => leaver,
                 None => yields(self)?,
@@ -140,7 +140,7 @@ impl Conns {
         &mut self,
         conn: ConnKey,
         cx: &mut Context,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), Dismissal> {
         while let Some(entry) = self.table.get_mut(conn)
             && let Some(permit) = &mut entry.permit
         {
@@ -151,7 +151,7 @@ impl Conns {
                 break;
             }
         }
-        Err(Refused::no_place())
+        Err(Dismissal::no_place())
     }
 
     /// A permit for something that is no connection.

@@ -1,6 +1,6 @@
 //! The daemon in the container: the machine that owns sessions, ports, visitors and callers.
 //!
-//! The room decides everything the kit does and carries no byte itself. [`Kit`] dispatches: door,
+//! The room decides everything the kit does and carries no byte itself. [`Kit`] dispatches: front,
 //! connections, ports, streams and sessions are parts that own their tables and are handed what
 //! else they need. What follows from one in another is an answer to the dispatcher, or is asked
 //! after everything told (`Kit::settle`).
@@ -9,7 +9,7 @@
 //! | --- | --- |
 //! | `context` | what every part uses and none is about: clock, config, effects, metrics |
 //! | `conns` | connections: what each is for, how each ends |
-//! | `door` | the kit's own listener: operators, and who has not said who it is (PROTOCOL §2) |
+//! | `front` | the kit's own listener: operators, and who has not said who it is (PROTOCOL §2) |
 //! | `leaving` | those who were answered and linger |
 //! | `heads` | memory of heads that are not whole |
 //! | `sessions`, `joins` | attach, park, resume, end (PROTOCOL §6); secondary lanes (§7) |
@@ -36,8 +36,8 @@ mod carried;
 pub mod config;
 mod conns;
 mod context;
-mod door;
 mod exposition;
+mod front;
 mod heads;
 mod joins;
 mod lanes;
@@ -68,8 +68,8 @@ use budget::FdBudget;
 use config::Config;
 use conns::{ConnEntry, Conns, Role};
 use context::Context;
-use door::front::{Refusal, UNREADABLE};
-use door::{Door, Wants};
+use front::asks::{Denial, UNREADABLE};
+use front::{Front, Wants};
 use metrics::StreamRefusal;
 use port::Ports;
 use session::{SessionKey, Sessions};
@@ -95,7 +95,7 @@ pub enum KitNotice {
 pub struct Kit {
     cx: Context,
     conns: Conns,
-    door: Door,
+    front: Front,
     streams: Streams,
     ports: Ports,
     sessions: Sessions,
@@ -138,14 +138,14 @@ impl Kit {
     /// A kit that will listen as `config` says. The config must have passed its own check.
     pub fn new(config: Config, entropy: Entropy, now: Instant) -> Kit {
         let greeters = config.max_pre_auth_connections;
-        let doorstep = door::doorstep::Doorstep::new(config.fd_budget, greeters);
+        let admission = front::admission::Admission::new(config.fd_budget, greeters);
         let budget = FdBudget::new(config.fd_budget, config.descriptor_needs());
         let pool = memory::Pool::new(config.memory_plan().pool);
         let mut kit = Kit {
             sessions: Sessions::new(config.max_sessions, pool),
             cx: Context::new(config, entropy, now),
-            conns: Conns::new(budget, doorstep),
-            door: Door::default(),
+            conns: Conns::new(budget, admission),
+            front: Front::default(),
             streams: Streams::default(),
             ports: Ports::new(),
         };
@@ -228,7 +228,7 @@ impl Kit {
         };
         match entry.role {
             Role::Front | Role::Greeter => {
-                let wants = self.door.timeout(conn, &mut self.conns, &mut self.cx);
+                let wants = self.front.timeout(conn, &mut self.conns, &mut self.cx);
                 self.serve(conn, wants);
             }
             Role::Visitor => {
@@ -285,22 +285,22 @@ impl Kit {
         (&mut self.streams, below)
     }
 
-    /// Serves who stands at the door, `wants` first, until it wants nothing more.
+    /// Serves who stands at the front, `wants` first, until it wants nothing more.
     fn serve(&mut self, conn: ConnKey, mut wants: Option<Wants>) {
         let now = self.cx.now;
         loop {
             let next = wants.take();
-            let next = next.or_else(|| self.door.next(conn, &mut self.conns, &mut self.cx));
+            let next = next.or_else(|| self.front.next(conn, &mut self.conns, &mut self.cx));
             let Some(wanted) = next else {
                 break;
             };
             let done = match wanted {
                 Wants::Answer(ask) => {
                     let (mut text, peer) = (Vec::new(), ask.origin.peer.ip());
-                    self.admin(ask.route, peer, &mut text, ask.asked, now);
+                    self.admin(ask.wanted, peer, &mut text, ask.asked, now);
                     let (conns, cx) = (&mut self.conns, &mut self.cx);
                     let keep_alive = ask.asked.keep_alive;
-                    self.door.answered(conn, &text, keep_alive, conns, cx);
+                    self.front.answered(conn, &text, keep_alive, conns, cx);
                     Ok(())
                 }
                 Wants::Session(hello) => self.hello(conn, &hello, now),
@@ -308,10 +308,10 @@ impl Kit {
             };
             if let Err(refused) = done {
                 let (conns, cx) = (&mut self.conns, &mut self.cx);
-                self.door.send_away(conn, &refused, conns, cx);
+                self.front.send_away(conn, &refused, conns, cx);
             }
         }
-        self.door.restand(conn, &mut self.conns, &self.cx);
+        self.front.restand(conn, &mut self.conns, &self.cx);
     }
 
     /// What follows from what the parts have done, whoever was told something.
@@ -331,7 +331,7 @@ impl Kit {
         }
         while let Some((conn, role)) = self.conns.next_left() {
             match role {
-                Role::Front | Role::Greeter => self.door.forget(conn, role),
+                Role::Front | Role::Greeter => self.front.forget(conn, role),
                 Role::Visitor | Role::Caller => self.streams.forget(conn, role),
                 Role::Lane(..) | Role::Leaving { .. } => {}
             }
@@ -354,7 +354,7 @@ impl Kit {
                 .reject(conn, 503, why.sentence(), &mut below);
         }
         let mut text = Vec::new();
-        Refusal::json(503, why.sentence().trim_end()).write(&mut text, UNREADABLE);
+        Denial::json(503, why.sentence().trim_end()).write(&mut text, UNREADABLE);
         self.conns.say_and_leave(conn, &text, &mut self.cx);
     }
 
@@ -364,7 +364,7 @@ impl Kit {
         self.sessions.release_idle();
         self.conns.shrink();
         self.streams.shrink();
-        self.door.shrink();
+        self.front.shrink();
         self.cx.effects.notify(KitNotice::MemoryFreed);
     }
 
@@ -439,7 +439,7 @@ impl Machine for Kit {
                 let lane = self.sessions.lane_mut(session, index);
                 lane.map_or(&mut [], Channel::read_space)
             }
-            Role::Greeter => self.door.greeter_space(conn),
+            Role::Greeter => self.front.greeter_space(conn),
             Role::Visitor => {
                 let (cx, sessions) = (&mut self.cx, &mut self.sessions);
                 self.streams.visitors.space(conn, cx, &self.conns, sessions)
@@ -468,7 +468,7 @@ impl Machine for Kit {
             }
             Role::Front | Role::Greeter => {
                 let (conns, cx) = (&mut self.conns, &mut self.cx);
-                self.door.received(conn, count, conns, cx);
+                self.front.received(conn, count, conns, cx);
                 self.serve(conn, None);
             }
             Role::Leaving { .. } => self.conns.leaving_received(conn, count, &mut self.cx),
@@ -488,7 +488,7 @@ impl Machine for Kit {
                 mux.map_or(&[], |mux| mux.payload(*lane, span))
             }
             Piece::Nothing => match *role {
-                Role::Greeter => self.door.greeter_transmit(conn),
+                Role::Greeter => self.front.greeter_transmit(conn),
                 Role::Lane(session, index) => {
                     let lane = self.sessions.lane_mut(session, index);
                     lane.map_or(&[], Channel::transmit)
@@ -505,7 +505,7 @@ impl Machine for Kit {
         };
         if entry.out.is_empty() {
             match entry.role {
-                Role::Greeter => self.door.greeter_transmitted(conn, count),
+                Role::Greeter => self.front.greeter_transmitted(conn, count),
                 Role::Lane(session, index) => {
                     if let Some(mux) = self.sessions.mux_mut(session) {
                         mux.transmitted(index, count);

@@ -10,7 +10,7 @@ use crate::kit::budget::Class;
 use crate::kit::config::Config;
 use crate::kit::conns::Conns;
 use crate::kit::context::Context;
-use crate::kit::door::front::{Refusal, Route, write_answer};
+use crate::kit::front::asks::{Denial, Wanted, write_answer};
 use crate::kit::metrics::{self, Gauges, RefusalReason, SessionEnd};
 use crate::kit::port::{BindingKey, Mode, Ports};
 use crate::kit::session::{KitSession, SessionKey, Sessions};
@@ -89,7 +89,7 @@ impl View<'_> {
     }
 }
 
-fn refuse(refusal: &Refusal, peer: IpAddr, out: &mut Vec<u8>, asked: Asked, cx: &mut Context) {
+fn refuse(refusal: &Denial, peer: IpAddr, out: &mut Vec<u8>, asked: Asked, cx: &mut Context) {
     let reason = refusal.reason.map_or("request", RefusalReason::name);
     cx.complain_refused(peer, reason, &refusal.why);
     if let Some(reason) = refusal.reason {
@@ -112,7 +112,7 @@ impl Kit {
     /// Appends the answer to one request, and does what it asks.
     pub(super) fn admin(
         &mut self,
-        route: Route,
+        route: Wanted,
         peer: IpAddr,
         out: &mut Vec<u8>,
         asked: Asked,
@@ -120,15 +120,15 @@ impl Kit {
     ) {
         let about = &self.cx.config.about;
         let (status, body) = match route {
-            Route::Health => (200, admin::health(about, (about.usage)())),
-            Route::Sessions => (200, admin::sessions(self.view().rows())),
-            Route::Bindings => (200, admin::bindings(self.view().rows())),
-            Route::Tunnels => (
+            Wanted::Health => (200, admin::health(about, (about.usage)())),
+            Wanted::Sessions => (200, admin::sessions(self.view().rows())),
+            Wanted::Bindings => (200, admin::bindings(self.view().rows())),
+            Wanted::Tunnels => (
                 200,
                 admin::tunnels(self.view().rows(), self.conns.budget.available()),
             ),
-            Route::OpenApi => (200, admin::OPENAPI.as_bytes().to_vec()),
-            Route::Metrics => {
+            Wanted::OpenApi => (200, admin::OPENAPI.as_bytes().to_vec()),
+            Wanted::Metrics => {
                 // The page tells of its own answer too.
                 self.cx.metrics.admin_answered(200);
                 let (gauges, mut page) = (self.view().gauges(), Vec::new());
@@ -137,19 +137,19 @@ impl Kit {
                     .render(&gauges, &self.cx.config.about, &mut page);
                 return write_answer(out, asked, 200, metrics::CONTENT_TYPE, &page);
             }
-            Route::Kill { session, grace } => match self.sessions.with_id(session.as_str()) {
+            Wanted::Kill { session, grace } => match self.sessions.with_id(session.as_str()) {
                 Some(key) => {
                     self.kill(key, grace, now);
                     (202, admin::closing(session.as_str()))
                 }
                 None => {
-                    let refusal = Refusal::json(404, "no such session");
+                    let refusal = Denial::json(404, "no such session");
                     return refuse(&refusal, peer, out, asked, &mut self.cx);
                 }
             },
-            Route::Refuse(refusal) => return refuse(&refusal, peer, out, asked, &mut self.cx),
+            Wanted::Refuse(refusal) => return refuse(&refusal, peer, out, asked, &mut self.cx),
             // An upgrade is no operator's.
-            Route::Connect(_) => return,
+            Wanted::Connect(_) => return,
         };
         self.cx.metrics.admin_answered(status);
         write_answer(out, asked, status, "application/json", &body);

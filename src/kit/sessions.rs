@@ -7,7 +7,7 @@ use log::info;
 
 use crate::clock::Instant;
 use crate::entropy::Entropy;
-use crate::kit::door::greeter::{Refused, drain_lane};
+use crate::kit::front::greeter::{Dismissal, drain_lane};
 use crate::kit::metrics::{RefusalReason, SessionEnd};
 use crate::kit::port::BindingKey;
 use crate::kit::session::{KitSession, SessionKey};
@@ -28,9 +28,9 @@ impl Kit {
         conn: ConnKey,
         hello: &Hello,
         now: Instant,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), Dismissal> {
         if self.cx.stopping != Stopping::No {
-            return Err(Refused {
+            return Err(Dismissal {
                 reason: RefusalReason::Protocol,
                 goaway: Some(Code::NoError),
                 close: 1001,
@@ -114,10 +114,10 @@ impl Kit {
         conn: ConnKey,
         terms: Terms,
         now: Instant,
-    ) -> Result<SessionKey, Refused> {
+    ) -> Result<SessionKey, Dismissal> {
         let id = session_id(&mut self.cx.entropy);
         let peer = self.conns.get(conn).map(|entry| entry.from);
-        let peer = peer.ok_or_else(|| Refused::protocol("the connection is gone"))?;
+        let peer = peer.ok_or_else(|| Dismissal::protocol("the connection is gone"))?;
         let session = KitSession::new(id, peer, terms, now);
         if !self.sessions.is_full() {
             self.place_for_primary(conn, None)?;
@@ -134,7 +134,7 @@ impl Kit {
                 // A parked session keeps its place as it keeps its ports: its laptop was promised
                 // both for the grace (PROTOCOL §6).
                 let why = format!("session limit of {all} reached, {parked} of them parked");
-                Err(Refused {
+                Err(Dismissal {
                     reason: RefusalReason::SessionLimit,
                     goaway: Some(Code::ResourceExhausted),
                     close: 1013,
@@ -150,7 +150,7 @@ impl Kit {
         &mut self,
         conn: ConnKey,
         resumed: Option<SessionKey>,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), Dismissal> {
         let placed = self.conns.place_for_lane(conn, &mut self.cx);
         let session = resumed.and_then(|key| self.sessions.get(key));
         let old = session.and_then(|session| session.mux()?.lane(0)?.conn());
@@ -162,7 +162,7 @@ impl Kit {
             }
             _ => placed,
         };
-        placed.map_err(|refused| Refused {
+        placed.map_err(|refused| Dismissal {
             goaway: Some(Code::ResourceExhausted),
             ..refused
         })
@@ -176,7 +176,7 @@ impl Kit {
         index: usize,
     ) -> Option<(Transport, Subprotocol, SocketAddr)> {
         let peer = self.conns.get(conn)?.from;
-        let greeter = self.door.take_greeter(conn)?;
+        let greeter = self.front.take_greeter(conn)?;
         self.conns.carries(conn, key, index);
         self.cx.effects.timers.disarm(Reason::Conn(conn));
         Some((greeter.lane, greeter.subprotocol, peer))

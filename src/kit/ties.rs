@@ -35,12 +35,12 @@ impl Kit {
         let (mut standing, mut sides) = (0, 0);
         let guarded = self.cx.config.token.is_some();
         for (key, entry) in self.conns.iter() {
-            let stands = self.door.standing(key, entry, guarded);
-            let noted = self.conns.doorstep.get(key);
-            assert_eq!(noted, stands, "the doorstep has an old state of {key:?}");
+            let stands = self.front.standing(key, entry, guarded);
+            let noted = self.conns.admission.get(key);
+            assert_eq!(noted, stands, "the admission has an old state of {key:?}");
             standing += usize::from(stands.is_some());
             let known = match entry.role {
-                Role::Front | Role::Greeter => self.door.knows(key, entry.role),
+                Role::Front | Role::Greeter => self.front.knows(key, entry.role),
                 Role::Visitor | Role::Caller => self.streams.knows(key, entry.role),
                 Role::Leaving { .. } => continue,
                 Role::Lane(session, index) => {
@@ -55,12 +55,12 @@ impl Kit {
         }
         assert_eq!(
             standing,
-            self.conns.doorstep.len(),
-            "a ghost on the doorstep"
+            self.conns.admission.len(),
+            "a ghost on the admission"
         );
         assert_eq!(
             sides,
-            self.door.len() + self.streams.len(),
+            self.front.len() + self.streams.len(),
             "a ghost in a part"
         );
     }

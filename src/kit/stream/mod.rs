@@ -1,6 +1,6 @@
 //! What visitors and callers ask for: one stream of a session each.
 //!
-//! [`Visitors`] speak HTTP on EXPOSE ports, [`Callers`] raw TCP on PULL ports. Both keep what they
+//! `Visitors` speak HTTP on EXPOSE ports, `Callers` raw TCP on PULL ports. Both keep what they
 //! know of a connection under its key; the mux names a stream by that key too. They are told what
 //! came from either side and act on the rooms below: connections, sessions, ports.
 //!

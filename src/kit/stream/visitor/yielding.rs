@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 
 use crate::clock::Instant;
 use crate::kit::conns::{ConnEntry, Conns, Role};
-use crate::kit::door::throttle::place;
+use crate::kit::front::throttle::place;
 use crate::kit::session::Sessions;
 use crate::limits::{
     CUT_STALLED_AFTER, FRESH_MAY_STAY, LOOK_AGAIN_AFTER, MANY_FRESH, MUCH, PRE_AUTH_MAY_STAY,

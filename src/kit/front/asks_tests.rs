@@ -24,10 +24,10 @@ fn guarded() -> Config {
 }
 
 fn ask_text(text: &str, config: &Config) -> Ask {
-    let mut front = Front::default();
+    let mut front = AskReader::default();
     front.feed(text.as_bytes());
     match front.next(config, PEER) {
-        Step::Asked(ask) => ask,
+        Heard::Asked(ask) => ask,
         step => panic!("{text} gave {step:?}"),
     }
 }
@@ -40,13 +40,13 @@ fn get(path: &str, fields: &str, config: &Config) -> Ask {
 }
 
 fn refused(ask: Ask) -> (u16, String) {
-    match ask.route {
-        Route::Refuse(refusal) => {
+    match ask.wanted {
+        Wanted::Refuse(refusal) => {
             let mut out = Vec::new();
             refusal.write(&mut out, ask.asked);
             (refusal.status, String::from_utf8(out).unwrap())
         }
-        route => panic!("not refused but {route:?}"),
+        wanted => panic!("not refused but {wanted:?}"),
     }
 }
 
@@ -63,7 +63,7 @@ fn an_upgrade_gets_its_answer_and_the_better_subprotocol() {
     let offers = "Sec-WebSocket-Protocol: hoody-tunnel.v1, hoody-tunnel.v2\r\n\
                   Sec-WebSocket-Extensions: permessage-deflate\r\n";
     let ask = connect_ask(offers, &open());
-    let Route::Connect(connect) = ask.route else {
+    let Wanted::Connect(connect) = ask.wanted else {
         panic!("{ask:?}")
     };
     assert_eq!(connect.subprotocol, Subprotocol::V2);
@@ -116,7 +116,10 @@ fn a_client_behind_a_proxy_connects_whatever_the_host_for_it_is_no_browser() {
         "GET /api/v1/tunnel/connect HTTP/1.1\r\nHost: app-50.example\r\n{UPGRADE}\
          Sec-WebSocket-Protocol: hoody-tunnel.v1\r\n\r\n"
     );
-    assert!(matches!(ask_text(&text, &open()).route, Route::Connect(_)));
+    assert!(matches!(
+        ask_text(&text, &open()).wanted,
+        Wanted::Connect(_)
+    ));
 }
 
 #[test]
@@ -128,7 +131,7 @@ fn an_upgrade_with_a_wrong_token_may_still_prove_itself_in_hello() {
         ("Authorization: Bearer hush\r\n", Credential::Proven),
     ] {
         let ask = connect_ask(&format!("{offer}{fields}"), &guarded());
-        assert!(matches!(ask.route, Route::Connect(_)));
+        assert!(matches!(ask.wanted, Wanted::Connect(_)));
         assert_eq!(ask.credential, credential);
         assert_eq!(ask.shows_token(), credential != Credential::Missing);
     }
@@ -140,18 +143,18 @@ fn an_upgrade_with_a_wrong_token_may_still_prove_itself_in_hello() {
 
 #[test]
 fn all_endpoints_but_health_need_the_token() {
-    for (path, route) in [
-        ("metrics", Route::Metrics),
-        ("sessions", Route::Sessions),
-        ("bindings", Route::Bindings),
-        ("tunnels", Route::Tunnels),
-        ("openapi.json", Route::OpenApi),
+    for (path, wanted) in [
+        ("metrics", Wanted::Metrics),
+        ("sessions", Wanted::Sessions),
+        ("bindings", Wanted::Bindings),
+        ("tunnels", Wanted::Tunnels),
+        ("openapi.json", Wanted::OpenApi),
     ] {
         let path = format!("/api/v1/tunnel/{path}");
-        assert_eq!(get(&path, "", &open()).route, route);
+        assert_eq!(get(&path, "", &open()).wanted, wanted);
         assert_eq!(
-            get(&path, "Authorization: Bearer hush\r\n", &guarded()).route,
-            route
+            get(&path, "Authorization: Bearer hush\r\n", &guarded()).wanted,
+            wanted
         );
         for fields in ["", "Authorization: Bearer no\r\n"] {
             let (status, text) = refused(get(&path, fields, &guarded()));
@@ -163,12 +166,12 @@ fn all_endpoints_but_health_need_the_token() {
         }
     }
     assert_eq!(
-        get("/api/v1/tunnel/health", "", &guarded()).route,
-        Route::Health
+        get("/api/v1/tunnel/health", "", &guarded()).wanted,
+        Wanted::Health
     );
     assert_eq!(
-        get("/api/v1/tunnel/health?x=1", "", &open()).route,
-        Route::Health
+        get("/api/v1/tunnel/health?x=1", "", &open()).wanted,
+        Wanted::Health
     );
 }
 
@@ -179,7 +182,7 @@ fn a_rebound_name_is_refused_unless_a_token_is_asked_for() {
         assert_eq!(refused(ask_text(&text, &open())).0, 403, "{path}");
     }
     let text = "GET /api/v1/tunnel/health HTTP/1.1\r\nHost: evil.test:50\r\n\r\n";
-    assert_eq!(ask_text(text, &guarded()).route, Route::Health);
+    assert_eq!(ask_text(text, &guarded()).wanted, Wanted::Health);
     let absolute = "GET http://evil.test/api/v1/tunnel/health HTTP/1.1\r\nHost: localhost\r\n\r\n";
     assert_eq!(refused(ask_text(absolute, &open())).0, 403);
 }
@@ -239,8 +242,8 @@ fn a_kill_names_a_session_and_a_grace_within_bounds() {
         let ask = kill_ask(&format!("S-1a{query}"), "", &open());
         let grace = Duration::from_millis(millis);
         assert_eq!(
-            ask.route,
-            Route::Kill {
+            ask.wanted,
+            Wanted::Kill {
                 session: SessionId::new("S-1a"),
                 grace
             },
@@ -291,10 +294,10 @@ fn pipelined_requests_come_in_order_however_they_are_cut() {
         "HEAD /api/v1/tunnel/metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let text = [one, two, "GET"].concat();
     for size in [1, 7, 1000] {
-        let (mut front, mut seen) = (Front::default(), Vec::new());
+        let (mut front, mut seen) = (AskReader::default(), Vec::new());
         for piece in text.as_bytes().chunks(size) {
             front.feed(piece);
-            while let Step::Asked(ask) = front.next(&guarded(), PEER) {
+            while let Heard::Asked(ask) = front.next(&guarded(), PEER) {
                 seen.push((ask.asked.head, ask.asked.keep_alive));
             }
         }
@@ -310,20 +313,20 @@ fn a_request_with_a_body_is_the_last_on_its_connection() {
     let text = "DELETE /api/v1/tunnel/sessions/S-1 HTTP/1.1\r\nHost: localhost\r\n\
                 Content-Length: 5\r\n\r\nhello";
     let ask = ask_text(text, &open());
-    assert!(matches!(ask.route, Route::Kill { .. }) && !ask.asked.keep_alive);
+    assert!(matches!(ask.wanted, Wanted::Kill { .. }) && !ask.asked.keep_alive);
     let text = text.replace("Content-Length: 5", "Content-Length: 0");
     assert!(ask_text(&text, &open()).asked.keep_alive);
 }
 
 #[test]
 fn what_is_no_request_is_malformed() {
-    let mut front = Front::default();
+    let mut front = AskReader::default();
     front.feed(b"\x16\x03\x01\x02\x00");
-    let Step::Malformed(reject) = front.next(&open(), PEER) else {
+    let Heard::Malformed(reject) = front.next(&open(), PEER) else {
         panic!("a TLS hello is no HTTP")
     };
     let mut out = Vec::new();
-    Refusal::of_reject(reject).write(&mut out, UNREADABLE);
+    Denial::of_reject(reject).write(&mut out, UNREADABLE);
     assert!(out.starts_with(b"HTTP/1.1 400 "));
 }
 
@@ -347,13 +350,13 @@ fn bent_requests_are_answered_or_refused_and_never_break_the_front() {
             }
         }
         for config in [open(), guarded()] {
-            let mut front = Front::default();
+            let mut front = AskReader::default();
             front.feed(&bytes);
             for _ in 0..bytes.len() {
-                let Step::Asked(ask) = front.next(&config, PEER) else {
+                let Heard::Asked(ask) = front.next(&config, PEER) else {
                     break;
                 };
-                if let Route::Refuse(refusal) = ask.route {
+                if let Wanted::Refuse(refusal) = ask.wanted {
                     assert!((400..500).contains(&refusal.status) || refusal.status == 505);
                 }
             }

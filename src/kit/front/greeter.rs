@@ -6,7 +6,7 @@ use crate::clock::Instant;
 use crate::kit::config::Config;
 use crate::kit::conns::{ConnEntry, Conns};
 use crate::kit::context::Context;
-use crate::kit::door::doorstep::{Room, Standing};
+use crate::kit::front::admission::{Room, Standing};
 use crate::kit::metrics::RefusalReason;
 use crate::machine::{CloseHow, ConnKey};
 use crate::mux::{Item, Span, Transport};
@@ -15,7 +15,7 @@ use crate::wire::control::{self, GoAway, Hello, Join, JoinErr, JoinErrCode};
 use crate::wire::frame::FrameType;
 use crate::ws::Subprotocol;
 
-use super::{Door, Wants};
+use super::{Front, Wants};
 
 /// A lane before its session is known.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ struct Held {
 
 /// Why a greeter is sent away.
 #[derive(Debug)]
-pub(in crate::kit) struct Refused {
+pub(in crate::kit) struct Dismissal {
     /// For the metrics.
     pub(in crate::kit) reason: RefusalReason,
     /// GOAWAY's code and message, where the protocol has one.
@@ -61,10 +61,10 @@ impl Greeter {
     }
 }
 
-impl Refused {
+impl Dismissal {
     /// A protocol error before HELLO_OK (PROTOCOL §1.4).
-    pub(in crate::kit) fn protocol(why: impl Into<Cow<'static, str>>) -> Refused {
-        Refused {
+    pub(in crate::kit) fn protocol(why: impl Into<Cow<'static, str>>) -> Dismissal {
+        Dismissal {
             reason: RefusalReason::Protocol,
             goaway: None,
             close: 1002,
@@ -73,8 +73,8 @@ impl Refused {
     }
 
     /// There is no descriptor left for another lane.
-    pub(in crate::kit) fn no_place() -> Refused {
-        Refused {
+    pub(in crate::kit) fn no_place() -> Dismissal {
+        Dismissal {
             reason: RefusalReason::Descriptors,
             goaway: None,
             close: 1013,
@@ -92,7 +92,7 @@ impl Greeter {
     }
 }
 
-impl Door {
+impl Front {
     /// An upgrade was answered; what came behind the request belongs to the WebSocket.
     pub(super) fn greet(
         &mut self,
@@ -173,7 +173,7 @@ impl Door {
                     cx.effects.wake(conn);
                     continue;
                 }
-                Ok(Some(Item::Closed { .. })) => Err(Refused {
+                Ok(Some(Item::Closed { .. })) => Err(Dismissal {
                     reason: RefusalReason::Protocol,
                     goaway: None,
                     close: 1000,
@@ -193,9 +193,9 @@ impl Door {
                     .map(|join| Some(Wants::Lane(join))),
                 Ok(Some(Item::Frame { kind, .. })) => {
                     let why = format!("the first frame must be HELLO or JOIN, not {kind}");
-                    Err(Refused::protocol(why))
+                    Err(Dismissal::protocol(why))
                 }
-                Err(violation) => Err(Refused {
+                Err(violation) => Err(Dismissal {
                     reason: RefusalReason::Protocol,
                     goaway: None,
                     close: violation.close_code(),
@@ -209,7 +209,7 @@ impl Door {
     fn or_send_away(
         &mut self,
         conn: ConnKey,
-        wants: Result<Option<Wants>, Refused>,
+        wants: Result<Option<Wants>, Dismissal>,
         conns: &mut Conns,
         cx: &mut Context,
     ) -> Option<Wants> {
@@ -225,20 +225,20 @@ impl Door {
         payload: &Span,
         conns: &mut Conns,
         cx: &mut Context,
-    ) -> Result<Option<Wants>, Refused> {
+    ) -> Result<Option<Wants>, Dismissal> {
         let greeter = self.greeters.get_mut(conn).ok_or_else(gone)?;
         let peer = conns.get(conn).ok_or_else(gone)?.from.ip();
         let hello: Hello = control::parse(greeter.lane.payload(payload))
-            .map_err(|error| Refused::protocol(error.to_string()))?;
+            .map_err(|error| Dismissal::protocol(error.to_string()))?;
         if hello.version != greeter.subprotocol.name() {
-            return Err(Refused {
+            return Err(Dismissal {
                 reason: RefusalReason::Version,
                 goaway: Some(Code::VersionMismatch),
                 close: 1002,
                 why: "HELLO.version is not the negotiated subprotocol".into(),
             });
         }
-        let delay = conns.doorstep.throttle.delay(peer, cx.now);
+        let delay = conns.admission.throttle.delay(peer, cx.now);
         if cx.config.token.is_none() || delay.is_zero() {
             return self.judge_hello(conn, hello, conns, cx).map(Some);
         }
@@ -262,19 +262,19 @@ impl Door {
         hello: Hello,
         conns: &mut Conns,
         cx: &Context,
-    ) -> Result<Wants, Refused> {
+    ) -> Result<Wants, Dismissal> {
         let greeter = self.greeters.get(conn).ok_or_else(gone)?;
         let peer = conns.get(conn).ok_or_else(gone)?.from.ip();
         if !greeter.is_proven_by(&hello, &cx.config) {
-            conns.doorstep.throttle.failed(peer, cx.now);
-            return Err(Refused {
+            conns.admission.throttle.failed(peer, cx.now);
+            return Err(Dismissal {
                 reason: RefusalReason::Auth,
                 goaway: Some(Code::AuthError),
                 close: 1008,
                 why: "the token is missing or wrong".into(),
             });
         }
-        conns.doorstep.throttle.succeeded(peer);
+        conns.admission.throttle.succeeded(peer);
         Ok(Wants::Session(hello))
     }
 
@@ -289,7 +289,7 @@ impl Door {
             Some(held) if held.until <= cx.now => {
                 self.judge_hello(conn, held.hello, conns, cx).map(Some)
             }
-            _ => Err(Refused::protocol("no HELLO within the hello timeout")),
+            _ => Err(Dismissal::protocol("no HELLO within the hello timeout")),
         };
         self.or_send_away(conn, wants, conns, cx)
     }
@@ -298,7 +298,7 @@ impl Door {
     pub(in crate::kit) fn send_away(
         &mut self,
         conn: ConnKey,
-        refused: &Refused,
+        refused: &Dismissal,
         conns: &mut Conns,
         cx: &mut Context,
     ) {
@@ -341,12 +341,12 @@ impl Door {
 }
 
 impl Greeter {
-    fn first_join(&self, payload: &Span) -> Result<Join, Refused> {
+    fn first_join(&self, payload: &Span) -> Result<Join, Dismissal> {
         if self.subprotocol != Subprotocol::V2 {
-            return Err(Refused::protocol("JOIN is not spoken on hoody-tunnel.v1"));
+            return Err(Dismissal::protocol("JOIN is not spoken on hoody-tunnel.v1"));
         }
         control::parse(self.lane.payload(payload))
-            .map_err(|error| Refused::protocol(error.to_string()))
+            .map_err(|error| Dismissal::protocol(error.to_string()))
     }
 }
 
@@ -364,6 +364,6 @@ pub(in crate::kit) fn drain_lane(lane: &mut Transport) -> Vec<u8> {
     }
 }
 
-fn gone() -> Refused {
-    Refused::protocol("the connection is gone")
+fn gone() -> Dismissal {
+    Dismissal::protocol("the connection is gone")
 }

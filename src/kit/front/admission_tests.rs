@@ -6,7 +6,7 @@ use crate::entropy::Entropy;
 use crate::kit::budget::Class;
 use crate::kit::config::Config;
 use crate::kit::conns::After;
-use crate::kit::door::greeter::drain_lane;
+use crate::kit::front::greeter::drain_lane;
 use crate::kit::testing::{Host, UPGRADE, guarded};
 use crate::limits::{
     ACCEPTS_A_TURN, HALL_PART, LOOPBACK_RESERVE, MAX_HALL, PRE_AUTH_MAY_STAY, TICKETS_A_LANE,
@@ -33,7 +33,7 @@ fn greet_silently(host: &mut Host, peer: &str) -> Option<ConnKey> {
     (!refused).then_some(conn)
 }
 
-/// A kit whose doorstep is full of one address' silence: in the hall, and after upgrades.
+/// A kit whose admission is full of one address' silence: in the hall, and after upgrades.
 fn flooded() -> Host {
     let mut host = Host::new(guarded());
     for port in 0..Config::default().max_pre_auth_connections {

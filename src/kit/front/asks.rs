@@ -1,11 +1,11 @@
 //! What is asked on the kit's own listener, and what may be answered (PROTOCOL §1, §10).
 //!
-//! [`Front`] takes the bytes of one connection and gives one [`Ask`] for each request in them; it
-//! answers nothing and changes nothing. Whoever owns the connection acts on the [`Route`]:
+//! [`AskReader`] takes the bytes of one connection and gives one [`Ask`] for each request in it; it
+//! answers nothing and changes nothing. Whoever owns the connection acts on the [`Wanted`]:
 //!
 //! 1. While `Throttle::delay` is not zero and [`Ask::shows_token`], the ask waits.
 //! 2. [`Credential::Wrong`] is told to the throttle. On `Connect` HELLO may still prove it.
-//! 3. [`Refusal::write`] writes what is refused, [`write_answer`] what is answered.
+//! 3. [`Denial::write`] writes what is refused, [`write_answer`] what is answered.
 //!
 //! Order of the guards: name (403), path (404), method (405), origin (403), token (401), parameters
 //! (400). So a page that got here by DNS rebinding learns nothing at all.
@@ -18,7 +18,7 @@ use crate::http::trail::Origin;
 use crate::http::write::Reply;
 use crate::http::{Asked, HeadScanner, Reject, RequestBody, RequestHead, Version};
 use crate::kit::config::Config;
-use crate::kit::door::guard::{Credential, host_is_ours, origin_is_fine};
+use crate::kit::front::guard::{Credential, host_is_ours, origin_is_fine};
 use crate::kit::metrics::RefusalReason;
 use crate::limits::{DEFAULT_KILL_GRACE_MS, MAX_KILL_GRACE_MS};
 use crate::wire::control::SessionId;
@@ -26,19 +26,19 @@ use crate::ws::{ClientOffer, HandshakeError, Subprotocol, check_request};
 
 /// One connection's incoming HTTP.
 #[derive(Debug, Default)]
-pub(crate) struct Front {
+pub(crate) struct AskReader {
     inbound: Buffer,
     scanner: HeadScanner,
 }
 
 /// What the bytes so far amount to.
 #[derive(Debug)]
-pub(crate) enum Step {
+pub(crate) enum Heard {
     /// No whole head yet.
     More,
     /// A request.
     Asked(Ask),
-    /// Not a request: answer with [`Refusal::of_reject`] and close.
+    /// Not a request: answer with [`Denial::of_reject`] and close.
     Malformed(Reject),
 }
 
@@ -46,7 +46,7 @@ pub(crate) enum Step {
 #[derive(Debug)]
 pub(crate) struct Ask {
     /// What for.
-    pub route: Route,
+    pub wanted: Wanted,
     /// How to answer. `keep_alive` is false also when the request has a body: nothing here wants
     /// one, so it is never read.
     pub asked: Asked,
@@ -60,14 +60,14 @@ impl Ask {
     /// Whether it is an attempt at a token, right or wrong, which the throttle may slow. Health is
     /// told to everybody alike, so a token that came with the question is not looked at.
     pub(crate) fn shows_token(&self) -> bool {
-        self.route != Route::Health
+        self.wanted != Wanted::Health
             && matches!(self.credential, Credential::Proven | Credential::Wrong)
     }
 }
 
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Route {
+pub(crate) enum Wanted {
     /// A tunnel's WebSocket. It may still have to prove itself in HELLO.
     Connect(Connect),
     /// `GET /api/v1/tunnel/health`
@@ -90,7 +90,7 @@ pub(crate) enum Route {
         grace: Duration,
     },
     /// Nothing that is given.
-    Refuse(Refusal),
+    Refuse(Denial),
 }
 
 /// The answer to an upgrade.
@@ -120,7 +120,7 @@ impl Connect {
 
 /// Our no, as HTTP.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Refusal {
+pub(crate) struct Denial {
     /// The status.
     pub status: u16,
     /// One sentence for the body.
@@ -133,10 +133,10 @@ pub(crate) struct Refusal {
     pub reason: Option<RefusalReason>,
 }
 
-impl Refusal {
+impl Denial {
     /// An error of an endpoint: `{"error":"…"}`.
-    pub(crate) fn json(status: u16, why: impl Into<String>) -> Refusal {
-        Refusal {
+    pub(crate) fn json(status: u16, why: impl Into<String>) -> Denial {
+        Denial {
             status,
             why: why.into(),
             json: true,
@@ -146,18 +146,18 @@ impl Refusal {
     }
 
     /// What an upgrade gets where too many wait that have proven nothing.
-    pub(crate) fn no_place() -> Refusal {
+    pub(crate) fn no_place() -> Denial {
         let why = "as many connections wait that have proven nothing as there may be";
-        Refusal::text(503, why, RefusalReason::PreAuthLimit).with(&[("retry-after", "1")])
+        Denial::text(503, why, RefusalReason::PreAuthLimit).with(&[("retry-after", "1")])
     }
 
     /// What a malformed request gets.
-    pub(crate) fn of_reject(reject: Reject) -> Refusal {
-        Refusal::json(reject.status, reject.why)
+    pub(crate) fn of_reject(reject: Reject) -> Denial {
+        Denial::json(reject.status, reject.why)
     }
 
-    fn text(status: u16, why: impl Into<String>, reason: RefusalReason) -> Refusal {
-        Refusal {
+    fn text(status: u16, why: impl Into<String>, reason: RefusalReason) -> Denial {
+        Denial {
             status,
             why: why.into(),
             json: false,
@@ -166,12 +166,12 @@ impl Refusal {
         }
     }
 
-    fn with(self, fields: &'static [(&'static str, &'static str)]) -> Refusal {
-        Refusal { fields, ..self }
+    fn with(self, fields: &'static [(&'static str, &'static str)]) -> Denial {
+        Denial { fields, ..self }
     }
 
-    fn because(self, reason: RefusalReason) -> Refusal {
-        Refusal {
+    fn because(self, reason: RefusalReason) -> Denial {
+        Denial {
             reason: Some(reason),
             ..self
         }
@@ -224,7 +224,7 @@ pub(crate) fn write_answer(
     .write(out, asked);
 }
 
-impl Front {
+impl AskReader {
     /// Takes bytes as they come.
     pub(crate) fn feed(&mut self, bytes: &[u8]) {
         self.inbound.extend(bytes);
@@ -245,17 +245,17 @@ impl Front {
         self.inbound.len()
     }
 
-    /// The next request in the bytes so far. After [`Step::Malformed`] there is none.
-    pub(crate) fn next(&mut self, config: &Config, peer: SocketAddr) -> Step {
+    /// The next request in the bytes so far. After [`Heard::Malformed`] there is none.
+    pub(crate) fn next(&mut self, config: &Config, peer: SocketAddr) -> Heard {
         let length = match self.scanner.scan(self.inbound.bytes()) {
             Ok(Some(length)) => length,
-            Ok(None) => return Step::More,
-            Err(reject) => return Step::Malformed(reject),
+            Ok(None) => return Heard::More,
+            Err(reject) => return Heard::Malformed(reject),
         };
         let bytes = self.inbound.bytes().get(..length).unwrap_or_default();
         let step = match RequestHead::parse(bytes) {
-            Ok(head) => Step::Asked(ask(&head, config, peer)),
-            Err(reject) => Step::Malformed(reject),
+            Ok(head) => Heard::Asked(ask(&head, config, peer)),
+            Err(reject) => Heard::Malformed(reject),
         };
         self.inbound.consume(length);
         self.scanner = HeadScanner::new();
@@ -277,9 +277,9 @@ fn ask(head: &RequestHead<'_>, config: &Config, peer: SocketAddr) -> Ask {
     if !matches!(head.body, RequestBody::None | RequestBody::Length(0)) {
         asked.keep_alive = false;
     }
-    let route = route(head, config, credential).unwrap_or_else(Route::Refuse);
+    let wanted = wanted(head, config, credential).unwrap_or_else(Wanted::Refuse);
     Ask {
-        route,
+        wanted,
         asked,
         credential,
         origin: Origin::of(head, peer, &config.trusted_proxies),
@@ -287,11 +287,11 @@ fn ask(head: &RequestHead<'_>, config: &Config, peer: SocketAddr) -> Ask {
 }
 
 /// Decides what one request is for, and whether it may be that.
-fn route(
+fn wanted(
     head: &RequestHead<'_>,
     config: &Config,
     credential: Credential,
-) -> Result<Route, Refusal> {
+) -> Result<Wanted, Denial> {
     let target = head.target.as_ref();
     let cut = target
         .iter()
@@ -300,25 +300,25 @@ fn route(
     let (path, query) = target.split_at(cut);
     let below = path.strip_prefix(PREFIX).unwrap_or_default();
     if below == b"connect" {
-        return connect(head, config).map(Route::Connect);
+        return connect(head, config).map(Wanted::Connect);
     }
     if config.token.is_none() && !host_is_ours(head, config) {
         let why = "this Host is not one of this kit's names (--allow-host)";
-        return Err(Refusal::json(403, why).because(RefusalReason::Host));
+        return Err(Denial::json(403, why).because(RefusalReason::Host));
     }
     let getting = match below {
-        b"health" => Route::Health,
-        b"metrics" => Route::Metrics,
-        b"sessions" => Route::Sessions,
-        b"bindings" => Route::Bindings,
-        b"tunnels" => Route::Tunnels,
-        b"openapi.json" => Route::OpenApi,
+        b"health" => Wanted::Health,
+        b"metrics" => Wanted::Metrics,
+        b"sessions" => Wanted::Sessions,
+        b"bindings" => Wanted::Bindings,
+        b"tunnels" => Wanted::Tunnels,
+        b"openapi.json" => Wanted::OpenApi,
         _ => return kill(below, query, head, config, credential),
     };
     if !matches!(head.method, "GET" | "HEAD") {
         return Err(wrong_method(&[("allow", "GET, HEAD")]));
     }
-    if getting != Route::Health {
+    if getting != Wanted::Health {
         authorize(credential)?;
     }
     Ok(getting)
@@ -330,8 +330,8 @@ fn kill(
     head: &RequestHead<'_>,
     config: &Config,
     credential: Credential,
-) -> Result<Route, Refusal> {
-    let unknown = || Refusal::json(404, "there is nothing at this path");
+) -> Result<Wanted, Denial> {
+    let unknown = || Denial::json(404, "there is nothing at this path");
     let id = below.strip_prefix(b"sessions/").ok_or_else(unknown)?;
     let is_id = |octet: &u8| octet.is_ascii_alphanumeric() || *octet == b'-';
     let id = std::str::from_utf8(id).map_err(|_| unknown())?;
@@ -343,16 +343,16 @@ fn kill(
     }
     if !origin_is_fine(head, config) {
         let why = "a page of this Origin may not end sessions (--allow-origin)";
-        return Err(Refusal::json(403, why).because(RefusalReason::Origin));
+        return Err(Denial::json(403, why).because(RefusalReason::Origin));
     }
     authorize(credential)?;
     let grace = grace(query).ok_or_else(|| {
-        Refusal::json(
+        Denial::json(
             400,
             format!("grace_ms must be a number from 0 to {MAX_KILL_GRACE_MS}"),
         )
     })?;
-    Ok(Route::Kill {
+    Ok(Wanted::Kill {
         session: SessionId::new(id),
         grace,
     })
@@ -375,7 +375,7 @@ fn grace(query: &[u8]) -> Option<Duration> {
     (values.next().is_none() && millis <= MAX_KILL_GRACE_MS).then(|| Duration::from_millis(millis))
 }
 
-fn authorize(credential: Credential) -> Result<(), Refusal> {
+fn authorize(credential: Credential) -> Result<(), Denial> {
     if credential.suffices() {
         return Ok(());
     }
@@ -384,22 +384,22 @@ fn authorize(credential: Credential) -> Result<(), Refusal> {
     } else {
         "the bearer token is wrong"
     };
-    let refusal = Refusal::json(401, why).with(&[("www-authenticate", "Bearer")]);
+    let refusal = Denial::json(401, why).with(&[("www-authenticate", "Bearer")]);
     Err(refusal.because(RefusalReason::Auth))
 }
 
-fn wrong_method(allow: &'static [(&'static str, &'static str)]) -> Refusal {
-    Refusal::json(405, "this path does not have that method").with(allow)
+fn wrong_method(allow: &'static [(&'static str, &'static str)]) -> Denial {
+    Denial::json(405, "this path does not have that method").with(allow)
 }
 
-fn connect(head: &RequestHead<'_>, config: &Config) -> Result<Connect, Refusal> {
+fn connect(head: &RequestHead<'_>, config: &Config) -> Result<Connect, Denial> {
     if !origin_is_fine(head, config) {
         let why = "a page of this Origin may not open a tunnel here (--allow-origin)";
-        return Err(Refusal::text(403, why, RefusalReason::Origin));
+        return Err(Denial::text(403, why, RefusalReason::Origin));
     }
     if !matches!(head.body, RequestBody::None | RequestBody::Length(0)) {
         let why = "an upgrade has no body";
-        return Err(Refusal::text(400, why, RefusalReason::Upgrade));
+        return Err(Denial::text(400, why, RefusalReason::Upgrade));
     }
     let minor = match head.version {
         Version::Http10 => 0,
@@ -415,12 +415,12 @@ fn connect(head: &RequestHead<'_>, config: &Config) -> Result<Connect, Refusal> 
     })
 }
 
-fn refuse_handshake(error: HandshakeError) -> Refusal {
+fn refuse_handshake(error: HandshakeError) -> Denial {
     let reason = match error {
         HandshakeError::NoSubprotocol => RefusalReason::Subprotocol,
         _ => RefusalReason::Upgrade,
     };
-    let refusal = Refusal::text(error.status(), error.to_string(), reason);
+    let refusal = Denial::text(error.status(), error.to_string(), reason);
     match error.status() {
         405 => refusal.with(&[("allow", "GET")]),
         426 => refusal.with(&[("upgrade", "websocket"), ("sec-websocket-version", "13")]),
@@ -432,5 +432,5 @@ fn refuse_handshake(error: HandshakeError) -> Refusal {
 const PREFIX: &[u8] = b"/api/v1/tunnel/";
 
 #[cfg(test)]
-#[path = "front_tests.rs"]
+#[path = "asks_tests.rs"]
 mod tests;

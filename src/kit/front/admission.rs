@@ -11,7 +11,7 @@
 //! more than the newcomer's (everybody may be behind one proxy), only those go that had time to
 //! speak, and else the newcomer is told to come again.
 //!
-//! Who has shown the token stands on no doorstep: nobody can take its place.
+//! Who has shown the token stands on no admission: nobody can take its place.
 
 use std::cmp::Reverse;
 use std::net::IpAddr;
@@ -20,14 +20,14 @@ use crate::clock::Instant;
 use crate::http::trail::Origin;
 use crate::kit::conns::{ConnEntry, Conns};
 use crate::kit::context::Context;
-use crate::kit::door::crowd::Crowd;
-use crate::kit::door::front::Refusal;
-use crate::kit::door::throttle::{Throttle, place};
+use crate::kit::front::asks::Denial;
+use crate::kit::front::crowd::Crowd;
+use crate::kit::front::throttle::{Throttle, place};
 use crate::kit::metrics::RefusalReason;
 use crate::limits::{HALL_PART, LOOPBACK_RESERVE, MAX_HALL, MIN_HALL, PRE_AUTH_MAY_STAY};
 use crate::machine::{CloseHow, ConnKey};
 
-/// A room of the doorstep.
+/// A room of the admission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::kit) enum Room {
     Guessing,
@@ -40,7 +40,7 @@ type Missed = Reverse<Instant>;
 
 /// Who stands where.
 #[derive(Debug)]
-pub(in crate::kit) struct Doorstep {
+pub(in crate::kit) struct Admission {
     rooms: [Crowd<ConnKey, u128, Missed>; 3],
     caps: [usize; 3],
     /// Who guessed wrong lately.
@@ -50,11 +50,11 @@ pub(in crate::kit) struct Doorstep {
 /// Where a connection stands: the room, for which address, and how little it is missed.
 pub(in crate::kit) type Standing = (Room, u128, Missed);
 
-impl Doorstep {
+impl Admission {
     /// Of a kit with so many descriptors, of which so many greeters may wait.
-    pub(crate) fn new(descriptors: usize, greeters: usize) -> Doorstep {
+    pub(crate) fn new(descriptors: usize, greeters: usize) -> Admission {
         let hall = (descriptors / HALL_PART).clamp(MIN_HALL, MAX_HALL);
-        Doorstep {
+        Admission {
             rooms: [Crowd::new(), Crowd::new(), Crowd::new()],
             caps: [greeters, hall, greeters],
             throttle: Throttle::new(),
@@ -126,8 +126,8 @@ impl Conns {
             return;
         };
         let peer = entry.from.ip();
-        if matches!(self.doorstep.get(leaver), Some((Room::Guessing, ..))) {
-            self.doorstep.throttle.failed(peer, cx.now);
+        if matches!(self.admission.get(leaver), Some((Room::Guessing, ..))) {
+            self.admission.throttle.failed(peer, cx.now);
         }
         self.close(leaver, CloseHow::Clean, cx);
         let why = "it had proven nothing, and another one wanted its place";
@@ -136,7 +136,7 @@ impl Conns {
 
     /// One more waits with a wrong token.
     pub(in crate::kit) fn guess_comes(&mut self, cx: &mut Context) {
-        if let Some(leaver) = self.doorstep.leaver(Room::Guessing) {
+        if let Some(leaver) = self.admission.leaver(Room::Guessing) {
             self.displace(leaver, cx);
         }
     }
@@ -146,18 +146,18 @@ impl Conns {
         &mut self,
         origin: &Origin,
         cx: &mut Context,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Denial> {
         let peer = origin.peer.ip();
         let direct = is_loopback(peer) && !origin.forwarded;
         let more = if direct { LOOPBACK_RESERVE } else { 0 };
-        match self.doorstep.greeter(place(peer), more, cx.now) {
+        match self.admission.greeter(place(peer), more, cx.now) {
             Ok(leaver) => {
                 leaver
                     .into_iter()
                     .for_each(|leaver| self.displace(leaver, cx));
                 Ok(())
             }
-            Err(()) => Err(Refusal::no_place()),
+            Err(()) => Err(Denial::no_place()),
         }
     }
 }
@@ -177,5 +177,5 @@ fn is_loopback(peer: IpAddr) -> bool {
 const ALL: [Room; 3] = [Room::Guessing, Room::Hall, Room::Greeting];
 
 #[cfg(test)]
-#[path = "doorstep_tests.rs"]
+#[path = "admission_tests.rs"]
 mod tests;

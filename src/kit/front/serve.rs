@@ -3,19 +3,19 @@
 use crate::clock::Instant;
 use crate::kit::conns::{ConnEntry, Conns};
 use crate::kit::context::Context;
-use crate::kit::door::doorstep::{Room, Standing};
-use crate::kit::door::front::{Ask, Front, Refusal, Route, Step, UNREADABLE};
-use crate::kit::door::guard::Credential;
+use crate::kit::front::admission::{Room, Standing};
+use crate::kit::front::asks::{Ask, AskReader, Denial, Heard, UNREADABLE, Wanted};
+use crate::kit::front::guard::Credential;
 use crate::kit::heads::Waiting;
 use crate::limits::{FRONT_HEAD_TIMEOUT, FRONT_IDLE_TIMEOUT, MAX_HTTP_HEAD};
 use crate::machine::{CloseHow, ConnKey};
 
-use super::Door;
+use super::Front;
 
 /// A connection to the kit's own listener.
 #[derive(Debug, Default)]
 pub(in crate::kit) struct FrontConn {
-    pub(super) front: Front,
+    pub(super) asks: AskReader,
     /// A request with a token, from an address that guessed wrong before: it waits to be judged.
     held: Option<(Ask, Instant)>,
     /// When it has asked something last.
@@ -36,13 +36,13 @@ impl FrontConn {
     /// Memory of what came and waits.
     pub(in crate::kit) fn waiting(&self) -> Waiting {
         match self.held {
-            Some(_) => Waiting::Asking(self.front.capacity()),
-            None => Waiting::Head(self.front.capacity()),
+            Some(_) => Waiting::Asking(self.asks.capacity()),
+            None => Waiting::Head(self.asks.capacity()),
         }
     }
 }
 
-impl Door {
+impl Front {
     /// Somebody came to the kit's own listener.
     pub(in crate::kit) fn arrived(&mut self, conn: ConnKey, conns: &mut Conns, cx: &mut Context) {
         self.fronts.insert(conn, Box::default());
@@ -64,8 +64,8 @@ impl Door {
             entry.read_closed = true;
             return;
         }
-        it.front.feed(&cx.scratch[..count]);
-        if it.front.waiting() > 2 * MAX_HTTP_HEAD {
+        it.asks.feed(&cx.scratch[..count]);
+        if it.asks.waiting() > 2 * MAX_HTTP_HEAD {
             // Asks ahead while an earlier one is held back; nobody needs to.
             conns.close(conn, CloseHow::Reset, cx);
         }
@@ -83,22 +83,22 @@ impl Door {
         if it.held.is_some() || !entry.out.is_empty() {
             return None;
         }
-        match it.front.next(&cx.config, entry.peer) {
-            Step::More => {
+        match it.asks.next(&cx.config, entry.peer) {
+            Heard::More => {
                 if entry.read_closed {
                     conns.close(conn, CloseHow::Clean, cx);
                 }
                 None
             }
-            Step::Malformed(reject) => {
-                let refusal = Refusal::of_reject(reject);
+            Heard::Malformed(reject) => {
+                let refusal = Denial::of_reject(reject);
                 refuse(conn, "malformed", &refusal, conns, cx);
                 None
             }
-            Step::Asked(ask) => {
+            Heard::Asked(ask) => {
                 it.asked = Some(cx.now);
                 entry.from = ask.origin.peer;
-                let delay = conns.doorstep.throttle.delay(ask.origin.peer.ip(), cx.now);
+                let delay = conns.admission.throttle.delay(ask.origin.peer.ip(), cx.now);
                 if !ask.shows_token() || delay.is_zero() {
                     return Some(ask);
                 }
@@ -123,26 +123,26 @@ impl Door {
         cx: &mut Context,
     ) -> Option<Ask> {
         let peer = ask.origin.peer.ip();
-        let throttle = &mut conns.doorstep.throttle;
+        let throttle = &mut conns.admission.throttle;
         match ask.credential {
             Credential::Wrong if ask.shows_token() => throttle.failed(peer, cx.now),
             Credential::Proven if ask.shows_token() => throttle.succeeded(peer),
             _ => {}
         }
-        let Route::Connect(connect) = &ask.route else {
+        let Wanted::Connect(connect) = &ask.wanted else {
             return Some(ask);
         };
         if ask.credential != Credential::Proven
             && let Err(refusal) = conns.greeter_comes(&ask.origin, cx)
         {
             ask.asked.keep_alive = false;
-            ask.route = Route::Refuse(refusal);
+            ask.wanted = Wanted::Refuse(refusal);
             return Some(ask);
         }
         let mut text = Vec::new();
         connect.write(&mut text);
         let (entry, it) = (conns.get_mut(conn)?, self.fronts.get_mut(conn)?);
-        let early = it.front.rest();
+        let early = it.asks.rest();
         entry.out.push(&text);
         let proven = ask.credential.suffices();
         self.greet(conn, connect.subprotocol, proven, &early, conns, cx);
@@ -180,10 +180,10 @@ impl Door {
             cx.arm_conn(conn, cx.now + FRONT_HEAD_TIMEOUT);
             return Some(ask);
         }
-        if it.front.is_idle() {
+        if it.asks.is_idle() {
             conns.close(conn, CloseHow::Clean, cx);
         } else {
-            let refusal = Refusal::json(408, "the head of the request took too long");
+            let refusal = Denial::json(408, "the head of the request took too long");
             refuse(conn, "slow", &refusal, conns, cx);
         }
         None
@@ -194,7 +194,7 @@ impl Door {
 fn refuse(
     conn: ConnKey,
     reason: &'static str,
-    refusal: &Refusal,
+    refusal: &Denial,
     conns: &mut Conns,
     cx: &mut Context,
 ) {

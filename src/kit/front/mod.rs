@@ -1,22 +1,22 @@
 //! The kit's own listener: HTTP for operators, and the way in for laptops (PROTOCOL §1, §2, §10).
 //!
 //! Whoever comes asks HTTP ([`serve`]) and may upgrade; then it has to say HELLO or JOIN
-//! ([`greeter`]). [`Door`] keeps both, slows who guesses, and makes room among those who have
+//! ([`greeter`]). [`Front`] keeps both, slows who guesses, and makes room among those who have
 //! proven nothing. What needs the rest of the kit comes out as [`Wants`]; the dispatcher sees to it
-//! and asks again with [`Door::next`] until nothing is wanted.
+//! and asks again with [`Front::next`] until nothing is wanted.
 //!
 //! The room opens no session and knows none.
 //!
 //! | file | part |
 //! | --- | --- |
-//! | `front`, `guard` | what a request asks for and whether it may |
+//! | `asks`, `guard` | what a request asks for and whether it may |
 //! | `serve`, `greeter` | who asks HTTP; who has upgraded |
-//! | `doorstep`, `crowd` | who may wait before it has proven anything (PROTOCOL §2) |
+//! | `admission`, `crowd` | who may wait before it has proven anything (PROTOCOL §2) |
 //! | `throttle` | who guessed wrong, and waits |
 
+pub(in crate::kit) mod admission;
+pub(in crate::kit) mod asks;
 pub(in crate::kit) mod crowd;
-pub(in crate::kit) mod doorstep;
-pub(in crate::kit) mod front;
 pub(in crate::kit) mod greeter;
 pub(in crate::kit) mod guard;
 mod serve;
@@ -29,8 +29,8 @@ use crate::machine::{Conn, ConnKey};
 use crate::table::Side;
 use crate::wire::control::{Hello, Join};
 
-use doorstep::Standing;
-use front::Ask;
+use admission::Standing;
+use asks::Ask;
 use greeter::Greeter;
 use serve::FrontConn;
 
@@ -47,12 +47,12 @@ pub(super) enum Wants {
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Door {
+pub(super) struct Front {
     fronts: Side<Conn, Box<FrontConn>>,
     greeters: Side<Conn, Box<Greeter>>,
 }
 
-impl Door {
+impl Front {
     /// What somebody wants of the kit next, after everything that happened to it.
     pub(super) fn next(
         &mut self,
