@@ -371,10 +371,9 @@ fn send_unbind<T: Copy>(session: &mut Session<T>, bind_id: Option<u64>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::bound::Answerer;
+    use crate::client::TunnelOptions;
+    use crate::client::bound::tests::{bound, ok};
     use crate::client::config::Config;
-    use crate::client::target::Target;
-    use crate::client::{HostHeader, TunnelOptions};
     use crate::clock::Instant;
     use crate::entropy::Entropy;
     use crate::wire::control::BindingKind;
@@ -383,30 +382,6 @@ mod tests {
         let options = TunnelOptions::new("ws://127.0.0.1:50");
         let config = Config::with_env(&options, |_| None).unwrap();
         Context::new(config, Entropy::from_seed(1), Instant::ZERO)
-    }
-
-    fn bound(reference: u64, mode: BindMode, port: u16) -> Bound {
-        let spec = BindSpec {
-            mode,
-            container_port: port,
-            label: None,
-            takeover: true,
-            host: None,
-            host_header: HostHeader::Rewrite,
-            local: Answerer::Target(Target::from(1)),
-        };
-        let mut bound = Bound::new(reference, spec);
-        bound.state = BindState::Asked;
-        bound
-    }
-
-    fn ok(reference: u64, bind_id: u64, port: u16) -> BindOk {
-        BindOk {
-            client_bind_ref: reference,
-            bind_id,
-            container_port: port,
-            public_url: None,
-        }
     }
 
     #[test]

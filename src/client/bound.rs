@@ -268,13 +268,13 @@ impl Bound {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::limits::MAX_FRAME_PAYLOAD;
     use crate::wire::control;
     use std::time::Duration;
 
-    fn bound(reference: u64, mode: BindMode, port: u16) -> Bound {
+    pub(crate) fn bound(reference: u64, mode: BindMode, port: u16) -> Bound {
         let spec = BindSpec {
             mode,
             container_port: port,
@@ -289,7 +289,7 @@ mod tests {
         bound
     }
 
-    fn ok(reference: u64, bind_id: u64, port: u16) -> BindOk {
+    pub(crate) fn ok(reference: u64, bind_id: u64, port: u16) -> BindOk {
         BindOk {
             client_bind_ref: reference,
             bind_id,

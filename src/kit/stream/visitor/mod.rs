@@ -1,6 +1,6 @@
 //! EXPOSE: a visitor's connection, one HTTP exchange after the other (PROTOCOL §4, §11).
 //!
-//! [`Visitors`] carries out what [`exchange`] says of one: `request` what the visitor sends,
+//! `Visitors` carries out what [`exchange`] says of one: `request` what the visitor sends,
 //! `response` what it gets. A connection belongs to its listener, not to a session: whoever owns
 //! the port when a request's head is complete serves it, so a takeover or a resume costs nobody a
 //! connection.
