@@ -3,21 +3,17 @@
 
 use crate::client::config::Config;
 use crate::client::event::SessionEvent;
-use crate::client::local::ExchangeKey;
+use crate::client::keys::ExchangeKey;
 use crate::client::messages::Notice;
 use crate::clock::Instant;
 use crate::effects::Effects;
 use crate::entropy::Entropy;
-use crate::limits::{EVENTS_AT_ONCE, MAX_LANES, TELL_AFTER};
+use crate::limits::{EVENTS_AT_ONCE, TELL_AFTER};
 use crate::machine::ConnKey;
 use crate::mux::Session;
 
 /// The lanes and streams of a session; what hangs on a stream is an exchange.
 pub(super) type Mux = Session<ExchangeKey>;
-
-/// Names of connections below this number are lanes'. One more generation of them may be saying
-/// goodbye.
-pub(super) const LANE_CONNS: usize = 2 * MAX_LANES;
 
 /// Why a deadline was set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -9,9 +9,11 @@ use std::net::SocketAddr;
 
 use crate::client::bindings::Bindings;
 use crate::client::config::Config;
-use crate::client::context::{Context, LANE_CONNS, Mux, Timer};
+use crate::client::context::{Context, Mux, Timer};
 use crate::client::event::{SessionEvent, Shortage};
-use crate::client::local::{Around, ExchangeKey, LocalSide};
+use crate::client::keys::ExchangeKey;
+use crate::client::keys::LANE_CONNS;
+use crate::client::local::{Around, LocalSide};
 use crate::client::messages::{Notice, Order};
 use crate::client::reach::failure::Failure;
 use crate::client::reach::retry;

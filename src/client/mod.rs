@@ -39,6 +39,7 @@ mod context;
 pub mod error;
 pub mod event;
 mod handler;
+mod keys;
 mod local;
 pub mod machine;
 mod messages;

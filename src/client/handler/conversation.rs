@@ -15,7 +15,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use crate::buffer::Buffer;
 use crate::client::handler::crew::{Ask, Crew, Job};
 use crate::client::handler::messages::{Handler, Request, RequestBody, Response, ResponseBody};
-use crate::client::local::Origin;
+use crate::client::keys::Origin;
 use crate::http::write::{
     CRLF, LAST_CHUNK, Reply, chunk_header, put_content_length, put_field, put_status_line,
 };

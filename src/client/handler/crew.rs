@@ -13,7 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 
 use crate::client::handler::messages::Request;
-use crate::client::local::Origin;
+use crate::client::keys::Origin;
 use crate::limits::{HANDLER_IDLE, HANDLER_READERS, HANDLER_THREADS, HANDLER_WAIT};
 use crate::shares::{Shares, is_plenty, may_hold};
 

@@ -5,19 +5,16 @@
 //! (a request's body that nobody wants is still received) or wait for it.
 
 use crate::client::event::{RequestRecord, SessionEvent, StreamRecord};
+use crate::client::keys::{ExchangeKey, Origin};
 use crate::client::local::http::{Broken, HttpExchange};
-use crate::client::local::visitor::{Origin, Visitor};
+use crate::client::local::visitor::Visitor;
 use crate::client::local::{Around, LocalSide};
 use crate::clock::Instant;
 use crate::machine::{CloseHow, ConnKey};
 use crate::mux::StreamKey;
 use crate::outflow::Outflow;
 use crate::pipe::{Flow, RawPipe};
-use crate::table::Key;
 use crate::wire::code::Code;
-
-/// Our name for an exchange.
-pub(in crate::client) type ExchangeKey = Key<Exchange>;
 
 /// See the module.
 #[derive(Debug)]

@@ -28,7 +28,8 @@ mod visitor;
 
 use crate::buffer::Buffer;
 use crate::client::bindings::Bindings;
-use crate::client::context::{Context, LANE_CONNS, Mux, Timer};
+use crate::client::context::{Context, Mux, Timer};
+use crate::client::keys::{ExchangeKey, ExchangeMark, LANE_CONNS, Origin};
 use crate::limits::{
     CLIENT_BEYOND_WINDOWS, CLIENT_HALF_CLOSE, CLIENT_STREAMS, SWEEP_EVERY, UPSTREAMS,
 };
@@ -42,12 +43,9 @@ use pool::Pool;
 use tally::Tally;
 use upstream::Upstream;
 
-pub(super) use exchange::ExchangeKey;
-pub(super) use visitor::Origin;
-
 /// See the module.
 pub(super) struct LocalSide {
-    pub(super) exchanges: Table<Exchange>,
+    pub(super) exchanges: Table<ExchangeMark, Exchange>,
     /// Exchanges that may hold a loan of a lane's receive buffer.
     pub(super) borrowers: Vec<ExchangeKey>,
     /// Connections to local servers.

@@ -7,7 +7,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::client::local::visitor::{Origin, Visitor};
+use crate::client::keys::Origin;
+use crate::client::local::visitor::Visitor;
 use crate::clock::Instant;
 use crate::limits::{POOL_FRESH_FOR, POOL_IDLE, POOL_IDLE_FOR, SHORT_FOR, SHORT_SPARE, UPSTREAMS};
 use crate::machine::ConnKey;

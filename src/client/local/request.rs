@@ -3,7 +3,8 @@
 use crate::buffer::Buffer;
 use crate::client::bound::Bound;
 use crate::client::event::Shortage;
-use crate::client::local::exchange::{Exchange, ExchangeKey, Work};
+use crate::client::keys::ExchangeKey;
+use crate::client::local::exchange::{Exchange, Work};
 use crate::client::local::http::{HttpExchange, Pass};
 use crate::client::local::naming::Naming;
 use crate::client::local::visitor::{logs_in, origin, visitor};

@@ -5,7 +5,8 @@
 //! exchange's own buffer.
 
 use crate::client::context::Mux;
-use crate::client::local::exchange::{ExchangeKey, Work};
+use crate::client::keys::ExchangeKey;
+use crate::client::local::exchange::Work;
 use crate::client::local::http::{Passed, Space, Step};
 use crate::client::local::{Around, LocalSide};
 use crate::limits::{BULK_PAYLOAD, SPARE_BUFFERS, UPSTREAM_READ};

@@ -5,9 +5,10 @@
 use crate::client::bound::Answerer;
 use crate::client::context::Timer;
 use crate::client::event::Shortage;
-use crate::client::local::exchange::{ExchangeKey, Work};
+use crate::client::keys::ExchangeKey;
+use crate::client::keys::Origin;
+use crate::client::local::exchange::Work;
 use crate::client::local::pool::{PoolKey, Waiter};
-use crate::client::local::visitor::Origin;
 use crate::client::local::{Around, LocalSide};
 use crate::limits::{POOL_IDLE_FOR, SLOT_WAIT};
 use crate::machine::{CloseHow, Command, ConnKey, Ended};

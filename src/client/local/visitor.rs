@@ -7,6 +7,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use crate::client::keys::Origin;
 use crate::wire::open::OpenHttp;
 
 /// A visitor's connection. The number tells it from the next one of the same address and port,
@@ -16,10 +17,6 @@ pub(in crate::client) struct Visitor {
     addr: SocketAddr,
     number: Option<u64>,
 }
-
-/// For whom a bound is shared: one address, which for IPv6 is a network of 2^64 of them, since any
-/// host has so many. `None` is everybody of whom the kit does not tell.
-pub(in crate::client) type Origin = Option<IpAddr>;
 
 impl Visitor {
     pub(in crate::client) fn named(remote_addr: &str, number: Option<u64>) -> Option<Visitor> {

@@ -26,9 +26,9 @@ pub(in crate::client) mod url;
 
 use crate::client::Error;
 use crate::client::config::Config;
-use crate::client::context::{Context, LANE_CONNS, Mux, Timer};
+use crate::client::context::{Context, Mux, Timer};
 use crate::client::event::SessionEvent;
-use crate::client::local::ExchangeKey;
+use crate::client::keys::{ExchangeKey, LANE_CONNS};
 use crate::client::messages::Notice;
 use crate::clock::Instant;
 use crate::limits::{
