@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use crate::kit::budget::Class;
 use crate::kit::conns::Role;
 use crate::kit::front::admission::Room;
-use crate::kit::leaving::Place;
+use crate::kit::keys::Mode;
 use crate::kit::metrics::StreamRefusal;
-use crate::kit::port::{Mode, Purpose};
+use crate::kit::places::Place;
+use crate::kit::port::Purpose;
 use crate::machine::{ConnKey, ListenerKey};
 
 use super::{Kit, Stopping};

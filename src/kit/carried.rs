@@ -4,7 +4,7 @@
 //! not say it would find out when a laptop comes back, so it is found out at the start.
 
 use crate::kit::config::{Config, ConfigError};
-use crate::kit::port::Mode;
+use crate::kit::keys::Mode;
 use crate::limits::{MAX_BINDINGS, MAX_FRAME_PAYLOAD};
 use crate::wire::control::{
     self, BindMode, BindingKind, Capabilities, HelloOk, JoinTicket, ResumedBind, Secret, SessionId,

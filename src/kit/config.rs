@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use crate::http::trail::Proxies;
 use crate::kit::budget::Needs;
+use crate::kit::keys::Mode;
 use crate::kit::memory::Plan;
-use crate::kit::port::Mode;
 use crate::kit::public_url::PublicUrl;
 use crate::limits::{
     DEFAULT_MEMORY, DEFAULT_SESSION_WINDOW, DEFAULT_STREAM_WINDOW, LOOPBACK_RESERVE, MAX_BINDINGS,

@@ -7,17 +7,20 @@
 //!
 //! Invariants: a permit goes home when its entry does; whoever holds a loan is listed.
 
+use std::cmp::Reverse;
 use std::net::SocketAddr;
 use std::ops::Range;
 
 use crate::clock::Instant;
 use crate::kit::budget::{Class, FdBudget, FdPermit};
 use crate::kit::context::Context;
-use crate::kit::front::admission::{Admission, Standing};
+use crate::kit::front::admission::{Admission, Room, Standing};
+use crate::kit::front::throttle::place;
 use crate::kit::heads::{Heads, Waiting};
+use crate::kit::keys::SessionKey;
 use crate::kit::leaving::Leaving;
 use crate::kit::metrics::StreamOutcome;
-use crate::kit::session::{SessionKey, Sessions};
+use crate::kit::session::Sessions;
 use crate::limits::{
     CONN_MEMORY, FEW_CONNS, FREED_GOES_AFTER, FREED_MATTERS, FREED_WHEN_QUIET, LEAVING_DRAINS,
     LEAVING_FOR, MAX_CONNS,
@@ -466,5 +469,13 @@ impl Conns {
         let heads: usize = self.iter().map(|(_, it)| it.head.bytes()).sum();
         assert_eq!(heads, self.heads.total(), "heads were miscounted");
         assert!(self.left.is_empty(), "a part was not told who left it");
+    }
+}
+
+impl ConnEntry {
+    /// Where it stands in a room, for which it `asked` last then.
+    pub(in crate::kit) fn stands_in(&self, room: Room, asked: Option<Instant>) -> Standing {
+        let since = asked.unwrap_or(self.since);
+        (room, place(self.from.ip()), Reverse(since))
     }
 }

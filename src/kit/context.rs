@@ -109,6 +109,17 @@ impl Context {
         self.complain_refused(peer, reason.name(), why);
     }
 
+    /// What the operator should know of what the memory carries.
+    pub(super) fn memory_note(&self) -> Option<String> {
+        let Config {
+            memory,
+            max_sessions,
+            session_initial_window,
+            ..
+        } = self.config;
+        self.plan.note(memory, max_sessions, session_initial_window)
+    }
+
     /// There is no stream for a visitor or caller at `peer`.
     pub(super) fn stream_refused(&mut self, peer: IpAddr, why: StreamRefusal) {
         self.metrics.stream_refused(why);

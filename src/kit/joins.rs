@@ -3,7 +3,8 @@
 use crate::clock::Instant;
 use crate::entropy::Entropy;
 use crate::kit::front::greeter::Dismissal;
-use crate::kit::session::{SessionKey, Sessions};
+use crate::kit::keys::SessionKey;
+use crate::kit::session::{Sessions, Ticket};
 use crate::kit::sessions::hex;
 use crate::limits::{TICKET_LIFE, TICKETS_A_LANE};
 use crate::machine::ConnKey;
@@ -14,14 +15,6 @@ use crate::wire::control::{
 use crate::wire::frame::FrameType;
 
 use super::Kit;
-
-/// The right to join one lane, once.
-#[derive(Debug)]
-pub(super) struct Ticket {
-    index: usize,
-    nonce: Secret,
-    expires: Instant,
-}
 
 impl Sessions {
     /// Fresh tickets for all indexes that are missing. Older ones stay good: their lanes may be on

@@ -3,9 +3,10 @@
 use log::debug;
 
 use crate::clock::Instant;
+use crate::kit::keys::SessionKey;
 use crate::kit::metrics::{SessionEnd, StreamOutcome};
 use crate::kit::repeats::Complaint;
-use crate::kit::session::{KitSession, SessionKey};
+use crate::kit::session::KitSession;
 use crate::kit::stream::End;
 use crate::limits::SWEEP_EVERY;
 use crate::machine::{ConnKey, Ended};

@@ -8,7 +8,6 @@
 //! Where the number does not carry the windows that were asked for, smaller ones are advertised,
 //! down to the least that older clients can live with (PROTOCOL §5).
 
-use crate::kit::config::Config;
 use crate::limits::{
     LANE_MEMORY, LANE_QUEUE_OPENS, LANE_QUEUE_OPENS_LEAST, MIN_WINDOW, POOL_SHARE, PROGRAM_MEMORY,
 };
@@ -49,17 +48,17 @@ impl Plan {
     }
 
     /// What the operator should know of it: windows that were lowered, or do not fit all the same.
-    pub fn note(&self, config: &Config) -> Option<String> {
-        let memory = show_size(config.memory);
+    pub fn note(&self, memory: u64, sessions: usize, session_window: u32) -> Option<String> {
+        let carries = self.carries(memory, sessions);
+        let memory = show_size(memory);
         let show = |window: u32| show_size(u64::from(window));
-        let sessions = config.max_sessions;
-        if !self.carries(config.memory, sessions) {
+        if !carries {
             return Some(format!(
                 "{memory} of memory (--memory) do not carry {sessions} sessions (--max-sessions) \
                  whose clients use all of the smallest windows"
             ));
         }
-        (self.session_window < config.session_initial_window).then(|| {
+        (self.session_window < session_window).then(|| {
             format!(
                 "windows are lowered to {} a stream and {} a session: {memory} of memory \
                  (--memory) carry no more for {sessions} sessions (--max-sessions)",

@@ -11,6 +11,7 @@
 //! | `conns` | connections: what each is for, how each ends |
 //! | `front` | the kit's own listener: operators, and who has not said who it is (PROTOCOL §2) |
 //! | `leaving` | those who were answered and linger |
+//! | `places` | whose descriptor a newcomer gets, and who goes for it |
 //! | `heads` | memory of heads that are not whole |
 //! | `sessions`, `joins` | attach, park, resume, end (PROTOCOL §6); secondary lanes (§7) |
 //! | `lanes` | frames of a session's lanes |
@@ -40,11 +41,13 @@ mod exposition;
 mod front;
 mod heads;
 mod joins;
+mod keys;
 mod lanes;
 mod leaving;
 pub mod memory;
 pub mod metrics;
 mod operator;
+mod places;
 mod port;
 pub mod public_url;
 mod repeats;
@@ -70,9 +73,10 @@ use conns::{ConnEntry, Conns, Role};
 use context::Context;
 use front::asks::{Denial, UNREADABLE};
 use front::{Front, Wants};
+use keys::SessionKey;
 use metrics::StreamRefusal;
 use port::Ports;
-use session::{SessionKey, Sessions};
+use session::Sessions;
 use stream::{Below, Streams};
 
 /// What the program around the kit asks of it: nothing yet, operators speak HTTP.

@@ -1,7 +1,5 @@
 //! Where the world reaches EXPOSE ports: a URL with `{port}` in it.
 
-use crate::kit::config::ConfigError;
-
 /// A checked pattern. `https://myapp-{port}.example` gives `https://myapp-3000.example`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicUrl {
@@ -12,12 +10,8 @@ pub struct PublicUrl {
 
 impl PublicUrl {
     /// Checks a pattern.
-    pub fn parse(pattern: &str) -> Result<PublicUrl, ConfigError> {
-        let refuse = |why: &str| {
-            Err(ConfigError::new(format!(
-                "--public-url-pattern {why}, not `{pattern}`"
-            )))
-        };
+    pub fn parse(pattern: &str) -> Result<PublicUrl, String> {
+        let refuse = |why: &str| Err(format!("--public-url-pattern {why}, not `{pattern}`"));
         let rest = ["http://", "https://"]
             .into_iter()
             .find_map(|scheme| pattern.strip_prefix(scheme));

@@ -4,20 +4,25 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use crate::clock::Instant;
-use crate::kit::joins::Ticket;
+use crate::kit::keys::{BindingKey, SessionKey, SessionMark};
 use crate::kit::memory::Pool;
-use crate::kit::port::BindingKey;
 use crate::limits::MAX_LANES;
 use crate::machine::ConnKey;
 use crate::mux::{Channel, Session, Swept, Terms, Traffic, Transport, Wake};
-use crate::table::{Key, Table};
-use crate::wire::control;
+use crate::table::Table;
+use crate::wire::control::{self, Secret};
 use crate::ws::Subprotocol;
 
 /// A session's lanes and streams; a stream is named by its visitor's or caller's connection.
 pub(super) type Mux = Session<ConnKey>;
 
-pub(super) type SessionKey = Key<KitSession>;
+/// The right to join one lane, once.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    pub(super) index: usize,
+    pub(super) nonce: Secret,
+    pub(super) expires: Instant,
+}
 
 /// A tunnel session as the kit keeps it: it outlives its lanes.
 #[derive(Debug)]
@@ -176,7 +181,7 @@ impl KitSession {
 /// then has somebody to wake.
 #[derive(Debug)]
 pub(super) struct Sessions {
-    all: Table<KitSession>,
+    all: Table<SessionMark, KitSession>,
     by_id: BTreeMap<String, SessionKey>,
     /// Those whose mux may have changed.
     touched: Vec<SessionKey>,

@@ -37,7 +37,7 @@ impl Kit {
         for (key, entry) in self.conns.iter() {
             let stands = self.front.standing(key, entry, guarded);
             let noted = self.conns.admission.get(key);
-            assert_eq!(noted, stands, "the admission has an old state of {key:?}");
+            assert_eq!(noted, stands, "the front has an old standing of {key:?}");
             standing += usize::from(stands.is_some());
             let known = match entry.role {
                 Role::Front | Role::Greeter => self.front.knows(key, entry.role),
@@ -56,7 +56,7 @@ impl Kit {
         assert_eq!(
             standing,
             self.conns.admission.len(),
-            "a ghost on the admission"
+            "a ghost in the admission"
         );
         assert_eq!(
             sides,

@@ -11,21 +11,15 @@
 //! more than the newcomer's (everybody may be behind one proxy), only those go that had time to
 //! speak, and else the newcomer is told to come again.
 //!
-//! Who has shown the token stands on no admission: nobody can take its place.
+//! Who has shown the token does not wait here: nobody can take its place.
 
 use std::cmp::Reverse;
-use std::net::IpAddr;
 
 use crate::clock::Instant;
-use crate::http::trail::Origin;
-use crate::kit::conns::{ConnEntry, Conns};
-use crate::kit::context::Context;
-use crate::kit::front::asks::Denial;
 use crate::kit::front::crowd::Crowd;
-use crate::kit::front::throttle::{Throttle, place};
-use crate::kit::metrics::RefusalReason;
-use crate::limits::{HALL_PART, LOOPBACK_RESERVE, MAX_HALL, MIN_HALL, PRE_AUTH_MAY_STAY};
-use crate::machine::{CloseHow, ConnKey};
+use crate::kit::front::throttle::Throttle;
+use crate::limits::{HALL_PART, MAX_HALL, MIN_HALL, PRE_AUTH_MAY_STAY};
+use crate::machine::ConnKey;
 
 /// A room of the admission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,7 +88,12 @@ impl Admission {
 
     /// Whether one more of `holder` may greet, where `more` places are kept for its like, and who
     /// is to go for it.
-    fn greeter(&self, holder: u128, more: usize, now: Instant) -> Result<Option<ConnKey>, ()> {
+    pub(in crate::kit) fn greeter(
+        &self,
+        holder: u128,
+        more: usize,
+        now: Instant,
+    ) -> Result<Option<ConnKey>, ()> {
         let crowd = &self.rooms[Room::Greeting as usize];
         if crowd.len() < self.caps[Room::Greeting as usize] + more {
             return Ok(None);
@@ -117,61 +116,6 @@ impl Admission {
         let first = guessing.first_to_go().or_else(|| fuller.first_to_go());
         first.map(|(conn, _)| conn)
     }
-}
-
-impl Conns {
-    /// One goes for a newcomer. A guess that is cut short is a failure as any other.
-    pub(in crate::kit) fn displace(&mut self, leaver: ConnKey, cx: &mut Context) {
-        let Some(entry) = self.table.get(leaver) else {
-            return;
-        };
-        let peer = entry.from.ip();
-        if matches!(self.admission.get(leaver), Some((Room::Guessing, ..))) {
-            self.admission.throttle.failed(peer, cx.now);
-        }
-        self.close(leaver, CloseHow::Clean, cx);
-        let why = "it had proven nothing, and another one wanted its place";
-        cx.refused(peer, RefusalReason::PreAuthDisplaced, why);
-    }
-
-    /// One more waits with a wrong token.
-    pub(in crate::kit) fn guess_comes(&mut self, cx: &mut Context) {
-        if let Some(leaver) = self.admission.leaver(Room::Guessing) {
-            self.displace(leaver, cx);
-        }
-    }
-
-    /// One more wants to wait for its HELLO without having shown a token.
-    pub(in crate::kit) fn greeter_comes(
-        &mut self,
-        origin: &Origin,
-        cx: &mut Context,
-    ) -> Result<(), Denial> {
-        let peer = origin.peer.ip();
-        let direct = is_loopback(peer) && !origin.forwarded;
-        let more = if direct { LOOPBACK_RESERVE } else { 0 };
-        match self.admission.greeter(place(peer), more, cx.now) {
-            Ok(leaver) => {
-                leaver
-                    .into_iter()
-                    .for_each(|leaver| self.displace(leaver, cx));
-                Ok(())
-            }
-            Err(()) => Err(Denial::no_place()),
-        }
-    }
-}
-
-impl ConnEntry {
-    /// Where it stands in a room, for which it `asked` last then.
-    pub(in crate::kit) fn stands_in(&self, room: Room, asked: Option<Instant>) -> Standing {
-        let since = asked.unwrap_or(self.since);
-        (room, place(self.from.ip()), Reverse(since))
-    }
-}
-
-fn is_loopback(peer: IpAddr) -> bool {
-    peer.to_canonical().is_loopback()
 }
 
 const ALL: [Room; 3] = [Room::Guessing, Room::Hall, Room::Greeting];

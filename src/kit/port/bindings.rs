@@ -9,18 +9,19 @@ use crate::kit::budget::{Class, FdBudget};
 use crate::kit::config::Config;
 use crate::kit::conns::Conns;
 use crate::kit::context::Context;
+use crate::kit::keys::SessionKey;
+use crate::kit::keys::{BindingKey, Mode};
 use crate::kit::repeats::Complaint;
-use crate::kit::session::{KitSession, SessionKey, Sessions};
+use crate::kit::session::{KitSession, Sessions};
 use crate::limits::{AUTO_PORT_FIRST, AUTO_PORT_LAST, AUTO_PORT_TRIES};
 use crate::machine::{Command, IoFailure, ListenerKey};
-use crate::table::Key;
 use crate::text::said;
 use crate::wire::control::{
     Bind, BindErr, BindErrCode, BindMode, BindOk, BindRevoked, BindingKind, ResumedBind, UnbindErr,
     UnbindOk,
 };
 
-use super::{ListenerEntry, Mode, Opening, PortName, Ports, Purpose, is_own_port, pull_addr};
+use super::{ListenerEntry, Opening, PortName, Ports, Purpose, is_own_port, pull_addr};
 
 /// A port that a session holds.
 #[derive(Debug)]
@@ -37,9 +38,6 @@ pub(in crate::kit) struct Binding {
     /// Visitors' requests, or callers.
     pub(in crate::kit) served: u64,
 }
-
-/// The name of a binding.
-pub(in crate::kit) type BindingKey = Key<Binding>;
 
 type Refusal = (BindErrCode, String);
 

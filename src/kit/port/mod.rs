@@ -21,27 +21,20 @@ use crate::kit::budget::{Class, FdBudget, FdPermit};
 use crate::kit::config::Config;
 use crate::kit::conns::Conns;
 use crate::kit::context::Context;
+use crate::kit::keys::SessionKey;
+use crate::kit::keys::{BindingKey, BindingMark, Mode};
 use crate::kit::repeats::Complaint;
-use crate::kit::session::{SessionKey, Sessions};
+use crate::kit::session::Sessions;
 use crate::limits::{ACCEPT_RETRY, LOOK_AGAIN_AFTER, MAX_LISTENERS};
 use crate::machine::{Command, IoFailure, Listener, ListenerKey};
 use crate::table::Table;
 use crate::wire::control::Bind;
 
 use super::{KitNotice, Reason};
-pub(super) use bindings::{Binding, BindingKey};
+pub(super) use bindings::Binding;
 
 /// What a port is known by: EXPOSE and PULL of one number may listen on different addresses.
 type PortName = (Mode, u16);
-
-/// Which way a binding goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Mode {
-    /// HTTP from the world to the laptop.
-    Expose,
-    /// TCP from the container to the laptop.
-    Pull,
-}
 
 /// A listening socket.
 #[derive(Debug)]
@@ -82,7 +75,7 @@ impl Opening {
 #[derive(Debug)]
 pub(super) struct Ports {
     listeners: Table<Listener, ListenerEntry>,
-    bindings: Table<Binding>,
+    bindings: Table<BindingMark, Binding>,
     by_name: BTreeMap<PortName, ListenerKey>,
     front: Option<ListenerKey>,
     /// Whether bindings' listeners accept; not where permits are wanting.
@@ -176,7 +169,7 @@ impl Ports {
                 // The port may have been the system's choice; no binding may have it.
                 cx.config.listen = addr;
                 info!("listening on {addr}");
-                if let Some(note) = cx.plan.note(&cx.config) {
+                if let Some(note) = cx.memory_note() {
                     warn!("{note}");
                 }
                 cx.effects.notify(KitNotice::Listening(addr));

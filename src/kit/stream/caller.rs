@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 
 use log::debug;
 
+use crate::kit::keys::SessionKey;
 use crate::kit::metrics::{StreamOutcome, StreamRefusal};
-use crate::kit::session::{SessionKey, Sessions};
+use crate::kit::session::Sessions;
 use crate::limits::BULK_PAYLOAD;
 use crate::machine::{CloseHow, Conn, ConnKey, Ended};
 use crate::mux::CannotOpen;
