@@ -86,6 +86,9 @@ pub mod mux;
 mod outflow;
 #[cfg(any(not(feature = "client"), feature = "testing"))]
 pub mod outflow;
+#[cfg(all(feature = "client", not(feature = "testing")))]
+mod pipe;
+#[cfg(any(not(feature = "client"), feature = "testing"))]
 pub mod pipe;
 pub mod reactor;
 pub mod secrets;

@@ -27,6 +27,7 @@ use crate::limits::{
 };
 use crate::machine::{CloseHow, Conn, ConnKey};
 use crate::outflow::Outflow;
+use crate::pipe::Flow;
 use crate::table::Table;
 use crate::text::said;
 
@@ -369,11 +370,17 @@ impl Conns {
         self.after_sending(conn, cx);
     }
 
-    /// Both directions of a raw stream have ended, and everything has left.
-    pub(super) fn end_raw(&mut self, conn: ConnKey, what: &str, cx: &mut Context) {
-        self.log_end(conn, what, "finished", cx.now);
-        cx.metrics.stream_ended(StreamOutcome::Finished);
-        self.close(conn, CloseHow::Clean, cx);
+    /// Does to a raw connection what its pipe says. `what` is its name in the log.
+    pub(super) fn flows(&mut self, conn: ConnKey, flow: Flow, what: &str, cx: &mut Context) {
+        match flow {
+            Flow::Goes | Flow::Eof => {}
+            Flow::Finish => cx.finish(conn),
+            Flow::Over => {
+                self.log_end(conn, what, "finished", cx.now);
+                cx.metrics.stream_ended(StreamOutcome::Finished);
+                self.close(conn, CloseHow::Clean, cx);
+            }
+        }
     }
 
     /// Leaves once everything was sent, if that was wanted.

@@ -108,12 +108,9 @@ impl Callers {
         if let Some(entry) = below.conns.get_mut(conn) {
             entry.read_closed = true;
         }
-        let flow = if pipe.is_over() {
-            Flow::Over
-        } else {
-            Flow::Goes
-        };
-        flows(conn, flow, below);
+        if pipe.is_over() {
+            below.conns.flows(conn, Flow::Over, LIVED, below.cx);
+        }
     }
 
     /// Its FIN lies behind bytes that find no credit: the stream counts as half-closed.
@@ -130,7 +127,7 @@ impl Callers {
             return;
         };
         let flow = it.pipe.stream_ended(entry.out.is_empty());
-        flows(conn, flow, below);
+        below.conns.flows(conn, flow, LIVED, below.cx);
     }
 
     /// Of what was sent, `passed` bytes were payload; `drained`: nothing is left.
@@ -144,14 +141,10 @@ impl Callers {
         let Some(Caller { name, pipe }) = self.0.get_mut(conn) else {
             return;
         };
-        if passed > 0
-            && let Some(mux) = name.mux(below.sessions)
-        {
-            mux.passed_on(name.stream, passed, below.cx.now);
-        }
+        name.passed_on(passed, below.sessions, below.cx.now);
         if drained {
             let flow = pipe.drained();
-            flows(conn, flow, below);
+            below.conns.flows(conn, flow, LIVED, below.cx);
         }
     }
 
@@ -199,15 +192,6 @@ impl Callers {
 
     pub(super) fn shrink(&mut self) {
         self.0.shrink();
-    }
-}
-
-/// Does to the connection what the pipe says.
-fn flows(conn: ConnKey, flow: Flow, Below { cx, conns, .. }: &mut Below<'_>) {
-    match flow {
-        Flow::Goes | Flow::Eof => {}
-        Flow::Finish => cx.finish(conn),
-        Flow::Over => conns.end_raw(conn, LIVED, cx),
     }
 }
 

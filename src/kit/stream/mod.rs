@@ -44,6 +44,15 @@ impl StreamName {
     fn mux(self, sessions: &mut Sessions) -> Option<&mut Mux> {
         sessions.mux_mut(self.session)
     }
+
+    /// The local side took so many bytes of its DATA: their credit goes back.
+    fn passed_on(self, count: usize, sessions: &mut Sessions, now: Instant) {
+        if count > 0
+            && let Some(mux) = self.mux(sessions)
+        {
+            mux.passed_on(self.stream, count, now);
+        }
+    }
 }
 
 /// The rooms below the streams.

@@ -23,7 +23,6 @@ use crate::kit::metrics::{StreamOutcome, StreamRefusal};
 use crate::kit::session::Sessions;
 use crate::limits::{VISITOR_GONE_AFTER, VISITOR_HEAD_TIMEOUT};
 use crate::machine::{CloseHow, Conn, ConnKey, Ended, ListenerKey};
-use crate::pipe::Flow;
 use crate::table::Side;
 use crate::text::said;
 use crate::wire::code::Code;
@@ -413,15 +412,8 @@ impl Visitors {
     }
 }
 
-/// Does to an upgraded connection what its pipe says.
-fn flows(conn: ConnKey, flow: Flow, cx: &mut Context, conns: &mut Conns) {
-    match flow {
-        Flow::Goes | Flow::Eof => {}
-        Flow::Finish => cx.finish(conn),
-        Flow::Over => conns.end_raw(conn, "upgraded stream", cx),
-    }
-}
-
+/// What an upgraded connection is called in the log.
+const LIVED: &str = "upgraded stream";
 const TOO_LATE: &str = "the upstream did not answer in time\n";
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use crate::shares::{is_plenty, may_hold};
 use crate::wire::open::{BodyKind, OpenHttpParts, write_open_http};
 
 use super::exchange::{AtFin, Outgoing, Owed, Room, Turn, Upload};
-use super::{Visitor, Visitors, flows};
+use super::{LIVED, Visitor, Visitors};
 
 /// What a parsed head asks for, without its borrowed parts.
 struct Request {
@@ -299,7 +299,7 @@ impl Visitors {
                     mux.send_eof(name.stream, cx.now);
                 }
                 if visitor.http.is_over() {
-                    flows(conn, Flow::Over, cx, conns);
+                    conns.flows(conn, Flow::Over, LIVED, cx);
                 }
             }
         }

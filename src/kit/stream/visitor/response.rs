@@ -13,7 +13,7 @@ use crate::machine::ConnKey;
 use crate::wire::code::Code;
 
 use super::exchange::{AtEof, Data, Headed, Left, NoHead};
-use super::{Visitors, flows};
+use super::{LIVED, Visitors};
 
 impl Visitors {
     /// STREAM_RESPONSE_HEAD.
@@ -106,10 +106,8 @@ impl Visitors {
             Ok(Data::Ignored) => {}
             Ok(Data::Dropped) => {
                 // Its credit goes back.
-                if let Some(name) = visitor.stream()
-                    && let Some(mux) = name.mux(sessions)
-                {
-                    mux.passed_on(name.stream, span.len(), now);
+                if let Some(name) = visitor.stream() {
+                    name.passed_on(span.len(), sessions, now);
                 }
             }
             Ok(Data::Whole) => conns.pass_payload(conn, lane, span, sessions, cx),
@@ -133,7 +131,7 @@ impl Visitors {
         };
         match visitor.http.stream_ended(entry.out.is_empty(), cx.now) {
             Ok(AtEof::Ignored) => {}
-            Ok(AtEof::Raw(flow)) => flows(conn, flow, cx, conns),
+            Ok(AtEof::Raw(flow)) => conns.flows(conn, flow, LIVED, cx),
             Ok(AtEof::Whole {
                 status,
                 after,
@@ -174,11 +172,8 @@ impl Visitors {
             return;
         };
         visitor.http.visitor_moved(now);
-        if passed > 0
-            && let Some(name) = visitor.stream()
-            && let Some(mux) = name.mux(below.sessions)
-        {
-            mux.passed_on(name.stream, passed, now);
+        if let Some(name) = visitor.stream() {
+            name.passed_on(passed, below.sessions, now);
         }
         if drained {
             self.flushed(conn, below);
@@ -200,7 +195,7 @@ impl Visitors {
         match visitor.http.flushed(cx.now) {
             Left::More => {}
             Left::GoOn => self.go_on(conn, below),
-            Left::Raw(flow) => flows(conn, flow, cx, conns),
+            Left::Raw(flow) => conns.flows(conn, flow, LIVED, cx),
             Left::Over { uploaded, stays } => {
                 if let Some(name) = stream {
                     cx.metrics.stream_ended(StreamOutcome::Finished);
