@@ -21,7 +21,7 @@
 //! | [`http`] | HTTP/1.1 without sockets |
 //! | `ws` | WebSocket without sockets (RFC 6455) |
 //! | `outflow` | bytes on their way to a connection, copied only when they must wait |
-//! | [`pipe`] | a raw stream's two ends: EOF to FIN and FIN to EOF |
+//! | `pipe` | a raw stream's two ends: EOF to FIN and FIN to EOF |
 //! | `mux` | one session from either end: lanes, streams, credit |
 //! | [`kit`] | the daemon: front, sessions, bindings, visitors, callers, descriptors |
 //! | `client` | the laptop: reach, bindings, local side, public library (feature `client`) |
