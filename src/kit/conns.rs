@@ -9,7 +9,6 @@
 
 use std::cmp::Reverse;
 use std::net::SocketAddr;
-use std::ops::Range;
 
 use crate::clock::Instant;
 use crate::kit::budget::{Class, FdBudget, FdPermit};
@@ -20,13 +19,13 @@ use crate::kit::heads::{Heads, Waiting};
 use crate::kit::keys::SessionKey;
 use crate::kit::leaving::Leaving;
 use crate::kit::metrics::StreamOutcome;
-use crate::kit::session::Sessions;
 use crate::limits::{
     CONN_MEMORY, FEW_CONNS, FREED_GOES_AFTER, FREED_MATTERS, FREED_WHEN_QUIET, LEAVING_DRAINS,
     LEAVING_FOR, MAX_CONNS,
 };
 use crate::machine::{CloseHow, Conn, ConnKey};
-use crate::outflow::Outflow;
+use crate::mux::Span;
+use crate::outflow::{Loan, Outflow};
 use crate::pipe::Flow;
 use crate::table::Table;
 use crate::text::said;
@@ -35,6 +34,14 @@ use super::Reason;
 
 /// Which lane's receive buffer a loan is in.
 pub(super) type LaneName = (SessionKey, usize);
+
+/// Whoever has the lanes, in whose receive buffers payloads lie.
+pub(super) trait Lanes {
+    /// The payload that a span names; nothing where the lane is gone.
+    fn payload(&self, lane: LaneName, span: &Span) -> &[u8];
+    /// Lends it, while the lane stands.
+    fn lend(&self, lane: LaneName, span: &Span) -> Option<Loan>;
+}
 
 /// A connection that the kit serves.
 #[derive(Debug)]
@@ -247,7 +254,7 @@ impl Conns {
     }
 
     /// One that has proven who it is and carries a lane now.
-    pub(super) fn carries(&mut self, conn: ConnKey, session: SessionKey, index: usize) {
+    pub(super) fn carries(&mut self, conn: ConnKey, (session, index): LaneName) {
         self.change_role(conn, Role::Lane(session, index));
         self.admission.set(conn, None);
     }
@@ -383,6 +390,22 @@ impl Conns {
         }
     }
 
+    /// The system took so many of the bytes that are to be sent. Gives how many of them were
+    /// payload, and whether nothing is left.
+    pub(super) fn taken(&mut self, conn: ConnKey, count: usize, cx: &mut Context) -> (usize, bool) {
+        let Some(entry) = self.table.get_mut(conn) else {
+            return (0, false);
+        };
+        entry.bytes.1 += count as u64;
+        let passed = entry.out.taken(count);
+        let drained = entry.out.is_empty();
+        if drained && passed > 0 {
+            let waited = cx.now.since(entry.waiting_since);
+            cx.metrics.relay_wait.observe(waited);
+        }
+        (passed, drained)
+    }
+
     /// Leaves once everything was sent, if that was wanted.
     pub(super) fn after_sending(&mut self, conn: ConnKey, cx: &mut Context) {
         let Some(entry) = self.table.get_mut(conn) else {
@@ -419,15 +442,12 @@ impl Conns {
     }
 
     /// Ends all loans: whoever borrowed copies what is left.
-    pub(super) fn spill(&mut self, sessions: &Sessions) {
+    pub(super) fn spill(&mut self, lanes: &impl Lanes) {
         for conn in std::mem::take(&mut self.borrowers) {
             let Some(entry) = self.table.get_mut(conn) else {
                 continue;
             };
-            entry.out.spill(|(session, lane), span| {
-                let mux = sessions.mux(*session);
-                mux.map_or(&[], |mux| mux.payload(*lane, span))
-            });
+            entry.out.spill(|lane, span| lanes.payload(*lane, span));
         }
     }
 
@@ -436,22 +456,21 @@ impl Conns {
         &mut self,
         conn: ConnKey,
         lane: LaneName,
-        span: Range<usize>,
-        sessions: &Sessions,
+        span: Span,
+        lanes: &impl Lanes,
         cx: &mut Context,
     ) {
         let Some(entry) = self.table.get_mut(conn) else {
             return;
         };
-        let Some(mux) = sessions.mux(lane.0) else {
-            return;
-        };
         entry.starts_waiting(cx.now);
-        if entry.out.may_borrow(span.len()) {
-            entry.out.borrow(lane, mux.lend(lane.1, &span));
+        if entry.out.may_borrow(span.len())
+            && let Some(loan) = lanes.lend(lane, &span)
+        {
+            entry.out.borrow(lane, loan);
             self.borrowers.push(conn);
         } else {
-            entry.out.push_payload(mux.payload(lane.1, &span));
+            entry.out.push_payload(lanes.payload(lane, &span));
         }
         cx.effects.wake(conn);
     }

@@ -1,9 +1,7 @@
 //! What the operator asks for, answered from the kit's tables (PROTOCOL §10).
 
 use std::net::IpAddr;
-use std::time::Duration;
 
-use crate::clock::Instant;
 use crate::http::Asked;
 use crate::kit::admin::{self, BindingRow, SessionRow};
 use crate::kit::budget::Class;
@@ -11,16 +9,15 @@ use crate::kit::config::Config;
 use crate::kit::conns::Conns;
 use crate::kit::context::Context;
 use crate::kit::front::asks::{Denial, Wanted, write_answer};
-use crate::kit::keys::SessionKey;
 use crate::kit::keys::{BindingKey, Mode};
-use crate::kit::metrics::{self, Gauges, RefusalReason, SessionEnd};
+use crate::kit::metrics::{self, Gauges, RefusalReason};
 use crate::kit::port::Ports;
 use crate::kit::session::{KitSession, Sessions};
 use crate::mux::{Session, Traffic};
 use crate::wire::control::{BindMode, SessionId};
 use crate::ws::Subprotocol;
 
-use super::{Kit, Reason};
+use super::Kit;
 
 /// What an operator may see.
 struct View<'a> {
@@ -112,14 +109,7 @@ impl Kit {
     }
 
     /// Appends the answer to one request, and does what it asks.
-    pub(super) fn admin(
-        &mut self,
-        route: Wanted,
-        peer: IpAddr,
-        out: &mut Vec<u8>,
-        asked: Asked,
-        now: Instant,
-    ) {
+    pub(super) fn admin(&mut self, route: Wanted, peer: IpAddr, out: &mut Vec<u8>, asked: Asked) {
         let about = &self.cx.config.about;
         let (status, body) = match route {
             Wanted::Health => (200, admin::health(about, (about.usage)())),
@@ -141,7 +131,9 @@ impl Kit {
             }
             Wanted::Kill { session, grace } => match self.sessions.with_id(session.as_str()) {
                 Some(key) => {
-                    self.kill(key, grace, now);
+                    let (conns, cx) = (&mut self.conns, &mut self.cx);
+                    self.sessions.kill(key, grace, conns, cx);
+                    self.settle_sessions();
                     (202, admin::closing(session.as_str()))
                 }
                 None => {
@@ -155,29 +147,6 @@ impl Kit {
         };
         self.cx.metrics.admin_answered(status);
         write_answer(out, asked, status, "application/json", &body);
-    }
-
-    /// GOAWAY at once; the streams get `grace`. Asked again, the shorter grace counts.
-    fn kill(&mut self, key: SessionKey, grace: Duration, now: Instant) {
-        const WHY: &str = "closed by the operator";
-        let is_closing = self.sessions.get(key).is_none_or(|session| session.closing);
-        if !is_closing {
-            self.say_goodbye(key, WHY, grace);
-        }
-        let Some(session) = self.sessions.get(key) else {
-            return;
-        };
-        let streams = session.mux().map_or(0, Session::stream_count);
-        if grace.is_zero() || streams == 0 {
-            self.end_session(key, SessionEnd::Killed, WHY, Some(1000));
-        } else {
-            let due = self.cx.effects.timers.deadline(Reason::Grace(key));
-            let until = now + grace;
-            self.cx
-                .effects
-                .timers
-                .arm(Reason::Grace(key), due.map_or(until, |due| due.min(until)));
-        }
     }
 }
 

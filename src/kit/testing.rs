@@ -4,9 +4,13 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::*;
+use super::{Kit, KitNotice};
+use crate::clock::Instant;
+use crate::entropy::Entropy;
+use crate::kit::config::Config;
 use crate::kit::config::Usage;
 use crate::lawful::Lawful;
+use crate::machine::{Command, ConnKey, Event, ListenerKey, Machine};
 use crate::mux::{Incoming, Session, Side, StreamKey, Terms, Transport};
 use crate::wire::control::Secret;
 use crate::wire::frame::FrameType;
@@ -118,6 +122,20 @@ impl Host {
             self.settle();
         }
         bytes.len() - rest.len()
+    }
+
+    /// All sessions end, as by an operator.
+    pub(super) fn end_all_sessions(&mut self) {
+        let Kit {
+            cx,
+            conns,
+            sessions,
+            ..
+        } = &mut *self.kit;
+        for key in sessions.keys() {
+            sessions.kill(key, Duration::ZERO, conns, cx);
+        }
+        self.kit.settle_sessions();
     }
 
     pub(super) fn receive(&mut self, conn: ConnKey) -> String {

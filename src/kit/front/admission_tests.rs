@@ -1,5 +1,6 @@
 //! Floods of silent connections, and who gets in all the same.
 
+use crate::machine::{Ended, Event, Machine};
 use std::time::Duration;
 
 use crate::entropy::Entropy;
@@ -116,19 +117,15 @@ fn who_shows_the_token_needs_no_place_before_hello() {
     for port in 0..20 {
         let laptop = host.laptop(&format!("192.0.2.66:{port}"));
         assert!(!host.closed.contains(&laptop.conn));
-        host.kit
-            .ended(laptop.conn, &crate::machine::Ended::Reset, host.now);
+        let (conn, how) = (laptop.conn, Ended::Reset);
+        host.kit.handle(Event::Ended { conn, how }, host.now);
         host.settle();
         host.pass(Duration::from_millis(100));
         host.kit
             .sessions
             .iter()
             .for_each(|(_, it)| assert!(it.is_parked()));
-        let keys = host.kit.sessions.keys();
-        for key in keys {
-            let how = crate::kit::metrics::SessionEnd::Killed;
-            host.kit.end_session(key, how, "over", None);
-        }
+        host.end_all_sessions();
         host.settle();
     }
 }

@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 
 use crate::clock::Instant;
+use crate::kit::Reason;
 use crate::kit::config::Config;
-use crate::kit::conns::{ConnEntry, Conns};
+use crate::kit::conns::{ConnEntry, Conns, LaneName};
 use crate::kit::context::Context;
 use crate::kit::front::admission::{Room, Standing};
 use crate::kit::metrics::RefusalReason;
@@ -138,8 +139,17 @@ impl Front {
     }
 
     /// Takes out a greeter, whose connection carries a lane from now on.
-    pub(in crate::kit) fn take_greeter(&mut self, conn: ConnKey) -> Option<Box<Greeter>> {
-        self.greeters.remove(conn)
+    pub(in crate::kit) fn take_greeter(
+        &mut self,
+        conn: ConnKey,
+        lane: LaneName,
+        conns: &mut Conns,
+        cx: &mut Context,
+    ) -> Option<Greeter> {
+        let greeter = self.greeters.remove(conn)?;
+        conns.carries(conn, lane);
+        cx.effects.timers.disarm(Reason::Conn(conn));
+        Some(*greeter)
     }
 
     pub(super) fn greeter_received(

@@ -1,7 +1,10 @@
 //! The kit's own listener at work: requests answered in order, upgrades handed to the greeter.
 
+use std::net::SocketAddr;
+
 use crate::clock::Instant;
-use crate::kit::conns::{ConnEntry, Conns};
+use crate::kit::budget::Class;
+use crate::kit::conns::{ConnEntry, Conns, Role};
 use crate::kit::context::Context;
 use crate::kit::front::admission::{Room, Standing};
 use crate::kit::front::asks::{Ask, AskReader, Denial, Heard, UNREADABLE, Wanted};
@@ -43,11 +46,31 @@ impl FrontConn {
 }
 
 impl Front {
-    /// Somebody came to the kit's own listener.
-    pub(in crate::kit) fn arrived(&mut self, conn: ConnKey, conns: &mut Conns, cx: &mut Context) {
+    /// Somebody came to the kit's own listener. Gives its name, if there is a place for it.
+    pub(in crate::kit) fn accept(
+        &mut self,
+        peer: SocketAddr,
+        conns: &mut Conns,
+        cx: &mut Context,
+    ) -> Option<ConnKey> {
+        let in_the_hall = conns.admission.leaver(Room::Hall);
+        // Nobody who came for a stream yields to those who come here.
+        let (permit, gave_place) = conns.place(Class::Front, |_| None)?;
+        let conn = conns.add(Role::Front, peer, permit, cx.now);
+        // Only now, for a name is free only when the host has closed what had it.
+        match gave_place {
+            Some(leaver) if conns.admission.get(leaver).is_some() => conns.displace(leaver, cx),
+            Some(lingers) => conns.close(lingers, CloseHow::Clean, cx),
+            None => {}
+        }
+        let conn = conn?;
         self.fronts.insert(conn, Box::default());
         self.restand(conn, conns, cx);
         cx.arm_conn(conn, cx.now + FRONT_HEAD_TIMEOUT);
+        if let Some(leaver) = in_the_hall {
+            conns.displace(leaver, cx);
+        }
+        Some(conn)
     }
 
     pub(super) fn front_received(

@@ -12,7 +12,7 @@ use crate::kit::context::Context;
 use crate::kit::keys::SessionKey;
 use crate::kit::keys::{BindingKey, Mode};
 use crate::kit::repeats::Complaint;
-use crate::kit::session::{KitSession, Sessions};
+use crate::kit::session::{KitSession, Over, Sessions};
 use crate::limits::{AUTO_PORT_FIRST, AUTO_PORT_LAST, AUTO_PORT_TRIES};
 use crate::machine::{Command, IoFailure, ListenerKey};
 use crate::text::said;
@@ -51,7 +51,7 @@ impl Binding {
     }
 
     /// As a client that has resumed is told of it.
-    pub(in crate::kit) fn as_resumed(&self, config: &Config) -> ResumedBind {
+    fn as_resumed(&self, config: &Config) -> ResumedBind {
         let (kind, mode) = match self.mode {
             Mode::Expose => (BindingKind::Http, BindMode::Expose),
             Mode::Pull => (BindingKind::Tcp, BindMode::Pull),
@@ -65,10 +65,9 @@ impl Binding {
         }
     }
 
-    fn log_end(&self, session: &KitSession, why: &str, now: Instant) {
+    fn log_end(&self, session: &str, why: &str, now: Instant) {
         info!(
-            "session {}: released {:?} port {} after {:?}, {} served: {}",
-            session.short_id(),
+            "session {session}: released {:?} port {} after {:?}, {} served: {}",
             self.mode,
             self.port(),
             now.since(self.since),
@@ -420,32 +419,32 @@ impl Ports {
         };
         let binding = session.bindings.remove(at);
         let why = "unbound by the client";
-        self.release(binding, session, why, budget, cx);
+        self.release(binding, session.short_id(), why, budget, cx);
         sessions.say(key, &UnbindOk { bind_id });
     }
 
-    /// The ports of a session that has ended are free.
+    /// The ports of a session that is over are free.
     pub(in crate::kit) fn release_all(
         &mut self,
-        key: SessionKey,
-        session: &KitSession,
+        over: &Over,
         why: &str,
         budget: &mut FdBudget,
         cx: &mut Context,
     ) {
-        for binding in &session.bindings {
-            self.release(*binding, session, why, budget, cx);
+        for binding in &over.bindings {
+            self.release(*binding, &over.short_id, why, budget, cx);
         }
-        let openings: Vec<ListenerKey> = self.openings_of(key).collect();
+        let openings: Vec<ListenerKey> = self.openings_of(over.key).collect();
         for listener in openings {
             self.close(listener, budget, cx);
         }
     }
 
+    /// `session` is what logs may show of the owner's id.
     fn release(
         &mut self,
         at: BindingKey,
-        session: &KitSession,
+        session: &str,
         why: &str,
         budget: &mut FdBudget,
         cx: &mut Context,
@@ -455,6 +454,18 @@ impl Ports {
         let listener = binding.listener;
         self.close(listener, budget, cx);
         self.bindings.remove(at);
+    }
+
+    /// What a session that was resumed still has, as its client is told.
+    pub(in crate::kit) fn as_resumed(
+        &self,
+        session: &KitSession,
+        config: &Config,
+    ) -> Vec<ResumedBind> {
+        let bindings = session.bindings.iter();
+        bindings
+            .map(|key| self.bindings.resolve(*key).as_resumed(config))
+            .collect()
     }
 }
 

@@ -6,7 +6,7 @@ use log::debug;
 
 use crate::kit::keys::SessionKey;
 use crate::kit::metrics::{StreamOutcome, StreamRefusal};
-use crate::kit::session::Sessions;
+use crate::kit::session::{End, Sessions};
 use crate::limits::BULK_PAYLOAD;
 use crate::machine::{CloseHow, Conn, ConnKey, Ended};
 use crate::mux::CannotOpen;
@@ -16,7 +16,7 @@ use crate::text::said;
 use crate::wire::code::Code;
 use crate::wire::open::write_open_tcp;
 
-use super::{Below, End, StreamName};
+use super::{Below, StreamName};
 
 /// A connection to a PULL port, and its stream.
 #[derive(Debug)]

@@ -10,13 +10,13 @@
 //! | --- | --- |
 //! | `visitor` | EXPOSE (PROTOCOL §4, §11); `visitor/exchange` is the HTTP of one, without tables |
 //! | `caller` | PULL |
+//! | `arrivals` | who comes for a stream, and whose place it gets |
 //! | `refusals` | what is said where there is no stream |
 
+mod arrivals;
 pub(super) mod caller;
 mod refusals;
 pub mod visitor;
-
-use std::ops::Range;
 
 use crate::clock::Instant;
 use crate::kit::conns::{Conns, LaneName, Role};
@@ -24,9 +24,9 @@ use crate::kit::context::Context;
 use crate::kit::keys::SessionKey;
 use crate::kit::metrics::StreamOutcome;
 use crate::kit::port::Ports;
-use crate::kit::session::{Mux, Sessions};
+use crate::kit::session::{Arrived, End, Mux, Sessions};
 use crate::machine::{ConnKey, Ended};
-use crate::mux::StreamKey;
+use crate::mux::{Span, StreamKey};
 use crate::wire::code::Code;
 
 use caller::Callers;
@@ -64,25 +64,6 @@ pub(super) struct Below<'a> {
     pub(super) ports: &'a mut Ports,
 }
 
-/// How a stream is over before what it served was.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct End<'a> {
-    pub(super) outcome: StreamOutcome,
-    pub(super) code: Code,
-    pub(super) why: &'a str,
-}
-
-impl End<'_> {
-    /// Its lane is gone.
-    pub(super) fn lost(why: &str) -> End<'_> {
-        End {
-            outcome: StreamOutcome::Lost,
-            code: Code::Cancel,
-            why,
-        }
-    }
-}
-
 /// All that have a stream, or want one.
 #[derive(Debug, Default)]
 pub(super) struct Streams {
@@ -100,14 +81,36 @@ impl Streams {
         }
     }
 
+    /// A frame came on a lane for one of them.
+    pub(super) fn arrived(&mut self, frame: Arrived, lane: LaneName, below: &mut Below<'_>) {
+        match frame {
+            Arrived::Head(conn, payload) => self.visitors.head(conn, lane, &payload, below),
+            Arrived::Data(conn, payload) => self.data(conn, lane, payload, below),
+            Arrived::Eof(conn) => self.eof(conn, below),
+            Arrived::Reset {
+                conn,
+                code,
+                reason,
+                violation,
+            } => {
+                let outcome = match code {
+                    _ if violation => StreamOutcome::Violated,
+                    Code::RefusedStream => StreamOutcome::Refused,
+                    _ => StreamOutcome::ResetByClient,
+                };
+                if violation {
+                    below.cx.metrics.violation(code);
+                }
+                let why = &reason;
+                self.lost(conn, End { outcome, code, why }, below);
+            }
+            // These are about ports.
+            Arrived::Bind(_) | Arrived::Unbind(_) => {}
+        }
+    }
+
     /// DATA came for a connection.
-    pub(super) fn data(
-        &mut self,
-        conn: ConnKey,
-        lane: LaneName,
-        span: Range<usize>,
-        below: &mut Below<'_>,
-    ) {
+    fn data(&mut self, conn: ConnKey, lane: LaneName, span: Span, below: &mut Below<'_>) {
         match below.conns.role(conn) {
             Some(Role::Visitor) => self.visitors.data(conn, lane, span, below),
             Some(Role::Caller) => {
@@ -117,14 +120,14 @@ impl Streams {
                     sessions,
                     ..
                 } = below;
-                conns.pass_payload(conn, lane, span, sessions, cx);
+                conns.pass_payload(conn, lane, span, &**sessions, cx);
             }
             _ => {}
         }
     }
 
     /// EOF came for a connection.
-    pub(super) fn eof(&mut self, conn: ConnKey, below: &mut Below<'_>) {
+    fn eof(&mut self, conn: ConnKey, below: &mut Below<'_>) {
         match below.conns.role(conn) {
             Some(Role::Visitor) => self.visitors.stream_ended(conn, below),
             Some(Role::Caller) => self.callers.stream_ended(conn, below),
@@ -164,6 +167,22 @@ impl Streams {
         let mux = name.mux(below.sessions);
         if mux.is_some_and(|mux| mux.system_holds(name.stream, bytes, now)) {
             self.visitors.moved(conn, now);
+        }
+    }
+
+    /// Of what a connection was sent, `passed` bytes were payload; `drained`: nothing is left.
+    pub(super) fn transmitted(
+        &mut self,
+        conn: ConnKey,
+        role: Role,
+        passed: usize,
+        drained: bool,
+        below: &mut Below<'_>,
+    ) {
+        match role {
+            Role::Visitor => self.visitors.transmitted(conn, passed, drained, below),
+            Role::Caller => self.callers.transmitted(conn, passed, drained, below),
+            _ => {}
         }
     }
 

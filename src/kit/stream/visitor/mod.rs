@@ -20,14 +20,14 @@ use crate::kit::context::Context;
 use crate::kit::heads::Waiting;
 use crate::kit::keys::SessionKey;
 use crate::kit::metrics::{StreamOutcome, StreamRefusal};
-use crate::kit::session::Sessions;
+use crate::kit::session::{End, Sessions};
 use crate::limits::{VISITOR_GONE_AFTER, VISITOR_HEAD_TIMEOUT};
 use crate::machine::{CloseHow, Conn, ConnKey, Ended, ListenerKey};
 use crate::table::Side;
 use crate::text::said;
 use crate::wire::code::Code;
 
-use super::{Below, End, StreamName};
+use super::{Below, StreamName};
 use exchange::{AtFin, Broken, HttpExchange, Look, Movement, Owed, Seen};
 use yielding::Yielding;
 

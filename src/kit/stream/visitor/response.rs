@@ -8,7 +8,8 @@ use crate::clock::Instant;
 use crate::http::write::LAST_CHUNK;
 use crate::kit::conns::LaneName;
 use crate::kit::metrics::StreamOutcome;
-use crate::kit::stream::{Below, End};
+use crate::kit::session::End;
+use crate::kit::stream::Below;
 use crate::machine::ConnKey;
 use crate::wire::code::Code;
 
@@ -110,7 +111,7 @@ impl Visitors {
                     name.passed_on(span.len(), sessions, now);
                 }
             }
-            Ok(Data::Whole) => conns.pass_payload(conn, lane, span, sessions, cx),
+            Ok(Data::Whole) => conns.pass_payload(conn, lane, span, &**sessions, cx),
             Ok(Data::Chunk) => {
                 // Copied: three small writes would cost more than the copy.
                 if let Some(mux) = sessions.mux(lane.0) {

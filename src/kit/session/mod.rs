@@ -1,181 +1,49 @@
-//! The sessions that there are, and which of them have something to tell.
+//! Sessions: opened, resumed, parked and ended (PROTOCOL §2, §6), with their lanes (§7).
+//!
+//! [`Sessions`] owns them and is told what comes on their lanes. What of it is for others comes
+//! out: a frame for a stream or about a port as [`Arrived`], who may send again from
+//! [`Sessions::next_sender`], and what hung on a session that is gone as [`Fallout`]. The
+//! dispatcher asks for all three until there is none.
+//!
+//! The room knows connections, for its lanes are some, and neither visitors nor listeners: a stream
+//! is named by the key of its connection, and a port by that of its binding.
+//!
+//! | file | part |
+//! | --- | --- |
+//! | `entry` | one session, and whether it is attached or parked |
+//! | `attach`, `tickets` | HELLO and JOIN |
+//! | `frames` | what comes on a lane |
+//! | `lanes` | lanes that fall silent, streams that stand still |
+//! | `end` | park, kill, end |
+//!
+//! Invariants: a session is found by its id; one that holds no lane is parked or gone; whose mux
+//! may have somebody to wake is listed.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+mod attach;
+mod end;
+mod entry;
+mod frames;
+mod lanes;
+mod tickets;
+
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::clock::Instant;
-use crate::kit::keys::{BindingKey, SessionKey, SessionMark};
+use crate::kit::conns::{LaneName, Lanes};
+use crate::kit::context::Context;
+use crate::kit::keys::{SessionKey, SessionMark};
 use crate::kit::memory::Pool;
-use crate::limits::MAX_LANES;
+use crate::limits::SWEEP_EVERY;
 use crate::machine::ConnKey;
-use crate::mux::{Channel, Session, Swept, Terms, Traffic, Transport, Wake};
+use crate::mux::{Channel, Session, Span, Swept, Transport, Wake};
+use crate::outflow::Loan;
 use crate::table::Table;
-use crate::wire::control::{self, Secret};
-use crate::ws::Subprotocol;
+use crate::wire::control;
 
-/// A session's lanes and streams; a stream is named by its visitor's or caller's connection.
-pub(super) type Mux = Session<ConnKey>;
-
-/// The right to join one lane, once.
-#[derive(Debug)]
-pub(super) struct Ticket {
-    pub(super) index: usize,
-    pub(super) nonce: Secret,
-    pub(super) expires: Instant,
-}
-
-/// A tunnel session as the kit keeps it: it outlives its lanes.
-#[derive(Debug)]
-pub(super) struct KitSession {
-    id: String,
-    /// Used only while it is attached; what it counted is asked for any time.
-    mux: Box<Mux>,
-    state: State,
-    pub(super) bindings: Vec<BindingKey>,
-    next_bind_id: u64,
-    pub(super) peer: SocketAddr,
-    pub(super) subprotocol: Subprotocol,
-    pub(super) granted: usize,
-    pub(super) tickets: Vec<Ticket>,
-    pub(super) since: Instant,
-    /// When it was last seen with a stream or a binding.
-    pub(super) busy_at: Instant,
-    /// Whether it had a stream or a binding when it was last looked at.
-    was_busy: bool,
-    /// It was told to go, and lets its streams finish.
-    pub(super) closing: bool,
-    /// It is among the touched.
-    touched: bool,
-    /// What the memory pool knows it to hold beyond its first window.
-    beyond: u32,
-}
-
-/// How a session is; its mux lasts in either state.
-#[derive(Debug)]
-enum State {
-    /// Its primary lane stands.
-    Attached,
-    /// It has no lanes, and waits for its client.
-    Parked { until: Instant },
-}
-
-impl KitSession {
-    /// A session that nothing is attached to yet.
-    pub(super) fn new(id: String, peer: SocketAddr, terms: Terms, now: Instant) -> KitSession {
-        KitSession {
-            id,
-            mux: Box::new(Session::new(terms, now)),
-            state: State::Parked { until: now },
-            bindings: Vec::new(),
-            next_bind_id: 0,
-            peer,
-            subprotocol: Subprotocol::V1,
-            granted: 1,
-            tickets: Vec::new(),
-            since: now,
-            busy_at: now,
-            was_busy: false,
-            closing: false,
-            touched: false,
-            beyond: 0,
-        }
-    }
-
-    pub(super) fn id(&self) -> &str {
-        &self.id
-    }
-
-    /// The id as logs may show it: it is a capability.
-    pub(super) fn short_id(&self) -> &str {
-        self.id.get(..SHORT_ID).unwrap_or("S-?")
-    }
-
-    pub(super) fn mux(&self) -> Option<&Mux> {
-        matches!(self.state, State::Attached).then_some(&*self.mux)
-    }
-
-    /// Only of [`Sessions`], which keep note of whose mux may have something to tell.
-    fn mux_mut(&mut self) -> Option<&mut Mux> {
-        matches!(self.state, State::Attached).then_some(&mut *self.mux)
-    }
-
-    /// Its client is there, or there again, and what they agreed on.
-    pub(super) fn attach(&mut self, primary: Transport, terms: Terms, now: Instant) {
-        self.mux.restart(terms, now);
-        self.mux.attach(0, primary);
-        self.state = State::Attached;
-    }
-
-    /// Has it wait for its client. Gives its connections and what hung on their streams, if it was
-    /// attached until now.
-    pub(super) fn park(&mut self, until: Instant) -> Option<(Vec<Transport>, Vec<ConnKey>)> {
-        let before = std::mem::replace(&mut self.state, State::Parked { until });
-        if !matches!(before, State::Attached) {
-            return None;
-        }
-        let (mut lanes, mut lost) = (Vec::new(), Vec::new());
-        for index in 0..MAX_LANES {
-            let (lane, tags) = self.mux.detach(index);
-            lanes.extend(lane);
-            lost.extend(tags);
-        }
-        self.mux.release_idle();
-        Some((lanes, lost))
-    }
-
-    /// Frames and DATA bytes so far.
-    pub(super) fn traffic(&self) -> Traffic {
-        self.mux.traffic()
-    }
-
-    /// Bytes from its client and to it.
-    pub(super) fn bytes(&self) -> (u64, u64) {
-        self.mux.bytes()
-    }
-
-    /// How long it waits for its client, if it does.
-    pub(super) fn parked_until(&self) -> Option<Instant> {
-        match self.state {
-            State::Attached => None,
-            State::Parked { until } => Some(until),
-        }
-    }
-
-    /// Whether it takes new streams.
-    pub(super) fn is_open(&self) -> bool {
-        !self.closing && self.mux().is_some()
-    }
-
-    pub(super) fn is_parked(&self) -> bool {
-        self.parked_until().is_some()
-    }
-
-    fn is_busy(&self) -> bool {
-        !self.bindings.is_empty() || self.mux().is_some_and(|mux| mux.stream_count() > 0)
-    }
-
-    /// Its idleness begins when the last stream or binding ends, not when it was last looked at.
-    pub(super) fn note_use(&mut self, now: Instant) {
-        let is_busy = self.is_busy();
-        if std::mem::replace(&mut self.was_busy, is_busy) || is_busy {
-            self.busy_at = now;
-        }
-    }
-
-    pub(super) fn next_bind_id(&mut self) -> u64 {
-        self.next_bind_id += 1;
-        self.next_bind_id
-    }
-
-    pub(super) fn check_invariants(&self) {
-        self.mux.check_invariants();
-        let (primary, lanes) = (self.mux.lane(0).is_some(), self.mux.lanes().count());
-        match self.state {
-            State::Attached => assert!(primary, "an attached session without a primary lane"),
-            State::Parked { .. } => assert!(lanes == 0, "a parked session with lanes"),
-        }
-    }
-}
+use super::Reason;
+pub(super) use end::{End, Fallout, Over};
+pub(super) use entry::{KitSession, Mux};
+pub(super) use frames::Arrived;
 
 /// All sessions. Whoever changes the mux of one gets it here, so that none is forgotten whose mux
 /// then has somebody to wake.
@@ -185,8 +53,12 @@ pub(super) struct Sessions {
     by_id: BTreeMap<String, SessionKey>,
     /// Those whose mux may have changed.
     touched: Vec<SessionKey>,
+    /// The one among them whose wakes are being told.
+    waking: Option<SessionKey>,
     /// What all of them hold beyond their first windows.
     pool: Pool,
+    /// What others have to see to.
+    fallout: VecDeque<Fallout>,
 }
 
 impl Sessions {
@@ -196,7 +68,9 @@ impl Sessions {
             all: Table::new(limit),
             by_id: BTreeMap::new(),
             touched: Vec::new(),
+            waking: None,
             pool,
+            fallout: VecDeque::new(),
         }
     }
 
@@ -232,6 +106,13 @@ impl Sessions {
         self.all.get_mut(key)?.mux_mut()?.lane_mut(index)
     }
 
+    /// The system took `count` bytes of what a lane had to say.
+    pub(super) fn transmitted(&mut self, key: SessionKey, index: usize, count: usize) {
+        if let Some(mux) = self.mux_mut(key) {
+            mux.transmitted(index, count);
+        }
+    }
+
     /// Sends a session frame on the primary lane, if it has one.
     pub(super) fn say<P: control::ControlPayload>(&mut self, key: SessionKey, payload: &P) {
         if let Some(mux) = self.mux_mut(key) {
@@ -241,28 +122,48 @@ impl Sessions {
         }
     }
 
-    /// One whose mux may have changed since this was last asked.
-    pub(super) fn next_touched(&mut self) -> Option<(SessionKey, &mut KitSession)> {
+    /// Looks after sessions whose mux may have changed, and wakes their lanes. Gives who else may
+    /// go on, one at a time: whose stream found no room or no credit.
+    pub(super) fn next_sender(&mut self, cx: &mut Context) -> Option<ConnKey> {
+        loop {
+            let key = self.waking.or_else(|| self.next_touched(cx))?;
+            let mux = self.all.get_mut(key).and_then(KitSession::mux_mut);
+            let wake = mux.and_then(Session::poll_wake);
+            self.waking = wake.is_some().then_some(key);
+            match wake {
+                Some(Wake::Lane(conn)) => cx.effects.wake(conn),
+                Some(Wake::LaneLast(conn)) => cx.effects.wake_last(conn),
+                Some(Wake::Sender(conn)) => return Some(conn),
+                None => {}
+            }
+        }
+    }
+
+    fn next_touched(&mut self, cx: &mut Context) -> Option<SessionKey> {
         let key = self.touched.pop()?;
         let session = self.all.resolve_mut(key);
         session.touched = false;
-        Some((key, session))
-    }
-
-    /// Who may go on in a session that was touched.
-    pub(super) fn poll_wake(&mut self, key: SessionKey) -> Option<Wake<ConnKey>> {
-        self.all.get_mut(key)?.mux_mut()?.poll_wake()
+        session.note_use(cx.now);
+        if session.mux().is_some_and(|mux| mux.stream_count() > 0) {
+            let at = cx.now + SWEEP_EVERY;
+            cx.effects.timers.arm_if_unset(Reason::Sweep(key), at);
+        }
+        self.reckon(key);
+        Some(key)
     }
 
     /// Tells the pool what a session holds, and the session what it may.
     pub(super) fn reckon(&mut self, key: SessionKey) {
         if let Some(session) = self.all.get_mut(key)
-            && matches!(session.state, State::Attached)
+            && let Some(mux) = session.mux_mut()
         {
-            let after = session.mux.beyond_window();
-            self.pool.update(session.beyond, after);
-            session.mux.set_budget(self.pool.budget(after));
-            session.beyond = after;
+            let after = mux.beyond_window();
+            let before = std::mem::replace(&mut session.beyond, after);
+            self.pool.update(before, after);
+            let budget = self.pool.budget(after);
+            if let Some(mux) = session.mux_mut() {
+                mux.set_budget(budget);
+            }
         }
     }
 
@@ -321,7 +222,7 @@ impl Sessions {
 
     /// Adds one, unless there are as many as may be.
     pub(super) fn insert(&mut self, session: KitSession) -> Option<SessionKey> {
-        let id = session.id.clone();
+        let id = session.id().to_owned();
         let key = self.all.insert(session).ok()?;
         self.by_id.insert(id, key);
         Some(key)
@@ -329,7 +230,7 @@ impl Sessions {
 
     pub(super) fn remove(&mut self, key: SessionKey) -> Option<KitSession> {
         let session = self.all.remove(key)?;
-        self.by_id.remove(&session.id);
+        self.by_id.remove(session.id());
         if session.touched {
             self.touched.retain(|touched| *touched != key);
         }
@@ -372,7 +273,7 @@ impl Sessions {
     pub(super) fn check_invariants(&self) {
         for (key, session) in self.all.iter() {
             session.check_invariants();
-            assert_eq!(self.by_id.get(&session.id), Some(&key), "found by its id");
+            assert_eq!(self.by_id.get(session.id()), Some(&key), "found by its id");
             assert_eq!(
                 session.touched,
                 self.touched.contains(&key),
@@ -392,5 +293,24 @@ impl Sessions {
     }
 }
 
-/// How much of an id is shown: `S-` and eight digits.
-const SHORT_ID: usize = 10;
+impl Lanes for Sessions {
+    fn payload(&self, (session, lane): LaneName, span: &Span) -> &[u8] {
+        let mux = self.mux(session);
+        mux.map_or(&[], |mux| mux.payload(lane, span))
+    }
+
+    fn lend(&self, (session, lane): LaneName, span: &Span) -> Option<Loan> {
+        let mux = self.mux(session)?;
+        Some(mux.lend(lane, span))
+    }
+}
+
+fn hex(octets: &[u8]) -> String {
+    use std::fmt::Write;
+    let mut text = String::with_capacity(octets.len() * 2);
+    for octet in octets {
+        // A String takes any text.
+        let _ = write!(text, "{octet:02x}");
+    }
+    text
+}

@@ -1,0 +1,299 @@
+//! HELLO opens or resumes a session, JOIN adds a lane (PROTOCOL §2, §6, §7).
+
+use std::net::SocketAddr;
+
+use log::info;
+
+use crate::entropy::Entropy;
+use crate::kit::conns::Conns;
+use crate::kit::context::Context;
+use crate::kit::front::greeter::{Dismissal, Greeter};
+use crate::kit::keys::SessionKey;
+use crate::kit::metrics::RefusalReason;
+use crate::kit::{Reason, Stopping};
+use crate::machine::{CloseHow, ConnKey};
+use crate::mux::{Side, Terms};
+use crate::wire::code::Code;
+use crate::wire::control::{
+    self, Capabilities, Hello, HelloOk, Join, JoinErrCode, JoinOk, ReissueAnswer, ReissueRequest,
+    ResumedBind, SessionId,
+};
+use crate::wire::frame::FrameType;
+use crate::ws::Subprotocol;
+
+use super::end::CLOSE_GOING_AWAY;
+use super::{KitSession, Sessions};
+
+/// The session that a HELLO has opened or resumed, and what they agreed on: nothing is attached to
+/// it yet.
+#[derive(Debug)]
+pub(in crate::kit) struct Welcome {
+    pub(in crate::kit) key: SessionKey,
+    resumed: bool,
+    terms: Terms,
+    peer: SocketAddr,
+    /// How many lanes the client would like to have.
+    lanes: usize,
+}
+
+impl Sessions {
+    /// A HELLO whose sender has proven itself. A session that is resumed leaves its lanes first;
+    /// what this breaks is in [`Sessions::next_fallout`].
+    pub(in crate::kit) fn welcome(
+        &mut self,
+        conn: ConnKey,
+        hello: &Hello,
+        conns: &mut Conns,
+        cx: &mut Context,
+    ) -> Result<Welcome, Dismissal> {
+        if cx.stopping != Stopping::No {
+            return Err(Dismissal {
+                reason: RefusalReason::Protocol,
+                goaway: Some(Code::NoError),
+                close: 1001,
+                why: "the kit is shutting down".into(),
+            });
+        }
+        let peer = conns.get(conn).map(|entry| entry.from);
+        let peer = peer.ok_or_else(|| Dismissal::protocol("the connection is gone"))?;
+        let terms = Terms {
+            side: Side::Kit,
+            stream_window: cx.plan.stream_window,
+            session_window: cx.plan.session_window,
+            max_streams: cx.config.max_streams_per_session,
+            grow_windows: hello.capabilities.have(Capabilities::GROW_WINDOWS),
+            queue_opens: cx.plan.queue_opens,
+        };
+        let resumed = self.resumed_by(hello);
+        let key = match resumed {
+            Some(key) => {
+                self.place_for_primary(conn, Some(key), conns, cx)?;
+                let why = "resumed on another connection";
+                self.leave_lanes(key, CLOSE_GOING_AWAY, why, conns, cx);
+                key
+            }
+            None => self.open(conn, peer, terms, conns, cx)?,
+        };
+        let able = hello.capabilities.have(Capabilities::MULTI_WS);
+        let asked = hello.max_connections.unwrap_or(1) as usize;
+        Ok(Welcome {
+            key,
+            resumed: resumed.is_some(),
+            terms,
+            peer,
+            lanes: if able { asked } else { 1 },
+        })
+    }
+
+    fn resumed_by(&self, hello: &Hello) -> Option<SessionKey> {
+        let resume = hello.resume.as_ref()?;
+        let key = self.with_id(resume.session_id.as_str())?;
+        self.get(key).filter(|session| !session.closing)?;
+        Some(key)
+    }
+
+    fn open(
+        &mut self,
+        conn: ConnKey,
+        peer: SocketAddr,
+        terms: Terms,
+        conns: &mut Conns,
+        cx: &mut Context,
+    ) -> Result<SessionKey, Dismissal> {
+        let session = KitSession::new(session_id(&mut cx.entropy), peer, terms, cx.now);
+        if !self.is_full() {
+            self.place_for_primary(conn, None, conns, cx)?;
+        }
+        self.insert(session).ok_or_else(|| {
+            let all = cx.config.max_sessions;
+            let parked = self.iter().filter(|(_, it)| it.is_parked()).count();
+            // A parked session keeps its place as it keeps its ports: its laptop was promised
+            // both for the grace (PROTOCOL §6).
+            let why = format!("session limit of {all} reached, {parked} of them parked");
+            Dismissal {
+                reason: RefusalReason::SessionLimit,
+                goaway: Some(Code::ResourceExhausted),
+                close: 1013,
+                why: why.into(),
+            }
+        })
+    }
+
+    /// [`Conns::place_for_lane`] for a primary lane. A session that is resumed while it has one
+    /// leaves it anyway.
+    fn place_for_primary(
+        &mut self,
+        conn: ConnKey,
+        resumed: Option<SessionKey>,
+        conns: &mut Conns,
+        cx: &mut Context,
+    ) -> Result<(), Dismissal> {
+        let placed = conns.place_for_lane(conn, cx);
+        let mux = resumed.and_then(|key| self.mux(key));
+        let placed = match mux.and_then(|mux| mux.lane(0)?.conn()) {
+            Some(old) if placed.is_err() => {
+                conns.spill(self);
+                conns.close(old, CloseHow::Clean, cx);
+                conns.place_for_lane(conn, cx)
+            }
+            _ => placed,
+        };
+        placed.map_err(|refused| Dismissal {
+            goaway: Some(Code::ResourceExhausted),
+            ..refused
+        })
+    }
+
+    /// The connection that said HELLO carries the primary lane from now on.
+    pub(in crate::kit) fn attach(
+        &mut self,
+        welcome: Welcome,
+        greeter: Greeter,
+        bindings: Vec<ResumedBind>,
+        cx: &mut Context,
+    ) {
+        let key = welcome.key;
+        let session = self.all.resolve_mut(key);
+        session.attach(greeter.lane, welcome.terms, cx.now);
+        session.peer = welcome.peer;
+        session.subprotocol = greeter.subprotocol;
+        session.granted = match greeter.subprotocol {
+            Subprotocol::V1 => 1,
+            Subprotocol::V2 => welcome.lanes.clamp(1, cx.plan.lanes),
+        };
+        session.tickets.void_all();
+        session.busy_at = cx.now;
+        let word = if welcome.resumed { "resumed" } else { "opened" };
+        info!(
+            "session {} {word} from {}",
+            session.short_id(),
+            session.peer.ip()
+        );
+        match welcome.resumed {
+            true => cx.metrics.session_resumed(),
+            false => cx.metrics.session_opened(),
+        }
+        let timers = &mut cx.effects.timers;
+        timers.disarm(Reason::Grace(key));
+        timers.arm(Reason::Lanes(key), cx.now + cx.config.ping_after);
+        timers.arm(Reason::Idle(key), cx.now + cx.config.idle_timeout);
+        self.answer(&welcome, bindings, cx);
+    }
+
+    /// HELLO_OK.
+    fn answer(&mut self, welcome: &Welcome, bindings: Vec<ResumedBind>, cx: &mut Context) {
+        let session = self.all.resolve_mut(welcome.key);
+        let missing = session.missing_lanes();
+        let join_tickets = session.tickets.renew(&missing, &mut cx.entropy, cx.now);
+        let is_v2 = session.subprotocol == Subprotocol::V2;
+        let answer = HelloOk {
+            session_id: SessionId::new(session.id().to_owned()),
+            resumed: welcome.resumed,
+            resumed_binds: bindings,
+            stream_window: welcome.terms.stream_window,
+            session_window: welcome.terms.session_window,
+            connections_granted: is_v2.then_some(session.granted as u32),
+            join_tickets,
+            capabilities: Capabilities::MULTI_WS.only_if(session.granted > 1)
+                | Capabilities::GROW_WINDOWS.only_if(welcome.terms.grow_windows),
+            max_streams: Some(welcome.terms.max_streams as u32),
+            replay_buffer: None,
+            received: Vec::new(),
+        };
+        self.say(welcome.key, &answer);
+    }
+
+    /// JOIN: the session and the lane that it may carry.
+    pub(in crate::kit) fn check_join(
+        &mut self,
+        join: &Join,
+        cx: &Context,
+    ) -> Result<(SessionKey, usize), (JoinErrCode, &'static str)> {
+        let unknown = (JoinErrCode::UnknownSession, "no such session is attached");
+        let key = self.with_id(join.session_id.as_str()).ok_or(unknown)?;
+        let session = self.get_mut(key).filter(|it| it.is_open()).ok_or(unknown)?;
+        let index = join.index as usize;
+        if session.mux().is_some_and(|mux| mux.lane(index).is_some()) {
+            let why = "this index has a connection already";
+            return Err((JoinErrCode::IndexInUse, why));
+        }
+        let nonce = session.tickets.redeem(index, &join.nonce, cx.now)?;
+        let mux = self.mux_mut(key).ok_or(unknown)?;
+        mux.settle(index, join.data_received).map_err(|_| {
+            let why = "dataReceived is not what this index can have carried";
+            (JoinErrCode::BadTicket, why)
+        })?;
+        mux.set_ticket(index, nonce);
+        // A JOIN that was overtaken by this one must not come after it: what it tells is old.
+        self.all.resolve_mut(key).tickets.void(index);
+        Ok((key, index))
+    }
+
+    /// The connection that said JOIN carries a lane from now on.
+    pub(in crate::kit) fn join(&mut self, (key, index): (SessionKey, usize), greeter: Greeter) {
+        let mut lane = greeter.lane;
+        if let Some(mux) = self.mux_mut(key) {
+            let mut json = Vec::new();
+            let answer = JoinOk {
+                index: index as u32,
+                received: Vec::new(),
+                data_received: Some(mux.data_received(index)),
+            };
+            control::write(&answer, &mut json);
+            lane.push_control(FrameType::JoinOk, &json);
+            mux.attach(index, lane);
+        }
+        self.send_shard_map(key);
+    }
+
+    /// REISSUE_JOIN_TICKETS (PROTOCOL §7). A lane that the client has given up is over here too:
+    /// its end may never come through.
+    pub(super) fn reissue_tickets(
+        &mut self,
+        key: SessionKey,
+        request: &ReissueRequest,
+        conns: &mut Conns,
+        cx: &mut Context,
+    ) {
+        for missing in &request.missing {
+            let index = missing.index as usize;
+            let mux = self.mux(key);
+            let joined = mux.and_then(|mux| mux.ticket(index));
+            let is_it = joined.is_some_and(|nonce| nonce.matches(missing.nonce.expose()));
+            if is_it && mux.is_some_and(|mux| mux.lane(index).is_some()) {
+                self.lane_ended(key, index, "the client gave the connection up", conns, cx);
+            }
+        }
+        let Some(session) = self.get_mut(key).filter(|it| !it.is_parked()) else {
+            return;
+        };
+        let missing = session.missing_lanes();
+        let answer = ReissueAnswer {
+            join_tickets: session.tickets.renew(&missing, &mut cx.entropy, cx.now),
+        };
+        self.say(key, &answer);
+    }
+
+    /// Tells which lanes there are.
+    pub(super) fn send_shard_map(&mut self, key: SessionKey) {
+        if let Some(map) = self.get(key).and_then(KitSession::shard_map) {
+            self.say(key, &map);
+        }
+    }
+}
+
+/// `S-` and a random UUID of version 4 (RFC 9562 §5.4).
+fn session_id(entropy: &mut Entropy) -> String {
+    let mut octets = entropy.octets::<16>();
+    octets[6] = octets[6] & 0x0F | 0x40;
+    octets[8] = octets[8] & 0x3F | 0x80;
+    let text = super::hex(&octets);
+    let (a, b, c, d, e) = (
+        &text[..8],
+        &text[8..12],
+        &text[12..16],
+        &text[16..20],
+        &text[20..],
+    );
+    format!("S-{a}-{b}-{c}-{d}-{e}")
+}

@@ -1,0 +1,201 @@
+//! One session as the kit keeps it.
+
+use std::net::SocketAddr;
+
+use log::info;
+
+use crate::clock::Instant;
+use crate::kit::keys::BindingKey;
+use crate::limits::MAX_LANES;
+use crate::machine::ConnKey;
+use crate::mux::{Session, Terms, Traffic, Transport};
+use crate::text::said;
+use crate::wire::control::{Shard, ShardMap};
+use crate::ws::Subprotocol;
+
+use super::tickets::Tickets;
+
+/// A session's lanes and streams; a stream is named by its visitor's or caller's connection.
+pub(in crate::kit) type Mux = Session<ConnKey>;
+
+/// A tunnel session as the kit keeps it: it outlives its lanes.
+#[derive(Debug)]
+pub(in crate::kit) struct KitSession {
+    id: String,
+    /// Used only while it is attached; what it counted is asked for any time.
+    mux: Box<Mux>,
+    state: State,
+    pub(in crate::kit) bindings: Vec<BindingKey>,
+    next_bind_id: u64,
+    pub(in crate::kit) peer: SocketAddr,
+    pub(in crate::kit) subprotocol: Subprotocol,
+    pub(in crate::kit) granted: usize,
+    pub(super) tickets: Tickets,
+    since: Instant,
+    /// When it was last seen with a stream or a binding.
+    pub(super) busy_at: Instant,
+    /// Whether it had a stream or a binding when it was last looked at.
+    was_busy: bool,
+    /// It was told to go, and lets its streams finish.
+    pub(super) closing: bool,
+    /// It is among the touched.
+    pub(super) touched: bool,
+    /// What the memory pool knows it to hold beyond its first window.
+    pub(super) beyond: u32,
+}
+
+/// How a session is; its mux lasts in either state.
+#[derive(Debug)]
+enum State {
+    /// Its primary lane stands.
+    Attached,
+    /// It has no lanes, and waits for its client.
+    Parked { until: Instant },
+}
+
+impl KitSession {
+    /// A session that nothing is attached to yet.
+    pub(super) fn new(id: String, peer: SocketAddr, terms: Terms, now: Instant) -> KitSession {
+        KitSession {
+            id,
+            mux: Box::new(Session::new(terms, now)),
+            state: State::Parked { until: now },
+            bindings: Vec::new(),
+            next_bind_id: 0,
+            peer,
+            subprotocol: Subprotocol::V1,
+            granted: 1,
+            tickets: Tickets::default(),
+            since: now,
+            busy_at: now,
+            was_busy: false,
+            closing: false,
+            touched: false,
+            beyond: 0,
+        }
+    }
+
+    pub(in crate::kit) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The id as logs may show it: it is a capability.
+    pub(in crate::kit) fn short_id(&self) -> &str {
+        self.id.get(..SHORT_ID).unwrap_or("S-?")
+    }
+
+    pub(in crate::kit) fn mux(&self) -> Option<&Mux> {
+        matches!(self.state, State::Attached).then_some(&*self.mux)
+    }
+
+    /// Only for [`Sessions`](super::Sessions), which keep note of whose mux may have something to
+    /// tell.
+    pub(super) fn mux_mut(&mut self) -> Option<&mut Mux> {
+        matches!(self.state, State::Attached).then_some(&mut *self.mux)
+    }
+
+    /// Its client is there, or there again, and what they agreed on.
+    pub(super) fn attach(&mut self, primary: Transport, terms: Terms, now: Instant) {
+        self.mux.restart(terms, now);
+        self.mux.attach(0, primary);
+        self.state = State::Attached;
+    }
+
+    /// Has it wait for its client. Gives its connections and what hung on their streams, if it was
+    /// attached until now.
+    pub(super) fn park(&mut self, until: Instant) -> Option<(Vec<Transport>, Vec<ConnKey>)> {
+        let before = std::mem::replace(&mut self.state, State::Parked { until });
+        if !matches!(before, State::Attached) {
+            return None;
+        }
+        let (mut lanes, mut lost) = (Vec::new(), Vec::new());
+        for index in 0..MAX_LANES {
+            let (lane, tags) = self.mux.detach(index);
+            lanes.extend(lane);
+            lost.extend(tags);
+        }
+        self.mux.release_idle();
+        Some((lanes, lost))
+    }
+
+    /// Frames and DATA bytes so far.
+    pub(in crate::kit) fn traffic(&self) -> Traffic {
+        self.mux.traffic()
+    }
+
+    /// How long it waits for its client, if it does.
+    pub(in crate::kit) fn parked_until(&self) -> Option<Instant> {
+        match self.state {
+            State::Attached => None,
+            State::Parked { until } => Some(until),
+        }
+    }
+
+    /// Whether it takes new streams.
+    pub(in crate::kit) fn is_open(&self) -> bool {
+        !self.closing && self.mux().is_some()
+    }
+
+    pub(in crate::kit) fn is_parked(&self) -> bool {
+        self.parked_until().is_some()
+    }
+
+    fn is_busy(&self) -> bool {
+        !self.bindings.is_empty() || self.mux().is_some_and(|mux| mux.stream_count() > 0)
+    }
+
+    /// Its idleness begins when the last stream or binding ends, not when it was last looked at.
+    pub(super) fn note_use(&mut self, now: Instant) {
+        let is_busy = self.is_busy();
+        if std::mem::replace(&mut self.was_busy, is_busy) || is_busy {
+            self.busy_at = now;
+        }
+    }
+
+    pub(in crate::kit) fn next_bind_id(&mut self) -> u64 {
+        self.next_bind_id += 1;
+        self.next_bind_id
+    }
+
+    /// The indexes of lanes that it may have and that do not stand, but for the primary.
+    pub(super) fn missing_lanes(&self) -> Vec<usize> {
+        let stands = |index: &usize| self.mux.lane(*index).is_some();
+        (1..self.granted).filter(|index| !stands(index)).collect()
+    }
+
+    /// Which lanes there are, while it is attached.
+    pub(super) fn shard_map(&self) -> Option<ShardMap> {
+        let mux = self.mux()?;
+        let shard = |index: usize| {
+            let stands = mux.lane(index).is_some();
+            Shard {
+                index: index as u32,
+                state: if stands { "open" } else { "missing" }.to_owned(),
+            }
+        };
+        let connections = (0..self.granted).map(shard).collect();
+        Some(ShardMap { connections })
+    }
+
+    pub(super) fn log_end(&self, why: &str, now: Instant) {
+        let (bytes_in, bytes_out) = self.mux.bytes();
+        info!(
+            "session {} ended after {:?}: {}; {bytes_in} bytes in, {bytes_out} out",
+            self.short_id(),
+            now.since(self.since),
+            said(why),
+        );
+    }
+
+    pub(super) fn check_invariants(&self) {
+        self.mux.check_invariants();
+        let (primary, lanes) = (self.mux.lane(0).is_some(), self.mux.lanes().count());
+        match self.state {
+            State::Attached => assert!(primary, "an attached session without a primary lane"),
+            State::Parked { .. } => assert!(lanes == 0, "a parked session with lanes"),
+        }
+    }
+}
+
+/// How much of an id is shown: `S-` and eight digits.
+const SHORT_ID: usize = 10;

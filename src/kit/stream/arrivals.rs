@@ -1,0 +1,127 @@
+//! Who comes to a port: a place is found or made, and where there is none, whoever comes waits in
+//! the kernel.
+
+use std::net::SocketAddr;
+
+use crate::kit::budget::Class;
+use crate::kit::conns::Role;
+use crate::kit::keys::Mode;
+use crate::kit::metrics::StreamRefusal;
+use crate::kit::places::Place;
+use crate::machine::{ConnKey, ListenerKey};
+
+use super::{Below, Streams};
+
+impl Streams {
+    /// Somebody has come to the listener of a binding. Gives the name of who may stay.
+    pub(in crate::kit) fn accept(
+        &mut self,
+        listener: ListenerKey,
+        peer: SocketAddr,
+        below: &mut Below<'_>,
+    ) -> Option<ConnKey> {
+        let binding = below.ports.bound(listener)?;
+        if binding.mode == Mode::Expose {
+            return self.accept_visitor(listener, peer, below);
+        }
+        let (session, bind_id, port) = (binding.owner, binding.bind_id, binding.port());
+        let owner = below.sessions.get(session);
+        if !owner.is_some_and(|session| session.is_open()) {
+            below.cx.stream_refused(peer.ip(), StreamRefusal::Away);
+            return None;
+        }
+        let conn = self.add_or_refuse(Role::Caller, Class::Caller, peer, below)?;
+        let binding = (bind_id, port);
+        let arrived = self.callers.arrived(conn, session, binding, peer, below);
+        arrived.then_some(conn)
+    }
+
+    fn accept_visitor(
+        &mut self,
+        listener: ListenerKey,
+        peer: SocketAddr,
+        below: &mut Below<'_>,
+    ) -> Option<ConnKey> {
+        let (conn, full) = match self.place(Class::Visitor, below) {
+            Some(place) => (self.add(Role::Visitor, peer, place, below)?, false),
+            None => {
+                let conn = self.add_or_refuse(Role::Visitor, Class::Refusal, peer, below)?;
+                (conn, true)
+            }
+        };
+        self.visitors.arrived(conn, listener, full, below.cx);
+        self.pause_at_cap(below);
+        Some(conn)
+    }
+
+    fn add(
+        &mut self,
+        role: Role,
+        peer: SocketAddr,
+        (permit, leaver): Place,
+        below: &mut Below<'_>,
+    ) -> Option<ConnKey> {
+        let added = below.conns.add(role, peer, permit, below.cx.now);
+        // Only now, for a name is free only when the host has closed what had it.
+        match leaver {
+            Some(leaver) if below.conns.admission.get(leaver).is_some() => {
+                below.conns.displace(leaver, below.cx);
+            }
+            Some(leaver) => self.visitors.yield_place(leaver, below),
+            None => {}
+        }
+        added
+    }
+
+    /// The same for one who is closed at once where there is no place.
+    fn add_or_refuse(
+        &mut self,
+        role: Role,
+        class: Class,
+        peer: SocketAddr,
+        below: &mut Below<'_>,
+    ) -> Option<ConnKey> {
+        let Some(place) = self.place(class, below) else {
+            self.pause_at_cap(below);
+            below
+                .cx
+                .stream_refused(peer.ip(), StreamRefusal::Descriptors);
+            return None;
+        };
+        self.add(role, peer, place, below)
+    }
+
+    /// A place for somebody new, perhaps that of one who goes for it.
+    fn place(&mut self, class: Class, below: &mut Below<'_>) -> Option<Place> {
+        let (sessions, now) = (&*below.sessions, below.cx.now);
+        let yields = |conns: &_| self.visitors.who_yields(conns, sessions, now);
+        below.conns.place(class, yields)
+    }
+
+    fn someone_yields(&mut self, below: &Below<'_>) -> bool {
+        let now = below.cx.now;
+        self.visitors
+            .someone_yields(below.conns, below.sessions, now)
+    }
+
+    /// At the cap, and where nobody would yield, nobody is accepted on bindings.
+    pub(in crate::kit) fn pause_at_cap(&mut self, below: &mut Below<'_>) {
+        let accepts = below.ports.are_accepting() && !below.conns.budget.accepting();
+        if accepts && !self.someone_yields(below) {
+            below.ports.pause(below.cx);
+            self.look_for_room(below);
+        }
+    }
+
+    /// Those who wait are accepted as soon as somebody would yield to them: who was fresh at the
+    /// cap may have said nothing since.
+    pub(in crate::kit) fn look_for_room(&mut self, below: &mut Below<'_>) {
+        if below.ports.are_accepting() {
+            return;
+        }
+        match self.someone_yields(below) {
+            true => below.ports.resume(below.cx),
+            false => below.ports.look_again(below.cx),
+        }
+    }
+}
