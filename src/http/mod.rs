@@ -39,6 +39,7 @@ mod connection;
 mod fields;
 pub mod forward;
 mod head;
+mod refusal;
 mod relay;
 mod scan;
 pub mod trail;
@@ -53,6 +54,7 @@ pub use head::{
     Asked, RequestBody, RequestHead, ResponseBody, ResponseHead, Version, parse_request,
     parse_response,
 };
+pub use refusal::Refusal;
 pub use relay::{BodyHint, RequestPlan, ResponsePlan};
 pub use scan::HeadScanner;
 

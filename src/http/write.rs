@@ -123,53 +123,9 @@ pub struct Reply<'a> {
     pub body: &'a [u8],
 }
 
-impl<'a> Reply<'a> {
-    /// A sentence in plain text.
-    pub fn text(status: u16, body: &'a str) -> Self {
-        let content_type = "text/plain; charset=utf-8";
-        Self {
-            status,
-            content_type,
-            fields: &[],
-            body: body.as_bytes(),
-        }
-    }
-
-    /// A JSON document.
-    pub fn json(status: u16, body: &'a [u8]) -> Self {
-        Self {
-            status,
-            content_type: "application/json",
-            fields: &[],
-            body,
-        }
-    }
-
-    /// The same with more fields.
-    pub fn with(self, fields: &'a [(&'a str, &'a str)]) -> Self {
-        Self { fields, ..self }
-    }
-
+impl Reply<'_> {
     /// Appends the response to the request that `asked`; the connection stays if it can.
     pub fn write(&self, out: &mut Vec<u8>, asked: Asked) {
-        self.put(out, asked);
-    }
-
-    /// Appends the response and announces the close. Also for heads that could not be parsed.
-    pub fn write_and_close(&self, out: &mut Vec<u8>, head: bool) {
-        let version = Version::Http11;
-        self.put(
-            out,
-            Asked {
-                head,
-                version,
-                keep_alive: false,
-                upgrade: false,
-            },
-        );
-    }
-
-    fn put(&self, out: &mut Vec<u8>, asked: Asked) {
         put_status_line(out, self.status);
         if !super::head::is_bodiless(self.status) {
             let _ = put_field(out, b"content-type", self.content_type.as_bytes());

@@ -127,7 +127,7 @@ impl Context {
             // The client's refusal is how a stream ended that was open here, and counted as such.
             self.metrics.stream_ended(StreamOutcome::Refused);
         }
-        self.complain_refused(peer, why.name(), why.sentence().trim_end());
+        self.complain_refused(peer, why.name(), why.sentence());
     }
 
     pub(super) fn tell_sums(&mut self) {

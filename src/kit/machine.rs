@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 
 use crate::clock::Instant;
 use crate::entropy::Entropy;
+use crate::http::Refusal;
 use crate::kit::budget::FdBudget;
 use crate::kit::config::Config;
 use crate::kit::conns::{ConnEntry, Conns, Lanes, Role};
 use crate::kit::context::Context;
 use crate::kit::front::admission::Admission;
-use crate::kit::front::asks::{Denial, UNREADABLE};
 use crate::kit::front::greeter::Dismissal;
 use crate::kit::front::{Front, Wants};
 use crate::kit::keys::SessionKey;
@@ -376,12 +376,11 @@ impl Kit {
         {
             self.cx.stream_refused(entry.from.ip(), why);
             let (streams, mut below) = self.streams();
-            return streams
-                .visitors
-                .reject(conn, 503, why.sentence(), &mut below);
+            let refusal = Refusal::text(503, why.sentence());
+            return streams.visitors.reject(conn, &refusal, &mut below);
         }
         let mut text = Vec::new();
-        Denial::json(503, why.sentence().trim_end()).write(&mut text, UNREADABLE);
+        Refusal::json(503, why.sentence()).write_and_close(&mut text);
         self.conns.say_and_leave(conn, &text, &mut self.cx);
     }
 

@@ -88,10 +88,11 @@ impl View<'_> {
     }
 }
 
-fn refuse(refusal: &Denial, peer: IpAddr, out: &mut Vec<u8>, asked: Asked, cx: &mut Context) {
-    let reason = refusal.reason.map_or("request", RefusalReason::name);
-    cx.complain_refused(peer, reason, &refusal.why);
-    if let Some(reason) = refusal.reason {
+fn refuse(denial: &Denial, peer: IpAddr, out: &mut Vec<u8>, asked: Asked, cx: &mut Context) {
+    let Denial { refusal, reason } = denial;
+    let name = reason.map_or("request", RefusalReason::name);
+    cx.complain_refused(peer, name, refusal.why());
+    if let Some(reason) = *reason {
         cx.metrics.refused(reason);
     }
     cx.metrics.admin_answered(refusal.status);

@@ -17,9 +17,9 @@ use crate::client::handler::crew::{Ask, Crew, Job};
 use crate::client::handler::messages::{Handler, Request, RequestBody, Response, ResponseBody};
 use crate::client::keys::Origin;
 use crate::http::write::{
-    CRLF, LAST_CHUNK, Reply, chunk_header, put_content_length, put_field, put_status_line,
+    CRLF, LAST_CHUNK, chunk_header, put_content_length, put_field, put_status_line,
 };
-use crate::http::{Asked, BodyDecoder, HeadScanner, RequestHead};
+use crate::http::{Asked, BodyDecoder, HeadScanner, Refusal, RequestHead};
 use crate::limits::{HANDLER_AHEAD, HANDLER_SKIP};
 use crate::machine::{Inside, Stir};
 
@@ -182,11 +182,11 @@ impl Job for Conversation {
         let mut state = self.lock();
         match outcome {
             _ if state.gone => {}
-            Err(_) => self.reply(&mut state, &Reply::text(500, "The handler failed.\n")),
+            Err(_) => self.refuse_with(&mut state, &Refusal::text(500, "The handler failed.")),
             Ok(response) => match head_of(&response, state.asked) {
                 None => {
-                    let text = "The handler gave an impossible status.\n";
-                    self.reply(&mut state, &Reply::text(500, text));
+                    let text = "The handler gave an impossible status.";
+                    self.refuse_with(&mut state, &Refusal::text(500, text));
                 }
                 Some(head) => {
                     state.out.extend(&head);
@@ -258,9 +258,9 @@ impl Job for Conversation {
     fn refuse(self: Arc<Self>) {
         let mut state = self.lock();
         if !state.gone {
-            let text = "The tunnel is busy: all its handlers are at work. Try again.\n";
-            let reply = Reply::text(503, text);
-            self.reply(&mut state, &reply.with(&[("retry-after", "1")]));
+            let text = "The tunnel is busy: all its handlers are at work. Try again.";
+            let refusal = Refusal::text(503, text).with(&[("retry-after", "1")]);
+            self.refuse_with(&mut state, &refusal);
         }
     }
 }
@@ -284,7 +284,7 @@ impl Conversation {
                 Progress::Head => match state.scanner.scan(state.received.bytes()) {
                     Ok(Some(length)) => self.begin(state, length),
                     Ok(None) => return self.wait_or_end(state),
-                    Err(reject) => return self.reject(state, reject.status, reject.why),
+                    Err(reject) => return self.reject(state, &reject.into()),
                 },
                 Progress::Gathering(_) => {
                     if !state.body_is_here() {
@@ -328,7 +328,7 @@ impl Conversation {
         let head = state.received.bytes().get(..length).unwrap_or_default();
         let head = match RequestHead::parse(head) {
             Ok(head) => head,
-            Err(reject) => return self.reject(state, reject.status, reject.why),
+            Err(reject) => return self.reject(state, &reject.into()),
         };
         let text = |octets: &[u8]| octets.iter().map(|octet| char::from(*octet)).collect();
         let number = state.number;
@@ -352,8 +352,8 @@ impl Conversation {
         state.scanner = HeadScanner::new();
         if upgrade {
             state.progress = Progress::Asked;
-            let text = "This server does not switch protocols.\n";
-            return self.reply(state, &Reply::text(501, text));
+            let text = "This server does not switch protocols.";
+            return self.refuse_with(state, &Refusal::text(501, text));
         }
         state.progress = Progress::Gathering(Box::new(request));
     }
@@ -366,9 +366,9 @@ impl Conversation {
     }
 
     /// What came is no request: the last answer on this connection.
-    fn reject(&self, state: &mut State, status: u16, why: &'static str) {
+    fn reject(&self, state: &mut State, refusal: &Refusal) {
         let mut out = Vec::new();
-        Reply::text(status, why).write_and_close(&mut out, false);
+        refusal.write_and_close(&mut out);
         state.out.extend(&out);
         self.end(state);
     }
@@ -381,9 +381,9 @@ impl Conversation {
     }
 
     /// Answers by ourselves.
-    fn reply(self: &Arc<Self>, state: &mut State, reply: &Reply<'_>) {
+    fn refuse_with(self: &Arc<Self>, state: &mut State, refusal: &Refusal) {
         let mut out = Vec::new();
-        reply.write(&mut out, state.asked);
+        refusal.write(&mut out, state.asked);
         state.out.extend(&out);
         self.answered(state);
         (self.stir)();

@@ -27,15 +27,15 @@ fn chunk_headers_are_read_back() {
 }
 
 #[test]
-fn a_small_response_is_whole() {
+fn a_refusal_is_a_whole_response() {
     let mut out = Vec::new();
-    Reply::text(503, "away")
+    Refusal::text(503, "away")
         .with(&[("Retry-After", "5"), ("X", "a\r\nb")])
         .write(&mut out, GET);
     assert_eq!(
         String::from_utf8_lossy(&out),
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain; charset=utf-8\r\n\
-         content-length: 4\r\nRetry-After: 5\r\n\r\naway"
+         content-length: 5\r\nRetry-After: 5\r\n\r\naway\n"
     );
     let (head, length) = parse_response(&out).expect("fine").expect("whole");
     assert_eq!(
@@ -45,16 +45,45 @@ fn a_small_response_is_whole() {
 }
 
 #[test]
-fn a_small_response_to_head_has_no_body_and_can_announce_the_close() {
+fn a_refusal_for_programs_is_json_whatever_it_says() {
     let mut out = Vec::new();
-    Reply::json(200, b"{}").write_and_close(&mut out, true);
+    Refusal::json(404, "no \"such\"\nthing").write_and_close(&mut out);
+    let text = String::from_utf8_lossy(&out);
+    assert!(
+        text.ends_with("\r\n\r\n{\"error\":\"no \\\"such\\\"\\nthing\"}"),
+        "{text}"
+    );
+    assert!(text.contains("content-type: application/json\r\n"));
+    assert!(text.contains("connection: close\r\n"));
+}
+
+#[test]
+fn what_could_not_be_read_is_refused_with_what_would_be_allowed() {
+    let mut out = Vec::new();
+    let connect = Reject {
+        status: 405,
+        why: "no",
+    };
+    Refusal::from(connect).write_and_close(&mut out);
+    assert!(String::from_utf8_lossy(&out).contains("\r\nallow: GET, HEAD, "));
+}
+
+#[test]
+fn a_small_response_to_head_has_no_body() {
+    let reply = |status, body| Reply {
+        status,
+        content_type: "application/json",
+        fields: &[],
+        body,
+    };
+    let (mut out, head) = (Vec::new(), Asked { head: true, ..GET });
+    reply(200, b"{}").write(&mut out, head);
     assert_eq!(
         String::from_utf8_lossy(&out),
-        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\
-         connection: close\r\n\r\n"
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n"
     );
     out.clear();
-    Reply::text(204, "dropped").write(&mut out, GET);
+    reply(204, b"dropped").write(&mut out, GET);
     assert_eq!(out, b"HTTP/1.1 204 No Content\r\n\r\n");
 }
 

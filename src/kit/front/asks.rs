@@ -5,18 +5,19 @@
 //!
 //! 1. While `Throttle::delay` is not zero and [`Ask::shows_token`], the ask waits.
 //! 2. [`Credential::Wrong`] is told to the throttle. On `Connect` HELLO may still prove it.
-//! 3. [`Denial::write`] writes what is refused, [`write_answer`] what is answered.
+//! 3. [`Refusal::write`] writes what is refused, [`write_answer`] what is answered.
 //!
 //! Order of the guards: name (403), path (404), method (405), origin (403), token (401), parameters
 //! (400). So a page that got here by DNS rebinding learns nothing at all.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::buffer::Buffer;
 use crate::http::trail::Origin;
 use crate::http::write::Reply;
-use crate::http::{Asked, HeadScanner, Reject, RequestBody, RequestHead, Version};
+use crate::http::{Asked, HeadScanner, Refusal, Reject, RequestBody, RequestHead, Version};
 use crate::kit::config::Config;
 use crate::kit::front::guard::{Credential, host_is_ours, origin_is_fine};
 use crate::kit::metrics::RefusalReason;
@@ -38,7 +39,7 @@ pub(crate) enum Heard {
     More,
     /// A request.
     Asked(Ask),
-    /// Not a request: answer with [`Denial::of_reject`] and close.
+    /// Not a request: say so and close.
     Malformed(Reject),
 }
 
@@ -118,90 +119,40 @@ impl Connect {
     }
 }
 
-/// Our no, as HTTP.
+/// A refusal, and what the metrics call it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Denial {
-    /// The status.
-    pub status: u16,
-    /// One sentence for the body.
-    pub why: String,
-    /// Whether the body is JSON (§10) or plain text (§1).
-    json: bool,
-    /// More fields: Allow and the like.
-    fields: &'static [(&'static str, &'static str)],
+    /// What is said.
+    pub refusal: Refusal,
     /// For the metrics, when it was a handshake or a guard that refused.
     pub reason: Option<RefusalReason>,
 }
 
 impl Denial {
-    /// An error of an endpoint: `{"error":"…"}`.
-    pub(crate) fn json(status: u16, why: impl Into<String>) -> Denial {
-        Denial {
-            status,
-            why: why.into(),
-            json: true,
-            fields: &[],
-            reason: None,
-        }
-    }
-
     /// What an upgrade gets where too many wait that have proven nothing.
     pub(crate) fn no_place() -> Denial {
         let why = "as many connections wait that have proven nothing as there may be";
-        Denial::text(503, why, RefusalReason::PreAuthLimit).with(&[("retry-after", "1")])
+        let refusal = Refusal::text(503, why).with(&[("retry-after", "1")]);
+        refusal.because(RefusalReason::PreAuthLimit)
     }
 
-    /// What a malformed request gets.
-    pub(crate) fn of_reject(reject: Reject) -> Denial {
-        Denial::json(reject.status, reject.why)
-    }
-
-    fn text(status: u16, why: impl Into<String>, reason: RefusalReason) -> Denial {
+    /// An endpoint's error, which no metric has a name for.
+    pub(crate) fn json(status: u16, why: impl Into<Cow<'static, str>>) -> Denial {
         Denial {
-            status,
-            why: why.into(),
-            json: false,
-            fields: &[],
-            reason: Some(reason),
-        }
-    }
-
-    fn with(self, fields: &'static [(&'static str, &'static str)]) -> Denial {
-        Denial { fields, ..self }
-    }
-
-    fn because(self, reason: RefusalReason) -> Denial {
-        Denial {
-            reason: Some(reason),
-            ..self
-        }
-    }
-
-    /// Appends the answer; the connection stays if `asked` says so.
-    pub(crate) fn write(&self, out: &mut Vec<u8>, asked: Asked) {
-        if self.json {
-            let mut body = br#"{"error":"#.to_vec();
-            // A string is always JSON, and a Vec takes everything.
-            let _ = serde_json::to_writer(&mut body, &self.why);
-            body.push(b'}');
-            Reply::json(self.status, &body)
-                .with(self.fields)
-                .write(out, asked);
-        } else {
-            Reply::text(self.status, &self.why)
-                .with(self.fields)
-                .write(out, asked);
+            refusal: Refusal::json(status, why),
+            reason: None,
         }
     }
 }
 
-/// How an answer is written to somebody whose request could not be read.
-pub(crate) const UNREADABLE: Asked = Asked {
-    head: false,
-    version: Version::Http11,
-    keep_alive: false,
-    upgrade: false,
-};
+impl Refusal {
+    fn because(self, reason: RefusalReason) -> Denial {
+        Denial {
+            refusal: self,
+            reason: Some(reason),
+        }
+    }
+}
 
 /// Appends an answer that is not a refusal. Nothing here may be kept by a cache or guessed at.
 pub(crate) fn write_answer(
@@ -304,7 +255,7 @@ fn wanted(
     }
     if config.token.is_none() && !host_is_ours(head, config) {
         let why = "this Host is not one of this kit's names (--allow-host)";
-        return Err(Denial::json(403, why).because(RefusalReason::Host));
+        return Err(Refusal::json(403, why).because(RefusalReason::Host));
     }
     let getting = match below {
         b"health" => Wanted::Health,
@@ -343,7 +294,7 @@ fn kill(
     }
     if !origin_is_fine(head, config) {
         let why = "a page of this Origin may not end sessions (--allow-origin)";
-        return Err(Denial::json(403, why).because(RefusalReason::Origin));
+        return Err(Refusal::json(403, why).because(RefusalReason::Origin));
     }
     authorize(credential)?;
     let grace = grace(query).ok_or_else(|| {
@@ -384,22 +335,25 @@ fn authorize(credential: Credential) -> Result<(), Denial> {
     } else {
         "the bearer token is wrong"
     };
-    let refusal = Denial::json(401, why).with(&[("www-authenticate", "Bearer")]);
+    let refusal = Refusal::json(401, why).with(&[("www-authenticate", "Bearer")]);
     Err(refusal.because(RefusalReason::Auth))
 }
 
 fn wrong_method(allow: &'static [(&'static str, &'static str)]) -> Denial {
-    Denial::json(405, "this path does not have that method").with(allow)
+    Denial {
+        refusal: Refusal::json(405, "this path does not have that method").with(allow),
+        reason: None,
+    }
 }
 
 fn connect(head: &RequestHead<'_>, config: &Config) -> Result<Connect, Denial> {
     if !origin_is_fine(head, config) {
         let why = "a page of this Origin may not open a tunnel here (--allow-origin)";
-        return Err(Denial::text(403, why, RefusalReason::Origin));
+        return Err(Refusal::text(403, why).because(RefusalReason::Origin));
     }
     if !matches!(head.body, RequestBody::None | RequestBody::Length(0)) {
         let why = "an upgrade has no body";
-        return Err(Denial::text(400, why, RefusalReason::Upgrade));
+        return Err(Refusal::text(400, why).because(RefusalReason::Upgrade));
     }
     let minor = match head.version {
         Version::Http10 => 0,
@@ -420,12 +374,13 @@ fn refuse_handshake(error: HandshakeError) -> Denial {
         HandshakeError::NoSubprotocol => RefusalReason::Subprotocol,
         _ => RefusalReason::Upgrade,
     };
-    let refusal = Denial::text(error.status(), error.to_string(), reason);
-    match error.status() {
+    let refusal = Refusal::text(error.status(), error.to_string());
+    let refusal = match error.status() {
         405 => refusal.with(&[("allow", "GET")]),
         426 => refusal.with(&[("upgrade", "websocket"), ("sec-websocket-version", "13")]),
         _ => refusal,
-    }
+    };
+    refusal.because(reason)
 }
 
 /// What every path of ours starts with.

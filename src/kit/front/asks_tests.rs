@@ -41,10 +41,10 @@ fn get(path: &str, fields: &str, config: &Config) -> Ask {
 
 fn refused(ask: Ask) -> (u16, String) {
     match ask.wanted {
-        Wanted::Refuse(refusal) => {
+        Wanted::Refuse(denial) => {
             let mut out = Vec::new();
-            refusal.write(&mut out, ask.asked);
-            (refusal.status, String::from_utf8(out).unwrap())
+            denial.refusal.write(&mut out, ask.asked);
+            (denial.refusal.status, String::from_utf8(out).unwrap())
         }
         wanted => panic!("not refused but {wanted:?}"),
     }
@@ -326,7 +326,7 @@ fn what_is_no_request_is_malformed() {
         panic!("a TLS hello is no HTTP")
     };
     let mut out = Vec::new();
-    Denial::of_reject(reject).write(&mut out, UNREADABLE);
+    Refusal::json(reject.status, reject.why).write_and_close(&mut out);
     assert!(out.starts_with(b"HTTP/1.1 400 "));
 }
 
@@ -356,8 +356,10 @@ fn bent_requests_are_answered_or_refused_and_never_break_the_front() {
                 let Heard::Asked(ask) = front.next(&config, PEER) else {
                     break;
                 };
-                if let Wanted::Refuse(refusal) = ask.wanted {
-                    assert!((400..500).contains(&refusal.status) || refusal.status == 505);
+                if let Wanted::Refuse(denial) = ask.wanted {
+                    assert!(
+                        (400..500).contains(&denial.refusal.status) || denial.refusal.status == 505
+                    );
                 }
             }
         }

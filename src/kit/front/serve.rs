@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 
 use crate::clock::Instant;
+use crate::http::Refusal;
 use crate::kit::budget::Class;
 use crate::kit::conns::{ConnEntry, Conns, Role};
 use crate::kit::context::Context;
 use crate::kit::front::admission::{Room, Standing};
-use crate::kit::front::asks::{Ask, AskReader, Denial, Heard, UNREADABLE, Wanted};
+use crate::kit::front::asks::{Ask, AskReader, Heard, Wanted};
 use crate::kit::front::guard::Credential;
 use crate::kit::heads::Waiting;
 use crate::limits::{FRONT_HEAD_TIMEOUT, FRONT_IDLE_TIMEOUT, MAX_HTTP_HEAD};
@@ -114,7 +115,7 @@ impl Front {
                 None
             }
             Heard::Malformed(reject) => {
-                let refusal = Denial::of_reject(reject);
+                let refusal = Refusal::json(reject.status, reject.why);
                 refuse(conn, "malformed", &refusal, conns, cx);
                 None
             }
@@ -206,7 +207,7 @@ impl Front {
         if it.asks.is_idle() {
             conns.close(conn, CloseHow::Clean, cx);
         } else {
-            let refusal = Denial::json(408, "the head of the request took too long");
+            let refusal = Refusal::json(408, "the head of the request took too long");
             refuse(conn, "slow", &refusal, conns, cx);
         }
         None
@@ -217,14 +218,14 @@ impl Front {
 fn refuse(
     conn: ConnKey,
     reason: &'static str,
-    refusal: &Denial,
+    refusal: &Refusal,
     conns: &mut Conns,
     cx: &mut Context,
 ) {
     let mut text = Vec::new();
-    refusal.write(&mut text, UNREADABLE);
+    refusal.write_and_close(&mut text);
     if let Some(entry) = conns.get(conn) {
-        cx.complain_refused(entry.peer.ip(), reason, &refusal.why);
+        cx.complain_refused(entry.peer.ip(), reason, refusal.why());
     }
     conns.say_and_leave(conn, &text, cx);
 }

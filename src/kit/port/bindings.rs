@@ -39,7 +39,7 @@ pub(in crate::kit) struct Binding {
     pub(in crate::kit) served: u64,
 }
 
-type Refusal = (BindErrCode, String);
+type NotBound = (BindErrCode, String);
 
 impl Binding {
     pub(in crate::kit) fn port(&self) -> u16 {
@@ -106,7 +106,7 @@ impl Ports {
         conns: &mut Conns,
         sessions: &Sessions,
         cx: &mut Context,
-    ) -> Result<Option<ListenerKey>, Refusal> {
+    ) -> Result<Option<ListenerKey>, NotBound> {
         let mode = match (bind.kind, bind.mode) {
             (BindingKind::Http, BindMode::Expose) => Mode::Expose,
             (BindingKind::Tcp, BindMode::Pull) => Mode::Pull,
@@ -148,7 +148,7 @@ impl Ports {
         Ok(None)
     }
 
-    fn check_port(&self, mode: Mode, port: u16, config: &Config) -> Result<(), Refusal> {
+    fn check_port(&self, mode: Mode, port: u16, config: &Config) -> Result<(), NotBound> {
         if port == 0 {
             return Ok(());
         }
@@ -172,7 +172,7 @@ impl Ports {
         key: SessionKey,
         sessions: &Sessions,
         config: &Config,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), NotBound> {
         let cap = config.max_bindings_per_session;
         let held = sessions.get(key).map_or(0, |it| it.bindings.len());
         if held + self.openings_of(key).count() >= cap {
@@ -201,7 +201,7 @@ impl Ports {
         listener: ListenerKey,
         sessions: &Sessions,
         config: &Config,
-    ) -> Result<Option<ListenerKey>, Refusal> {
+    ) -> Result<Option<ListenerKey>, NotBound> {
         let held = || {
             let hint = if bind.mode == BindMode::Expose {
                 "; takeover moves it"
@@ -262,7 +262,7 @@ impl Ports {
         mut opening: Opening,
         conns: &mut Conns,
         cx: &mut Context,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), NotBound> {
         if opening.addr.port() == 0 && opening.mode == Mode::Expose {
             let span = u32::from(AUTO_PORT_LAST - AUTO_PORT_FIRST) + 1;
             let port = AUTO_PORT_FIRST + cx.entropy.below(span) as u16;
@@ -472,7 +472,7 @@ impl Ports {
 fn refuse_bind(
     key: SessionKey,
     client_bind_ref: u64,
-    (code, message): Refusal,
+    (code, message): NotBound,
     sessions: &mut Sessions,
     cx: &mut Context,
 ) {

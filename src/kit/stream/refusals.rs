@@ -20,14 +20,14 @@ impl StreamRefusal {
     /// What a visitor is told.
     pub(in crate::kit) fn sentence(self) -> &'static str {
         match self {
-            StreamRefusal::Away => "the tunnel's client is away; it may come back shortly\n",
-            StreamRefusal::MaxStreams => "max streams exceeded\n",
-            StreamRefusal::Share => "this address has as much as may be of what others wait for\n",
-            StreamRefusal::Congested => "too many requests wait for the tunnel's client\n",
-            StreamRefusal::Memory => "slow visitors hold all the memory of this tunnel\n",
-            StreamRefusal::Heads => "too much of other requests waits here\n",
-            StreamRefusal::Descriptors => "no file descriptors left\n",
-            StreamRefusal::Client => "the tunnel's client takes no more at the moment\n",
+            StreamRefusal::Away => "the tunnel's client is away; it may come back shortly",
+            StreamRefusal::MaxStreams => "max streams exceeded",
+            StreamRefusal::Share => "this address has as much as may be of what others wait for",
+            StreamRefusal::Congested => "too many requests wait for the tunnel's client",
+            StreamRefusal::Memory => "slow visitors hold all the memory of this tunnel",
+            StreamRefusal::Heads => "too much of other requests waits here",
+            StreamRefusal::Descriptors => "no file descriptors left",
+            StreamRefusal::Client => "the tunnel's client takes no more at the moment",
         }
     }
 }

@@ -13,8 +13,7 @@ mod yielding;
 use log::debug;
 
 use crate::clock::Instant;
-use crate::http::Asked;
-use crate::http::write::Reply;
+use crate::http::{Asked, Refusal};
 use crate::kit::conns::{Conns, Role};
 use crate::kit::context::Context;
 use crate::kit::heads::Waiting;
@@ -175,9 +174,9 @@ impl Visitors {
         }
     }
 
-    /// A reply of the kit's own, in place of a response; the connection stays if the request was
+    /// A word of the kit's own, in place of a response; the connection stays if the request was
     /// read whole and the visitor likes it to.
-    fn answer(&mut self, conn: ConnKey, owed: Owed, reply: &Reply<'_>, below: &mut Below<'_>) {
+    fn answer(&mut self, conn: ConnKey, owed: Owed, refusal: &Refusal, below: &mut Below<'_>) {
         let keep_alive = owed.asked.keep_alive && owed.whole;
         let mut text = std::mem::take(&mut below.cx.text);
         text.clear();
@@ -185,8 +184,8 @@ impl Visitors {
             keep_alive,
             ..owed.asked
         };
-        reply.write(&mut text, asked);
-        self.count_request(conn, reply.status, below);
+        refusal.write(&mut text, asked);
+        self.count_request(conn, refusal.status, below);
         let Below { cx, conns, .. } = below;
         if !keep_alive {
             conns.say_and_leave(conn, &text, cx);
@@ -204,19 +203,18 @@ impl Visitors {
     pub(in crate::kit) fn reject(
         &mut self,
         conn: ConnKey,
-        status: u16,
-        why: &str,
+        refusal: &Refusal,
         below: &mut Below<'_>,
     ) {
-        debug!("visitor refused with {status}: {}", said(why));
+        debug!(
+            "visitor refused with {}: {}",
+            refusal.status,
+            said(refusal.why())
+        );
         let mut text = std::mem::take(&mut below.cx.text);
         text.clear();
-        let allow = [("allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")];
-        let fields: &[(&str, &str)] = if status == 405 { &allow } else { &[] };
-        Reply::text(status, why)
-            .with(fields)
-            .write_and_close(&mut text, false);
-        self.count_request(conn, status, below);
+        refusal.write_and_close(&mut text);
+        self.count_request(conn, refusal.status, below);
         below.conns.say_and_leave(conn, &text, below.cx);
         below.cx.text = text;
     }
@@ -226,13 +224,11 @@ impl Visitors {
         if let Some(entry) = below.conns.get(conn) {
             below.cx.stream_refused(entry.from.ip(), why);
         }
-        let after = match why {
-            StreamRefusal::Away => "5",
-            _ => "1",
-        };
-        let fields = [("retry-after", after)];
-        let reply = Reply::text(503, why.sentence()).with(&fields);
-        self.answer(conn, owed, &reply, below);
+        let refusal = Refusal::text(503, why.sentence()).with(match why {
+            StreamRefusal::Away => &[("retry-after", "5")],
+            _ => &[("retry-after", "1")],
+        });
+        self.answer(conn, owed, &refusal, below);
     }
 
     /// The stream of a visitor is over before its exchange was.
@@ -253,12 +249,12 @@ impl Visitors {
                 self.busy(conn, owed, StreamRefusal::Client, below);
             }
             Broken::Unanswered(owed) => {
-                let reply = match outcome {
+                let refusal = match outcome {
                     // Half-closed and idle; it waited for its answer.
-                    StreamOutcome::TimedOut => Reply::text(504, TOO_LATE),
-                    _ => Reply::text(502, "the tunnel's client did not answer\n"),
+                    StreamOutcome::TimedOut => Refusal::text(504, TOO_LATE),
+                    _ => Refusal::text(502, "the tunnel's client did not answer"),
                 };
-                self.answer(conn, owed, &reply, below);
+                self.answer(conn, owed, &refusal, below);
             }
             Broken::Cut => {
                 let Below { cx, conns, .. } = below;
@@ -348,7 +344,8 @@ impl Visitors {
             Look::Until(at) => cx.arm_conn(conn, body_due.map_or(at, |due| due.min(at))),
             Look::Idle => conns.close(conn, CloseHow::Clean, cx),
             Look::SlowHead => {
-                self.reject(conn, 408, "the head of the request took too long\n", below);
+                let refusal = Refusal::text(408, "the head of the request took too long");
+                self.reject(conn, &refusal, below);
             }
             Look::Stuck if seen.flushed => {
                 self.cut(
@@ -372,7 +369,7 @@ impl Visitors {
                     false => (StreamOutcome::TimedOut, "no response in time"),
                 };
                 self.abandon(conn, outcome, why, below);
-                self.answer(conn, owed, &Reply::text(504, TOO_LATE), below);
+                self.answer(conn, owed, &Refusal::text(504, TOO_LATE), below);
                 if below.conns.role(conn) == Some(Role::Visitor) {
                     below.cx.arm_conn(conn, now + VISITOR_HEAD_TIMEOUT);
                 }
@@ -414,7 +411,7 @@ impl Visitors {
 
 /// What an upgraded connection is called in the log.
 const LIVED: &str = "upgraded stream";
-const TOO_LATE: &str = "the upstream did not answer in time\n";
+const TOO_LATE: &str = "the upstream did not answer in time";
 
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use crate::clock::Instant;
 use crate::http::forward::{Forwarded, request_fields};
 use crate::http::trail::Origin;
-use crate::http::{Asked, BodyError, Reject, RequestBody, RequestHead};
+use crate::http::{Asked, BodyError, Refusal, Reject, RequestBody, RequestHead};
 use crate::kit::conns::Conns;
 use crate::kit::context::Context;
 use crate::kit::front::guard::host_is_ours;
@@ -126,7 +126,7 @@ impl Visitors {
             // All that came before the FIN was answered.
             Ok(None) if entry.read_closed => return conns.close(conn, CloseHow::Clean, cx),
             Ok(None) => return,
-            Err(Reject { status, why }) => return self.reject(conn, status, why, below),
+            Err(reject) => return self.reject(conn, &reject.into(), below),
         };
         let Some(owner) = ports.bound(listener) else {
             // Unbound while the visitor kept its connection.
@@ -137,7 +137,7 @@ impl Visitors {
         visitor.http.head_read(length);
         match request {
             Ok(request) => self.begin(conn, &request, below),
-            Err(Reject { status, why }) => self.reject(conn, status, why, below),
+            Err(reject) => self.reject(conn, &reject.into(), below),
         }
     }
 
@@ -157,8 +157,8 @@ impl Visitors {
         entry.from = request.from;
         let (asked, body, now) = (request.asked, request.body, cx.now);
         if !request.fits {
-            let why = "the head does not fit a frame of the tunnel\n";
-            return self.reject(conn, 431, why, below);
+            let refusal = Refusal::text(431, "the head does not fit a frame of the tunnel");
+            return self.reject(conn, &refusal, below);
         }
         let whole = matches!(body, RequestBody::None | RequestBody::Length(0));
         let owed = Owed { asked, whole };
@@ -253,7 +253,8 @@ impl Visitors {
             return self.cut(conn, outcome, why, below);
         }
         self.abandon(conn, outcome, why, below);
-        self.reject(conn, 408, "the body of the request took too long\n", below);
+        let refusal = Refusal::text(408, "the body of the request took too long");
+        self.reject(conn, &refusal, below);
     }
 
     fn bad_body(&mut self, conn: ConnKey, error: &BodyError, below: &mut Below<'_>) {
@@ -264,7 +265,7 @@ impl Visitors {
         match error {
             BodyError::Malformed(said) if !self.has_answer(conn) => {
                 self.abandon(conn, outcome, why, below);
-                self.reject(conn, 400, said, below);
+                self.reject(conn, &Refusal::text(400, *said), below);
             }
             _ => self.cut(conn, outcome, why, below),
         }
