@@ -29,13 +29,11 @@
 //! ends before its lane reads again; a session that holds no lane is parked or gone.
 
 pub mod admin;
-mod bindings_seen;
 pub mod budget;
 mod carried;
 pub mod config;
 mod conns;
 mod context;
-mod exposition;
 mod front;
 mod heads;
 mod keys;

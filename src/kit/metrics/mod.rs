@@ -4,16 +4,19 @@
 //! values, all known here: words of ours, codes of the protocol, and at most
 //! `MAX_LABELLED_BINDINGS` ports.
 
+mod bindings_seen;
+mod exposition;
+
 use std::time::Duration;
 
-use crate::kit::bindings_seen::BindingsSeen;
 use crate::kit::config::{About, Usage};
-use crate::kit::exposition::Exposition;
 use crate::mux::Traffic;
 use crate::wire::code::Code;
 use crate::wire::control::{BindErrCode, JoinErrCode};
 
-pub use crate::kit::exposition::Histogram;
+use bindings_seen::BindingsSeen;
+use exposition::Exposition;
+pub use exposition::Histogram;
 
 /// Declares an enum whose variants are the values of a label.
 macro_rules! label {
@@ -541,5 +544,4 @@ const JOIN_CODES: [JoinErrCode; 4] = [
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 #[cfg(test)]
-#[path = "metrics_tests.rs"]
 mod tests;
