@@ -411,8 +411,6 @@ pub const AUTO_PORT_TRIES: u32 = 32;
 pub const COMPLAINTS_SUMMED: Duration = Duration::from_secs(5);
 /// How soon accepting is tried again after the host could not.
 pub const ACCEPT_RETRY: Duration = Duration::from_millis(200);
-/// How long streams may go on after a shutdown was asked for.
-pub const SHUTDOWN_DRAIN: Duration = Duration::from_secs(5);
 
 // ---- client: the laptop's side (bounds of ours) ----
 

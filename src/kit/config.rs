@@ -56,6 +56,8 @@ pub struct Config {
     pub pong_timeout: Duration,
     /// How long a session without a socket is kept; zero turns parking off (`--takeover-grace`).
     pub takeover_grace: Duration,
+    /// How long streams may go on after SIGTERM; zero ends them at once (`--drain`), PROTOCOL §6.
+    pub drain: Duration,
     /// How long a session without streams and bindings is kept (`--idle-timeout`).
     pub idle_timeout: Duration,
     /// How long a half-closed stream may be silent (`--half-close-timeout`), PROTOCOL §4.
@@ -150,6 +152,7 @@ impl Default for Config {
             ping_after: Duration::from_secs(30),
             pong_timeout: Duration::from_secs(60),
             takeover_grace: Duration::from_secs(60),
+            drain: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(300),
             half_close_timeout: Duration::from_secs(300),
             response_timeout: Duration::from_secs(300),
@@ -302,6 +305,7 @@ impl Config {
         span("--ping-after", self.ping_after, least, hour)?;
         span("--pong-timeout", self.pong_timeout, least, hour)?;
         span("--takeover-grace", self.takeover_grace, Duration::ZERO, day)?;
+        span("--drain", self.drain, Duration::ZERO, day)?;
         span("--idle-timeout", self.idle_timeout, least, day)?;
         span("--half-close-timeout", self.half_close_timeout, least, day)?;
         span("--response-timeout", self.response_timeout, least, day)?;

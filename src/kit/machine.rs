@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use log::info;
+
 use crate::clock::Instant;
 use crate::entropy::Entropy;
 use crate::http::Refusal;
@@ -16,7 +18,7 @@ use crate::kit::keys::SessionKey;
 use crate::kit::memory::Pool;
 use crate::kit::metrics::{SessionEnd, StreamRefusal};
 use crate::kit::port::{Ports, Purpose};
-use crate::kit::session::{Arrived, KitSession, Sessions};
+use crate::kit::session::{Arrived, KitSession, RESTARTING, Sessions};
 use crate::kit::stream::{Below, Streams};
 use crate::machine::{CloseHow, Command, ConnKey, Ended, Event, ListenerKey, Machine};
 use crate::mux::Channel;
@@ -62,22 +64,18 @@ impl Kit {
             self.stop_now();
             return;
         }
-        self.cx.stopping = Stopping::Draining;
-        self.cx
-            .effects
-            .timers
-            .arm(Reason::Shutdown, now + crate::limits::SHUTDOWN_DRAIN);
-        self.ports.close_all(&mut self.conns.budget, &mut self.cx);
-        let (sessions, conns, cx) = (&mut self.sessions, &mut self.conns, &mut self.cx);
-        for session in sessions.keys() {
-            let grace = crate::limits::SHUTDOWN_DRAIN;
-            sessions.say_goodbye(session, "the kit is shutting down", grace, conns, cx);
-        }
+        let grace = self.cx.config.drain;
+        self.cx.stopping = Stopping::Draining { since: now };
+        self.cx.effects.timers.arm(Reason::Shutdown, now + grace);
+        let streams = self.sessions.stream_count();
+        info!("draining for at most {grace:?}: streams open: {streams}; newcomers get 503");
+        self.ports.drain(&mut self.conns.budget, &mut self.cx);
+        self.sessions.drain(grace);
         self.stop_if_drained();
     }
 
     fn stop_if_drained(&mut self) {
-        if self.cx.stopping == Stopping::Draining && self.sessions.stream_count() == 0 {
+        if self.cx.stopping.is_draining() && self.sessions.stream_count() == 0 {
             let served =
                 |(_, entry): (_, &ConnEntry)| !entry.role.has_stream() || entry.out.is_empty();
             let served = self.conns.iter().all(served);
@@ -88,19 +86,24 @@ impl Kit {
     }
 
     fn stop_now(&mut self) {
-        if self.cx.stopping == Stopping::Done {
-            return;
+        match std::mem::replace(&mut self.cx.stopping, Stopping::Done) {
+            Stopping::Done => return,
+            Stopping::Draining { since } => {
+                let (cut, took) = (self.sessions.stream_count(), self.cx.now.since(since));
+                info!("drained in {took:?}; streams cut: {cut}");
+            }
+            Stopping::No => {}
         }
-        self.cx.stopping = Stopping::Done;
         self.cx.effects.timers.disarm(Reason::Shutdown);
         self.cx.effects.timers.disarm(Reason::Accept);
         self.cx.effects.timers.disarm(Reason::Room);
         let (sessions, conns, cx) = (&mut self.sessions, &mut self.conns, &mut self.cx);
         for session in sessions.keys() {
-            let (how, why) = (SessionEnd::Shutdown, "the kit is shutting down");
+            let (how, why) = (SessionEnd::Shutdown, RESTARTING);
             sessions.end(session, how, why, Some(1001), conns, cx);
         }
         self.settle_sessions();
+        self.ports.close_all(&mut self.conns.budget, &mut self.cx);
         let all: Vec<ConnKey> = self.conns.iter().map(|(key, _)| key).collect();
         for conn in all {
             self.conns.close(conn, CloseHow::Clean, &mut self.cx);
@@ -202,7 +205,7 @@ impl Kit {
 
     /// Somebody has come to a listener. Gives the name of who may stay.
     pub(super) fn accept(&mut self, listener: ListenerKey, peer: SocketAddr) -> Option<ConnKey> {
-        if self.cx.stopping != Stopping::No {
+        if self.cx.stopping == Stopping::Done {
             return None;
         }
         let is_front = matches!(self.ports.purpose(listener)?, Purpose::Front);
@@ -396,7 +399,7 @@ impl Kit {
 
     fn told(&mut self) {
         self.settle();
-        if self.cx.stopping == Stopping::Draining {
+        if self.cx.stopping.is_draining() {
             self.stop_if_drained();
             self.settle();
         }
@@ -576,3 +579,7 @@ impl Machine for Kit {
         self.cx.metrics.loop_turn.observe(busy);
     }
 }
+
+#[cfg(test)]
+#[path = "drain_tests.rs"]
+mod drain_tests;

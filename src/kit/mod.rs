@@ -54,6 +54,7 @@ mod ties;
 
 use std::net::SocketAddr;
 
+use crate::clock::Instant;
 use crate::machine::ConnKey;
 
 use keys::SessionKey;
@@ -103,6 +104,15 @@ enum Reason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stopping {
     No,
-    Draining,
+    /// Streams may finish; nothing new is opened.
+    Draining {
+        since: Instant,
+    },
     Done,
+}
+
+impl Stopping {
+    fn is_draining(self) -> bool {
+        matches!(self, Stopping::Draining { .. })
+    }
 }

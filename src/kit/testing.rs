@@ -21,6 +21,8 @@ pub(super) struct Host {
     pub front: ListenerKey,
     pub now: Instant,
     pub closed: Vec<ConnKey>,
+    pub unlistened: Vec<ListenerKey>,
+    pub stopped: bool,
     /// The listeners of bindings, oldest first.
     pub bound: Vec<ListenerKey>,
     /// Whether they accept.
@@ -49,6 +51,8 @@ impl Host {
             front: listener,
             now: Instant::ZERO,
             closed: Vec::new(),
+            unlistened: Vec::new(),
+            stopped: false,
             bound: Vec::new(),
             accepts: true,
             held: BTreeMap::new(),
@@ -68,6 +72,8 @@ impl Host {
                     let outcome = Ok(addr);
                     listening.push(Event::Listening { listener, outcome });
                 }
+                Command::Unlisten { listener } => self.unlistened.push(listener),
+                Command::Stop => self.stopped = true,
                 Command::Notify(KitNotice::CannotListen(why)) => panic!("{why}"),
                 Command::Probe { conn } => probed.push(conn),
                 Command::Wake { conn } => woken.push(conn),
@@ -227,6 +233,8 @@ pub(super) struct Laptop {
     pub streams: Vec<StreamKey>,
     /// What the kit said of each when it opened it.
     pub opens: Vec<String>,
+    /// What else the kit told, in JSON.
+    pub told: Vec<(FrameType, String)>,
     /// Whether its streams keep to their shares of the session's credit, as older ones do not.
     pub shares: bool,
 }
@@ -234,6 +242,15 @@ pub(super) struct Laptop {
 impl Host {
     /// A laptop with a session and one EXPOSE binding, which is the last of `bound`.
     pub(super) fn laptop(&mut self, peer: &str) -> Laptop {
+        let mut laptop = self.greet(peer, r#"{"version":"hoody-tunnel.v1"}"#);
+        let bind = br#"{"clientBindRef":1,"kind":"http","mode":"expose","containerPort":0}"#;
+        laptop.mux.push_control(FrameType::Bind, bind);
+        self.exchange(&mut laptop);
+        laptop
+    }
+
+    /// A laptop that says so much in its HELLO, and nothing more.
+    pub(super) fn greet(&mut self, peer: &str, hello: &str) -> Laptop {
         let conn = self.visit(peer).expect("accepted");
         self.send(conn, UPGRADE);
         assert!(self.receive(conn).starts_with("HTTP/1.1 101 "));
@@ -247,14 +264,13 @@ impl Host {
         };
         let mut mux = Session::new(terms, self.now);
         mux.attach(0, Transport::client(conn, Entropy::from_seed(2), self.now));
-        mux.push_control(FrameType::Hello, br#"{"version":"hoody-tunnel.v1"}"#);
-        let bind = br#"{"clientBindRef":1,"kind":"http","mode":"expose","containerPort":0}"#;
-        mux.push_control(FrameType::Bind, bind);
+        mux.push_control(FrameType::Hello, hello.as_bytes());
         let mut laptop = Laptop {
             conn,
             mux,
             streams: Vec::new(),
             opens: Vec::new(),
+            told: Vec::new(),
             shares: true,
         };
         self.exchange(&mut laptop);
@@ -315,10 +331,19 @@ impl Laptop {
             lane.received(count, now);
             bytes = &bytes[count..];
             while let Some(incoming) = self.mux.poll(0, now).expect("a kit that keeps the rules") {
-                if let Incoming::Opened { id, payload } = incoming {
-                    let open = self.mux.payload(0, &payload).to_vec();
-                    self.opens.push(String::from_utf8(open).expect("JSON"));
-                    self.streams.extend(self.mux.accept(0, id, id, now));
+                let json = |span| {
+                    let payload = self.mux.payload(0, span).to_vec();
+                    String::from_utf8(payload).expect("JSON")
+                };
+                match incoming {
+                    Incoming::Opened { id, payload } => {
+                        self.opens.push(json(&payload));
+                        self.streams.extend(self.mux.accept(0, id, id, now));
+                    }
+                    Incoming::Control { kind, payload } => {
+                        self.told.push((kind, json(&payload)));
+                    }
+                    _ => {}
                 }
             }
         }

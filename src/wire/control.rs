@@ -410,6 +410,9 @@ pub struct GoAway {
     /// Milliseconds that streams get to finish.
     #[serde(default, deserialize_with = "null_is_default")]
     pub grace_ms: u32,
+    /// Whether the client is not wanted back (ours). Older kits do not say.
+    #[serde(rename = "final", default, skip_serializing_if = "Option::is_none")]
+    pub is_final: Option<bool>,
 }
 
 impl GoAway {
@@ -419,6 +422,22 @@ impl GoAway {
             code: code.as_u16(),
             message: message.into(),
             ..GoAway::default()
+        }
+    }
+
+    /// Says that the client is not wanted back.
+    pub fn for_good(self) -> Self {
+        GoAway {
+            is_final: Some(true),
+            ..self
+        }
+    }
+
+    /// Says that the client may dial again at once.
+    pub fn for_now(self) -> Self {
+        GoAway {
+            is_final: Some(false),
+            ..self
         }
     }
 

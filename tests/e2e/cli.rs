@@ -435,8 +435,9 @@ fn a_kit_that_is_asked_to_stop_lets_requests_finish() {
         talk.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
         upstream.next();
         kit.proc.signal(signal);
-        eventually("nobody else is let in", PATIENCE, || {
-            std::net::TcpStream::connect(("127.0.0.1", kit.port)).err()
+        eventually("nobody else is served", PATIENCE, || {
+            let late = Talk::port(hoody.port()).get("/late");
+            (late.status == 503).then_some(())
         });
         finish.send(()).expect("the upstream waits");
         assert_eq!(talk.reply(false).text(), "finished");

@@ -2,7 +2,8 @@
 //!
 //! Each room is one part of the promise: `expose` and `pull` carry traffic, `bad_input`, `bad_bind`
 //! and `visitors` answer nonsense as the protocol says, `sessions` outlive their sockets, `lanes`
-//! are several sockets of one, `laptop` shares what it has, `one_process` shares it with a kit, `limits` hold, `admin` steers, `proxy`
+//! are several sockets of one, `laptop` shares what it has, `one_process` shares it with a kit,
+//! `restart` tells a kit to go, `limits` hold, `admin` steers, `proxy`
 //! stands behind nginx, `network` pulls cables in namespaces of its own, `cli` is what people type,
 //! `odd_flags` are nonsense,
 //! `door` is the kit's own under floods, `readers` of our output stop, `soak` counts what is left after many.
@@ -34,6 +35,7 @@ mod proxy;
 mod pull;
 mod pull_halves;
 mod readers;
+mod restart;
 mod sessions;
 mod soak;
 mod visitors;

@@ -102,6 +102,7 @@ pub fn settings(flags: &Flags, environment: &Environment) -> Result<Config, Trou
     set(&mut config.ping_after, flags.ping_after);
     set(&mut config.pong_timeout, flags.pong_timeout);
     set(&mut config.takeover_grace, flags.takeover_grace);
+    set(&mut config.drain, flags.drain);
     set(&mut config.idle_timeout, flags.idle_timeout);
     set(&mut config.half_close_timeout, flags.half_close_timeout);
     set(&mut config.response_timeout, flags.response_timeout);

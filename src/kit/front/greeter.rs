@@ -42,8 +42,10 @@ struct Held {
 pub(in crate::kit) struct Dismissal {
     /// For the metrics.
     pub(in crate::kit) reason: RefusalReason,
-    /// GOAWAY's code and message, where the protocol has one.
+    /// GOAWAY's code, where the protocol has one.
     pub(in crate::kit) goaway: Option<Code>,
+    /// Whether it is not wanted back at all, or may come back at once; else as it likes.
+    pub(in crate::kit) is_final: Option<bool>,
     /// The WebSocket close code.
     pub(in crate::kit) close: u16,
     /// For both.
@@ -68,6 +70,7 @@ impl Dismissal {
         Dismissal {
             reason: RefusalReason::Protocol,
             goaway: None,
+            is_final: None,
             close: 1002,
             why: why.into(),
         }
@@ -78,6 +81,7 @@ impl Dismissal {
         Dismissal {
             reason: RefusalReason::Descriptors,
             goaway: None,
+            is_final: None,
             close: 1013,
             why: "no file descriptors left for another connection".into(),
         }
@@ -186,6 +190,7 @@ impl Front {
                 Ok(Some(Item::Closed { .. })) => Err(Dismissal {
                     reason: RefusalReason::Protocol,
                     goaway: None,
+                    is_final: None,
                     close: 1000,
                     why: "closed before HELLO".into(),
                 }),
@@ -208,6 +213,7 @@ impl Front {
                 Err(violation) => Err(Dismissal {
                     reason: RefusalReason::Protocol,
                     goaway: None,
+                    is_final: None,
                     close: violation.close_code(),
                     why: violation.why,
                 }),
@@ -244,6 +250,7 @@ impl Front {
             return Err(Dismissal {
                 reason: RefusalReason::Version,
                 goaway: Some(Code::VersionMismatch),
+                is_final: None,
                 close: 1002,
                 why: "HELLO.version is not the negotiated subprotocol".into(),
             });
@@ -280,6 +287,7 @@ impl Front {
             return Err(Dismissal {
                 reason: RefusalReason::Auth,
                 goaway: Some(Code::AuthError),
+                is_final: None,
                 close: 1008,
                 why: "the token is missing or wrong".into(),
             });
@@ -318,7 +326,11 @@ impl Front {
         let peer = entry.from.ip();
         if let Some(code) = refused.goaway {
             let mut json = Vec::new();
-            control::write(&GoAway::new(code, refused.why.clone()), &mut json);
+            let goaway = GoAway {
+                is_final: refused.is_final,
+                ..GoAway::new(code, refused.why.clone())
+            };
+            control::write(&goaway, &mut json);
             greeter.lane.push_control(FrameType::GoAway, &json);
         }
         greeter.lane.push_close(refused.close, &refused.why);

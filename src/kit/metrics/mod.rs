@@ -72,6 +72,8 @@ label! {
     StreamRefusal {
         /// The port's owner is parked or about to go.
         Away = "away",
+        /// The kit drains: it opens nothing new.
+        Draining = "draining",
         /// As many streams of the session as may be.
         MaxStreams = "max_streams",
         /// Few streams or descriptors are left, and its address has many.

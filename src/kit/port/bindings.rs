@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use log::info;
 
 use crate::clock::Instant;
+use crate::kit::Stopping;
 use crate::kit::budget::{Class, FdBudget};
 use crate::kit::config::Config;
 use crate::kit::conns::Conns;
@@ -107,6 +108,9 @@ impl Ports {
         sessions: &Sessions,
         cx: &mut Context,
     ) -> Result<Option<ListenerKey>, NotBound> {
+        if cx.stopping != Stopping::No {
+            return Err((BindErrCode::Internal, "the kit is restarting".into()));
+        }
         let mode = match (bind.kind, bind.mode) {
             (BindingKind::Http, BindMode::Expose) => Mode::Expose,
             (BindingKind::Tcp, BindMode::Pull) => Mode::Pull,
@@ -185,7 +189,7 @@ impl Ports {
     fn openings_of(&self, key: SessionKey) -> impl Iterator<Item = ListenerKey> {
         let theirs = move |purpose: &Purpose| match purpose {
             Purpose::Opening(opening) => opening.session == key,
-            Purpose::Front | Purpose::Bound(_) => false,
+            Purpose::Front | Purpose::Bound(_) | Purpose::Vacant => false,
         };
         let openings = self.listeners.iter();
         openings
@@ -451,8 +455,12 @@ impl Ports {
     ) {
         let binding = self.bindings.resolve(at);
         binding.log_end(session, why, cx.now);
-        let listener = binding.listener;
-        self.close(listener, budget, cx);
+        let (mode, listener) = (binding.mode, binding.listener);
+        if cx.stopping.is_draining() && mode == Mode::Expose {
+            self.vacate(listener, cx);
+        } else {
+            self.close(listener, budget, cx);
+        }
         self.bindings.remove(at);
     }
 

@@ -52,6 +52,9 @@ pub(super) enum Purpose {
     Opening(Opening),
     /// A binding's.
     Bound(BindingKey),
+    /// An EXPOSE port of a session that has ended while the kit drains: whoever comes is told to
+    /// come again.
+    Vacant,
 }
 
 /// A BIND that waits for its socket.
@@ -103,7 +106,7 @@ impl Ports {
     pub(super) fn bound(&self, listener: ListenerKey) -> Option<&Binding> {
         match self.purpose(listener)? {
             Purpose::Bound(key) => self.bindings.get(*key),
-            Purpose::Front | Purpose::Opening(_) => None,
+            Purpose::Front | Purpose::Opening(_) | Purpose::Vacant => None,
         }
     }
 
@@ -111,7 +114,7 @@ impl Ports {
     pub(super) fn bound_mut(&mut self, listener: ListenerKey) -> Option<&mut Binding> {
         match self.listeners.get(listener)?.purpose {
             Purpose::Bound(key) => self.bindings.get_mut(key),
-            Purpose::Front | Purpose::Opening(_) => None,
+            Purpose::Front | Purpose::Opening(_) | Purpose::Vacant => None,
         }
     }
 
@@ -122,7 +125,7 @@ impl Ports {
     /// The port that a listener holds, if it is a binding's (or about to be).
     fn port_name(&self, purpose: &Purpose) -> Option<PortName> {
         match purpose {
-            Purpose::Front => None,
+            Purpose::Front | Purpose::Vacant => None,
             Purpose::Opening(opening) => opening.port_name(),
             Purpose::Bound(key) => Some(self.bindings.resolve(*key).port_name()),
         }
@@ -164,7 +167,7 @@ impl Ports {
         cx: &mut Context,
     ) {
         match (self.purpose(listener), outcome) {
-            (None | Some(Purpose::Bound(_)), _) => {}
+            (None | Some(Purpose::Bound(_) | Purpose::Vacant), _) => {}
             (Some(Purpose::Front), Ok(addr)) => {
                 // The port may have been the system's choice; no binding may have it.
                 cx.config.listen = addr;
@@ -218,7 +221,35 @@ impl Ports {
         }
     }
 
-    /// On shutdown nobody new comes in. Bindings stay their sessions' until those end.
+    /// While the kit drains nobody new is served, but those who come to an EXPOSE port or to the
+    /// kit's own are told so. Bindings stay their sessions' until those end.
+    pub(super) fn drain(&mut self, budget: &mut FdBudget, cx: &mut Context) {
+        let goes = |purpose: &Purpose| match purpose {
+            Purpose::Front | Purpose::Vacant => false,
+            Purpose::Opening(_) => true,
+            Purpose::Bound(key) => self.bindings.resolve(*key).mode == Mode::Pull,
+        };
+        let all = self.listeners.iter();
+        let going = all.filter(|(_, entry)| goes(&entry.purpose));
+        let going: Vec<ListenerKey> = going.map(|(listener, _)| listener).collect();
+        for listener in going {
+            self.close(listener, budget, cx);
+        }
+    }
+
+    /// A session has ended while the kit drains: its port stays open to say so.
+    fn vacate(&mut self, listener: ListenerKey, cx: &mut Context) {
+        let Some(entry) = self.listeners.get_mut(listener) else {
+            return;
+        };
+        if let Purpose::Bound(key) = std::mem::replace(&mut entry.purpose, Purpose::Vacant) {
+            let name = self.bindings.resolve(key).port_name();
+            self.by_name.remove(&name);
+            cx.metrics.binding_closed(name.1);
+        }
+    }
+
+    /// At the end nobody comes in any more.
     pub(super) fn close_all(&mut self, budget: &mut FdBudget, cx: &mut Context) {
         let all: Vec<ListenerKey> = self.listeners.keys().collect();
         for listener in all {

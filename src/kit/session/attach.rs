@@ -21,7 +21,7 @@ use crate::wire::control::{
 use crate::wire::frame::FrameType;
 use crate::ws::Subprotocol;
 
-use super::end::CLOSE_GOING_AWAY;
+use super::end::{CLOSE_GOING_AWAY, RESTARTING};
 use super::{KitSession, Sessions};
 
 /// The session that a HELLO has opened or resumed, and what they agreed on: nothing is attached to
@@ -50,8 +50,9 @@ impl Sessions {
             return Err(Dismissal {
                 reason: RefusalReason::Protocol,
                 goaway: Some(Code::NoError),
+                is_final: Some(false),
                 close: 1001,
-                why: "the kit is shutting down".into(),
+                why: RESTARTING.into(),
             });
         }
         let peer = conns.get(conn).map(|entry| entry.from);
@@ -113,6 +114,7 @@ impl Sessions {
             Dismissal {
                 reason: RefusalReason::SessionLimit,
                 goaway: Some(Code::ResourceExhausted),
+                is_final: None,
                 close: 1013,
                 why: why.into(),
             }

@@ -168,27 +168,16 @@ impl Sessions {
         });
     }
 
-    /// GOAWAY now; the streams may finish until the caller's deadline.
-    pub(in crate::kit) fn say_goodbye(
-        &mut self,
-        key: SessionKey,
-        why: &str,
-        grace: Duration,
-        conns: &mut Conns,
-        cx: &mut Context,
-    ) {
-        let Some(session) = self.get_mut(key) else {
-            return;
-        };
-        session.closing = true;
-        if session.is_parked() {
-            return self.end(key, SessionEnd::Killed, why, None, conns, cx);
+    /// The kit goes, and may come back: all clients are told, who may dial again at once, and
+    /// their streams may finish until the caller's deadline. Who is parked waits as before.
+    pub(in crate::kit) fn drain(&mut self, grace: Duration) {
+        for key in self.keys() {
+            if let Some(session) = self.get_mut(key).filter(|it| !it.is_parked()) {
+                session.closing = true;
+                let goaway = GoAway::new(Code::NoError, RESTARTING).for_now();
+                self.say(key, &with_grace(goaway, grace));
+            }
         }
-        let goaway = GoAway {
-            grace_ms: u32::try_from(grace.as_millis()).unwrap_or(u32::MAX),
-            ..GoAway::new(Code::NoError, why)
-        };
-        self.say(key, &goaway);
     }
 
     /// GOAWAY with a code, then the end (PROTOCOL §1.4, §6).
@@ -239,12 +228,14 @@ impl Sessions {
         cx: &mut Context,
     ) {
         const WHY: &str = "closed by the operator";
-        if self.get(key).is_some_and(|session| !session.closing) {
-            self.say_goodbye(key, WHY, grace, conns, cx);
-        }
-        let Some(session) = self.get(key) else {
+        let Some(session) = self.get_mut(key) else {
             return;
         };
+        if !std::mem::replace(&mut session.closing, true) {
+            let goaway = GoAway::new(Code::Cancel, WHY).for_good();
+            self.say(key, &with_grace(goaway, grace));
+        }
+        let session = self.all.resolve(key);
         let streams = session.mux().map_or(0, Session::stream_count);
         if grace.is_zero() || streams == 0 {
             return self.end(key, SessionEnd::Killed, WHY, Some(1000), conns, cx);
@@ -293,6 +284,13 @@ impl Sessions {
     }
 }
 
+fn with_grace(goaway: GoAway, grace: Duration) -> GoAway {
+    GoAway {
+        grace_ms: u32::try_from(grace.as_millis()).unwrap_or(u32::MAX),
+        ..goaway
+    }
+}
+
 fn disarm_all(key: SessionKey, cx: &mut Context) {
     for reason in [
         Reason::Lanes(key),
@@ -303,6 +301,9 @@ fn disarm_all(key: SessionKey, cx: &mut Context) {
         cx.effects.timers.disarm(reason);
     }
 }
+
+/// What clients are told on a drain (PROTOCOL §6).
+pub(in crate::kit) const RESTARTING: &str = "restarting";
 
 /// RFC 6455 §7.4.1: an endpoint is going away.
 pub(super) const CLOSE_GOING_AWAY: u16 = 1001;

@@ -41,7 +41,7 @@ use crate::table::Table;
 use crate::wire::control;
 
 use super::Reason;
-pub(super) use end::{End, Fallout, Over};
+pub(super) use end::{End, Fallout, Over, RESTARTING};
 pub(super) use entry::{KitSession, Mux};
 pub(super) use frames::Arrived;
 

@@ -8,6 +8,7 @@ use crate::kit::conns::Role;
 use crate::kit::keys::Mode;
 use crate::kit::metrics::StreamRefusal;
 use crate::kit::places::Place;
+use crate::kit::port::Purpose;
 use crate::machine::{ConnKey, ListenerKey};
 
 use super::{Below, Streams};
@@ -20,7 +21,11 @@ impl Streams {
         peer: SocketAddr,
         below: &mut Below<'_>,
     ) -> Option<ConnKey> {
-        let binding = below.ports.bound(listener)?;
+        let binding = match below.ports.purpose(listener)? {
+            Purpose::Bound(key) => below.ports.binding(*key),
+            Purpose::Vacant => return self.accept_visitor(listener, peer, below),
+            Purpose::Front | Purpose::Opening(_) => return None,
+        };
         if binding.mode == Mode::Expose {
             return self.accept_visitor(listener, peer, below);
         }

@@ -20,6 +20,7 @@ impl StreamRefusal {
     /// What a visitor is told.
     pub(in crate::kit) fn sentence(self) -> &'static str {
         match self {
+            StreamRefusal::Draining => "the tunnel restarts; come again in a moment",
             StreamRefusal::Away => "the tunnel's client is away; it may come back shortly",
             StreamRefusal::MaxStreams => "max streams exceeded",
             StreamRefusal::Share => "this address has as much as may be of what others wait for",

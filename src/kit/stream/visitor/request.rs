@@ -6,6 +6,7 @@ use crate::clock::Instant;
 use crate::http::forward::{Forwarded, request_fields};
 use crate::http::trail::Origin;
 use crate::http::{Asked, BodyError, Refusal, Reject, RequestBody, RequestHead};
+use crate::kit::Stopping;
 use crate::kit::conns::Conns;
 use crate::kit::context::Context;
 use crate::kit::front::guard::host_is_ours;
@@ -128,6 +129,12 @@ impl Visitors {
             Ok(None) => return,
             Err(reject) => return self.reject(conn, &reject.into(), below),
         };
+        if cx.stopping != Stopping::No {
+            return match RequestHead::parse(head).map(|head| head.asked()) {
+                Ok(asked) => self.turn_away(conn, asked, below),
+                Err(reject) => self.reject(conn, &reject.into(), below),
+            };
+        }
         let Some(owner) = ports.bound(listener) else {
             // Unbound while the visitor kept its connection.
             return conns.close(conn, CloseHow::Clean, cx);
@@ -139,6 +146,15 @@ impl Visitors {
             Ok(request) => self.begin(conn, &request, below),
             Err(reject) => self.reject(conn, &reject.into(), below),
         }
+    }
+
+    /// The kit drains, and nothing new is opened.
+    fn turn_away(&mut self, conn: ConnKey, asked: Asked, below: &mut Below<'_>) {
+        let owed = Owed {
+            asked,
+            whole: false,
+        };
+        self.busy(conn, owed, StreamRefusal::Draining, below);
     }
 
     fn begin(&mut self, conn: ConnKey, request: &Request, below: &mut Below<'_>) {
