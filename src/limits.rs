@@ -345,6 +345,10 @@ pub const AUTH_FORGET_AFTER: Duration = Duration::from_secs(10);
 pub const MAX_THROTTLED_PEERS: usize = 1024;
 /// Milliseconds that an operator may give the streams of a session to end (PROTOCOL §10).
 pub const MAX_KILL_GRACE_MS: u64 = 5000;
+/// How long an operator may keep an address away, at most.
+pub const MAX_BAN: Duration = Duration::from_secs(24 * 60 * 60);
+/// Addresses that are kept away at once, at most.
+pub const MAX_BANS: usize = 256;
 /// Milliseconds they get when the operator says nothing.
 pub const DEFAULT_KILL_GRACE_MS: u64 = 50;
 /// EXPOSE ports whose requests are counted under a label of their own; the others share one.

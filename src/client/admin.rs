@@ -1,5 +1,7 @@
 //! One request to the kit's HTTP endpoints (PROTOCOL §10), over the way that a session would take.
 
+use std::time::Duration;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
@@ -33,6 +35,8 @@ pub enum AdminRequest {
         session_id: String,
         /// Milliseconds that its streams get to finish; the kit's own default when `None`.
         grace_ms: Option<u32>,
+        /// How long the address that it came from is kept away, from a second to a day, if at all.
+        ban: Option<Duration>,
     },
 }
 
@@ -294,16 +298,21 @@ fn line(config: &Config, request: &AdminRequest) -> Result<(&'static str, String
         AdminRequest::Kill {
             session_id,
             grace_ms,
+            ban,
         } => {
             let is_plain = |octet: u8| octet.is_ascii_alphanumeric() || octet == b'-';
             if session_id.is_empty() || !session_id.bytes().all(is_plain) {
                 let text = "That is not the id of a session; it looks like S-… .";
                 return Err(Error::Options(text.into()));
             }
-            let mut path = config.endpoint(&format!("sessions/{session_id}"));
-            if let Some(grace_ms) = grace_ms {
-                path.push_str(&format!("?grace_ms={grace_ms}"));
-            }
+            let path = config.endpoint(&format!("sessions/{session_id}"));
+            let grace = grace_ms.map(|millis| format!("grace_ms={millis}"));
+            let ban = ban.map(|span| format!("ban={}ms", span.as_millis()));
+            let query: Vec<String> = grace.into_iter().chain(ban).collect();
+            let path = match query.is_empty() {
+                true => path,
+                false => format!("{path}?{}", query.join("&")),
+            };
             return Ok(("DELETE", path));
         }
     };
@@ -357,16 +366,20 @@ mod tests {
         let mut fetch = fetching(&AdminRequest::Kill {
             session_id,
             grace_ms: Some(50),
+            ban: Some(Duration::from_secs(60)),
         });
         let conn = fetch.conn;
         let text = String::from_utf8(fetch.transmit(conn, Instant::ZERO).to_vec()).unwrap();
-        assert!(text.starts_with("DELETE /api/v1/tunnel/sessions/S-466ab70d?grace_ms=50 HTTP/1.1"));
+        assert!(text.starts_with(
+            "DELETE /api/v1/tunnel/sessions/S-466ab70d?grace_ms=50&ban=60000ms HTTP/1.1"
+        ));
         assert!(text.contains("\r\nAuthorization: Bearer t0\r\n"));
         let session_id = "../health".to_owned();
         let grace_ms = None;
         let odd = AdminRequest::Kill {
             session_id,
             grace_ms,
+            ban: None,
         };
         assert!(line(&config("ws://k"), &odd).is_err());
     }

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use log::info;
+
 use crate::http::Asked;
 use crate::kit::admin::{self, BindingRow, SessionRow};
 use crate::kit::budget::Class;
@@ -130,18 +132,25 @@ impl Kit {
                     .render(&gauges, &self.cx.config.about, &mut page);
                 return write_answer(out, asked, 200, metrics::CONTENT_TYPE, &page);
             }
-            Wanted::Kill { session, grace } => match self.sessions.with_id(session.as_str()) {
-                Some(key) => {
-                    let (conns, cx) = (&mut self.conns, &mut self.cx);
-                    self.sessions.kill(key, grace, conns, cx);
-                    self.settle_sessions();
-                    (202, admin::closing(session.as_str()))
-                }
-                None => {
+            Wanted::Kill {
+                session,
+                grace,
+                ban,
+            } => {
+                let Some(key) = self.sessions.with_id(session.as_str()) else {
                     let refusal = Denial::json(404, "no such session");
                     return refuse(&refusal, peer, out, asked, &mut self.cx);
+                };
+                let (conns, cx) = (&mut self.conns, &mut self.cx);
+                if let (Some(span), Some(it)) = (ban, self.sessions.get(key)) {
+                    let (peer, now) = (it.peer.ip(), cx.now);
+                    conns.admission.bans.ban(peer, now + span, now);
+                    info!("{peer} is kept away for {span:?} by the operator");
                 }
-            },
+                self.sessions.kill(key, grace, conns, cx);
+                self.settle_sessions();
+                (202, admin::closing(session.as_str()))
+            }
             Wanted::Refuse(refusal) => return refuse(&refusal, peer, out, asked, &mut self.cx),
             // An upgrade is no operator's.
             Wanted::Connect(_) => return,

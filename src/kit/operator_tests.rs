@@ -182,3 +182,39 @@ fn a_request_cut_anywhere_gets_the_same_answer() {
     assert_eq!(answers.len(), 1);
     assert!(answers[0].starts_with("HTTP/1.1 401 "));
 }
+
+#[test]
+fn a_ban_keeps_who_was_killed_away_from_its_address_for_its_time() {
+    let mut host = Host::new(guarded());
+    let mut laptop = host.laptop("192.0.2.7:1000");
+    let id = host.get("sessions");
+    let id = body(&id).split('"').nth(5).expect("an id").to_owned();
+    let path = format!("DELETE /api/v1/tunnel/sessions/{id}?grace_ms=0&ban=10m");
+    let answer = host.ask(&path, "Authorization: Bearer hush\r\n");
+    assert!(answer.starts_with("HTTP/1.1 202 "), "{answer}");
+    host.exchange(&mut laptop);
+    let (_, goaway) = laptop.told.last().expect("told");
+    assert!(
+        goaway.contains(r#""code":7"#) && goaway.contains(r#""final":true"#),
+        "{goaway}"
+    );
+
+    let hello = r#"{"version":"hoody-tunnel.v1"}"#;
+    let mut again = host.greet("192.0.2.7:2000", hello);
+    host.exchange(&mut again);
+    let (_, goaway) = again.told.pop().expect("told");
+    assert!(goaway.contains("keeps this address away"), "{goaway}");
+    assert!(goaway.contains(r#""final":true"#), "{goaway}");
+    assert!(
+        host.get("metrics")
+            .contains("refusals_total{reason=\"banned\"} 1\n")
+    );
+    // Whoever else has the token comes in, and operators at that address still ask.
+    host.laptop("192.0.2.8:1000");
+    let health = "GET /api/v1/tunnel/health HTTP/1.1\r\nHost: ::1\r\n\r\n";
+    let near = host.visit("192.0.2.7:3000").expect("accepted");
+    host.send(near, health.as_bytes());
+    assert!(host.receive(near).starts_with("HTTP/1.1 200 "));
+    host.pass(Duration::from_secs(600));
+    host.laptop("192.0.2.7:4000");
+}

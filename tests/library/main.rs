@@ -357,6 +357,7 @@ fn an_operator_sees_and_ends_a_session_which_comes_back() {
     let reply = ask(&AdminRequest::Kill {
         session_id: id.clone(),
         grace_ms: None,
+        ban: None,
     });
     assert_eq!(reply.status, 202);
     wait_for(&events, |event| matches!(event, SessionEvent::Lost { .. }));

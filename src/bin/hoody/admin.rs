@@ -32,9 +32,11 @@ fn answer(ask: Ask<'_>, request: &AdminRequest, json: bool) -> Result<String, Fa
         AdminRequest::Kill {
             session_id,
             grace_ms,
+            ban,
         } => checked(ask(&AdminRequest::Kill {
             session_id: whole_id(ask, session_id)?,
             grace_ms: *grace_ms,
+            ban: *ban,
         }))?,
         _ => checked(ask(request))?,
     };

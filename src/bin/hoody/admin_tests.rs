@@ -22,6 +22,7 @@ fn kill(id: &str) -> AdminRequest {
     AdminRequest::Kill {
         session_id: id.into(),
         grace_ms: Some(50),
+        ban: None,
     }
 }
 

@@ -275,7 +275,7 @@ command! {
 command! {
     /// End a session and free its ports.
     #[argh(subcommand, name = "kill", help_triggers("-h", "--help"),
-        example = "{command_name} S-466ab70d\n{command_name} S-466ab70d --grace-ms 2000")]
+        example = "{command_name} S-466ab70d\n{command_name} S-466ab70d --grace-ms 2000 --ban 10m")]
     SessionsKill {
         /// the session's id, or the start of it if no other one starts so
         #[argh(positional, arg_name = "ID")]
@@ -283,6 +283,9 @@ command! {
         /// milliseconds that its streams get to finish, 0 to 5000
         #[argh(option, arg_name = "N")]
         pub grace_ms: Option<u32>,
+        /// keep the address that it came from away for so long, 1s to 24h
+        #[argh(option, arg_name = "TIME", from_str_fn(parse_duration))]
+        pub ban: Option<Duration>,
     }
 }
 
@@ -361,7 +364,7 @@ mod tests {
             "tunnel metrics --container h",
             "tunnel list --json",
             "tunnel sessions list",
-            "tunnel sessions kill S-1 --grace-ms 50",
+            "tunnel sessions kill S-1 --grace-ms 50 --ban 10m",
             "tunnel bindings list --token-file t",
         ] {
             assert!(command(line).is_ok(), "{line}");

@@ -20,6 +20,7 @@ mod tunnel;
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use argh::{EarlyExit, FromArgs};
 use hoody_tunnel::client::{AdminRequest, Error};
@@ -139,6 +140,12 @@ fn kill(flags: &flags::SessionsKill) -> ExitCode {
     if flags.grace_ms.is_some_and(|grace| grace > 5000) {
         return usage("--grace-ms must be 0 to 5000");
     }
+    let a_day = Duration::from_secs(24 * 60 * 60);
+    if let Some(span) = flags.ban
+        && !(Duration::from_secs(1)..=a_day).contains(&span)
+    {
+        return usage("--ban must be 1s to 24h");
+    }
     if flags.id.is_empty() {
         // Every id starts so: an unset variable must not end whoever is alone.
         return usage("the session's id is empty");
@@ -146,6 +153,7 @@ fn kill(flags: &flags::SessionsKill) -> ExitCode {
     let request = AdminRequest::Kill {
         session_id: flags.id.clone(),
         grace_ms: flags.grace_ms,
+        ban: flags.ban,
     };
     ask(&flags.reach(), &request, flags.is_json())
 }

@@ -16,6 +16,7 @@
 use std::cmp::Reverse;
 
 use crate::clock::Instant;
+use crate::kit::front::bans::Bans;
 use crate::kit::front::crowd::Crowd;
 use crate::kit::front::throttle::Throttle;
 use crate::limits::{HALL_PART, MAX_HALL, MIN_HALL, PRE_AUTH_MAY_STAY};
@@ -39,6 +40,8 @@ pub(in crate::kit) struct Admission {
     caps: [usize; 3],
     /// Who guessed wrong lately.
     pub throttle: Throttle,
+    /// Whom an operator keeps away.
+    pub bans: Bans,
 }
 
 /// Where a connection stands: the room, for which address, and how little it is missed.
@@ -52,6 +55,7 @@ impl Admission {
             rooms: [Crowd::new(), Crowd::new(), Crowd::new()],
             caps: [greeters, hall, greeters],
             throttle: Throttle::new(),
+            bans: Bans::default(),
         }
     }
 

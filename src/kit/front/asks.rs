@@ -21,7 +21,8 @@ use crate::http::{Asked, HeadScanner, Refusal, Reject, RequestBody, RequestHead,
 use crate::kit::config::Config;
 use crate::kit::front::guard::{Credential, host_is_ours, origin_is_fine};
 use crate::kit::metrics::RefusalReason;
-use crate::limits::{DEFAULT_KILL_GRACE_MS, MAX_KILL_GRACE_MS};
+use crate::limits::{DEFAULT_KILL_GRACE_MS, MAX_BAN, MAX_KILL_GRACE_MS};
+use crate::units::{parse_duration, show_duration};
 use crate::wire::control::SessionId;
 use crate::ws::{ClientOffer, HandshakeError, Subprotocol, check_request};
 
@@ -89,6 +90,8 @@ pub(crate) enum Wanted {
         session: SessionId,
         /// How long its streams may take to end.
         grace: Duration,
+        /// How long its address is kept away then, if at all.
+        ban: Option<Duration>,
     },
     /// Nothing that is given.
     Refuse(Denial),
@@ -303,27 +306,48 @@ fn kill(
             format!("grace_ms must be a number from 0 to {MAX_KILL_GRACE_MS}"),
         )
     })?;
+    let ban = ban(query).ok_or_else(|| {
+        let most = show_duration(MAX_BAN);
+        let why = format!("ban must be a duration from 1s to {most}, such as 90s, 10m or 2h");
+        Denial::json(400, why)
+    })?;
     Ok(Wanted::Kill {
         session: SessionId::new(id),
         grace,
+        ban,
     })
 }
 
 /// `grace_ms` in a query; other parameters are ignored, a second one is not.
 fn grace(query: &[u8]) -> Option<Duration> {
-    let query = query.strip_prefix(b"?").unwrap_or_default();
-    let mut values = query.split(|octet| *octet == b'&').filter_map(|pair| {
-        match pair.strip_prefix(b"grace_ms")? {
-            [] => Some([].as_slice()),
-            [b'=', value @ ..] => Some(value),
-            _ => None,
-        }
-    });
+    let mut values = values(query, b"grace_ms");
     let Some(value) = values.next() else {
         return Some(Duration::from_millis(DEFAULT_KILL_GRACE_MS));
     };
     let millis = crate::http::parse_content_length(value)?;
     (values.next().is_none() && millis <= MAX_KILL_GRACE_MS).then(|| Duration::from_millis(millis))
+}
+
+/// The same for `ban`, which may be left out.
+fn ban(query: &[u8]) -> Option<Option<Duration>> {
+    let mut values = values(query, b"ban");
+    let Some(value) = values.next() else {
+        return Some(None);
+    };
+    let span = parse_duration(std::str::from_utf8(value).ok()?).ok()?;
+    let fits = (Duration::from_secs(1)..=MAX_BAN).contains(&span);
+    (values.next().is_none() && fits).then_some(Some(span))
+}
+
+/// What a query says under `name`, each time; nothing where there is no `=`.
+fn values<'a>(query: &'a [u8], name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+    let query = query.strip_prefix(b"?").unwrap_or_default();
+    let pairs = query.split(|octet| *octet == b'&');
+    pairs.filter_map(move |pair| match pair.strip_prefix(name)? {
+        [] => Some([].as_slice()),
+        [b'=', value @ ..] => Some(value),
+        _ => None,
+    })
 }
 
 fn authorize(credential: Credential) -> Result<(), Denial> {

@@ -245,7 +245,8 @@ fn a_kill_names_a_session_and_a_grace_within_bounds() {
             ask.wanted,
             Wanted::Kill {
                 session: SessionId::new("S-1a"),
-                grace
+                grace,
+                ban: None
             },
             "{query}"
         );
@@ -259,12 +260,34 @@ fn a_kill_names_a_session_and_a_grace_within_bounds() {
         "grace_ms=1&grace_ms=1",
         "grace_ms=99999999999999999999",
         "grace_ms=1.5",
+        "ban",
+        "ban=",
+        "ban=0",
+        "ban=25h",
+        "ban=10x",
+        "ban=1m&ban=1m",
+        "ban=%31m",
     ] {
         assert_eq!(
             refused(kill_ask(&format!("S-1?{query}"), "", &open())).0,
             400,
             "{query}"
         );
+    }
+}
+
+#[test]
+fn a_kill_may_keep_the_address_away() {
+    for (query, seconds) in [
+        ("ban=10m", 600),
+        ("x&ban=1", 1),
+        ("grace_ms=0&ban=24h", 86_400),
+    ] {
+        let ask = kill_ask(&format!("S-1a?{query}"), "", &open());
+        let Wanted::Kill { ban, .. } = ask.wanted else {
+            panic!("{query}: {:?}", ask.wanted);
+        };
+        assert_eq!(ban, Some(Duration::from_secs(seconds)), "{query}");
     }
 }
 

@@ -293,6 +293,15 @@ impl Front {
             });
         }
         conns.admission.throttle.succeeded(peer);
+        if let Some(left) = conns.admission.bans.left(peer, cx.now) {
+            return Err(Dismissal {
+                reason: RefusalReason::Banned,
+                goaway: Some(Code::Cancel),
+                is_final: Some(true),
+                close: 1008,
+                why: format!("the operator keeps this address away for {left:?} more").into(),
+            });
+        }
         Ok(Wants::Session(hello))
     }
 

@@ -13,9 +13,11 @@
 //! | `serve`, `greeter` | who asks HTTP; who has upgraded |
 //! | `admission`, `crowd` | who may wait before it has proven anything (PROTOCOL §2) |
 //! | `throttle` | who guessed wrong, and waits |
+//! | `bans` | who is kept away by an operator |
 
 pub(in crate::kit) mod admission;
 pub(in crate::kit) mod asks;
+mod bans;
 pub(in crate::kit) mod crowd;
 pub(in crate::kit) mod greeter;
 pub(in crate::kit) mod guard;

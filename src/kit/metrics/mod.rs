@@ -62,6 +62,8 @@ label! {
         PreAuthLimit = "pre_auth_limit",
         /// It was silent, and made room for another one there.
         PreAuthDisplaced = "pre_auth_displaced",
+        /// An operator keeps its address away.
+        Banned = "banned",
         /// A JOIN that fits no session.
         Join = "join",
     }
