@@ -71,7 +71,7 @@ impl Client {
     fn local(&mut self) -> (&mut LocalSide, Around<'_>) {
         let around = Around {
             cx: &mut self.cx,
-            mux: self.reach.session.as_mut(),
+            mux: self.reach.session.attached_mut(),
             bindings: &self.bindings,
         };
         (&mut self.local, around)
@@ -80,7 +80,7 @@ impl Client {
     /// The bindings, and the session that takes more of them: none while it is given up.
     fn bindings(&mut self) -> (&mut Bindings, &mut Context, Option<&mut Mux>) {
         let stays = self.reach.stays();
-        let session = self.reach.session.as_mut().filter(|_| stays);
+        let session = self.reach.session.attached_mut().filter(|_| stays);
         (&mut self.bindings, &mut self.cx, session)
     }
 
@@ -110,7 +110,7 @@ impl Client {
     }
 
     fn look_after_lane(&mut self, index: usize) {
-        self.local.spill(self.reach.session.as_ref());
+        self.local.spill(self.reach.session.attached());
         let then = self.reach.look_after_lane(&mut self.cx, index);
         self.follow(then);
     }
@@ -122,14 +122,14 @@ impl Client {
             Then::Frames(index) => self.poll_lane(index),
             Then::Stands(ok) => {
                 let resumed = ok.resumed.then_some(ok.resumed_binds);
-                if let Some(session) = &mut self.reach.session {
+                if let Some(session) = self.reach.session.attached_mut() {
                     self.bindings.session_stands(&mut self.cx, session, resumed);
                 }
                 self.reach.complete(&mut self.cx, ok.join_tickets);
                 self.poll_lane(0);
             }
             Then::LaneLost(index) => {
-                self.local.spill(self.reach.session.as_ref());
+                self.local.spill(self.reach.session.attached());
                 let (stood, lost) = self.reach.detach(index);
                 let (local, mut around) = self.local();
                 for key in lost {
@@ -149,7 +149,7 @@ impl Client {
     /// Everything that came on a lane, one after the other.
     fn poll_lane(&mut self, index: usize) {
         loop {
-            let Some(session) = &mut self.reach.session else {
+            let Some(session) = self.reach.session.attached_mut() else {
                 return;
             };
             match session.poll(index, self.cx.now) {
@@ -199,7 +199,7 @@ impl Client {
 
     fn control(&mut self, index: usize, kind: FrameType, payload: &Span) {
         let (reach, cx) = (&mut self.reach, &mut self.cx);
-        let Some(session) = &mut reach.session else {
+        let Some(session) = reach.session.attached_mut() else {
             return;
         };
         let payload = session.payload(index, payload).to_vec();
@@ -258,7 +258,7 @@ impl Client {
                 if at_once {
                     return self.say_goodbye();
                 }
-                if let Some(session) = &mut self.reach.session {
+                if let Some(session) = self.reach.session.attached_mut() {
                     self.bindings.leave(session);
                 }
                 let at = self.cx.now + CLOSE_WITHIN;
@@ -289,7 +289,7 @@ impl Client {
     }
 
     fn part(&mut self, goaway: &GoAway, close_code: u16) {
-        self.local.spill(self.reach.session.as_ref());
+        self.local.spill(self.reach.session.attached());
         self.reach.part(&mut self.cx, goaway, close_code);
     }
 
@@ -304,7 +304,12 @@ impl Client {
 
     /// Lets those go on who may, and looks whether everything still fits.
     fn settle(&mut self) {
-        while let Some(wake) = self.reach.session.as_mut().and_then(Session::poll_wake) {
+        while let Some(wake) = self
+            .reach
+            .session
+            .attached_mut()
+            .and_then(Session::poll_wake)
+        {
             match wake {
                 Wake::LaneLast(conn) => {
                     self.reach.has_backlog(conn, self.cx.now);
@@ -340,7 +345,7 @@ impl Client {
 
     /// Whether the parts fit each other.
     pub fn check_invariants(&self) {
-        let session = self.reach.session.as_ref();
+        let session = self.reach.session.attached();
         if let Some(session) = session {
             session.check_invariants();
         }
@@ -420,7 +425,7 @@ impl Machine for Client {
             }
             Order::Unbind { reference } => {
                 self.bindings
-                    .unbind(&mut self.cx, self.reach.session.as_mut(), reference)
+                    .unbind(&mut self.cx, self.reach.session.attached_mut(), reference)
             }
             Order::TurnedAway => {
                 let (local, mut around) = self.local();
@@ -433,9 +438,11 @@ impl Machine for Client {
 
     fn read_space(&mut self, conn: ConnKey) -> &mut [u8] {
         if !is_lanes(conn) {
-            return self.local.read_space(self.reach.session.as_mut(), conn);
+            return self
+                .local
+                .read_space(self.reach.session.attached_mut(), conn);
         }
-        self.local.spill(self.reach.session.as_ref());
+        self.local.spill(self.reach.session.attached());
         self.reach.read_space(conn)
     }
 
@@ -453,7 +460,7 @@ impl Machine for Client {
 
     fn transmit(&mut self, conn: ConnKey, _: Instant) -> &[u8] {
         if !is_lanes(conn) {
-            return self.local.transmit(self.reach.session.as_ref(), conn);
+            return self.local.transmit(self.reach.session.attached(), conn);
         }
         self.reach.transmit(conn)
     }

@@ -69,7 +69,7 @@ impl Reach {
             unreachable!("the table has room for every lane");
         };
         self.lanes.conns[index] = Some(conn);
-        if let (Some(session), Some(ticket)) = (&mut self.session, ticket) {
+        if let (Some(session), Some(ticket)) = (self.session.attached_mut(), ticket) {
             session.set_ticket(index, ticket);
         }
         cx.effects.ask(Command::Dial { conn, target });
@@ -142,7 +142,7 @@ impl Reach {
                 return self.poll_greeting(cx, conn);
             }
             Phase::Live => {
-                if let Some(session) = &mut self.session
+                if let Some(session) = self.session.attached_mut()
                     && let Some(lane) = session.lane_mut(index)
                 {
                     lane.received(count, cx.now);
@@ -163,7 +163,7 @@ impl Reach {
             Phase::Upgrading(upgrade) => upgrade.read_space(),
             Phase::Greeting(greeting) => greeting.read_space(),
             Phase::Live => {
-                let session = self.session.as_mut();
+                let session = self.session.attached_mut();
                 let lane = session.and_then(|session| session.lane_mut(lane.index));
                 lane.map_or(&mut [], |lane| lane.read_space())
             }
@@ -182,7 +182,7 @@ impl Reach {
             Phase::Upgrading(upgrade) => upgrade.out.bytes(),
             Phase::Greeting(transport) | Phase::Leaving(transport) => transport.transmit(),
             Phase::Live => {
-                let session = self.session.as_mut();
+                let session = self.session.attached_mut();
                 session.map_or(&[], |session| session.transmit(lane.index))
             }
         }
@@ -200,7 +200,7 @@ impl Reach {
         let (now, masks) = (cx.now, cx.entropy.fork());
         let hello = self.hello(cx, subprotocol);
         let session_id = self.retry.session.clone();
-        let session = self.session.as_ref();
+        let session = self.session.attached();
         let Some(entry) = self.conns.get_mut(conn) else {
             return Then::Nothing;
         };
@@ -326,7 +326,7 @@ impl Reach {
 
     /// JOIN_OK came: the session has one more lane.
     fn joined(&mut self, cx: &mut Context, conn: ConnKey, index: usize, ok: &JoinOk) -> Then {
-        let Some(session) = &mut self.session else {
+        let Some(session) = self.session.attached_mut() else {
             return Then::Nothing;
         };
         if session.settle(index, ok.data_received).is_err() {
@@ -335,7 +335,7 @@ impl Reach {
             return self.lane_failed(cx, index, Failure::Violation(violation));
         }
         let lane = self.go_live(cx, conn);
-        if let (Some(session), Some(lane)) = (&mut self.session, lane) {
+        if let (Some(session), Some(lane)) = (self.session.attached_mut(), lane) {
             session.attach(index, lane);
         }
         self.lanes.rejoin.joined(index, cx.now);
@@ -370,7 +370,7 @@ impl Reach {
                 lane.transmitted(count);
             }
             Phase::Live => {
-                let Some(session) = &mut self.session else {
+                let Some(session) = self.session.attached_mut() else {
                     return;
                 };
                 session.transmitted(entry.index, count);
@@ -472,7 +472,7 @@ impl Reach {
         if let Some(failure) = slow {
             return self.lane_failed(cx, index, failure);
         }
-        let Some(session) = &mut self.session else {
+        let Some(session) = self.session.attached_mut() else {
             return Then::Nothing;
         };
         if index == 0 && session.has_run_dry(now) {

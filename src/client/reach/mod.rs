@@ -16,6 +16,7 @@
 
 mod base64;
 pub(in crate::client) mod failure;
+mod kept;
 mod lanes;
 pub(in crate::client) mod proxy;
 mod rejoin;
@@ -26,7 +27,7 @@ pub(in crate::client) mod url;
 
 use crate::client::Error;
 use crate::client::config::Config;
-use crate::client::context::{Context, Mux, Timer};
+use crate::client::context::{Context, Timer};
 use crate::client::event::SessionEvent;
 use crate::client::keys::{ExchangeKey, LANE_CONNS};
 use crate::client::messages::Notice;
@@ -36,7 +37,7 @@ use crate::limits::{
     MAX_LANES, MAX_NONCE, MAX_SESSION_WINDOW, MAX_STREAM_WINDOW, POOL_IDLE_FOR,
 };
 use crate::machine::{CloseHow, Conn, ConnKey};
-use crate::mux::{Session, Side, Terms, Transport};
+use crate::mux::{Side, Terms, Transport};
 use crate::table::Table;
 use crate::timers::Timers;
 use crate::wire::code::Code;
@@ -46,6 +47,7 @@ use crate::wire::control::{
 use crate::wire::frame::FrameType;
 
 use failure::Failure;
+pub(super) use kept::Kept;
 pub(super) use lanes::malformed;
 use lanes::{LaneConn, Lanes, Phase};
 use retry::{After, Retry, Stage};
@@ -53,10 +55,7 @@ use retry::{After, Retry, Stage};
 /// See the module.
 pub(super) struct Reach {
     pub(super) retry: Retry,
-    /// The session while connections carry it.
-    pub(super) session: Option<Mux>,
-    /// The session while it waits for the next ones.
-    parked: Option<Mux>,
+    pub(super) session: Kept,
     pub(super) conns: Table<Conn, LaneConn>,
     pub(super) lanes: Lanes,
     /// Why the session will end, when the kit said so before it closes.
@@ -88,8 +87,7 @@ impl Reach {
     pub(super) fn new(config: &Config, now: Instant) -> Reach {
         Reach {
             retry: Retry::new(config.retry_for, config.resume.clone(), now),
-            session: None,
-            parked: None,
+            session: Kept::NotYet,
             conns: Table::new(LANE_CONNS),
             lanes: Lanes::default(),
             goaway: None,
@@ -126,16 +124,9 @@ impl Reach {
             grow_windows: ok.capabilities.have(Capabilities::GROW_WINDOWS),
             queue_opens: LANE_QUEUE_OPENS,
         };
-        let mut session = match self.parked.take() {
-            Some(mut session) => {
-                session.restart(terms, cx.now);
-                session
-            }
-            None => Session::new(terms, cx.now),
-        };
+        let session = self.session.stands(terms, cx.now);
         session.attach(0, lane);
         session.set_budget(CLIENT_BEYOND_WINDOWS);
-        self.session = Some(session);
         let granted = ok.connections_granted.unwrap_or(1);
         self.lanes.granted = granted.clamp(1, cx.config.connections.min(MAX_LANES as u32));
         let came_back = self.retry.online(ok.session_id.clone(), ok.resumed, cx.now);
@@ -185,7 +176,7 @@ impl Reach {
     /// Takes the lane from the session. Gives the streams that are lost with it, and whether it
     /// stood; then comes [`Reach::lane_lost`].
     pub(super) fn detach(&mut self, index: usize) -> (bool, Vec<ExchangeKey>) {
-        match &mut self.session {
+        match self.session.attached_mut() {
             Some(session) => {
                 let (lane, lost) = session.detach(index);
                 (lane.is_some(), lost)
@@ -196,7 +187,7 @@ impl Reach {
 
     /// Tells of a lane that is gone, and plans for the next.
     pub(super) fn lane_lost(&mut self, cx: &mut Context, index: usize, stood: bool) {
-        if self.session.is_none() {
+        if self.session.attached().is_none() {
             return;
         }
         if stood {
@@ -218,12 +209,7 @@ impl Reach {
         for timer in [Timer::Rejoin, Timer::Rebind, Timer::Goaway, Timer::Sweep] {
             cx.effects.timers.disarm(timer);
         }
-        if let Some(mut session) = self.session.take() {
-            for index in 0..MAX_LANES {
-                session.detach(index);
-            }
-            self.parked = Some(session);
-        }
+        self.session.park();
     }
 
     /// Why it is really over, when the kit said so before.
@@ -247,7 +233,7 @@ impl Reach {
 
     /// Sends the last words on all lanes, which then only wait for them to leave.
     pub(super) fn part(&mut self, cx: &mut Context, goaway: &GoAway, close_code: u16) {
-        let Some(session) = &mut self.session else {
+        let Some(session) = self.session.attached_mut() else {
             return;
         };
         let mut json = Vec::new();
@@ -307,7 +293,9 @@ impl Reach {
     }
 
     fn tell_lanes(&mut self, cx: &mut Context) {
-        let Some(session) = &self.session else { return };
+        let Some(session) = self.session.attached() else {
+            return;
+        };
         let standing = session.lanes().count() as u32;
         let granted = self.lanes.granted;
         cx.notify(SessionEvent::Lanes { standing, granted });
@@ -334,7 +322,7 @@ impl Reach {
         let rejoin = &mut self.lanes.rejoin;
         let due = all.iter().filter(|it| rejoin.is_due(**it, now)).copied();
         let due: Vec<usize> = due.collect();
-        let Some(session) = &mut self.session else {
+        let Some(session) = self.session.attached_mut() else {
             return;
         };
         if !matches!(self.retry.stage, Stage::Online(_)) {

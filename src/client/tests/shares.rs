@@ -268,7 +268,7 @@ fn windows_that_no_kit_needs_are_not_believed() {
         "maxStreams":4294967295}"#;
     come_online(&mut world, &mut kit, ok);
     bind(&mut world, &mut kit, 1, BindMode::Expose, 3000);
-    let terms = *world.client.reach.session.as_ref().unwrap().terms();
+    let terms = *world.client.reach.session.attached().unwrap().terms();
     assert_eq!(terms.stream_window, crate::limits::MAX_STREAM_WINDOW);
     assert_eq!(terms.session_window, crate::limits::MAX_SESSION_WINDOW);
     // An upload that nobody takes costs as much as the largest window, and then its stream.
