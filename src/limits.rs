@@ -468,7 +468,14 @@ pub const UPSTREAM_READ: usize = 16 * 1024;
 pub const RETRY_FIRST: Duration = Duration::from_millis(250);
 /// The longest pause between two tries to reach a kit.
 pub const RETRY_MAX: Duration = Duration::from_secs(10);
-/// A session that stood for so long is tried again at once when it is lost.
+/// The longest pause while a session may still be there to come back to ([`COMING_BACK`]).
+pub const RETRY_SOON: Duration = Duration::from_secs(1);
+/// For so long after a loss tries are as frequent as that: a kit's usual grace.
+pub const COMING_BACK: Duration = Duration::from_secs(60);
+/// A session that stood for so long is tried again at once when it is lost, if it was not lost
+/// over and over.
+pub const STOOD_AFTER: Duration = Duration::from_secs(1);
+/// A session that stood for so long has nothing to do with losses before.
 pub const STABLE_AFTER: Duration = Duration::from_secs(5);
 /// How long a TCP connection to a kit may take before a fresh try is better.
 pub const REACH_WITHIN: Duration = Duration::from_secs(5);
@@ -476,6 +483,12 @@ pub const REACH_WITHIN: Duration = Duration::from_secs(5);
 pub const STEP_WITHIN: Duration = Duration::from_secs(10);
 /// How long a kit may take to answer after the network changed.
 pub const PROBE_WITHIN: Duration = Duration::from_millis(1200);
+/// What a client may promise about how often it sends (PROTOCOL §6), from and to.
+pub const PROMISE_MIN: Duration = Duration::from_millis(500);
+/// See [`PROMISE_MIN`].
+pub const PROMISE_MAX: Duration = Duration::from_secs(30);
+/// What a kit allows a promise beside three times its span.
+pub const PROMISE_SLACK: Duration = Duration::from_secs(2);
 /// How often a binding is tried again that was ours before a reconnect.
 pub const REBIND_EVERY: Duration = Duration::from_secs(2);
 /// For how long: a kit's usual grace of 60 s for our own ghost, and some more.

@@ -63,6 +63,9 @@ pub struct Hello {
     /// Bytes this side will retain (PROTOCOL §9).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replay_buffer: Option<u64>,
+    /// On every lane something leaves at least this often (**ours**, PROTOCOL §6).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ping_every_ms: Option<u64>,
 }
 
 /// Proof of the token.

@@ -199,6 +199,49 @@ fn silence_is_asked_about_and_then_parks() {
 }
 
 #[test]
+fn a_laptop_that_falls_asleep_is_missed_in_seconds_and_one_that_is_busy_is_not() {
+    let upstream = Upstream::start(|exchange| {
+        exchange.answer(200, "", b"awake");
+        true
+    });
+    let kit = Kit::start();
+    let hoody = Hoody::expose(&kit, upstream.port());
+    // Whoever promised more than is meant is asked in the kit's own time.
+    let mut odd = Vec::new();
+    for promise in [
+        json!(0),
+        json!(499),
+        json!(30_001),
+        json!(u64::MAX),
+        json!(null),
+    ] {
+        let mut owner = Tunnel::open_with(&kit, json!({ "pingEveryMs": promise }));
+        owner.expose(0);
+        odd.push(owner);
+    }
+    // A visitor whose upload trickles: the laptop hears much, and has nothing to say.
+    let mut talk = Talk::port(hoody.port());
+    talk.say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n");
+    for _ in 0..12 {
+        std::thread::sleep(Duration::from_secs(1));
+        talk.say("x");
+    }
+    assert_eq!(kit.parked(), Some(0), "it was heard all the time");
+    hoody.proc.signal(libc::SIGSTOP);
+    let start = Instant::now();
+    while kit.parked() == Some(0) {
+        assert!(start.elapsed() < Duration::from_secs(10), "it is missed");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(start.elapsed() > Duration::from_secs(5), "not too soon");
+    assert_eq!(kit.parked(), Some(1));
+    let away = Talk::port(hoody.port()).get("/");
+    assert_eq!(away.status, 503);
+    hoody.proc.signal(libc::SIGCONT);
+    kit.has_parked(0);
+}
+
+#[test]
 fn a_session_without_anything_to_do_is_ended() {
     let kit = Kit::with(&["--idle-timeout", "1s"]);
     let mut idle = Tunnel::open(&kit);

@@ -1,5 +1,7 @@
 //! Connections to the kit: dialled, upgraded, greeted, watched.
 
+use std::time::Duration;
+
 use crate::client::context::{Context, Timer};
 use crate::client::reach::failure::Failure;
 use crate::client::reach::rejoin::Rejoin;
@@ -8,7 +10,7 @@ use crate::client::reach::route::{Advance, Route};
 use crate::client::reach::upgrade::Upgrade;
 use crate::client::reach::{Reach, Then};
 use crate::clock::Instant;
-use crate::limits::{MAX_LANES, PROBE_WITHIN, REACH_WITHIN, STEP_WITHIN};
+use crate::limits::{MAX_LANES, PROBE_WITHIN, PROMISE_MAX, PROMISE_MIN, REACH_WITHIN, STEP_WITHIN};
 use crate::machine::{CloseHow, Command, ConnKey, Ended};
 use crate::mux::{Item, Liveness, Transport, Violation};
 use crate::wire::code::Code;
@@ -37,6 +39,8 @@ pub(in crate::client) struct LaneConn {
     pub backlog_since: Option<Instant>,
     /// The network changed then, and nothing was heard since.
     hurried: Option<Instant>,
+    /// When bytes left last.
+    said: Instant,
 }
 
 /// How far a connection to the kit is.
@@ -63,6 +67,7 @@ impl Reach {
             phase: Phase::Route(route),
             backlog_since: None,
             hurried: None,
+            said: cx.now,
         };
         let Ok(conn) = self.conns.insert(entry) else {
             // Local connections have a bound of their own, so there is room for lanes.
@@ -254,6 +259,7 @@ impl Reach {
             }),
             max_connections: v2.then_some(cx.config.connections),
             replay_buffer: None,
+            ping_every_ms: promise(cx.config.keepalive),
         }
     }
 
@@ -348,6 +354,7 @@ impl Reach {
         let quiet = cx.config.keepalive;
         let entry = self.conns.get_mut(conn)?;
         let index = entry.index;
+        entry.said = cx.now;
         let lane = match std::mem::replace(&mut entry.phase, Phase::Live) {
             Phase::Greeting(lane) => Some(lane),
             _ => None,
@@ -374,6 +381,7 @@ impl Reach {
                     return;
                 };
                 session.transmitted(entry.index, count);
+                entry.said = now;
                 let Some(lane) = session.lane_mut(entry.index) else {
                     return;
                 };
@@ -482,8 +490,11 @@ impl Reach {
         entry.hurried = entry
             .hurried
             .filter(|at| heard.is_some_and(|heard| *at > heard));
+        // The kit is promised to hear of us, also while it is the only one who has much to say.
+        let is_owed = now >= entry.said + keepalive;
         let (quiet, patience) = match entry.hurried {
-            Some(_) => (std::time::Duration::ZERO, PROBE_WITHIN),
+            Some(_) => (Duration::ZERO, PROBE_WITHIN),
+            None if is_owed => (keepalive / 2, keepalive * 3 / 2),
             None => (keepalive, keepalive * 3 / 2),
         };
         let Some(health) = session.check_lane(index, now, quiet, patience, ping) else {
@@ -491,14 +502,26 @@ impl Reach {
         };
         match health {
             Liveness::LookAgain(at) => {
+                let says = session.lane(index).is_some_and(|lane| !lane.is_flushed());
+                if is_owed && !says {
+                    session.keep_heard(index, ping);
+                }
+                let due = if is_owed { now } else { entry.said } + keepalive;
                 // An answer starts a new silence, which must not be noticed late.
-                let at = at.min(now + keepalive);
+                let at = at.min(due);
                 cx.effects.timers.arm(Timer::Lane(index as u8), at);
                 Then::Nothing
             }
             Liveness::Dead => self.lane_failed(cx, index, Failure::Silent),
         }
     }
+}
+
+/// How often something leaves on every lane, as HELLO says it; none where that is not often enough
+/// to be said.
+fn promise(keepalive: Duration) -> Option<u64> {
+    let often = keepalive.max(PROMISE_MIN);
+    (often <= PROMISE_MAX).then_some(often.as_millis() as u64)
 }
 
 pub(crate) fn malformed(error: &control::ControlError) -> Failure {

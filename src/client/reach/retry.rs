@@ -8,7 +8,7 @@ use crate::client::Error;
 use crate::client::reach::failure::Failure;
 use crate::clock::Instant;
 use crate::entropy::Entropy;
-use crate::limits::{RETRY_FIRST, RETRY_MAX, STABLE_AFTER};
+use crate::limits::{COMING_BACK, RETRY_FIRST, RETRY_MAX, RETRY_SOON, STABLE_AFTER, STOOD_AFTER};
 use crate::wire::control::SessionId;
 
 /// How far reaching the kit is.
@@ -45,7 +45,7 @@ pub(in crate::client) struct Retry {
     pub session: Option<SessionId>,
     /// Tries since it was last online.
     attempt: u32,
-    /// Failures in a row, without a stable session in between.
+    /// Failures in a row, without a session in between that was stable or came back.
     failures: u32,
     /// Since when there is no session.
     offline_since: Instant,
@@ -79,6 +79,10 @@ impl Retry {
     /// The session stands. Says whether it is the one that was there before.
     pub(crate) fn online(&mut self, id: SessionId, resumed: bool, now: Instant) -> bool {
         let same = resumed && self.session.as_ref() == Some(&id);
+        if same {
+            // The kit is well, and so is the way to it: what cuts us off is not to be waited out.
+            self.failures = 0;
+        }
         self.stage = Stage::Online(now);
         self.ever_online = true;
         self.attempt = 0;
@@ -106,12 +110,17 @@ impl Retry {
         if failure.is_fatal(self.ever_online) {
             return After::GiveUp(failure.error());
         }
+        // While the session waits for us in the kit, every second counts.
+        let most = match self.session.is_some() && now < self.offline_since + COMING_BACK {
+            true => RETRY_SOON,
+            false => RETRY_MAX,
+        };
         let pause = match (was, self.failures) {
             // A kit that is angry with us is left alone for a moment.
-            (_, failures) if failure.is_quarrel() => pause(failures.max(2), entropy),
+            (_, many) if failure.is_quarrel() => pause(many.max(2), RETRY_MAX, entropy),
             // What stood for a while is most likely there again at once.
-            (Stage::Online(_), 0) => Duration::ZERO,
-            (_, failures) => pause(failures, entropy),
+            (Stage::Online(since), 0) if now >= since + STOOD_AFTER => Duration::ZERO,
+            (_, failures) => pause(failures, most, entropy),
         };
         self.failures = self.failures.saturating_add(1);
         if let Some(span) = self.retry_for
@@ -132,12 +141,10 @@ impl Retry {
     }
 }
 
-/// The pause after so many failures before: doubling, and jittered by half so that clients which
-/// lost the same kit at the same moment do not come back at the same moment.
-fn pause(failures: u32, entropy: &mut Entropy) -> Duration {
-    let full = RETRY_FIRST
-        .saturating_mul(1 << failures.min(10))
-        .min(RETRY_MAX);
+/// The pause after so many failures before: doubling up to a bound, and jittered by half so that
+/// clients which lost the same kit at the same moment do not come back at the same moment.
+fn pause(failures: u32, most: Duration, entropy: &mut Entropy) -> Duration {
+    let full = RETRY_FIRST.saturating_mul(1 << failures.min(10)).min(most);
     let half = full / 2;
     let jitter = entropy.below(half.as_millis().max(1) as u32);
     half + Duration::from_millis(jitter.into())
@@ -184,6 +191,60 @@ mod tests {
             panic!("gave up");
         };
         assert!(pause >= RETRY_FIRST / 2);
+    }
+
+    #[test]
+    fn whatever_cuts_a_session_that_comes_back_is_never_waited_out() {
+        let mut entropy = Entropy::from_seed(3);
+        let mut link = Retry::new(None, None, at(0));
+        link.reach();
+        link.online(SessionId::new("S-1"), false, at(0));
+        let mut now = at(2000);
+        for stood in [2000, 1000, 2000, 100, 0, 0, 0, 2000] {
+            let After::Retry(pause) = link.failure(&LOST, &mut entropy, now) else {
+                panic!("gave up");
+            };
+            assert!(pause <= RETRY_FIRST, "{pause:?}");
+            link.reach();
+            assert!(link.online(SessionId::new("S-1"), true, now + pause));
+            now = now + pause + Duration::from_millis(stood);
+        }
+        assert_eq!(
+            link.failure(&LOST, &mut entropy, now),
+            After::Retry(Duration::ZERO)
+        );
+    }
+
+    #[test]
+    fn a_lost_session_is_looked_for_every_second_while_it_may_be_there() {
+        let mut entropy = Entropy::from_seed(3);
+        let mut link = Retry::new(None, None, at(0));
+        link.reach();
+        link.online(SessionId::new("S-1"), false, at(0));
+        let (lost, mut now) = (at(10_000), at(10_000));
+        let mut longest = Duration::ZERO;
+        while now < lost + 2 * COMING_BACK {
+            let After::Retry(pause) = link.failure(&LOST, &mut entropy, now) else {
+                panic!("gave up");
+            };
+            assert!(
+                pause <= RETRY_SOON || now >= lost + COMING_BACK,
+                "{pause:?}"
+            );
+            longest = longest.max(pause);
+            now = now + pause;
+            link.reach();
+        }
+        assert!(longest > 2 * RETRY_SOON, "a dead kit is left alone");
+        let quarrel = Failure::Goaway {
+            code: crate::wire::code::Code::ProtocolError,
+            message: String::new(),
+        };
+        let again = link.failure(&quarrel, &mut entropy, now);
+        assert!(
+            matches!(again, After::Retry(pause) if pause > RETRY_SOON),
+            "{again:?}"
+        );
     }
 
     #[test]

@@ -141,6 +141,39 @@ fn a_silent_kit_is_asked_and_given_up_within_five_seconds() {
 }
 
 #[test]
+fn a_kit_that_is_always_heard_hears_of_the_client_as_promised() {
+    for (keepalive, promised) in [(100, 500), (2000, 2000), (7000, 7000)] {
+        let mut world = World::new(&options().keepalive(keepalive * MS));
+        let mut kit = FakeKit::new();
+        world.pass(MS);
+        let hello = come_online(&mut world, &mut kit, r#"{"sessionId":"S-1"}"#);
+        let promise = format!(r#""pingEveryMs":{promised}"#);
+        assert!(hello.contains(&promise), "{hello}");
+        let lane = kit.conns[0].unwrap();
+        let (mut quiet, mut said) = (0, 0);
+        for _ in 0..300 {
+            world.pass(100 * MS);
+            quiet += 100;
+            if !world.take(lane).is_empty() {
+                (quiet, said) = (0, said + 1);
+            }
+            assert!(quiet <= promised, "silent for {quiet} ms");
+            kit.control(&mut world, FrameType::ShardMap, "{}");
+        }
+        assert!(said <= 30_000 / keepalive + 1, "it says too much: {said}");
+        assert_eq!(world.is_closed(lane), None);
+    }
+    let mut world = World::new(&options().keepalive(31 * SECOND));
+    let mut kit = FakeKit::new();
+    world.pass(MS);
+    let hello = come_online(&mut world, &mut kit, r#"{"sessionId":"S-1"}"#);
+    assert!(
+        !hello.contains("pingEveryMs"),
+        "nothing is promised: {hello}"
+    );
+}
+
+#[test]
 fn an_old_kit_that_sends_no_optional_key_is_understood() {
     let (mut world, mut kit) = online(&options().connections(4));
     assert!(matches!(

@@ -1,6 +1,7 @@
 //! HELLO opens or resumes a session, JOIN adds a lane (PROTOCOL §2, §6, §7).
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use log::info;
 
@@ -11,6 +12,7 @@ use crate::kit::front::greeter::{Dismissal, Greeter};
 use crate::kit::keys::SessionKey;
 use crate::kit::metrics::RefusalReason;
 use crate::kit::{Reason, Stopping};
+use crate::limits::{PROMISE_MAX, PROMISE_MIN};
 use crate::machine::{CloseHow, ConnKey};
 use crate::mux::{Side, Terms};
 use crate::wire::code::Code;
@@ -34,6 +36,8 @@ pub(in crate::kit) struct Welcome {
     peer: SocketAddr,
     /// How many lanes the client would like to have.
     lanes: usize,
+    /// How often something comes from it at least.
+    promise: Option<Duration>,
 }
 
 impl Sessions {
@@ -83,6 +87,7 @@ impl Sessions {
             terms,
             peer,
             lanes: if able { asked } else { 1 },
+            promise: hello.ping_every_ms.and_then(promise),
         })
     }
 
@@ -164,7 +169,9 @@ impl Sessions {
             Subprotocol::V2 => welcome.lanes.clamp(1, cx.plan.lanes),
         };
         session.tickets.void_all();
+        session.promise = welcome.promise;
         session.busy_at = cx.now;
+        let (quiet, _) = session.patience(&cx.config);
         let word = if welcome.resumed { "resumed" } else { "opened" };
         info!(
             "session {} {word} from {}",
@@ -177,7 +184,7 @@ impl Sessions {
         }
         let timers = &mut cx.effects.timers;
         timers.disarm(Reason::Grace(key));
-        timers.arm(Reason::Lanes(key), cx.now + cx.config.ping_after);
+        timers.arm(Reason::Lanes(key), cx.now + quiet);
         timers.arm(Reason::Idle(key), cx.now + cx.config.idle_timeout);
         self.answer(&welcome, bindings, cx);
     }
@@ -282,6 +289,12 @@ impl Sessions {
             self.say(key, &map);
         }
     }
+}
+
+/// What a client promised about its sending, where that can be meant.
+fn promise(millis: u64) -> Option<Duration> {
+    let span = Duration::from_millis(millis);
+    (PROMISE_MIN..=PROMISE_MAX).contains(&span).then_some(span)
 }
 
 /// `S-` and a random UUID of version 4 (RFC 9562 §5.4).

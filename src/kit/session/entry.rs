@@ -1,12 +1,14 @@
 //! One session as the kit keeps it.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use log::info;
 
 use crate::clock::Instant;
+use crate::kit::config::Config;
 use crate::kit::keys::BindingKey;
-use crate::limits::MAX_LANES;
+use crate::limits::{MAX_LANES, PROMISE_SLACK};
 use crate::machine::ConnKey;
 use crate::mux::{Session, Terms, Traffic, Transport};
 use crate::text::said;
@@ -31,6 +33,8 @@ pub(in crate::kit) struct KitSession {
     pub(in crate::kit) subprotocol: Subprotocol,
     pub(in crate::kit) granted: usize,
     pub(super) tickets: Tickets,
+    /// How often its client sends something at least, if it said so.
+    pub(super) promise: Option<Duration>,
     since: Instant,
     /// When it was last seen with a stream or a binding.
     pub(super) busy_at: Instant,
@@ -66,6 +70,7 @@ impl KitSession {
             subprotocol: Subprotocol::V1,
             granted: 1,
             tickets: Tickets::default(),
+            promise: None,
             since: now,
             busy_at: now,
             was_busy: false,
@@ -138,6 +143,18 @@ impl KitSession {
 
     pub(in crate::kit) fn is_parked(&self) -> bool {
         self.parked_until().is_some()
+    }
+
+    /// After how much silence its client is pinged, and how long it then has to answer. One that
+    /// promised to be heard is missed sooner (PROTOCOL §6), never later.
+    pub(super) fn patience(&self, config: &Config) -> (Duration, Duration) {
+        let (quiet, patience) = (config.ping_after, config.pong_timeout);
+        let Some(promise) = self.promise else {
+            return (quiet, patience);
+        };
+        let asked = (promise * 3 / 2).min(quiet);
+        let rest = (promise * 3 + PROMISE_SLACK).saturating_sub(asked);
+        (asked, rest.min(patience))
     }
 
     fn is_busy(&self) -> bool {

@@ -66,7 +66,11 @@ impl Sessions {
         cx: &mut Context,
     ) {
         conns.spill(self);
-        let (now, quiet, patience) = (cx.now, cx.config.ping_after, cx.config.pong_timeout);
+        let now = cx.now;
+        let Some(session) = self.get(key) else {
+            return;
+        };
+        let (quiet, patience) = session.patience(&cx.config);
         let Some(mux) = self.mux_mut(key) else {
             return;
         };

@@ -437,6 +437,14 @@ impl<T: Copy> Session<T> {
         Some(health)
     }
 
+    /// Sends a PING on lane `index` for the peer's sake, who is promised to hear something of us.
+    /// Nobody is judged by its answer.
+    pub fn keep_heard(&mut self, index: usize, ping: [u8; 8]) {
+        if let Ok(lane) = u8::try_from(index) {
+            self.push_sign_of_life(lane, FrameType::Ping, &ping);
+        }
+    }
+
     /// Gives memory back that its lanes do not need now. Never while spans are lent.
     pub fn release_idle(&mut self) {
         self.channels.iter_mut().for_each(Channel::release_if_idle);
