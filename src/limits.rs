@@ -489,10 +489,11 @@ pub const PROMISE_MIN: Duration = Duration::from_millis(500);
 pub const PROMISE_MAX: Duration = Duration::from_secs(30);
 /// What a kit allows a promise beside three times its span.
 pub const PROMISE_SLACK: Duration = Duration::from_secs(2);
-/// How often a binding is tried again that was ours before a reconnect.
+/// How soon a binding is tried again that was ours before a reconnect and was refused; the pause
+/// doubles up to [`REBIND_MAX`].
 pub const REBIND_EVERY: Duration = Duration::from_secs(2);
-/// For how long: a kit's usual grace of 60 s for our own ghost, and some more.
-pub const REBIND_FOR: Duration = Duration::from_secs(90);
+/// The longest pause between two such tries.
+pub const REBIND_MAX: Duration = Duration::from_secs(30);
 /// How soon a secondary lane is asked for again that did not come about; the pause doubles up to
 /// [`REJOIN_MAX`].
 pub const REJOIN_EVERY: Duration = Duration::from_secs(2);

@@ -9,7 +9,7 @@ use crate::client::error::Error;
 use crate::client::event::SessionEvent;
 use crate::client::messages::Notice;
 use crate::client::reach::failure;
-use crate::limits::{CLIENT_BINDINGS, REBIND_EVERY};
+use crate::limits::CLIENT_BINDINGS;
 use crate::mux::Session;
 use crate::wire::control::{
     self, BindErr, BindErrCode, BindMode, BindOk, BindRevoked, ControlError, ResumedBind, Unbind,
@@ -57,12 +57,12 @@ impl Bindings {
             let outcome = Err(Error::Closed("There is no such binding any more.".into()));
             return cx.effects.notify(Notice::Unbound { reference, outcome });
         };
-        let stands = bound.state == BindState::Standing;
-        bound.state = BindState::Leaving;
+        let was = std::mem::replace(&mut bound.state, BindState::Leaving);
         let bind_id = bound.bind_id();
-        match session {
-            Some(session) if stands => send_unbind(session, bind_id),
-            Some(_) if bind_id.is_some() => {}
+        match (session, was) {
+            (Some(session), BindState::Standing) => send_unbind(session, bind_id),
+            // Its answer is on its way, and ends it.
+            (Some(_), BindState::Asked | BindState::Leaving) if bind_id.is_some() => {}
             // When the kit is back it will be told of what it still has (`session_resumed`).
             _ => self.unbound(cx, reference, Ok(())),
         }
@@ -73,7 +73,7 @@ impl Bindings {
         let Some(session) = session else { return };
         let mut adopted = Vec::new();
         for bound in &mut self.all {
-            if bound.state != BindState::Wanted {
+            if bound.due().is_none_or(|due| due > cx.now) {
                 continue;
             }
             let unclaimed = &mut self.unclaimed;
@@ -101,6 +101,9 @@ impl Bindings {
         for ok in adopted {
             self.bind_ok(cx, session, &ok);
         }
+        if let Some(due) = self.all.iter().filter_map(Bound::due).min() {
+            cx.effects.timers.arm(Timer::Rebind, due);
+        }
     }
 
     /// The kit said something of one binding. Other frames mean nothing.
@@ -113,7 +116,7 @@ impl Bindings {
     ) -> Result<(), ControlError> {
         match kind {
             FrameType::BindOk => self.bind_ok(cx, session, &control::parse(payload)?),
-            FrameType::BindErr => self.bind_err(cx, &control::parse(payload)?),
+            FrameType::BindErr => self.bind_err(cx, session, &control::parse(payload)?),
             FrameType::UnbindOk => self.unbind_ok(cx, &control::parse(payload)?),
             FrameType::UnbindErr => self.unbind_err(cx, &control::parse(payload)?),
             FrameType::BindRevoked => self.revoked(cx, &control::parse(payload)?),
@@ -146,7 +149,7 @@ impl Bindings {
         cx.notify(SessionEvent::Bound { binding, again });
     }
 
-    fn bind_err(&mut self, cx: &mut Context, err: &BindErr) {
+    fn bind_err<T: Copy>(&mut self, cx: &mut Context, session: &mut Session<T>, err: &BindErr) {
         let reference = err.client_bind_ref;
         let Some(bound) = self.get_mut(reference) else {
             return;
@@ -164,13 +167,12 @@ impl Bindings {
                 let outcome = Err(why);
                 cx.effects.notify(Notice::Bound { reference, outcome });
             }
-            OnRefusal::TryAgain => cx
-                .effects
-                .timers
-                .arm_if_unset(Timer::Rebind, cx.now + REBIND_EVERY),
-            OnRefusal::Lost(binding) => {
-                self.forget(reference);
-                cx.notify(SessionEvent::Unbound { binding, why });
+            OnRefusal::AnotherPort => self.ask(cx, Some(session)),
+            OnRefusal::Later(binding) => {
+                if let Some(binding) = binding {
+                    cx.notify(SessionEvent::NotBound { binding, why });
+                }
+                self.ask(cx, Some(session));
             }
         }
     }
@@ -240,6 +242,9 @@ impl Bindings {
                 bound.current = false;
             }
         }
+        for bound in &mut self.all {
+            bound.hope();
+        }
         self.ask(cx, Some(session));
     }
 
@@ -250,8 +255,7 @@ impl Bindings {
         for one in resumed {
             match self.by_id(one.bind_id) {
                 Some(bound) if bound.state == BindState::Wanted => {
-                    bound.state = BindState::Standing;
-                    bound.again_since = None;
+                    bound.still_stands();
                 }
                 Some(_) => {}
                 None => unknown.push(one),
@@ -281,6 +285,11 @@ impl Bindings {
             if bound.state == BindState::Standing {
                 send_unbind(session, bound.bind_id());
             }
+        }
+        // What the kit refuses needs no unbinding.
+        let is_out = |bound: &Bound| bound.state != BindState::Wanted || bound.binding.is_none();
+        self.all.retain(is_out);
+        for bound in &mut self.all {
             bound.state = BindState::Leaving;
         }
     }

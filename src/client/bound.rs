@@ -3,13 +3,15 @@
 //! A binding is known by our own *reference*, which stays; the kit's `bindId` changes with each new
 //! session.
 
+use std::time::Duration;
+
 use crate::client::error::Error;
 use crate::client::handler::Handler;
 use crate::client::options::{BindOptions, HostHeader, To};
 use crate::client::target::Target;
 use crate::clock::Instant;
 use crate::http::is_value;
-use crate::limits::{CLIENT_NAME_BYTES, REBIND_FOR};
+use crate::limits::{CLIENT_NAME_BYTES, REBIND_EVERY, REBIND_MAX};
 use crate::machine::DialTarget;
 use crate::wire::control::{Bind, BindErrCode, BindMode, BindOk, BindingKind, ResumedBind};
 
@@ -30,6 +32,29 @@ pub struct Binding {
     pub label: Option<String>,
     /// Our own name for it, which stays.
     pub(super) reference: u64,
+}
+
+impl Binding {
+    /// Whether both are one binding of one session: after a reconnect it may have another
+    /// `bind_id`, and where the kit picks its port another port.
+    ///
+    /// ```no_run
+    /// # use hoody_tunnel::client::{self, *};
+    /// # fn main() -> Result<(), client::Error> {
+    /// let session = TunnelSession::connect(TunnelOptions::new("wss://kit.example"))?;
+    /// let mut web = session.bind(BindOptions::expose(0).to(3000))?;
+    /// for event in session.events() {
+    ///     match event {
+    ///         SessionEvent::Bound { binding, .. } if binding.is_same(&web) => web = binding,
+    ///         _ => {}
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn is_same(&self, other: &Binding) -> bool {
+        self.reference == other.reference
+    }
 }
 
 impl BindOptions {
@@ -57,6 +82,8 @@ pub(super) struct BindSpec {
     pub mode: BindMode,
     /// 0 has the kit pick; once it has, that port.
     pub container_port: u16,
+    /// The kit picked it, and may pick another where it is gone.
+    pub any_port: bool,
     pub label: Option<String>,
     pub takeover: bool,
     pub host: Option<String>,
@@ -85,8 +112,18 @@ pub(super) struct Bound {
     /// The binding's id is the session's that stands, or may be resumed: a fresh one gives its ids
     /// anew, so an older id would name a stranger.
     pub current: bool,
-    /// Since when it is tried to bind it again.
-    pub again_since: Option<Instant>,
+    /// What the kit says against binding it again, if it does.
+    refusals: Option<Refusals>,
+}
+
+/// A binding that stood before is refused.
+#[derive(Debug)]
+struct Refusals {
+    /// The last one.
+    code: BindErrCode,
+    pause: Duration,
+    /// The next try.
+    due: Instant,
 }
 
 /// How far a binding is.
@@ -107,10 +144,10 @@ pub(super) enum BindState {
 pub(super) enum OnRefusal {
     /// Tell the caller; it was never bound.
     Tell,
-    /// Try again later: it may be our own ghost that has the port.
-    TryAgain,
-    /// It is lost for good.
-    Lost(Binding),
+    /// Ask again now, for any port.
+    AnotherPort,
+    /// Ask again when it is due, and tell the user of the binding where this is news.
+    Later(Option<Binding>),
 }
 
 impl BindSpec {
@@ -163,6 +200,7 @@ impl BindSpec {
         Ok(BindSpec {
             mode: options.mode,
             container_port: options.container_port,
+            any_port: options.container_port == 0,
             label: options.label,
             takeover: options.takeover,
             host: options.host,
@@ -203,8 +241,27 @@ impl Bound {
             state: BindState::Wanted,
             binding: None,
             current: false,
-            again_since: None,
+            refusals: None,
         }
+    }
+
+    /// When BIND is due for it, if it is wanted.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let due = self.refusals.as_ref().map_or(Instant::ZERO, |it| it.due);
+        (self.state == BindState::Wanted).then_some(due)
+    }
+
+    /// What was refused before may be granted now: the session is another, or came back.
+    pub(super) fn hope(&mut self) {
+        if let Some(refusals) = &mut self.refusals {
+            refusals.due = Instant::ZERO;
+        }
+    }
+
+    /// The kit has it, as it did before.
+    pub(super) fn still_stands(&mut self) {
+        self.state = BindState::Standing;
+        self.refusals = None;
     }
 
     /// The BIND for it. A port that was ours is not taken over when it is bound again: whoever has
@@ -238,8 +295,7 @@ impl Bound {
             reference: self.reference,
         });
         self.current = true;
-        self.state = BindState::Standing;
-        self.again_since = None;
+        self.still_stands();
         again
     }
 
@@ -248,16 +304,22 @@ impl Bound {
         let Some(binding) = &self.binding else {
             return OnRefusal::Tell;
         };
-        let since = *self.again_since.get_or_insert(now);
-        let may_pass = matches!(
-            code,
-            BindErrCode::AlreadyBound | BindErrCode::PortInUse | BindErrCode::Internal
-        );
-        if may_pass && now < since + REBIND_FOR {
-            self.state = BindState::Wanted;
-            return OnRefusal::TryAgain;
+        self.state = BindState::Wanted;
+        let had_port = self.spec.container_port != 0;
+        if self.spec.any_port && had_port && is_about_the_port(code) {
+            self.spec.container_port = 0;
+            return OnRefusal::AnotherPort;
         }
-        OnRefusal::Lost(binding.clone())
+        let binding = binding.clone();
+        let before = self.refusals.take();
+        let is_news = before.as_ref().is_none_or(|before| before.code != code);
+        let pause = before.map_or(REBIND_EVERY, |before| (before.pause * 2).min(REBIND_MAX));
+        self.refusals = Some(Refusals {
+            code,
+            pause,
+            due: now + pause,
+        });
+        OnRefusal::Later(is_news.then_some(binding))
     }
 
     /// The kit's name for it in this session.
@@ -267,17 +329,28 @@ impl Bound {
     }
 }
 
+/// Whether another port may be had.
+fn is_about_the_port(code: BindErrCode) -> bool {
+    matches!(
+        code,
+        BindErrCode::AlreadyBound
+            | BindErrCode::PortInUse
+            | BindErrCode::ReservedPort
+            | BindErrCode::PrivilegedPort
+    )
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
     use crate::limits::MAX_FRAME_PAYLOAD;
     use crate::wire::control;
-    use std::time::Duration;
 
     pub(crate) fn bound(reference: u64, mode: BindMode, port: u16) -> Bound {
         let spec = BindSpec {
             mode,
             container_port: port,
+            any_port: port == 0,
             label: None,
             takeover: true,
             host: None,
@@ -327,35 +400,51 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_refusal_is_final_at_first_and_patient_for_what_was_ours() {
-        let mut one = bound(1, BindMode::Expose, 0);
-        let now = Instant::ZERO;
+    fn a_refusal_is_final_at_first_and_tried_again_for_what_was_ours() {
+        let mut one = bound(1, BindMode::Expose, 3000);
+        let mut now = Instant::ZERO + REBIND_EVERY;
         assert_eq!(one.refused(BindErrCode::AlreadyBound, now), OnRefusal::Tell);
         assert!(one.bind(false).takeover);
-        assert!(!one.stands(&ok(1, 7, 23_000)));
+        assert!(!one.stands(&ok(1, 7, 3000)));
         assert!(!one.bind(false).takeover, "what was lost is not taken back");
-        assert_eq!(
-            one.bind(false).container_port,
-            23_000,
-            "the same port again"
-        );
-        assert_eq!(
-            one.refused(BindErrCode::AlreadyBound, now),
-            OnRefusal::TryAgain
-        );
-        let later = now + REBIND_FOR + Duration::from_secs(1);
-        assert!(matches!(
-            one.refused(BindErrCode::AlreadyBound, later),
-            OnRefusal::Lost(_)
-        ));
-        one.stands(&ok(1, 8, 23_000));
-        assert_eq!(
-            one.refused(BindErrCode::AlreadyBound, later),
-            OnRefusal::TryAgain
-        );
-        assert!(matches!(
-            one.refused(BindErrCode::ReservedPort, later),
-            OnRefusal::Lost(_)
-        ));
+        let told = |code, one: &mut Bound, now| match one.refused(code, now) {
+            OnRefusal::Later(binding) => binding.is_some(),
+            other => panic!("{other:?}"),
+        };
+        assert!(told(BindErrCode::AlreadyBound, &mut one, now));
+        for seconds in [2, 4, 8, 16, 30, 30] {
+            assert_eq!(one.due(), Some(now + Duration::from_secs(seconds)));
+            now = now + Duration::from_secs(seconds);
+            assert!(!told(BindErrCode::AlreadyBound, &mut one, now), "no news");
+        }
+        assert!(told(BindErrCode::ReservedPort, &mut one, now), "news");
+        one.hope();
+        assert!(one.due() <= Some(now), "a session is a new chance");
+        assert!(!told(BindErrCode::ReservedPort, &mut one, now), "no news");
+        one.stands(&ok(1, 8, 3000));
+        assert!(told(BindErrCode::ReservedPort, &mut one, now), "news again");
+    }
+
+    #[test]
+    fn a_port_that_the_kit_picked_may_be_another_one_and_no_other_may() {
+        use BindErrCode::{AlreadyBound, BindCapExceeded, PortInUse, PrivilegedPort, ReservedPort};
+        for code in [AlreadyBound, PortInUse, ReservedPort, PrivilegedPort] {
+            for asked in [0, 3000] {
+                let mut one = bound(1, BindMode::Pull, asked);
+                one.stands(&ok(1, 7, 3000));
+                assert_eq!(one.bind(false).container_port, 3000, "the same one first");
+                let refused = one.refused(code, Instant::ZERO);
+                assert_eq!(refused == OnRefusal::AnotherPort, asked == 0, "{code}");
+                assert_eq!(one.bind(false).container_port, asked);
+                // Where there is none at all, it is asked for now and then.
+                let refused = one.refused(code, Instant::ZERO);
+                assert!(matches!(refused, OnRefusal::Later(_)), "{code}");
+            }
+        }
+        let mut one = bound(1, BindMode::Pull, 0);
+        one.stands(&ok(1, 7, 3000));
+        let refused = one.refused(BindCapExceeded, Instant::ZERO);
+        assert!(matches!(refused, OnRefusal::Later(Some(_))));
+        assert_eq!(one.bind(false).container_port, 3000);
     }
 }

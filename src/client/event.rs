@@ -34,13 +34,15 @@ pub enum SessionEvent {
     },
     /// A binding was made, or made again in a new session.
     Bound {
-        /// The binding as it is now; its `bind_id` may have changed.
+        /// The binding as it is now: its `bind_id` may have changed, and where the kit had picked
+        /// the port and it was gone, its port and address too.
         binding: Binding,
         /// Whether it had been there before.
         again: bool,
     },
-    /// A binding was lost for good after a reconnect: the kit refused to make it again.
-    Unbound {
+    /// The kit refused to make a binding again after a reconnect. It is asked again with pauses,
+    /// and as long as it says no for the same reason this is told once.
+    NotBound {
         /// The binding as it was.
         binding: Binding,
         /// Why.

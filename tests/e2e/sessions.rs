@@ -201,6 +201,7 @@ fn silence_is_asked_about_and_then_parks() {
 #[test]
 fn a_laptop_that_falls_asleep_is_missed_in_seconds_and_one_that_is_busy_is_not() {
     let upstream = Upstream::start(|exchange| {
+        exchange.body();
         exchange.answer(200, "", b"awake");
         true
     });
@@ -221,12 +222,16 @@ fn a_laptop_that_falls_asleep_is_missed_in_seconds_and_one_that_is_busy_is_not()
     }
     // A visitor whose upload trickles: the laptop hears much, and has nothing to say.
     let mut talk = Talk::port(hoody.port());
-    talk.say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n");
+    talk.say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\n");
     for _ in 0..12 {
         std::thread::sleep(Duration::from_secs(1));
         talk.say("x");
     }
+    assert_eq!(talk.reply(false).text(), "awake");
     assert_eq!(kit.parked(), Some(0), "it was heard all the time");
+    for owner in &mut odd {
+        assert!(owner.alive());
+    }
     hoody.proc.signal(libc::SIGSTOP);
     let start = Instant::now();
     while kit.parked() == Some(0) {

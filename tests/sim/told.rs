@@ -42,7 +42,12 @@ fn read_event(world: &mut World, index: usize, event: SessionEvent) {
             laptop.online = false;
             world.note(format!("client {index} lost the kit: {why}"));
         }
-        SessionEvent::TakenOver { binding, .. } | SessionEvent::Unbound { binding, .. } => {
+        SessionEvent::NotBound { binding, why } => {
+            let port = binding.container_port;
+            laptop.bound.remove(&port);
+            world.note(format!("client {index} is refused port {port}: {why}"));
+        }
+        SessionEvent::TakenOver { binding, .. } => {
             let port = binding.container_port;
             laptop.bound.remove(&port);
             let mine = port == laptop.expose || port == laptop.pull;

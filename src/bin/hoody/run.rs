@@ -278,10 +278,10 @@ impl<P: Paper> Run<P> {
                 binding,
                 again: true,
             } => self.bound_again(binding),
-            SessionEvent::Unbound { binding, why } => {
-                let text = format!("port {} is lost: {why}", binding.container_port);
+            SessionEvent::NotBound { binding, why } => {
+                let port = binding.container_port;
+                let text = format!("port {port} is refused for now, and tried again: {why}");
                 self.screen.print(&Line::Notice { message: text });
-                self.gone(&binding, why);
             }
             SessionEvent::TakenOver { binding, reason } => {
                 self.screen.print(&taken_over(&binding, &reason));
@@ -308,7 +308,7 @@ impl<P: Paper> Run<P> {
     }
 
     fn bound_again(&mut self, binding: Binding) {
-        let same = |(_, had): &&mut (usize, Binding)| is_same(had, &binding);
+        let same = |(_, had): &&mut (usize, Binding)| had.is_same(&binding);
         let Some((index, had)) = self.bound.iter_mut().find(same) else {
             return;
         };
@@ -320,7 +320,7 @@ impl<P: Paper> Run<P> {
 
     /// A binding is gone for good. Without any, there is nothing left to do.
     fn gone(&mut self, binding: &Binding, why: Error) {
-        self.bound.retain(|(_, had)| !is_same(had, binding));
+        self.bound.retain(|(_, had)| !had.is_same(binding));
         if self.bound.is_empty() && self.waiting == 0 {
             self.fail(why);
         }
@@ -352,11 +352,6 @@ impl<P: Paper> Run<P> {
 
 /// How long the library gets to say goodbye after the second signal.
 const LAST_WORDS: Duration = Duration::from_millis(500);
-
-/// Whether two copies name one binding: its `bind_id` may have changed, its port does not.
-fn is_same(one: &Binding, other: &Binding) -> bool {
-    one.mode == other.mode && one.container_port == other.container_port
-}
 
 fn taken_over(binding: &Binding, reason: &str) -> Line {
     Line::State {

@@ -74,15 +74,16 @@ fn a_fresh_session_gets_everything_bound_again_on_the_same_ports() {
         _ => false,
     });
     assert!(again);
-    // Our own ghost has the other one for a while.
-    for _ in 0..30 {
+    // Somebody else has the other one for a while.
+    for seconds in [2, 4, 8, 16, 30, 30] {
         kit.control(
             &mut world,
             FrameType::BindErr,
             &bind_err(2, "ALREADY_BOUND"),
         );
-        world.pass(2 * SECOND);
-        kit.run(&mut world);
+        pass_with(&mut world, &mut kit, seconds * SECOND - MS);
+        assert!(kit.came(FrameType::Bind).is_empty(), "not yet");
+        pass_with(&mut world, &mut kit, MS);
         assert_eq!(kit.came(FrameType::Bind).len(), 1);
     }
     kit.control(&mut world, FrameType::BindOk, &bind_ok(2, 8, 5432));
@@ -115,24 +116,83 @@ fn an_id_of_the_session_before_names_nothing_in_a_fresh_one() {
 }
 
 #[test]
-fn a_binding_that_stays_refused_after_a_loss_is_lost() {
+fn a_binding_that_stays_refused_after_a_loss_is_told_once_and_costs_nothing_else() {
     let (mut world, kit) = bound();
     let mut kit = lose(&mut world, &kit);
     come_online(&mut world, &mut kit, r#"{"sessionId":"S-2"}"#);
+    kit.control(&mut world, FrameType::BindOk, &bind_ok(2, 1, 5432));
+    let refused = bind_err(1, "RESERVED_PORT");
+    world.events();
     for _ in 0..60 {
-        kit.control(
-            &mut world,
-            FrameType::BindErr,
-            &bind_err(1, "ALREADY_BOUND"),
-        );
-        world.pass(2 * SECOND);
-        kit.run(&mut world);
+        kit.came(FrameType::Bind);
+        kit.control(&mut world, FrameType::BindErr, &refused);
+        while kit.came(FrameType::Bind).is_empty() {
+            world.pass(SECOND);
+            kit.run(&mut world);
+        }
     }
-    let lost = world.events().into_iter().any(|event| match event {
-        SessionEvent::Unbound { binding, .. } => binding.container_port == 3000,
+    let events = world.events();
+    let told = events.iter().filter(|event| match event {
+        SessionEvent::NotBound { binding, .. } => binding.container_port == 3000,
+        SessionEvent::Closed { .. } | SessionEvent::Lost { .. } => panic!("{event:?}"),
         _ => false,
     });
-    assert!(lost);
+    assert_eq!(told.count(), 1);
+    kit.open(&mut world, r#"{"kind":"tcp","bindId":1}"#);
+    let local = world.accept();
+    assert_eq!(world.is_closed(local), None, "the other one is served");
+    // Whether it is given up or all is: nobody waits for an answer that does not come.
+    kit.control(&mut world, FrameType::BindErr, &refused);
+    world.answers();
+    world.order(Order::Unbind { reference: 1 });
+    let answers = world.answers();
+    let is_ok = |answer: &Notice| {
+        matches!(
+            answer,
+            Notice::Unbound {
+                outcome: Ok(()),
+                ..
+            }
+        )
+    };
+    assert!(answers.iter().any(is_ok), "{answers:?}");
+    kit.run(&mut world);
+    assert!(kit.came(FrameType::Unbind).is_empty());
+}
+
+#[test]
+fn closing_does_not_wait_for_a_binding_that_is_refused() {
+    let (mut world, kit) = bound();
+    let mut kit = lose(&mut world, &kit);
+    come_online(&mut world, &mut kit, r#"{"sessionId":"S-2"}"#);
+    for reference in [1, 2] {
+        let refused = bind_err(reference, "ALREADY_BOUND");
+        kit.control(&mut world, FrameType::BindErr, &refused);
+    }
+    world.order(Order::Close { at_once: false });
+    kit.run(&mut world);
+    assert_eq!(kit.came(FrameType::GoAway).len(), 1, "goodbye at once");
+}
+
+#[test]
+fn a_port_that_the_kit_had_picked_is_replaced_when_it_is_gone() {
+    let (mut world, mut kit) = online(&options());
+    order_bind(&mut world, &mut kit, 1, spec(BindMode::Expose, 0));
+    kit.control(&mut world, FrameType::BindOk, &bind_ok(1, 1, 23_456));
+    let before = outcome(&mut world, 1).unwrap();
+    let mut kit = lose(&mut world, &kit);
+    come_online(&mut world, &mut kit, r#"{"sessionId":"S-2"}"#);
+    let bind = kit.came(FrameType::Bind);
+    assert!(bind[0].contains(r#""containerPort":23456"#), "{bind:?}");
+    let refused = bind_err(1, "ALREADY_BOUND");
+    kit.control(&mut world, FrameType::BindErr, &refused);
+    let bind = kit.came(FrameType::Bind);
+    assert!(bind[0].contains(r#""containerPort":0"#), "{bind:?}");
+    kit.control(&mut world, FrameType::BindOk, &bind_ok(1, 1, 34_567));
+    let Some(SessionEvent::Bound { binding, again }) = world.events().pop() else {
+        panic!("it is not told");
+    };
+    assert!(again && before.is_same(&binding) && binding.container_port == 34_567);
 }
 
 #[test]

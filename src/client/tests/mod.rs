@@ -49,10 +49,20 @@ fn come_online(world: &mut World, kit: &mut FakeKit, hello_ok: &str) -> String {
     hello
 }
 
+/// Lets time pass in which the kit answers.
+fn pass_with(world: &mut World, kit: &mut FakeKit, span: Duration) {
+    let until = world.now + span;
+    while world.now < until {
+        world.pass(SECOND.min(until.since(world.now)));
+        kit.run(world);
+    }
+}
+
 fn spec(mode: BindMode, port: u16) -> BindSpec {
     BindSpec {
         mode,
         container_port: port,
+        any_port: port == 0,
         label: None,
         takeover: false,
         host: None,
