@@ -1,10 +1,11 @@
 //! The kit's own endpoints: PROTOCOL §10, the metrics, and the `hoody` commands that use them.
 
-use crate::support::client::hoody_at;
+use crate::support::client::{Hoody, hoody_at};
 use crate::support::http::Talk;
 use crate::support::kit::{Kit, TOKEN};
 use crate::support::proc::{kit_program, ok, run};
 use crate::support::tunnel::*;
+use crate::support::upstream::Upstream;
 use crate::support::{PATIENCE, TempDir, eventually};
 use serde_json::{Value, json};
 use std::net::TcpStream;
@@ -261,6 +262,35 @@ fn promtool_finds_nothing_wrong_with_the_metrics() {
         1
     );
     assert!(!text.contains(&owner.id()), "a session id is a secret");
+}
+
+#[test]
+fn a_client_whose_session_is_killed_ends_with_the_reason_and_stays_away() {
+    let upstream = Upstream::start(|exchange| {
+        std::thread::sleep(Duration::from_secs(1));
+        exchange.answer(200, "", b"finished");
+        true
+    });
+    let kit = Kit::start();
+    for grace in ["0", "5000"] {
+        let mut hoody = Hoody::expose(&kit, upstream.port());
+        let list = kit.json("bindings");
+        let id = list["bindings"][0]["sessionId"].as_str().expect("an id");
+        let mut talk = Talk::port(hoody.port());
+        talk.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        upstream.next();
+        let path = format!("sessions/{id}?grace_ms={grace}");
+        assert_eq!(kit.admin("DELETE", &path).status, 202);
+        if grace == "5000" {
+            assert_eq!(talk.reply(false).text(), "finished");
+        }
+        assert_eq!(hoody.proc.wait(PATIENCE).code(), Some(1));
+        let closed = hoody.wait_event(0, "closed", PATIENCE);
+        assert_eq!(closed["kind"], "closed", "{closed}");
+        let why = closed["error"].as_str().expect("a sentence");
+        assert!(why.contains("closed by the operator"), "{why}");
+        kit.has_sessions(0);
+    }
 }
 
 #[test]

@@ -345,7 +345,7 @@ fn refusals_say_what_to_do() {
 }
 
 #[test]
-fn an_operator_sees_and_ends_a_session_which_comes_back() {
+fn an_operator_sees_and_ends_a_session_which_stays_away() {
     let kit = RunningKit::start(|_| {});
     let tunnel = client::serve(kit.options(), 0, echo).unwrap();
     let ask = |request: &AdminRequest| client::fetch(&kit.options(), request, PATIENCE).unwrap();
@@ -360,11 +360,15 @@ fn an_operator_sees_and_ends_a_session_which_comes_back() {
         ban: None,
     });
     assert_eq!(reply.status, 202);
-    wait_for(&events, |event| matches!(event, SessionEvent::Lost { .. }));
     wait_for(&events, |event| {
-        matches!(event, SessionEvent::Bound { again: true, .. })
+        matches!(
+            event,
+            SessionEvent::Closed {
+                error: Some(Error::Closed(_))
+            }
+        )
     });
-    assert_ne!(tunnel.session.id(), Some(id));
+    assert!(tunnel.wait().is_err());
     let stranger = TunnelOptions::new(format!("ws://{}", kit.addr));
     let reply = client::fetch(&stranger, &AdminRequest::Sessions, PATIENCE).unwrap();
     assert_eq!(reply.status, 401);

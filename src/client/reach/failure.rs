@@ -4,6 +4,7 @@ use crate::client::Error;
 use crate::machine::{Ended, IoFailure};
 use crate::mux::Violation;
 use crate::wire::code::Code;
+use crate::wire::control::GoAway;
 use crate::ws::HandshakeError;
 
 /// What ended an attempt or a standing connection.
@@ -24,7 +25,12 @@ pub(in crate::client) enum Failure {
     /// The answer was no HTTP.
     NotHttp(&'static str),
     /// The kit said GOAWAY.
-    Goaway { code: Code, message: String },
+    Goaway {
+        code: Code,
+        message: String,
+        /// Whether it does not want us back, or wants us at once; not every kit says.
+        is_final: Option<bool>,
+    },
     /// The kit closed the WebSocket, with this code.
     Closed(Option<u16>),
     /// The kit broke the protocol.
@@ -41,6 +47,16 @@ pub(in crate::client) enum Failure {
     Disturbed,
 }
 
+impl From<GoAway> for Failure {
+    fn from(goaway: GoAway) -> Failure {
+        Failure::Goaway {
+            code: goaway.code(),
+            message: goaway.message,
+            is_final: goaway.is_final,
+        }
+    }
+}
+
 impl Failure {
     /// Whether another try is pointless. Some of it is only before the first success: later a proxy
     /// that restarts may answer anything for a while.
@@ -51,6 +67,10 @@ impl Failure {
             Failure::Refused { status, .. } | Failure::ProxyRefused { status, .. } => {
                 first && (300..500).contains(status) && !matches!(status, 408 | 425 | 429)
             }
+            Failure::Goaway {
+                is_final: Some(true),
+                ..
+            } => true,
             Failure::Goaway { code, .. } => match code {
                 Code::AuthError | Code::VersionMismatch => true,
                 Code::ResourceExhausted => first,
@@ -72,6 +92,12 @@ impl Failure {
             Failure::Goaway { code, .. } => !matches!(code, Code::NoError | Code::IdleTimeout),
             _ => false,
         }
+    }
+
+    /// Whether the kit asks us to come back at once.
+    pub(crate) fn is_restart(&self) -> bool {
+        let asks = Some(false);
+        matches!(self, Failure::Goaway { is_final, .. } if *is_final == asks)
     }
 
     /// The same for people and programs.
@@ -116,7 +142,15 @@ impl Failure {
                 "that is not a kit, or one that is too old: {error}"
             )),
             Failure::NotHttp(why) => Error::Protocol(format!("that is not a kit: {why}")),
-            Failure::Goaway { code, message } => goaway(*code, message),
+            Failure::Goaway {
+                message,
+                is_final: Some(true),
+                ..
+            } => Error::Closed(format!(
+                "the kit ended the session for good{}",
+                quoted(&plain(message))
+            )),
+            Failure::Goaway { code, message, .. } => goaway(*code, message),
             Failure::Closed(Some(1008)) => Error::Auth("the kit does not accept the token".into()),
             Failure::Closed(Some(1013)) => {
                 Error::SessionLimit("the kit has as many sessions as it may have".into())
@@ -204,7 +238,12 @@ mod tests {
 
     fn goaway(code: Code) -> Failure {
         let message = "session limit".into();
-        Failure::Goaway { code, message }
+        let is_final = None;
+        Failure::Goaway {
+            code,
+            message,
+            is_final,
+        }
     }
 
     #[test]

@@ -320,9 +320,7 @@ impl Reach {
             (FrameType::JoinErr, 1..) => Failure::Slow("joining"),
             (FrameType::GoAway, _) => {
                 let goaway: control::GoAway = control::parse(payload).unwrap_or_default();
-                let code = goaway.code();
-                let message = goaway.message;
-                Failure::Goaway { code, message }
+                Failure::from(goaway)
             }
             // Nothing else means anything before the session stands.
             _ => return None,

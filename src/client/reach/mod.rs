@@ -150,15 +150,12 @@ impl Reach {
 
     /// The kit ends the session. Streams go on until it closes, if there are any.
     pub(super) fn kit_goes_away(&mut self, cx: &mut Context, goaway: GoAway, busy: bool) -> Then {
-        let code = goaway.code();
-        let failure = Failure::Goaway {
-            code,
-            message: goaway.message,
-        };
-        if code != Code::NoError || !busy {
+        let is_kind = goaway.code() == Code::NoError || goaway.is_final == Some(true);
+        let grace = std::time::Duration::from_millis(goaway.grace_ms.into());
+        let failure = Failure::from(goaway);
+        if !is_kind || !busy {
             return self.lane_failed(cx, 0, failure);
         }
-        let grace = std::time::Duration::from_millis(goaway.grace_ms.into());
         let patience = grace.clamp(CLOSE_WITHIN, POOL_IDLE_FOR * 5) + CLOSE_WITHIN / 5;
         self.goaway = Some(failure);
         cx.effects.timers.arm(Timer::Goaway, cx.now + patience);

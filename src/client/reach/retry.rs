@@ -116,6 +116,8 @@ impl Retry {
             false => RETRY_MAX,
         };
         let pause = match (was, self.failures) {
+            // It will be there again in no time; a kit that never is has no second such favour.
+            (Stage::Online(_), 0) if failure.is_restart() => Duration::ZERO,
             // A kit that is angry with us is left alone for a moment.
             (_, many) if failure.is_quarrel() => pause(many.max(2), RETRY_MAX, entropy),
             // What stood for a while is most likely there again at once.
@@ -239,6 +241,7 @@ mod tests {
         let quarrel = Failure::Goaway {
             code: crate::wire::code::Code::ProtocolError,
             message: String::new(),
+            is_final: None,
         };
         let again = link.failure(&quarrel, &mut entropy, now);
         assert!(

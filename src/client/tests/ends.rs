@@ -357,6 +357,59 @@ fn a_kit_that_goes_away_is_come_back_to() {
 }
 
 #[test]
+fn a_kit_that_does_not_want_the_client_back_has_its_way() {
+    for busy in [false, true] {
+        let (mut world, mut kit) = bound();
+        let local = busy.then(|| {
+            let stream = kit.open(&mut world, &get("/"));
+            kit.eof(&mut world, stream);
+            world.accept()
+        });
+        let goaway = r#"{"code":7,"message":"closed by the operator","final":true,"graceMs":5000}"#;
+        kit.control(&mut world, FrameType::GoAway, goaway);
+        if let Some(local) = local {
+            assert!(!world.stopped, "what runs may finish");
+            world.write(local, b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+            kit.run(&mut world);
+            assert!(kit.seen(0).eof);
+            kit.session.push_close(1000, "");
+            kit.run(&mut world);
+        }
+        let Some(SessionEvent::Closed { error: Some(error) }) = world.events().pop() else {
+            panic!("it goes on");
+        };
+        assert_eq!(error.kind(), "closed");
+        assert!(
+            error.to_string().contains("closed by the operator"),
+            "{error}"
+        );
+        world.pass(60 * SECOND);
+        assert!(world.stopped && world.dials.is_empty());
+    }
+}
+
+#[test]
+fn a_kit_that_restarts_is_dialled_at_once_and_only_once_so() {
+    let restart = r#"{"code":0,"message":"restarting","final":false,"graceMs":5000}"#;
+    let (mut world, mut kit) = bound();
+    world.events();
+    for round in 0..4 {
+        kit.control(&mut world, FrameType::GoAway, restart);
+        let lost = world.events().into_iter().find_map(|event| match event {
+            SessionEvent::Lost { why, retry_in } => Some((why, retry_in)),
+            _ => None,
+        });
+        let (why, retry_in) = lost.expect("it is told");
+        assert!(why.contains("restarting"), "{why}");
+        assert_eq!(retry_in.is_zero(), round == 0, "{retry_in:?}");
+        assert!(retry_in <= SECOND, "{retry_in:?}");
+        world.until_dialled();
+        kit = FakeKit::new();
+        come_online(&mut world, &mut kit, r#"{"sessionId":"S-9"}"#);
+    }
+}
+
+#[test]
 fn a_kit_that_breaks_the_protocol_is_told_so_and_left() {
     let (mut world, kit) = bound();
     let conn = kit.conns[0].unwrap();
