@@ -499,6 +499,8 @@ pub const REBIND_MAX: Duration = Duration::from_secs(30);
 pub const REJOIN_EVERY: Duration = Duration::from_secs(2);
 /// The longest pause between two tries to join a lane.
 pub const REJOIN_MAX: Duration = Duration::from_secs(30);
+/// So much of a file with a client's kept session is read, in bytes.
+pub const STATE_BYTES: u64 = 1024 * 1024;
 /// How long streams may take to finish when the client closes.
 pub const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 /// How long the last frames may take to leave.

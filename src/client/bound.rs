@@ -82,7 +82,7 @@ pub(super) struct BindSpec {
     pub mode: BindMode,
     /// 0 has the kit pick; once it has, that port.
     pub container_port: u16,
-    /// The kit picked it, and may pick another where it is gone.
+    /// The kit may pick another where it is refused.
     pub any_port: bool,
     pub label: Option<String>,
     pub takeover: bool,
@@ -200,7 +200,7 @@ impl BindSpec {
         Ok(BindSpec {
             mode: options.mode,
             container_port: options.container_port,
-            any_port: options.container_port == 0,
+            any_port: options.any_port,
             label: options.label,
             takeover: options.takeover,
             host: options.host,
@@ -301,15 +301,16 @@ impl Bound {
 
     /// The kit said no.
     pub(super) fn refused(&mut self, code: BindErrCode, now: Instant) -> OnRefusal {
+        let had_port = self.spec.container_port != 0;
+        if self.spec.any_port && had_port && is_about_the_port(code) {
+            self.spec.container_port = 0;
+            self.state = BindState::Wanted;
+            return OnRefusal::AnotherPort;
+        }
         let Some(binding) = &self.binding else {
             return OnRefusal::Tell;
         };
         self.state = BindState::Wanted;
-        let had_port = self.spec.container_port != 0;
-        if self.spec.any_port && had_port && is_about_the_port(code) {
-            self.spec.container_port = 0;
-            return OnRefusal::AnotherPort;
-        }
         let binding = binding.clone();
         let before = self.refusals.take();
         let is_news = before.as_ref().is_none_or(|before| before.code != code);

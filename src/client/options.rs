@@ -181,6 +181,7 @@ impl TunnelOptions {
 ///     .to(8080)
 ///     .label("web")
 ///     .takeover(true)
+///     .any_port(true)
 ///     .host_header(HostHeader::Keep);
 /// let database = BindOptions::pull(5432).host("localhost");
 /// let hello = BindOptions::expose(0).handler(|_: Request| Response::text(200, "Hello"));
@@ -192,6 +193,7 @@ impl TunnelOptions {
 pub struct BindOptions {
     pub(super) mode: BindMode,
     pub(super) container_port: u16,
+    pub(super) any_port: bool,
     pub(super) to: Option<To>,
     pub(super) label: Option<String>,
     pub(super) takeover: bool,
@@ -237,6 +239,7 @@ impl BindOptions {
         BindOptions {
             mode,
             container_port,
+            any_port: container_port == 0,
             to: None,
             label: None,
             takeover: false,
@@ -270,6 +273,13 @@ impl BindOptions {
     /// Take the port from whichever session has it; for `expose` only.
     pub fn takeover(mut self, takeover: bool) -> BindOptions {
         self.takeover = takeover;
+        self
+    }
+
+    /// Another port will do where this one is refused: the kit picks it then, also when the binding
+    /// is made again after a reconnect. So it is anyway where the kit picks the first one.
+    pub fn any_port(mut self, any_port: bool) -> BindOptions {
+        self.any_port = any_port || self.container_port == 0;
         self
     }
 

@@ -21,6 +21,7 @@ mod admin;
 mod bad_bind;
 mod bad_input;
 mod cli;
+mod comes_back;
 mod door;
 mod expose;
 mod expose_local;

@@ -83,6 +83,9 @@ macro_rules! command {
             /// for how long to try again when the kit is lost [for ever]
             #[argh(option, arg_name = "TIME", from_str_fn(parse_duration))]
             retry_for: Option<Duration>,
+            /// keep nothing for a next start of the same tunnels, and do not come back to theirs
+            #[argh(switch)]
+            no_state: bool,
             /// print addresses and errors only
             #[argh(switch, short = 'q')]
             pub quiet: bool,
@@ -94,6 +97,7 @@ macro_rules! command {
                     connections: self.connections,
                     keepalive: self.keepalive,
                     retry_for: self.retry_for,
+                    no_state: self.no_state,
                 }
             }
         }
@@ -196,7 +200,7 @@ command! {
     #[argh(subcommand, name = "serve", help_triggers("-h", "--help"),
         example = "{command_name} .\n{command_name} dist --container-port 8080",
         note = "Hidden files (.name), links that lead to them or out of the directory, and the\n  \
-                files of --token-file and --ca are not served.")]
+                files of --token-file, of --ca and of kept sessions are not served.")]
     session Serve {
         /// the directory
         #[argh(positional, arg_name = "DIR")]
@@ -336,7 +340,7 @@ mod tests {
     fn every_flag_of_a_tunnel_is_understood() {
         let line = "tunnel expose 3000 --container-port 0 --label web --takeover --host-header keep \
                     --url ws://h/ --token-file t --ca c --connections 4 --keepalive 500ms \
-                    --retry-for 2m -o json -q";
+                    --retry-for 2m --no-state -o json -q";
         let Ok(Command::Expose(flags)) = command(line) else {
             panic!("expose is a command");
         };
@@ -349,6 +353,7 @@ mod tests {
         assert_eq!(reach.url.as_deref(), Some("ws://h/"));
         assert_eq!(reach.token_file, Some("t".into()));
         assert_eq!(reach.ca, Some("c".into()));
+        assert!(manner.no_state);
         assert_eq!(manner.connections, Some(4));
         assert_eq!(manner.keepalive, Some(Duration::from_millis(500)));
         assert_eq!(manner.retry_for, Some(Duration::from_secs(120)));

@@ -11,6 +11,7 @@ mod interrupt;
 mod options;
 mod render;
 mod run;
+mod state;
 mod suggest;
 mod target;
 #[cfg(test)]

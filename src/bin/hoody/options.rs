@@ -35,6 +35,8 @@ pub struct Manner {
     pub keepalive: Option<Duration>,
     /// `--retry-for`.
     pub retry_for: Option<Duration>,
+    /// `--no-state`.
+    pub no_state: bool,
 }
 
 /// Reads a variable of the environment.

@@ -17,9 +17,12 @@ use hoody_tunnel::client::{
 
 use crate::interrupt::Signals;
 use crate::render::{self, Line, Paper, Ready, Screen, Style};
+use crate::state::State;
 
 /// One binding that is wanted.
 pub struct Wish {
+    /// What it is among the wishes of other runs.
+    pub name: String,
     /// What is reached, for people.
     pub target: String,
     /// The port on the kit to ask for.
@@ -28,6 +31,18 @@ pub struct Wish {
     pub any_port: bool,
     /// Makes the bind for a port.
     pub make: Box<dyn Fn(u16) -> BindOptions + Send + Sync>,
+}
+
+impl Wish {
+    /// The bind to try first, where a run before had this port.
+    fn first(&self, before: Option<u16>) -> BindOptions {
+        let may_differ = self.any_port || self.port == 0;
+        match before.filter(|_| may_differ) {
+            // Whoever has it by now has it with good reason.
+            Some(port) => (self.make)(port).any_port(true).takeover(false),
+            None => (self.make)(self.port),
+        }
+    }
 }
 
 /// How it ended.
@@ -50,13 +65,15 @@ enum News {
     Unread(io::Error),
 }
 
-/// Runs a session with `wishes` until it is over, and tells `notices` first.
+/// Runs a session with `wishes` until it is over, and tells `notices` first. `state` is what a run
+/// before has left of it.
 pub fn run(
     options: TunnelOptions,
     wishes: Vec<Wish>,
     signals: Signals,
     style: Style,
     notices: Vec<String>,
+    state: Option<State>,
 ) -> Result<Outcome, Error> {
     let (tell, news) = sync_channel(QUEUE);
     let signal = tell.clone();
@@ -73,7 +90,13 @@ pub fn run(
     for message in notices {
         screen.print(&Line::Notice { message });
     }
+    let options = match state.as_ref().and_then(State::session) {
+        Some(id) => options.resume_session_id(id),
+        None => options,
+    };
     let session = Arc::new(TunnelSession::start(options)?);
+    let port = |index| state.as_ref().and_then(|state| state.port(index));
+    let before = (0..wishes.len()).map(port).collect();
     let wishes = Arc::new(wishes);
     let mut run = Run {
         session: Arc::clone(&session),
@@ -82,12 +105,14 @@ pub fn run(
         waiting: wishes.len(),
         screen,
         online: false,
+        attached: false,
+        state,
         early: Vec::new(),
         stopping: None,
         failure: None,
     };
     forward(&session, &tell);
-    bind(session, wishes, tell);
+    bind(session, wishes, before, tell);
     run.until_closed(&news);
     Ok(run.finish())
 }
@@ -117,11 +142,16 @@ fn forward(session: &Arc<TunnelSession>, tell: &SyncSender<News>) {
     });
 }
 
-/// Binds one wish after the other, waiting for each answer.
-fn bind(session: Arc<TunnelSession>, wishes: Arc<Vec<Wish>>, tell: SyncSender<News>) {
+/// Binds one wish after the other, waiting for each answer. Some had a port `before`.
+fn bind(
+    session: Arc<TunnelSession>,
+    wishes: Arc<Vec<Wish>>,
+    before: Vec<Option<u16>>,
+    tell: SyncSender<News>,
+) {
     thread::spawn(move || {
-        for (index, wish) in wishes.iter().enumerate() {
-            let mut outcome = session.bind((wish.make)(wish.port));
+        for (index, (wish, before)) in wishes.iter().zip(before).enumerate() {
+            let mut outcome = session.bind(wish.first(before));
             if let Err(Error::Bind { code, .. }) = &outcome
                 && wish.any_port
                 && let Some(why) = another_port_may_do(*code)
@@ -162,6 +192,10 @@ struct Run<P> {
     screen: Screen<P>,
     /// Whether the session has stood once.
     online: bool,
+    /// Whether it stands.
+    attached: bool,
+    /// What a next run finds of this one.
+    state: Option<State>,
     /// Bindings that were answered before we heard that the session stands: the two come by
     /// different threads, and are told in the order in which they happened.
     early: Vec<Line>,
@@ -232,6 +266,7 @@ impl<P: Paper> Run<P> {
         self.waiting -= 1;
         match outcome {
             Ok(binding) => {
+                self.keep(|state| state.bound(index, binding.container_port));
                 let ready = self.ready(index, &binding, false);
                 self.bound.push((index, binding));
                 if self.online {
@@ -290,12 +325,34 @@ impl<P: Paper> Run<P> {
                 self.gone(&binding, Error::Closed(text));
             }
             other => {
-                self.online |= matches!(other, SessionEvent::Online { .. });
+                match &other {
+                    SessionEvent::Online { .. } | SessionEvent::Resumed { .. } => self.stands(),
+                    SessionEvent::Lost { .. } => self.attached = false,
+                    _ => {}
+                }
                 if let Some(line) = line(other) {
                     self.screen.print(&line);
                 }
                 self.tell_early();
             }
+        }
+    }
+
+    fn stands(&mut self) {
+        self.online = true;
+        self.attached = true;
+        if let Some(id) = self.session.id() {
+            self.keep(|state| state.stands(&id));
+        }
+    }
+
+    /// Writes something down for a next run. What cannot be written is told once.
+    fn keep(&mut self, write: impl FnOnce(&mut State) -> io::Result<()>) {
+        if let Some(state) = &mut self.state
+            && let Err(error) = write(state)
+        {
+            self.state = None;
+            self.screen.print(&not_kept(&error));
         }
     }
 
@@ -314,6 +371,7 @@ impl<P: Paper> Run<P> {
         };
         *had = binding.clone();
         let index = *index;
+        self.keep(|state| state.bound(index, binding.container_port));
         let ready = self.ready(index, &binding, true);
         self.screen.print(&ready);
     }
@@ -327,6 +385,11 @@ impl<P: Paper> Run<P> {
     }
 
     fn finish(mut self) -> Outcome {
+        let said_goodbye = self.stopping.is_some() && self.attached;
+        let is_killed = matches!(self.failure, Some(Error::Closed(_)));
+        if let Some(state) = self.state.take().filter(|_| said_goodbye || is_killed) {
+            state.forget();
+        }
         let reason = match (&self.failure, self.stopping) {
             (Some(_), _) => "failed",
             (None, Some(_)) => "interrupted",
@@ -352,6 +415,12 @@ impl<P: Paper> Run<P> {
 
 /// How long the library gets to say goodbye after the second signal.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// A line about state that no next run will find.
+fn not_kept(error: &io::Error) -> Line {
+    let message = format!("a next start will not find this session: its state is lost: {error}");
+    Line::Notice { message }
+}
 
 fn taken_over(binding: &Binding, reason: &str) -> Line {
     Line::State {

@@ -14,6 +14,7 @@ use crate::interrupt::Signals;
 use crate::options::{self, Manner, Reach};
 use crate::render::Style;
 use crate::run::{self, Outcome, Wish};
+use crate::state::{self, State};
 use crate::{complain, ended, environment, refused, usage};
 
 /// What all these commands share.
@@ -72,7 +73,10 @@ pub fn pull(flags: Pull) -> ExitCode {
 pub fn serve(flags: Serve) -> ExitCode {
     let common = common!(flags);
     let root = match Root::open(&flags.dir) {
-        Ok(root) => Arc::new(root.without(common.reach.files())),
+        Ok(root) => Arc::new(
+            root.without(common.reach.files())
+                .without_dir(state::dir(&environment)),
+        ),
         Err(error) => return usage(&cannot_serve(&flags.dir, &error)),
     };
     let (label, takeover) = (flags.label.clone(), flags.takeover);
@@ -87,6 +91,7 @@ pub fn serve(flags: Serve) -> ExitCode {
             labelled(options, label.as_deref())
         };
         vec![Wish {
+            name: format!("serve {target}"),
             target,
             port: flags.container_port.unwrap_or(0),
             any_port: false,
@@ -136,6 +141,7 @@ fn expose_wish(target: &Target, port: Option<u16>, details: Details, near: bool)
     let to = target.clone();
     let (first, any_port) = first_port(target, port, near);
     Wish {
+        name: format!("expose {target} {port:?}"),
         target: target.to_string(),
         port: first,
         // Taking over means this very port.
@@ -160,6 +166,7 @@ fn pull_wish(
     let to = target.clone();
     let (first, any_port) = first_port(target, port, near);
     Wish {
+        name: format!("pull {target} {port:?} {host:?}"),
         target: target.to_string(),
         port: first,
         any_port,
@@ -215,7 +222,14 @@ fn open(common: &Common, wishes: impl FnOnce(bool) -> Vec<Wish>) -> ExitCode {
                 complain(&format!("warning: {advice}"));
             }
             let wishes = checked(wishes(options::is_local(&url)));
-            ended(wishes.and_then(|wishes| session(common, options, wishes, signals, Vec::new())))
+            ended(wishes.and_then(|wishes| {
+                let mut notices = Vec::new();
+                let state = match common.manner.no_state {
+                    true => None,
+                    false => kept(&url, &wishes, &mut notices),
+                };
+                session(common, options, wishes, signals, notices, state)
+            }))
         }
         None => {
             if common.reach.expects_a_kit() {
@@ -248,7 +262,21 @@ fn embedded(common: &Common, wishes: Vec<Wish>, signals: Signals) -> Result<Outc
     let notice = "no kit is named (--url, --container, HOODY_TUNNEL_URL): one runs inside this \
                   process, reachable from this machine only";
     let notices = std::iter::once(notice.to_owned()).chain(halves.notice());
-    session(common, options, wishes, signals, notices.collect())
+    // Its kit ends with it: there is nothing to come back to.
+    session(common, options, wishes, signals, notices.collect(), None)
+}
+
+/// What a run before has left of these tunnels, if it can be had.
+fn kept(url: &str, wishes: &[Wish], notices: &mut Vec<String>) -> Option<State> {
+    let dir = state::dir(&environment)?;
+    let names = wishes.iter().map(|wish| wish.name.clone()).collect();
+    State::open(&dir, url, names).unwrap_or_else(|error| {
+        let dir = dir.display();
+        notices.push(format!(
+            "a next start will not find this session: its state cannot be kept in {dir}: {error}"
+        ));
+        None
+    })
 }
 
 fn session(
@@ -257,9 +285,10 @@ fn session(
     wishes: Vec<Wish>,
     signals: Signals,
     notices: Vec<String>,
+    state: Option<State>,
 ) -> Result<Outcome, Error> {
     let options = common.manner.apply(options);
     options.check()?;
     let style = Style::of_stdout(common.json, common.quiet, wishes.len() > 1, &environment);
-    run::run(options, wishes, signals, style, notices)
+    run::run(options, wishes, signals, style, notices, state)
 }

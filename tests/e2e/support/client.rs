@@ -4,6 +4,7 @@ use super::PATIENCE;
 use super::kit::Kit;
 use super::proc::{Proc, hoody_program};
 use serde_json::Value;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -27,7 +28,14 @@ pub fn hoody() -> Command {
     ] {
         command.env_remove(name);
     }
+    command.env("XDG_STATE_HOME", state_home());
     command
+}
+
+/// Where the clients of this test process keep their sessions.
+pub fn state_home() -> PathBuf {
+    let name = format!("state-{}", std::process::id());
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
 }
 
 /// `hoody tunnel ARGS… --url … --token-file …` for this kit.

@@ -12,7 +12,7 @@
 //! hidden, and by its number in the file system, because the program's own secrets have many names.
 
 use std::ffi::OsString;
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{DirEntry, File, Metadata, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
@@ -27,6 +27,8 @@ pub struct Root {
     handle: File,
     path: PathBuf,
     secrets: Vec<Secret>,
+    /// A directory of which nothing is served.
+    secret_dir: Option<PathBuf>,
 }
 
 /// A file that is never served, under any name.
@@ -52,6 +54,7 @@ impl Root {
             handle,
             path,
             secrets: Vec::new(),
+            secret_dir: None,
         })
     }
 
@@ -65,6 +68,12 @@ impl Root {
         self
     }
 
+    /// The same directory without this one and all that lies in it.
+    pub fn without_dir(mut self, dir: Option<PathBuf>) -> Root {
+        self.secret_dir = dir;
+        self
+    }
+
     /// Where it is, in full.
     pub fn path(&self) -> &Path {
         &self.path
@@ -75,8 +84,9 @@ impl Root {
     /// the rest does not exist here.
     pub fn file(&self, below: &Path) -> io::Result<(File, Metadata)> {
         let (file, metadata) = self.open_below(below)?;
-        let is_served =
-            !self.is_secret(&metadata) && self.real_name(&file, below).is_some_and(is_shown);
+        let is_served = !self.is_secret(&metadata)
+            && !self.is_in_secret_dir(&file, &metadata, below)
+            && self.real_name(&file, below).is_some_and(is_shown);
         match is_served {
             true => Ok((file, metadata)),
             false => Err(nothing_here()),
@@ -87,6 +97,29 @@ impl Root {
         let it = Some(identity(metadata));
         let mut secrets = self.secrets.iter();
         secrets.any(|secret| secret.first == it || identity_at(&secret.path) == it)
+    }
+
+    /// Whether something is the secret directory, lies in it, or is a file there under a second
+    /// name. Files come and go there, so this is asked each time.
+    fn is_in_secret_dir(&self, file: &File, metadata: &Metadata, below: &Path) -> bool {
+        let Some(dir) = &self.secret_dir else {
+            return false;
+        };
+        let Some(it) = identity_at(dir) else {
+            return false;
+        };
+        let named = self.path.join(below);
+        let real = held_name(file).or_else(|| named.canonicalize().ok());
+        let real = real.unwrap_or(named);
+        if real.ancestors().any(|above| identity_at(above) == Some(it)) {
+            return true;
+        }
+        let same = |entry: io::Result<DirEntry>| {
+            entry.is_ok_and(|entry| identity_at(&entry.path()) == Some(identity(metadata)))
+        };
+        metadata.nlink() > 1
+            && metadata.is_file()
+            && std::fs::read_dir(dir).is_ok_and(|mut entries| entries.any(same))
     }
 
     /// Where below this directory an opened file really lies, links resolved; `None` when it does
@@ -281,6 +314,51 @@ mod tests {
             for out in ["up", "away", "parent", "parent/secret", "loop", "../secret"] {
                 assert!(open(&root, Path::new(out)).is_err(), "{out}");
             }
+        }
+    }
+
+    #[test]
+    fn nothing_of_the_secret_directory_is_served_whatever_it_is_called() {
+        let dir = TempDir::new();
+        let at = |name: &str| dir.path().join(name);
+        let secret = at("state/hoody-tunnel");
+        let root = Root::open(dir.path())
+            .unwrap()
+            .without_dir(Some(secret.clone()));
+        fs::create_dir(at("state")).unwrap();
+        fs::write(at("page"), "page").unwrap();
+        fs::hard_link(at("page"), at("page-too")).unwrap();
+        assert!(
+            root.file(Path::new("page-too")).is_ok(),
+            "it is not there yet"
+        );
+        fs::create_dir(&secret).unwrap();
+        fs::write(secret.join("a.json"), "a").unwrap();
+        fs::hard_link(secret.join("a.json"), at("hard")).unwrap();
+        symlink("state/hoody-tunnel", at("soft-dir")).unwrap();
+        symlink("state/hoody-tunnel/a.json", at("soft")).unwrap();
+        for name in [
+            "state/hoody-tunnel",
+            "state/hoody-tunnel/a.json",
+            "hard",
+            "soft",
+            "soft-dir",
+            "soft-dir/a.json",
+        ] {
+            assert!(root.file(Path::new(name)).is_err(), "{name}");
+        }
+        for name in ["", "page", "page-too", "state"] {
+            assert!(root.file(Path::new(name)).is_ok(), "{name}");
+        }
+        for inside in ["", "deeper"] {
+            let inside = secret.join(inside);
+            fs::create_dir_all(&inside).unwrap();
+            fs::write(inside.join("page"), "page").unwrap();
+            let root = Root::open(&inside)
+                .unwrap()
+                .without_dir(Some(secret.clone()));
+            assert!(root.file(Path::new("page")).is_err(), "{inside:?}");
+            assert!(root.file(Path::new("")).is_err(), "{inside:?}");
         }
     }
 
