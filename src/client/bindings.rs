@@ -12,8 +12,8 @@ use crate::client::reach::failure;
 use crate::limits::CLIENT_BINDINGS;
 use crate::mux::Session;
 use crate::wire::control::{
-    self, BindErr, BindErrCode, BindMode, BindOk, BindRevoked, ControlError, ResumedBind, Unbind,
-    UnbindErr, UnbindOk,
+    self, BindErr, BindErrCode, BindMode, BindOk, BindRevoked, ControlError, ResumedBind,
+    SessionId, Unbind, UnbindErr, UnbindOk,
 };
 use crate::wire::frame::FrameType;
 
@@ -23,6 +23,8 @@ pub(super) struct Bindings {
     all: Vec<Bound>,
     /// Bindings that a session which an earlier process left had; to be claimed by a user's bind.
     unclaimed: Vec<ResumedBind>,
+    /// A session that is lost to us, and may hold our ports for a while.
+    replaces: Option<SessionId>,
     /// One was forgotten since this was asked last.
     has_left: bool,
 }
@@ -94,7 +96,10 @@ impl Bindings {
             // An EXPOSE that is ours already, and whose address an older kit did not tell, is taken
             // over from ourselves to learn it.
             let mut json = Vec::new();
-            control::write(&bound.bind(ours.is_some()), &mut json);
+            control::write(
+                &bound.bind(ours.is_some(), self.replaces.as_ref()),
+                &mut json,
+            );
             session.push_control(FrameType::Bind, &json);
             bound.state = BindState::Asked;
         }
@@ -215,13 +220,16 @@ impl Bindings {
         }
     }
 
-    /// A session stands. `resumed` says what it had when it is the one from before.
+    /// A session stands. `resumed` says what it had when it is the one from before, and `lost` is
+    /// the one before when it is another.
     pub(super) fn session_stands<T: Copy>(
         &mut self,
         cx: &mut Context,
         session: &mut Session<T>,
         resumed: Option<Vec<ResumedBind>>,
+        lost: Option<SessionId>,
     ) {
+        self.replaces = lost;
         self.unclaimed.clear();
         if let Some(binds) = resumed {
             let first = self.all.iter().all(|bound| bound.binding.is_none());

@@ -13,7 +13,9 @@ use crate::clock::Instant;
 use crate::http::is_value;
 use crate::limits::{CLIENT_NAME_BYTES, REBIND_EVERY, REBIND_MAX};
 use crate::machine::DialTarget;
-use crate::wire::control::{Bind, BindErrCode, BindMode, BindOk, BindingKind, ResumedBind};
+use crate::wire::control::{
+    Bind, BindErrCode, BindMode, BindOk, BindingKind, ResumedBind, SessionId,
+};
 
 /// What the kit bound for us, as it was when this was made. Copies of it name the same binding,
 /// also after a reconnect has given it another `bind_id`.
@@ -264,9 +266,9 @@ impl Bound {
         self.refusals = None;
     }
 
-    /// The BIND for it. A port that was ours is not taken over when it is bound again: whoever has
+    /// The BIND for it, from a client that has perhaps lost a session. A port that was ours is not taken over when it is bound again: whoever has
     /// it by then took it with good reason.
-    pub(super) fn bind(&self, retake: bool) -> Bind {
+    pub(super) fn bind(&self, retake: bool, replaces: Option<&SessionId>) -> Bind {
         let kind = match self.spec.mode {
             BindMode::Pull => BindingKind::Tcp,
             _ => BindingKind::Http,
@@ -279,6 +281,7 @@ impl Bound {
             label: self.spec.label.clone(),
             takeover: retake || (self.spec.takeover && self.binding.is_none()),
             host: self.spec.host.clone(),
+            replaces: replaces.cloned(),
         }
     }
 
@@ -385,7 +388,7 @@ pub(crate) mod tests {
         };
         let spec = BindSpec::new(options(&longest, &name), none).unwrap();
         let mut json = Vec::new();
-        control::write(&Bound::new(u64::MAX, spec).bind(true), &mut json);
+        control::write(&Bound::new(u64::MAX, spec).bind(true, None), &mut json);
         assert!(json.len() < MAX_FRAME_PAYLOAD / 10, "{} bytes", json.len());
         let long = "x".repeat(70_000);
         for (options, what) in [
@@ -405,9 +408,12 @@ pub(crate) mod tests {
         let mut one = bound(1, BindMode::Expose, 3000);
         let mut now = Instant::ZERO + REBIND_EVERY;
         assert_eq!(one.refused(BindErrCode::AlreadyBound, now), OnRefusal::Tell);
-        assert!(one.bind(false).takeover);
+        assert!(one.bind(false, None).takeover);
         assert!(!one.stands(&ok(1, 7, 3000)));
-        assert!(!one.bind(false).takeover, "what was lost is not taken back");
+        assert!(
+            !one.bind(false, None).takeover,
+            "what was lost is not taken back"
+        );
         let told = |code, one: &mut Bound, now| match one.refused(code, now) {
             OnRefusal::Later(binding) => binding.is_some(),
             other => panic!("{other:?}"),
@@ -433,10 +439,14 @@ pub(crate) mod tests {
             for asked in [0, 3000] {
                 let mut one = bound(1, BindMode::Pull, asked);
                 one.stands(&ok(1, 7, 3000));
-                assert_eq!(one.bind(false).container_port, 3000, "the same one first");
+                assert_eq!(
+                    one.bind(false, None).container_port,
+                    3000,
+                    "the same one first"
+                );
                 let refused = one.refused(code, Instant::ZERO);
                 assert_eq!(refused == OnRefusal::AnotherPort, asked == 0, "{code}");
-                assert_eq!(one.bind(false).container_port, asked);
+                assert_eq!(one.bind(false, None).container_port, asked);
                 // Where there is none at all, it is asked for now and then.
                 let refused = one.refused(code, Instant::ZERO);
                 assert!(matches!(refused, OnRefusal::Later(_)), "{code}");
@@ -446,6 +456,6 @@ pub(crate) mod tests {
         one.stands(&ok(1, 7, 3000));
         let refused = one.refused(BindCapExceeded, Instant::ZERO);
         assert!(matches!(refused, OnRefusal::Later(Some(_))));
-        assert_eq!(one.bind(false).container_port, 3000);
+        assert_eq!(one.bind(false, None).container_port, 3000);
     }
 }

@@ -123,7 +123,9 @@ impl Client {
             Then::Stands(ok) => {
                 let resumed = ok.resumed.then_some(ok.resumed_binds);
                 if let Some(session) = self.reach.session.attached_mut() {
-                    self.bindings.session_stands(&mut self.cx, session, resumed);
+                    let lost = self.reach.retry.lost.clone();
+                    self.bindings
+                        .session_stands(&mut self.cx, session, resumed, lost);
                 }
                 self.reach.complete(&mut self.cx, ok.join_tickets);
                 self.poll_lane(0);

@@ -223,6 +223,10 @@ pub struct Bind {
     /// Where PULL listens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
+    /// A session of the client's that is lost to it: if it holds the port parked, it gives it up
+    /// (**ours**).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<SessionId>,
 }
 
 /// BIND_OK.

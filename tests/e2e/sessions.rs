@@ -76,6 +76,79 @@ fn a_parked_session_keeps_its_ports_and_comes_back_whole() {
 }
 
 #[test]
+fn a_client_that_names_its_parked_session_gets_the_ports_and_nobody_else_does() {
+    let kit = Kit::start();
+    let mut owner = Tunnel::open(&kit);
+    let (_, web) = owner.expose(0);
+    let (_, db) = owner.pull(0);
+    let id = owner.id();
+    let mut other = Tunnel::open(&kit);
+    let expose = |replaces: &str| json!({ "kind": "http", "mode": "expose", "containerPort": web, "replaces": replaces });
+    let pull = |replaces: &str, host: &str| {
+        json!({ "kind": "tcp", "mode": "pull", "containerPort": db, "host": host,
+                "replaces": replaces })
+    };
+    let code = |other: &mut Tunnel, bind| other.bind(bind).json()["code"].clone();
+    // A live session keeps what it has.
+    assert_eq!(code(&mut other, expose(&id)), "ALREADY_BOUND");
+    assert_eq!(code(&mut other, pull(&id, "127.0.0.1")), "ALREADY_BOUND");
+    assert!(owner.alive());
+    park(&kit, owner, true);
+    let mut longer = id.clone();
+    longer.push('0');
+    let own = other.id();
+    for wrong in [
+        "",
+        "S-",
+        &id[..id.len() - 1],
+        &longer,
+        &id.to_uppercase(),
+        &own,
+    ] {
+        assert_eq!(code(&mut other, expose(wrong)), "ALREADY_BOUND", "{wrong}");
+        assert_eq!(code(&mut other, pull(wrong, "127.0.0.1")), "ALREADY_BOUND");
+    }
+    // The socket moves as it is.
+    assert_eq!(code(&mut other, pull(&id, "::1")), "ALREADY_BOUND");
+    kit.has_parked(1);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                for port in [web, db] {
+                    TcpStream::connect(("127.0.0.1", port)).expect("never refused");
+                }
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        });
+        assert_eq!(other.bound(expose(&id)).1, web);
+        kit.has_parked(1);
+        assert_eq!(other.bound(pull(&id, "127.0.0.1")).1, db);
+        done.store(true, Ordering::Relaxed);
+    });
+    // It has nothing left to come back for.
+    kit.has_parked(0);
+    assert_eq!(Tunnel::resume(&kit, &id).hello["resumed"], false);
+    let mut late = Tunnel::open(&kit);
+    assert_eq!(code(&mut late, expose(&id)), "ALREADY_BOUND");
+    assert_eq!(code(&mut late, expose(&own)), "ALREADY_BOUND", "it is live");
+    let mut caller = TcpStream::connect(("127.0.0.1", db)).expect("it listens");
+    let from = caller.local_addr().expect("a socket").to_string();
+    let open = loop {
+        let open = other.expect(STREAM_OPEN);
+        if open.json()["remoteAddr"] == from {
+            break open;
+        }
+    };
+    other.frame(DATA, open.stream, b"hello");
+    let mut hello = [0; 5];
+    caller.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    caller.read_exact(&mut hello).expect("it is carried");
+    assert_eq!(&hello, b"hello");
+    kit.settles("hoody_tunnel_takeovers_total", 2);
+}
+
+#[test]
 fn requests_in_flight_end_when_their_socket_drops() {
     let kit = Kit::start();
     let mut owner = Tunnel::open(&kit);

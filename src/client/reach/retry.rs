@@ -43,6 +43,8 @@ pub(in crate::client) struct Retry {
     pub ever_online: bool,
     /// The session to come back to.
     pub session: Option<SessionId>,
+    /// The one before, which did not come back.
+    pub lost: Option<SessionId>,
     /// Tries since it was last online.
     attempt: u32,
     /// Failures in a row, without a session in between that was stable or came back.
@@ -62,6 +64,7 @@ impl Retry {
             stage: Stage::Waiting,
             ever_online: false,
             session,
+            lost: None,
             attempt: 0,
             failures: 0,
             offline_since: now,
@@ -86,6 +89,10 @@ impl Retry {
         self.stage = Stage::Online(now);
         self.ever_online = true;
         self.attempt = 0;
+        self.lost = match same {
+            true => None,
+            false => self.session.take(),
+        };
         self.session = Some(id);
         same
     }

@@ -94,6 +94,38 @@ fn a_fresh_session_gets_everything_bound_again_on_the_same_ports() {
 }
 
 #[test]
+fn a_session_that_did_not_come_back_is_named_to_whoever_has_its_ports() {
+    let (mut world, kit) = bound();
+    let mut kit = lose(&mut world, &kit);
+    let fresh = r#"{"sessionId":"S-2","resumed":false}"#;
+    let hello = come_online(&mut world, &mut kit, fresh);
+    assert!(hello.contains(r#""resume":{"sessionId":"S-1"}"#), "{hello}");
+    for bind in kit.came(FrameType::Bind) {
+        assert!(bind.contains(r#""replaces":"S-1""#), "{bind}");
+    }
+    kit.control(&mut world, FrameType::BindOk, &bind_ok(1, 1, 3000));
+    // Each time it is the one before, and after a resume there is none.
+    let mut kit = lose(&mut world, &kit);
+    let resumed = r#"{"sessionId":"S-2","resumed":true,"resumedBinds":[
+        {"bindId":1,"kind":"http","mode":"expose","containerPort":3000}]}"#;
+    come_online(&mut world, &mut kit, resumed);
+    let binds = kit.came(FrameType::Bind);
+    assert!(
+        binds.len() == 1 && !binds[0].contains("replaces"),
+        "{binds:?}"
+    );
+    let mut kit = lose(&mut world, &kit);
+    come_online(&mut world, &mut kit, r#"{"sessionId":"S-3"}"#);
+    for bind in kit.came(FrameType::Bind) {
+        assert!(bind.contains(r#""replaces":"S-2""#), "{bind}");
+    }
+    let (mut world, mut kit) = online(&options());
+    order_bind(&mut world, &mut kit, 1, spec(BindMode::Expose, 3000));
+    let binds = kit.came(FrameType::Bind);
+    assert!(!binds[0].contains("replaces"), "{binds:?}");
+}
+
+#[test]
 fn an_id_of_the_session_before_names_nothing_in_a_fresh_one() {
     let (mut world, kit) = bound();
     let mut kit = lose(&mut world, &kit);

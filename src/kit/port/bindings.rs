@@ -79,7 +79,7 @@ impl Binding {
 }
 
 impl Ports {
-    /// BIND. Gives the listener of an EXPOSE port that is to be taken over, which follows with
+    /// BIND. Gives the listener of a port that is to be taken over, which follows with
     /// [`Ports::take_over`] once what its owner serves there is broken.
     pub(in crate::kit) fn bind(
         &mut self,
@@ -133,7 +133,7 @@ impl Ports {
         };
         self.check_port(mode, port, &cx.config)?;
         if let Some(listener) = self.by_name.get(&(mode, port)).copied() {
-            return self.bind_held_port(key, bind, listener, sessions, &cx.config);
+            return self.bind_held_port(key, bind, (listener, addr), sessions, &cx.config);
         }
         self.check_bind_cap(key, sessions, &cx.config)?;
         let tries = if port == 0 && mode == Mode::Expose {
@@ -202,7 +202,7 @@ impl Ports {
         &self,
         key: SessionKey,
         bind: &Bind,
-        listener: ListenerKey,
+        (listener, addr): (ListenerKey, SocketAddr),
         sessions: &Sessions,
         config: &Config,
     ) -> Result<Option<ListenerKey>, NotBound> {
@@ -219,7 +219,10 @@ impl Ports {
             (BindErrCode::AlreadyBound, text)
         };
         let binding = self.bound(listener).ok_or_else(held)?;
-        if binding.mode != Mode::Expose || !bind.takeover {
+        let is_taken = binding.mode == Mode::Expose && bind.takeover;
+        // The socket moves as it is, so it must be the one that is asked for.
+        let is_replaced = || binding.addr == addr && is_replaced(bind, binding.owner, sessions);
+        if !is_taken && !is_replaced() {
             return Err(held());
         }
         if binding.owner != key {
@@ -475,6 +478,14 @@ impl Ports {
             .map(|key| self.bindings.resolve(*key).as_resumed(config))
             .collect()
     }
+}
+
+/// Whether the owner of a port waits for a client that has lost it and is back without it: whoever
+/// knows its id could have resumed it.
+fn is_replaced(bind: &Bind, owner: SessionKey, sessions: &Sessions) -> bool {
+    let lost = bind.replaces.as_ref();
+    let is_it = lost.and_then(|id| sessions.with_id(id.as_str())) == Some(owner);
+    is_it && sessions.get(owner).is_some_and(KitSession::is_parked)
 }
 
 fn refuse_bind(
