@@ -266,8 +266,8 @@ impl Bound {
         self.refusals = None;
     }
 
-    /// The BIND for it, from a client that has perhaps lost a session. A port that was ours is not taken over when it is bound again: whoever has
-    /// it by then took it with good reason.
+    /// The BIND for it, from a client that has perhaps lost a session. A port that was ours is not
+    /// taken over when it is bound again: whoever has it by then took it with good reason.
     pub(super) fn bind(&self, retake: bool, replaces: Option<&SessionId>) -> Bind {
         let kind = match self.spec.mode {
             BindMode::Pull => BindingKind::Tcp,
