@@ -464,6 +464,10 @@ pub const POOL_IDLE_FOR: Duration = Duration::from_secs(4);
 pub const POOL_FRESH_FOR: Duration = Duration::from_secs(1);
 /// Room for one read of a local server's head or chunk framing, in bytes.
 pub const UPSTREAM_READ: usize = 16 * 1024;
+/// URLs of one kit that a client may be given.
+pub const CLIENT_WAYS: usize = 16;
+/// After so long a way to the kit that failed is as good as the others.
+pub const WAY_FORGIVEN_AFTER: Duration = Duration::from_secs(30);
 /// The first pause between two tries to reach a kit; it doubles up to [`RETRY_MAX`].
 pub const RETRY_FIRST: Duration = Duration::from_millis(250);
 /// The longest pause between two tries to reach a kit.

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use crate::buffer::Buffer;
 use crate::client::Error;
-use crate::client::config::Config;
+use crate::client::config::{Config, Endpoint};
 use crate::client::reach::failure::Failure;
 use crate::client::reach::route::{Advance, Route};
 use crate::client::reach::upgrade::USER_AGENT;
@@ -84,14 +84,15 @@ pub(super) struct Fetch {
 impl Fetch {
     pub(super) fn new(
         config: &Config,
+        to: &Endpoint,
         request: &AdminRequest,
         until: Instant,
     ) -> Result<Fetch, Error> {
-        let (method, path) = line(config, request)?;
+        let (method, path) = line(to, request)?;
         let mut text = format!(
             "{method} {path} HTTP/1.1\r\nHost: {}\r\nUser-Agent: {USER_AGENT}\r\n\
              Connection: close\r\n",
-            config.endpoint.authority()
+            to.authority()
         );
         if let Some(token) = &config.token {
             text.push_str(&format!("Authorization: Bearer {}\r\n", token.expose()));
@@ -102,7 +103,7 @@ impl Fetch {
         text.push_str("\r\n");
         let mut out = Buffer::new();
         out.extend(text.as_bytes());
-        let route = Route::new(config.endpoint.clone());
+        let route = Route::new(to.clone());
         let conn = ConnKey::unpack(1 << 32);
         let target = route.target();
         Ok(Fetch {
@@ -288,7 +289,7 @@ impl Machine for Fetch {
 }
 
 /// Method and target of a request.
-fn line(config: &Config, request: &AdminRequest) -> Result<(&'static str, String), Error> {
+fn line(to: &Endpoint, request: &AdminRequest) -> Result<(&'static str, String), Error> {
     let name = match request {
         AdminRequest::Health => "health",
         AdminRequest::Metrics => "metrics",
@@ -305,7 +306,7 @@ fn line(config: &Config, request: &AdminRequest) -> Result<(&'static str, String
                 let text = "That is not the id of a session; it looks like S-… .";
                 return Err(Error::Options(text.into()));
             }
-            let path = config.endpoint(&format!("sessions/{session_id}"));
+            let path = to.beside(&format!("sessions/{session_id}"));
             let grace = grace_ms.map(|millis| format!("grace_ms={millis}"));
             let ban = ban.map(|span| format!("ban={}ms", span.as_millis()));
             let query: Vec<String> = grace.into_iter().chain(ban).collect();
@@ -316,7 +317,7 @@ fn line(config: &Config, request: &AdminRequest) -> Result<(&'static str, String
             return Ok(("DELETE", path));
         }
     };
-    Ok(("GET", config.endpoint(name)))
+    Ok(("GET", to.beside(name)))
 }
 
 /// What is remembered of the request to read its answer.
@@ -340,7 +341,7 @@ mod tests {
 
     fn fetching(request: &AdminRequest) -> Fetch {
         let config = config("ws://127.0.0.1:50");
-        let mut fetch = Fetch::new(&config, request, Instant::ZERO).unwrap();
+        let mut fetch = Fetch::new(&config, &config.endpoints[0], request, Instant::ZERO).unwrap();
         let peer = "127.0.0.1:50".parse().unwrap();
         let conn = fetch.conn;
         fetch.handle(Event::Connected { conn, peer }, Instant::ZERO);
@@ -381,7 +382,7 @@ mod tests {
             grace_ms,
             ban: None,
         };
-        assert!(line(&config("ws://k"), &odd).is_err());
+        assert!(line(&config("ws://k").endpoints[0], &odd).is_err());
     }
 
     #[test]

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use crate::client::Error;
-use crate::client::options::TunnelOptions;
+use crate::client::options::{Proxy, TunnelOptions};
 use crate::client::reach::proxy::{self, ProxyServer};
 use crate::client::reach::url::{Host, Url};
 use crate::http::{is_name, is_value};
 use crate::limits::{
-    CLIENT_CA_BYTES, CLIENT_KEEPALIVE_MAX, CLIENT_KEEPALIVE_MIN, CLIENT_TOKEN_BYTES, MAX_LANES,
-    MAX_SESSION_ID,
+    CLIENT_CA_BYTES, CLIENT_KEEPALIVE_MAX, CLIENT_KEEPALIVE_MIN, CLIENT_TOKEN_BYTES, CLIENT_WAYS,
+    MAX_LANES, MAX_SESSION_ID,
 };
 use crate::secrets;
 use crate::wire::control::{Secret, SessionId};
@@ -22,14 +22,15 @@ pub(super) struct Endpoint {
     pub host: Host,
     pub port: u16,
     pub proxy: Option<ProxyServer>,
+    /// Path and query of the upgrade request.
+    pub path: String,
 }
 
 /// What a session works from.
 #[derive(Debug, Clone)]
 pub(super) struct Config {
-    pub endpoint: Endpoint,
-    /// Path and query of the upgrade request.
-    pub path: String,
+    /// Where the kit is, by one way or several.
+    pub endpoints: Vec<Endpoint>,
     pub token: Option<Secret>,
     pub headers: Vec<(String, String)>,
     pub connections: u32,
@@ -92,18 +93,12 @@ impl Config {
         env: impl Fn(&str) -> Option<String>,
     ) -> Result<Config, Error> {
         let wrong = |text: String| Err(Error::Options(text));
-        let url = Url::parse(options.url.trim())
-            .map_err(|fault| Error::Options(format!("The tunnel's URL cannot be used: {fault}")))?;
-        let secure = match url.scheme.as_str() {
-            "wss" | "https" => true,
-            "ws" | "http" => false,
-            _ => return wrong("The tunnel's URL must begin with wss:// or ws://.".into()),
-        };
-        if url.credentials.is_some() {
-            return wrong("The tunnel's URL must not hold credentials; give the token.".into());
+        if options.urls.len() > CLIENT_WAYS {
+            return wrong(format!("At most {CLIENT_WAYS} URLs may lead to the kit."));
         }
-        let port = url.port.unwrap_or(if secure { 443 } else { 80 });
-        let proxy = proxy::choose(&options.proxy, &url.host, port, secure, env)?;
+        let endpoints = options.urls.iter();
+        let endpoints = endpoints.map(|url| Endpoint::new(url, &options.proxy, &env));
+        let endpoints: Vec<Endpoint> = endpoints.collect::<Result<_, Error>>()?;
         if !(1..=MAX_LANES as u32).contains(&options.connections) {
             return wrong(format!("connections must be 1 to {MAX_LANES}."));
         }
@@ -118,17 +113,7 @@ impl Config {
         }
         check_headers(&options.headers)?;
         Ok(Config {
-            endpoint: Endpoint {
-                secure,
-                host: url.host,
-                port,
-                proxy,
-            },
-            path: match url.path.as_str() {
-                "" | "/" => USUAL_PATH.to_owned(),
-                path if path.starts_with('?') => format!("{USUAL_PATH}{path}"),
-                path => path.to_owned(),
-            },
+            endpoints,
             token: read_token(options)?,
             headers: options.headers.clone(),
             connections: options.connections,
@@ -138,9 +123,42 @@ impl Config {
             ca_pem: read_ca(options)?,
         })
     }
+}
 
-    /// The path of another endpoint of the same kit.
-    pub(super) fn endpoint(&self, name: &str) -> String {
+impl Endpoint {
+    fn new(
+        url: &str,
+        proxy: &Proxy,
+        env: impl Fn(&str) -> Option<String>,
+    ) -> Result<Endpoint, Error> {
+        let wrong = |text: String| Err(Error::Options(text));
+        let url = Url::parse(url.trim())
+            .map_err(|fault| Error::Options(format!("The tunnel's URL cannot be used: {fault}")))?;
+        let secure = match url.scheme.as_str() {
+            "wss" | "https" => true,
+            "ws" | "http" => false,
+            _ => return wrong("The tunnel's URL must begin with wss:// or ws://.".into()),
+        };
+        if url.credentials.is_some() {
+            return wrong("The tunnel's URL must not hold credentials; give the token.".into());
+        }
+        let port = url.port.unwrap_or(if secure { 443 } else { 80 });
+        let proxy = proxy::choose(proxy, &url.host, port, secure, env)?;
+        Ok(Endpoint {
+            secure,
+            host: url.host,
+            port,
+            proxy,
+            path: match url.path.as_str() {
+                "" | "/" => USUAL_PATH.to_owned(),
+                path if path.starts_with('?') => format!("{USUAL_PATH}{path}"),
+                path => path.to_owned(),
+            },
+        })
+    }
+
+    /// The path of another resource of the same kit.
+    pub(super) fn beside(&self, name: &str) -> String {
         let path = self.path.split('?').next().unwrap_or_default();
         let base = path.strip_suffix("connect").unwrap_or(path);
         match base.ends_with('/') {
@@ -148,9 +166,7 @@ impl Config {
             false => format!("{base}/{name}"),
         }
     }
-}
 
-impl Endpoint {
     /// What the upgrade request says as `Host`.
     pub(super) fn authority(&self) -> String {
         let host = self.host.bracketed();
@@ -234,14 +250,17 @@ mod tests {
 
     #[test]
     fn a_url_without_a_path_gets_the_usual_one() {
-        let config = config(TunnelOptions::new("https://kit.example")).unwrap();
-        assert_eq!(config.path, "/api/v1/tunnel/connect");
-        assert_eq!(config.endpoint.authority(), "kit.example");
-        assert_eq!(config.endpoint("health"), "/api/v1/tunnel/health");
-        let odd = self::config(TunnelOptions::new("ws://[::1]:50/x/connect?a=b")).unwrap();
+        let options = TunnelOptions::new("https://kit.example");
+        let config = config(options.also_at("ws://[::1]:50/x/connect?a=b")).unwrap();
+        let [usual, odd] = &config.endpoints[..] else {
+            panic!("there are two");
+        };
+        assert_eq!(usual.path, "/api/v1/tunnel/connect");
+        assert_eq!(usual.authority(), "kit.example");
+        assert_eq!(usual.beside("health"), "/api/v1/tunnel/health");
         assert_eq!(odd.path, "/x/connect?a=b");
-        assert_eq!(odd.endpoint("sessions"), "/x/sessions");
-        assert_eq!(odd.endpoint.authority(), "[::1]:50");
+        assert_eq!(odd.beside("sessions"), "/x/sessions");
+        assert_eq!(odd.authority(), "[::1]:50");
     }
 
     #[test]
@@ -249,6 +268,11 @@ mod tests {
         let base = || TunnelOptions::new("wss://kit.example");
         for (options, word) in [
             (TunnelOptions::new("ftp://kit.example"), "wss://"),
+            (base().also_at("ftp://kit.example"), "wss://"),
+            (
+                (0..16).fold(base(), |it, _| it.also_at("ws://a")),
+                "16 URLs",
+            ),
             (TunnelOptions::new("kit.example"), "scheme"),
             (TunnelOptions::new("wss://u:p@kit.example"), "credentials"),
             (base().connections(0), "1 to 16"),

@@ -28,7 +28,7 @@ use crate::wire::control::{BindMode, Secret};
 /// ```
 #[derive(Clone)]
 pub struct TunnelOptions {
-    pub(super) url: String,
+    pub(super) urls: Vec<String>,
     pub(super) token: Option<Secret>,
     pub(super) token_file: Option<PathBuf>,
     pub(super) ca_files: Vec<PathBuf>,
@@ -87,7 +87,7 @@ impl TunnelOptions {
     /// for them, and a URL without a path gets the usual one.
     pub fn new(url: impl Into<String>) -> TunnelOptions {
         TunnelOptions {
-            url: url.into(),
+            urls: vec![url.into()],
             token: None,
             token_file: None,
             ca_files: Vec::new(),
@@ -100,6 +100,20 @@ impl TunnelOptions {
             descriptors: None,
             headers: Vec::new(),
         }
+    }
+
+    /// Another URL of the same kit, through another network or proxy. A connection that is lost is
+    /// dialled by the best one, and several ([`TunnelOptions::connections`]) are spread over all.
+    ///
+    /// ```
+    /// use hoody_tunnel::client::TunnelOptions;
+    ///
+    /// let options = TunnelOptions::new("wss://kit.example").also_at("ws://10.0.0.7:5050");
+    /// assert!(options.check().is_ok());
+    /// ```
+    pub fn also_at(mut self, url: impl Into<String>) -> TunnelOptions {
+        self.urls.push(url.into());
+        self
     }
 
     /// The token to prove, itself.

@@ -40,3 +40,4 @@ mod restart;
 mod sessions;
 mod soak;
 mod visitors;
+mod ways;

@@ -107,9 +107,10 @@ macro_rules! command {
         $(#[$about])*
         pub struct $name {
             $($own)*
-            /// the kit's URL, wss://HOST/api/v1/tunnel/connect (or HOODY_TUNNEL_URL)
+            /// the kit's URL, wss://HOST/api/v1/tunnel/connect (or HOODY_TUNNEL_URL); given again,
+            /// another way to the same kit
             #[argh(option, arg_name = "URL")]
-            url: Option<String>,
+            url: Vec<String>,
             /// the kit's host, instead of --url
             #[argh(option, arg_name = "HOST")]
             container: Option<String>,
@@ -130,7 +131,7 @@ macro_rules! command {
             /// The flags that say which kit is meant.
             pub fn reach(&self) -> Reach {
                 Reach {
-                    url: self.url.clone(),
+                    urls: self.url.clone(),
                     container: self.container.clone(),
                     token_file: self.token_file.clone(),
                     ca: self.ca.clone(),
@@ -339,7 +340,7 @@ mod tests {
     #[test]
     fn every_flag_of_a_tunnel_is_understood() {
         let line = "tunnel expose 3000 --container-port 0 --label web --takeover --host-header keep \
-                    --url ws://h/ --token-file t --ca c --connections 4 --keepalive 500ms \
+                    --url ws://h/ --url ws://i/ --token-file t --ca c --connections 4 --keepalive 500ms \
                     --retry-for 2m --no-state -o json -q";
         let Ok(Command::Expose(flags)) = command(line) else {
             panic!("expose is a command");
@@ -350,7 +351,7 @@ mod tests {
         assert!(flags.takeover && flags.quiet && flags.is_json());
         assert_eq!(flags.host_header, HostHeader::Keep);
         let (reach, manner) = (flags.reach(), flags.manner());
-        assert_eq!(reach.url.as_deref(), Some("ws://h/"));
+        assert_eq!(reach.urls, ["ws://h/", "ws://i/"]);
         assert_eq!(reach.token_file, Some("t".into()));
         assert_eq!(reach.ca, Some("c".into()));
         assert!(manner.no_state);

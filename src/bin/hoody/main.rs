@@ -160,14 +160,14 @@ fn kill(flags: &flags::SessionsKill) -> ExitCode {
 }
 
 fn ask(reach: &Reach, request: &AdminRequest, json: bool) -> ExitCode {
-    let url = match reach.url(&environment) {
-        Ok(Some(url)) => url,
+    let urls = match reach.kit(&environment) {
+        Ok(Some(urls)) => urls,
         Ok(None) => {
             return usage("no kit is named: give --url, --container or HOODY_TUNNEL_URL");
         }
         Err(why) => return usage(&why),
     };
-    let options = reach.options(&url, &environment);
+    let options = reach.options(&urls, &environment);
     if let Err(why) = options.check() {
         return refused(&why);
     }

@@ -16,8 +16,8 @@ use hoody_tunnel::secrets;
 /// The flags that say which kit is meant.
 #[derive(Debug, Clone, Default)]
 pub struct Reach {
-    /// `--url`.
-    pub url: Option<String>,
+    /// `--url`, each time it is given.
+    pub urls: Vec<String>,
     /// `--container`.
     pub container: Option<String>,
     /// `--token-file`.
@@ -39,6 +39,28 @@ pub struct Manner {
     pub no_state: bool,
 }
 
+/// One kit's URLs: there is one at least.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Urls(String, Vec<String>);
+
+impl Urls {
+    /// One after the other.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        let others = self.1.iter().map(String::as_str);
+        std::iter::once(self.0.as_str()).chain(others)
+    }
+
+    /// Whether one leads to this machine: then the kit is there, by whatever way it is reached.
+    pub fn are_local(&self) -> bool {
+        self.iter().any(is_local)
+    }
+
+    /// Whether bytes can be read on one of the ways.
+    pub fn are_plain_and_far(&self) -> bool {
+        self.iter().any(is_plain_and_far)
+    }
+}
+
 /// Reads a variable of the environment.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
@@ -48,22 +70,33 @@ pub const URL: &str = "HOODY_TUNNEL_URL";
 pub const TOKEN: &str = "HOODY_TUNNEL_TOKEN";
 
 impl Reach {
-    /// The URL of the kit that is meant; `None` when nobody named one.
-    pub fn url(&self, env: Env<'_>) -> Result<Option<String>, String> {
-        match (&self.url, &self.container) {
-            (Some(_), Some(_)) => Err("--url and --container name a kit each: give one".into()),
-            (Some(url), None) => {
-                refuse_secrets(url)?;
-                Ok(Some(url.clone()))
+    /// The URLs of the kit that is meant; `None` when nobody named one.
+    pub fn kit(&self, env: Env<'_>) -> Result<Option<Urls>, String> {
+        match (&self.urls[..], &self.container) {
+            ([_, ..], Some(_)) => Err("--url and --container name a kit each: give one".into()),
+            ([first, others @ ..], None) => {
+                self.urls.iter().try_for_each(|url| refuse_secrets(url))?;
+                Ok(Some(Urls(first.clone(), others.to_vec())))
             }
-            (None, Some(host)) => container_url(host).map(Some),
-            (None, None) => Ok(env(URL).filter(|url| !url.is_empty())),
+            ([], Some(host)) => Ok(Some(Urls(container_url(host)?, Vec::new()))),
+            ([], None) => {
+                let all = env(URL).unwrap_or_default();
+                let named = |url: &&str| !url.is_empty();
+                let mut urls = all
+                    .split(',')
+                    .map(str::trim)
+                    .filter(named)
+                    .map(str::to_owned);
+                Ok(urls.next().map(|first| Urls(first, urls.collect())))
+            }
         }
     }
 
-    /// The library's options for the kit at `url`.
-    pub fn options(&self, url: &str, env: Env<'_>) -> TunnelOptions {
-        let mut options = TunnelOptions::new(url);
+    /// The library's options for the kit at `urls`.
+    pub fn options(&self, urls: &Urls, env: Env<'_>) -> TunnelOptions {
+        let options = TunnelOptions::new(&urls.0);
+        let others = urls.1.iter();
+        let mut options = others.fold(options, |options, url| options.also_at(url));
         if let Some(file) = &self.token_file {
             options = match piped(file) {
                 Some(token) => options.token(token),
@@ -120,12 +153,12 @@ fn piped(file: &Path) -> Option<String> {
 }
 
 /// Whether the kit at `url` runs on this machine, so that its ports and ours are the same ones.
-pub fn is_local(url: &str) -> bool {
+fn is_local(url: &str) -> bool {
     is_loopback(host_of(url))
 }
 
 /// Whether bytes to the kit at `url` can be read on the way.
-pub fn is_plain_and_far(url: &str) -> bool {
+fn is_plain_and_far(url: &str) -> bool {
     let lower = url.to_ascii_lowercase();
     let plain = lower.starts_with("ws://") || lower.starts_with("http://");
     plain && !is_local(url)
@@ -217,12 +250,13 @@ mod tests {
 
     fn reach(url: Option<&str>, container: Option<&str>, variable: &str) -> Option<String> {
         let reach = Reach {
-            url: url.map(str::to_owned),
+            urls: url.iter().map(|url| (*url).to_owned()).collect(),
             container: container.map(str::to_owned),
             ..Reach::default()
         };
         let env = |name: &str| (name == URL).then(|| variable.to_owned());
-        reach.url(&env).unwrap()
+        let urls = reach.kit(&env).unwrap()?;
+        Some(urls.iter().collect::<Vec<_>>().join(" "))
     }
 
     #[test]
@@ -267,20 +301,33 @@ mod tests {
         let container = reach(None, Some("web"), env).unwrap();
         assert_eq!(container, "ws://web/api/v1/tunnel/connect");
         assert_eq!(reach(None, None, env), Some(env.into()));
-        assert_eq!(reach(None, None, ""), None);
+        for nothing in ["", ",", " , "] {
+            assert_eq!(reach(None, None, nothing), None);
+        }
+        let several = reach(None, None, "ws://a/, ws://b/?c=d,").unwrap();
+        assert_eq!(several, "ws://a/ ws://b/?c=d");
     }
 
     #[test]
     fn two_kits_and_secrets_on_the_command_line_are_refused() {
         let env = |_: &str| None;
         let reach = |url: &str, container: Option<&str>| Reach {
-            url: Some(url.into()),
+            urls: vec!["wss://first/".into(), url.into()],
             container: container.map(str::to_owned),
             ..Reach::default()
         };
-        assert!(reach("ws://a/", Some("b")).url(&env).is_err());
-        assert!(reach("wss://user:secret@a/", None).url(&env).is_err());
-        assert!(reach("wss://a/x@y", None).url(&env).is_ok());
+        assert!(reach("ws://a/", Some("b")).kit(&env).is_err());
+        assert!(reach("wss://user:secret@a/", None).kit(&env).is_err());
+        let urls = reach("wss://a/x@y", None).kit(&env).unwrap().unwrap();
+        assert_eq!(
+            urls.iter().collect::<Vec<_>>(),
+            ["wss://first/", "wss://a/x@y"]
+        );
+        assert!(!urls.are_local() && !urls.are_plain_and_far());
+        let urls = reach("ws://[::1]/", None).kit(&env).unwrap().unwrap();
+        assert!(urls.are_local() && !urls.are_plain_and_far());
+        let urls = reach("ws://a/", None).kit(&env).unwrap().unwrap();
+        assert!(!urls.are_local() && urls.are_plain_and_far());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::embedded::{self, Embedded};
 use crate::files::{self, Root};
 use crate::flags::{Expose, Pull, Serve, Up};
 use crate::interrupt::Signals;
-use crate::options::{self, Manner, Reach};
+use crate::options::{Manner, Reach, Urls};
 use crate::render::Style;
 use crate::run::{self, Outcome, Wish};
 use crate::state::{self, State};
@@ -201,8 +201,8 @@ fn labelled(options: BindOptions, label: Option<&str>) -> BindOptions {
 /// Finds the kit, or starts one, and runs a session with the wishes that `wishes` makes; it is told
 /// whether the kit is on this machine.
 fn open(common: &Common, wishes: impl FnOnce(bool) -> Vec<Wish>) -> ExitCode {
-    let url = match common.reach.url(&environment) {
-        Ok(url) => url,
+    let urls = match common.reach.kit(&environment) {
+        Ok(urls) => urls,
         Err(why) => return usage(&why),
     };
     // Before any thread is made.
@@ -210,10 +210,10 @@ fn open(common: &Common, wishes: impl FnOnce(bool) -> Vec<Wish>) -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return refused(&Error::Io(format!("signals cannot be watched: {error}"))),
     };
-    match url {
-        Some(url) => {
-            let options = common.reach.options(&url, &environment);
-            if options::is_plain_and_far(&url) && common.reach.has_token(&environment) {
+    match urls {
+        Some(urls) => {
+            let options = common.reach.options(&urls, &environment);
+            if urls.are_plain_and_far() && common.reach.has_token(&environment) {
                 complain(
                     "warning: the URL is ws://, so the token travels unencrypted (use wss://)",
                 );
@@ -221,12 +221,12 @@ fn open(common: &Common, wishes: impl FnOnce(bool) -> Vec<Wish>) -> ExitCode {
             for advice in options.advice() {
                 complain(&format!("warning: {advice}"));
             }
-            let wishes = checked(wishes(options::is_local(&url)));
+            let wishes = checked(wishes(urls.are_local()));
             ended(wishes.and_then(|wishes| {
                 let mut notices = Vec::new();
                 let state = match common.manner.no_state {
                     true => None,
-                    false => kept(&url, &wishes, &mut notices),
+                    false => kept(&urls, &wishes, &mut notices),
                 };
                 session(common, options, wishes, signals, notices, state)
             }))
@@ -267,10 +267,11 @@ fn embedded(common: &Common, wishes: Vec<Wish>, signals: Signals) -> Result<Outc
 }
 
 /// What a run before has left of these tunnels, if it can be had.
-fn kept(url: &str, wishes: &[Wish], notices: &mut Vec<String>) -> Option<State> {
+fn kept(urls: &Urls, wishes: &[Wish], notices: &mut Vec<String>) -> Option<State> {
     let dir = state::dir(&environment)?;
     let names = wishes.iter().map(|wish| wish.name.clone()).collect();
-    State::open(&dir, url, names).unwrap_or_else(|error| {
+    let kit = urls.iter().collect::<Vec<_>>().join(" ");
+    State::open(&dir, &kit, names).unwrap_or_else(|error| {
         let dir = dir.display();
         notices.push(format!(
             "a next start will not find this session: its state cannot be kept in {dir}: {error}"

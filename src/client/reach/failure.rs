@@ -94,6 +94,17 @@ impl Failure {
         }
     }
 
+    /// Whether it may be the way's fault, so that another one may be better.
+    pub(crate) fn is_the_ways(&self) -> bool {
+        use Failure::{Closed, Disturbed, Goaway, Violation};
+        !matches!(self, Goaway { .. } | Closed(_) | Violation(_) | Disturbed)
+    }
+
+    /// Whether the kit itself wants no other try, by whatever way.
+    pub(crate) fn is_the_kits_last_word(&self) -> bool {
+        matches!(self, Failure::Goaway { .. } | Failure::Closed(Some(1008))) && self.is_fatal(false)
+    }
+
     /// Whether the kit asks us to come back at once.
     pub(crate) fn is_restart(&self) -> bool {
         let asks = Some(false);

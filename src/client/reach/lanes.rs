@@ -34,6 +34,9 @@ pub(in crate::client) struct Lanes {
 #[derive(Debug)]
 pub(in crate::client) struct LaneConn {
     pub index: usize,
+    /// By which way to the kit, and since when.
+    pub way: usize,
+    began: Instant,
     pub phase: Phase,
     /// Since when bytes have waited for its socket.
     pub backlog_since: Option<Instant>,
@@ -59,11 +62,22 @@ pub(in crate::client) enum Phase {
 }
 
 impl Reach {
-    pub(crate) fn dial_lane(&mut self, cx: &mut Context, index: usize, ticket: Option<Secret>) {
-        let route = Route::new(cx.config.endpoint.clone());
+    pub(crate) fn dial_lane(
+        &mut self,
+        cx: &mut Context,
+        index: usize,
+        way: usize,
+        ticket: Option<Secret>,
+    ) {
+        let Some(endpoint) = cx.config.endpoints.get(way) else {
+            unreachable!("ways are named by their place");
+        };
+        let route = Route::new(endpoint.clone());
         let target = route.target();
         let entry = LaneConn {
             index,
+            way,
+            began: cx.now,
             phase: Phase::Route(route),
             backlog_since: None,
             hurried: None,
@@ -114,8 +128,10 @@ impl Reach {
                 cx.effects.ask(Command::StartTls { conn, server_name });
             }
             Advance::Ready => {
-                let upgrade = Upgrade::new(&cx.config, &mut cx.entropy);
-                if let Some(lane) = self.conns.get_mut(conn) {
+                if let Some(lane) = self.conns.get_mut(conn)
+                    && let Phase::Route(route) = &lane.phase
+                {
+                    let upgrade = Upgrade::new(&cx.config, route.endpoint(), &mut cx.entropy);
                     lane.phase = Phase::Upgrading(upgrade);
                 }
                 cx.effects.wake(conn);
@@ -353,6 +369,7 @@ impl Reach {
         let entry = self.conns.get_mut(conn)?;
         let index = entry.index;
         entry.said = cx.now;
+        self.ways.stands(entry.way, cx.now.since(entry.began));
         let lane = match std::mem::replace(&mut entry.phase, Phase::Live) {
             Phase::Greeting(lane) => Some(lane),
             _ => None,
@@ -402,6 +419,9 @@ impl Reach {
             return Then::Nothing;
         };
         let index = entry.index;
+        if !matches!(entry.phase, Phase::Leaving(_)) {
+            self.ways.failed(entry.way, cx.now);
+        }
         match (&entry.phase, how) {
             (Phase::Leaving(_), _) => {
                 cx.effects.timers.disarm(Timer::Leaving(conn));
@@ -429,7 +449,11 @@ impl Reach {
                 _ => CloseHow::Clean,
             };
             cx.effects.close(conn, how);
-            self.conns.remove(conn);
+            if let Some(entry) = self.conns.remove(conn)
+                && failure.is_the_ways()
+            {
+                self.ways.failed(entry.way, cx.now);
+            }
         }
         self.lane_gone(cx, index, failure)
     }

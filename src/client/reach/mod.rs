@@ -24,6 +24,7 @@ pub(in crate::client) mod retry;
 pub(in crate::client) mod route;
 pub(in crate::client) mod upgrade;
 pub(in crate::client) mod url;
+mod ways;
 
 use crate::client::Error;
 use crate::client::config::Config;
@@ -51,6 +52,7 @@ pub(super) use kept::Kept;
 pub(super) use lanes::malformed;
 use lanes::{LaneConn, Lanes, Phase};
 use retry::{After, Retry, Stage};
+use ways::Ways;
 
 /// See the module.
 pub(super) struct Reach {
@@ -58,6 +60,7 @@ pub(super) struct Reach {
     pub(super) session: Kept,
     pub(super) conns: Table<Conn, LaneConn>,
     pub(super) lanes: Lanes,
+    ways: Ways,
     /// Why the session will end, when the kit said so before it closes.
     goaway: Option<Failure>,
     /// Room for bytes that come after our goodbye.
@@ -90,6 +93,7 @@ impl Reach {
             session: Kept::NotYet,
             conns: Table::new(LANE_CONNS),
             lanes: Lanes::default(),
+            ways: Ways::new(config.endpoints.len()),
             goaway: None,
             scratch: [0; 64],
         }
@@ -102,7 +106,8 @@ impl Reach {
         }
         let attempt = self.retry.reach();
         cx.notify(SessionEvent::Connecting { attempt });
-        self.dial_lane(cx, 0, None);
+        let way = self.ways.next(cx.now);
+        self.dial_lane(cx, 0, way, None);
     }
 
     /// Whether the session stands and is to stay.
@@ -127,6 +132,7 @@ impl Reach {
         let session = self.session.stands(terms, cx.now);
         session.attach(0, lane);
         session.set_budget(CLIENT_BEYOND_WINDOWS);
+        self.ways.new_round();
         let granted = ok.connections_granted.unwrap_or(1);
         self.lanes.granted = granted.clamp(1, cx.config.connections.min(MAX_LANES as u32));
         let came_back = self.retry.online(ok.session_id.clone(), ok.resumed, cx.now);
@@ -217,7 +223,8 @@ impl Reach {
     /// The session is dropped: plans the next try, or gives the error that ends it all.
     pub(super) fn retry(&mut self, cx: &mut Context, failure: &Failure) -> Option<Error> {
         let why = failure.error();
-        match self.retry.failure(failure, &mut cx.entropy, cx.now) {
+        let more = self.ways.has_more();
+        match self.retry.failure(failure, more, &mut cx.entropy, cx.now) {
             After::Retry(retry_in) => {
                 let why = why.to_string();
                 cx.notify(SessionEvent::Lost { why, retry_in });
@@ -281,6 +288,7 @@ impl Reach {
     /// [`Reach::hurry`].
     pub(super) fn disturbed(&mut self, cx: &mut Context) -> Then {
         self.retry.refresh();
+        self.ways.refresh();
         match self.retry.stage {
             Stage::Waiting => cx.effects.timers.arm(Timer::Retry, cx.now),
             Stage::Reaching => return self.lane_failed(cx, 0, Failure::Disturbed),
@@ -349,7 +357,9 @@ impl Reach {
             let missing = self.missing_lanes().any(|missing| missing == index);
             let fits = ticket.nonce.expose().len() <= MAX_NONCE;
             if missing && fits && self.lanes.rejoin.take(index) {
-                self.dial_lane(cx, index, Some(ticket.nonce));
+                let on = |way| self.conns.iter().filter(|(_, it)| it.way == way).count();
+                let way = self.ways.beside(on, cx.now);
+                self.dial_lane(cx, index, way, Some(ticket.nonce));
             }
         }
     }

@@ -45,6 +45,8 @@ pub(in crate::client) struct Retry {
     pub session: Option<SessionId>,
     /// The one before, which did not come back.
     pub lost: Option<SessionId>,
+    /// A way to the kit may be open later, of those tried in this round.
+    hopeful: bool,
     /// Tries since it was last online.
     attempt: u32,
     /// Failures in a row, without a session in between that was stable or came back.
@@ -65,6 +67,7 @@ impl Retry {
             ever_online: false,
             session,
             lost: None,
+            hopeful: false,
             attempt: 0,
             failures: 0,
             offline_since: now,
@@ -97,10 +100,12 @@ impl Retry {
         same
     }
 
-    /// A try failed, or the session lost its connection.
+    /// A try failed, or the session lost its connection. `more` says that there is a way to the kit
+    /// that was not tried yet.
     pub(crate) fn failure(
         &mut self,
         failure: &Failure,
+        more: bool,
         entropy: &mut Entropy,
         now: Instant,
     ) -> After {
@@ -114,7 +119,15 @@ impl Retry {
         if was == Stage::Closing || was == Stage::Over {
             return After::GiveUp(Error::Closed("the session was closed".into()));
         }
-        if failure.is_fatal(self.ever_online) {
+        let is_fatal = failure.is_fatal(self.ever_online);
+        self.hopeful |= !is_fatal;
+        if was == Stage::Reaching && more && !failure.is_the_kits_last_word() {
+            self.stage = Stage::Waiting;
+            return After::Retry(Duration::ZERO);
+        }
+        // Where several ways lead to the kit, one that is closed for good is not the end.
+        let hopeful = std::mem::take(&mut self.hopeful);
+        if is_fatal && (!hopeful || failure.is_the_kits_last_word()) {
             return After::GiveUp(failure.error());
         }
         // While the session waits for us in the kit, every second counts.
@@ -177,7 +190,7 @@ mod tests {
         let mut last = Duration::ZERO;
         for round in 0..40 {
             assert_eq!(link.reach(), round + 1);
-            let After::Retry(pause) = link.failure(&LOST, &mut entropy, at(0)) else {
+            let After::Retry(pause) = link.failure(&LOST, false, &mut entropy, at(0)) else {
                 panic!("gave up after {round} rounds");
             };
             assert!(pause >= RETRY_FIRST / 2 && pause <= RETRY_MAX);
@@ -192,11 +205,11 @@ mod tests {
         let mut link = Retry::new(None, None, at(0));
         link.reach();
         link.online(SessionId::new("S-1"), false, at(0));
-        let after = link.failure(&LOST, &mut entropy, at(60_000));
+        let after = link.failure(&LOST, false, &mut entropy, at(60_000));
         assert_eq!(after, After::Retry(Duration::ZERO));
         link.reach();
         assert!(link.online(SessionId::new("S-1"), true, at(60_000)));
-        let After::Retry(pause) = link.failure(&LOST, &mut entropy, at(60_100)) else {
+        let After::Retry(pause) = link.failure(&LOST, false, &mut entropy, at(60_100)) else {
             panic!("gave up");
         };
         assert!(pause >= RETRY_FIRST / 2);
@@ -210,7 +223,7 @@ mod tests {
         link.online(SessionId::new("S-1"), false, at(0));
         let mut now = at(2000);
         for stood in [2000, 1000, 2000, 100, 0, 0, 0, 2000] {
-            let After::Retry(pause) = link.failure(&LOST, &mut entropy, now) else {
+            let After::Retry(pause) = link.failure(&LOST, false, &mut entropy, now) else {
                 panic!("gave up");
             };
             assert!(pause <= RETRY_FIRST, "{pause:?}");
@@ -219,7 +232,7 @@ mod tests {
             now = now + pause + Duration::from_millis(stood);
         }
         assert_eq!(
-            link.failure(&LOST, &mut entropy, now),
+            link.failure(&LOST, false, &mut entropy, now),
             After::Retry(Duration::ZERO)
         );
     }
@@ -233,7 +246,7 @@ mod tests {
         let (lost, mut now) = (at(10_000), at(10_000));
         let mut longest = Duration::ZERO;
         while now < lost + 2 * COMING_BACK {
-            let After::Retry(pause) = link.failure(&LOST, &mut entropy, now) else {
+            let After::Retry(pause) = link.failure(&LOST, false, &mut entropy, now) else {
                 panic!("gave up");
             };
             assert!(
@@ -250,7 +263,7 @@ mod tests {
             message: String::new(),
             is_final: None,
         };
-        let again = link.failure(&quarrel, &mut entropy, now);
+        let again = link.failure(&quarrel, false, &mut entropy, now);
         assert!(
             matches!(again, After::Retry(pause) if pause > RETRY_SOON),
             "{again:?}"
@@ -264,16 +277,16 @@ mod tests {
         link.reach();
         link.online(SessionId::new("S-1"), false, at(10_000));
         assert!(matches!(
-            link.failure(&LOST, &mut entropy, at(50_000)),
+            link.failure(&LOST, false, &mut entropy, at(50_000)),
             After::Retry(_)
         ));
         link.reach();
         assert!(matches!(
-            link.failure(&LOST, &mut entropy, at(60_000)),
+            link.failure(&LOST, false, &mut entropy, at(60_000)),
             After::Retry(_)
         ));
         link.reach();
-        let After::GiveUp(error) = link.failure(&LOST, &mut entropy, at(81_000)) else {
+        let After::GiveUp(error) = link.failure(&LOST, false, &mut entropy, at(81_000)) else {
             panic!("went on");
         };
         assert_eq!(error.kind(), "lost");

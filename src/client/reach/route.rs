@@ -42,6 +42,11 @@ impl Route {
         }
     }
 
+    /// Where it leads.
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
     /// What is being done, for a sentence about a timeout.
     pub(crate) fn doing(&self) -> &'static str {
         self.doing
@@ -145,7 +150,8 @@ mod tests {
 
     fn route(url: &str, proxy: Proxy) -> Route {
         let options = TunnelOptions::new(url).proxy(proxy);
-        Route::new(Config::with_env(&options, |_| None).unwrap().endpoint)
+        let config = Config::with_env(&options, |_| None).unwrap();
+        Route::new(config.endpoints[0].clone())
     }
 
     fn answer(route: &mut Route, text: &str) -> Result<Advance, Failure> {

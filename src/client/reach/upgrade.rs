@@ -1,7 +1,7 @@
 //! The WebSocket upgrade on a connection that has reached the kit (PROTOCOL §1).
 
 use crate::buffer::Buffer;
-use crate::client::config::Config;
+use crate::client::config::{Config, Endpoint};
 use crate::client::reach::base64;
 use crate::client::reach::failure::{Failure, plain};
 use crate::entropy::Entropy;
@@ -29,7 +29,7 @@ struct RefusalText {
 }
 
 impl Upgrade {
-    pub(crate) fn new(config: &Config, entropy: &mut Entropy) -> Upgrade {
+    pub(crate) fn new(config: &Config, to: &Endpoint, entropy: &mut Entropy) -> Upgrade {
         let key = base64::encode(&entropy.octets::<16>());
         // A kit that may choose takes v2, which is of use with more than one lane only.
         let offered: &'static [Subprotocol] = match config.connections {
@@ -41,8 +41,8 @@ impl Upgrade {
             "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\
              Sec-WebSocket-Protocol: {}\r\nUser-Agent: {USER_AGENT}\r\n",
-            config.path,
-            config.endpoint.authority(),
+            to.path,
+            to.authority(),
             names.join(", "),
         );
         if let Some(token) = &config.token {
@@ -190,7 +190,7 @@ mod tests {
 
     fn upgrade(options: TunnelOptions) -> Upgrade {
         let config = Config::with_env(&options, |_| None).unwrap();
-        Upgrade::new(&config, &mut Entropy::from_seed(1))
+        Upgrade::new(&config, &config.endpoints[0], &mut Entropy::from_seed(1))
     }
 
     fn hear(upgrade: &mut Upgrade, text: &str) -> Result<Option<Subprotocol>, Failure> {

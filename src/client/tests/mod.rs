@@ -12,6 +12,7 @@ mod logins;
 mod pull;
 mod retry;
 mod shares;
+mod ways;
 mod world;
 
 use std::time::Duration;
