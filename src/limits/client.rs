@@ -69,7 +69,9 @@ pub const STOOD_AFTER: Duration = Duration::from_secs(1);
 pub const STABLE_AFTER: Duration = Duration::from_secs(5);
 /// How long a TCP connection to a kit may take before a fresh try is better.
 pub const REACH_WITHIN: Duration = Duration::from_secs(5);
-/// How long each later step on the way to a kit may take: proxy, TLS, upgrade, HELLO.
+/// How many tries to come back to a session are given up as soon as that also later on the way.
+pub const QUICK_TRIES: u32 = 2;
+/// How long each later step on the way to a kit may take otherwise: proxy, TLS, upgrade, HELLO.
 pub const STEP_WITHIN: Duration = Duration::from_secs(10);
 /// How long a kit may take to answer after the network changed.
 pub const PROBE_WITHIN: Duration = Duration::from_millis(1200);

@@ -165,6 +165,27 @@ fn after_kill_9_session_bindings_and_ports_are_the_same_and_pull_too() {
 }
 
 #[test]
+fn after_the_grace_the_ports_are_the_old_ones_if_they_are_free() {
+    let web = web();
+    let kit = Kit::with(&["--takeover-grace", "1s"]);
+    let scene = Scene::new(&["expose", &web.port().to_string()]);
+    let hoody = scene.start(&kit, 1);
+    let (session, port) = (session_of(&kit), hoody.port());
+    scene.kill(&kit, hoody);
+    kit.has_sessions(0);
+    let hoody = scene.start(&kit, 1);
+    assert_eq!(hoody.port(), port);
+    assert_ne!(session_of(&kit), session);
+    scene.kill(&kit, hoody);
+    kit.has_sessions(0);
+    let squatter = TcpListener::bind(("127.0.0.1", port)).expect("it is free");
+    let hoody = scene.start(&kit, 1);
+    assert_ne!(hoody.port(), port);
+    assert_eq!(Talk::port(hoody.port()).get("/").text(), "here");
+    drop(squatter);
+}
+
+#[test]
 fn what_is_kept_is_ours_alone_and_holds_no_token() {
     let web = web();
     let kit = Kit::start();

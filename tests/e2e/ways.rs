@@ -142,6 +142,23 @@ fn a_way_that_is_cut_or_falls_silent_is_left_for_another_and_the_session_stays()
 }
 
 #[test]
+fn a_way_that_is_cut_over_and_over_is_taken_again_at_once_each_time() {
+    let (kit, web) = (Kit::start(), web());
+    let relay = Relay::to(&kit);
+    let args = ["expose", &web.port().to_string(), "--json"];
+    let hoody = Hoody::from_command(&mut tunnel(&kit, &[&relay.url()], &args), 1);
+    for _ in 0..6 {
+        std::thread::sleep(Duration::from_secs(2));
+        let mark = hoody.mark();
+        relay.cut(true);
+        hoody.wait_state(mark, "lost", PATIENCE);
+        relay.cut(false);
+        let took = served_after(hoody.port());
+        assert!(took < Duration::from_millis(1500), "{took:?}");
+    }
+}
+
+#[test]
 fn a_way_that_leads_nowhere_costs_nothing_where_another_is_open() {
     let (kit, web) = (Kit::start(), web());
     let relay = Relay::to(&kit);

@@ -116,12 +116,10 @@ impl Reach {
     }
 
     fn step_on(&mut self, cx: &mut Context, conn: ConnKey, step: Advance) {
-        let Some(index) = self.conns.get_mut(conn).map(|lane| lane.index) else {
+        let Some(index) = self.conns.get(conn).map(|lane| lane.index) else {
             return;
         };
-        cx.effects
-            .timers
-            .arm(Timer::Lane(index as u8), cx.now + STEP_WITHIN);
+        self.arm_step(cx, index);
         match step {
             Advance::Wait => cx.effects.wake(conn),
             Advance::Secure(server_name) => {
@@ -251,11 +249,20 @@ impl Reach {
             }
         }
         entry.phase = Phase::Greeting(lane);
-        cx.effects
-            .timers
-            .arm(Timer::Lane(index as u8), now + STEP_WITHIN);
+        self.arm_step(cx, index);
         cx.effects.wake(conn);
         self.poll_greeting(cx, conn)
+    }
+
+    /// The next step on the way of a lane begins.
+    fn arm_step(&self, cx: &mut Context, index: usize) {
+        // Without the primary nothing goes; a secondary that is slow keeps nobody waiting.
+        let within = match index {
+            0 => self.retry.step_within(),
+            _ => STEP_WITHIN,
+        };
+        let timer = Timer::Lane(index as u8);
+        cx.effects.timers.arm(timer, cx.now + within);
     }
 
     fn hello(&self, cx: &Context, subprotocol: Subprotocol) -> Hello {

@@ -8,7 +8,10 @@ use crate::client::Error;
 use crate::client::reach::failure::Failure;
 use crate::clock::Instant;
 use crate::entropy::Entropy;
-use crate::limits::{COMING_BACK, RETRY_FIRST, RETRY_MAX, RETRY_SOON, STABLE_AFTER, STOOD_AFTER};
+use crate::limits::{
+    COMING_BACK, QUICK_TRIES, REACH_WITHIN, RETRY_FIRST, RETRY_MAX, RETRY_SOON, STABLE_AFTER,
+    STEP_WITHIN, STOOD_AFTER,
+};
 use crate::wire::control::SessionId;
 
 /// How far reaching the kit is.
@@ -80,6 +83,15 @@ impl Retry {
         self.stage = Stage::Reaching;
         self.attempt += 1;
         self.attempt
+    }
+
+    /// How long a step on the way to the kit may take. A session that was there a moment ago is
+    /// worth a fresh try; where those fail too, the way may just be that slow.
+    pub(crate) fn step_within(&self) -> Duration {
+        match self.ever_online && self.failures <= QUICK_TRIES {
+            true => REACH_WITHIN,
+            false => STEP_WITHIN,
+        }
     }
 
     /// The session stands. Says whether it is the one that was there before.

@@ -45,6 +45,24 @@ fn a_dial_or_a_step_that_takes_too_long_is_given_up() {
 }
 
 #[test]
+fn a_way_that_falls_silent_under_a_session_to_come_back_to_is_left_sooner_at_first() {
+    let (mut world, kit) = online(&options());
+    world.pass(2 * SECOND);
+    world.end(kit.conns[0].unwrap(), Ended::Reset);
+    for (round, seconds) in [5, 5, 10, 10].into_iter().enumerate() {
+        world.until_dialled();
+        let conn = world.accept();
+        if round % 2 == 1 {
+            FakeKit::new().upgrade(&mut world, conn);
+        }
+        world.pass(seconds * SECOND - MS);
+        assert_eq!(world.is_closed(conn), None, "{round}");
+        world.pass(MS);
+        assert!(world.is_closed(conn).is_some(), "{round}");
+    }
+}
+
+#[test]
 fn a_wrong_token_ends_it_however_the_kit_says_so() {
     for way in ["401", "goaway", "1008"] {
         let mut world = World::new(&options().token("wrong"));
