@@ -9,7 +9,7 @@ use crate::client::error::Error;
 use crate::client::event::SessionEvent;
 use crate::client::messages::Notice;
 use crate::client::reach::failure;
-use crate::limits::CLIENT_BINDINGS;
+use crate::limits::{CLAIM_WITHIN, CLIENT_BINDINGS};
 use crate::mux::Session;
 use crate::wire::control::{
     self, BindErr, BindErrCode, BindMode, BindOk, BindRevoked, ControlError, ResumedBind,
@@ -254,6 +254,17 @@ impl Bindings {
             bound.hope();
         }
         self.ask(cx, Some(session));
+        if !self.unclaimed.is_empty() {
+            cx.effects.timers.arm(Timer::Claim, cx.now + CLAIM_WITHIN);
+        }
+    }
+
+    /// What an earlier process left had its time to be claimed.
+    pub(super) fn give_back_unclaimed<T: Copy>(&mut self, session: Option<&mut Session<T>>) {
+        let Some(session) = session else { return };
+        for one in self.unclaimed.drain(..) {
+            send_unbind(session, Some(one.bind_id));
+        }
     }
 
     /// The session came back with these. What it still has stands again; gives those that nobody

@@ -34,6 +34,8 @@ pub(super) enum Timer {
     Refusals,
     /// Bind again what was refused.
     Rebind,
+    /// Nobody has claimed what an earlier process left.
+    Claim,
     /// Ask for missing lanes.
     Rejoin,
     /// Streams had their time to finish.

@@ -94,6 +94,10 @@ impl Client {
                     let (bindings, cx, session) = self.bindings();
                     bindings.ask(cx, session);
                 }
+                Timer::Claim => {
+                    let (bindings, _, session) = self.bindings();
+                    bindings.give_back_unclaimed(session);
+                }
                 Timer::Rejoin => self.reach.ask_for_tickets(&mut self.cx),
                 Timer::Close => self.say_goodbye(),
                 Timer::Goaway => {

@@ -86,6 +86,9 @@ pub const PROMISE_SLACK: Duration = Duration::from_secs(2);
 pub const REBIND_EVERY: Duration = Duration::from_secs(2);
 /// The longest pause between two such tries.
 pub const REBIND_MAX: Duration = Duration::from_secs(30);
+/// For so long a binding that an earlier process left waits for a user to claim it. Then the kit
+/// has it back: its visitors would be answered by nobody.
+pub const CLAIM_WITHIN: Duration = Duration::from_secs(30);
 /// How soon a secondary lane is asked for again that did not come about; the pause doubles up to
 /// [`REJOIN_MAX`].
 pub const REJOIN_EVERY: Duration = Duration::from_secs(2);

@@ -279,7 +279,7 @@ fn a_laptop_that_falls_asleep_is_missed_in_seconds_and_one_that_is_busy_is_not()
         true
     });
     let kit = Kit::start();
-    let hoody = Hoody::expose(&kit, upstream.port());
+    let hoody = Hoody::expose_with(&kit, upstream.port(), &["--connections", "3"]);
     // Whoever promised more than is meant is asked in the kit's own time.
     let mut odd = Vec::new();
     for promise in [
@@ -302,6 +302,7 @@ fn a_laptop_that_falls_asleep_is_missed_in_seconds_and_one_that_is_busy_is_not()
     }
     assert_eq!(talk.reply(false).text(), "awake");
     assert_eq!(kit.parked(), Some(0), "it was heard all the time");
+    kit.settles("hoody_tunnel_pong_timeouts_total", 0);
     for owner in &mut odd {
         assert!(owner.alive());
     }

@@ -209,7 +209,14 @@ impl Reach {
             }
             cx.effects.timers.disarm(Timer::Lane(index as u8));
         }
-        for timer in [Timer::Rejoin, Timer::Rebind, Timer::Goaway, Timer::Sweep] {
+        let of_a_session = [
+            Timer::Rejoin,
+            Timer::Rebind,
+            Timer::Claim,
+            Timer::Goaway,
+            Timer::Sweep,
+        ];
+        for timer in of_a_session {
             cx.effects.timers.disarm(timer);
         }
         self.session.park();

@@ -268,6 +268,30 @@ fn an_earlier_processes_session_is_claimed_by_port() {
 }
 
 #[test]
+fn what_an_earlier_process_left_and_nobody_claims_is_given_back() {
+    let mut world = World::new(&options().resume_session_id("S-0"));
+    let mut kit = FakeKit::new();
+    world.pass(MS);
+    let ok = r#"{"sessionId":"S-0","resumed":true,"resumedBinds":[
+        {"bindId":4,"kind":"tcp","mode":"pull","containerPort":3000},
+        {"bindId":5,"kind":"tcp","mode":"pull","containerPort":5432}]}"#;
+    come_online(&mut world, &mut kit, ok);
+    pass_with(&mut world, &mut kit, 29 * SECOND);
+    order_bind(&mut world, &mut kit, 1, spec(BindMode::Pull, 5432));
+    assert_eq!(outcome(&mut world, 1).unwrap().bind_id, 5);
+    assert!(kit.came(FrameType::Unbind).is_empty());
+    pass_with(&mut world, &mut kit, SECOND);
+    assert_eq!(kit.came(FrameType::Unbind), [r#"{"bindId":4}"#]);
+    kit.control(&mut world, FrameType::UnbindOk, r#"{"bindId":4}"#);
+    // Whoever comes for it now has it bound anew.
+    order_bind(&mut world, &mut kit, 2, spec(BindMode::Pull, 3000));
+    assert_eq!(kit.came(FrameType::Bind).len(), 1);
+    // What came later is no less its user's own.
+    pass_with(&mut world, &mut kit, 60 * SECOND);
+    assert!(kit.came(FrameType::Unbind).is_empty());
+}
+
+#[test]
 fn a_claimed_port_whose_address_the_kit_tells_is_not_bound_again_and_cuts_nobody() {
     for (said, expected) in [
         ("null", None),
