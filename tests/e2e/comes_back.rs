@@ -165,6 +165,26 @@ fn after_kill_9_session_bindings_and_ports_are_the_same_and_pull_too() {
 }
 
 #[test]
+fn whenever_it_is_killed_the_next_start_has_the_ports() {
+    let web = web();
+    let kit = Kit::start();
+    let (one, two) = (free_port(), free_port());
+    let target = web.port().to_string();
+    let (first, second) = (format!("{target}={one}"), format!("{target}={two}"));
+    let scene = Scene::new(&["up", "--expose", &first, "--pull", &second]);
+    for millis in 0..40 {
+        let hoody = Hoody::from_command(&mut scene.command(&kit, &[]), 0);
+        std::thread::sleep(Duration::from_millis(millis));
+        hoody.proc.signal(libc::SIGKILL);
+        drop(hoody);
+    }
+    let hoody = scene.start(&kit, 2);
+    assert_eq!((hoody.port_of(0), hoody.port_of(1)), (one, two));
+    assert_eq!(Talk::port(one).get("/").text(), "here");
+    kit.has_sessions(1);
+}
+
+#[test]
 fn after_the_grace_the_ports_are_the_old_ones_if_they_are_free() {
     let web = web();
     let kit = Kit::with(&["--takeover-grace", "1s"]);

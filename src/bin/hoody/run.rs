@@ -17,7 +17,7 @@ use hoody_tunnel::client::{
 
 use crate::interrupt::Signals;
 use crate::render::{self, Line, Paper, Ready, Screen, Style};
-use crate::state::State;
+use crate::state::{Keeper, State};
 
 /// One binding that is wanted.
 pub struct Wish {
@@ -90,13 +90,12 @@ pub fn run(
     for message in notices {
         screen.print(&Line::Notice { message });
     }
-    let options = match state.as_ref().and_then(State::session) {
+    let state = Keeper::new(state);
+    let options = match state.look(|state| state.session().map(str::to_owned)) {
         Some(id) => options.resume_session_id(id),
         None => options,
     };
     let session = Arc::new(TunnelSession::start(options)?);
-    let port = |index| state.as_ref().and_then(|state| state.port(index));
-    let before = (0..wishes.len()).map(port).collect();
     let wishes = Arc::new(wishes);
     let mut run = Run {
         session: Arc::clone(&session),
@@ -106,13 +105,13 @@ pub fn run(
         screen,
         online: false,
         attached: false,
-        state,
+        state: state.clone(),
         early: Vec::new(),
         stopping: None,
         failure: None,
     };
     forward(&session, &tell);
-    bind(session, wishes, before, tell);
+    bind(session, wishes, state, tell);
     run.until_closed(&news);
     Ok(run.finish())
 }
@@ -142,15 +141,24 @@ fn forward(session: &Arc<TunnelSession>, tell: &SyncSender<News>) {
     });
 }
 
-/// Binds one wish after the other, waiting for each answer. Some had a port `before`.
+/// Binds one wish after the other, waiting for each answer. The session's id is written down before
+/// it has any port: who is killed then leaves nothing that a next start would not find.
 fn bind(
     session: Arc<TunnelSession>,
     wishes: Arc<Vec<Wish>>,
-    before: Vec<Option<u16>>,
+    state: Keeper,
     tell: SyncSender<News>,
 ) {
     thread::spawn(move || {
-        for (index, (wish, before)) in wishes.iter().zip(before).enumerate() {
+        // Where it does not stand, the binds say why.
+        let id = session.wait_online(None).ok().and_then(|()| session.id());
+        if let Some(id) = id
+            && let Err(why) = state.keep(|state| state.stands(&id))
+        {
+            let _ = tell.send(News::Notice(why));
+        }
+        for (index, wish) in wishes.iter().enumerate() {
+            let before = state.look(|state| state.port(index));
             let mut outcome = session.bind(wish.first(before));
             if let Err(Error::Bind { code, .. }) = &outcome
                 && wish.any_port
@@ -195,7 +203,7 @@ struct Run<P> {
     /// Whether it stands.
     attached: bool,
     /// What a next run finds of this one.
-    state: Option<State>,
+    state: Keeper,
     /// Bindings that were answered before we heard that the session stands: the two come by
     /// different threads, and are told in the order in which they happened.
     early: Vec<Line>,
@@ -346,13 +354,10 @@ impl<P: Paper> Run<P> {
         }
     }
 
-    /// Writes something down for a next run. What cannot be written is told once.
+    /// Writes something down for a next run.
     fn keep(&mut self, write: impl FnOnce(&mut State) -> io::Result<()>) {
-        if let Some(state) = &mut self.state
-            && let Err(error) = write(state)
-        {
-            self.state = None;
-            self.screen.print(&not_kept(&error));
+        if let Err(message) = self.state.keep(write) {
+            self.screen.print(&Line::Notice { message });
         }
     }
 
@@ -387,8 +392,8 @@ impl<P: Paper> Run<P> {
     fn finish(mut self) -> Outcome {
         let said_goodbye = self.stopping.is_some() && self.attached;
         let is_killed = matches!(self.failure, Some(Error::Closed(_)));
-        if let Some(state) = self.state.take().filter(|_| said_goodbye || is_killed) {
-            state.forget();
+        if said_goodbye || is_killed {
+            self.state.forget();
         }
         let reason = match (&self.failure, self.stopping) {
             (Some(_), _) => "failed",
@@ -415,12 +420,6 @@ impl<P: Paper> Run<P> {
 
 /// How long the library gets to say goodbye after the second signal.
 const LAST_WORDS: Duration = Duration::from_millis(500);
-
-/// A line about state that no next run will find.
-fn not_kept(error: &io::Error) -> Line {
-    let message = format!("a next start will not find this session: its state is lost: {error}");
-    Line::Notice { message }
-}
 
 fn taken_over(binding: &Binding, reason: &str) -> Line {
     Line::State {

@@ -9,6 +9,7 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hoody_tunnel::limits::STATE_BYTES;
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,43 @@ pub struct State {
     kept: Kept,
     /// What is in the file.
     written: Vec<u8>,
+}
+
+/// The same for several threads: until it cannot be written any more.
+#[derive(Debug, Clone)]
+pub struct Keeper(Arc<Mutex<Option<State>>>);
+
+impl Keeper {
+    pub fn new(state: Option<State>) -> Keeper {
+        Keeper(Arc::new(Mutex::new(state)))
+    }
+
+    /// Looks at it, if there is one.
+    pub fn look<T>(&self, look: impl FnOnce(&State) -> Option<T>) -> Option<T> {
+        self.lock().as_ref().and_then(look)
+    }
+
+    /// Writes something down. Where that fails it is told once, and nothing is kept from then on.
+    pub fn keep(&self, write: impl FnOnce(&mut State) -> io::Result<()>) -> Result<(), String> {
+        let mut state = self.lock();
+        let outcome = state.as_mut().map_or(Ok(()), write);
+        outcome.map_err(|error| {
+            *state = None;
+            format!("a next start will not find this session: its state is lost: {error}")
+        })
+    }
+
+    /// There is nothing to come back to.
+    pub fn forget(&self) {
+        if let Some(state) = self.lock().take() {
+            state.forget();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<State>> {
+        // Whatever a thread left here is whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What the file says.
