@@ -24,6 +24,9 @@ pub fn read_notice(world: &mut World, index: usize, notice: Notice) {
                 read_event(world, index, event);
             }
         }
+        Notice::Session(id) => {
+            world.laptops[index].session = Some(id.as_str().to_owned());
+        }
         _ => {}
     }
 }

@@ -44,6 +44,8 @@ pub struct Laptop {
     pub connections: u32,
     pub expose: u16,
     pub pull: u16,
+    /// The session that it had last, as a file would keep it for the next process.
+    pub session: Option<String>,
     /// Ports that stand, by what was told.
     pub bound: BTreeSet<u16>,
     pub online: bool,
@@ -148,6 +150,7 @@ impl World {
                 },
                 expose: 3000 + index,
                 pull: 5000 + index,
+                session: None,
                 bound: BTreeSet::new(),
                 online: false,
                 references: BTreeMap::new(),
@@ -191,10 +194,17 @@ impl World {
         let Some(laptop) = self.laptops.get_mut(index) else {
             return;
         };
-        let options = TunnelOptions::new("ws://10.0.0.1:50")
+        let mut options = TunnelOptions::new("ws://10.0.0.1:50")
             .token(TOKEN)
             .proxy(Proxy::None)
             .connections(laptop.connections);
+        if number & 1 == 1 {
+            // One more way to the same kit, and one that leads nowhere.
+            options = options.also_at("ws://10.0.0.9:50").also_at("ws://kit:50");
+        }
+        if let Some(id) = laptop.session.clone().filter(|_| number & 2 == 2) {
+            options = options.resume_session_id(id);
+        }
         let client = Client::new(&options, entropy, now).expect("good options");
         let owner = Owner::Client(index);
         let host = Host::new(client, owner, Dice::new(number), &mut self.net);
