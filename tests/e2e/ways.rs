@@ -159,6 +159,26 @@ fn a_way_that_is_cut_over_and_over_is_taken_again_at_once_each_time() {
 }
 
 #[test]
+fn who_is_stopped_while_the_kit_is_out_of_reach_finds_the_session_again() {
+    let (kit, web) = (Kit::start(), web());
+    let relay = Relay::to(&kit);
+    let args = ["expose", &web.port().to_string(), "--json"];
+    let mut hoody = Hoody::from_command(&mut tunnel(&kit, &[&relay.url()], &args), 1);
+    let mark = hoody.mark();
+    relay.cut(true);
+    hoody.wait_state(mark, "lost", PATIENCE);
+    hoody.proc.signal(libc::SIGTERM);
+    assert_eq!(hoody.proc.wait(PATIENCE).code(), Some(0));
+    kit.has_parked(1);
+    relay.cut(false);
+    let back = Hoody::from_command(&mut tunnel(&kit, &[&relay.url()], &args), 1);
+    back.wait_state(0, "resumed", PATIENCE);
+    assert_eq!(back.port(), hoody.port());
+    served_after(back.port());
+    kit.has_sessions(1);
+}
+
+#[test]
 fn a_way_that_leads_nowhere_costs_nothing_where_another_is_open() {
     let (kit, web) = (Kit::start(), web());
     let relay = Relay::to(&kit);
