@@ -18,6 +18,7 @@ export type {
   PullOptions,
   ServeOptions,
   SessionOptions,
+  StateStore,
   Token,
 } from './client/options.js';
 export {

@@ -32,3 +32,18 @@ function watch(signal: AbortSignal): Set<() => void> {
 function nothing(): void {
   // There was no signal to let go of.
 }
+
+/** Aborts `joint` when any of the signals is; the returned function lets go of them. */
+export function joinSignals(
+  joint: AbortController,
+  signals: (AbortSignal | undefined)[],
+): () => void {
+  const stops = signals.map((signal) => {
+    const abort = (): void => joint.abort(signal?.reason);
+    if (signal?.aborted === true) abort();
+    return onAbort(signal, abort);
+  });
+  return () => {
+    for (const stop of stops) stop();
+  };
+}

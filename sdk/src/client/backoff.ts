@@ -24,8 +24,8 @@ export class Backoff {
   }
 }
 
-/** Waits; ends early when the signal is aborted. */
-export function sleep(ms: number, signal: AbortSignal): Promise<void> {
+/** Waits; ends early when the signal is aborted. An idle wait does not keep the process alive. */
+export function sleep(ms: number, signal: AbortSignal, idle = false): Promise<void> {
   return new Promise((resolve) => {
     if (signal.aborted) return resolve();
     const done = (): void => {
@@ -34,6 +34,7 @@ export function sleep(ms: number, signal: AbortSignal): Promise<void> {
       resolve();
     };
     const timer = setTimeout(done, ms);
+    if (idle) timer.unref();
     const stop = onAbort(signal, done);
   });
 }

@@ -14,6 +14,7 @@ import { serveFromHandler } from '../local/serve.js';
 import { Target } from '../local/target.js';
 import { serveFromUpstream, type Upstream } from '../local/upstream.js';
 import type { CheckedBind } from './options.js';
+import type { KeptBinding } from './state.js';
 import type { BindKind, BindMode } from '../wire/terms.js';
 
 /** @internal What a binding asks of its session. */
@@ -87,9 +88,27 @@ export class Binding {
     return this.unbind();
   }
 
-  /** @internal What BIND says to get this port again. */
-  again(): CheckedBind {
-    return { ...this.options, containerPort: this.containerPort };
+  /** @internal What BIND says to get this port again, or another. */
+  again(containerPort: number): CheckedBind {
+    return { ...this.options, containerPort };
+  }
+
+  /** @internal Whether the caller left the port to the kit. */
+  get takesAny(): boolean {
+    return this.options.containerPort === 0;
+  }
+
+  /** @internal What a later session has to know to have it again. */
+  get kept(): KeptBinding {
+    return { options: this.options, grant: this.grant };
+  }
+
+  /** @internal Whether this is what those options ask for. */
+  fits({ kind, mode, containerPort, host = '127.0.0.1' }: CheckedBind): boolean {
+    const { options } = this;
+    const same = options.kind === kind && options.mode === mode;
+    const port = containerPort === 0 ? this.takesAny : containerPort === this.containerPort;
+    return same && port && (options.host ?? '127.0.0.1') === host;
   }
 
   /** @internal The kit has bound anew, under another id. */

@@ -2,6 +2,7 @@
  * The events of a session: an `EventTarget` with types.
  */
 import type { TunnelError } from './errors.js';
+import type { BindKind, BindMode } from '../wire/terms.js';
 import type { ExchangeReport, Overload } from '../local/terms.js';
 
 /** What each event carries as its `detail`. */
@@ -14,6 +15,17 @@ export interface TunnelEventMap {
   resumed: { sessionId: string; fresh: boolean; afterMs: number };
   /** Another session took a port over. */
   takenOver: { bindId: number; containerPort: number; reason: string };
+  /** A port was refused when the session had to bind it anew; it is asked for again then. */
+  bindRefused: {
+    containerPort: number;
+    kind: BindKind;
+    mode: BindMode;
+    code: string;
+    message: string;
+    retryMs: number;
+  };
+  /** The state could not be written: another process will not find the ports. */
+  unsaved: { message: string };
   /** An exchange is over. */
   request: ExchangeReport;
   /** Visitors got a 503, for this machine had no place for them; told once a second at the most. */

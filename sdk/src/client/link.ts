@@ -95,7 +95,7 @@ export class Link implements MuxHost {
 
   private constructor(
     private readonly config: CheckedSession,
-    private readonly host: LinkHost,
+    private host: LinkHost,
     /** What the kit answered. */
     readonly hello: HelloOk,
     socket: KitSocket,
@@ -136,6 +136,22 @@ export class Link implements MuxHost {
   close(): Promise<void> {
     const goodbye = { code: Code.NoError, message: 'closed', lastStreamId: 0, graceMs: 0 };
     return this.shut(1000, goodbye);
+  }
+
+  /** Whether a session of such options would have made the same connection. */
+  serves(config: CheckedSession): boolean {
+    const mine = this.config;
+    const headers = JSON.stringify(config.kitHeaders) === JSON.stringify(mine.kitHeaders);
+    const way = config.connectUrl.href === mine.connectUrl.href && headers;
+    const proof = config.token === mine.token && String(config.ca) === String(mine.ca);
+    return (
+      way && proof && config.maxConnections === mine.maxConnections && this.goaway === undefined
+    );
+  }
+
+  /** Another session takes it over as it is. */
+  handTo(host: LinkHost): void {
+    this.host = host;
   }
 
   /** Drops the sockets without a word; the kit parks the session. */

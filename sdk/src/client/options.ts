@@ -31,12 +31,23 @@ export interface AdminOptions extends KitOptions {
   timeout?: number | undefined;
 }
 
+/** Where a session keeps its state, as text; `set` is given undefined when there is none. */
+export interface StateStore {
+  get(): string | undefined | Promise<string | undefined>;
+  set(text: string | undefined): void | Promise<void>;
+}
+
 /** How a session connects and stays connected. */
 export interface SessionOptions extends KitOptions {
   /** WebSockets of this session, 1 to 16. Default 1. */
   maxConnections?: number | undefined;
   /** A session to take up again; `connect` fails with `RESUME_EXPIRED` when it is gone. */
   resumeSessionId?: string | undefined;
+  /**
+   * Where its id and bindings are kept, so that a later session gets its ports back: the path of a
+   * file, a store, or false for nowhere. Default: in this process, until it is closed.
+   */
+  state?: string | false | StateStore | undefined;
   /** Whether a lost connection is dialled again. Default false here, true for the one-call forms. */
   reconnect?: boolean | undefined;
   /** Milliseconds until the first connection must be up, 1 to 3600000. Default 10000. */
@@ -93,6 +104,7 @@ export type ServeOptions = SessionOptions &
 export interface CheckedSession extends CheckedKit {
   maxConnections: number;
   resumeSessionId: string | undefined;
+  state: string | false | StateStore | undefined;
   reconnect: boolean;
   connectTimeout: number;
   requestTimeout: number;
@@ -125,6 +137,7 @@ const SESSION_KEYS = [
   ...KIT_KEYS,
   'maxConnections',
   'resumeSessionId',
+  'state',
   'reconnect',
   'connectTimeout',
   'requestTimeout',
@@ -232,19 +245,24 @@ export function checkSession(options: SessionOptions, reconnect: boolean): Check
     must(good, `${name} must be a whole number from 1 to 65535`);
   }
   must(
-    resumeSessionId === undefined ||
-      (typeof resumeSessionId === 'string' && /^[\x21-\x7e]{1,128}$/.test(resumeSessionId)),
+    resumeSessionId === undefined || isId(resumeSessionId),
     'resumeSessionId must be the id of a session',
   );
   must(
     options.reconnect === undefined || typeof options.reconnect === 'boolean',
     'reconnect must be true or false',
   );
+  const { state } = options;
+  must(
+    state === undefined || state === false || isPath(state) || isStore(state),
+    'state must be the path of a file, { get, set }, or false',
+  );
   checkSignal(signal);
   return {
     ...kit,
     maxConnections,
     resumeSessionId,
+    state,
     reconnect: options.reconnect ?? reconnect,
     connectTimeout: milliseconds(options.connectTimeout, 'connectTimeout'),
     requestTimeout: milliseconds(options.requestTimeout, 'requestTimeout'),
@@ -252,6 +270,20 @@ export function checkSession(options: SessionOptions, reconnect: boolean): Check
     maxHandlers,
     signal,
   };
+}
+
+/** Whether a value can be the id of a session. */
+export function isId(value: unknown): value is string {
+  return typeof value === 'string' && /^[\x21-\x7e]{1,128}$/.test(value);
+}
+
+function isPath(value: unknown): boolean {
+  return typeof value === 'string' && value !== '' && !value.includes('\0');
+}
+
+function isStore(value: unknown): boolean {
+  const { get, set } = isRecord(value) ? (value as Partial<StateStore>) : {};
+  return typeof get === 'function' && typeof set === 'function';
 }
 
 /** Checks a signal, wherever one is passed. */

@@ -7,9 +7,12 @@ import { onAbort } from './abort.js';
 import { BindError, TunnelTimeoutError } from './errors.js';
 import type { CheckedBind } from './options.js';
 
+/** What BIND asks for; `replaces` names the session that may hold the port parked. */
+export type BindAsk = CheckedBind & { replaces?: string | undefined };
+
 /** A BIND that waits. */
 interface PendingBind {
-  options: CheckedBind;
+  options: BindAsk;
   granted: (ok: BindOk) => void;
   reject: (error: unknown) => void;
   /** The caller gave up: a grant that still comes is given back. */
@@ -29,7 +32,7 @@ export class Requests {
    * for visitors may follow in the same message.
    */
   bind<T>(
-    options: CheckedBind,
+    options: BindAsk,
     signal: AbortSignal | undefined,
     take: (ok: BindOk) => T,
     send: (bind: Bind) => void,
@@ -65,6 +68,11 @@ export class Requests {
       this.binds.set(ref, pending);
       send(bindFrame(ref, options));
     });
+  }
+
+  /** Whether nothing waits. */
+  get idle(): boolean {
+    return this.binds.size === 0 && this.unbinds.size === 0;
   }
 
   /** Notes an UNBIND; resolves when the kit answered, or did not in time. */
@@ -119,7 +127,7 @@ export class Requests {
   }
 }
 
-function bindFrame(ref: number, options: CheckedBind): Bind {
+function bindFrame(ref: number, options: BindAsk): Bind {
   const frame: Bind = {
     clientBindRef: ref,
     kind: options.kind,
@@ -129,5 +137,6 @@ function bindFrame(ref: number, options: CheckedBind): Bind {
   if (options.label !== undefined) frame.label = options.label;
   if (options.takeover) frame.takeover = true;
   if (options.host !== undefined) frame.host = options.host;
+  if (options.replaces !== undefined) frame.replaces = options.replaces;
   return frame;
 }

@@ -20,23 +20,21 @@ import { plain } from '../wire/text.js';
 import type { MuxStream } from '../mux/stream.js';
 import { Capacity } from '../local/capacity.js';
 import type { Report } from '../local/report.js';
-import { onAbort } from './abort.js';
+import { joinSignals, onAbort } from './abort.js';
 import { Backoff, sleep } from './backoff.js';
 import { Binding, type BindingOwner, type Grant } from './binding.js';
 import {
-  AuthError,
   BindError,
   ClosedError,
   LostError,
   OptionsError,
-  ProtocolError,
   ResumeExpiredError,
   TunnelTimeoutError,
   type TunnelError,
 } from './errors.js';
-import { TunnelEventTarget } from './events.js';
-import { goawayError } from './handshake.js';
-import { Link, type LinkEnd } from './link.js';
+import { TunnelEventTarget, type TunnelEventMap } from './events.js';
+import { fatalEnd, isFatal } from './ends.js';
+import { Link, type LinkEnd, type LinkHost } from './link.js';
 import {
   checkBind,
   checkCall,
@@ -48,8 +46,10 @@ import {
   type SessionOptions,
 } from './options.js';
 import { Orphans } from './orphans.js';
+import { bindAgain } from './rebind.js';
 import { Requests } from './requests.js';
-import type { HelloOk } from '../wire/terms.js';
+import { Keeper, type Holder, type KeptSession } from './state.js';
+import type { HelloOk, ResumedBind } from '../wire/terms.js';
 import type { ExchangeReport } from '../local/terms.js';
 
 /** Where a session is in its life. */
@@ -65,21 +65,34 @@ const FAREWELL_MS = 1000;
 const DRAIN_POLL_MS = 10;
 
 /** A session with a kit. */
-export class TunnelSession extends TunnelEventTarget {
+export class TunnelSession extends TunnelEventTarget implements Holder {
   /** Resolves when the session is over, with what ended it, or undefined when it was closed. */
   readonly closed: Promise<TunnelError | undefined>;
   private readonly config: CheckedSession;
   private readonly requests: Requests;
   private readonly orphans = new Orphans();
-  private readonly bindings = new Map<number, Binding>();
+  private readonly granted = new Map<number, Binding>();
   /** Bindings that we gave back, until the kit has heard of it. */
   private readonly leaving = new Map<number, Binding>();
   /** Bindings that a fresh session has to ask for again. */
   private readonly unbound = new Set<Binding>();
+  /** Bindings of an earlier object, until they are bound here. */
+  private readonly restored = new Set<Binding>();
+  private readonly keeper: Keeper;
+  /** What an earlier object, or process, left of the session to take up. */
+  private inherited: KeptSession | undefined;
+  /** The session before this one, which may hold its ports parked. */
+  private previousId: string | undefined;
   private readonly abort = new AbortController();
   private readonly owner: BindingOwner;
   private readonly report = (report: ExchangeReport): void => {
     this.emit('request', report);
+  };
+  private readonly linkHost: LinkHost = {
+    online: (link) => this.onHello(link),
+    accept: (stream, open) => this.accept(stream, open),
+    control: (frame) => this.onControl(frame),
+    ended: (link, end) => this.onEnded(link, end),
   };
   private readonly backoff = new Backoff();
   private onlineAt = 0;
@@ -104,6 +117,10 @@ export class TunnelSession extends TunnelEventTarget {
       }),
       unbind: (binding) => this.unbind(binding),
     };
+    const { origin, pathname } = this.config.connectUrl;
+    this.keeper = new Keeper(this.config.state, origin + pathname, (message) => {
+      this.emit('unsaved', { message });
+    });
     this.closed = new Promise((resolve) => {
       this.resolveClosed = resolve;
     });
@@ -128,6 +145,11 @@ export class TunnelSession extends TunnelEventTarget {
     return this.current;
   }
 
+  /** The ports that the kit has granted, those of a session that was taken up among them. */
+  get bindings(): Binding[] {
+    return [...this.granted.values()];
+  }
+
   /** WebSockets that are joined right now. */
   get connections(): number {
     return this.link?.mux.laneCount ?? 0;
@@ -149,7 +171,12 @@ export class TunnelSession extends TunnelEventTarget {
     this.current = 'connecting';
     try {
       signal.throwIfAborted();
-      await this.firstLink(signal);
+      const kept = await this.keeper.find(this.config.resumeSessionId);
+      signal.throwIfAborted();
+      this.inherited = kept;
+      const link = kept?.holder?.detach(this.config);
+      if (kept === undefined || link === undefined) await this.firstLink(signal);
+      else this.inherit(link, kept);
     } catch (error) {
       if (this.in('connecting')) this.current = 'idle';
       throw error;
@@ -168,12 +195,14 @@ export class TunnelSession extends TunnelEventTarget {
     if (this.current === 'closed' || this.closing) throw new ClosedError('nothing can be bound');
     // Before anything is taken up: one that is aborted leaves all as it was.
     options.signal?.throwIfAborted();
+    const again = this.bindRestored(checked);
+    if (again !== undefined) return again;
     const adopted = this.orphans.adopt(checked.kind, checked.mode, checked.containerPort);
     if (adopted === undefined || 'replace' in adopted) {
-      const again = adopted && { containerPort: adopted.replace, takeover: true };
+      const ours = adopted && { containerPort: adopted.replace, takeover: true };
       try {
         return await this.requests.bind(
-          { ...checked, ...again },
+          { ...checked, ...ours, replaces: this.previousId },
           options.signal,
           (ok) => this.enter(checked, ok),
           (bind) => this.sendBind(bind),
@@ -195,8 +224,9 @@ export class TunnelSession extends TunnelEventTarget {
     if (!(binding instanceof Binding)) throw new OptionsError('unbind takes a binding');
     const { bindId } = binding;
     this.unbound.delete(binding);
-    if (this.bindings.get(bindId) !== binding) return;
-    this.bindings.delete(bindId);
+    if (this.granted.get(bindId) !== binding) return;
+    this.granted.delete(bindId);
+    this.note();
     const { link } = this;
     if (link !== undefined) {
       // Until the kit answers, visitors come whom it let in before.
@@ -226,7 +256,7 @@ export class TunnelSession extends TunnelEventTarget {
     if (this.current === 'closed') return this.over;
     this.closing = true;
     if (this.link !== undefined) {
-      const all = [...this.bindings.values()].map((binding) => this.unbind(binding));
+      const all = [...this.granted.values()].map((binding) => this.unbind(binding));
       await Promise.race([Promise.all(all), sleep(FAREWELL_MS, this.abort.signal)]);
       await this.drained(graceMs);
     }
@@ -255,7 +285,7 @@ export class TunnelSession extends TunnelEventTarget {
       if (last !== undefined && left() <= 0) throw last;
       try {
         const most = last === undefined ? config.connectTimeout : Math.max(1, left());
-        await this.openLink(config.resumeSessionId, most, signal);
+        await this.openLink(config.resumeSessionId ?? this.inherited?.sessionId, most, signal);
         return;
       } catch (error) {
         // An attempt that only had the rest of the time says less than one that was answered.
@@ -274,12 +304,7 @@ export class TunnelSession extends TunnelEventTarget {
   ): Promise<void> {
     const setup = new AbortController();
     this.setup = setup;
-    await Link.open(this.config, resumeId, timeoutMs, signal, {
-      online: (link) => this.onHello(link),
-      accept: (stream, open) => this.accept(stream, open),
-      control: (frame) => this.onControl(frame),
-      ended: (link, end) => this.onEnded(link, end),
-    });
+    await Link.open(this.config, resumeId, timeoutMs, signal, this.linkHost);
     if (this.in('connecting')) {
       // The kit answered with a fresh session where a certain one was asked for.
       const { link } = this;
@@ -289,10 +314,15 @@ export class TunnelSession extends TunnelEventTarget {
     }
     const send = (bind: Bind): void => this.sendBind(bind);
     this.requests.repeat(send);
-    const again = [...this.unbound].map((binding) =>
-      this.requests.bind(binding.again(), setup.signal, (ok) => this.renew(binding, ok), send),
-    );
-    await Promise.all(again);
+    const ask = (binding: Binding, port: number, until: AbortSignal): Promise<void> => {
+      const bind = { ...binding.again(port), replaces: this.previousId };
+      return this.requests.bind(bind, until, (ok) => this.renew(binding, ok), send);
+    };
+    const wants = (binding: Binding): boolean => this.unbound.has(binding);
+    const refused = (detail: TunnelEventMap['bindRefused']): void => {
+      this.emit('bindRefused', detail);
+    };
+    await bindAgain(this.unbound, { ask, wants, refused }, setup.signal);
     setup.signal.throwIfAborted();
   }
 
@@ -303,38 +333,103 @@ export class TunnelSession extends TunnelEventTarget {
     this.link = link;
     this.orphans.clear();
     if (first && expected && !hello.resumed) return;
+    const before = this.answer?.sessionId ?? this.inherited?.sessionId;
+    if (!hello.resumed) this.previousId = before;
     this.answer = hello;
     if (hello.resumed) this.takeUp(link, first);
     else this.forgetBinds();
-    if (!first) return;
+    if (first) this.goOnline(hello.sessionId);
+    else this.note();
+  }
+
+  private goOnline(sessionId: string): void {
     this.current = 'online';
     this.onlineAt = performance.now();
-    this.emit('online', { sessionId: hello.sessionId });
+    this.note();
+    this.emit('online', { sessionId });
+  }
+
+  /** Goes on with the connection of an earlier object of this process, and all that it carries. */
+  private inherit(link: Link, { sessionId, bindings }: KeptSession): void {
+    link.handTo(this.linkHost);
+    this.link = link;
+    const resumedBinds = bindings.map(({ options: { kind, mode }, grant }): ResumedBind => {
+      return { kind, mode, ...grant };
+    });
+    this.answer = { ...link.hello, resumed: true, resumedBinds };
+    for (const { options, grant } of bindings) this.restored.add(this.enter(options, grant));
+    this.goOnline(sessionId);
+  }
+
+  /** @internal Lets go of the session, which another object of this process takes up. */
+  detach(config: CheckedSession): Link | undefined {
+    const { link, requests } = this;
+    const whole = this.in('online') && !this.closing && requests.idle && this.unbound.size === 0;
+    this.link = undefined;
+    this.keeper.leave();
+    this.setup?.abort();
+    void this.finish(new ClosedError('another session of this process has taken it up'));
+    if (whole && link?.serves(config) === true) return link;
+    link?.drop();
+    return undefined;
+  }
+
+  /** What is bound already, by an earlier object of this session: only its target is new. */
+  private bindRestored(checked: CheckedBind): Binding | undefined {
+    const binding = [...this.restored].find((known) => known.fits(checked));
+    if (binding === undefined) return undefined;
+    this.restored.delete(binding);
+    const { grant } = binding.kept;
+    if (this.granted.get(grant.bindId) !== binding) return undefined;
+    binding.release();
+    return this.enter(checked, grant);
+  }
+
+  /** Keeps what a later session has to know to come back to these ports. */
+  private note(): void {
+    if (this.answer === undefined || this.closing || this.in('closed')) return;
+    const all = [...this.granted.values(), ...this.unbound];
+    const kept = all.map((binding) => binding.kept);
+    this.keeper.keep(this.answer.sessionId, kept, this);
   }
 
   /** Compares what the kit still holds for us with what we think we have. */
   private takeUp(link: Link, first: boolean): void {
     const { resumedBinds } = link.hello;
     const held = new Set(resumedBinds.map(({ bindId }) => bindId));
-    for (const bindId of [...this.bindings.keys()]) {
+    for (const bindId of [...this.granted.keys()]) {
       if (!held.has(bindId)) this.revoked(bindId, 'taken over while the connection was lost');
     }
     for (const bind of resumedBinds) {
-      if (this.bindings.has(bind.bindId)) continue;
-      // At first these are another process's; later they answer a BIND whose answer was lost.
-      if (first) this.orphans.add(bind);
+      if (this.granted.has(bind.bindId)) continue;
+      // At first these are an earlier one's; later they answer a BIND whose answer was lost.
+      if (first) this.takeUpOne(bind);
       else link.send(FrameType.Unbind, { bindId: bind.bindId });
     }
   }
 
+  /** Only who named the session gets the targets of before back without naming them as well. */
+  private takeUpOne(bind: ResumedBind): void {
+    const { containerPort, kind, mode, bindId } = bind;
+    const named = this.config.resumeSessionId !== undefined;
+    const known = this.inherited?.bindings.find(
+      ({ options, grant }) =>
+        grant.containerPort === containerPort && options.kind === kind && options.mode === mode,
+    );
+    if (known === undefined || !named) return this.orphans.add(bind);
+    const publicUrl = bind.publicUrl ?? known.grant.publicUrl;
+    this.restored.add(this.enter(known.options, { bindId, containerPort, publicUrl }));
+  }
+
   private forgetBinds(): void {
-    for (const binding of this.bindings.values()) this.unbound.add(binding);
-    this.bindings.clear();
+    for (const binding of this.granted.values()) this.unbound.add(binding);
+    this.granted.clear();
   }
 
   private enter(options: CheckedBind, grant: Grant): Binding {
     const binding = new Binding(this.owner, options, grant);
-    this.bindings.set(grant.bindId, binding);
+    this.granted.set(grant.bindId, binding);
+    this.note();
     return binding;
   }
 
@@ -345,7 +440,8 @@ export class TunnelSession extends TunnelEventTarget {
       return;
     }
     binding.renew(grant);
-    this.bindings.set(grant.bindId, binding);
+    this.granted.set(grant.bindId, binding);
+    this.note();
   }
 
   private sendBind(bind: Bind): void {
@@ -377,11 +473,12 @@ export class TunnelSession extends TunnelEventTarget {
   }
 
   private revoked(bindId: number, reason: string): void {
-    const binding = this.bindings.get(bindId);
+    const binding = this.granted.get(bindId);
     const containerPort = binding?.containerPort ?? this.orphans.revoke(bindId)?.containerPort;
     if (containerPort === undefined) return;
-    this.bindings.delete(bindId);
+    this.granted.delete(bindId);
     binding?.release();
+    this.note();
     this.emit('takenOver', { bindId, containerPort, reason });
   }
 
@@ -391,7 +488,7 @@ export class TunnelSession extends TunnelEventTarget {
     const binding =
       bindId === undefined
         ? this.byPort(kind, containerPort)
-        : (this.bindings.get(bindId) ?? this.leaving.get(bindId));
+        : (this.granted.get(bindId) ?? this.leaving.get(bindId));
     if (binding !== undefined) binding.accept(stream, open, report);
     else if (!this.orphans.accept(stream, open)) {
       stream.reset(Code.RefusedStream, 'no such binding');
@@ -400,7 +497,7 @@ export class TunnelSession extends TunnelEventTarget {
 
   /** Older kits name the port, or nothing when there is only one binding. */
   private byPort(kind: string, port: number | undefined): Binding | undefined {
-    const fitting = [...this.bindings.values()].filter((binding) => binding.kind === kind);
+    const fitting = [...this.granted.values()].filter((binding) => binding.kind === kind);
     if (port === undefined) return fitting.length === 1 ? fitting[0] : undefined;
     return fitting.find((binding) => binding.containerPort === port);
   }
@@ -409,6 +506,8 @@ export class TunnelSession extends TunnelEventTarget {
     if (this.link !== link) return;
     this.link = undefined;
     const fatal = fatalEnd(end);
+    // The kit has ended it, and nobody can take it up.
+    if (fatal !== undefined && end.kind !== 'taken') this.keeper.forget();
     const reason = end.kind === 'goaway' ? end.goaway.message : end.reason;
     const error = fatal ?? new LostError(`The connection was lost: ${reason}`);
     this.setup?.abort(error);
@@ -457,14 +556,18 @@ export class TunnelSession extends TunnelEventTarget {
 
   private async takeDown(error: TunnelError | undefined, reason: unknown): Promise<void> {
     this.abort.abort(reason);
+    if (error === undefined) this.keeper.forget();
+    else this.keeper.release();
     const gone = this.link?.close();
     this.link = undefined;
     this.requests.fail(reason);
-    for (const binding of [...this.bindings.values(), ...this.unbound]) binding.release();
-    this.bindings.clear();
+    for (const binding of [...this.granted.values(), ...this.unbound]) binding.release();
+    this.granted.clear();
     this.unbound.clear();
+    this.restored.clear();
     this.orphans.clear();
     await gone;
+    await this.keeper.done;
     this.owner.capacity.close();
     this.emit('closed', { error });
     this.resolveClosed(error);
@@ -474,38 +577,4 @@ export class TunnelSession extends TunnelEventTarget {
   private in(state: SessionState): boolean {
     return this.current === state;
   }
-}
-
-/** What ends a session for good; anything else is a loss, from which it may come back. */
-function fatalEnd(end: LinkEnd): TunnelError | undefined {
-  if (end.kind === 'lost') return undefined;
-  // Taking it back would only make the two of us take it from each other for ever.
-  if (end.kind === 'taken') return new ClosedError('another client has taken it up by its id');
-  if (end.kind === 'violation')
-    return new ProtocolError(`The kit broke the protocol: ${end.reason}`);
-  const { code, message } = end.goaway;
-  // A kit that shuts down may come back, and one that missed our PONG has parked the session.
-  const comesBack =
-    code === Code.NoError || (code === Code.IdleTimeout && message.includes('pong'));
-  return comesBack ? undefined : goawayError(end.goaway);
-}
-
-/**
- * Whether dialling again would only meet the same refusal. A wrong certificate may be that of a
- * network that wants a login first, and passes.
- */
-function isFatal(error: unknown): error is TunnelError {
-  return error instanceof AuthError || error instanceof BindError || error instanceof OptionsError;
-}
-
-/** Aborts `joint` when any of the signals is; the returned function lets go of them. */
-function joinSignals(joint: AbortController, signals: (AbortSignal | undefined)[]): () => void {
-  const stops = signals.map((signal) => {
-    const abort = (): void => joint.abort(signal?.reason);
-    if (signal?.aborted === true) abort();
-    return onAbort(signal, abort);
-  });
-  return () => {
-    for (const stop of stops) stop();
-  };
 }

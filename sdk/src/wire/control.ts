@@ -45,6 +45,8 @@ export interface Bind {
   label?: string;
   takeover?: boolean;
   host?: string;
+  /** The session that may hold the port parked; an older kit ignores it. */
+  replaces?: string;
 }
 
 /** A granted binding. */

@@ -258,6 +258,7 @@ export class KitSession {
       return;
     }
     const asked = Number(bind['containerPort']);
+    this.kit.release(String(bind['replaces']), asked);
     const containerPort = asked === 0 ? 20_000 + this.nextBind : asked;
     if (bind['takeover'] === true) this.kit.revoke(containerPort);
     const bound: Bound = {
@@ -342,6 +343,15 @@ export class FixtureKit {
         session.binds.delete(bound.bindId);
         session.json(FrameType.BindRevoked, { bindId: bound.bindId, reason: 'taken over' });
       }
+    }
+  }
+
+  /** Takes a port from a parked session whose id the client knows. */
+  release(sessionId: string, containerPort: number): void {
+    const parked = this.sessions.get(sessionId);
+    if (parked?.lanes.size !== 0) return;
+    for (const bound of [...parked.binds.values()]) {
+      if (bound.containerPort === containerPort) parked.binds.delete(bound.bindId);
     }
   }
 

@@ -15,7 +15,7 @@ async function leftBehind(
   body: (kit: FixtureKit, session: TunnelSession) => Promise<void>,
 ): Promise<void> {
   const kit = await FixtureKit.start({ publicUrl: 'https://app.example', ...config });
-  const first = new TunnelSession({ url: kit.url });
+  const first = new TunnelSession({ url: kit.url, state: false });
   await first.connect();
   await first.bind({ mode, containerPort: 3000 });
   kit.session.drop();
@@ -42,7 +42,7 @@ const second = {
 test('a binding for which a visitor waits is taken up by id without BIND', async () => {
   const kit = await FixtureKit.start();
   const local = await answering(HELLO);
-  const first = new TunnelSession({ url: kit.url });
+  const first = new TunnelSession({ url: kit.url, state: false });
   await first.connect();
   await first.bind({ mode: 'expose', containerPort: 3000 });
   const { id = '' } = first;
@@ -74,7 +74,7 @@ test('a binding for which a visitor waits is taken up by id without BIND', async
 
 test('a binding that is taken up by id knows its public address', async () => {
   const kit = await FixtureKit.start({ publicUrl: 'https://app.example' });
-  const first = new TunnelSession({ url: kit.url });
+  const first = new TunnelSession({ url: kit.url, state: false });
   await first.connect();
   const fetch = (): Response => new Response('first');
   await first.bind({ mode: 'expose', containerPort: 3000, fetch });
@@ -115,7 +115,7 @@ test('a kit that tells addresses of resumed bindings is not asked to bind them a
 
 test('a kit that tells that a resumed binding has no address is believed', async () => {
   const kit = await FixtureKit.start({ tellsUrls: true });
-  const first = new TunnelSession({ url: kit.url });
+  const first = new TunnelSession({ url: kit.url, state: false });
   await first.connect();
   await first.bind(second);
   kit.session.drop();
@@ -180,7 +180,7 @@ test('a port that could not be taken over from ourselves can be bound again', as
 
 test('a session that another client takes up is closed, and not taken back', async () => {
   const kit = await FixtureKit.start();
-  const options = { url: kit.url, reconnect: true };
+  const options = { url: kit.url, reconnect: true, state: false } as const;
   const fetch = (): Response => new Response('ours');
   const first = new TunnelSession(options);
   await first.connect();

@@ -209,18 +209,6 @@ test('after an expired grace the same ports are bound again', async () => {
   await kit.stop();
 });
 
-test('a binding that is refused after a loss ends the session with its error', async () => {
-  const kit = await FixtureKit.start();
-  const app = await tunnel.expose({ url: kit.url, containerPort: 3000 });
-  kit.refuseBind = () => 'ALREADY_BOUND';
-  kit.sessions.delete(kit.session.id);
-  kit.upgrades.at(-1)?.socket.destroy();
-  const error = await app.closed;
-  assert.ok(error instanceof BindError);
-  assert.equal(error.kitCode, 'ALREADY_BOUND');
-  await kit.stop();
-});
-
 test('a session is an EventTarget, and the target of its events', async () => {
   await withSession({}, {}, async (kit, session) => {
     assert.ok(session instanceof EventTarget);

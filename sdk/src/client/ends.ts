@@ -1,0 +1,29 @@
+/**
+ * Which ends of a connection are the end of its session, and which it may come back from.
+ */
+import { Code } from '../wire/code.js';
+import { AuthError, ClosedError, OptionsError, ProtocolError, type TunnelError } from './errors.js';
+import { goawayError } from './handshake.js';
+import type { LinkEnd } from './link.js';
+
+/** What ends a session for good; anything else is a loss, from which it may come back. */
+export function fatalEnd(end: LinkEnd): TunnelError | undefined {
+  if (end.kind === 'lost') return undefined;
+  // Taking it back would only make the two of us take it from each other for ever.
+  if (end.kind === 'taken') return new ClosedError('another client has taken it up by its id');
+  if (end.kind === 'violation')
+    return new ProtocolError(`The kit broke the protocol: ${end.reason}`);
+  const { code, message } = end.goaway;
+  // A kit that shuts down may come back, and one that missed our PONG has parked the session.
+  const comesBack =
+    code === Code.NoError || (code === Code.IdleTimeout && message.includes('pong'));
+  return comesBack ? undefined : goawayError(end.goaway);
+}
+
+/**
+ * Whether dialling again would only meet the same refusal. A wrong certificate may be that of a
+ * network that wants a login first, and passes.
+ */
+export function isFatal(error: unknown): error is TunnelError {
+  return error instanceof AuthError || error instanceof OptionsError;
+}
