@@ -8,10 +8,12 @@
 //! section, so that changing one alone does not compile.
 
 mod client;
+mod operator;
 
 use std::time::Duration;
 
 pub use client::*;
+pub use operator::*;
 
 // ---- wire: messages and frames (PROTOCOL §1.1, §1.2) ----
 
@@ -347,14 +349,6 @@ pub const AUTH_DELAY_MAX: Duration = Duration::from_secs(2);
 pub const AUTH_FORGET_AFTER: Duration = Duration::from_secs(10);
 /// Addresses whose failures are remembered, at most.
 pub const MAX_THROTTLED_PEERS: usize = 1024;
-/// Milliseconds that an operator may give the streams of a session to end (PROTOCOL §10).
-pub const MAX_KILL_GRACE_MS: u64 = 5000;
-/// How long an operator may keep an address away, at most.
-pub const MAX_BAN: Duration = Duration::from_secs(24 * 60 * 60);
-/// Addresses that are kept away at once, at most.
-pub const MAX_BANS: usize = 256;
-/// Milliseconds they get when the operator says nothing.
-pub const DEFAULT_KILL_GRACE_MS: u64 = 50;
 /// EXPOSE ports whose requests are counted under a label of their own; the others share one.
 pub const MAX_LABELLED_BINDINGS: usize = 64;
 

@@ -151,6 +151,8 @@ pub enum Event {
     /// The operator wants the program to end: say goodbye, finish what runs, then
     /// [`Command::Stop`]. A second one means at once.
     Shutdown,
+    /// The operator wants a successor of the program to take over.
+    Upgrade,
     /// The host found that the world may have changed under its connections: the wall clock jumped
     /// (the machine slept), or routes changed. Silence so far proves nothing any more.
     Disturbed,

@@ -237,6 +237,7 @@ impl Machine for Fetch {
             | Event::Listening { .. }
             | Event::AcceptFailed { .. }
             | Event::Holds { .. }
+            | Event::Upgrade
             | Event::Disturbed => {}
         }
     }

@@ -400,6 +400,8 @@ impl Machine for Client {
             }
             Event::Timeout => self.timeout(),
             Event::Shutdown => self.close(false),
+            // The laptop's program has no successor.
+            Event::Upgrade => {}
             Event::Disturbed => {
                 let then = self.reach.disturbed(&mut self.cx);
                 self.follow(then);

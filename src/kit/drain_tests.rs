@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use super::*;
+use crate::kit::KitOrder;
+use crate::kit::config::Config;
 use crate::kit::testing::{Host, Laptop, guarded};
+use crate::machine::{Ended, Event, ListenerKey, Machine};
 use crate::wire::frame::FrameType;
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -162,4 +165,156 @@ fn a_kept_connection_is_told_too_and_malformed_requests_stay_malformed() {
         .expect("a place");
     host.send(odd, b"GET / HTTP/1.1\r\nHost : a\r\n\r\n");
     assert!(host.receive(odd).starts_with("HTTP/1.1 400 "));
+}
+
+/// What a kit tells its successor, as that one reads it.
+fn handed_by(host: &mut Host) -> Handover {
+    host.kit.handle(Event::Upgrade, host.now);
+    host.settle();
+    let handed = host.handed.take().expect("it is told");
+    let text = serde_json::to_string(&handed).expect("JSON");
+    assert!(!format!("{handed:?}").contains(handed.sessions[0].session_id.as_str()));
+    serde_json::from_str(&text).expect("the same JSON")
+}
+
+fn successor(handed: Handover) -> Host {
+    let entropy = crate::entropy::Entropy::from_seed(7);
+    Host::around(Kit::successor(guarded(), entropy, Instant::ZERO, handed))
+}
+
+fn resume(id: &str) -> String {
+    format!(r#"{{"version":"hoody-tunnel.v1","resume":{{"sessionId":"{id}"}}}}"#)
+}
+
+#[test]
+fn a_successor_has_the_sessions_and_their_ports_and_lets_visitors_wait_for_them() {
+    let (mut before, mut laptop, _visitor) = serving();
+    let bind = br#"{"clientBindRef":2,"kind":"tcp","mode":"pull","containerPort":5432}"#;
+    laptop.mux.push_control(FrameType::Bind, bind);
+    before.exchange(&mut laptop);
+    let handed = handed_by(&mut before);
+    assert_eq!(handed.sessions.len(), 1);
+    let id = handed.sessions[0].session_id.as_str().to_owned();
+
+    let mut host = successor(handed);
+    let [expose, pull] = host.bound[..] else {
+        panic!("{:?}", host.bound);
+    };
+    assert!(
+        host.paused.contains(&expose) && host.paused.contains(&pull),
+        "they wait"
+    );
+    let mut back = host.greet("192.0.2.1:2000", &resume(&id));
+    host.exchange(&mut back);
+    let (_, answer) = &back.told[0];
+    assert!(answer.contains(r#""resumed":true"#), "{answer}");
+    assert!(
+        answer.contains(r#""bindId":1"#) && answer.contains(r#""bindId":2"#),
+        "{answer}"
+    );
+    assert!(host.paused.is_empty(), "they come in");
+    let visitor = host.visit_at(expose, "192.0.2.2:1").expect("a place");
+    host.send(visitor, GET);
+    host.exchange(&mut back);
+    host.answer(&mut back, 0, 4);
+    assert!(host.receive(visitor).ends_with("xxxx"));
+    // Ids of bindings go on where they were.
+    let bind = br#"{"clientBindRef":3,"kind":"http","mode":"expose","containerPort":0}"#;
+    back.mux.push_control(FrameType::Bind, bind);
+    host.exchange(&mut back);
+    let (_, bound) = back.told.last().expect("bound");
+    assert!(bound.contains(r#""bindId":3"#), "{bound}");
+}
+
+#[test]
+fn visitors_wait_for_a_laptop_that_does_not_come_back_only_so_long() {
+    let (mut before, ..) = serving();
+    let mut host = successor(handed_by(&mut before));
+    let port = host.bound[0];
+    host.pass(HANDED_WAITS);
+    assert!(host.paused.is_empty());
+    let visitor = host.visit_at(port, "192.0.2.2:1").expect("a place");
+    host.send(visitor, GET);
+    assert!(host.receive(visitor).contains("retry-after: 5"));
+    host.pass(Duration::from_secs(60));
+    assert_eq!(host.kit.leftovers()[0], 0, "the grace is over");
+    assert!(host.unlistened.contains(&port));
+}
+
+#[test]
+fn the_kit_before_lets_go_of_its_ports_and_finishes_what_it_serves() {
+    let (mut host, mut laptop, visitor) = serving();
+    let idle = host
+        .visit_at(host.bound[0], "192.0.2.5:1")
+        .expect("a place");
+    host.send(idle, GET);
+    host.exchange(&mut laptop);
+    host.answer(&mut laptop, 1, 1);
+    host.receive(idle);
+    host.kit.order(KitOrder::Succeeded, host.now);
+    host.settle();
+    for listener in [host.front, host.bound[0]] {
+        assert!(host.unlistened.contains(&listener), "{listener:?}");
+    }
+    assert!(
+        laptop
+            .told
+            .iter()
+            .all(|(kind, _)| *kind != FrameType::GoAway)
+    );
+    // Who is here is served once more, and told to come elsewhere next.
+    host.send(idle, GET);
+    host.exchange(&mut laptop);
+    host.answer(&mut laptop, 2, 2);
+    let last = host.receive(idle);
+    assert!(
+        last.ends_with("xx") && last.contains("connection: close"),
+        "{last}"
+    );
+    host.pass(YIELDS_FOR);
+    host.exchange(&mut laptop);
+    let (kind, goaway) = laptop.told.last().expect("told");
+    assert!(
+        *kind == FrameType::GoAway && goaway.contains(r#""final":false"#),
+        "{goaway}"
+    );
+    host.answer(&mut laptop, 0, 3);
+    let answer = host.receive(visitor);
+    assert!(
+        answer.ends_with("xxx") && answer.contains("connection: close"),
+        "{answer}"
+    );
+    host.settle();
+    assert!(host.stopped);
+    assert_eq!(host.kit.leftovers(), [0; 4]);
+}
+
+#[test]
+fn a_port_whose_socket_was_not_handed_over_is_lost_and_nothing_else() {
+    let (mut before, mut laptop, _visitor) = serving();
+    let bind = br#"{"clientBindRef":2,"kind":"http","mode":"expose","containerPort":0}"#;
+    laptop.mux.push_control(FrameType::Bind, bind);
+    before.exchange(&mut laptop);
+    let handed = handed_by(&mut before);
+    let id = handed.sessions[0].session_id.as_str().to_owned();
+    let entropy = crate::entropy::Entropy::from_seed(7);
+    let mut kit = Kit::successor(guarded(), entropy, Instant::ZERO, handed);
+    let mut opened = Vec::new();
+    while let Some(command) = kit.poll_command() {
+        if let Command::Listen { listener, addr } = command {
+            opened.push((listener, addr));
+        }
+    }
+    for (at, (listener, addr)) in opened.iter().enumerate() {
+        let failure = crate::machine::IoFailure {
+            kind: std::io::ErrorKind::AddrInUse,
+            text: "in use".into(),
+        };
+        let outcome = if at == 1 { Err(failure) } else { Ok(*addr) };
+        let listener = *listener;
+        kit.handle(Event::Listening { listener, outcome }, Instant::ZERO);
+        while kit.poll_command().is_some() {}
+    }
+    let key = kit.sessions.with_id(&id).expect("the session");
+    assert_eq!(kit.sessions.get(key).map(|it| it.bindings.len()), Some(1));
 }

@@ -2,8 +2,6 @@
 
 use std::net::SocketAddr;
 
-use log::info;
-
 use crate::clock::Instant;
 use crate::entropy::Entropy;
 use crate::http::Refusal;
@@ -18,7 +16,7 @@ use crate::kit::keys::SessionKey;
 use crate::kit::memory::Pool;
 use crate::kit::metrics::{SessionEnd, StreamRefusal};
 use crate::kit::port::{Ports, Purpose};
-use crate::kit::session::{Arrived, KitSession, RESTARTING, Sessions};
+use crate::kit::session::{Arrived, KitSession, Sessions};
 use crate::kit::stream::{Below, Streams};
 use crate::machine::{CloseHow, Command, ConnKey, Ended, Event, ListenerKey, Machine};
 use crate::mux::Channel;
@@ -26,7 +24,7 @@ use crate::outflow::Piece;
 use crate::wire::code::Code;
 use crate::wire::control::{Bind, GoAway, Hello, Join};
 
-use super::{KitNotice, KitOrder, Reason, Stopping};
+use super::{Handover, KitNotice, KitOrder, Reason, Stopping};
 
 /// The daemon's machine.
 #[derive(Debug)]
@@ -58,60 +56,16 @@ impl Kit {
         kit
     }
 
-    /// The first shutdown drains, the second ends.
-    fn shut_down(&mut self, now: Instant) {
-        if self.cx.stopping != Stopping::No {
-            self.stop_now();
-            return;
-        }
-        let grace = self.cx.config.drain;
-        self.cx.stopping = Stopping::Draining { since: now };
-        self.cx.effects.timers.arm(Reason::Shutdown, now + grace);
-        let streams = self.sessions.stream_count();
-        info!("draining for at most {grace:?}: streams open: {streams}; newcomers get 503");
-        self.ports.drain(&mut self.conns.budget, &mut self.cx);
-        self.sessions.drain(grace);
-        self.stop_if_drained();
-    }
-
-    fn stop_if_drained(&mut self) {
-        if self.cx.stopping.is_draining() && self.sessions.stream_count() == 0 {
-            let served =
-                |(_, entry): (_, &ConnEntry)| !entry.role.has_stream() || entry.out.is_empty();
-            let served = self.conns.iter().all(served);
-            if served && self.sessions.are_flushed() {
-                self.stop_now();
-            }
-        }
-    }
-
-    fn stop_now(&mut self) {
-        match std::mem::replace(&mut self.cx.stopping, Stopping::Done) {
-            Stopping::Done => return,
-            Stopping::Draining { since } => {
-                let (cut, took) = (self.sessions.stream_count(), self.cx.now.since(since));
-                info!("drained in {took:?}; streams cut: {cut}");
-            }
-            Stopping::No => {}
-        }
-        self.cx.effects.timers.disarm(Reason::Shutdown);
-        self.cx.effects.timers.disarm(Reason::Accept);
-        self.cx.effects.timers.disarm(Reason::Room);
-        let (sessions, conns, cx) = (&mut self.sessions, &mut self.conns, &mut self.cx);
-        for session in sessions.keys() {
-            let (how, why) = (SessionEnd::Shutdown, RESTARTING);
-            sessions.end(session, how, why, Some(1001), conns, cx);
-        }
-        self.settle_sessions();
-        self.ports.close_all(&mut self.conns.budget, &mut self.cx);
-        let all: Vec<ConnKey> = self.conns.iter().map(|(key, _)| key).collect();
-        for conn in all {
-            self.conns.close(conn, CloseHow::Clean, &mut self.cx);
-        }
-        // Closing them frees memory, which goes back with the process.
-        self.cx.effects.timers.disarm(Reason::Freed);
-        self.cx.tell_all_sums();
-        self.cx.effects.ask(Command::Stop);
+    /// The kit that takes over from another one, whose sessions it knows and whose sockets its host
+    /// has.
+    pub fn successor(config: Config, entropy: Entropy, now: Instant, handed: Handover) -> Kit {
+        let config = Config {
+            listen: handed.listen,
+            ..config
+        };
+        let mut kit = Kit::new(config, entropy, now);
+        kit.inherit(handed);
+        kit
     }
 
     fn timeout(&mut self, now: Instant) {
@@ -128,6 +82,7 @@ impl Kit {
                     let (streams, mut below) = self.streams();
                     streams.look_for_room(&mut below);
                 }
+                Reason::Handed => self.handed_over(),
                 Reason::Sums => cx.tell_sums(),
                 Reason::Shutdown => self.stop_now(),
                 Reason::Freed => self.give_memory_back(),
@@ -193,7 +148,7 @@ impl Kit {
     }
 
     /// The streams, and the rooms below them.
-    fn streams(&mut self) -> (&mut Streams, Below<'_>) {
+    pub(super) fn streams(&mut self) -> (&mut Streams, Below<'_>) {
         let below = Below {
             cx: &mut self.cx,
             conns: &mut self.conns,
@@ -262,6 +217,7 @@ impl Kit {
         let greeter = self.front.take_greeter(conn, (key, 0), conns, cx);
         if let (Some(greeter), Some(session)) = (greeter, self.sessions.get(key)) {
             let bindings = self.ports.as_resumed(session, &cx.config);
+            self.ports.owner_is_back(session, cx);
             self.sessions.attach(welcome, greeter, bindings, cx);
             self.pump(key, 0);
         }
@@ -432,7 +388,8 @@ impl Machine for Kit {
                 streams.system_holds(conn, bytes, now, &mut below);
             }
             Event::Timeout => self.timeout(now),
-            Event::Shutdown => self.shut_down(now),
+            Event::Shutdown => self.shut_down(),
+            Event::Upgrade => self.hand_over(),
             // A kit's clock may jump too (a frozen container); its lanes are then looked at anew.
             Event::Disturbed => self.sessions.forgive_silence(now),
         }
@@ -451,8 +408,12 @@ impl Machine for Kit {
         conn
     }
 
-    fn order(&mut self, order: KitOrder, _now: Instant) {
-        match order {}
+    fn order(&mut self, order: KitOrder, now: Instant) {
+        self.cx.now = now;
+        match order {
+            KitOrder::Succeeded => self.succeeded(),
+        }
+        self.told();
     }
 
     fn read_space(&mut self, conn: ConnKey) -> &mut [u8] {
@@ -579,7 +540,3 @@ impl Machine for Kit {
         self.cx.metrics.loop_turn.observe(busy);
     }
 }
-
-#[cfg(test)]
-#[path = "drain_tests.rs"]
-mod drain_tests;

@@ -18,6 +18,7 @@
 //! | `port` | listeners, and who owns which port (PROTOCOL §3) |
 //! | `stream` (`visitor`, `caller`) | who wants a stream: EXPOSE (PROTOCOL §4, §11) and PULL |
 //! | `operator` | what the operator asks for (PROTOCOL §10) |
+//! | `stopping`, `handover` | how it ends, and what a successor is told (PROTOCOL §6) |
 //! | `repeats` | complaints that are summed in the log |
 //! | `ties` | how the tables of the parts must fit each other |
 //! | `carried` | what the wire can carry of what may be configured |
@@ -35,6 +36,7 @@ pub mod config;
 mod conns;
 mod context;
 mod front;
+pub mod handover;
 mod heads;
 mod keys;
 mod leaving;
@@ -47,6 +49,7 @@ mod port;
 pub mod public_url;
 mod repeats;
 mod session;
+mod stopping;
 pub mod stream;
 #[cfg(test)]
 mod testing;
@@ -54,15 +57,19 @@ mod ties;
 
 use std::net::SocketAddr;
 
-use crate::clock::Instant;
 use crate::machine::ConnKey;
 
+use handover::Handover;
 use keys::SessionKey;
 pub use machine::Kit;
+use stopping::Stopping;
 
-/// What the program around the kit asks of it: nothing yet, operators speak HTTP.
+/// What the program around the kit asks of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KitOrder {}
+pub enum KitOrder {
+    /// A successor listens on all ports: serve what was begun, and go.
+    Succeeded,
+}
 
 /// What the kit tells the program around it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +78,8 @@ pub enum KitNotice {
     Listening(SocketAddr),
     /// The kit's own listener could not be opened; the kit stops.
     CannotListen(String),
+    /// A successor is wanted, and has to know this.
+    HandOver(Handover),
     /// Much of what peers sent is gone: the allocator may give the memory back.
     MemoryFreed,
 }
@@ -96,23 +105,8 @@ enum Reason {
     Room,
     /// What runs gets this long after a shutdown.
     Shutdown,
+    /// A handover: how long visitors wait for laptops, or are served once more.
+    Handed,
     /// Memory was freed that the system may have back.
     Freed,
-}
-
-/// How far the end of the program is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stopping {
-    No,
-    /// Streams may finish; nothing new is opened.
-    Draining {
-        since: Instant,
-    },
-    Done,
-}
-
-impl Stopping {
-    fn is_draining(self) -> bool {
-        matches!(self, Stopping::Draining { .. })
-    }
 }

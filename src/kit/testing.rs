@@ -1,10 +1,10 @@
 //! For tests of the kit: the whole machine under a host without sockets, and a laptop.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Kit, KitNotice};
+use super::{Handover, Kit, KitNotice};
 use crate::clock::Instant;
 use crate::entropy::Entropy;
 use crate::kit::config::Config;
@@ -23,6 +23,10 @@ pub(super) struct Host {
     pub closed: Vec<ConnKey>,
     pub unlistened: Vec<ListenerKey>,
     pub stopped: bool,
+    /// What a successor was to be told.
+    pub handed: Option<Handover>,
+    /// Listeners on which nobody is accepted.
+    pub paused: BTreeSet<ListenerKey>,
     /// The listeners of bindings, oldest first.
     pub bound: Vec<ListenerKey>,
     /// Whether they accept.
@@ -33,19 +37,15 @@ pub(super) struct Host {
 
 impl Host {
     pub(super) fn new(config: Config) -> Host {
-        let kit = Kit::new(config, Entropy::from_seed(1), Instant::ZERO);
+        Host::around(Kit::new(config, Entropy::from_seed(1), Instant::ZERO))
+    }
+
+    /// The host of a kit that was just made.
+    pub(super) fn around(kit: Kit) -> Host {
         let mut kit = Lawful::new(kit, Instant::ZERO);
         let Some(Command::Listen { listener, addr }) = kit.poll_command() else {
             panic!("the kit opens its own listener first");
         };
-        assert!(kit.poll_command().is_none(), "and nothing else");
-        kit.handle(
-            Event::Listening {
-                listener,
-                outcome: Ok(addr),
-            },
-            Instant::ZERO,
-        );
         let mut host = Host {
             kit,
             front: listener,
@@ -53,10 +53,16 @@ impl Host {
             closed: Vec::new(),
             unlistened: Vec::new(),
             stopped: false,
+            handed: None,
+            paused: BTreeSet::new(),
             bound: Vec::new(),
             accepts: true,
             held: BTreeMap::new(),
         };
+        host.settle();
+        let outcome = Ok(addr);
+        let event = Event::Listening { listener, outcome };
+        host.kit.handle(event, Instant::ZERO);
         host.settle();
         host
     }
@@ -66,7 +72,13 @@ impl Host {
         while let Some(command) = self.kit.poll_command() {
             match command {
                 Command::Close { conn, .. } => self.closed.push(conn),
-                Command::Accept { on, .. } => self.accepts = on,
+                Command::Accept { listener, on } => {
+                    self.accepts = on;
+                    match on {
+                        true => self.paused.remove(&listener),
+                        false => self.paused.insert(listener),
+                    };
+                }
                 Command::Listen { listener, addr } => {
                     self.bound.push(listener);
                     let outcome = Ok(addr);
@@ -75,6 +87,7 @@ impl Host {
                 Command::Unlisten { listener } => self.unlistened.push(listener),
                 Command::Stop => self.stopped = true,
                 Command::Notify(KitNotice::CannotListen(why)) => panic!("{why}"),
+                Command::Notify(KitNotice::HandOver(handed)) => self.handed = Some(handed),
                 Command::Probe { conn } => probed.push(conn),
                 Command::Wake { conn } => woken.push(conn),
                 _ => {}

@@ -25,6 +25,8 @@ pub(super) struct Listening {
     pub ready: bool,
     /// It is in the queue of listeners to accept from.
     pub posted: bool,
+    /// Somebody else keeps the socket open too, and we another descriptor of it.
+    pub stays: bool,
 }
 
 /// What one `accept` came to.
@@ -76,9 +78,7 @@ pub(super) fn listen(addr: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> 
         let only_v6 = libc::c_int::from(!addr.ip().is_unspecified());
         set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, &only_v6)?;
     }
-    set_nodelay(&socket)?;
-    set_notsent_lowat(&socket);
-    keep_alive(&socket)?;
+    prepare(&socket)?;
     bind(&socket, addr)?;
     // SAFETY: listen(2) takes a descriptor, which is open, and a number.
     if unsafe { libc::listen(socket.as_raw_fd(), LISTEN_BACKLOG) } < 0 {
@@ -87,6 +87,13 @@ pub(super) fn listen(addr: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> 
     let listener = TcpListener::from_std(std::net::TcpListener::from(socket));
     let addr = listener.local_addr()?;
     Ok((listener, addr))
+}
+
+/// What accepted connections inherit.
+pub(super) fn prepare(socket: &OwnedFd) -> io::Result<()> {
+    set_nodelay(socket)?;
+    set_notsent_lowat(socket);
+    keep_alive(socket)
 }
 
 /// A visitor whose laptop died sends no FIN: probes find out, and free what it holds.

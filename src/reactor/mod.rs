@@ -24,6 +24,7 @@ mod clock;
 mod conn;
 mod dial;
 mod entropy;
+mod inherited;
 mod listener;
 pub mod logging;
 mod network;
@@ -34,6 +35,7 @@ mod resolve;
 mod secure;
 mod signal;
 mod socket;
+pub mod successor;
 #[cfg(feature = "client")]
 mod tls;
 mod token;
@@ -41,6 +43,8 @@ mod turn;
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -55,6 +59,7 @@ use crate::timers::Timers;
 
 pub use clock::{Clock, elapsed, now};
 pub use entropy::os_entropy;
+pub use inherited::{Inherited, from_systemd};
 pub use secure::Connector;
 #[cfg(feature = "client")]
 pub use tls::connector;
@@ -70,6 +75,10 @@ use signal::Signals;
 pub struct Options {
     /// Tell SIGTERM, SIGINT and SIGHUP as [`Event::Shutdown`]. Only one reactor of a process may.
     pub signals: bool,
+    /// Tell SIGUSR2 as [`Event::Upgrade`], where signals are told.
+    pub upgrades: bool,
+    /// Listening sockets that somebody else has opened.
+    pub inherited: Vec<Inherited>,
     /// Tell changed routes and addresses, and waking up at once, as [`Event::Disturbed`].
     pub watch_network: bool,
     /// Give a dialled connection up when what was sent stays unacknowledged for so long (Linux).
@@ -92,6 +101,8 @@ pub struct Reactor<M: Machine> {
     conns: Conns,
     /// At the index that the machine's key has.
     listeners: Vec<Option<Listening>>,
+    /// Sockets that the machine has not asked for yet, or may ask for again.
+    inherited: Vec<Inherited>,
     /// Conns with something to transmit, in the order of their Wakes.
     woken: VecDeque<ConnKey>,
     /// Conns to flush once everybody else was served, before the host waits.
@@ -140,7 +151,7 @@ impl<M: Machine> Reactor<M> {
             }),
         };
         let signals = match options.signals {
-            true => Some(Signals::catch(registry)?),
+            true => Some(Signals::catch(registry, options.upgrades)?),
             false => None,
         };
         let network = options.watch_network.then(|| Network::watch(registry));
@@ -155,6 +166,7 @@ impl<M: Machine> Reactor<M> {
             stopped: false,
             conns: Conns::default(),
             listeners: Vec::new(),
+            inherited: options.inherited,
             woken: VecDeque::new(),
             woken_last: Vec::new(),
             posted: VecDeque::new(),
@@ -188,13 +200,34 @@ impl<M: Machine> Reactor<M> {
 
     /// Runs until the machine says Stop. `on_notice` gets what the machine notifies, once a turn.
     pub fn run(&mut self, mut on_notice: impl FnMut(M::Notice)) -> io::Result<()> {
+        self.run_with(|_, notice| on_notice(notice))
+    }
+
+    /// The same; `on_notice` also gets the reactor, to look at.
+    pub fn run_with(&mut self, mut on_notice: impl FnMut(&Self, M::Notice)) -> io::Result<()> {
         while !self.stopped {
             self.turn(&mut on_notice)?;
         }
         // What was woken and notified in the turn that ended with Stop.
         self.flush_woken();
-        self.notices.drain(..).for_each(&mut on_notice);
+        self.hand_out(&mut on_notice);
         self.depart()
+    }
+
+    fn hand_out(&mut self, on_notice: &mut impl FnMut(&Self, M::Notice)) {
+        for notice in std::mem::take(&mut self.notices) {
+            on_notice(self, notice);
+        }
+    }
+
+    /// All listening sockets, and those that nobody has asked for: the address of each, and whether
+    /// somebody else keeps it open too.
+    pub fn sockets(&self) -> impl Iterator<Item = (SocketAddr, BorrowedFd<'_>, bool)> {
+        let ours = self.listeners.iter().flatten();
+        let ours = ours.filter(|it| !it.stays);
+        let ours =
+            ours.filter_map(|it| Some((it.socket.local_addr().ok()?, it.socket.as_fd(), false)));
+        ours.chain(self.inherited.iter().map(Inherited::shown))
     }
 }
 

@@ -13,6 +13,7 @@ use crate::machine::{CloseHow, Command, ConnKey, DialTarget, Ended, Event, Liste
 use super::Reactor;
 use super::conn::{Conn, Link};
 use super::dial::{Dial, Progress};
+use super::inherited;
 use super::listener::{Listening, listen};
 use super::resolve::{self, Answer};
 use super::secure::{Connector, Departing, Secured};
@@ -92,7 +93,11 @@ impl<M: Machine> Reactor<M> {
     }
 
     fn listen(&mut self, key: ListenerKey, addr: SocketAddr) {
-        let opened = listen(addr).and_then(|(mut socket, addr)| {
+        let (opened, stays) = match inherited::take(&mut self.inherited, addr) {
+            Some((socket, stays)) => (socket, stays),
+            None => (listen(addr), false),
+        };
+        let opened = opened.and_then(|(mut socket, addr)| {
             let token = token::of(Class::Listener, key, 0);
             let registry = self.poll.registry();
             registry.register(&mut socket, token, Interest::READABLE)?;
@@ -101,6 +106,7 @@ impl<M: Machine> Reactor<M> {
         let outcome = match opened {
             Ok((socket, addr)) => {
                 let listening = Listening {
+                    stays,
                     key,
                     socket,
                     on: true,

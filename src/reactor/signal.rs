@@ -11,11 +11,17 @@ use mio::{Interest, Registry};
 
 use super::token;
 
-/// Catches SIGTERM, SIGINT and SIGHUP for one reactor of the process.
+/// Catches SIGTERM, SIGINT and SIGHUP for one reactor of the process, and SIGUSR2 if that is
+/// wanted.
 #[derive(Debug)]
 pub(super) struct Signals {
     reader: UnixStream,
 }
+
+/// What the handler writes for signals that ask the program to end.
+const END: u8 = 1;
+/// And for those that ask for a successor.
+const UPGRADE: u8 = 2;
 
 /// Where the handler writes. It stays open for the life of the process, because a handler may run
 /// at any time.
@@ -23,7 +29,7 @@ static WRITER: AtomicI32 = AtomicI32::new(-1);
 
 impl Signals {
     /// Installs the handlers.
-    pub(super) fn catch(registry: &Registry) -> io::Result<Signals> {
+    pub(super) fn catch(registry: &Registry, upgrades: bool) -> io::Result<Signals> {
         let (mut reader, writer) = UnixStream::pair()?;
         let taken =
             WRITER.compare_exchange(-1, writer.into_raw_fd(), Ordering::SeqCst, Ordering::SeqCst);
@@ -32,6 +38,9 @@ impl Signals {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
         }
         registry.register(&mut reader, token::host(token::SIGNALS), Interest::READABLE)?;
+        if upgrades {
+            install(libc::SIGUSR2, handler())?;
+        }
         install(libc::SIGTERM, handler())?;
         install(libc::SIGINT, handler())?;
         if !is_ignored(libc::SIGHUP)? {
@@ -41,14 +50,18 @@ impl Signals {
         Ok(Signals { reader })
     }
 
-    /// How many signals came since the last call.
-    pub(super) fn take(&mut self) -> usize {
+    /// What the signals ask for that came since the last call: how often to end, and whether for a
+    /// successor.
+    pub(super) fn take(&mut self) -> (usize, bool) {
         let mut bytes = [0; 64];
-        let mut count = 0;
+        let (mut ends, mut upgrade) = (0, false);
         while let Ok(taken @ 1..) = self.reader.read(&mut bytes) {
-            count += taken;
+            let upgrades = bytes[..taken].iter().filter(|byte| **byte == UPGRADE);
+            let upgrades = upgrades.count();
+            ends += taken - upgrades;
+            upgrade |= upgrades > 0;
         }
-        count
+        (ends, upgrade)
     }
 }
 
@@ -82,13 +95,18 @@ fn handler() -> libc::sighandler_t {
     on_signal as extern "C" fn(libc::c_int) as libc::sighandler_t
 }
 
-extern "C" fn on_signal(_: libc::c_int) {
+extern "C" fn on_signal(signal: libc::c_int) {
+    let byte = if signal == libc::SIGUSR2 {
+        UPGRADE
+    } else {
+        END
+    };
     // SAFETY: write(2) is allowed in a handler; the byte lives; a closed or full socket is only an
     // error that nobody needs. errno is put back, because the interrupted code may be reading it.
     unsafe {
         let errno = errno_location();
         let before = *errno;
-        libc::write(WRITER.load(Ordering::SeqCst), [1u8].as_ptr().cast(), 1);
+        libc::write(WRITER.load(Ordering::SeqCst), [byte].as_ptr().cast(), 1);
         *errno = before;
     }
 }

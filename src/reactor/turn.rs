@@ -16,12 +16,12 @@ use super::{Inbox, Reactor};
 
 impl<M: Machine> Reactor<M> {
     /// One turn.
-    pub(super) fn turn(&mut self, on_notice: &mut impl FnMut(M::Notice)) -> io::Result<()> {
+    pub(super) fn turn(&mut self, on_notice: &mut impl FnMut(&Self, M::Notice)) -> io::Result<()> {
         self.settle();
         self.flush_woken();
         self.flush_woken_last();
         self.reaped.clear();
-        self.notices.drain(..).for_each(on_notice);
+        self.hand_out(on_notice);
         if self.stopped {
             return Ok(());
         }
@@ -76,7 +76,7 @@ impl<M: Machine> Reactor<M> {
 
     /// Turns events into bits and queues. Only the host's own sources are read here.
     fn latch(&mut self) {
-        let mut signals = 0;
+        let mut signals = (0, false);
         let mut rung = false;
         let mut departed = Vec::new();
         for event in &self.events {
@@ -104,7 +104,10 @@ impl<M: Machine> Reactor<M> {
                 Class::Host => match token::index(token) {
                     token::WAKER => rung = true,
                     token::SIGNALS => {
-                        signals = self.signals.as_mut().map_or(0, super::Signals::take);
+                        signals = self
+                            .signals
+                            .as_mut()
+                            .map_or((0, false), super::Signals::take);
                     }
                     _ => {
                         if let Some(network) = &mut self.network {
@@ -117,7 +120,11 @@ impl<M: Machine> Reactor<M> {
         for token in departed {
             self.departed(token);
         }
-        for _ in 0..signals {
+        let (ends, upgrade) = signals;
+        if upgrade {
+            self.tell(Event::Upgrade);
+        }
+        for _ in 0..ends {
             self.tell(Event::Shutdown);
         }
         if rung {

@@ -1,15 +1,20 @@
 //! A kit that is told to go: what runs may finish, and nobody new is refused while it does.
 
-use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
 
+use crate::support::client::Hoody;
 use crate::support::http::Talk;
 use crate::support::kit::{Kit, KitPlan};
+use crate::support::proc::{Proc, kit_program, ok, run};
 use crate::support::tunnel::*;
-use crate::support::{PATIENCE, eventually};
+use crate::support::upstream::Upstream;
+use crate::support::{PATIENCE, eventually, free_port};
 
 #[test]
 fn a_drain_serves_what_runs_and_says_503_to_newcomers_until_it_is_over() {
@@ -95,4 +100,205 @@ fn a_killed_session_is_told_that_it_is_final() {
         (&goaway["final"], &goaway["code"]),
         (&json!(true), &json!(7))
     );
+}
+
+fn pid(kit: &Kit) -> u64 {
+    kit.json("health")["pid"].as_u64().expect("a pid")
+}
+
+/// Has a kit start its successor, and tells the process of that one.
+#[track_caller]
+fn upgraded(kit: &mut Kit) -> u64 {
+    let before = pid(kit);
+    assert_eq!(before, u64::from(kit.proc.pid()));
+    kit.proc.signal(libc::SIGUSR2);
+    let after = eventually("a successor answers", PATIENCE, || {
+        Some(pid(kit)).filter(|pid| *pid != before)
+    });
+    eventually("the kit before has gone", PATIENCE, || {
+        (!kit.proc.running()).then_some(())
+    });
+    after
+}
+
+#[test]
+fn an_upgrade_refuses_nobody_and_breaks_nothing_that_is_quick() {
+    let upstream = Upstream::start(|exchange| {
+        exchange.answer(200, "", b"here");
+        true
+    });
+    let mut kit = Kit::start();
+    let hoody = Hoody::expose(&kit, upstream.port());
+    let (port, done) = (hoody.port(), AtomicBool::new(false));
+    let (served, faults) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let ask = |keep: bool| {
+        while !done.load(Ordering::Relaxed) {
+            let fault = |what: String| faults.lock().expect("no panic").push(what);
+            let stream = match TcpStream::connect(("127.0.0.1", port)) {
+                Ok(stream) => stream,
+                Err(why) => return fault(format!("{why}")),
+            };
+            let mut talk = Talk::over(stream);
+            loop {
+                talk.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+                let Some(reply) = talk.try_reply(false) else {
+                    fault("no answer".into());
+                    break;
+                };
+                match reply.status {
+                    200 => served.fetch_add(1, Ordering::Relaxed),
+                    other => return fault(format!("{other}: {}", reply.text())),
+                };
+                if !keep || reply.closes() || done.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for keep in [true, true, true, false, false] {
+            let ask = &ask;
+            scope.spawn(move || ask(keep));
+        }
+        let more = |count: usize| {
+            let from = served.load(Ordering::Relaxed);
+            eventually("visitors are served", PATIENCE, || {
+                (served.load(Ordering::Relaxed) > from + count).then_some(())
+            });
+        };
+        more(100);
+        upgraded(&mut kit);
+        more(100);
+        done.store(true, Ordering::Relaxed);
+    });
+    let faults = faults.into_inner().expect("no panic");
+    assert!(faults.is_empty(), "{faults:?}");
+    assert_eq!(kit.json("sessions")["total"], 1);
+    kit.counts("hoody_tunnel_session_resumes_total", "", 1);
+}
+
+#[test]
+fn a_download_goes_on_in_the_kit_before_while_its_successor_serves() {
+    let mut kit = KitPlan::new().flags(&["--drain", "30s"]).start();
+    let mut laptop = Tunnel::open(&kit);
+    let (bind, port) = laptop.expose(0);
+    let id = laptop.id();
+    let (mut served, open) = laptop.visited(port);
+    let half = json!({ "status": 200, "headers": [["content-length", "10"]], "final": true });
+    laptop.frame(RESPONSE_HEAD, open, half.to_string().as_bytes());
+    laptop.frame(DATA, open, b"01234");
+    served.head().expect("a head");
+    let before = pid(&kit);
+    kit.proc.signal(libc::SIGUSR2);
+    assert_eq!(laptop.expect(GOAWAY).json()["final"], false);
+    assert_ne!(pid(&kit), before);
+    // Who comes now waits for the laptop, which comes back beside its old connection.
+    let mut waits = Talk::port(port);
+    waits.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut back = Tunnel::resume(&kit, &id);
+    assert_eq!(back.hello["resumed"], true);
+    assert_eq!(back.hello["resumedBinds"][0]["bindId"], bind);
+    let second = back.expect(STREAM_OPEN).stream;
+    back.respond(second, 200, b"new");
+    assert_eq!(waits.reply(false).text(), "new");
+    assert!(kit.proc.running(), "it has something to finish");
+    laptop.frame(DATA, open, b"56789");
+    laptop.frame(EOF, open, b"");
+    assert_eq!(served.take(10), b"0123456789");
+    eventually("the kit before has gone", PATIENCE, || {
+        (!kit.proc.running()).then_some(())
+    });
+    assert!(back.alive());
+}
+
+#[test]
+fn where_a_successor_cannot_start_the_kit_stays() {
+    let mut kit = Kit::start();
+    let mut laptop = Tunnel::open(&kit);
+    let (_, port) = laptop.expose(0);
+    let token = kit.token_file().expect("it has one");
+    let text = std::fs::read(&token).expect("readable");
+    std::fs::remove_file(&token).expect("removable");
+    for round in 1..=2 {
+        kit.proc.signal(libc::SIGUSR2);
+        let told = eventually("it is told", PATIENCE, || {
+            let said = kit.proc.said();
+            (said.matches("no successor could be started").count() == round).then_some(said)
+        });
+        assert!(told.contains("token"), "the successor's own words: {told}");
+    }
+    assert!(kit.proc.running() && laptop.alive());
+    std::fs::write(&token, text).expect("writable");
+    let (mut visitor, stream) = laptop.visited(port);
+    laptop.respond(stream, 200, b"still here");
+    assert_eq!(visitor.reply(false).text(), "still here");
+    upgraded(&mut kit);
+}
+
+#[test]
+fn the_command_upgrades_and_says_who_took_over() {
+    let mut kit = Kit::start();
+    let at = format!("127.0.0.1:{}", kit.port);
+    let mut command = std::process::Command::new(kit_program());
+    let said = ok(command.args(["upgrade", "--listen", &at]));
+    let before = kit.proc.pid();
+    assert!(
+        said.contains(&format!("has taken over from {before}")),
+        "{said}"
+    );
+    eventually("the kit before has gone", PATIENCE, || {
+        (!kit.proc.running()).then_some(())
+    });
+    let mut command = std::process::Command::new(kit_program());
+    let nowhere = format!("127.0.0.1:{}", free_port());
+    let output = run(command.args(["upgrade", "--listen", &nowhere]));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no answer from"));
+}
+
+#[test]
+fn sockets_that_systemd_has_opened_are_listened_on() {
+    let control = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let exposed = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = |listener: &TcpListener| listener.local_addr().expect("an address").port();
+    let (at, expose) = (port(&control), port(&exposed));
+    let mut command = std::process::Command::new("bash");
+    let script = "exec 3<&$CONTROL 4<&$EXPOSED; LISTEN_PID=$$ LISTEN_FDS=2 exec \"$0\" \"$@\"";
+    command.args(["-c", script, kit_program(), "--expose-host", "127.0.0.1"]);
+    command.args(["--allow-host", "*"]);
+    command
+        .env("CONTROL", inherited(&control))
+        .env("EXPOSED", inherited(&exposed));
+    command
+        .env_remove("HOODY_TUNNEL_LISTEN")
+        .env_remove("HOODY_TUNNEL_TOKEN");
+    let mut proc = Proc::spawn("kit", &mut command);
+    let said = eventually("it listens there", PATIENCE, || {
+        assert!(proc.running(), "{}", proc.said());
+        Some(proc.said()).filter(|said| said.contains(&format!("listening on 127.0.0.1:{at}")))
+    });
+    assert!(said.contains(&format!("127.0.0.1:{expose} is open for whoever binds it")));
+    for _ in 0..2 {
+        let upgrade = Upgrade {
+            protocols: Some("hoody-tunnel.v1"),
+            fields: &[],
+        };
+        let mut laptop = Tunnel::upgrade_at(Ipv4Addr::LOCALHOST, at, &upgrade).expect("a tunnel");
+        laptop.greet(json!({}));
+        assert_eq!(laptop.expose(expose).1, expose);
+        let (mut visitor, stream) = laptop.visited(expose);
+        laptop.respond(stream, 200, b"x");
+        assert_eq!(visitor.reply(false).status, 200);
+        laptop.close(1000);
+        // While nobody has the port whoever comes waits in the backlog.
+        drop(TcpStream::connect(("127.0.0.1", expose)).expect("not refused"));
+    }
+}
+
+/// The number of a listener's descriptor, which children get too.
+fn inherited(listener: &TcpListener) -> String {
+    let fd = listener.as_raw_fd();
+    // SAFETY: fcntl(2) with numbers on an open descriptor.
+    assert!(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) } >= 0);
+    fd.to_string()
 }

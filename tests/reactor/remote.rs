@@ -118,6 +118,7 @@ impl Machine for Remote {
             }
             Event::Shutdown => Notice::Shutdown,
             Event::Disturbed => Notice::Disturbed,
+            Event::Upgrade => return,
         };
         self.say(notice);
     }

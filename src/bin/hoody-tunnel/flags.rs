@@ -123,6 +123,24 @@ pub struct Flags {
 #[argh(subcommand)]
 pub enum Command {
     Health(Health),
+    Upgrade(Upgrade),
+}
+
+#[derive(FromArgs, Debug)]
+/// Have a running kit start the program anew, with its ports and without refusing anybody.
+#[argh(subcommand, name = "upgrade", help_triggers("-h", "--help"))]
+pub struct Upgrade {
+    /// where the kit listens; a wildcard address is asked on loopback [0.0.0.0:50]
+    #[argh(option, arg_name = "ADDR:PORT", from_str_fn(parse_listen))]
+    pub listen: Option<SocketAddr>,
+    /// how long it may take [20s]
+    #[argh(
+        option,
+        arg_name = "TIME",
+        from_str_fn(parse_duration),
+        default = "Duration::from_secs(20)"
+    )]
+    pub timeout: Duration,
 }
 
 #[derive(FromArgs, Debug)]

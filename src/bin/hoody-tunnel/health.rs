@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use hoody_tunnel::http::parse_response;
@@ -13,19 +14,44 @@ use crate::settings::{Environment, Trouble, listen, token};
 
 /// Asks, and prints the answer when the kit is well.
 pub fn ask(flags: &Flags, more: &Health, environment: &Environment) -> Result<(), Trouble> {
-    let addr = reachable(listen(more.listen.or(flags.listen), environment)?);
-    let file = more.token_file.as_deref().or(flags.token_file.as_deref());
-    let proof = match token(file, environment)? {
-        Some(token) => format!("Authorization: Bearer {}\r\n", token.expose()),
-        None => String::new(),
-    };
-    let request = format!(
-        "GET /api/v1/tunnel/health HTTP/1.1\r\nHost: {addr}\r\n{proof}Connection: close\r\n\r\n"
-    );
-    let answer = exchange(addr, request.as_bytes(), more.timeout)
-        .map_err(|error| Trouble::Failed(format!("no answer from {addr}: {error}")))?;
-    let well = judge(&answer).map_err(|why| Trouble::Failed(format!("{addr}: {why}")))?;
-    crate::print(&visible_lines(&well))
+    let addr = more.listen.or(flags.listen);
+    let kit = Kit::find(addr, flags, more.token_file.as_deref(), environment)?;
+    crate::print(&visible_lines(&kit.health(more.timeout)?))
+}
+
+/// A kit that runs on this machine, as its flags and variables tell.
+pub struct Kit {
+    addr: SocketAddr,
+    request: String,
+}
+
+impl Kit {
+    /// The one at `addr`, or where the environment says.
+    pub fn find(
+        addr: Option<SocketAddr>,
+        flags: &Flags,
+        token_file: Option<&Path>,
+        environment: &Environment,
+    ) -> Result<Kit, Trouble> {
+        let addr = reachable(listen(addr, environment)?);
+        let file = token_file.or(flags.token_file.as_deref());
+        let proof = match token(file, environment)? {
+            Some(token) => format!("Authorization: Bearer {}\r\n", token.expose()),
+            None => String::new(),
+        };
+        let request = format!(
+            "GET /api/v1/tunnel/health HTTP/1.1\r\nHost: {addr}\r\n{proof}Connection: close\r\n\r\n"
+        );
+        Ok(Kit { addr, request })
+    }
+
+    /// What it tells of its health.
+    pub fn health(&self, timeout: Duration) -> Result<String, Trouble> {
+        let addr = self.addr;
+        let answer = exchange(addr, self.request.as_bytes(), timeout)
+            .map_err(|error| Trouble::Failed(format!("no answer from {addr}: {error}")))?;
+        judge(&answer).map_err(|why| Trouble::Failed(format!("{addr}: {why}")))
+    }
 }
 
 /// The body of an answer that says that all is well.

@@ -4,8 +4,10 @@
 //! environment makes no sense. What went wrong is one line on standard error.
 
 mod flags;
+mod handover;
 mod health;
 mod settings;
+mod upgrade;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -20,6 +22,7 @@ use hoody_tunnel::text::visible;
 use hoody_tunnel::units::split_values;
 
 use flags::{Command, Flags};
+use handover::Start;
 use settings::{Environment, Trouble, settings};
 
 fn main() -> ExitCode {
@@ -41,9 +44,13 @@ fn main() -> ExitCode {
     }
     let outcome = match &flags.command {
         Some(Command::Health(more)) => health::ask(&flags, more, &Environment::real()),
+        Some(Command::Upgrade(more)) => upgrade::run(&flags, more, &Environment::real()),
         None => start(&flags),
     };
-    end(outcome)
+    match handover::afterwards() {
+        Some(code) => ExitCode::from(code),
+        None => end(outcome),
+    }
 }
 
 fn end(outcome: Result<(), Trouble>) -> ExitCode {
@@ -68,7 +75,8 @@ fn print(text: &str) -> Result<(), Trouble> {
 
 /// Runs the kit until somebody asks it to stop.
 fn start(flags: &Flags) -> Result<(), Trouble> {
-    let mut config = settings(flags, &Environment::real())?;
+    let start = Start::find()?;
+    let mut config = settings(flags, &Environment::real(), start.listen())?;
     // Before the first thread, so that its few bytes come from where all others do.
     process::return_large_buffers();
     logging::init(flags.log_format, None);
@@ -78,26 +86,44 @@ fn start(flags: &Flags) -> Result<(), Trouble> {
         }
     }
     config.fd_budget = affordable(config.fd_budget)?;
-    run(config)
+    run(config, start)
 }
 
-fn run(config: Config) -> Result<(), Trouble> {
+fn run(config: Config, mut start: Start) -> Result<(), Trouble> {
     if config.no_auth && config.token.is_none() {
         log::warn!(
             "anybody who reaches {} may open ports here (--no-auth)",
             config.listen
         );
     }
-    let kit = Kit::new(config, os_entropy(), reactor::now());
+    for unused in start
+        .sockets
+        .iter()
+        .skip(1)
+        .filter(|_| start.handover.is_none())
+    {
+        log::info!("{} is open for whoever binds it", unused.addr());
+    }
+    let (entropy, now) = (os_entropy(), reactor::now());
+    let kit = match start.handover.take() {
+        Some(handover) => Kit::successor(config, entropy, now, handover),
+        None => Kit::new(config, entropy, now),
+    };
     let options = Options {
         signals: true,
+        upgrades: true,
+        inherited: std::mem::take(&mut start.sockets),
         ..Options::default()
     };
     let failed = |error| Trouble::Failed(format!("the event loop failed: {error}"));
     let mut reactor = Reactor::new(kit, options).map_err(failed)?;
     let mut refused = None;
-    let outcome = reactor.run(|notice| match notice {
-        KitNotice::Listening(_) => process::forget_startup_code(),
+    let outcome = reactor.run_with(|reactor, notice| match notice {
+        KitNotice::Listening(_) => {
+            start.stands();
+            process::forget_startup_code();
+        }
+        KitNotice::HandOver(handover) => handover::hand_over(handover, reactor),
         KitNotice::MemoryFreed => process::give_memory_back(),
         KitNotice::CannotListen(why) => refused = Some(why),
     });

@@ -54,13 +54,22 @@ impl Environment {
 }
 
 /// The configuration that was asked for, checked.
-pub fn settings(flags: &Flags, environment: &Environment) -> Result<Config, Trouble> {
+///
+/// `opened`: where a socket listens already, which is meant where nobody says otherwise.
+pub fn settings(
+    flags: &Flags,
+    environment: &Environment,
+    opened: Option<SocketAddr>,
+) -> Result<Config, Trouble> {
     let public_url = match &flags.public_url_pattern {
         Some(pattern) => Some(pattern.clone()),
         None => environment.text("HOODY_TUNNEL_PUBLIC_URL_PATTERN")?,
     };
     let mut config = Config {
-        listen: listen(flags.listen, environment)?,
+        listen: match opened {
+            Some(addr) if !says_listen(flags, environment) => addr,
+            _ => listen(flags.listen, environment)?,
+        },
         token: token(flags.token_file.as_deref(), environment)?,
         no_auth: flags.no_auth,
         allow_privileged_expose: flags.allow_privileged_expose,
@@ -149,6 +158,11 @@ fn usage(error: impl std::fmt::Display) -> Trouble {
     Trouble::Usage(error.to_string())
 }
 
+/// Whether anybody has said where the kit listens.
+fn says_listen(flags: &Flags, environment: &Environment) -> bool {
+    flags.listen.is_some() || (environment.get)("HOODY_TUNNEL_LISTEN").is_some()
+}
+
 /// Where the kit listens.
 pub fn listen(flag: Option<SocketAddr>, environment: &Environment) -> Result<SocketAddr, Trouble> {
     if let Some(addr) = flag {
@@ -229,6 +243,7 @@ mod tests {
         settings(
             &flags.map_err(|early| Trouble::Usage(early.output))?,
             &environment(pairs),
+            None,
         )
     }
 
@@ -375,7 +390,7 @@ mod tests {
                 get: Box::new(move |asked| (asked == name).then(std::ffi::OsString::new)),
             };
             let flags = Flags::from_args(&["hoody-tunnel"], &["--no-auth"]).unwrap();
-            let trouble = settings(&flags, &empty).unwrap_err();
+            let trouble = settings(&flags, &empty, None).unwrap_err();
             assert_eq!(trouble, Trouble::Usage(format!("{name} is set but empty")));
         }
     }
@@ -427,5 +442,21 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         let gone = token(Some(&path), &none).unwrap_err();
         assert!(matches!(gone, Trouble::Failed(why) if why.contains("token file")));
+    }
+
+    #[test]
+    fn a_socket_that_listens_already_is_meant_unless_somebody_says_otherwise() {
+        let opened = Some("127.0.0.1:81".parse().unwrap());
+        let listens = |line: &[&str], pairs: &'static [(&'static str, &'static str)]| {
+            let flags = Flags::from_args(&["hoody-tunnel"], line).unwrap();
+            let config = settings(&flags, &environment(pairs), opened);
+            config
+                .map(|config| config.listen.to_string())
+                .unwrap_or_default()
+        };
+        assert_eq!(listens(&[], &[]), "127.0.0.1:81");
+        assert_eq!(listens(&["--listen", "127.0.0.1:82"], &[]), "127.0.0.1:82");
+        let said = &[("HOODY_TUNNEL_LISTEN", "127.0.0.1:83")];
+        assert_eq!(listens(&[], said), "127.0.0.1:83");
     }
 }

@@ -59,7 +59,7 @@ impl Embedded {
                 thread: Some(thread),
             }),
             Ok(KitNotice::CannotListen(why)) => Err(why),
-            Ok(KitNotice::MemoryFreed) | Err(_) => {
+            Ok(KitNotice::MemoryFreed | KitNotice::HandOver(_)) | Err(_) => {
                 Err("the kit inside this process ended at once".into())
             }
         }

@@ -62,6 +62,7 @@ impl TunnelSession {
                 .map(|slot| handlers.host(slot))
                 .collect(),
             tls: Some(tls),
+            ..reactor::Options::default()
         };
         let mut client = Client::with_config(config, reactor::os_entropy(), reactor::now());
         let spare = reactor::process::spare_descriptors();

@@ -22,7 +22,7 @@ use crate::wire::control::{
     UnbindOk,
 };
 
-use super::{ListenerEntry, Opening, PortName, Ports, Purpose, is_own_port, pull_addr};
+use super::{ListenerEntry, Opening, PortName, Ports, Purpose, Socket, is_own_port, pull_addr};
 
 /// A port that a session holds.
 #[derive(Debug)]
@@ -33,9 +33,9 @@ pub(in crate::kit) struct Binding {
     pub(in crate::kit) bind_id: u64,
     pub(in crate::kit) mode: Mode,
     pub(in crate::kit) addr: SocketAddr,
-    label: Option<String>,
+    pub(super) label: Option<String>,
     pub(super) listener: ListenerKey,
-    since: Instant,
+    pub(super) since: Instant,
     /// Visitors' requests, or callers.
     pub(in crate::kit) served: u64,
 }
@@ -280,8 +280,12 @@ impl Ports {
             let text = "the kit has no descriptors left";
             return Err((BindErrCode::Internal, text.into()));
         };
-        let purpose = Purpose::Opening(opening);
-        match self.listeners.insert(ListenerEntry { purpose, permit }) {
+        let entry = ListenerEntry {
+            purpose: Purpose::Opening(opening),
+            permit,
+            socket: Socket::Open,
+        };
+        match self.listeners.insert(entry) {
             Ok(listener) => {
                 if let Some(name) = name {
                     // A picked port that is held here fails at the system, which picks another.
@@ -448,7 +452,7 @@ impl Ports {
     }
 
     /// `session` is what logs may show of the owner's id.
-    fn release(
+    pub(super) fn release(
         &mut self,
         at: BindingKey,
         session: &str,

@@ -11,6 +11,7 @@
 //! does; a listener's permit goes home when its entry does.
 
 mod bindings;
+mod inherited;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -41,6 +42,18 @@ type PortName = (Mode, u16);
 struct ListenerEntry {
     purpose: Purpose,
     permit: FdPermit,
+    socket: Socket,
+}
+
+/// How a listener's socket is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Socket {
+    /// Whoever comes is accepted, where anybody is.
+    Open,
+    /// Its owner was handed over and is not back yet: whoever comes waits in the kernel.
+    Waits,
+    /// A successor of the kit has it; who came before is served.
+    Given,
 }
 
 /// What a listener is for.
@@ -147,6 +160,7 @@ impl Ports {
         let entry = ListenerEntry {
             purpose: Purpose::Front,
             permit,
+            socket: Socket::Open,
         };
         if let Ok(listener) = self.listeners.insert(entry) {
             self.front = Some(listener);
@@ -167,6 +181,9 @@ impl Ports {
         cx: &mut Context,
     ) {
         match (self.purpose(listener), outcome) {
+            (Some(Purpose::Bound(_)), Err(why)) => {
+                self.not_inherited(listener, &why, &mut conns.budget, sessions, cx);
+            }
             (None | Some(Purpose::Bound(_) | Purpose::Vacant), _) => {}
             (Some(Purpose::Front), Ok(addr)) => {
                 // The port may have been the system's choice; no binding may have it.
@@ -216,7 +233,8 @@ impl Ports {
     }
 
     fn close(&mut self, listener: ListenerKey, budget: &mut FdBudget, cx: &mut Context) {
-        if self.drop(listener, budget, cx).is_some() {
+        let given = self.listeners.get(listener).map(|it| it.socket) == Some(Socket::Given);
+        if self.drop(listener, budget, cx).is_some() && !given {
             cx.effects.ask(Command::Unlisten { listener });
         }
     }
@@ -283,9 +301,10 @@ impl Ports {
     }
 
     fn tell_accepting(&self, cx: &mut Context) {
-        let on = self.accepting;
         for (listener, entry) in self.listeners.iter() {
-            if matches!(entry.purpose, Purpose::Bound(_)) {
+            let is_ours = entry.socket != Socket::Given;
+            if matches!(entry.purpose, Purpose::Bound(_)) && is_ours {
+                let on = self.accepting && entry.socket == Socket::Open;
                 cx.effects.ask(Command::Accept { listener, on });
             }
         }
@@ -306,8 +325,8 @@ impl Ports {
     }
 
     pub(super) fn accept_again(&self, cx: &mut Context) {
-        for listener in self.listeners.keys() {
-            if self.accepting || self.front == Some(listener) {
+        for (listener, entry) in self.listeners.iter() {
+            if (self.accepting && entry.socket == Socket::Open) || self.front == Some(listener) {
                 cx.effects.ask(Command::Accept { listener, on: true });
             }
         }

@@ -9,9 +9,11 @@ use crate::entropy::Entropy;
 use crate::kit::conns::Conns;
 use crate::kit::context::Context;
 use crate::kit::front::greeter::{Dismissal, Greeter};
+use crate::kit::handover::HandedSession;
 use crate::kit::keys::SessionKey;
 use crate::kit::metrics::RefusalReason;
 use crate::kit::{Reason, Stopping};
+use crate::limits::HANDED_WAITS;
 use crate::limits::{PROMISE_MAX, PROMISE_MIN};
 use crate::machine::{CloseHow, ConnKey};
 use crate::mux::{Side, Terms};
@@ -61,14 +63,7 @@ impl Sessions {
         }
         let peer = conns.get(conn).map(|entry| entry.from);
         let peer = peer.ok_or_else(|| Dismissal::protocol("the connection is gone"))?;
-        let terms = Terms {
-            side: Side::Kit,
-            stream_window: cx.plan.stream_window,
-            session_window: cx.plan.session_window,
-            max_streams: cx.config.max_streams_per_session,
-            grow_windows: hello.capabilities.have(Capabilities::GROW_WINDOWS),
-            queue_opens: cx.plan.queue_opens,
-        };
+        let terms = terms(hello.capabilities.have(Capabilities::GROW_WINDOWS), cx);
         let resumed = self.resumed_by(hello);
         let key = match resumed {
             Some(key) => {
@@ -89,6 +84,26 @@ impl Sessions {
             lanes: if able { asked } else { 1 },
             promise: hello.ping_every_ms.and_then(promise),
         })
+    }
+
+    /// A session of the kit before, whose client may come back.
+    pub(in crate::kit) fn inherit(
+        &mut self,
+        handed: &HandedSession,
+        cx: &mut Context,
+    ) -> Option<SessionKey> {
+        let id = handed.session_id.as_str().to_owned();
+        if self.with_id(&id).is_some() {
+            return None;
+        }
+        let until = cx.now + cx.config.takeover_grace.max(HANDED_WAITS);
+        let mut session = KitSession::new(id, handed.peer, terms(false, cx), cx.now);
+        session.goes_on_after(handed.last_bind_id);
+        session.park(until);
+        let key = self.insert(session)?;
+        cx.metrics.session_parked();
+        cx.effects.timers.arm(Reason::Grace(key), until);
+        Some(key)
     }
 
     fn resumed_by(&self, hello: &Hello) -> Option<SessionKey> {
@@ -295,6 +310,18 @@ impl Sessions {
 fn promise(millis: u64) -> Option<Duration> {
     let span = Duration::from_millis(millis);
     (PROMISE_MIN..=PROMISE_MAX).contains(&span).then_some(span)
+}
+
+/// What the kit agrees to, with or without windows that grow.
+fn terms(grow_windows: bool, cx: &Context) -> Terms {
+    Terms {
+        side: Side::Kit,
+        stream_window: cx.plan.stream_window,
+        session_window: cx.plan.session_window,
+        max_streams: cx.config.max_streams_per_session,
+        grow_windows,
+        queue_opens: cx.plan.queue_opens,
+    }
 }
 
 /// `S-` and a random UUID of version 4 (RFC 9562 §5.4).

@@ -7,12 +7,13 @@ use log::info;
 
 use crate::clock::Instant;
 use crate::kit::config::Config;
+use crate::kit::handover::{HandedBinding, HandedSession};
 use crate::kit::keys::BindingKey;
 use crate::limits::{MAX_LANES, PROMISE_SLACK};
 use crate::machine::ConnKey;
 use crate::mux::{Session, Terms, Traffic, Transport};
 use crate::text::said;
-use crate::wire::control::{Shard, ShardMap};
+use crate::wire::control::{SessionId, Shard, ShardMap};
 use crate::ws::Subprotocol;
 
 use super::tickets::Tickets;
@@ -172,6 +173,21 @@ impl KitSession {
     pub(in crate::kit) fn next_bind_id(&mut self) -> u64 {
         self.next_bind_id += 1;
         self.next_bind_id
+    }
+
+    /// What a successor of the kit has to know of it, unless it is about to go.
+    pub(in crate::kit) fn handed(&self, bindings: Vec<HandedBinding>) -> Option<HandedSession> {
+        (!self.closing).then(|| HandedSession {
+            session_id: SessionId::new(self.id.as_str()),
+            peer: self.peer,
+            last_bind_id: self.next_bind_id,
+            bindings,
+        })
+    }
+
+    /// It begins its count of bindings where another kit has ended it.
+    pub(super) fn goes_on_after(&mut self, last_bind_id: u64) {
+        self.next_bind_id = last_bind_id;
     }
 
     /// The indexes of lanes that it may have and that do not stand, but for the primary.

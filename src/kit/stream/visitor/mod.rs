@@ -49,6 +49,8 @@ pub(in crate::kit) struct Visitors {
     yielding: Yielding,
     /// Sessions that have no stream left to open.
     spent: Vec<SessionKey>,
+    /// Every answer is the last on its connection.
+    keeps_none: bool,
 }
 
 impl Visitor {
@@ -393,6 +395,29 @@ impl Visitors {
                     mux.local_finishes(name.stream);
                 }
             }
+        }
+    }
+
+    /// From now on no connection is kept for another request.
+    pub(in crate::kit) fn keep_none(&mut self, conns: &Conns) {
+        self.keeps_none = true;
+        for (conn, _) in conns.iter() {
+            if let Some(visitor) = self.all.get_mut(conn) {
+                visitor.http.answer_is_last();
+            }
+        }
+    }
+
+    /// Closes the connections of those that were served and ask for nothing.
+    pub(in crate::kit) fn close_idle(&mut self, below: &mut Below<'_>) {
+        let is_idle = |conn: &ConnKey| {
+            let waits = self.all.get(*conn).and_then(|it| it.http.waits_since());
+            waits.is_some_and(|(_, served, _)| served)
+        };
+        let all = below.conns.iter().map(|(conn, _)| conn);
+        let idle: Vec<ConnKey> = all.filter(is_idle).collect();
+        for conn in idle {
+            below.conns.close(conn, CloseHow::Clean, below.cx);
         }
     }
 

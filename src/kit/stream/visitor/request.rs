@@ -6,7 +6,6 @@ use crate::clock::Instant;
 use crate::http::forward::{Forwarded, request_fields};
 use crate::http::trail::Origin;
 use crate::http::{Asked, BodyError, Refusal, Reject, RequestBody, RequestHead};
-use crate::kit::Stopping;
 use crate::kit::conns::Conns;
 use crate::kit::context::Context;
 use crate::kit::front::guard::host_is_ours;
@@ -129,7 +128,7 @@ impl Visitors {
             Ok(None) => return,
             Err(reject) => return self.reject(conn, &reject.into(), below),
         };
-        if cx.stopping != Stopping::No {
+        if cx.stopping.opens_nothing() {
             return match RequestHead::parse(head).map(|head| head.asked()) {
                 Ok(asked) => self.turn_away(conn, asked, below),
                 Err(reject) => self.reject(conn, &reject.into(), below),
@@ -205,6 +204,9 @@ impl Visitors {
         binding.served += 1;
         visitor.last = Some(StreamName { session, stream });
         visitor.http.begin(asked, body, request.expects, now);
+        if self.keeps_none {
+            visitor.http.answer_is_last();
+        }
         self.upload(conn, below);
         self.look_soon(conn, below);
     }

@@ -118,6 +118,15 @@ impl HttpExchange {
         matches!(&self.state, State::Raw(pipe) if pipe.is_over())
     }
 
+    /// The answer that is awaited is to be the last on its connection, and says so.
+    pub fn answer_is_last(&mut self) {
+        if let State::Serving(it) = &mut self.state
+            && it.response == Response::Awaited
+        {
+            it.asked.keep_alive = false;
+        }
+    }
+
     /// Whether a head is waited for.
     pub fn is_waiting(&self) -> bool {
         matches!(self.state, State::Waiting)

@@ -1,0 +1,47 @@
+//! What a kit tells its successor: which sessions there are and what ports they hold, and nothing
+//! of their streams (PROTOCOL §6).
+//!
+//! It is written as JSON by one program and read by the next, which may be newer or older: keys
+//! that are not known are ignored. The ids in it are capabilities, so it travels where only these
+//! two can read.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::wire::control::SessionId;
+
+/// See the module.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Handover {
+    /// Where the kit's own listener is.
+    pub listen: SocketAddr,
+    /// The sessions whose clients may come back.
+    pub sessions: Vec<HandedSession>,
+}
+
+/// One session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HandedSession {
+    /// Its id.
+    pub(super) session_id: SessionId,
+    /// Where its client was last.
+    pub(super) peer: SocketAddr,
+    /// The last id that it gave to a binding.
+    pub(super) last_bind_id: u64,
+    /// Its ports.
+    pub(super) bindings: Vec<HandedBinding>,
+}
+
+/// One port that a session holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct HandedBinding {
+    pub(super) bind_id: u64,
+    pub(super) is_expose: bool,
+    pub(super) addr: SocketAddr,
+    #[serde(default)]
+    pub(super) label: Option<String>,
+}
