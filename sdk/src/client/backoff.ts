@@ -1,19 +1,25 @@
 /**
- * How long to wait before the next dial: at once, then 250 ms doubling to 10 s, each with jitter so
- * that the clients of a kit that comes back do not come all together (PROTOCOL §6).
+ * How long to wait before the next dial: at once, then 250 ms doubling to one second, or to 10 s
+ * while this machine has no network; each with jitter so that the clients of a kit that comes back
+ * do not come all together (PROTOCOL §6).
  */
 import { onAbort } from './abort.js';
+import { hasNetwork } from './network.js';
 
 const FIRST_MS = 250;
-const LAST_MS = 10_000;
+const LAST_MS = 1000;
+const LAST_ALONE_MS = 10_000;
 
 /** The waits of one series of attempts. */
 export class Backoff {
   private attempt = 0;
 
+  constructor(private readonly host: string) {}
+
   /** Milliseconds to wait before the next attempt. */
   next(): number {
-    const base = this.attempt === 0 ? 0 : Math.min(LAST_MS, FIRST_MS * 2 ** (this.attempt - 1));
+    const most = hasNetwork(this.host) ? LAST_MS : LAST_ALONE_MS;
+    const base = this.attempt === 0 ? 0 : Math.min(most, FIRST_MS * 2 ** (this.attempt - 1));
     this.attempt += 1;
     return base * (0.5 + Math.random() / 2);
   }

@@ -13,7 +13,8 @@ export function fatalEnd(end: LinkEnd): TunnelError | undefined {
   if (end.kind === 'taken') return new ClosedError('another client has taken it up by its id');
   if (end.kind === 'violation')
     return new ProtocolError(`The kit broke the protocol: ${end.reason}`);
-  const { code, message } = end.goaway;
+  const { code, message, final } = end.goaway;
+  if (final !== undefined) return final ? goawayError(end.goaway) : undefined;
   // A kit that shuts down may come back, and one that missed our PONG has parked the session.
   const comesBack =
     code === Code.NoError || (code === Code.IdleTimeout && message.includes('pong'));
@@ -25,5 +26,6 @@ export function fatalEnd(end: LinkEnd): TunnelError | undefined {
  * network that wants a login first, and passes.
  */
 export function isFatal(error: unknown): error is TunnelError {
+  if (error instanceof ClosedError && error.isFinal) return true;
   return error instanceof AuthError || error instanceof OptionsError;
 }

@@ -160,7 +160,11 @@ export class ProtocolError extends TunnelError {
 /** The session was closed, by us or by the kit. */
 export class ClosedError extends TunnelError {
   override readonly name = 'ClosedError';
-  constructor(why: string) {
+  constructor(
+    why: string,
+    /** @internal The kit does not want us back. */
+    readonly isFinal = false,
+  ) {
     super('CLOSED', `The session is closed: ${why}. Make a new one.`);
   }
 }

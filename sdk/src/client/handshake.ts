@@ -31,6 +31,9 @@ import type { CheckedSession } from './options.js';
 import { currentToken } from './token.js';
 import type { HelloOk } from '../wire/terms.js';
 
+/** How often something is sent on every lane, in milliseconds; told in HELLO (PROTOCOL §6). */
+export const PING_EVERY_MS = 2000;
+
 /** The subprotocol with one socket, and the one with several. */
 const V1 = 'hoody-tunnel.v1';
 const V2 = 'hoody-tunnel.v2';
@@ -65,7 +68,7 @@ export async function sayHello(
     throw dialError(error, timeoutMs, config);
   }
   const version = socket.protocol === V2 ? V2 : V1;
-  const hello: Hello = { version };
+  const hello: Hello = { version, pingEveryMs: PING_EVERY_MS };
   if (token !== undefined) hello.auth = { kind: 'bearer', token };
   if (version === V2) {
     hello.capabilities = ['multi-ws'];
@@ -103,6 +106,9 @@ export async function sayJoin(
 /** What a GOAWAY means to whoever waits. */
 export function goawayError(goaway: Goaway): TunnelError {
   const why = `The kit ended the session: ${goaway.message || codeName(goaway.code)}`;
+  if (goaway.final === true && goaway.code !== Code.AuthError) {
+    return new ClosedError(goaway.message || codeName(goaway.code), true);
+  }
   switch (goaway.code) {
     case Code.AuthError:
       return new AuthError(why);

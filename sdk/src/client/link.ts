@@ -22,7 +22,7 @@ import type { MuxStream, StreamLane } from '../mux/stream.js';
 import { Violation } from '../mux/violation.js';
 import { Backoff } from './backoff.js';
 import type { KitSocket } from './dial.js';
-import { JoinRefused, sayHello, sayJoin } from './handshake.js';
+import { JoinRefused, PING_EVERY_MS, sayHello, sayJoin } from './handshake.js';
 import type { CheckedSession } from './options.js';
 
 /** How a link ended. */
@@ -44,8 +44,6 @@ export interface LinkHost {
 
 /** How often links are looked after, in milliseconds. */
 const TICK_MS = 500;
-/** Silence after which we ask whether the kit is there (PROTOCOL §6). */
-const PING_AFTER_MS = 2000;
 /** Silence after which a socket is given up (PROTOCOL §6). */
 const LOST_AFTER_MS = 5000;
 /** A tick that comes this late means that the machine, or this process, was asleep. */
@@ -54,6 +52,10 @@ const JUMP_MS = 3000;
 const WAKE_MS = 1000;
 /** How long the kit may let streams finish after GOAWAY before we close. */
 const GOAWAY_MS = 6000;
+/** The same of a kit that drains and says how long. */
+const DRAIN_MS = 3_600_000;
+/** What a kit calls a session that was resumed on another socket, where it says so (PROTOCOL §9). */
+const ELSEWHERE = 'resumed elsewhere';
 /** How long a close may take before the connection is dropped. */
 const CLOSE_MS = 1000;
 /** The maximum of streams when the kit names none. */
@@ -83,7 +85,7 @@ export class Link implements MuxHost {
   private readonly joining = new Set<number>();
   /** The tickets that were used last, by index. */
   private readonly used = new Map<number, string>();
-  private readonly backoff = new Backoff();
+  private readonly backoff: Backoff;
   private readonly abort = new AbortController();
   private readonly ticker: NodeJS.Timeout;
   private reissue: NodeJS.Timeout | undefined;
@@ -103,6 +105,7 @@ export class Link implements MuxHost {
     const { streamWindow, sessionWindow } = hello;
     const maxStreams = hello.maxStreams ?? DEFAULT_STREAMS;
     this.mux = new MuxSession({ streamWindow, sessionWindow, maxStreams }, this, this.lastTick);
+    this.backoff = new Backoff(config.connectUrl.hostname);
     this.addMember(0, socket);
     this.ticker = setInterval(() => {
       this.tick(Date.now());
@@ -149,6 +152,11 @@ export class Link implements MuxHost {
     );
   }
 
+  /** Whether its sockets are still there. */
+  get isUp(): boolean {
+    return !this.over;
+  }
+
   /** Another session takes it over as it is. */
   handTo(host: LinkHost): void {
     this.host = host;
@@ -164,11 +172,14 @@ export class Link implements MuxHost {
   // What the mux asks.
 
   accept(stream: MuxStream, open: StreamOpen): void {
-    this.host.accept(stream, open);
+    if (this.goaway?.final !== false) return this.host.accept(stream, open);
+    // Its bindings are those of the connection that comes after it.
+    stream.reset(Code.RefusedStream, 'the kit restarts');
   }
 
   control(frame: Frame): void {
     if (frame.type === FrameType.Goaway) this.onGoaway(readGoaway(frame.payload));
+    else if (this.goaway?.final === false) return;
     else if (frame.type === FrameType.ReissueJoinTickets) {
       this.joinAll(readTickets(parseObject(frame.payload, 'REISSUE_JOIN_TICKETS')));
     } else this.host.control(frame);
@@ -289,12 +300,15 @@ export class Link implements MuxHost {
     }
     const { goaway } = this;
     this.drop();
-    this.host.ended(this, goaway === undefined ? end : { kind: 'goaway', goaway });
+    this.host.ended(this, goaway === undefined ? end : endOf(goaway));
   }
 
   private onGoaway(goaway: Goaway): void {
+    if (this.goaway !== undefined || this.over) return;
     this.goaway = goaway;
     this.goawayAt = Date.now();
+    // A kit that restarts is dialled while what runs here comes to its end.
+    if (goaway.final === false && this.config.reconnect) this.host.ended(this, endOf(goaway));
     this.finishGoaway(this.goawayAt);
   }
 
@@ -302,7 +316,8 @@ export class Link implements MuxHost {
   private finishGoaway(now: number): void {
     const { goaway } = this;
     if (goaway === undefined || this.over) return;
-    if (this.mux.size > 0 && now - this.goawayAt < GOAWAY_MS) return;
+    const most = goaway.final === false ? Math.min(DRAIN_MS, goaway.graceMs) : 0;
+    if (this.mux.size > 0 && now - this.goawayAt < Math.max(most, GOAWAY_MS)) return;
     this.settle();
     for (const { socket } of this.members.values()) socket.close(1000, '');
     this.mux.abandon(goaway.message);
@@ -310,7 +325,7 @@ export class Link implements MuxHost {
     setTimeout(() => {
       for (const socket of sockets) socket.terminate();
     }, CLOSE_MS).unref();
-    this.host.ended(this, { kind: 'goaway', goaway });
+    this.host.ended(this, endOf(goaway));
   }
 
   private settle(): void {
@@ -360,7 +375,8 @@ export class Link implements MuxHost {
       member.socket.terminate();
       const reason = `no sign of life for ${LOST_AFTER_MS} ms`;
       this.onClosed(index, member, { kind: 'lost', reason });
-    } else if (silence >= PING_AFTER_MS && now - member.pingedAt >= PING_AFTER_MS / 2) {
+    } else if (now - member.pingedAt >= PING_EVERY_MS - TICK_MS) {
+      // Also while much is heard: the kit was told how often it hears something of us.
       member.pingedAt = now;
       member.lane.push(FrameType.Ping, 0, pingPayload(now));
     }
@@ -419,6 +435,11 @@ export class Link implements MuxHost {
       this.send(FrameType.ReissueJoinTickets, { missing });
     }, this.backoff.next());
   }
+}
+
+function endOf(goaway: Goaway): LinkEnd {
+  const taken = goaway.final === true && goaway.message === ELSEWHERE;
+  return taken ? { kind: 'taken', reason: ELSEWHERE } : { kind: 'goaway', goaway };
 }
 
 function pingPayload(now: number): Buffer {

@@ -1,9 +1,25 @@
 /**
  * What the network's own errors mean to callers, on every runtime.
  */
+import { isIP } from 'node:net';
+import { networkInterfaces } from 'node:os';
 import { isForDescriptors } from '../local/descriptors.js';
 import { plain } from '../wire/text.js';
 import { LostError, TlsError, type TunnelError } from './errors.js';
+
+/**
+ * Whether this machine has a network over which the kit may be reached. One on this machine needs
+ * none.
+ */
+export function hasNetwork(host: string): boolean {
+  const bare = host.replace(/^\[|\]$/g, '');
+  if (bare === 'localhost' || bare === '::1' || (isIP(bare) === 4 && bare.startsWith('127.'))) {
+    return true;
+  }
+  return Object.values(networkInterfaces()).some((addresses) =>
+    addresses?.some(({ internal, address }) => !internal && !address.startsWith('fe80:')),
+  );
+}
 
 /** The codes of what is wrong with TLS: OpenSSL's names for it, or the runtime's. */
 const TLS_CODE = /^(CERT_|DEPTH_ZERO_|EPROTO$|ERR_SSL_|ERR_TLS_|SELF_SIGNED_|UNABLE_TO_)/;

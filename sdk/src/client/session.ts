@@ -58,7 +58,7 @@ export type SessionState = 'idle' | 'connecting' | 'online' | 'lost' | 'closed';
 /** How long one dial of a lost session may take, in milliseconds. */
 const REDIAL_MS = 10_000;
 /** A session that was up this long is dialled at once when it is lost, in milliseconds. */
-const STEADY_MS = 5000;
+const STEADY_MS = 250;
 /** How long the kit may take to answer UNBIND when a session is closed, in milliseconds. */
 const FAREWELL_MS = 1000;
 /** How often a session that closes looks whether anything still runs, in milliseconds. */
@@ -79,6 +79,8 @@ export class TunnelSession extends TunnelEventTarget implements Holder {
   /** Bindings of an earlier object, until they are bound here. */
   private readonly restored = new Set<Binding>();
   private readonly keeper: Keeper;
+  /** Connections to a kit that restarts, on which what ran comes to its end. */
+  private readonly draining = new Set<Link>();
   /** What an earlier object, or process, left of the session to take up. */
   private inherited: KeptSession | undefined;
   /** The session before this one, which may hold its ports parked. */
@@ -94,7 +96,7 @@ export class TunnelSession extends TunnelEventTarget implements Holder {
     control: (frame) => this.onControl(frame),
     ended: (link, end) => this.onEnded(link, end),
   };
-  private readonly backoff = new Backoff();
+  private readonly backoff: Backoff;
   private onlineAt = 0;
   private current: SessionState = 'idle';
   private link: Link | undefined;
@@ -109,6 +111,7 @@ export class TunnelSession extends TunnelEventTarget implements Holder {
   constructor(options: SessionOptions) {
     super();
     this.config = checkSession(options, false);
+    this.backoff = new Backoff(this.config.connectUrl.hostname);
     this.requests = new Requests(this.config.requestTimeout);
     const { maxLocalConnections, maxHandlers } = this.config;
     this.owner = {
@@ -277,7 +280,7 @@ export class TunnelSession extends TunnelEventTarget implements Holder {
     const { config } = this;
     const deadline = performance.now() + config.connectTimeout;
     const left = (): number => Math.ceil(deadline - performance.now());
-    const backoff = new Backoff();
+    const backoff = new Backoff(config.connectUrl.hostname);
     let last: LostError | undefined;
     for (;;) {
       await sleep(Math.min(backoff.next(), left()), signal);
@@ -503,8 +506,10 @@ export class TunnelSession extends TunnelEventTarget implements Holder {
   }
 
   private onEnded(link: Link, end: LinkEnd): void {
+    this.draining.delete(link);
     if (this.link !== link) return;
     this.link = undefined;
+    if (link.isUp) this.draining.add(link);
     const fatal = fatalEnd(end);
     // The kit has ended it, and nobody can take it up.
     if (fatal !== undefined && end.kind !== 'taken') this.keeper.forget();
@@ -526,10 +531,11 @@ export class TunnelSession extends TunnelEventTarget implements Holder {
   /** Dials until the session is back, or cannot come back. */
   private async recover(): Promise<void> {
     const lostAt = performance.now();
-    // One that was lost as soon as it was up is not dialled at once again and again.
-    if (lostAt - this.onlineAt >= STEADY_MS) this.backoff.reset();
-    while (this.in('lost')) {
-      await sleep(this.backoff.next(), this.abort.signal);
+    this.backoff.reset();
+    // One that is lost as soon as it is up is not dialled at once again and again.
+    let pause = Math.max(this.backoff.next(), STEADY_MS - (lostAt - this.onlineAt));
+    for (; this.in('lost'); pause = this.backoff.next()) {
+      await sleep(pause, this.abort.signal);
       if (!this.in('lost')) return;
       try {
         await this.openLink(this.id, REDIAL_MS, this.abort.signal);
@@ -558,7 +564,9 @@ export class TunnelSession extends TunnelEventTarget implements Holder {
     this.abort.abort(reason);
     if (error === undefined) this.keeper.forget();
     else this.keeper.release();
-    const gone = this.link?.close();
+    const links = [...this.draining, ...(this.link === undefined ? [] : [this.link])];
+    const gone = Promise.all(links.map((link) => link.close()));
+    this.draining.clear();
     this.link = undefined;
     this.requests.fail(reason);
     for (const binding of [...this.granted.values(), ...this.unbound]) binding.release();

@@ -18,6 +18,8 @@ export interface Hello {
   auth?: { kind: 'bearer'; token: string };
   capabilities?: string[];
   resume?: { sessionId: string };
+  /** The kit hears something on every lane at least so often (an addition). */
+  pingEveryMs?: number;
   maxConnections?: number;
 }
 
@@ -106,6 +108,8 @@ export interface Goaway {
   code: number;
   message: string;
   graceMs: number;
+  /** Whether the client is not wanted back; an older kit does not say. */
+  final: boolean | undefined;
 }
 
 type Json = Record<string, unknown>;
@@ -280,6 +284,7 @@ export function readGoaway(payload: Buffer): Goaway {
     code: optionalCount(json, 'code') ?? 0,
     message: said(json, 'message'),
     graceMs: optionalCount(json, 'graceMs') ?? 0,
+    final: typeof json['final'] === 'boolean' ? json['final'] : undefined,
   };
 }
 

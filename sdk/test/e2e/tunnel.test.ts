@@ -348,14 +348,14 @@ test('a kit that hangs is noticed in five seconds, and the session resumed when 
   await kit.stop();
 });
 
-test('killSession ends a session that does not reconnect', async () => {
+test('killSession ends a session for good', async () => {
   const kit = await RealKit.start();
   const { url, token } = kit.options;
-  const session = new TunnelSession({ url, token });
+  const session = new TunnelSession({ url, token, reconnect: true });
   await session.connect();
   const killed = await tunnel.admin({ url, token }).killSession(session.id ?? '', { graceMs: 50 });
   assert.equal(killed.status, 'closing');
-  assert.equal((await session.closed)?.code, 'LOST');
+  assert.equal((await session.closed)?.code, 'CLOSED');
   await kit.stop();
 });
 

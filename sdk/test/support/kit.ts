@@ -6,6 +6,7 @@ import { randomUUID } from 'node:crypto';
 import { EventEmitter, once } from 'node:events';
 import { createServer, type IncomingMessage, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { performance } from 'node:perf_hooks';
 import { WebSocketServer, type WebSocket } from 'ws';
 import { Code } from '../../src/wire/code.js';
 import { parseObject, readResponseHead, type ResponseHead } from '../../src/wire/control.js';
@@ -124,6 +125,8 @@ export class KitSession {
   readonly binds = new Map<number, Bound>();
   readonly streams = new Map<number, KitStream>();
   readonly frames: Frame[] = [];
+  /** What was heard on which lane, and when. */
+  readonly heard: { type: number; on: number; at: number }[] = [];
   readonly lanes = new Map<number, WebSocket>();
   readonly events = new EventEmitter();
   tickets = new Map<string, number>();
@@ -185,8 +188,8 @@ export class KitSession {
     return this.open({ kind: 'tcp', bindId, remoteAddr: '127.0.0.1:4000', ...more });
   }
 
-  goaway(code: number, message: string): void {
-    this.json(FrameType.Goaway, { code, message, lastStreamId: 0, graceMs: 0 });
+  goaway(code: number, message: string, more: object = {}): void {
+    this.json(FrameType.Goaway, { code, message, lastStreamId: 0, graceMs: 0, ...more });
   }
 
   /** Breaks every connection without a close frame. */
@@ -277,6 +280,10 @@ export class KitSession {
 export class FixtureKit {
   readonly sessions = new Map<string, KitSession>();
   readonly upgrades: IncomingMessage[] = [];
+  /** What every HELLO said. */
+  readonly hellos: Buffer[] = [];
+  /** Does not want anybody back. */
+  banned = false;
   readonly events = new EventEmitter();
   readonly streamWindow: number;
   readonly sessionWindow: number;
@@ -377,6 +384,7 @@ export class FixtureKit {
       const frames = decodeMessage(Buffer.from(data));
       if (session !== undefined) session.messages += 1;
       for (const frame of frames) {
+        session?.heard.push({ type: frame.type, on: index, at: performance.now() });
         if (session !== undefined) session.onFrame(frame);
         else if (frame.type === FrameType.Hello) session = this.onHello(frame, socket, request);
         else if (frame.type === FrameType.Join) [session, index] = this.onJoin(frame, socket);
@@ -408,6 +416,10 @@ export class FixtureKit {
     socket: WebSocket,
     request: IncomingMessage,
   ): KitSession | undefined {
+    this.hellos.push(Buffer.from(frame.payload));
+    if (this.banned) {
+      return this.refuse(socket, Code.Cancel, 'banned for a while', 1000, { final: true });
+    }
     const hello = readHello(frame.payload);
     const proof = [hello.token, request.headers.authorization?.replace('Bearer ', '')];
     if (this.config.token !== undefined && !proof.includes(this.config.token)) {
@@ -466,8 +478,14 @@ export class FixtureKit {
     return [session, index];
   }
 
-  private refuse(socket: WebSocket, code: number, message: string, close: number): undefined {
-    const goaway = { code, message, lastStreamId: 0, graceMs: 0 };
+  private refuse(
+    socket: WebSocket,
+    code: number,
+    message: string,
+    close: number,
+    more = {},
+  ): undefined {
+    const goaway = { code, message, lastStreamId: 0, graceMs: 0, ...more };
     socket.send(encodeFrame(FrameType.Goaway, 0, Buffer.from(JSON.stringify(goaway))));
     socket.close(close, message);
   }
