@@ -74,6 +74,7 @@ fn a_drain_lets_streams_finish_and_ports_say_so_until_the_last_has() {
 
     host.answer(&mut laptop, 0, 10);
     assert!(host.receive(visitor).ends_with("xxxxxxxxxx"));
+    host.exchange(&mut laptop);
     host.settle();
     assert!(host.stopped, "nothing is left to wait for");
     for listener in [port, front] {
@@ -94,7 +95,7 @@ fn a_port_whose_laptop_left_during_the_drain_says_so_too() {
     is_told_to_come_again(&mut host, port);
     // Another laptop does not get it from a kit that goes.
     assert!(!host.unlistened.contains(&port));
-    host.pass(Duration::from_secs(6));
+    host.pass(Duration::from_secs(7));
     assert!(host.stopped && host.unlistened.contains(&port));
     assert_eq!(host.kit.leftovers(), [0; 4]);
 }
@@ -121,7 +122,7 @@ fn a_parked_sessions_port_says_503_through_the_drain_and_a_callers_port_closes()
 #[test]
 fn a_drain_is_over_when_its_time_is_and_at_once_when_told_again() {
     for again in [false, true] {
-        let (mut host, _laptop, visitor) = serving();
+        let (mut host, mut laptop, visitor) = serving();
         shut_down(&mut host);
         host.pass(Duration::from_secs(4));
         assert!(!host.stopped, "{again}");
@@ -129,6 +130,10 @@ fn a_drain_is_over_when_its_time_is_and_at_once_when_told_again() {
             true => shut_down(&mut host),
             false => host.pass(Duration::from_secs(1)),
         }
+        let told = host.receive(visitor);
+        assert!(told.starts_with("HTTP/1.1 502 "), "{again}: {told}");
+        host.exchange(&mut laptop);
+        host.settle();
         assert!(host.stopped && host.closed.contains(&visitor), "{again}");
     }
     let config = Config {
@@ -144,7 +149,45 @@ fn a_drain_is_over_when_its_time_is_and_at_once_when_told_again() {
     host.exchange(&mut laptop);
     shut_down(&mut host);
     host.pass(Duration::ZERO);
-    assert!(host.stopped);
+    host.exchange(&mut laptop);
+    let (kind, goaway) = laptop.told.last().expect("told");
+    assert!(*kind == FrameType::GoAway && goaway.contains(r#""final":false"#));
+    // Who takes nothing is not waited for.
+    assert!(!host.stopped);
+    host.pass(LAST_WORDS);
+    assert!(host.stopped && host.closed.contains(&visitor));
+}
+
+#[test]
+fn who_is_killed_is_told_for_good_and_nothing_else_before_and_in_a_drain() {
+    for kill_first in [true, false] {
+        let (mut host, mut laptop, _visitor) = serving();
+        let key = host.kit.sessions.keys()[0];
+        let kill = |host: &mut Host| {
+            let Kit {
+                cx,
+                conns,
+                sessions,
+                ..
+            } = &mut *host.kit;
+            sessions.kill(key, Duration::from_secs(3), conns, cx);
+            host.settle();
+        };
+        if kill_first {
+            kill(&mut host);
+        }
+        shut_down(&mut host);
+        if !kill_first {
+            kill(&mut host);
+        }
+        host.exchange(&mut laptop);
+        let last = laptop
+            .told
+            .iter()
+            .rfind(|(kind, _)| *kind == FrameType::GoAway);
+        let (_, goaway) = last.expect("told");
+        assert!(goaway.contains(r#""final":true"#), "{kill_first}: {goaway}");
+    }
 }
 
 #[test]
@@ -284,6 +327,7 @@ fn the_kit_before_lets_go_of_its_ports_and_finishes_what_it_serves() {
         answer.ends_with("xxx") && answer.contains("connection: close"),
         "{answer}"
     );
+    host.exchange(&mut laptop);
     host.settle();
     assert!(host.stopped);
     assert_eq!(host.kit.leftovers(), [0; 4]);

@@ -160,7 +160,7 @@ impl Kit {
 
     /// Somebody has come to a listener. Gives the name of who may stay.
     pub(super) fn accept(&mut self, listener: ListenerKey, peer: SocketAddr) -> Option<ConnKey> {
-        if self.cx.stopping == Stopping::Done {
+        if matches!(self.cx.stopping, Stopping::Parting | Stopping::Done) {
             return None;
         }
         let is_front = matches!(self.ports.purpose(listener)?, Purpose::Front);
@@ -355,8 +355,8 @@ impl Kit {
 
     fn told(&mut self) {
         self.settle();
-        if self.cx.stopping.is_draining() {
-            self.stop_if_drained();
+        if self.cx.stopping != Stopping::No {
+            self.go_on_stopping();
             self.settle();
         }
         #[cfg(debug_assertions)]

@@ -7,7 +7,7 @@ use crate::kit::conns::ConnEntry;
 use crate::kit::handover::Handover;
 use crate::kit::metrics::SessionEnd;
 use crate::kit::session::RESTARTING;
-use crate::limits::{HANDED_WAITS, YIELDS_FOR};
+use crate::limits::{HANDED_WAITS, LAST_WORDS, YIELDS_FOR};
 use crate::machine::{CloseHow, Command, ConnKey};
 
 use super::{Kit, KitNotice, Reason};
@@ -22,13 +22,15 @@ pub(super) enum Stopping {
     Draining {
         since: Instant,
     },
+    /// Everything is over; last words leave.
+    Parting,
     Done,
 }
 
 impl Stopping {
     /// Whether nobody gets a stream any more.
     pub(super) fn opens_nothing(self) -> bool {
-        matches!(self, Stopping::Draining { .. } | Stopping::Done)
+        !matches!(self, Stopping::No | Stopping::Yielding)
     }
 
     pub(super) fn is_draining(self) -> bool {
@@ -44,7 +46,7 @@ impl Kit {
         }
         self.ports.drain(&mut self.conns.budget, &mut self.cx);
         self.drain();
-        self.stop_if_drained();
+        self.go_on_stopping();
     }
 
     fn drain(&mut self) {
@@ -56,34 +58,36 @@ impl Kit {
         self.sessions.drain(grace);
     }
 
-    pub(super) fn stop_if_drained(&mut self) {
-        if self.cx.stopping.is_draining() && self.sessions.stream_count() == 0 {
-            let served =
-                |(_, entry): (_, &ConnEntry)| !entry.role.has_stream() || entry.out.is_empty();
-            let served = self.conns.iter().all(served);
-            if served && self.sessions.are_flushed() {
-                self.stop_now();
+    /// Goes on with the end, where nothing is left to wait for.
+    pub(super) fn go_on_stopping(&mut self) {
+        let silent = |(_, entry): (_, &ConnEntry)| entry.out.is_empty();
+        let served = |(_, entry): (_, &ConnEntry)| !entry.role.has_stream() || entry.out.is_empty();
+        match self.cx.stopping {
+            Stopping::Draining { .. } => {
+                let idle = self.sessions.stream_count() == 0 && self.sessions.are_flushed();
+                if idle && self.conns.iter().all(served) {
+                    self.stop_now();
+                }
             }
+            Stopping::Parting if self.conns.iter().all(silent) => self.part(),
+            _ => {}
         }
     }
 
+    /// Ends all sessions; laptops and visitors get a moment to hear of it.
     pub(super) fn stop_now(&mut self) {
-        match std::mem::replace(&mut self.cx.stopping, Stopping::Done) {
+        match self.cx.stopping {
             Stopping::Done => return,
+            Stopping::Parting => return self.part(),
             Stopping::Draining { since } => {
                 let (cut, took) = (self.sessions.stream_count(), self.cx.now.since(since));
                 info!("drained in {took:?}; streams cut: {cut}");
             }
             Stopping::No | Stopping::Yielding => {}
         }
-        for reason in [
-            Reason::Shutdown,
-            Reason::Accept,
-            Reason::Room,
-            Reason::Handed,
-        ] {
-            self.cx.effects.timers.disarm(reason);
-        }
+        self.cx.stopping = Stopping::Parting;
+        let at = self.cx.now + LAST_WORDS;
+        self.cx.effects.timers.arm(Reason::Shutdown, at);
         let (sessions, conns, cx) = (&mut self.sessions, &mut self.conns, &mut self.cx);
         for session in sessions.keys() {
             let (how, why) = (SessionEnd::Shutdown, RESTARTING);
@@ -91,12 +95,26 @@ impl Kit {
         }
         self.settle_sessions();
         self.ports.close_all(&mut self.conns.budget, &mut self.cx);
+        self.go_on_stopping();
+    }
+
+    /// The very end.
+    fn part(&mut self) {
+        self.cx.stopping = Stopping::Done;
         let all: Vec<ConnKey> = self.conns.iter().map(|(key, _)| key).collect();
         for conn in all {
             self.conns.close(conn, CloseHow::Clean, &mut self.cx);
         }
-        // Closing them frees memory, which goes back with the process.
-        self.cx.effects.timers.disarm(Reason::Freed);
+        for reason in [
+            Reason::Shutdown,
+            Reason::Accept,
+            Reason::Room,
+            Reason::Handed,
+            // Closing them freed memory, which goes back with the process.
+            Reason::Freed,
+        ] {
+            self.cx.effects.timers.disarm(reason);
+        }
         self.cx.tell_all_sums();
         self.cx.effects.ask(Command::Stop);
     }
@@ -138,7 +156,7 @@ impl Kit {
         let (streams, mut below) = self.streams();
         streams.visitors.close_idle(&mut below);
         self.drain();
-        self.stop_if_drained();
+        self.go_on_stopping();
     }
 
     /// Takes over what another kit has told. Visitors wait in the backlog until the laptops that

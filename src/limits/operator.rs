@@ -12,5 +12,7 @@ pub const MAX_BAN: Duration = Duration::from_secs(24 * 60 * 60);
 pub const MAX_BANS: usize = 256;
 /// How long visitors wait in the backlog for laptops whose sessions a kit before has handed over.
 pub const HANDED_WAITS: Duration = Duration::from_secs(5);
+/// How long laptops and visitors get at most to take the last words of a kit that ends.
+pub const LAST_WORDS: Duration = Duration::from_millis(500);
 /// How long a kit whose successor has the ports serves visitors who were with it already.
 pub const YIELDS_FOR: Duration = Duration::from_millis(250);

@@ -82,10 +82,13 @@ fn a_drain_ends_when_its_time_is_over_and_at_once_without_one() {
         let mut kit = KitPlan::new().flags(&["--drain", drain]).start();
         let mut laptop = Tunnel::open(&kit);
         let (_, port) = laptop.expose(0);
-        let _served = laptop.visited(port);
+        let (mut waits, _) = laptop.visited(port);
         kit.proc.signal(libc::SIGTERM);
         assert_eq!(kit.proc.wait(PATIENCE).code(), Some(0), "{drain}");
         assert!(kit.proc.said().contains("streams cut: 1"), "{drain}");
+        assert_eq!(waits.reply(false).status, 502, "{drain}");
+        assert_eq!(laptop.expect(GOAWAY).json()["final"], false, "{drain}");
+        assert_eq!(laptop.expect_close().0, 1001, "{drain}");
     }
 }
 

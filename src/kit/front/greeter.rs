@@ -1,6 +1,7 @@
 //! From the upgrade to HELLO or JOIN: a WebSocket that has not said who it is (PROTOCOL §2, §7).
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use crate::clock::Instant;
 use crate::kit::Reason;
@@ -11,6 +12,7 @@ use crate::kit::front::admission::{Room, Standing};
 use crate::kit::metrics::RefusalReason;
 use crate::machine::{CloseHow, ConnKey};
 use crate::mux::{Item, Span, Transport};
+use crate::units::show_duration;
 use crate::wire::code::Code;
 use crate::wire::control::{self, GoAway, Hello, Join, JoinErr, JoinErrCode};
 use crate::wire::frame::FrameType;
@@ -299,7 +301,10 @@ impl Front {
                 goaway: Some(Code::Cancel),
                 is_final: Some(true),
                 close: 1008,
-                why: format!("the operator keeps this address away for {left:?} more").into(),
+                why: {
+                    let left = show_duration(Duration::from_secs(left.as_secs() + 1));
+                    format!("the operator keeps this address away for {left} more").into()
+                },
             });
         }
         Ok(Wants::Session(hello))

@@ -26,6 +26,7 @@ use crate::wire::frame::FrameType;
 use crate::ws::Subprotocol;
 
 use super::end::{CLOSE_GOING_AWAY, RESTARTING};
+use super::entry::Closing;
 use super::{KitSession, Sessions};
 
 /// The session that a HELLO has opened or resumed, and what they agreed on: nothing is attached to
@@ -109,7 +110,8 @@ impl Sessions {
     fn resumed_by(&self, hello: &Hello) -> Option<SessionKey> {
         let resume = hello.resume.as_ref()?;
         let key = self.with_id(resume.session_id.as_str())?;
-        self.get(key).filter(|session| !session.closing)?;
+        self.get(key)
+            .filter(|session| session.closing == Closing::No)?;
         Some(key)
     }
 

@@ -17,7 +17,8 @@ use crate::text::said;
 use crate::wire::code::Code;
 use crate::wire::control::GoAway;
 
-use super::Sessions;
+use super::entry::Closing;
+use super::{KitSession, Sessions};
 
 /// How a stream is over before what it served was.
 #[derive(Debug, Clone, Copy)]
@@ -95,7 +96,7 @@ impl Sessions {
             return;
         };
         let grace = cx.config.takeover_grace;
-        if session.bindings.is_empty() || grace.is_zero() || session.closing {
+        if session.bindings.is_empty() || grace.is_zero() || session.closing != Closing::No {
             return self.end(key, SessionEnd::Lost, why, None, conns, cx);
         }
         if cx.stopping != Stopping::No {
@@ -172,8 +173,10 @@ impl Sessions {
     /// their streams may finish until the caller's deadline. Who is parked waits as before.
     pub(in crate::kit) fn drain(&mut self, grace: Duration) {
         for key in self.keys() {
-            if let Some(session) = self.get_mut(key).filter(|it| !it.is_parked()) {
-                session.closing = true;
+            // Who was told that it is for good is told nothing else.
+            let stays = |it: &&mut KitSession| !it.is_parked() && it.closing == Closing::No;
+            if let Some(session) = self.get_mut(key).filter(stays) {
+                session.closing = Closing::ForNow;
                 let goaway = GoAway::new(Code::NoError, RESTARTING).for_now();
                 self.say(key, &with_grace(goaway, grace));
             }
@@ -231,7 +234,8 @@ impl Sessions {
         let Some(session) = self.get_mut(key) else {
             return;
         };
-        if !std::mem::replace(&mut session.closing, true) {
+        let before = std::mem::replace(&mut session.closing, Closing::ForGood);
+        if before != Closing::ForGood {
             let goaway = GoAway::new(Code::Cancel, WHY).for_good();
             self.say(key, &with_grace(goaway, grace));
         }

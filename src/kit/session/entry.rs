@@ -41,12 +41,23 @@ pub(in crate::kit) struct KitSession {
     pub(super) busy_at: Instant,
     /// Whether it had a stream or a binding when it was last looked at.
     was_busy: bool,
-    /// It was told to go, and lets its streams finish.
-    pub(super) closing: bool,
+    /// Whether it was told to go, and lets its streams finish.
+    pub(super) closing: Closing,
     /// It is among the touched.
     pub(super) touched: bool,
     /// What the memory pool knows it to hold beyond its first window.
     pub(super) beyond: u32,
+}
+
+/// What a session was told of its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Closing {
+    /// Nothing.
+    No,
+    /// That its client may come back.
+    ForNow,
+    /// That it is not wanted back.
+    ForGood,
 }
 
 /// How a session is; its mux lasts in either state.
@@ -75,7 +86,7 @@ impl KitSession {
             since: now,
             busy_at: now,
             was_busy: false,
-            closing: false,
+            closing: Closing::No,
             touched: false,
             beyond: 0,
         }
@@ -139,7 +150,7 @@ impl KitSession {
 
     /// Whether it takes new streams.
     pub(in crate::kit) fn is_open(&self) -> bool {
-        !self.closing && self.mux().is_some()
+        self.closing == Closing::No && self.mux().is_some()
     }
 
     pub(in crate::kit) fn is_parked(&self) -> bool {
@@ -177,7 +188,7 @@ impl KitSession {
 
     /// What a successor of the kit has to know of it, unless it is about to go.
     pub(in crate::kit) fn handed(&self, bindings: Vec<HandedBinding>) -> Option<HandedSession> {
-        (!self.closing).then(|| HandedSession {
+        (self.closing == Closing::No).then(|| HandedSession {
             session_id: SessionId::new(self.id.as_str()),
             peer: self.peer,
             last_bind_id: self.next_bind_id,
