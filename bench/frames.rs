@@ -118,6 +118,7 @@ fn session() -> Session<u32> {
         max_streams: 1,
         grow_windows: false,
         queue_opens: LANE_QUEUE_OPENS,
+        replay: None,
     };
     let now = clock::Instant::from_nanos(1);
     let mut session = Session::new(terms, now);

@@ -2,14 +2,15 @@
 //!
 //! `cargo bench --bench pair` measures; `-- --fixed N` does N rounds without looking at a clock, so that
 //! callgrind counts the same instructions every time. A round is 64 requests with small replies and
-//! one MiB of bulk each way, every byte framed, masked, decoded and its credit returned.
+//! one MiB of bulk each way, every byte framed, masked, decoded and its credit returned. With
+//! `--replay` all of it is kept until it is acknowledged (PROTOCOL §9).
 
 use std::time::Instant as Watch;
 
 use hoody_tunnel::clock::Instant;
 use hoody_tunnel::entropy::Entropy;
 use hoody_tunnel::machine::ConnKey;
-use hoody_tunnel::mux::{Incoming, Session, Side, StreamKey, Terms, Transport};
+use hoody_tunnel::mux::{Incoming, Retention, Session, Side, StreamKey, Terms, Transport};
 
 const REQUESTS: u32 = 64;
 const BULK: usize = 1 << 20;
@@ -23,7 +24,8 @@ fn main() {
         None if args.iter().any(|arg| arg == "--bench") => 500,
         None => 1,
     };
-    let mut pair = Pair::new();
+    let keeps = args.iter().any(|arg| arg == "--replay");
+    let mut pair = Pair::new(keeps);
     let watch = Watch::now();
     for _ in 0..rounds {
         pair.round();
@@ -40,7 +42,7 @@ struct Pair {
 }
 
 impl Pair {
-    fn new() -> Pair {
+    fn new(keeps: bool) -> Pair {
         let terms = |side| Terms {
             side,
             stream_window: 1 << 20,
@@ -48,6 +50,12 @@ impl Pair {
             max_streams: 1024,
             grow_windows: false,
             queue_opens: hoody_tunnel::limits::LANE_QUEUE_OPENS,
+            replay: keeps.then_some(Retention {
+                keeps: 4 << 20,
+                most: 4 << 20,
+                peer_keeps: 4 << 20,
+                lanes: 1,
+            }),
         };
         let mut kit = Session::new(terms(Side::Kit), NOW);
         let mut client = Session::new(terms(Side::Client), NOW);

@@ -9,11 +9,13 @@
 
 mod client;
 mod operator;
+mod replay;
 
 use std::time::Duration;
 
 pub use client::*;
 pub use operator::*;
+pub use replay::*;
 
 // ---- wire: messages and frames (PROTOCOL §1.1, §1.2) ----
 
@@ -398,11 +400,6 @@ pub const AHEAD_LEAST: usize = 512;
 pub const LEAVING_DRAINS: usize = 256 * 1024;
 /// How long a leaving connection's peer may take to close.
 pub const LEAVING_FOR: Duration = Duration::from_secs(5);
-/// How long a join ticket is good (PROTOCOL §7).
-pub const TICKET_LIFE: Duration = Duration::from_secs(10);
-/// Tickets for one lane that are good at once, at most: clients ask every few seconds, and what was
-/// given before may be on its way to be used.
-pub const TICKETS_A_LANE: usize = 8;
 /// The first port that the kit picks for EXPOSE (PROTOCOL §3).
 pub const AUTO_PORT_FIRST: u16 = 20_000;
 /// The last one.

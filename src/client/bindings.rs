@@ -452,6 +452,7 @@ mod tests {
             mode: BindMode::Expose,
             container_port: 3000,
             public_url: None,
+            client_bind_ref: None,
         };
         let unknown = bindings.session_resumed(vec![listed(2), listed(9)]);
         assert_eq!(unknown, vec![listed(9)]);

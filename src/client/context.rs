@@ -38,6 +38,10 @@ pub(super) enum Timer {
     Claim,
     /// Ask for missing lanes.
     Rejoin,
+    /// The kit is to be told what was taken of its lanes.
+    Acks,
+    /// Streams have waited for the kit for long enough.
+    Waits,
     /// Streams had their time to finish.
     Close,
     /// The kit said goodbye and should have closed.

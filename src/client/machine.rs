@@ -98,7 +98,17 @@ impl Client {
                     let (bindings, _, session) = self.bindings();
                     bindings.give_back_unclaimed(session);
                 }
-                Timer::Rejoin => self.reach.ask_for_tickets(&mut self.cx),
+                Timer::Rejoin => {
+                    let lost = self.reach.give_up_overdue(self.cx.now);
+                    self.streams_lost(lost);
+                    self.reach.ask_for_tickets(&mut self.cx);
+                }
+                Timer::Acks => {
+                    if let Some(session) = self.reach.session.attached_mut() {
+                        session.acknowledge_all(self.cx.now);
+                    }
+                }
+                Timer::Waits => self.waits_no_more(),
                 Timer::Close => self.say_goodbye(),
                 Timer::Goaway => {
                     let then = self.reach.goaway_overdue(&mut self.cx);
@@ -124,7 +134,19 @@ impl Client {
         match then {
             Then::Nothing => {}
             Then::Frames(index) => self.poll_lane(index),
+            Then::GoesOn(ok) => {
+                // What became of bindings meanwhile is told by frames (PROTOCOL §9).
+                let (bindings, cx, session) = self.bindings();
+                bindings.ask(cx, session);
+                self.reach.complete(&mut self.cx, ok.join_tickets);
+                self.poll_lane(0);
+            }
+            Then::Anew(index, lost) => {
+                self.streams_lost(lost);
+                self.poll_lane(index);
+            }
             Then::Stands(ok) => {
+                self.lose_streams("the kit did not keep the streams");
                 let resumed = ok.resumed.then_some(ok.resumed_binds);
                 if let Some(session) = self.reach.session.attached_mut() {
                     let lost = self.reach.retry.lost.clone();
@@ -136,11 +158,8 @@ impl Client {
             }
             Then::LaneLost(index) => {
                 self.local.spill(self.reach.session.attached());
-                let (stood, lost) = self.reach.detach(index);
-                let (local, mut around) = self.local();
-                for key in lost {
-                    local.stream_lost(&mut around, key, "its connection to the kit was lost");
-                }
+                let (stood, lost) = self.reach.detach(index, self.cx.now);
+                self.streams_lost(lost);
                 self.reach.lane_lost(&mut self.cx, index, stood);
             }
             Then::Lost(failure) => self.link_lost(failure),
@@ -228,12 +247,43 @@ impl Client {
         self.close_when_idle();
     }
 
-    /// The primary connection is gone, and with it all streams.
+    /// These streams went with their lane.
+    fn streams_lost(&mut self, lost: Vec<ExchangeKey>) {
+        let (local, mut around) = self.local();
+        for key in lost {
+            local.stream_lost(&mut around, key, "its connection to the kit was lost");
+        }
+    }
+
+    /// All streams are gone, and bindings are wanted again.
+    fn lose_streams(&mut self, why: &str) {
+        let (local, mut around) = self.local();
+        local.session_lost(&mut around, why);
+        self.bindings.session_lost(&mut self.cx);
+    }
+
+    /// The kit was not reached for so long that the streams are given up.
+    fn waits_no_more(&mut self) {
+        self.local.spill(self.reach.session.attached());
+        self.lose_streams("the kit was not reached in time");
+        self.reach.waits_no_more(&mut self.cx);
+    }
+
+    /// The primary connection is gone, and with it all streams, unless they wait.
     fn link_lost(&mut self, failure: Failure) {
         if self.reach.retry.stage == retry::Stage::Closing {
             self.reach.retry.stage = retry::Stage::Over;
             self.drop_session("closed");
             return self.over(None);
+        }
+        if self.reach.waits_after(&failure) {
+            self.local.spill(self.reach.session.attached());
+            self.reach.waits(&mut self.cx);
+            if let Some(error) = self.reach.retry(&mut self.cx, &failure) {
+                self.drop_session("the connection to the kit was lost");
+                self.over(Some(error));
+            }
+            return;
         }
         let failure = self.reach.why(failure);
         self.drop_session("the connection to the kit was lost");
@@ -330,6 +380,10 @@ impl Client {
                     local.sender_may_go_on(&mut around, exchange);
                 }
             }
+        }
+        let session = self.reach.session.attached();
+        if let Some(at) = session.and_then(Session::acknowledges_at) {
+            self.cx.effects.timers.arm_if_unset(Timer::Acks, at);
         }
         if self.bindings.one_has_left() {
             self.local.binding_gone(&mut self.cx);

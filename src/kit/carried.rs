@@ -46,6 +46,7 @@ impl Config {
             mode: BindMode::Expose,
             container_port: u16::MAX,
             public_url: Some(self.public_url_of(Mode::Expose, u16::MAX)),
+            client_bind_ref: Some(u64::MAX),
         };
         let ticket = JoinTicket {
             index: u32::MAX,
@@ -63,7 +64,10 @@ impl Config {
             capabilities: Capabilities::ALL,
             max_streams: Some(u32::MAX),
             replay_buffer: Some(u64::MAX),
-            received: vec![u64::MAX; self.max_connections_per_session],
+            epoch: Some(u64::MAX),
+            received: Some(u64::MAX),
+            lanes: vec![u32::MAX; self.max_connections_per_session],
+            instance: Some("f".repeat(16)),
         }
     }
 }

@@ -13,9 +13,10 @@ use crate::kit::keys::Mode;
 use crate::kit::memory::Plan;
 use crate::kit::public_url::PublicUrl;
 use crate::limits::{
-    DEFAULT_MEMORY, DEFAULT_SESSION_WINDOW, DEFAULT_STREAM_WINDOW, LOOPBACK_RESERVE, MAX_BINDINGS,
-    MAX_FD_BUDGET, MAX_LANES, MAX_MEMORY, MAX_PRE_AUTH, MAX_SESSION_WINDOW, MAX_SESSIONS,
-    MAX_STREAM_WINDOW, MAX_STREAMS, MIN_FD_BUDGET, MIN_MEMORY, MIN_WINDOW, VISITOR_HEAD_TIMEOUT,
+    DEFAULT_MEMORY, DEFAULT_REPLAY_BUFFER, DEFAULT_SESSION_WINDOW, DEFAULT_STREAM_WINDOW,
+    LOOPBACK_RESERVE, MAX_BINDINGS, MAX_FD_BUDGET, MAX_LANES, MAX_MEMORY, MAX_PRE_AUTH,
+    MAX_REPLAY_BUFFER, MAX_SESSION_WINDOW, MAX_SESSIONS, MAX_STREAM_WINDOW, MAX_STREAMS,
+    MIN_FD_BUDGET, MIN_MEMORY, MIN_REPLAY_BUFFER, MIN_WINDOW, VISITOR_HEAD_TIMEOUT,
 };
 use crate::units::{show_duration, show_size};
 use crate::wire::control::Secret;
@@ -45,6 +46,9 @@ pub struct Config {
     pub stream_initial_window: u32,
     /// Bytes of a session's window (`--session-initial-window`), PROTOCOL §5.
     pub session_initial_window: u32,
+    /// Bytes of a lane that are kept until they are acknowledged (`--replay-buffer`), PROTOCOL §9;
+    /// 0 keeps nothing.
+    pub replay_buffer: u32,
     /// Bytes of memory for what peers send, of all sessions together (`--memory`); see
     /// [`crate::kit::memory`].
     pub memory: u64,
@@ -147,6 +151,7 @@ impl Default for Config {
             max_connections_per_session: MAX_LANES,
             stream_initial_window: DEFAULT_STREAM_WINDOW,
             session_initial_window: DEFAULT_SESSION_WINDOW,
+            replay_buffer: DEFAULT_REPLAY_BUFFER,
             memory: DEFAULT_MEMORY,
             hello_timeout: Duration::from_secs(5),
             ping_after: Duration::from_secs(30),
@@ -207,6 +212,7 @@ impl Config {
             self.max_sessions,
             (self.stream_initial_window, self.session_initial_window),
             self.max_connections_per_session.min(MAX_LANES),
+            self.replay_buffer,
         )
     }
 
@@ -270,6 +276,14 @@ impl Config {
             MIN_WINDOW,
             MAX_SESSION_WINDOW,
         )?;
+        if self.replay_buffer != 0 {
+            size(
+                "--replay-buffer",
+                self.replay_buffer,
+                MIN_REPLAY_BUFFER,
+                MAX_REPLAY_BUFFER,
+            )?;
+        }
         between("--memory", self.memory, MIN_MEMORY, MAX_MEMORY, |bytes| {
             show_size(*bytes)
         })?;

@@ -36,11 +36,14 @@ pub(super) struct Context {
     pub(super) text: Vec<u8>,
     pub(super) stopping: Stopping,
     pub(super) now: Instant,
+    /// Names this process, once somebody wants to know.
+    instance: Option<String>,
 }
 
 impl Context {
     pub(super) fn new(config: Config, entropy: Entropy, now: Instant) -> Context {
         Context {
+            instance: None,
             plan: config.memory_plan(),
             config,
             entropy,
@@ -52,6 +55,13 @@ impl Context {
             stopping: Stopping::No,
             now,
         }
+    }
+
+    /// Names this process for clients that reach it by several ways (PROTOCOL §9).
+    pub(super) fn instance(&mut self) -> String {
+        let entropy = &mut self.entropy;
+        let fresh = || format!("{:016x}", u64::from_be_bytes(entropy.octets()));
+        self.instance.get_or_insert_with(fresh).clone()
     }
 
     /// Where small things are read: heads, chunked bodies, what is thrown away.

@@ -75,6 +75,7 @@ impl Kit {
                 Reason::Conn(conn) => self.conn_timeout(conn),
                 Reason::Lanes(session) => sessions.check_lanes(session, conns, cx),
                 Reason::Sweep(session) => sessions.sweep(session, conns, cx),
+                Reason::Acks(session) => sessions.acknowledge(session, cx),
                 Reason::Idle(session) => sessions.check_idle(session, conns, cx),
                 Reason::Grace(session) => sessions.grace_over(session, conns, cx),
                 Reason::Accept => self.ports.accept_again(cx),
@@ -228,10 +229,11 @@ impl Kit {
     fn join(&mut self, conn: ConnKey, join: &Join) -> Result<(), Dismissal> {
         let (conns, cx) = (&mut self.conns, &mut self.cx);
         match self.sessions.check_join(join, cx) {
-            Ok(lane) => {
+            Ok(joining) => {
+                let lane = (joining.session, joining.index);
                 conns.place_for_lane(conn, cx)?;
                 if let Some(greeter) = self.front.take_greeter(conn, lane, conns, cx) {
-                    self.sessions.join(lane, greeter);
+                    self.sessions.join(&joining, greeter, self.cx.now);
                     self.pump(lane.0, lane.1);
                 }
             }
@@ -480,10 +482,7 @@ impl Machine for Kit {
             Piece::Loan(lane, span) => self.sessions.payload(*lane, span),
             Piece::Nothing => match *role {
                 Role::Greeter => self.front.greeter_transmit(conn),
-                Role::Lane(session, index) => {
-                    let lane = self.sessions.lane_mut(session, index);
-                    lane.map_or(&[], Channel::transmit)
-                }
+                Role::Lane(session, index) => self.sessions.transmit(session, index),
                 _ => &[],
             },
         }

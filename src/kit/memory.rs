@@ -2,14 +2,16 @@
 //!
 //! A half carries the first windows of all sessions: what a client may send at any time without
 //! having been asked again. A quarter, less what the program itself needs, lets sessions hold more
-//! than that ([`Pool`]): credit that went back early, and windows that grew. An eighth is for heads
-//! that are not whole yet, and the rest for the buffers of lanes.
+//! than that ([`Pool`]): credit that went back early, and windows that grew; up to half of it is
+//! for what they keep until it is acknowledged, where that is enough for each (PROTOCOL §9). An
+//! eighth is for heads that are not whole yet, and the rest for the buffers of lanes.
 //!
 //! Where the number does not carry the windows that were asked for, smaller ones are advertised,
 //! down to the least that older clients can live with (PROTOCOL §5).
 
 use crate::limits::{
-    LANE_MEMORY, LANE_QUEUE_OPENS, LANE_QUEUE_OPENS_LEAST, MIN_WINDOW, POOL_SHARE, PROGRAM_MEMORY,
+    LANE_MEMORY, LANE_QUEUE_OPENS, LANE_QUEUE_OPENS_LEAST, MIN_REPLAY_BUFFER, MIN_WINDOW,
+    MOST_KEPT, POOL_SHARE, PROGRAM_MEMORY,
 };
 use crate::units::show_size;
 
@@ -22,6 +24,10 @@ pub struct Plan {
     pub session_window: u32,
     /// Bytes that all sessions together may hold beyond their first windows.
     pub pool: u64,
+    /// Bytes that one session may keep until its client has acknowledged them (PROTOCOL §9).
+    pub kept: u32,
+    /// Of those, what is promised for a lane, at most.
+    pub kept_of_lane: u32,
     /// Bytes that heads may take which are not whole yet.
     pub heads: usize,
     /// Lanes that one session may have.
@@ -32,19 +38,45 @@ pub struct Plan {
 
 impl Plan {
     /// What `memory` bytes carry for `sessions` sessions, at most the windows and lanes named.
-    pub fn of(memory: u64, sessions: usize, windows: (u32, u32), lanes: usize) -> Plan {
+    pub fn of(
+        memory: u64,
+        sessions: usize,
+        windows: (u32, u32),
+        lanes: usize,
+        replay_buffer: u32,
+    ) -> Plan {
         let sessions = sessions.max(1) as u64;
         let each = |part: u64| usize::try_from(memory / part / sessions).unwrap_or(usize::MAX);
         let carried = u32::try_from(each(2)).unwrap_or(u32::MAX).max(MIN_WINDOW);
         let session_window = windows.1.min(carried);
+        let pool = (memory / 4).saturating_sub(PROGRAM_MEMORY);
+        // Less than one lane needs is of no use to anybody.
+        let most = MOST_KEPT.min(replay_buffer.saturating_mul(lanes as u32));
+        let kept = u32::try_from(pool / 2 / sessions)
+            .unwrap_or(u32::MAX)
+            .min(most);
+        let useful = kept.min(replay_buffer) >= MIN_REPLAY_BUFFER;
+        let kept = if useful { kept } else { 0 };
         Plan {
             session_window,
             stream_window: windows.0.min((session_window / 4).max(MIN_WINDOW)),
-            pool: (memory / 4).saturating_sub(PROGRAM_MEMORY),
+            pool: pool - u64::from(kept) * sessions,
+            kept,
+            kept_of_lane: replay_buffer,
             heads: usize::try_from(memory / 8).unwrap_or(usize::MAX),
             lanes: lanes.min((each(8) / LANE_MEMORY).max(1)),
             queue_opens: each(16).clamp(LANE_QUEUE_OPENS_LEAST, LANE_QUEUE_OPENS),
         }
+    }
+
+    /// Bytes that are promised to be kept of each lane, where a session has so many.
+    pub fn kept_of(&self, lanes: usize) -> u32 {
+        self.kept_of_lane.min(self.most_kept_of(lanes))
+    }
+
+    /// Bytes that may be kept of each lane where windows grow.
+    pub fn most_kept_of(&self, lanes: usize) -> u32 {
+        self.kept / lanes.max(1) as u32
     }
 
     /// What the operator should know of it: windows that were lowered, or do not fit all the same.
@@ -115,13 +147,15 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::{DEFAULT_SESSION_WINDOW, DEFAULT_STREAM_WINDOW, MAX_LANES};
+    use crate::limits::{
+        DEFAULT_REPLAY_BUFFER, DEFAULT_SESSION_WINDOW, DEFAULT_STREAM_WINDOW, MAX_LANES,
+    };
 
     const WINDOWS: (u32, u32) = (DEFAULT_STREAM_WINDOW, DEFAULT_SESSION_WINDOW);
 
     #[test]
     fn the_default_number_carries_the_default_windows_of_the_default_sessions() {
-        let plan = Plan::of(256 << 20, 8, WINDOWS, MAX_LANES);
+        let plan = Plan::of(256 << 20, 8, WINDOWS, MAX_LANES, DEFAULT_REPLAY_BUFFER);
         assert_eq!((plan.stream_window, plan.session_window), WINDOWS);
         assert_eq!(
             (plan.lanes, plan.queue_opens),
@@ -134,7 +168,7 @@ mod tests {
         for mebibytes in [4u64, 8, 16, 33, 64, 100, 256, 1000, 65_536] {
             for sessions in [1usize, 2, 8, 100, 4096] {
                 let memory = mebibytes << 20;
-                let plan = Plan::of(memory, sessions, WINDOWS, MAX_LANES);
+                let plan = Plan::of(memory, sessions, WINDOWS, MAX_LANES, DEFAULT_REPLAY_BUFFER);
                 assert!(plan.stream_window >= MIN_WINDOW);
                 assert!(plan.stream_window <= plan.session_window);
                 assert!(plan.lanes >= 1);

@@ -93,6 +93,8 @@ enum Reason {
     Lanes(SessionKey),
     /// A session's streams: stalls, half-closed idleness.
     Sweep(SessionKey),
+    /// Its client is to be told what was taken of its lanes (PROTOCOL §9).
+    Acks(SessionKey),
     /// A session without streams and bindings.
     Idle(SessionKey),
     /// The grace of a parked session, or of one that is closing.

@@ -11,7 +11,7 @@ use crate::kit::config::Config;
 use crate::kit::config::Usage;
 use crate::lawful::Lawful;
 use crate::machine::{Command, ConnKey, Event, ListenerKey, Machine};
-use crate::mux::{Incoming, Session, Side, StreamKey, Terms, Transport};
+use crate::mux::{Incoming, Retention, Session, Side, StreamKey, Terms, Transport};
 use crate::wire::control::Secret;
 use crate::wire::frame::FrameType;
 
@@ -262,11 +262,17 @@ impl Host {
         laptop
     }
 
-    /// A laptop that says so much in its HELLO, and nothing more.
-    pub(super) fn greet(&mut self, peer: &str, hello: &str) -> Laptop {
+    /// A WebSocket that has said nothing yet.
+    pub(super) fn upgraded(&mut self, peer: &str) -> ConnKey {
         let conn = self.visit(peer).expect("accepted");
         self.send(conn, UPGRADE);
         assert!(self.receive(conn).starts_with("HTTP/1.1 101 "));
+        conn
+    }
+
+    /// A laptop that says so much in its HELLO, and nothing more.
+    pub(super) fn greet(&mut self, peer: &str, hello: &str) -> Laptop {
+        let conn = self.upgraded(peer);
         let terms = Terms {
             side: Side::Client,
             stream_window: self.kit.cx.plan.stream_window,
@@ -274,6 +280,12 @@ impl Host {
             max_streams: 4096,
             grow_windows: false,
             queue_opens: crate::limits::LANE_QUEUE_OPENS,
+            replay: hello.contains("replay").then_some(Retention {
+                keeps: 1 << 20,
+                most: 1 << 20,
+                peer_keeps: 1 << 20,
+                lanes: 1,
+            }),
         };
         let mut mux = Session::new(terms, self.now);
         mux.attach(0, Transport::client(conn, Entropy::from_seed(2), self.now));
@@ -335,7 +347,7 @@ impl Host {
 }
 
 impl Laptop {
-    fn read(&mut self, mut bytes: &[u8], now: Instant) {
+    pub(super) fn read(&mut self, mut bytes: &[u8], now: Instant) {
         while !bytes.is_empty() {
             let lane = self.mux.lane_mut(0).expect("its lane");
             let space = lane.read_space();

@@ -6,8 +6,8 @@
 //! stands, its connection is the channel's [`Transport`], with PING and PONG.
 //!
 //! Without replay (PROTOCOL §9) nothing is kept for the next connection: the streams end with this
-//! one, which takes along what waits. With it the outbox keeps frames until they are acknowledged,
-//! and the streams wait for the next connection.
+//! one, which takes along what waits. With it the outbox keeps frames until they are acknowledged
+//! (`replay.rs`), and the streams wait for the next connection.
 
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use crate::limits::FLUSH_AT_ONCE;
 use crate::machine::ConnKey;
 use crate::mux::losses::Carried;
 use crate::mux::outbox::Outbox;
+use crate::mux::replay::Replay;
 use crate::mux::room::RoomLine;
 use crate::mux::transport::{Liveness, Transport};
 use crate::wire::control::Secret;
@@ -34,6 +35,10 @@ pub struct Channel {
     pub(super) carried: Carried,
     /// The ticket that it was joined with last, or tries to; the primary has none.
     pub(super) ticket: Option<Secret>,
+    /// Since when it waits for its next connection, with its streams.
+    down_since: Option<Instant>,
+    /// It carried something that is not kept any more.
+    pub(super) given_up: bool,
     /// Bytes from the peer and to it over connections that are gone.
     past: (u64, u64),
     /// Whether the host was told that there is something to transmit.
@@ -54,19 +59,64 @@ pub(super) enum Told {
 }
 
 impl Channel {
-    /// Has a connection carry it. One that did before is gone first.
-    pub(super) fn attach(&mut self, mut transport: Transport) {
-        self.out = Outbox::new(transport.ahead.fork_framing());
+    /// Has a connection carry it that goes on with nothing of before. One that carried it is gone
+    /// first, and so are its streams.
+    pub(super) fn attach(&mut self, mut transport: Transport, replay: Option<Box<Replay>>) {
+        self.out = Outbox::new(transport.ahead.fork_framing(), replay);
         self.line = RoomLine::default();
+        self.down_since = None;
+        self.given_up = false;
         self.told = Told::No;
         self.transport = Some(transport);
     }
 
-    /// Takes its connection, with all that still waits to leave on it.
+    /// Takes its connection, with all that still waits to leave on it. Nothing is kept.
     pub(super) fn detach(&mut self) -> Option<Transport> {
-        let mut transport = self.transport.take()?;
+        let out = std::mem::take(&mut self.out);
+        self.down_since = None;
+        let transport = self.transport.as_mut()?;
+        out.leave_to(&mut transport.ahead);
+        self.release_transport()
+    }
+
+    /// Takes its connection; what it did not carry waits for the next one, if anything is kept.
+    pub(super) fn suspend(&mut self, now: Instant) -> Option<Transport> {
+        let transport = self.transport.as_mut()?;
+        self.out.suspend(&mut transport.ahead);
+        self.down_since = Some(now);
+        self.release_transport()
+    }
+
+    /// Has another connection carry it, whose peer has taken so many frames: what was lost leaves
+    /// first. Says how long it had none.
+    pub(super) fn resume(
+        &mut self,
+        mut transport: Transport,
+        received: u64,
+        now: Instant,
+    ) -> Duration {
+        assert!(!self.stands(), "its connection is not gone");
+        self.out.resume(transport.ahead.fork_framing(), received);
+        self.told = Told::No;
+        self.transport = Some(transport);
+        let since = self.down_since.take();
+        since.map_or(Duration::ZERO, |since| now.since(since))
+    }
+
+    /// Nothing of it goes on but its ticket and what was counted of bytes. It has no connection.
+    pub(super) fn forget(&mut self) {
+        assert!(!self.stands(), "a lane of before stands");
+        self.out = Outbox::default();
+        self.line = RoomLine::default();
+        self.carries = 0;
+        self.carried = Carried::default();
+        self.down_since = None;
+        self.given_up = false;
+    }
+
+    fn release_transport(&mut self) -> Option<Transport> {
+        let transport = self.transport.take()?;
         assert!(!transport.is_owed(), "its bytes are still lent");
-        std::mem::take(&mut self.out).leave_to(&mut transport.ahead);
         let (bytes_in, bytes_out) = transport.traffic();
         self.past = (self.past.0 + bytes_in, self.past.1 + bytes_out);
         self.carried.lost();
@@ -116,23 +166,91 @@ impl Channel {
         }
     }
 
-    /// Adds a frame that must not get lost. False where no connection carries it.
+    /// Adds a frame that must not get lost. False where no connection carries it, now or later.
     pub(super) fn push(&mut self, kind: FrameType, stream_id: u32, payload: &[u8]) -> bool {
-        if self.stands() {
-            self.out.push(kind, stream_id, payload);
+        match &mut self.transport {
+            // It is not sent again, so it need not wait for what is.
+            Some(transport) if self.out.is_resending() && !kind.is_reliable() => {
+                transport.ahead.push(kind, stream_id, payload);
+            }
+            None if self.out.replay.is_none() || !kind.is_reliable() => return false,
+            _ => self.out.push(kind, stream_id, payload),
         }
-        self.stands()
+        true
     }
 
-    /// Adds a WINDOW. False where no connection carries it.
+    /// Adds a WINDOW. False where no connection carries it, now or later.
     pub(super) fn push_window(&mut self, stream_id: u32, increment: u32) -> bool {
-        if self.stands() {
+        let goes = self.stands() || self.keeps();
+        if goes {
             self.out.push_window(stream_id, increment);
         }
-        self.stands()
+        goes
     }
 
-    /// Adds a PING or PONG. False where no connection carries it.
+    /// Whether what it carries is kept until it is acknowledged.
+    pub(super) fn keeps(&self) -> bool {
+        self.out.replay.is_some()
+    }
+
+    /// Whether a stream more may be opened on it, as far as its peer and what is kept go.
+    pub(super) fn may_open(&self) -> bool {
+        let transport = self.transport.as_ref();
+        transport.is_some_and(|it| !it.is_closed()) && self.out.may_open()
+    }
+
+    /// How many bytes of DATA may be added to what waits; none while no connection carries it.
+    pub(super) fn room(&self) -> usize {
+        match self.stands() {
+            true => self.out.room(),
+            false => 0,
+        }
+    }
+
+    /// Whether it sends what the last connection lost.
+    pub(super) fn is_resending(&self) -> bool {
+        self.out.is_resending()
+    }
+
+    /// Queues what the last connection lost, as much as may wait. Says whether that is done now.
+    pub(super) fn sends_again(&mut self) -> bool {
+        self.out.send_again()
+    }
+
+    /// What is kept of it, if anything is.
+    pub(super) fn replay(&self) -> Option<&Replay> {
+        self.out.replay.as_deref()
+    }
+
+    /// The count to acknowledge now, if it is time and a connection carries it.
+    pub(super) fn acknowledges(&mut self, now: Instant) -> Option<u64> {
+        let transport = self.transport.as_mut()?;
+        let replay = self.out.replay.as_mut()?;
+        replay.took_unknown(transport.take_skipped());
+        replay.acknowledges(now)
+    }
+
+    /// A frame was handed on: counts it, and those before it that are not known here but count.
+    pub(super) fn took(&mut self, kind: FrameType, payload: usize) {
+        if let (Some(transport), Some(replay)) = (&mut self.transport, &mut self.out.replay) {
+            replay.took_unknown(transport.take_skipped());
+            if kind.is_reliable() {
+                replay.took(payload);
+            }
+        }
+    }
+
+    /// Since when it waits for a connection, if it does.
+    pub(super) fn down_since(&self) -> Option<Instant> {
+        self.down_since
+    }
+
+    /// Whether it has no connection and its streams wait for one.
+    pub fn is_down(&self) -> bool {
+        self.down_since.is_some()
+    }
+
+    /// Adds a PING, PONG or ACK. False where no connection carries it.
     pub(super) fn push_sign_of_life(&mut self, kind: FrameType, payload: &[u8]) -> bool {
         let transport = self.transport.as_mut();
         transport
@@ -149,7 +267,7 @@ impl Channel {
     }
 
     /// What to send next.
-    pub fn transmit(&mut self) -> &[u8] {
+    pub(super) fn transmit(&mut self) -> &[u8] {
         let Some(transport) = &mut self.transport else {
             return &[];
         };
@@ -190,7 +308,7 @@ impl Channel {
     /// Bytes that wait to leave.
     pub fn waiting(&self) -> usize {
         let transport = self.transport.as_ref();
-        self.out.len() + transport.map_or(0, |transport| transport.ahead.len())
+        self.out.len() + self.out.held_up() + transport.map_or(0, |transport| transport.ahead.len())
     }
 
     /// Whether all that was queued has left.
@@ -242,7 +360,7 @@ impl Channel {
     pub(super) fn check_invariants(&self) {
         self.out.check_invariants();
         assert!(
-            self.stands() || self.out.len() == 0 && self.carries == 0,
+            self.stands() || self.keeps() || self.out.len() == 0 && self.carries == 0,
             "frames or streams wait for a connection that they do not outlive"
         );
     }

@@ -119,6 +119,12 @@ impl RecvCredit {
         self.granted + self.unclaimed
     }
 
+    /// What the peer may send, as far as it was told.
+    #[cfg(test)]
+    pub(super) fn granted(&self) -> u32 {
+        self.granted
+    }
+
     /// Of a session: how much of it its streams hold that do not pass on what came.
     pub fn is_contended(&self, was: bool) -> bool {
         let enough = match was {

@@ -3,7 +3,8 @@
 use crate::buffer::Buffer;
 use crate::entropy::Entropy;
 use crate::limits::MAX_WS_CONTROL;
-use crate::wire::frame::{FrameType, HEADER_LEN, encode_header};
+use crate::wire::frame::{Frame, FrameType, HEADER_LEN, encode_header};
+use crate::wire::message::next_frame;
 use crate::ws::{self, OpCode, Role};
 
 /// How one end frames WebSocket messages.
@@ -103,4 +104,38 @@ pub(super) fn whole_frames(frames: &[u8], most: usize) -> (&[u8], usize) {
         count += 1;
     }
     (&frames[..at], count)
+}
+
+/// The frames in a message of ours, which lies as it was framed; its mask is taken off.
+pub(super) fn unframed(message: &mut [u8]) -> &[u8] {
+    let Some([first, second]) = message.first_chunk() else {
+        return &[];
+    };
+    let length = match second & 0x7F {
+        126 => 2,
+        127 => 8,
+        _ => 0,
+    };
+    let (is_binary, is_masked) = (first & 0x0F == OpCode::Binary as u8, second & 0x80 != 0);
+    let at = 2 + length;
+    if !is_binary {
+        return &[];
+    }
+    match message[at..].first_chunk::<4>().copied() {
+        Some(key) if is_masked => {
+            ws::apply_mask(&mut message[at + 4..], key, 0);
+            &message[at + 4..]
+        }
+        _ => &message[at..],
+    }
+}
+
+/// The frames of ours that lie there.
+pub(super) fn frames_of(bytes: &[u8]) -> impl Iterator<Item = Frame<'_>> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        let (frame, after) = next_frame(rest)?;
+        rest = after;
+        Some(frame)
+    })
 }

@@ -37,6 +37,11 @@ impl Probe {
         Some(marker)
     }
 
+    /// The PING on its way, or its PONG, was lost.
+    pub(super) fn lost(&mut self) {
+        self.under_way = None;
+    }
+
     /// A PONG came. Gives what came in the round trip that is over, if it is the probe's.
     pub(super) fn returned(&mut self, payload: [u8; 8]) -> Option<u64> {
         let ours = self.under_way == Some(payload);

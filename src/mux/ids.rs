@@ -14,16 +14,20 @@ pub struct PeerIds {
     used_up: bool,
     /// Jumped-over ids `first..=last`, oldest first.
     gaps: Vec<(u32, u32)>,
+    /// How many of those are remembered.
+    most_gaps: usize,
     parity: u32,
 }
 
 impl PeerIds {
-    /// None yet; the peer begins with `first`.
-    pub fn new(first: u32) -> PeerIds {
+    /// None yet; the peer begins with `first`. So many that it opens may wait on lanes which are
+    /// slower or down, each of them jumped over.
+    pub fn new(first: u32, wait: usize) -> PeerIds {
         PeerIds {
             next: first,
             used_up: false,
             gaps: Vec::new(),
+            most_gaps: wait.max(MAX_ID_GAPS),
             parity: first % 2,
         }
     }
@@ -75,7 +79,7 @@ impl PeerIds {
     }
 
     fn add_gap(&mut self, first: u32, last: u32) {
-        if self.gaps.len() == MAX_ID_GAPS {
+        if self.gaps.len() == self.most_gaps {
             // The oldest gap is the least likely to be filled; its ids count as used from now on.
             self.gaps.remove(0);
         }
@@ -89,7 +93,7 @@ mod tests {
 
     #[test]
     fn an_id_is_given_once_and_in_any_order_of_lanes() {
-        let mut ids = PeerIds::new(2);
+        let mut ids = PeerIds::new(2, 0);
         assert!(!ids.was_opened(2));
         assert!(ids.open(2));
         assert!(!ids.open(2));
@@ -106,7 +110,7 @@ mod tests {
 
     #[test]
     fn the_last_id_can_be_given_and_nothing_after_it() {
-        let mut ids = PeerIds::new(1);
+        let mut ids = PeerIds::new(1, 0);
         assert!(ids.open(u32::MAX));
         assert!(!ids.open(u32::MAX));
         assert!(ids.was_opened(u32::MAX));

@@ -7,6 +7,10 @@
 //! the other takes the difference back. The receiver has nothing to mend: to it these bytes were
 //! never sent.
 //!
+//! Under replay (PROTOCOL §9) nothing goes down with a lane that is resumed. Where an index begins
+//! anew all the same, session credit that the lane carried may be lost too: each also tells the sum
+//! of WINDOW(0) that it took there (`creditReceived`), and the other gives the rest again.
+//!
 //! A peer that does not tell leaves the difference unknown. When such a session has run dry and
 //! stays so, only a new connection helps, for it starts with full windows.
 
@@ -15,6 +19,9 @@
 pub(super) struct Carried {
     pub(super) sent: u64,
     pub(super) received: u64,
+    /// The sums of WINDOW(0) that left by it and came on it.
+    pub(super) credit_given: u64,
+    pub(super) credit_taken: u64,
     /// A connection was lost, and the peer has not told what of `sent` it got.
     pub(super) unsettled: bool,
 }

@@ -15,8 +15,9 @@
 //! its lane (PROTOCOL §7), a message is never illegal (`outbox.rs`), every queue has a bound.
 //!
 //! A lane has two halves: its *channel* lasts (`channel.rs`), its *transport* is the connection
-//! that carries it for now. The channel's outgoing queue is the one place where frames could be
-//! kept for replay (PROTOCOL §9); a session that lost its connections keeps its channels.
+//! that carries it for now. Where *replay* was granted (PROTOCOL §9) the channel's outgoing queue
+//! keeps frames until they are acknowledged (`replay.rs`, `kept.rs`), [`Session::suspend`] takes a
+//! lane's connection and leaves its streams waiting, and [`Session::resume`] has them go on.
 
 mod ahead;
 pub mod channel;
@@ -25,10 +26,12 @@ pub mod flood;
 mod framing;
 mod grow;
 pub mod ids;
+mod kept;
 mod keys;
 mod losses;
 mod outbox;
 mod relief;
+mod replay;
 mod room;
 pub mod session;
 mod share;
@@ -43,6 +46,6 @@ pub mod violation;
 pub use channel::Channel;
 pub use keys::StreamKey;
 pub use session::{CannotOpen, Incoming, Session, Swept, Traffic, Wake};
-pub use terms::{Side, Terms};
+pub use terms::{Retention, Side, Terms};
 pub use transport::{Item, Liveness, Span, Transport};
 pub use violation::Violation;

@@ -14,9 +14,11 @@
 use std::collections::VecDeque;
 
 use crate::buffer::Buffer;
-use crate::limits::{LANE_QUEUE_SOFT, MAX_FRAME_PAYLOAD, MAX_FRAMES};
+use crate::limits::{LANE_QUEUE_SOFT, MAX_FRAME_PAYLOAD, MAX_FRAMES, REPLAY_BLOCK};
 use crate::mux::ahead::Ahead;
 use crate::mux::framing::{Framing, push_frame, put_header};
+use crate::mux::kept::Piece;
+use crate::mux::replay::{CannotBe, Phase, Replay};
 use crate::wire::frame::{FrameType, HEADER_LEN};
 use crate::ws::{self, OpCode, Role};
 
@@ -26,15 +28,18 @@ pub(super) struct Outbox {
     framing: Framing,
     /// Whole frames that overtake.
     pub(super) windows: Buffer,
-    /// Sealed messages, then the open one.
+    /// What has left and is kept, then sealed messages, then the open one.
     queue: Buffer,
-    /// Lengths of the sealed messages, of the first only what is left of it.
-    sealed: VecDeque<usize>,
-    /// The sum of `sealed`: the open message's slot begins here.
+    /// Bytes at the head of the queue that have left. None where nothing is kept.
+    left: usize,
+    /// Of those, the bytes that nobody needs any more.
+    spent: usize,
+    sealed: VecDeque<Sealed>,
+    /// Bytes of sealed messages that have not left: behind them the open message's slot begins.
     sealed_len: usize,
-    /// Whether part of the first sealed message has left.
-    begun: bool,
     open: Option<OpenMessage>,
+    /// What is kept for the next connection, if anything is.
+    pub(super) replay: Option<Box<Replay>>,
     /// A close frame was queued: nothing may follow it (RFC 6455 §5.5.1), so nothing more is taken.
     closed: bool,
 }
@@ -43,35 +48,74 @@ pub(super) struct Outbox {
 struct OpenMessage {
     slot: usize,
     frames: usize,
+    /// Of those, the frames that count for replay.
+    reliable: u64,
+    /// Bytes of DATA payload in it.
+    data: usize,
+}
+
+/// A message that does not change any more.
+#[derive(Debug)]
+struct Sealed {
+    piece: Piece,
+    /// How much of it has left.
+    taken: usize,
 }
 
 impl Outbox {
-    /// An empty outbox.
-    pub(super) fn new(framing: Framing) -> Outbox {
+    /// An empty outbox, which keeps what leaves if it is given what that takes.
+    pub(super) fn new(framing: Framing, replay: Option<Box<Replay>>) -> Outbox {
         Outbox {
             framing,
+            replay,
             ..Outbox::default()
         }
     }
 
-    /// Bytes that wait to leave.
+    /// Bytes that wait to leave, but for those that are to leave again.
     pub(super) fn len(&self) -> usize {
-        self.queue.len() + self.windows.len()
+        let behind = self.replay.as_ref().map_or(0, |replay| replay.behind.len());
+        self.queued() + self.windows.len() + behind
+    }
+
+    /// Bytes that are held up: credit where too much is kept already, and what is to leave again.
+    pub(super) fn held_up(&self) -> usize {
+        let replay = self.replay.as_ref();
+        replay.map_or(0, |replay| replay.gathered() + replay.pending.len())
     }
 
     /// Whether bulk may be added; beyond the soft bound only control frames are.
     pub(super) fn has_room(&self) -> bool {
-        self.queue.len() < LANE_QUEUE_SOFT && !self.closed
+        let replay = self.replay.as_ref();
+        self.queued() < LANE_QUEUE_SOFT
+            && !self.closed
+            && replay.is_none_or(|replay| !self.is_full_block() && replay.has_room(self.queued()))
+    }
+
+    /// How many bytes of DATA may be added at once.
+    pub(super) fn room(&self) -> usize {
+        let replay = self.replay.as_ref();
+        match self.has_room() {
+            true => replay.map_or(usize::MAX, |replay| replay.room(self.queued())),
+            false => 0,
+        }
     }
 
     /// How much waits that does not overtake, bulk above all.
     pub(super) fn queued(&self) -> usize {
-        self.queue.len()
+        self.queue.len() - self.left
+    }
+
+    /// What is kept fills a block, which leaves whole before there is another one.
+    fn is_full_block(&self) -> bool {
+        self.left > 0 && self.queue.len() >= REPLAY_BLOCK
     }
 
     /// Adds a WINDOW, which goes ahead of queued data.
     pub(super) fn push_window(&mut self, stream_id: u32, increment: u32) {
-        if !self.closed {
+        if let Some(replay) = &mut self.replay {
+            replay.gather(stream_id, increment);
+        } else if !self.closed {
             let payload = increment.to_be_bytes();
             push_frame(&mut self.windows, FrameType::Window, stream_id, &payload);
         }
@@ -83,13 +127,19 @@ impl Outbox {
             payload.len() <= MAX_FRAME_PAYLOAD,
             "a frame was made larger than frames may be"
         );
-        if self.closed {
-            return;
+        match &mut self.replay {
+            _ if self.closed => {}
+            Some(replay) if replay.phase() != Phase::Sending => {
+                push_frame(&mut replay.behind, kind, stream_id, payload);
+            }
+            _ => self.add(kind, stream_id, payload),
         }
-        let frame_len = HEADER_LEN + payload.len();
-        self.open_for(frame_len);
+    }
+
+    fn add(&mut self, kind: FrameType, stream_id: u32, payload: &[u8]) {
+        self.open_for(HEADER_LEN + payload.len());
         push_frame(&mut self.queue, kind, stream_id, payload);
-        self.count_frame();
+        self.count_frame(kind, payload.len());
     }
 
     /// Room for one DATA payload of up to `wanted` bytes, to be filled in place and then taken in
@@ -125,9 +175,9 @@ impl Outbox {
         put_header(header, FrameType::Data, stream_id, count);
         self.queue.commit(slot + HEADER_LEN + count);
         if self.open.is_none() {
-            self.open = Some(OpenMessage { slot, frames: 0 });
+            self.open = Some(OpenMessage::new(slot));
         }
-        self.count_frame();
+        self.count_frame(FrameType::Data, count);
         if self.open.is_some() && self.open_body() >= WORTH_JOINING {
             // Masked at once, while the bytes are in the cache.
             self.seal();
@@ -141,9 +191,12 @@ impl Outbox {
             return;
         }
         self.seal();
-        let length = self.framing.put_close(&mut self.queue, code, reason);
-        self.sealed.push_back(length);
-        self.sealed_len += length;
+        let len = self.framing.put_close(&mut self.queue, code, reason);
+        self.sealed.push_back(Sealed::of(Piece {
+            len,
+            ..Piece::default()
+        }));
+        self.sealed_len += len;
     }
 
     /// What to send next over a connection: as many whole messages as wait, first of all what goes
@@ -152,61 +205,186 @@ impl Outbox {
         if self.sealed_len < LANE_QUEUE_SOFT / 2 {
             self.seal();
         }
+        let queued = self.queued();
+        if let Some(replay) = &mut self.replay {
+            replay.offer_windows(&mut self.windows, queued);
+        }
+        let before = self.windows.len();
+        let offered = match &self.replay {
+            Some(_) => self.windows.bytes().to_vec(),
+            None => Vec::new(),
+        };
         let first = ahead.transmit(&mut self.windows);
+        if let Some(replay) = &mut self.replay {
+            replay.windows_leave(&offered[..before - self.windows.len()], first.len());
+        }
         match self.sealed.front() {
-            _ if first.is_empty() => &self.queue.bytes()[..self.sealed_len],
+            _ if first.is_empty() => &self.queue.bytes()[self.left..self.left + self.sealed_len],
             // A message that has begun must be whole before another one.
-            Some(begun) if self.begun => &self.queue.bytes()[..*begun],
+            Some(begun) if begun.taken > 0 => {
+                &self.queue.bytes()[self.left..self.left + begun.rest()]
+            }
             _ => first,
         }
     }
 
     /// The connection's socket took the first `count` bytes of the last [`Outbox::transmit`].
-    pub(super) fn transmitted(&mut self, ahead: &mut Ahead, mut count: usize) {
-        if ahead.is_leaving() && !self.begun {
+    pub(super) fn transmitted(&mut self, ahead: &mut Ahead, count: usize) {
+        if ahead.is_leaving() && !self.has_begun() {
             ahead.transmitted(count);
+            if let Some(replay) = &mut self.replay {
+                replay.windows_left(count);
+            }
             return;
         }
-        self.queue.consume(count);
+        match &self.replay {
+            Some(_) => self.left += count,
+            None => self.queue.consume(count),
+        }
         self.sealed_len -= count;
+        self.message_left(count);
+        if let Some(replay) = &mut self.replay
+            && self.left == self.queue.len()
+        {
+            replay.caught_up();
+            if self.left >= REPLAY_BLOCK {
+                self.queue.consume(self.spent);
+                replay.exchange(&mut self.queue);
+                (self.left, self.spent) = (0, 0);
+            }
+        }
+    }
+
+    /// `count` more bytes of the sealed messages have left.
+    fn message_left(&mut self, mut count: usize) {
         while let Some(first) = self.sealed.front_mut() {
-            if count < *first {
-                *first -= count;
-                self.begun |= count > 0;
+            if count < first.rest() {
+                first.taken += count;
                 return;
             }
-            count -= *first;
-            self.sealed.pop_front();
-            self.begun = false;
+            count -= first.rest();
+            let whole = self.sealed.pop_front();
+            if let (Some(replay), Some(whole)) = (&mut self.replay, whole) {
+                replay.left(whole.piece);
+            }
         }
+    }
+
+    /// Whether part of the first sealed message has left.
+    fn has_begun(&self) -> bool {
+        self.sealed.front().is_some_and(|first| first.taken > 0)
+    }
+
+    /// Queues what the last connection lost, a little at a time, and then what was added since.
+    /// Says whether that is done now.
+    pub(super) fn send_again(&mut self) -> bool {
+        let Some(mut replay) = self.replay.take_if(|it| it.phase() == Phase::Resending) else {
+            return false;
+        };
+        while self.queued() < LANE_QUEUE_SOFT / 2 && !self.is_full_block() {
+            if !replay.pending.is_empty() {
+                replay.send_again(|kind, id, payload| self.add(kind, id, payload));
+            } else if !replay.send_behind(|kind, id, payload| self.add(kind, id, payload)) {
+                break;
+            }
+        }
+        let is_done = self.queued() == 0 && replay.caught_up();
+        self.replay = Some(replay);
+        is_done
+    }
+
+    /// The peer has taken so many frames.
+    pub(super) fn acknowledged(&mut self, count: u64) -> Result<(), CannotBe> {
+        let Some(replay) = &mut self.replay else {
+            return Ok(());
+        };
+        self.spent += replay.acknowledged(count)?;
+        if self.spent == self.left {
+            self.queue.consume(self.left);
+            (self.left, self.spent) = (0, 0);
+        }
+        Ok(())
     }
 
     /// Leaves all that waits to a connection, which goes on alone.
     pub(super) fn leave_to(mut self, ahead: &mut Ahead) {
         self.seal();
-        let begun = self
-            .sealed
-            .front()
-            .filter(|_| self.begun)
-            .map_or(0, |it| *it);
-        let (begun, rest) = self.queue.bytes().split_at(begun);
+        let begun = self.sealed.front().filter(|first| first.taken > 0);
+        let begun = begun.map_or(0, Sealed::rest);
+        let (begun, rest) = self.queue.bytes()[self.left..].split_at(begun);
         ahead.inherit(begun, &mut self.windows, rest);
+    }
+
+    /// The connection is lost: what it did not carry waits for the next one. What has begun to
+    /// leave is the connection's to finish, should it still be able to.
+    pub(super) fn suspend(&mut self, ahead: &mut Ahead) {
+        self.seal();
+        if self.has_begun()
+            && let Some(begun) = self.sealed.front()
+        {
+            let count = begun.rest();
+            let rest = &self.queue.bytes()[self.left..self.left + count];
+            ahead.inherit(rest, &mut Buffer::new(), &[]);
+            self.left += count;
+            self.sealed_len -= count;
+            self.message_left(count);
+        }
+        let Some(replay) = &mut self.replay else {
+            return;
+        };
+        let mut block = std::mem::take(&mut self.queue);
+        block.consume(self.spent);
+        let unsent = self.sealed.drain(..).map(|sealed| sealed.piece);
+        replay.suspend(unsent, block, &self.windows);
+        (self.left, self.spent, self.sealed_len) = (0, 0, 0);
+        self.windows.release();
+        self.closed = false;
+    }
+
+    /// Another connection carries it, whose peer has taken so many frames.
+    pub(super) fn resume(&mut self, framing: Framing, received: u64) {
+        self.framing = framing;
+        if let Some(replay) = &mut self.replay {
+            replay.resume(received);
+        }
+    }
+
+    /// Takes credit for a stream back that has not left.
+    pub(super) fn take_window(&mut self, stream_id: u32) -> Option<u32> {
+        self.replay.as_mut()?.take_gathered(stream_id)
+    }
+
+    /// Whether what comes now has to wait for what is sent again.
+    pub(super) fn is_resending(&self) -> bool {
+        let replay = self.replay.as_ref();
+        replay.is_some_and(|replay| replay.phase() == Phase::Resending)
+    }
+
+    /// Whether a stream more may be opened, as far as what is kept is concerned.
+    pub(super) fn may_open(&self) -> bool {
+        let replay = self.replay.as_ref();
+        let is_full = |replay: &Replay| replay.is_full(self.queued());
+        replay.is_none_or(|replay| replay.phase() == Phase::Sending && !is_full(replay))
     }
 
     /// Gives memory back when nothing waits.
     pub(super) fn release_if_idle(&mut self) {
         self.windows.release_if_idle(0);
         self.queue.release_if_idle(0);
+        if let Some(replay) = &mut self.replay {
+            replay.release_spare();
+        }
     }
 
     /// Memory held, in bytes.
     pub(super) fn capacity(&self) -> usize {
-        self.windows.capacity() + self.queue.capacity()
+        let kept = self.replay.as_ref().map_or(0, |replay| replay.capacity());
+        self.windows.capacity() + self.queue.capacity() + kept
     }
 
     fn open_body(&self) -> usize {
         let slot = self.open.as_ref().map_or(0, |open| open.slot);
-        self.queue.len() - self.sealed_len - slot
+        self.queued() - self.sealed_len - slot
     }
 
     /// Sees to it that there is an open message with room for a frame of `frame_len` bytes.
@@ -220,12 +398,19 @@ impl Outbox {
         let slot = self.slot(frame_len > SMALL_MESSAGE);
         self.queue.space(slot);
         self.queue.commit(slot);
-        self.open = Some(OpenMessage { slot, frames: 0 });
+        self.open = Some(OpenMessage::new(slot));
     }
 
-    fn count_frame(&mut self) {
+    fn count_frame(&mut self, kind: FrameType, payload: usize) {
         let Some(open) = &mut self.open else { return };
         open.frames += 1;
+        open.reliable += u64::from(kind.is_reliable());
+        if kind == FrameType::Data {
+            open.data += payload;
+            if let Some(replay) = &mut self.replay {
+                replay.adds_data(payload);
+            }
+        }
         if open.frames == MAX_FRAMES {
             self.seal();
         }
@@ -249,46 +434,77 @@ impl Outbox {
         if body == 0 {
             return;
         }
-        self.open = None;
         let header = ws::header_len(self.framing.role, body);
+        let mut piece = Piece {
+            len: header + body,
+            frames: open.reliable,
+            data: open.data,
+            ..Piece::default()
+        };
+        self.open = None;
         let gap = slot - header;
-        if self.sealed_len == 0 {
+        if self.sealed_len == 0 && self.left == 0 {
             self.queue.consume(gap);
+        } else if self.sealed_len == 0 {
+            self.left += gap;
+            piece.gap = gap;
         } else if gap != 0 {
-            let tail = &mut self.queue.bytes_mut()[self.sealed_len..];
+            let tail = &mut self.queue.bytes_mut()[self.left + self.sealed_len..];
             tail.copy_within(slot.., header);
             self.queue.truncate(self.queue.len() - gap);
         }
         let mask = self.framing.mask();
-        let message = &mut self.queue.bytes_mut()[self.sealed_len..];
+        let message = &mut self.queue.bytes_mut()[self.left + self.sealed_len..];
         ws::write_header(message, self.framing.role, OpCode::Binary, body, mask);
         if let Some(key) = mask {
             ws::apply_mask(&mut message[header..], key, 0);
         }
-        self.sealed.push_back(header + body);
-        self.sealed_len += header + body;
+        self.sealed_len += piece.len;
+        self.sealed.push_back(Sealed::of(piece));
     }
 
     /// Whether the pieces fit each other; for tests, fuzzing and debug builds.
     pub(super) fn check_invariants(&self) {
         assert_eq!(
-            self.sealed.iter().sum::<usize>(),
+            self.sealed.iter().map(Sealed::rest).sum::<usize>(),
             self.sealed_len,
             "sealed bytes miscounted"
         );
+        assert!(self.spent <= self.left, "what is needed was dropped");
+        assert!(self.sealed_len <= self.queued(), "more sealed than queued");
         assert!(
-            self.sealed_len <= self.queue.len(),
-            "more sealed than queued"
-        );
-        assert!(
-            self.open.is_some() || self.sealed_len == self.queue.len(),
+            self.open.is_some() || self.sealed_len == self.queued(),
             "bytes of no message"
         );
-        assert!(!self.begun || !self.sealed.is_empty(), "nothing has begun");
+        if let Some(replay) = &self.replay {
+            let unfinished = self.sealed.front();
+            let unfinished = unfinished.map_or(0, |first| first.taken + first.piece.gap);
+            replay.check(self.left - self.spent - unfinished);
+        }
+    }
+}
+
+impl Sealed {
+    fn of(piece: Piece) -> Sealed {
+        Sealed { piece, taken: 0 }
+    }
+
+    /// What has not left of it.
+    fn rest(&self) -> usize {
+        self.piece.len - self.taken
     }
 }
 
 impl OpenMessage {
+    fn new(slot: usize) -> OpenMessage {
+        OpenMessage {
+            slot,
+            frames: 0,
+            reliable: 0,
+            data: 0,
+        }
+    }
+
     /// The longest body whose header fits the slot, within what a peer takes without delay.
     fn capacity(&self) -> usize {
         if self.frames >= MAX_FRAMES {
@@ -313,7 +529,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "sealed bytes miscounted")]
     fn an_outbox_that_miscounts_is_noticed() {
-        let mut out = Outbox::new(Framing::new(Role::Server, None));
+        let mut out = Outbox::new(Framing::new(Role::Server, None), None);
         out.sealed_len = 1;
         out.check_invariants();
     }

@@ -26,6 +26,21 @@ pub struct Terms {
     pub grow_windows: bool,
     /// Bytes that may wait in a lane before no further stream is opened on it.
     pub queue_opens: usize,
+    /// `replay` was granted (PROTOCOL §9).
+    pub replay: Option<Retention>,
+}
+
+/// What both sides keep of each lane until it is acknowledged (PROTOCOL §9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Bytes that we said we keep.
+    pub keeps: u32,
+    /// Bytes that we may keep where windows grow.
+    pub most: u32,
+    /// Bytes that the peer said it keeps.
+    pub peer_keeps: u32,
+    /// Lanes that were granted, the primary counted.
+    pub lanes: u32,
 }
 
 impl Side {
@@ -47,6 +62,22 @@ impl Side {
 }
 
 impl Terms {
+    /// Bytes that may be unacknowledged on a lane, where the peer's session window is `window` now.
+    pub(super) fn keeps(&self, replay: &Retention, window: u32) -> usize {
+        let grown = u64::from(replay.keeps) * u64::from(window.max(1));
+        let grown = grown / u64::from(self.session_window.max(1));
+        grown.clamp(
+            u64::from(replay.keeps),
+            u64::from(replay.most.max(replay.keeps)),
+        ) as usize
+    }
+
+    /// Bytes of DATA that may be: what a lane that is lost leaves to the others is half of the
+    /// window at least.
+    pub(super) fn unacknowledged_data(&self, replay: &Retention, window: u32) -> usize {
+        (window / 2 / replay.lanes.max(1)) as usize
+    }
+
     /// The most credit that a stream and the session may ever have.
     pub(super) fn ceilings(&self) -> (u32, u32) {
         match self.grow_windows {

@@ -19,7 +19,7 @@ use crate::mux::violation::{CLOSE_UNSUPPORTED, Scope, Violation};
 use crate::outflow::{Lender, Loan};
 use crate::wire::code::Code;
 use crate::wire::frame::FrameType;
-use crate::wire::message::{FrameDecoder, next_frame};
+use crate::wire::message::{FrameDecoder, next_frame, skip_unknown};
 use crate::ws::{OpCode, Role, WsDecoder, WsEvent, WsStep};
 
 /// Where a payload lies in its transport's receive buffer.
@@ -47,6 +47,8 @@ pub struct Transport {
     pinged: Option<Instant>,
     /// The peer's close frame came: nothing it sends afterwards counts.
     closed: bool,
+    /// Frames that were skipped, and that replay counts all the same.
+    skipped: u64,
     bytes_in: u64,
     bytes_out: u64,
 }
@@ -106,6 +108,7 @@ impl Transport {
             last_heard: now,
             pinged: None,
             closed: false,
+            skipped: 0,
             bytes_in: 0,
             bytes_out: 0,
         }
@@ -217,7 +220,11 @@ impl Transport {
 
     /// The next known frame of the current message, whose lengths were all checked when it opened.
     fn next_frame(&mut self) -> Option<Item> {
-        let (frame, rest) = next_frame(&self.received.bytes()[self.frames.clone()])?;
+        let message = &self.received.bytes()[self.frames.clone()];
+        let (skipped, known) = skip_unknown(message);
+        self.skipped += skipped;
+        self.frames.start = self.frames.end - known.len();
+        let (frame, rest) = next_frame(known)?;
         let (kind, stream_id) = (frame.kind, frame.stream_id);
         let end = self.frames.end - rest.len();
         let payload = end - frame.payload.len()..end;
@@ -227,6 +234,11 @@ impl Transport {
             stream_id,
             payload,
         })
+    }
+
+    /// How many frames were skipped since this was asked last that replay counts (PROTOCOL §9).
+    pub(super) fn take_skipped(&mut self) -> u64 {
+        std::mem::take(&mut self.skipped)
     }
 
     /// The bytes of a span that it handed out since the last [`Transport::read_space`].

@@ -85,13 +85,25 @@ pub struct Auth {
 pub struct Resume {
     /// Which one.
     pub session_id: SessionId,
-    /// Reliable frames taken, by socket index (PROTOCOL §9).
+    /// The epoch of its counts (PROTOCOL §9).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
+    /// Grows with each HELLO of a client (PROTOCOL §9).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u64>,
+    /// Reliable frames taken on index 0 (PROTOCOL §9).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub received: Option<u64>,
+    /// The sockets that the client still holds, but for index 0 (PROTOCOL §9).
     #[serde(
         default,
         deserialize_with = "null_is_default",
         skip_serializing_if = "Vec::is_empty"
     )]
-    pub received: Vec<u64>,
+    pub lanes: Vec<MissingLane>,
+    /// No other session will do (PROTOCOL §9).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only: Option<bool>,
 }
 
 /// HELLO_OK (PROTOCOL §2).
@@ -131,13 +143,23 @@ pub struct HelloOk {
     /// Bytes this side will retain (PROTOCOL §9).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replay_buffer: Option<u64>,
-    /// Reliable frames taken, by socket index (PROTOCOL §9).
+    /// The epoch of the counts that go on or begin with this (PROTOCOL §9).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
+    /// Reliable frames taken on index 0: only of a session that is resumed with all its streams
+    /// (PROTOCOL §9).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub received: Option<u64>,
+    /// The indexes whose sockets the kit keeps, of those that the client named (PROTOCOL §9).
     #[serde(
         default,
         deserialize_with = "null_is_default",
         skip_serializing_if = "Vec::is_empty"
     )]
-    pub received: Vec<u64>,
+    pub lanes: Vec<u32>,
+    /// Names the kit's process (PROTOCOL §9).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
 }
 
 fn default_stream_window() -> u32 {
@@ -161,7 +183,10 @@ impl Default for HelloOk {
             capabilities: Capabilities::NONE,
             max_streams: None,
             replay_buffer: None,
-            received: Vec::new(),
+            epoch: None,
+            received: None,
+            lanes: Vec::new(),
+            instance: None,
         }
     }
 }
@@ -186,6 +211,9 @@ pub struct ResumedBind {
         skip_serializing_if = "Option::is_none"
     )]
     pub public_url: Option<Option<String>>,
+    /// The client's name for it, as it asked for it (PROTOCOL §9).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_bind_ref: Option<u64>,
 }
 
 /// The right to join one socket, once.
@@ -307,16 +335,15 @@ pub struct Join {
     pub index: u32,
     /// The ticket.
     pub nonce: Secret,
-    /// Reliable frames taken on this index, as an array of one (PROTOCOL §9).
-    #[serde(
-        default,
-        deserialize_with = "null_is_default",
-        skip_serializing_if = "Vec::is_empty"
-    )]
-    pub received: Vec<u64>,
+    /// Reliable frames taken on this index: without it the index begins anew (PROTOCOL §9).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub received: Option<u64>,
     /// Bytes of DATA that the client received on this index so far (**ours**).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_received: Option<u64>,
+    /// The sum of WINDOW(0) that the client took on this index (PROTOCOL §9).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credit_received: Option<u64>,
 }
 
 /// JOIN_OK.
@@ -325,16 +352,15 @@ pub struct Join {
 pub struct JoinOk {
     /// The socket's index.
     pub index: u32,
-    /// Reliable frames taken on this index, as an array of one (PROTOCOL §9).
-    #[serde(
-        default,
-        deserialize_with = "null_is_default",
-        skip_serializing_if = "Vec::is_empty"
-    )]
-    pub received: Vec<u64>,
+    /// Reliable frames taken on this index: without it the index begins anew (PROTOCOL §9).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub received: Option<u64>,
     /// Bytes of DATA that the kit received on this index so far (**ours**).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_received: Option<u64>,
+    /// The sum of WINDOW(0) that the kit took on this index (PROTOCOL §9).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credit_received: Option<u64>,
 }
 
 /// JOIN_ERR.
@@ -381,8 +407,8 @@ pub struct ReissueRequest {
     pub missing: Vec<MissingLane>,
 }
 
-/// A socket that a client has given up. The ticket says which: by the time the kit reads this,
-/// another one may have joined in its place.
+/// A socket that a client has given up, or that it still holds. The ticket says which: by the time
+/// the kit reads this, another one may have joined in its place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MissingLane {

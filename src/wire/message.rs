@@ -16,6 +16,9 @@ use crate::limits::{MAX_FRAME_PAYLOAD, MAX_FRAMES, MAX_MESSAGE};
 /// Unknown types that an older receiver skips (PROTOCOL §1.2).
 const EXTENSIONS: std::ops::RangeInclusive<u8> = 0x40..=0x7F;
 
+/// Types that *replay* counts, also where a receiver does not know them (PROTOCOL §9).
+const COUNTED_EXTENSIONS: [u8; 3] = [0x42, 0x44, 0x45];
+
 /// The frames of one message. [`FrameDecoder::new`] judges the whole message; the iterator that it
 /// gives cannot fail, allocates nothing, and skips extension frames.
 #[derive(Clone)]
@@ -81,6 +84,22 @@ pub fn next_frame(rest: &[u8]) -> Option<(Frame<'_>, &[u8])> {
         }
         rest = after;
     }
+}
+
+/// What follows the frames of unknown types at the front of a message (or the rest of one) that
+/// [`FrameDecoder::new`] took, and how many of those *replay* counts all the same (PROTOCOL §9).
+#[inline]
+pub fn skip_unknown(message: &[u8]) -> (u64, &[u8]) {
+    let (mut counted, mut rest) = (0, message);
+    while let Some(kind) = rest.first().copied()
+        && EXTENSIONS.contains(&kind)
+        && FrameType::from_u8(kind).is_none()
+        && let Ok((_, _, after)) = split(rest)
+    {
+        counted += u64::from(COUNTED_EXTENSIONS.contains(&kind));
+        rest = after;
+    }
+    (counted, rest)
 }
 
 /// Cuts the first frame off.

@@ -36,6 +36,7 @@ mod proxy;
 mod pull;
 mod pull_halves;
 mod readers;
+mod replay;
 mod restart;
 mod sessions;
 mod soak;

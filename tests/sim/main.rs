@@ -167,7 +167,7 @@ fn a_crowd_whose_kit_or_client_ends_or_runs_short_is_told_so_and_leaves_nothing(
 fn a_crowd_notices_who_starves_who_hears_nothing_and_who_is_cut() {
     for (planted, seed, words) in [
         (Planted::Starves, 0, "beside slow ones"),
-        (Planted::SaysNothing, 1, "to say no"),
+        (Planted::SaysNothing, 3, "to say no"),
         (Planted::CutsTheSlow, 0, "slow, and cut"),
         (Planted::Wastes, 0, "of memory are held"),
     ] {

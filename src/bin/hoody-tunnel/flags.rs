@@ -58,6 +58,9 @@ pub struct Flags {
     /// credit of a session [16MiB]
     #[argh(option, arg_name = "SIZE", from_str_fn(parse_window))]
     pub session_initial_window: Option<u32>,
+    /// bytes of a lane kept until acknowledged, 0: none [4MiB]
+    #[argh(option, arg_name = "SIZE", from_str_fn(parse_window))]
+    pub replay_buffer: Option<u32>,
     /// memory for what peers send [half of the container's limit, else 256MiB]
     #[argh(option, arg_name = "SIZE", from_str_fn(parse_size))]
     pub memory: Option<u64>,

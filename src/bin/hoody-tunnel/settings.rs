@@ -106,6 +106,7 @@ pub fn settings(
         &mut config.session_initial_window,
         flags.session_initial_window,
     );
+    set(&mut config.replay_buffer, flags.replay_buffer);
     config.memory = flags.memory.unwrap_or_else(default_memory);
     set(&mut config.hello_timeout, flags.hello_timeout);
     set(&mut config.ping_after, flags.ping_after);
@@ -270,6 +271,8 @@ mod tests {
                 "256k",
                 "--session-initial-window",
                 "512KiB",
+                "--replay-buffer",
+                "1MiB",
                 "--memory",
                 "16MiB",
                 "--hello-timeout",
@@ -326,6 +329,7 @@ mod tests {
         );
         assert_eq!(config.stream_initial_window, 256 << 10);
         assert_eq!(config.session_initial_window, 512 << 10);
+        assert_eq!(config.replay_buffer, 1 << 20);
         assert_eq!(config.memory, 16 << 20);
         assert_eq!(config.hello_timeout, Duration::from_secs(1));
         assert_eq!(config.ping_after, Duration::from_secs(2));

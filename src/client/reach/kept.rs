@@ -10,14 +10,14 @@ use crate::mux::{Session, Terms};
 pub(in crate::client) enum Kept {
     /// No kit has given us one yet.
     NotYet,
-    /// Connections carry it.
+    /// Connections carry it, or its streams wait for the next ones (PROTOCOL §9).
     Attached(Mux),
     /// It waits for the next connections, as it may wait in the kit.
     Parked(Mux),
 }
 
 impl Kept {
-    /// The session, where connections carry it.
+    /// The session, where connections carry it or its streams wait.
     pub(in crate::client) fn attached(&self) -> Option<&Mux> {
         match self {
             Kept::Attached(session) => Some(session),
@@ -47,7 +47,12 @@ impl Kept {
         }
     }
 
-    /// No connection carries it any more.
+    /// The session, where its streams wait for lanes that are lost (PROTOCOL §9).
+    pub(super) fn keeps_streams(&self) -> Option<&Mux> {
+        self.attached().filter(|session| session.keeps_streams())
+    }
+
+    /// No connection carries it any more, and its streams are gone.
     pub(super) fn park(&mut self) {
         *self = match std::mem::replace(self, Kept::NotYet) {
             Kept::Attached(mut session) => {

@@ -10,13 +10,14 @@ use crate::client::reach::route::{Advance, Route};
 use crate::client::reach::upgrade::Upgrade;
 use crate::client::reach::{Reach, Then};
 use crate::clock::Instant;
-use crate::limits::{MAX_LANES, PROBE_WITHIN, PROMISE_MAX, PROMISE_MIN, REACH_WITHIN, STEP_WITHIN};
+use crate::limits::{
+    DEFAULT_REPLAY_BUFFER, MAX_LANES, PROBE_WITHIN, PROMISE_MAX, PROMISE_MIN, REACH_WITHIN,
+    STEP_WITHIN,
+};
 use crate::machine::{CloseHow, Command, ConnKey, Ended};
 use crate::mux::{Item, Liveness, Transport, Violation};
 use crate::wire::code::Code;
-use crate::wire::control::{
-    self, Auth, Capabilities, Hello, HelloOk, Join, JoinOk, Resume, Secret,
-};
+use crate::wire::control::{self, Auth, Capabilities, Hello, HelloOk, Join, Secret};
 use crate::wire::frame::FrameType;
 use crate::ws::Subprotocol;
 
@@ -217,6 +218,7 @@ impl Reach {
     /// The WebSocket stands: HELLO or JOIN.
     fn greet(&mut self, cx: &mut Context, conn: ConnKey, subprotocol: Subprotocol) -> Then {
         let (now, masks) = (cx.now, cx.entropy.fork());
+        self.hellos += 1;
         let hello = self.hello(cx, subprotocol);
         let session_id = self.retry.session.clone();
         let session = self.session.attached();
@@ -237,8 +239,9 @@ impl Reach {
                     session_id,
                     index: index as u32,
                     nonce: nonce.clone(),
-                    received: Vec::new(),
+                    received: session.and_then(|session| session.joins_with(index)),
                     data_received,
+                    credit_received: session.and_then(|session| session.credit_received(index)),
                 };
                 control::write(&join, &mut json);
                 lane.push_control(FrameType::Join, &json);
@@ -267,7 +270,6 @@ impl Reach {
 
     fn hello(&self, cx: &Context, subprotocol: Subprotocol) -> Hello {
         let token = cx.config.token.clone();
-        let session_id = self.retry.session.clone();
         let v2 = subprotocol == Subprotocol::V2;
         Hello {
             version: subprotocol.name().to_owned(),
@@ -275,13 +277,12 @@ impl Reach {
                 kind: "bearer".to_owned(),
                 token,
             }),
-            capabilities: Capabilities::MULTI_WS | Capabilities::GROW_WINDOWS,
-            resume: session_id.map(|session_id| Resume {
-                session_id,
-                received: Vec::new(),
-            }),
+            capabilities: Capabilities::MULTI_WS
+                | Capabilities::GROW_WINDOWS
+                | Capabilities::REPLAY,
+            resume: self.resume(),
             max_connections: v2.then_some(cx.config.connections),
-            replay_buffer: None,
+            replay_buffer: Some(DEFAULT_REPLAY_BUFFER.into()),
             ping_every_ms: promise(cx.config.keepalive),
         }
     }
@@ -331,8 +332,10 @@ impl Reach {
             (FrameType::HelloOk, 0) => match control::parse::<HelloOk>(payload) {
                 Ok(ok) => {
                     let lane = self.go_live(cx, conn)?;
-                    self.established(cx, lane, &ok);
-                    return Some(Then::Stands(Box::new(ok)));
+                    return Some(match self.established(cx, lane, &ok) {
+                        true => Then::GoesOn(Box::new(ok)),
+                        false => Then::Stands(Box::new(ok)),
+                    });
                 }
                 Err(error) => malformed(&error),
             },
@@ -351,27 +354,8 @@ impl Reach {
         Some(self.lane_failed(cx, index, failure))
     }
 
-    /// JOIN_OK came: the session has one more lane.
-    fn joined(&mut self, cx: &mut Context, conn: ConnKey, index: usize, ok: &JoinOk) -> Then {
-        let Some(session) = self.session.attached_mut() else {
-            return Then::Nothing;
-        };
-        if session.settle(index, ok.data_received).is_err() {
-            let why = "JOIN_OK tells of DATA that this connection cannot have carried";
-            let violation = Violation::session(Code::ProtocolError, why);
-            return self.lane_failed(cx, index, Failure::Violation(violation));
-        }
-        let lane = self.go_live(cx, conn);
-        if let (Some(session), Some(lane)) = (self.session.attached_mut(), lane) {
-            session.attach(index, lane);
-        }
-        self.lanes.rejoin.joined(index, cx.now);
-        self.tell_lanes(cx);
-        Then::Frames(index)
-    }
-
     /// Takes the lane out of its entry, for the session to have.
-    fn go_live(&mut self, cx: &mut Context, conn: ConnKey) -> Option<Transport> {
+    pub(super) fn go_live(&mut self, cx: &mut Context, conn: ConnKey) -> Option<Transport> {
         let quiet = cx.config.keepalive;
         let entry = self.conns.get_mut(conn)?;
         let index = entry.index;

@@ -21,6 +21,7 @@ mod lanes;
 pub(in crate::client) mod proxy;
 mod rejoin;
 pub(in crate::client) mod retry;
+mod returning;
 pub(in crate::client) mod route;
 pub(in crate::client) mod upgrade;
 pub(in crate::client) mod url;
@@ -52,6 +53,7 @@ pub(super) use kept::Kept;
 pub(super) use lanes::malformed;
 use lanes::{LaneConn, Lanes, Phase};
 use retry::{After, Retry, Stage};
+use returning::retention;
 use ways::Ways;
 
 /// See the module.
@@ -63,6 +65,10 @@ pub(super) struct Reach {
     ways: Ways,
     /// Why the session will end, when the kit said so before it closes.
     goaway: Option<Failure>,
+    /// The epoch of the session's counts, where its streams are kept (PROTOCOL §9).
+    epoch: Option<u64>,
+    /// HELLOs so far.
+    hellos: u64,
     /// Room for bytes that come after our goodbye.
     scratch: [u8; 64],
 }
@@ -75,8 +81,12 @@ pub(super) enum Then {
     Nothing,
     /// Frames may have come on this lane of the session.
     Frames(usize),
-    /// The session stands.
+    /// The session stands, and its streams go on.
+    GoesOn(Box<HelloOk>),
+    /// The session stands, with none of the streams of before.
     Stands(Box<HelloOk>),
+    /// This lane begins anew, without these streams of before. Frames may have come on it.
+    Anew(usize, Vec<ExchangeKey>),
     /// A secondary lane is gone; see [`Reach::detach`].
     LaneLost(usize),
     /// The primary lane is gone, and the session with it.
@@ -95,6 +105,8 @@ impl Reach {
             lanes: Lanes::default(),
             ways: Ways::new(config.endpoints.len()),
             goaway: None,
+            epoch: None,
+            hellos: 0,
             scratch: [0; 64],
         }
     }
@@ -115,8 +127,10 @@ impl Reach {
         matches!(self.retry.stage, Stage::Online(_))
     }
 
-    /// HELLO_OK came: the session stands.
-    fn established(&mut self, cx: &mut Context, lane: Transport, ok: &HelloOk) {
+    /// HELLO_OK came: the session stands. Says whether its streams go on.
+    fn established(&mut self, cx: &mut Context, lane: Transport, ok: &HelloOk) -> bool {
+        let granted = ok.connections_granted.unwrap_or(1);
+        let granted = granted.clamp(1, cx.config.connections.min(MAX_LANES as u32));
         let streams = ok
             .max_streams
             .map_or(CLIENT_STREAMS, |streams| streams as usize);
@@ -128,13 +142,22 @@ impl Reach {
             max_streams: streams.clamp(1, CLIENT_STREAMS),
             grow_windows: ok.capabilities.have(Capabilities::GROW_WINDOWS),
             queue_opens: LANE_QUEUE_OPENS,
+            replay: retention(ok, granted),
         };
-        let session = self.session.stands(terms, cx.now);
-        session.attach(0, lane);
-        session.set_budget(CLIENT_BEYOND_WINDOWS);
+        let goes_on = self.goes_on_from(ok);
+        self.let_go_of_lanes(cx, if goes_on.is_some() { &ok.lanes } else { &[] });
+        match (goes_on, self.session.attached_mut()) {
+            (Some(received), Some(session)) => session.resume(0, lane, received, cx.now),
+            _ => {
+                self.epoch = ok.epoch.filter(|_| terms.replay.is_some());
+                self.lanes.granted = granted;
+                let session = self.session.stands(terms, cx.now);
+                session.attach(0, lane);
+                session.set_budget(CLIENT_BEYOND_WINDOWS);
+            }
+        }
+        cx.effects.timers.disarm(Timer::Waits);
         self.ways.new_round();
-        let granted = ok.connections_granted.unwrap_or(1);
-        self.lanes.granted = granted.clamp(1, cx.config.connections.min(MAX_LANES as u32));
         let came_back = self.retry.online(ok.session_id.clone(), ok.resumed, cx.now);
         let id = ok.session_id.to_string();
         cx.effects.notify(Notice::Session(ok.session_id.clone()));
@@ -145,6 +168,7 @@ impl Reach {
                 connections: self.lanes.granted,
             },
         });
+        goes_on.is_some()
     }
 
     /// Has the other lanes of a session that stands join it.
@@ -178,8 +202,11 @@ impl Reach {
 
     /// Takes the lane from the session. Gives the streams that are lost with it, and whether it
     /// stood; then comes [`Reach::lane_lost`].
-    pub(super) fn detach(&mut self, index: usize) -> (bool, Vec<ExchangeKey>) {
+    pub(super) fn detach(&mut self, index: usize, now: Instant) -> (bool, Vec<ExchangeKey>) {
         match self.session.attached_mut() {
+            Some(session) if session.keeps_streams() => {
+                (session.suspend(index, now).is_some(), Vec::new())
+            }
             Some(session) => {
                 let (lane, lost) = session.detach(index);
                 (lane.is_some(), lost)
@@ -215,6 +242,8 @@ impl Reach {
             Timer::Claim,
             Timer::Goaway,
             Timer::Sweep,
+            Timer::Acks,
+            Timer::Waits,
         ];
         for timer in of_a_session {
             cx.effects.timers.disarm(timer);

@@ -43,6 +43,7 @@ pub(super) fn terms() -> Terms {
         max_streams: 1024,
         grow_windows: false,
         queue_opens: crate::limits::LANE_QUEUE_OPENS,
+        replay: None,
     }
 }
 

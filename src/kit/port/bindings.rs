@@ -31,6 +31,8 @@ pub(in crate::kit) struct Binding {
     pub(in crate::kit) owner: SessionKey,
     /// The owner's name for it.
     pub(in crate::kit) bind_id: u64,
+    /// What the owner called it when it asked for it, as far as that is known.
+    pub(super) bind_ref: Option<u64>,
     pub(in crate::kit) mode: Mode,
     pub(in crate::kit) addr: SocketAddr,
     pub(super) label: Option<String>,
@@ -63,6 +65,7 @@ impl Binding {
             mode,
             container_port: self.port(),
             public_url: Some(config.public_url_of(self.mode, self.port())),
+            client_bind_ref: self.bind_ref,
         }
     }
 
@@ -319,6 +322,7 @@ impl Ports {
         let binding = Binding {
             owner: key,
             bind_id: 0,
+            bind_ref: Some(bind_ref),
             mode,
             addr,
             label: opening.bind.label.clone(),
@@ -353,6 +357,7 @@ impl Ports {
         let binding = self.bindings.resolve_mut(at);
         binding.owner = key;
         binding.bind_id = session.next_bind_id();
+        binding.bind_ref = Some(bind_ref);
         let (mode, port) = binding.port_name();
         let answer = BindOk {
             client_bind_ref: bind_ref,

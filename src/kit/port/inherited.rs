@@ -66,6 +66,7 @@ impl Ports {
         let binding = Binding {
             owner,
             bind_id: handed.bind_id,
+            bind_ref: None,
             mode,
             addr,
             label: handed.label.clone(),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use log::info;
 
+use crate::clock::Instant;
 use crate::entropy::Entropy;
 use crate::kit::conns::Conns;
 use crate::kit::context::Context;
@@ -16,17 +17,16 @@ use crate::kit::{Reason, Stopping};
 use crate::limits::HANDED_WAITS;
 use crate::limits::{PROMISE_MAX, PROMISE_MIN};
 use crate::machine::{CloseHow, ConnKey};
-use crate::mux::{Side, Terms};
+use crate::mux::Terms;
 use crate::wire::code::Code;
 use crate::wire::control::{
-    self, Capabilities, Hello, HelloOk, Join, JoinErrCode, JoinOk, ReissueAnswer, ReissueRequest,
-    ResumedBind, SessionId,
+    self, Hello, HelloOk, JoinOk, ReissueAnswer, ReissueRequest, ResumedBind, SessionId,
 };
 use crate::wire::frame::FrameType;
 use crate::ws::Subprotocol;
 
 use super::end::{CLOSE_GOING_AWAY, RESTARTING};
-use super::entry::Closing;
+use super::returning::{Joining, agree, capabilities};
 use super::{KitSession, Sessions};
 
 /// The session that a HELLO has opened or resumed, and what they agreed on: nothing is attached to
@@ -35,9 +35,13 @@ use super::{KitSession, Sessions};
 pub(in crate::kit) struct Welcome {
     pub(in crate::kit) key: SessionKey,
     resumed: bool,
+    /// What the client has taken of the primary lane, where all streams go on (PROTOCOL §9).
+    goes_on: Option<u64>,
+    /// The other lanes that stay.
+    kept: Vec<u32>,
     terms: Terms,
     peer: SocketAddr,
-    /// How many lanes the client would like to have.
+    /// How many lanes it gets.
     lanes: usize,
     /// How often something comes from it at least.
     promise: Option<Duration>,
@@ -64,25 +68,30 @@ impl Sessions {
         }
         let peer = conns.get(conn).map(|entry| entry.from);
         let peer = peer.ok_or_else(|| Dismissal::protocol("the connection is gone"))?;
-        let terms = terms(hello.capabilities.have(Capabilities::GROW_WINDOWS), cx);
-        let resumed = self.resumed_by(hello);
-        let key = match resumed {
+        let (lanes, terms) = agree(hello, cx);
+        let asked_for = self.asked_for(hello)?;
+        let goes_on = asked_for.and_then(|key| self.goes_on_from(key, hello));
+        let mut kept = Vec::new();
+        let key = match asked_for {
             Some(key) => {
                 self.place_for_primary(conn, Some(key), conns, cx)?;
                 let why = "resumed on another connection";
-                self.leave_lanes(key, CLOSE_GOING_AWAY, why, conns, cx);
+                match goes_on {
+                    Some(_) => kept = self.make_way(key, hello, conns, cx),
+                    None => self.leave_lanes(key, CLOSE_GOING_AWAY, why, conns, cx),
+                }
                 key
             }
             None => self.open(conn, peer, terms, conns, cx)?,
         };
-        let able = hello.capabilities.have(Capabilities::MULTI_WS);
-        let asked = hello.max_connections.unwrap_or(1) as usize;
         Ok(Welcome {
             key,
-            resumed: resumed.is_some(),
+            resumed: asked_for.is_some(),
+            goes_on,
+            kept,
             terms,
             peer,
-            lanes: if able { asked } else { 1 },
+            lanes,
             promise: hello.ping_every_ms.and_then(promise),
         })
     }
@@ -98,20 +107,12 @@ impl Sessions {
             return None;
         }
         let until = cx.now + cx.config.takeover_grace.max(HANDED_WAITS);
-        let mut session = KitSession::new(id, handed.peer, terms(false, cx), cx.now);
+        let mut session = KitSession::new(id, handed.peer, agree(&Hello::default(), cx).1, cx.now);
         session.goes_on_after(handed.last_bind_id);
         session.park(until);
         let key = self.insert(session)?;
         cx.metrics.session_parked();
         cx.effects.timers.arm(Reason::Grace(key), until);
-        Some(key)
-    }
-
-    fn resumed_by(&self, hello: &Hello) -> Option<SessionKey> {
-        let resume = hello.resume.as_ref()?;
-        let key = self.with_id(resume.session_id.as_str())?;
-        self.get(key)
-            .filter(|session| session.closing == Closing::No)?;
         Some(key)
     }
 
@@ -171,25 +172,43 @@ impl Sessions {
     /// The connection that said HELLO carries the primary lane from now on.
     pub(in crate::kit) fn attach(
         &mut self,
-        welcome: Welcome,
+        mut welcome: Welcome,
         greeter: Greeter,
         bindings: Vec<ResumedBind>,
         cx: &mut Context,
     ) {
         let key = welcome.key;
         let session = self.all.resolve_mut(key);
-        session.attach(greeter.lane, welcome.terms, cx.now);
+        let mut lane = greeter.lane;
         session.peer = welcome.peer;
         session.subprotocol = greeter.subprotocol;
-        session.granted = match greeter.subprotocol {
-            Subprotocol::V1 => 1,
-            Subprotocol::V2 => welcome.lanes.clamp(1, cx.plan.lanes),
-        };
         session.tickets.void_all();
         session.promise = welcome.promise;
         session.busy_at = cx.now;
         let (quiet, _) = session.patience(&cx.config);
-        let word = if welcome.resumed { "resumed" } else { "opened" };
+        // What was agreed on lasts as long as the streams do.
+        let terms = session.mux().map(|mux| *mux.terms());
+        match terms.filter(|_| welcome.goes_on.is_some()) {
+            Some(terms) => welcome.terms = terms,
+            None => {
+                session.granted = welcome.lanes;
+                session.capabilities = capabilities(welcome.lanes, &welcome.terms);
+                session.epoch += 1;
+            }
+        }
+        let answer = session.answer(&welcome, bindings, cx);
+        let mut json = Vec::new();
+        control::write(&answer, &mut json);
+        lane.push_control(FrameType::HelloOk, &json);
+        match welcome.goes_on {
+            Some(received) => session.go_on(lane, received, cx.now),
+            None => session.attach(lane, welcome.terms, cx.now),
+        }
+        let word = match (welcome.resumed, welcome.goes_on) {
+            (true, Some(_)) => "resumed with its streams",
+            (true, None) => "resumed",
+            (false, _) => "opened",
+        };
         info!(
             "session {} {word} from {}",
             session.short_id(),
@@ -203,71 +222,29 @@ impl Sessions {
         timers.disarm(Reason::Grace(key));
         timers.arm(Reason::Lanes(key), cx.now + quiet);
         timers.arm(Reason::Idle(key), cx.now + cx.config.idle_timeout);
-        self.answer(&welcome, bindings, cx);
-    }
-
-    /// HELLO_OK.
-    fn answer(&mut self, welcome: &Welcome, bindings: Vec<ResumedBind>, cx: &mut Context) {
-        let session = self.all.resolve_mut(welcome.key);
-        let missing = session.missing_lanes();
-        let join_tickets = session.tickets.renew(&missing, &mut cx.entropy, cx.now);
-        let is_v2 = session.subprotocol == Subprotocol::V2;
-        let answer = HelloOk {
-            session_id: SessionId::new(session.id().to_owned()),
-            resumed: welcome.resumed,
-            resumed_binds: bindings,
-            stream_window: welcome.terms.stream_window,
-            session_window: welcome.terms.session_window,
-            connections_granted: is_v2.then_some(session.granted as u32),
-            join_tickets,
-            capabilities: Capabilities::MULTI_WS.only_if(session.granted > 1)
-                | Capabilities::GROW_WINDOWS.only_if(welcome.terms.grow_windows),
-            max_streams: Some(welcome.terms.max_streams as u32),
-            replay_buffer: None,
-            received: Vec::new(),
-        };
-        self.say(welcome.key, &answer);
-    }
-
-    /// JOIN: the session and the lane that it may carry.
-    pub(in crate::kit) fn check_join(
-        &mut self,
-        join: &Join,
-        cx: &Context,
-    ) -> Result<(SessionKey, usize), (JoinErrCode, &'static str)> {
-        let unknown = (JoinErrCode::UnknownSession, "no such session is attached");
-        let key = self.with_id(join.session_id.as_str()).ok_or(unknown)?;
-        let session = self.get_mut(key).filter(|it| it.is_open()).ok_or(unknown)?;
-        let index = join.index as usize;
-        if session.mux().is_some_and(|mux| mux.lane(index).is_some()) {
-            let why = "this index has a connection already";
-            return Err((JoinErrCode::IndexInUse, why));
-        }
-        let nonce = session.tickets.redeem(index, &join.nonce, cx.now)?;
-        let mux = self.mux_mut(key).ok_or(unknown)?;
-        mux.settle(index, join.data_received).map_err(|_| {
-            let why = "dataReceived is not what this index can have carried";
-            (JoinErrCode::BadTicket, why)
-        })?;
-        mux.set_ticket(index, nonce);
-        // A JOIN that was overtaken by this one must not come after it: what it tells is old.
-        self.all.resolve_mut(key).tickets.void(index);
-        Ok((key, index))
+        // Somebody has to look whom it wakes.
+        self.mux_mut(key);
     }
 
     /// The connection that said JOIN carries a lane from now on.
-    pub(in crate::kit) fn join(&mut self, (key, index): (SessionKey, usize), greeter: Greeter) {
+    pub(in crate::kit) fn join(&mut self, joining: &Joining, greeter: Greeter, now: Instant) {
+        let (key, index) = (joining.session, joining.index);
         let mut lane = greeter.lane;
         if let Some(mux) = self.mux_mut(key) {
             let mut json = Vec::new();
+            let anew = joining.received.is_none();
             let answer = JoinOk {
                 index: index as u32,
-                received: Vec::new(),
-                data_received: Some(mux.data_received(index)),
+                received: joining.received.map(|_| mux.received(index)),
+                data_received: anew.then(|| mux.data_received(index)),
+                credit_received: mux.credit_received(index).filter(|_| anew),
             };
             control::write(&answer, &mut json);
             lane.push_control(FrameType::JoinOk, &json);
-            mux.attach(index, lane);
+            match joining.received.filter(|_| !mux.is_unused(index)) {
+                Some(received) => mux.resume(index, lane, received, now),
+                None => mux.attach(index, lane),
+            }
         }
         self.send_shard_map(key);
     }
@@ -293,7 +270,7 @@ impl Sessions {
         let Some(session) = self.get_mut(key).filter(|it| !it.is_parked()) else {
             return;
         };
-        let missing = session.missing_lanes();
+        let missing = session.missing_lanes(&[]);
         let answer = ReissueAnswer {
             join_tickets: session.tickets.renew(&missing, &mut cx.entropy, cx.now),
         };
@@ -314,15 +291,38 @@ fn promise(millis: u64) -> Option<Duration> {
     (PROMISE_MIN..=PROMISE_MAX).contains(&span).then_some(span)
 }
 
-/// What the kit agrees to, with or without windows that grow.
-fn terms(grow_windows: bool, cx: &Context) -> Terms {
-    Terms {
-        side: Side::Kit,
-        stream_window: cx.plan.stream_window,
-        session_window: cx.plan.session_window,
-        max_streams: cx.config.max_streams_per_session,
-        grow_windows,
-        queue_opens: cx.plan.queue_opens,
+impl KitSession {
+    /// HELLO_OK.
+    fn answer(
+        &mut self,
+        welcome: &Welcome,
+        mut bindings: Vec<ResumedBind>,
+        cx: &mut Context,
+    ) -> HelloOk {
+        if welcome.terms.replay.is_none() {
+            bindings.iter_mut().for_each(|it| it.client_bind_ref = None);
+        }
+        let missing = self.missing_lanes(&welcome.kept);
+        let join_tickets = self.tickets.renew(&missing, &mut cx.entropy, cx.now);
+        let is_v2 = self.subprotocol == Subprotocol::V2;
+        let keeps = welcome.terms.replay;
+        let taken = self.mux().map(|mux| mux.received(0));
+        HelloOk {
+            session_id: SessionId::new(self.id().to_owned()),
+            resumed: welcome.resumed,
+            resumed_binds: bindings,
+            stream_window: welcome.terms.stream_window,
+            session_window: welcome.terms.session_window,
+            connections_granted: is_v2.then_some(self.granted as u32),
+            join_tickets,
+            capabilities: self.capabilities,
+            max_streams: Some(welcome.terms.max_streams as u32),
+            replay_buffer: keeps.map(|replay| replay.keeps.into()),
+            epoch: self.told_epoch(),
+            received: taken.filter(|_| welcome.goes_on.is_some()),
+            lanes: welcome.kept.clone(),
+            instance: keeps.map(|_| cx.instance()),
+        }
     }
 }
 

@@ -241,7 +241,8 @@ impl Sessions {
         }
         let session = self.all.resolve(key);
         let streams = session.mux().map_or(0, Session::stream_count);
-        if grace.is_zero() || streams == 0 {
+        // What waits for its client would not finish anyway.
+        if grace.is_zero() || streams == 0 || session.is_parked() {
             return self.end(key, SessionEnd::Killed, WHY, Some(1000), conns, cx);
         }
         let timers = &mut cx.effects.timers;
@@ -250,7 +251,8 @@ impl Sessions {
         timers.arm(Reason::Grace(key), due.map_or(until, |due| due.min(until)));
     }
 
-    /// The grace of a parked session, or of one that is closing, is over.
+    /// The grace of a session that waits for its client or its primary lane, or of one that is
+    /// closing, is over.
     pub(in crate::kit) fn grace_over(
         &mut self,
         key: SessionKey,
@@ -260,9 +262,9 @@ impl Sessions {
         let Some(session) = self.get(key) else {
             return;
         };
-        let (how, why, close) = match session.is_parked() {
-            true => (SessionEnd::GraceOver, "nobody came back in time", None),
-            false => (SessionEnd::Killed, "closed by the operator", Some(1000)),
+        let (how, why, close) = match session.closing {
+            Closing::No => (SessionEnd::GraceOver, "nobody came back in time", None),
+            _ => (SessionEnd::Killed, "closed by the operator", Some(1000)),
         };
         self.end(key, how, why, close, conns, cx);
     }
@@ -298,6 +300,7 @@ fn with_grace(goaway: GoAway, grace: Duration) -> GoAway {
 fn disarm_all(key: SessionKey, cx: &mut Context) {
     for reason in [
         Reason::Lanes(key),
+        Reason::Acks(key),
         Reason::Sweep(key),
         Reason::Idle(key),
         Reason::Grace(key),

@@ -13,7 +13,7 @@ use crate::limits::{MAX_LANES, PROMISE_SLACK};
 use crate::machine::ConnKey;
 use crate::mux::{Session, Terms, Traffic, Transport};
 use crate::text::said;
-use crate::wire::control::{SessionId, Shard, ShardMap};
+use crate::wire::control::{Capabilities, SessionId, Shard, ShardMap};
 use crate::ws::Subprotocol;
 
 use super::tickets::Tickets;
@@ -47,6 +47,12 @@ pub(in crate::kit) struct KitSession {
     pub(super) touched: bool,
     /// What the memory pool knows it to hold beyond its first window.
     pub(super) beyond: u32,
+    /// What was granted of the client's capabilities.
+    pub(super) capabilities: Capabilities,
+    /// New whenever it is resumed without its streams (PROTOCOL §9).
+    pub(super) epoch: u64,
+    /// Of the HELLO that opened or resumed it last; each of a client has a higher one.
+    pub(super) attempt: Option<u64>,
 }
 
 /// What a session was told of its end.
@@ -63,9 +69,11 @@ pub(super) enum Closing {
 /// How a session is; its mux lasts in either state.
 #[derive(Debug)]
 enum State {
-    /// Its primary lane stands.
+    /// Its primary lane stands, or others do and the primary is waited for (PROTOCOL §9).
     Attached,
-    /// It has no lanes, and waits for its client.
+    /// It has no lanes, and waits for its client with its streams (PROTOCOL §9).
+    Waiting { until: Instant },
+    /// It has no lanes, and waits for its client without any stream.
     Parked { until: Instant },
 }
 
@@ -89,6 +97,9 @@ impl KitSession {
             closing: Closing::No,
             touched: false,
             beyond: 0,
+            capabilities: Capabilities::NONE,
+            epoch: 0,
+            attempt: None,
         }
     }
 
@@ -101,14 +112,15 @@ impl KitSession {
         self.id.get(..SHORT_ID).unwrap_or("S-?")
     }
 
+    /// Its lanes and streams, unless it is parked without any.
     pub(in crate::kit) fn mux(&self) -> Option<&Mux> {
-        matches!(self.state, State::Attached).then_some(&*self.mux)
+        (!matches!(self.state, State::Parked { .. })).then_some(&*self.mux)
     }
 
     /// Only for [`Sessions`](super::Sessions), which keep note of whose mux may have something to
     /// tell.
     pub(super) fn mux_mut(&mut self) -> Option<&mut Mux> {
-        matches!(self.state, State::Attached).then_some(&mut *self.mux)
+        (!matches!(self.state, State::Parked { .. })).then_some(&mut *self.mux)
     }
 
     /// Its client is there, or there again, and what they agreed on.
@@ -118,11 +130,43 @@ impl KitSession {
         self.state = State::Attached;
     }
 
+    /// Its client is there again, and has taken so many frames of the primary lane: its streams go
+    /// on.
+    pub(super) fn go_on(&mut self, primary: Transport, received: u64, now: Instant) {
+        self.mux.resume(0, primary, received, now);
+        self.state = State::Attached;
+    }
+
+    /// A lane has lost its connection, and its streams wait for the next one. With its last lane
+    /// the session waits too.
+    pub(super) fn lose_lane(
+        &mut self,
+        index: usize,
+        now: Instant,
+        until: Instant,
+    ) -> Option<Transport> {
+        let lane = self.mux.suspend(index, now);
+        if self.mux.lanes().next().is_none() {
+            self.state = State::Waiting { until };
+        }
+        lane
+    }
+
+    /// Whether its streams wait for their lanes, where lanes are lost (PROTOCOL §9).
+    pub(super) fn keeps_streams(&self) -> bool {
+        self.mux().is_some_and(Session::keeps_streams)
+    }
+
+    /// Whether there is anything to wait for.
+    pub(super) fn is_worth_waiting_for(&self) -> bool {
+        self.closing == Closing::No && self.is_busy()
+    }
+
     /// Has it wait for its client. Gives its connections and what hung on their streams, if it was
     /// attached until now.
     pub(super) fn park(&mut self, until: Instant) -> Option<(Vec<Transport>, Vec<ConnKey>)> {
         let before = std::mem::replace(&mut self.state, State::Parked { until });
-        if !matches!(before, State::Attached) {
+        if matches!(before, State::Parked { .. }) {
             return None;
         }
         let (mut lanes, mut lost) = (Vec::new(), Vec::new());
@@ -144,13 +188,13 @@ impl KitSession {
     pub(in crate::kit) fn parked_until(&self) -> Option<Instant> {
         match self.state {
             State::Attached => None,
-            State::Parked { until } => Some(until),
+            State::Waiting { until } | State::Parked { until } => Some(until),
         }
     }
 
     /// Whether it takes new streams.
     pub(in crate::kit) fn is_open(&self) -> bool {
-        self.closing == Closing::No && self.mux().is_some()
+        self.closing == Closing::No && !self.is_parked()
     }
 
     pub(in crate::kit) fn is_parked(&self) -> bool {
@@ -201,9 +245,11 @@ impl KitSession {
         self.next_bind_id = last_bind_id;
     }
 
-    /// The indexes of lanes that it may have and that do not stand, but for the primary.
-    pub(super) fn missing_lanes(&self) -> Vec<usize> {
-        let stands = |index: &usize| self.mux.lane(*index).is_some();
+    /// The indexes of lanes that it may have and that do not stand, but for the primary and those
+    /// that are `kept`.
+    pub(super) fn missing_lanes(&self, kept: &[u32]) -> Vec<usize> {
+        let stands =
+            |index: &usize| self.mux.lane(*index).is_some() || kept.contains(&(*index as u32));
         (1..self.granted).filter(|index| !stands(index)).collect()
     }
 
@@ -235,8 +281,13 @@ impl KitSession {
         self.mux.check_invariants();
         let (primary, lanes) = (self.mux.lane(0).is_some(), self.mux.lanes().count());
         match self.state {
-            State::Attached => assert!(primary, "an attached session without a primary lane"),
-            State::Parked { .. } => assert!(lanes == 0, "a parked session with lanes"),
+            State::Attached => {
+                let others = lanes > 0 && self.keeps_streams();
+                assert!(primary || others, "an attached session without lanes");
+            }
+            State::Waiting { .. } | State::Parked { .. } => {
+                assert!(lanes == 0, "a parked session with lanes");
+            }
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::wire::code::Code;
 use crate::wire::control::{self, Bind, GoAway, ReissueRequest, Unbind};
 use crate::wire::frame::FrameType;
 
-use super::Sessions;
+use super::{KitSession, Sessions};
 
 /// A frame that is not the session's own to see to. A span is in the buffer of the lane that it
 /// came on.
@@ -115,8 +115,10 @@ impl Sessions {
                 return Ok(None);
             }
             Incoming::Closed { code } => {
-                // Ended without parking: a close frame with code 1000 or none (PROTOCOL §6).
-                if index == 0 && matches!(code, None | Some(1000)) {
+                // Ended without parking: a close frame with code 1000 or none (PROTOCOL §6). Where
+                // streams are kept it may be the word of a proxy (PROTOCOL §9).
+                let keeps = self.get(key).is_some_and(KitSession::keeps_streams);
+                if index == 0 && matches!(code, None | Some(1000)) && !keeps {
                     let why = "closed by the client";
                     self.end(key, SessionEnd::Client, why, Some(1000), conns, cx);
                 } else {

@@ -1,17 +1,22 @@
 //! Lanes that fall silent or end, and streams that stand still (PROTOCOL §5, §6, §7).
 
-use crate::kit::Reason;
+use log::info;
+
 use crate::kit::conns::Conns;
 use crate::kit::context::Context;
 use crate::kit::front::greeter::drain_lane;
 use crate::kit::keys::SessionKey;
 use crate::kit::metrics::StreamOutcome;
+use crate::kit::{Reason, Stopping};
 use crate::limits::SWEEP_EVERY;
 use crate::machine::{ConnKey, Ended};
 use crate::mux::{Liveness, Swept};
+use crate::text::said;
 use crate::wire::code::Code;
-use crate::wire::control::GoAway;
+use crate::wire::control::{self, GoAway};
+use crate::wire::frame::FrameType;
 
+use super::end::CLOSE_GOING_AWAY;
 use super::{End, Fallout, Sessions};
 
 impl Sessions {
@@ -39,6 +44,9 @@ impl Sessions {
         conns: &mut Conns,
         cx: &mut Context,
     ) {
+        if self.waits_for_lanes(key, cx) {
+            return self.lane_waits((key, index), None, why, conns, cx);
+        }
         if index == 0 {
             return self.park(key, why, conns, cx);
         }
@@ -55,7 +63,94 @@ impl Sessions {
             let bytes = drain_lane(&mut lane);
             conns.say_and_leave(conn, &bytes, cx);
         }
+        if self
+            .mux(key)
+            .is_some_and(|mux| mux.lanes().next().is_none())
+        {
+            // It was closing, without its primary.
+            return self.park(key, why, conns, cx);
+        }
         self.send_shard_map(key);
+    }
+
+    /// Whether a session's streams wait for a lane that is lost (PROTOCOL §9).
+    fn waits_for_lanes(&self, key: SessionKey, cx: &Context) -> bool {
+        let is_allowed = !cx.config.takeover_grace.is_zero() && cx.stopping == Stopping::No;
+        let session = self.get(key).filter(|_| is_allowed);
+        session.is_some_and(|it| it.keeps_streams() && it.is_worth_waiting_for())
+    }
+
+    /// A lane has lost its connection, and its streams wait for the next one.
+    pub(super) fn lane_waits(
+        &mut self,
+        (key, index): (SessionKey, usize),
+        goodbye: Option<&GoAway>,
+        why: &str,
+        conns: &mut Conns,
+        cx: &mut Context,
+    ) {
+        conns.spill(self);
+        let grace = cx.config.takeover_grace;
+        // Without a primary lane it ends after the grace, whatever becomes of the others.
+        let due = cx.effects.timers.deadline(Reason::Grace(key));
+        let until = match index {
+            0 => cx.now + grace,
+            _ => due.unwrap_or(cx.now + grace),
+        };
+        if self.mux_mut(key).is_none() {
+            return;
+        }
+        let session = self.all.resolve_mut(key);
+        let was_parked = session.is_parked();
+        let lane = session.lose_lane(index, cx.now, until);
+        if session.is_parked() && !was_parked {
+            let short_id = session.short_id();
+            info!(
+                "session {short_id} parked for {grace:?} with its streams: {}",
+                said(why)
+            );
+            cx.metrics.session_parked();
+            session.tickets.void_all();
+            cx.effects.timers.disarm(Reason::Lanes(key));
+            cx.effects.timers.disarm(Reason::Idle(key));
+        }
+        if index == 0 {
+            cx.effects.timers.arm(Reason::Grace(key), until);
+        }
+        if let Some(mut lane) = lane {
+            let conn = lane.conn();
+            let mut json = Vec::new();
+            if let Some(goodbye) = goodbye {
+                control::write(goodbye, &mut json);
+                lane.push_control(FrameType::GoAway, &json);
+            }
+            lane.push_close(CLOSE_GOING_AWAY, why);
+            let bytes = drain_lane(&mut lane);
+            conns.say_and_leave(conn, &bytes, cx);
+        }
+        self.send_shard_map(key);
+    }
+
+    /// Tells the client what was taken, as it was not told for a while.
+    pub(in crate::kit) fn acknowledge(&mut self, key: SessionKey, cx: &Context) {
+        if let Some(mux) = self.mux_mut(key) {
+            mux.acknowledge_all(cx.now);
+        }
+    }
+
+    /// A secondary lane has waited for long enough: its streams are over.
+    fn give_up_overdue(&mut self, key: SessionKey, cx: &Context) {
+        let Some(mux) = self.mux_mut(key) else {
+            return;
+        };
+        let mut lost = Vec::new();
+        for index in mux.overdue_lanes(cx.now, cx.config.takeover_grace) {
+            lost.extend(mux.give_up(index).1);
+        }
+        let told = "its connection to the client did not come back";
+        if !lost.is_empty() {
+            self.fallout.push_back(Fallout::lost(lost, told));
+        }
     }
 
     /// PING after silence, and the end of lanes that do not answer (PROTOCOL §6).
@@ -93,6 +188,10 @@ impl Sessions {
             cx.metrics.pong_timeout();
             if index == 0 {
                 let goaway = GoAway::new(Code::IdleTimeout, PONG_TIMEOUT);
+                if self.waits_for_lanes(key, cx) {
+                    self.lane_waits((key, index), Some(&goaway), PONG_TIMEOUT, conns, cx);
+                    continue;
+                }
                 self.say(key, &goaway);
                 return self.park(key, PONG_TIMEOUT, conns, cx);
             }
@@ -105,6 +204,7 @@ impl Sessions {
     pub(in crate::kit) fn sweep(&mut self, key: SessionKey, conns: &mut Conns, cx: &mut Context) {
         conns.spill(self);
         let now = cx.now;
+        self.give_up_overdue(key, cx);
         let Some(mux) = self.mux_mut(key) else {
             return;
         };

@@ -24,6 +24,7 @@ mod end;
 mod entry;
 mod frames;
 mod lanes;
+mod returning;
 mod tickets;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -106,6 +107,17 @@ impl Sessions {
         self.all.get_mut(key)?.mux_mut()?.lane_mut(index)
     }
 
+    /// What a lane has to say next.
+    pub(super) fn transmit(&mut self, key: SessionKey, index: usize) -> &[u8] {
+        let mux = self.mux(key);
+        if mux.is_some_and(|mux| mux.sends_again(index)) {
+            // Behind what is sent again there may be room for those who wait.
+            self.mux_mut(key);
+        }
+        let mux = self.all.get_mut(key).and_then(KitSession::mux_mut);
+        mux.map_or(&[], |mux| mux.transmit(index))
+    }
+
     /// The system took `count` bytes of what a lane had to say.
     pub(super) fn transmitted(&mut self, key: SessionKey, index: usize, count: usize) {
         if let Some(mux) = self.mux_mut(key) {
@@ -144,6 +156,9 @@ impl Sessions {
         let session = self.all.resolve_mut(key);
         session.touched = false;
         session.note_use(cx.now);
+        if let Some(at) = session.mux().and_then(Session::acknowledges_at) {
+            cx.effects.timers.arm_if_unset(Reason::Acks(key), at);
+        }
         if session.mux().is_some_and(|mux| mux.stream_count() > 0) {
             let at = cx.now + SWEEP_EVERY;
             cx.effects.timers.arm_if_unset(Reason::Sweep(key), at);

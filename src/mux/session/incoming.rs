@@ -82,7 +82,10 @@ impl<T: Copy> Session<T> {
                 return Ok(None);
             };
             let (kind, id, payload) = match transport.poll()? {
-                None => return Ok(None),
+                None => {
+                    self.acknowledge(index, now);
+                    return Ok(None);
+                }
                 Some(Item::Closed { code }) => return Ok(Some(Incoming::Closed { code })),
                 Some(Item::Pinged) => {
                     self.flood.count(Nuisance::Ping, now)?;
@@ -96,6 +99,7 @@ impl<T: Copy> Session<T> {
                 }) => (kind, stream_id, payload),
             };
             self.traffic.frames_in += 1;
+            self.took(index, kind, payload.len());
             let incoming = match kind {
                 FrameType::Data => self.data(index, id, payload, now)?,
                 FrameType::Window => self.window(index, id, &payload, now)?,
@@ -113,8 +117,10 @@ impl<T: Copy> Session<T> {
                     echoed.into_iter().for_each(|echoed| self.measured(echoed));
                     None
                 }
-                // It belongs to an extension that was not granted.
-                FrameType::Ack => None,
+                FrameType::Ack => {
+                    self.acknowledged(index, &payload)?;
+                    None
+                }
                 _ => {
                     self.flood.count(Nuisance::Asking, now)?;
                     Some(Incoming::Control { kind, payload })
@@ -152,12 +158,13 @@ impl<T: Copy> Session<T> {
         if count == 0 {
             self.flood.count(Nuisance::EmptyData, now)?;
         }
+        let live = self.live(index, id)?;
         self.recv.receive(count).map_err(|_| {
             Violation::session(Code::FlowControlError, "DATA past the session's window")
         })?;
         self.channel(index).carried.received += u64::from(count);
         self.traffic.data_in += u64::from(count);
-        let Some(key) = self.live(id) else {
+        let Some(key) = live else {
             self.recv.pass_on(count, 0);
             self.give_session_credit();
             self.unknown_stream(index, id, FrameType::Data, now)?;
@@ -219,7 +226,9 @@ impl<T: Copy> Session<T> {
                 let why = "WINDOW raises the session's window above its size";
                 Violation::session(Code::FlowControlError, why)
             })?;
+            self.channel(index).carried.credit_taken += u64::from(increment);
             self.credit_moved = now;
+            self.fit_replay();
             self.call_starved();
             return Ok(None);
         }
@@ -326,7 +335,7 @@ impl<T: Copy> Session<T> {
         now: Instant,
     ) -> Result<Option<Incoming<T>>, Violation> {
         self.flood.count(Nuisance::OpenReset, now)?;
-        let Some(key) = self.live(id) else {
+        let Some(key) = self.live(index, id)? else {
             // A RESET is never answered with a RESET (PROTOCOL §4).
             return Ok(None);
         };
@@ -358,11 +367,19 @@ impl<T: Copy> Session<T> {
     }
 
     /// The stream with this id, unless it is over: one that is kept until its bytes are passed on
-    /// is over too, and nothing can be added to it or taken from it.
-    fn live(&self, id: u32) -> Option<StreamKey> {
-        let key = *self.by_id.get(&id)?;
-        let stream = self.streams.get(key)?;
-        (!stream.is_over()).then_some(key)
+    /// is over too, and nothing can be added to it or taken from it. Without replay a receiver is
+    /// lenient about the lane that a frame comes on (PROTOCOL §7, §9).
+    fn live(&self, index: usize, id: u32) -> Result<Option<StreamKey>, Violation> {
+        let Some(key) = self.by_id.get(&id).copied() else {
+            return Ok(None);
+        };
+        match self.streams.get(key).filter(|stream| !stream.is_over()) {
+            Some(stream) if self.terms.replay.is_some() && usize::from(stream.lane) != index => {
+                let why = "a stream's frame on a lane that is not the stream's";
+                Err(Violation::session(Code::ProtocolError, why))
+            }
+            stream => Ok(stream.map(|_| key)),
+        }
     }
 
     /// The stream that a frame other than DATA is for.
@@ -374,7 +391,7 @@ impl<T: Copy> Session<T> {
         kind: FrameType,
         now: Instant,
     ) -> Result<Option<StreamKey>, Violation> {
-        match self.live(id) {
+        match self.live(index, id)? {
             Some(key) => Ok(Some(key)),
             None => self.unknown_stream(index, id, kind, now).map(|()| None),
         }

@@ -2,12 +2,14 @@
 //!
 //! The session owns the streams and the channels, and its files say what becomes of them: their
 //! lives (here), DATA that goes out (`sending`), what comes in (`incoming`), credit that goes back
-//! (`relieving`), what only time does (`sweeping`), what went down with a lane (`settling`). What
-//! can be decided without the session's tables is decided in the pure rooms beside: `credit`,
-//! `share`, `room`, `relief`, `grow`, `still`, `flood`, `ids`, `losses`.
+//! (`relieving`), what only time does (`sweeping`), what went down with a lane (`settling`), what
+//! waits for a lane's next connection (`resuming`). What can be decided without the session's
+//! tables is decided in the pure rooms beside: `credit`, `share`, `room`, `relief`, `grow`,
+//! `still`, `flood`, `ids`, `losses`, `replay`.
 
 mod incoming;
 mod relieving;
+mod resuming;
 mod sending;
 mod settling;
 mod sweeping;
@@ -27,7 +29,6 @@ use crate::mux::flood::Flood;
 use crate::mux::grow::Probe;
 use crate::mux::ids::PeerIds;
 use crate::mux::keys::{StreamKey, StreamMark};
-use crate::mux::losses::Carried;
 use crate::mux::relief::Relief;
 use crate::mux::room::Turns;
 use crate::mux::share::Line;
@@ -123,7 +124,10 @@ impl<T: Copy> Session<T> {
             holders: Shares::new(),
             by_id: BTreeMap::new(),
             next_id: terms.side.first_id(),
-            peer_ids: PeerIds::new(terms.side.other().first_id()),
+            peer_ids: PeerIds::new(
+                terms.side.other().first_id(),
+                terms.replay.map_or(0, |_| terms.max_streams),
+            ),
             send: SendCredit::new(terms.session_window, session_top),
             recv: RecvCredit::new(terms.session_window),
             line: Line::default(),
@@ -143,7 +147,7 @@ impl<T: Copy> Session<T> {
         assert!(self.lanes().next().is_none(), "a lane of before stands");
         let mut channels = std::mem::take(&mut self.channels);
         for channel in &mut channels {
-            channel.carried = Carried::default();
+            channel.forget();
         }
         *self = Session {
             channels,
@@ -153,10 +157,12 @@ impl<T: Copy> Session<T> {
     }
 
     /// Has a connection carry lane `index`, 0 being the primary. One that did before is gone first.
+    /// It goes on with nothing of before: what is kept for replay begins with it (PROTOCOL §9).
     pub fn attach(&mut self, index: usize, transport: Transport) {
         let conn = transport.conn();
         let waits = !transport.is_flushed();
-        self.channel(index).attach(transport);
+        let replay = self.new_replay(transport.last_heard());
+        self.channel(index).attach(transport, replay);
         if waits {
             self.wakes.push_back(Wake::Lane(conn));
         }
@@ -231,9 +237,15 @@ impl<T: Copy> Session<T> {
         self.channels.iter().map(Channel::traffic).fold((0, 0), add)
     }
 
-    /// Queues a session frame with a JSON payload on the primary lane.
+    /// Queues a session frame with a JSON payload on the primary lane: what counts for replay waits
+    /// for it where it does not stand (PROTOCOL §9).
     pub fn push_control(&mut self, kind: FrameType, payload: &[u8]) {
-        self.push_on(0, kind, 0, payload);
+        let lane = match kind {
+            // It concerns the session, not what was said before it (PROTOCOL §9).
+            FrameType::GoAway => self.session_lane(),
+            _ => 0,
+        };
+        self.push_on(lane, kind, 0, payload);
     }
 
     /// Queues a WebSocket close on every lane.
@@ -261,10 +273,13 @@ impl<T: Copy> Session<T> {
     ) -> Result<StreamKey, CannotOpen> {
         let (lane, waiting) = self
             .lanes()
-            .filter(|(_, lane)| lane.transport().is_some_and(|it| !it.is_closed()))
+            .filter(|(_, lane)| lane.may_open())
             .min_by_key(|(_, lane)| (lane.waiting(), lane.carries))
             .map(|(index, lane)| (index, lane.waiting()))
-            .ok_or(CannotOpen::NoLane)?;
+            .ok_or(match self.lanes().next() {
+                Some(_) if self.terms.replay.is_some() => CannotOpen::Congested,
+                _ => CannotOpen::NoLane,
+            })?;
         if self.streams.is_full() {
             return Err(CannotOpen::AtCap);
         }
@@ -406,6 +421,9 @@ impl<T: Copy> Session<T> {
 
     /// What lane `index` sends next.
     pub fn transmit(&mut self, index: usize) -> &[u8] {
+        if self.lane_mut(index).is_some_and(Channel::sends_again) {
+            self.call_for_room(index);
+        }
         let channel = self.channels.get_mut(index);
         channel.map_or(&[], Channel::transmit)
     }
@@ -543,7 +561,6 @@ impl<T: Copy> Session<T> {
     }
 
     /// The agreed terms.
-    #[cfg(test)]
     pub fn terms(&self) -> &Terms {
         &self.terms
     }

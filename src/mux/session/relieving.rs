@@ -68,7 +68,7 @@ impl<T: Copy> Session<T> {
 
     pub(in crate::mux) fn give_session_credit(&mut self) {
         if let Some(increment) = self.recv.claim_of_session() {
-            self.push_window(0, 0, increment);
+            self.give_credit(increment);
         }
         if self.recv.left() >= DRY_BELOW {
             self.relief.is_wet();
@@ -164,7 +164,8 @@ impl<T: Copy> Session<T> {
         for (_, stream) in self.streams.iter_mut() {
             stream.since_probe = 0;
         }
-        self.push_sign_of_life(0, FrameType::Ping, &marker);
+        let lane = self.session_lane();
+        self.push_sign_of_life(lane, FrameType::Ping, &marker);
     }
 
     /// A PONG came; if it is the probe's, one round trip is over.

@@ -84,9 +84,10 @@ impl<T: Copy> Session<T> {
         let called = stream.called.take();
         channel.line.settle(called);
         let its_turn = channel.line.is_turn_of(&mut stream.turns, called, wanted);
-        if by_stream > 0 && by_session > 0 && its_turn && channel.out.has_room() {
+        let room = channel.room();
+        if by_stream > 0 && by_session > 0 && its_turn && room > 0 {
             let credit = by_stream.min(by_session) as usize;
-            return Some(credit.min(wanted).min(BULK_PAYLOAD));
+            return Some(credit.min(wanted).min(room).min(BULK_PAYLOAD));
         }
         if stream.waits == Waits::No {
             let promised = std::mem::take(&mut stream.promised);
@@ -112,7 +113,7 @@ impl<T: Copy> Session<T> {
     /// once half of it is free.
     pub(in crate::mux) fn call_for_room(&mut self, lane: usize) {
         let channel = &mut self.channels[lane];
-        if channel.line.is_empty() || !channel.stands() || !channel.out.has_room() {
+        if channel.line.is_empty() || channel.room() == 0 {
             return;
         }
         let mut ahead = channel.out.queued() + channel.line.expected();
@@ -239,10 +240,11 @@ impl<T: Copy> Session<T> {
         let mut sent = 0;
         while let Some(stream) = self.streams.get_mut(key) {
             let credit = stream.send.available().min(self.send.available()) as usize;
-            let count = credit.min(bytes.len() - sent).min(BULK_PAYLOAD);
             let lane = usize::from(stream.lane);
             let channel = &mut self.channels[lane];
-            if count == 0 || !channel.out.has_room() {
+            let credit = credit.min(channel.room());
+            let count = credit.min(bytes.len() - sent).min(BULK_PAYLOAD);
+            if count == 0 {
                 break;
             }
             let space = channel.out.data_space(count);

@@ -15,9 +15,30 @@ impl<T: Copy> Session<T> {
         channel.map_or(0, |channel| channel.carried.received)
     }
 
-    /// The peer joins this lane index again and tells what it has received on it; none when it does
-    /// not tell. Called while no lane has the index.
-    pub fn settle(&mut self, index: usize, received: Option<u64>) -> Result<(), CannotBe> {
+    /// The sum of WINDOW(0) that was taken on this lane index so far, to be told likewise.
+    pub fn credit_received(&self, index: usize) -> Option<u64> {
+        self.terms.replay.as_ref()?;
+        let channel = self.channels.get(index);
+        Some(channel.map_or(0, |channel| channel.carried.credit_taken))
+    }
+
+    /// The peer joins this lane index again and tells what it has received on it, of DATA and of
+    /// credit; none when it does not tell. Called while no lane has the index.
+    pub fn settle(
+        &mut self,
+        index: usize,
+        received: Option<u64>,
+        credit: Option<u64>,
+    ) -> Result<(), CannotBe> {
+        if let (Some(credit), Some(_)) = (credit, &self.terms.replay) {
+            let given = self.channel(index).carried.credit_given;
+            let lost = given.checked_sub(credit).ok_or(CannotBe)?;
+            let lost = u32::try_from(lost).map_err(|_| CannotBe)?;
+            self.channel(index).carried.credit_given = credit;
+            if lost > 0 {
+                self.give_credit(lost);
+            }
+        }
         let Some(received) = received else {
             return Ok(());
         };

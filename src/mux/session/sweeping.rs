@@ -51,8 +51,10 @@ impl<T: Copy> Session<T> {
             .streams
             .iter()
             .filter(|(_, stream)| {
-                stream.is_half_closed() && now >= stream.last_moved + half_close_timeout
+                let since = stream.last_moved;
+                stream.is_half_closed() && now >= since + half_close_timeout
             })
+            .filter(|(_, stream)| !self.is_down(stream))
             .map(|(key, _)| key)
             .collect();
         idle.into_iter()
@@ -114,7 +116,7 @@ impl<T: Copy> Session<T> {
     pub fn longest_stalled(&self, now: Instant) -> Option<(Instant, StreamKey)> {
         self.streams
             .iter()
-            .filter(|(_, stream)| stream.has_stalled(now))
+            .filter(|(_, stream)| stream.has_stalled(now) && !self.is_down(stream))
             .map(|(key, stream)| (stream.last_taken, key))
             .min_by_key(|(since, _)| *since)
     }
@@ -171,8 +173,9 @@ impl<T: Copy> Session<T> {
                 !stream.is_over() || stream.recv.buffered() > 0,
                 "a spent stream was kept"
             );
+            let lane = self.channels.get(usize::from(stream.lane));
             assert!(
-                self.lane(usize::from(stream.lane)).is_some(),
+                lane.is_some_and(|lane| lane.stands() || lane.is_down()),
                 "a stream without its lane"
             );
         }

@@ -73,7 +73,7 @@ fn nothing_is_queued_where_no_connection_stands() {
     assert!(!lane.push_sign_of_life(FrameType::Pong, &[0; 8]));
     assert!(lane.read_space().is_empty() && lane.transmit().is_empty());
     assert_eq!(lane.tell(), None);
-    lane.attach(Transport::server(conn(1), Instant::ZERO));
+    lane.attach(Transport::server(conn(1), Instant::ZERO), None);
     assert!(lane.is_flushed(), "what concerned the other is over");
     lane.push_sign_of_life(FrameType::Ping, &[0; 8]);
     let told = lane.tell().map(|(conn, _)| conn);

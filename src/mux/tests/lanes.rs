@@ -147,8 +147,8 @@ fn lose_data(rounds: u32, told: bool) -> Pair {
         pair.client.mux.detach(1);
         let (kit, client) = (&mut pair.kit.mux, &mut pair.client.mux);
         let counts = (client.data_received(1), kit.data_received(1));
-        assert_eq!(kit.settle(1, told.then_some(counts.0)), Ok(()));
-        assert_eq!(client.settle(1, told.then_some(counts.1)), Ok(()));
+        assert_eq!(kit.settle(1, told.then_some(counts.0), None), Ok(()));
+        assert_eq!(client.settle(1, told.then_some(counts.1), None), Ok(()));
         pair.kit.sources.retain(|id, _| !lost.contains(id));
         pair.kit.attach(1, pair.now);
         pair.client.attach(1, pair.now);
@@ -202,15 +202,15 @@ fn counts_that_cannot_be_are_refused() {
         assert!(received > 0, "{ids:?}");
         let kit = &mut pair.kit.mux;
         assert!(
-            kit.settle(lane, Some(received + 1)).is_err(),
+            kit.settle(lane, Some(received + 1), None).is_err(),
             "more than was sent"
         );
-        assert!(kit.settle(lane, Some(u64::MAX)).is_err());
+        assert!(kit.settle(lane, Some(u64::MAX), None).is_err());
         assert!(
-            kit.settle(lane, Some(0)).is_err(),
+            kit.settle(lane, Some(0), None).is_err(),
             "less than was acknowledged"
         );
-        assert_eq!(kit.settle(lane, Some(received)), Ok(()));
+        assert_eq!(kit.settle(lane, Some(received), None), Ok(()));
     }
 }
 

@@ -9,6 +9,7 @@ mod bounds;
 mod channels;
 mod credit;
 mod faults;
+mod keeping;
 mod lanes;
 mod law;
 mod line;
@@ -17,6 +18,7 @@ mod order;
 mod outgoing;
 mod overdue;
 mod relieving;
+mod replay;
 mod shares;
 mod time;
 
@@ -110,6 +112,8 @@ pub(super) struct Pair {
     pub client: End,
     pub now: Instant,
     cut: Cut,
+    /// Bytes that still get through, from the kit and from the client.
+    pub lets_through: [usize; 2],
     /// Bytes that a wire holds before its sender has to wait, like a socket's buffer.
     pub wire_holds: usize,
     dice: Entropy,
@@ -123,6 +127,7 @@ pub(super) fn terms(side: Side) -> Terms {
         max_streams: 64,
         grow_windows: false,
         queue_opens: crate::limits::LANE_QUEUE_OPENS,
+        replay: None,
     }
 }
 
@@ -133,7 +138,7 @@ pub(super) fn conn(index: usize) -> ConnKey {
 /// A kit's lane that stands.
 pub(super) fn kit_channel() -> Channel {
     let mut channel = Channel::default();
-    channel.attach(Transport::server(conn(0), Instant::ZERO));
+    channel.attach(Transport::server(conn(0), Instant::ZERO), None);
     channel
 }
 
@@ -171,13 +176,18 @@ impl End {
     }
 
     pub(super) fn attach(&mut self, index: usize, now: Instant) {
-        let lane = match self.mux.terms().side {
-            Side::Kit => Transport::server(conn(index), now),
-            Side::Client => Transport::client(conn(index), Entropy::from_seed(index as u64), now),
-        };
+        let lane = self.transport(index, now);
         self.mux.attach(index, lane);
+    }
+
+    /// A connection that can carry lane `index`. What was on the wire of another one is lost.
+    pub(super) fn transport(&mut self, index: usize, now: Instant) -> Transport {
         self.wire[index].clear();
         self.onlookers[index] = Onlooker::new(self.mux.terms().side);
+        match self.mux.terms().side {
+            Side::Kit => Transport::server(conn(index), now),
+            Side::Client => Transport::client(conn(index), Entropy::from_seed(index as u64), now),
+        }
     }
 
     /// Opens a stream that sends `bytes`, then EOF if `eof`.
@@ -389,6 +399,7 @@ impl Pair {
             now: Instant::ZERO,
             cut,
             wire_holds: 256 * 1024,
+            lets_through: [usize::MAX; 2],
             dice: Entropy::from_seed(seed),
         }
     }
@@ -435,7 +446,8 @@ impl Pair {
 
     /// Moves one piece from a wire to the other end.
     pub(super) fn deliver(&mut self, from: Side, lane: usize) -> bool {
-        let piece = self.piece(usize::MAX);
+        let let_through = self.lets_through[from as usize];
+        let piece = self.piece(usize::MAX).min(let_through);
         let now = self.now;
         let (sender, end) = self.end(from);
         let wire = &mut sender.wire[lane];
@@ -443,7 +455,7 @@ impl Pair {
             wire.clear();
             return false;
         };
-        if wire.is_empty() || end.fault.is_some() {
+        if wire.is_empty() || end.fault.is_some() || let_through == 0 {
             return false;
         }
         let space = receiver.read_space();
@@ -457,6 +469,7 @@ impl Pair {
         space[cut..count].copy_from_slice(&back[..count - cut]);
         wire.drain(..count);
         receiver.received(count, now);
+        let passed = count;
         loop {
             match end.mux.poll(lane, now) {
                 Ok(Some(incoming)) => end.polled(lane, incoming, now),
@@ -468,6 +481,7 @@ impl Pair {
             }
         }
         end.settle(now);
+        self.lets_through[from as usize] = let_through.saturating_sub(passed);
         true
     }
 

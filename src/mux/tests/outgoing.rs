@@ -67,10 +67,11 @@ impl Drain {
 
 fn outbox(role: Role) -> Channel {
     let mut channel = Channel::default();
-    channel.attach(match role {
+    let transport = match role {
         Role::Server => Transport::server(conn(0), Instant::ZERO),
         Role::Client => Transport::client(conn(0), Entropy::from_seed(3), Instant::ZERO),
-    });
+    };
+    channel.attach(transport, None);
     channel
 }
 

@@ -67,11 +67,16 @@ impl Visitor {
     }
 
     /// What the session knows of its stream.
-    fn movement(&self, sessions: &Sessions) -> Option<Movement> {
+    fn movement(&self, sessions: &Sessions, now: Instant) -> Option<Movement> {
         let name = self.stream()?;
         let mux = sessions.mux(name.session)?;
+        // Nobody's clock runs while its lane is waited for (PROTOCOL §9).
+        let last = match mux.stands_still(name.stream) {
+            true => now,
+            false => mux.last_moved(name.stream)?,
+        };
         Some(Movement {
-            last: mux.last_moved(name.stream)?,
+            last,
             held_by_client: mux.is_held_by_peer(name.stream),
         })
     }
@@ -338,7 +343,7 @@ impl Visitors {
         let seen = Seen {
             fin: entry.fin(),
             flushed: entry.out.is_empty(),
-            movement: visitor.movement(sessions),
+            movement: visitor.movement(sessions, now),
         };
         let (patience, often) = (cx.config.response_timeout, cx.config.visitor_look());
         match visitor.http.look(&seen, patience, often, now) {

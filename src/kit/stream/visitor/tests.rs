@@ -36,6 +36,7 @@ fn with_little_memory() -> Config {
         memory: 12 << 20,
         max_sessions: 1,
         session_initial_window: 2 << 20,
+        replay_buffer: 0,
         ..guarded()
     }
 }

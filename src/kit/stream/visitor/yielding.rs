@@ -163,6 +163,9 @@ impl Visitor {
         let (moved, patience) = match self.stream() {
             Some(name) => {
                 let mux = sessions.mux(name.session)?;
+                if mux.stands_still(name.stream) {
+                    return None;
+                }
                 (mux.last_moved(name.stream)?, mux.patience(name.stream))
             }
             None => (self.http.leaves_since()?, CUT_STALLED_AFTER),

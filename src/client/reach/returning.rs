@@ -1,0 +1,182 @@
+//! Streams that wait for a kit that is lost, and coming back with them (PROTOCOL §9).
+
+use crate::client::context::{Context, Timer};
+use crate::client::keys::ExchangeKey;
+use crate::client::reach::failure::Failure;
+use crate::client::reach::{Reach, Then};
+use crate::clock::Instant;
+use crate::limits::{DEFAULT_REPLAY_BUFFER, MAX_LANES, MIN_REPLAY_BUFFER, STREAMS_WAIT_FOR};
+use crate::machine::CloseHow;
+use crate::mux::{Retention, Violation};
+use crate::wire::code::Code;
+use crate::wire::control::{Capabilities, HelloOk, JoinOk, MissingLane, Resume};
+
+/// What is kept of each lane, where the kit granted it.
+pub(super) fn retention(ok: &HelloOk, lanes: u32) -> Option<Retention> {
+    let peer_keeps = u32::try_from(ok.replay_buffer.unwrap_or(0)).unwrap_or(u32::MAX);
+    let granted = ok.capabilities.have(Capabilities::REPLAY) && peer_keeps >= MIN_REPLAY_BUFFER;
+    granted.then_some(Retention {
+        keeps: DEFAULT_REPLAY_BUFFER,
+        most: DEFAULT_REPLAY_BUFFER,
+        peer_keeps,
+        lanes,
+    })
+}
+
+impl Reach {
+    /// Whether streams wait for the kit after it was lost like this.
+    pub(in crate::client) fn waits_after(&self, failure: &Failure) -> bool {
+        let Some(session) = self.session.keeps_streams() else {
+            return false;
+        };
+        let stood = session.lane(0).is_some();
+        let ends = match failure {
+            Failure::Violation(_) => true,
+            // What it says of a session that stands ends it, but for its silence.
+            Failure::Goaway { message, .. } => stood && message != PONG_TIMEOUT,
+            _ => false,
+        };
+        self.goaway.is_none() && !ends
+    }
+
+    /// The primary lane is gone, and its streams wait for the next one.
+    pub(in crate::client) fn waits(&mut self, cx: &mut Context) {
+        if let Some(session) = self.session.attached_mut() {
+            session.suspend(0, cx.now);
+        }
+        let at = cx.now + STREAMS_WAIT_FOR;
+        cx.effects.timers.arm_if_unset(Timer::Waits, at);
+    }
+
+    /// The streams have waited for long enough. Their session may still come back without them.
+    pub(in crate::client) fn waits_no_more(&mut self, cx: &mut Context) {
+        self.let_go_of_lanes(cx, &[]);
+        self.session.park();
+    }
+
+    /// What HELLO says of the session to come back to.
+    pub(super) fn resume(&self) -> Option<Resume> {
+        let session_id = self.retry.session.clone()?;
+        let session = self.session.keeps_streams();
+        let held = |index: usize| {
+            let session = session?;
+            session.lane(index)?;
+            let nonce = session.ticket(index)?.clone();
+            let index = index as u32;
+            Some(MissingLane { index, nonce })
+        };
+        Some(Resume {
+            session_id,
+            epoch: self.epoch,
+            attempt: self.epoch.map(|_| self.hellos),
+            received: session.map(|session| session.received(0)),
+            lanes: (1..MAX_LANES).filter_map(held).collect(),
+            only: None,
+        })
+    }
+
+    /// What the kit has taken of the primary lane, where all streams go on from there.
+    pub(super) fn goes_on_from(&self, ok: &HelloOk) -> Option<u64> {
+        let received = ok.received.filter(|_| ok.resumed)?;
+        let session = self.session.keeps_streams()?;
+        let same = ok.epoch == self.epoch && session.lane(0).is_none();
+        (same && session.can_resume(0, received)).then_some(received)
+    }
+
+    /// Closes what the kit did not keep of the other lanes. Nothing of them is lent by now.
+    pub(super) fn let_go_of_lanes(&mut self, cx: &mut Context, kept: &[u32]) {
+        for index in 1..MAX_LANES {
+            if kept.contains(&(index as u32)) {
+                continue;
+            }
+            if let Some(conn) = self.lanes.conns[index].take() {
+                cx.effects.close(conn, CloseHow::Clean);
+                self.conns.remove(conn);
+                cx.effects.timers.disarm(Timer::Lane(index as u8));
+            }
+            if let Some(session) = self.session.attached_mut()
+                && session.keeps_streams()
+            {
+                session.suspend(index, cx.now);
+            }
+        }
+    }
+
+    /// The kit's answer to JOIN: what it has taken of the lane where that goes on or begins; the
+    /// streams that are over where it begins anew.
+    pub(super) fn goes_on_with(
+        &mut self,
+        index: usize,
+        ok: &JoinOk,
+    ) -> Result<(Option<u64>, Vec<ExchangeKey>), Failure> {
+        let Some(session) = self.session.attached_mut() else {
+            return Ok((None, Vec::new()));
+        };
+        let fails = |why: &'static str| {
+            Err(Failure::Violation(Violation::session(
+                Code::ProtocolError,
+                why,
+            )))
+        };
+        let begins = |received| session.is_unused(index) && received == 0;
+        match ok.received.filter(|_| session.keeps_streams()) {
+            Some(received) if begins(received) => Ok((None, Vec::new())),
+            Some(received) if session.can_resume(index, received) => {
+                Ok((Some(received), Vec::new()))
+            }
+            Some(_) => fails("JOIN_OK tells of frames that this connection cannot have carried"),
+            None => {
+                let lost = match session.keeps_streams() {
+                    true => session.give_up(index).1,
+                    false => Vec::new(),
+                };
+                let settled = session.settle(index, ok.data_received, ok.credit_received);
+                match settled {
+                    Ok(()) => Ok((None, lost)),
+                    Err(_) => {
+                        fails("JOIN_OK tells of DATA that this connection cannot have carried")
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives up lanes that did not come back for long. Gives their streams.
+    pub(in crate::client) fn give_up_overdue(&mut self, now: Instant) -> Vec<ExchangeKey> {
+        let Some(session) = self.session.attached_mut() else {
+            return Vec::new();
+        };
+        let overdue = session.overdue_lanes(now, STREAMS_WAIT_FOR);
+        overdue
+            .into_iter()
+            .flat_map(|index| session.give_up(index).1)
+            .collect()
+    }
+
+    /// JOIN_OK came: the session has one more lane.
+    pub(super) fn joined(
+        &mut self,
+        cx: &mut Context,
+        conn: crate::machine::ConnKey,
+        index: usize,
+        ok: &JoinOk,
+    ) -> Then {
+        let (received, lost) = match self.goes_on_with(index, ok) {
+            Ok(goes_on) => goes_on,
+            Err(failure) => return self.lane_failed(cx, 0, failure),
+        };
+        let lane = self.go_live(cx, conn);
+        if let (Some(session), Some(lane)) = (self.session.attached_mut(), lane) {
+            match received {
+                Some(received) => session.resume(index, lane, received, cx.now),
+                None => session.attach(index, lane),
+            }
+        }
+        self.lanes.rejoin.joined(index, cx.now);
+        self.tell_lanes(cx);
+        Then::Anew(index, lost)
+    }
+}
+
+/// What a kit says that has not heard of us for long: it keeps the session all the same.
+const PONG_TIMEOUT: &str = "pong timeout";

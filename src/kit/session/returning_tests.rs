@@ -1,0 +1,264 @@
+//! Sessions that come back with their streams, and those that do not (PROTOCOL §9).
+
+use std::time::Duration;
+
+use crate::entropy::Entropy;
+use crate::kit::config::Config;
+use crate::kit::testing::{Host, Laptop, guarded};
+use crate::machine::{ConnKey, Ended, Event, Machine};
+use crate::mux::{Item, Transport};
+use crate::wire::frame::FrameType;
+
+const HELLO: &str = r#"{"version":"hoody-tunnel.v1","capabilities":["replay"],
+    "replayBuffer":1048576"#;
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+/// What the kit answered to a HELLO.
+struct Answer {
+    conn: ConnKey,
+    lane: Transport,
+    frames: Vec<(FrameType, String)>,
+    closed: Option<u16>,
+}
+
+impl Answer {
+    fn said(&self, kind: FrameType) -> &str {
+        let found = self.frames.iter().find(|(told, _)| *told == kind);
+        found.map_or("", |(_, json)| json)
+    }
+}
+
+impl Host {
+    /// A laptop with an EXPOSE port whose streams are kept.
+    fn keeper(&mut self) -> Laptop {
+        let mut laptop = self.greet("192.0.2.1:1000", &format!("{HELLO}}}"));
+        assert!(
+            laptop.told[0].1.contains(r#""epoch":1"#),
+            "{:?}",
+            laptop.told
+        );
+        let bind = br#"{"clientBindRef":7,"kind":"http","mode":"expose","containerPort":0}"#;
+        laptop.mux.push_control(FrameType::Bind, bind);
+        self.exchange(&mut laptop);
+        laptop
+    }
+
+    fn ask_for(&mut self, laptop: &mut Laptop) -> ConnKey {
+        let port = *self.bound.last().expect("a port");
+        let conn = self.visit_at(port, "192.0.2.2:2000").expect("accepted");
+        self.send(conn, GET.as_bytes());
+        self.exchange(laptop);
+        conn
+    }
+
+    /// The laptop's connection is lost, to the kit as well.
+    fn lose(&mut self, laptop: &mut Laptop) {
+        let event = Event::Ended {
+            conn: laptop.conn,
+            how: Ended::Reset,
+        };
+        self.kit.handle(event, self.now);
+        self.settle();
+        laptop.mux.suspend(0, self.now);
+    }
+
+    /// Says HELLO for a session, with these words in `resume`.
+    fn hello(&mut self, laptop: &Laptop, resume: &str) -> Answer {
+        let told = &laptop.told[0].1;
+        let (_, id) = told.split_once(r#""sessionId":""#).expect("an id");
+        let id = id.split('"').next().unwrap_or_default();
+        let hello = format!(r#"{HELLO},"resume":{{"sessionId":"{id}"{resume}}}}}"#);
+        let conn = self.upgraded("192.0.2.1:1001");
+        let mut lane = Transport::client(conn, Entropy::from_seed(9), self.now);
+        lane.push_control(FrameType::Hello, hello.as_bytes());
+        let bytes = lane.transmit().to_vec();
+        lane.transmitted(bytes.len());
+        self.send(conn, &bytes);
+        let answer = self.take(conn, usize::MAX);
+        lane.feed(&answer, self.now);
+        let (mut frames, mut closed) = (Vec::new(), None);
+        while let Some(item) = lane.poll().expect("a kit that keeps the rules") {
+            match item {
+                Item::Frame { kind, payload, .. } => {
+                    let json = String::from_utf8_lossy(lane.payload(&payload)).into_owned();
+                    frames.push((kind, json));
+                    if kind == FrameType::HelloOk {
+                        break;
+                    }
+                }
+                Item::Closed { code } => closed = code,
+                Item::Pinged => {}
+            }
+        }
+        Answer {
+            conn,
+            lane,
+            frames,
+            closed,
+        }
+    }
+
+    /// The laptop comes back with its streams.
+    fn come_back(&mut self, laptop: &mut Laptop, attempt: u32) {
+        let received = laptop.mux.received(0);
+        let words = format!(r#","epoch":1,"attempt":{attempt},"received":{received}"#);
+        let answer = self.hello(laptop, &words);
+        let ok = answer.said(FrameType::HelloOk);
+        let (_, taken) = ok.split_once(r#""received":"#).expect("with its streams");
+        let digits: String = taken.chars().take_while(char::is_ascii_digit).collect();
+        let taken = digits.parse().expect("a count");
+        assert!(ok.contains(r#""epoch":1"#) && ok.contains(r#""clientBindRef":7"#));
+        laptop.conn = answer.conn;
+        laptop.mux.resume(0, answer.lane, taken, self.now);
+        laptop.read(&[], self.now);
+        self.exchange(laptop);
+    }
+
+    fn whole_answer(&mut self, laptop: &mut Laptop, visitor: ConnKey) {
+        let at = laptop.streams.len() - 1;
+        self.answer(laptop, at, 100_000);
+        let answer = self.receive(visitor);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.ends_with(&"x".repeat(100_000)));
+    }
+}
+
+#[test]
+fn a_visitor_that_is_served_waits_for_its_laptop_and_newcomers_are_told_to_come_again() {
+    let mut host = Host::new(guarded());
+    let mut laptop = host.keeper();
+    let visitor = host.ask_for(&mut laptop);
+    host.lose(&mut laptop);
+    // Longer than any timer that would judge it, but for the grace.
+    host.pass(Duration::from_secs(50));
+    assert!(!host.closed.contains(&visitor), "it waits");
+    let port = *host.bound.last().expect("a port");
+    let newcomer = host.visit_at(port, "192.0.2.3:3000").expect("accepted");
+    host.send(newcomer, GET.as_bytes());
+    assert!(host.receive(newcomer).starts_with("HTTP/1.1 503"));
+    host.come_back(&mut laptop, 1);
+    host.whole_answer(&mut laptop, visitor);
+    assert_eq!(laptop.streams.len(), 1, "it was opened once");
+}
+
+#[test]
+fn a_laptop_that_comes_back_although_it_was_thought_to_be_there_evicts_its_old_socket() {
+    let mut host = Host::new(guarded());
+    let mut laptop = host.keeper();
+    let visitor = host.ask_for(&mut laptop);
+    let old = laptop.conn;
+    laptop.mux.suspend(0, host.now);
+    host.come_back(&mut laptop, 1);
+    let mut lane = Transport::client(old, Entropy::from_seed(8), host.now);
+    lane.feed(&host.take(old, usize::MAX), host.now);
+    let goaway = match lane.poll() {
+        Ok(Some(Item::Frame { payload, .. })) => lane.payload(&payload).to_vec(),
+        other => panic!("{other:?}"),
+    };
+    let goaway = String::from_utf8_lossy(&goaway).into_owned();
+    for words in ["resumed elsewhere", r#""code":7"#, r#""final":true"#] {
+        assert!(goaway.contains(words), "{goaway}");
+    }
+    host.whole_answer(&mut laptop, visitor);
+}
+
+#[test]
+fn a_grace_that_is_over_ends_what_waited_and_nothing_looks_whole() {
+    let mut host = Host::new(guarded());
+    let mut laptop = host.keeper();
+    let visitor = host.ask_for(&mut laptop);
+    laptop.head(0, 1000, host.now);
+    laptop.mux.send(laptop.streams[0], b"some", host.now);
+    host.exchange(&mut laptop);
+    assert!(host.receive(visitor).ends_with("some"));
+    host.lose(&mut laptop);
+    host.pass(Duration::from_secs(61));
+    assert!(host.closed.contains(&visitor), "with a reset");
+    let fresh = host.hello(&laptop, r#","epoch":1,"attempt":1,"received":0"#);
+    let ok = fresh.said(FrameType::HelloOk);
+    assert!(ok.contains(r#""resumed":false"#) && !ok.contains(r#""received""#));
+}
+
+#[test]
+fn counts_that_cannot_be_met_bring_the_session_back_without_its_streams() {
+    for words in [
+        r#","epoch":1,"attempt":1"#,
+        r#","epoch":2,"attempt":1,"received":3"#,
+        r#","attempt":1,"received":3"#,
+        r#","epoch":1,"attempt":1,"received":99"#,
+    ] {
+        let mut host = Host::new(guarded());
+        let mut laptop = host.keeper();
+        let visitor = host.ask_for(&mut laptop);
+        host.lose(&mut laptop);
+        let answer = host.hello(&laptop, words);
+        let ok = answer.said(FrameType::HelloOk).to_owned();
+        assert!(ok.contains(r#""resumed":true"#), "{words}: {ok}");
+        assert!(ok.contains(r#""epoch":2"#), "{words}: {ok}");
+        assert!(!ok.contains(r#""received""#), "{words}: {ok}");
+        let told = host.receive(visitor);
+        assert!(told.starts_with("HTTP/1.1 502"), "{words}: {told}");
+    }
+}
+
+#[test]
+fn an_older_hello_changes_nothing() {
+    let mut host = Host::new(guarded());
+    let mut laptop = host.keeper();
+    let visitor = host.ask_for(&mut laptop);
+    host.lose(&mut laptop);
+    host.come_back(&mut laptop, 5);
+    for attempt in [4, 5] {
+        let words = format!(r#","epoch":1,"attempt":{attempt},"received":2"#);
+        let answer = host.hello(&laptop, &words);
+        assert_eq!((answer.frames.len(), answer.closed), (0, Some(1008)));
+    }
+    host.whole_answer(&mut laptop, visitor);
+}
+
+#[test]
+fn a_client_that_wants_its_session_and_no_other_is_told_that_it_is_over() {
+    let mut host = Host::new(guarded());
+    let laptop = host.keeper();
+    host.end_all_sessions();
+    let answer = host.hello(
+        &laptop,
+        r#","epoch":1,"attempt":1,"received":0,"only":true"#,
+    );
+    assert!(answer.said(FrameType::GoAway).contains(r#""code":7"#));
+    assert_eq!(answer.closed, Some(1008));
+}
+
+#[test]
+fn a_close_frame_of_whatever_code_is_no_goodbye_where_streams_are_kept() {
+    let mut host = Host::new(guarded());
+    let mut laptop = host.keeper();
+    let visitor = host.ask_for(&mut laptop);
+    // A proxy in the middle is restarted, and closes what it carries.
+    let mut proxy = Transport::client(laptop.conn, Entropy::from_seed(3), host.now);
+    proxy.push_close(1000, "bye");
+    let bytes = proxy.transmit().to_vec();
+    host.send(laptop.conn, &bytes);
+    laptop.mux.suspend(0, host.now);
+    assert!(!host.closed.contains(&visitor));
+    host.come_back(&mut laptop, 1);
+    host.whole_answer(&mut laptop, visitor);
+}
+
+#[test]
+fn little_is_not_kept_at_all() {
+    for (hello, buffer) in [
+        (r#""replayBuffer":524287"#, 4 << 20),
+        (r#""replayBuffer":1048576"#, 0),
+        (r#""x":1"#, 4 << 20),
+    ] {
+        let mut host = Host::new(Config {
+            replay_buffer: buffer,
+            ..guarded()
+        });
+        let hello = format!(r#"{{"version":"hoody-tunnel.v1","capabilities":["replay"],{hello}}}"#);
+        let laptop = host.greet("192.0.2.1:1000", &hello);
+        let ok = &laptop.told[0].1;
+        assert!(!ok.contains("replay") && !ok.contains("epoch"), "{ok}");
+    }
+}
