@@ -101,7 +101,7 @@ impl Talk {
     #[track_caller]
     pub fn more(&mut self) -> usize {
         let mut block = [0; 65536];
-        match self.stream.read(&mut block) {
+        match retried(|| self.stream.read(&mut block)) {
             Ok(count) => {
                 self.rest.extend_from_slice(&block[..count]);
                 count
@@ -131,7 +131,7 @@ impl Talk {
             .set_read_timeout(Some(time))
             .expect("a TCP socket");
         let mut block = [0; 4096];
-        let got = self.stream.read(&mut block);
+        let got = retried(|| self.stream.read(&mut block));
         self.stream
             .set_read_timeout(Some(PATIENCE))
             .expect("a TCP socket");
@@ -271,5 +271,16 @@ impl std::fmt::Debug for Short<'_> {
             self.0.len(),
             String::from_utf8_lossy(shown)
         )
+    }
+}
+
+/// Reads again where a stop of the whole process cut a read short: with a timeout on it, it is not
+/// begun again by itself (signal(7)).
+fn retried(mut read: impl FnMut() -> std::io::Result<usize>) -> std::io::Result<usize> {
+    loop {
+        match read() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
     }
 }
