@@ -13,6 +13,7 @@ import {
   type Hello,
   type Join,
   type JoinOk,
+  type Resume,
 } from '../wire/control.js';
 import { decodeMessage, encodeFrame, FrameType, HEADER_BYTES, WireError } from '../wire/frame.js';
 import { onAbort } from './abort.js';
@@ -52,7 +53,7 @@ export class JoinRefused extends Error {
 /** Dials and says HELLO. Rejects with a `TunnelError`, or with the signal's reason. */
 export async function sayHello(
   config: CheckedSession,
-  resumeId: string | undefined,
+  resume: Resume | undefined,
   timeoutMs: number,
   signal: AbortSignal,
   accepted: Accepted<HelloOk>,
@@ -74,7 +75,11 @@ export async function sayHello(
     hello.capabilities = ['multi-ws'];
     hello.maxConnections = config.maxConnections;
   }
-  if (resumeId !== undefined) hello.resume = { sessionId: resumeId };
+  if (config.replayBuffer > 0) {
+    hello.capabilities = ['replay'];
+    hello.replayBuffer = config.replayBuffer;
+  }
+  if (resume !== undefined) hello.resume = resume;
   const limits = { left: left(), of: timeoutMs, signal };
   await exchange(socket, FrameType.Hello, hello, limits, (type, payload, rest) => {
     if (type !== FrameType.HelloOk) return false;

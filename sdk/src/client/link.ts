@@ -21,6 +21,8 @@ import { MuxSession, type MuxHost } from '../mux/session.js';
 import type { MuxStream, StreamLane } from '../mux/stream.js';
 import { Violation } from '../mux/violation.js';
 import { Backoff } from './backoff.js';
+import { isPongTimeout } from './ends.js';
+import { Memory } from './memory.js';
 import type { KitSocket } from './dial.js';
 import { JoinRefused, PING_EVERY_MS, sayHello, sayJoin } from './handshake.js';
 import type { CheckedSession } from './options.js';
@@ -80,6 +82,10 @@ interface Member {
 /** The sockets of a session. */
 export class Link implements MuxHost {
   readonly mux: MuxSession;
+  /** What the next connection has to know to go on with the streams of this one. */
+  memory: Memory | undefined;
+  /** Whether this one goes on with the streams of the last one. */
+  readonly isRevived: boolean;
   readonly unread = unreadOf;
   private readonly members = new Map<number, Member>();
   private readonly joining = new Set<number>();
@@ -101,12 +107,19 @@ export class Link implements MuxHost {
     /** What the kit answered. */
     readonly hello: HelloOk,
     socket: KitSocket,
+    memory: Memory | undefined,
   ) {
     const { streamWindow, sessionWindow } = hello;
     const maxStreams = hello.maxStreams ?? DEFAULT_STREAMS;
-    this.mux = new MuxSession({ streamWindow, sessionWindow, maxStreams }, this, this.lastTick);
+    const lane = memory?.revive(hello, this, socket, this.lastTick);
+    this.isRevived = lane !== undefined;
+    this.mux =
+      lane !== undefined && memory !== undefined
+        ? memory.mux
+        : new MuxSession({ streamWindow, sessionWindow, maxStreams }, this, this.lastTick);
+    this.memory = lane === undefined ? Memory.of(config, hello, this.mux) : memory;
     this.backoff = new Backoff(config.connectUrl.hostname);
-    this.addMember(0, socket);
+    this.addMember(0, socket, lane);
     this.ticker = setInterval(() => {
       this.tick(Date.now());
     }, TICK_MS).unref();
@@ -119,9 +132,12 @@ export class Link implements MuxHost {
     timeoutMs: number,
     signal: AbortSignal,
     host: LinkHost,
+    memory?: Memory,
   ): Promise<void> {
-    return sayHello(config, resumeId, timeoutMs, signal, (socket, hello, rest) => {
-      const link = new Link(config, host, hello, socket);
+    const resume = resumeId === undefined ? undefined : { sessionId: resumeId };
+    const known = memory?.resume() ?? resume;
+    return sayHello(config, known, timeoutMs, signal, (socket, hello, rest) => {
+      const link = new Link(config, host, hello, socket, memory);
       host.online(link);
       const primary = link.members.get(0);
       if (rest.length > 0 && primary !== undefined) link.receive(primary.lane, rest);
@@ -162,8 +178,16 @@ export class Link implements MuxHost {
     this.host = host;
   }
 
+  /** Drops the sockets; the kit parks the session, and both ends keep its streams. */
+  private suspend(): void {
+    this.settle();
+    this.mux.suspend();
+    for (const { socket } of this.members.values()) socket.terminate();
+  }
+
   /** Drops the sockets without a word; the kit parks the session. */
   drop(): void {
+    this.memory = undefined;
     this.settle();
     for (const { socket } of this.members.values()) socket.terminate();
     this.mux.abandon('the session is gone');
@@ -210,6 +234,8 @@ export class Link implements MuxHost {
 
   private shut(closeCode: number, goodbye: object): Promise<void> {
     if (this.over) return Promise.resolve();
+    this.memory = undefined;
+    this.mux.primary?.flush();
     this.send(FrameType.Goaway, goodbye);
     this.settle();
     for (const { lane, socket } of this.members.values()) {
@@ -230,8 +256,8 @@ export class Link implements MuxHost {
     });
   }
 
-  private addMember(index: number, socket: KitSocket): void {
-    const lane: StreamLane = new Lane(index, socket);
+  private addMember(index: number, socket: KitSocket, known?: StreamLane): void {
+    const lane: StreamLane = known ?? new Lane(index, socket, this.memory?.replay);
     const now = Date.now();
     const member: Member = {
       socket,
@@ -243,7 +269,7 @@ export class Link implements MuxHost {
       backlog: 0,
     };
     this.members.set(index, member);
-    this.mux.addLane(lane);
+    if (known === undefined) this.mux.addLane(lane);
     socket.user = {
       message: (message) => {
         this.receive(lane, message);
@@ -293,13 +319,14 @@ export class Link implements MuxHost {
       if (this.members.size === 0) this.whenClosed?.();
       return;
     }
-    this.mux.dropLane(member.lane, 'the lane is gone');
     if (index !== 0) {
+      this.mux.dropLane(member.lane, 'the lane is gone');
       this.askForTickets();
       return;
     }
     const { goaway } = this;
-    this.drop();
+    if (this.memory !== undefined && end.kind === 'lost' && isParked(goaway)) this.suspend();
+    else this.drop();
     this.host.ended(this, goaway === undefined ? end : endOf(goaway));
   }
 
@@ -317,6 +344,8 @@ export class Link implements MuxHost {
     const { goaway } = this;
     if (goaway === undefined || this.over) return;
     const most = goaway.final === false ? Math.min(DRAIN_MS, goaway.graceMs) : 0;
+    if (this.memory !== undefined && isParked(goaway)) return;
+    this.memory = undefined;
     if (this.mux.size > 0 && now - this.goawayAt < Math.max(most, GOAWAY_MS)) return;
     this.settle();
     for (const { socket } of this.members.values()) socket.close(1000, '');
@@ -435,6 +464,11 @@ export class Link implements MuxHost {
       this.send(FrameType.ReissueJoinTickets, { missing });
     }, this.backoff.next());
   }
+}
+
+/** Whether a kit that says this, or nothing, keeps the session. */
+function isParked(goaway: Goaway | undefined): boolean {
+  return goaway === undefined || isPongTimeout(goaway);
 }
 
 function endOf(goaway: Goaway): LinkEnd {

@@ -2,6 +2,7 @@
  * The options that callers pass, checked before any socket is opened.
  */
 import { isFieldValue, isToken } from '../local/head.js';
+import { REPLAY_BUFFER, REPLAY_BUFFER_LEAST } from '../mux/limits.js';
 import { OptionsError } from './errors.js';
 import { X509Certificate } from 'node:crypto';
 import type { FetchHandler, HostHeader, LocalAddress } from '../local/terms.js';
@@ -48,6 +49,8 @@ export interface SessionOptions extends KitOptions {
    * file, a store, or false for nowhere. Default: in this process, until it is closed.
    */
   state?: string | false | StateStore | undefined;
+  /** Bytes kept until the kit has them, so that streams survive a loss. Default 4 MiB; 0 for none. */
+  replayBuffer?: number | undefined;
   /** Whether a lost connection is dialled again. Default false here, true for the one-call forms. */
   reconnect?: boolean | undefined;
   /** Milliseconds until the first connection must be up, 1 to 3600000. Default 10000. */
@@ -106,6 +109,8 @@ export interface CheckedSession extends CheckedKit {
   resumeSessionId: string | undefined;
   state: string | false | StateStore | undefined;
   reconnect: boolean;
+  /** 0 where streams end with their connection. */
+  replayBuffer: number;
   connectTimeout: number;
   requestTimeout: number;
   maxLocalConnections: number | undefined;
@@ -138,6 +143,7 @@ const SESSION_KEYS = [
   'maxConnections',
   'resumeSessionId',
   'state',
+  'replayBuffer',
   'reconnect',
   'connectTimeout',
   'requestTimeout',
@@ -252,7 +258,12 @@ export function checkSession(options: SessionOptions, reconnect: boolean): Check
     options.reconnect === undefined || typeof options.reconnect === 'boolean',
     'reconnect must be true or false',
   );
-  const { state } = options;
+  const { state, replayBuffer = REPLAY_BUFFER } = options;
+  must(
+    replayBuffer === 0 || isInteger(replayBuffer, REPLAY_BUFFER_LEAST, 2 ** 30),
+    `replayBuffer must be 0, or bytes from ${REPLAY_BUFFER_LEAST} to ${2 ** 30}`,
+  );
+  const dialsAgain = options.reconnect ?? reconnect;
   must(
     state === undefined || state === false || isPath(state) || isStore(state),
     'state must be the path of a file, { get, set }, or false',
@@ -263,7 +274,9 @@ export function checkSession(options: SessionOptions, reconnect: boolean): Check
     maxConnections,
     resumeSessionId,
     state,
-    reconnect: options.reconnect ?? reconnect,
+    reconnect: dialsAgain,
+    // Nobody would come back to what is kept; and more lanes than one are not kept yet.
+    replayBuffer: dialsAgain && maxConnections === 1 ? replayBuffer : 0,
     connectTimeout: milliseconds(options.connectTimeout, 'connectTimeout'),
     requestTimeout: milliseconds(options.requestTimeout, 'requestTimeout'),
     maxLocalConnections,

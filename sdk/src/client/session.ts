@@ -46,6 +46,7 @@ import {
   type SessionOptions,
 } from './options.js';
 import { Orphans } from './orphans.js';
+import type { Memory } from './memory.js';
 import { bindAgain } from './rebind.js';
 import { Requests } from './requests.js';
 import { Keeper, type Holder, type KeptSession } from './state.js';
@@ -59,6 +60,8 @@ export type SessionState = 'idle' | 'connecting' | 'online' | 'lost' | 'closed';
 const REDIAL_MS = 10_000;
 /** A session that was up this long is dialled at once when it is lost, in milliseconds. */
 const STEADY_MS = 250;
+/** How long streams wait for a connection, in milliseconds; a kit keeps them for its grace. */
+const KEEP_MS = 600_000;
 /** How long the kit may take to answer UNBIND when a session is closed, in milliseconds. */
 const FAREWELL_MS = 1000;
 /** How often a session that closes looks whether anything still runs, in milliseconds. */
@@ -100,6 +103,8 @@ export class TunnelSession extends TunnelEventTarget implements Holder {
   private onlineAt = 0;
   private current: SessionState = 'idle';
   private link: Link | undefined;
+  /** What is kept while there is no link. */
+  private memory: Memory | undefined;
   /** Aborted when the link that is just being set up is lost. */
   private setup: AbortController | undefined;
   private answer: HelloOk | undefined;
@@ -230,12 +235,12 @@ export class TunnelSession extends TunnelEventTarget implements Holder {
     if (this.granted.get(bindId) !== binding) return;
     this.granted.delete(bindId);
     this.note();
-    const { link } = this;
-    if (link !== undefined) {
+    const to = this.link ?? this.memory;
+    if (to !== undefined) {
       // Until the kit answers, visitors come whom it let in before.
       this.leaving.set(bindId, binding);
       await this.requests.unbind(bindId, () => {
-        link.send(FrameType.Unbind, { bindId });
+        to.send(FrameType.Unbind, { bindId });
       });
       this.leaving.delete(bindId);
     }
@@ -307,7 +312,7 @@ export class TunnelSession extends TunnelEventTarget implements Holder {
   ): Promise<void> {
     const setup = new AbortController();
     this.setup = setup;
-    await Link.open(this.config, resumeId, timeoutMs, signal, this.linkHost);
+    await Link.open(this.config, resumeId, timeoutMs, signal, this.linkHost, this.memory);
     if (this.in('connecting')) {
       // The kit answered with a fresh session where a certain one was asked for.
       const { link } = this;
@@ -316,7 +321,7 @@ export class TunnelSession extends TunnelEventTarget implements Holder {
       throw new ResumeExpiredError();
     }
     const send = (bind: Bind): void => this.sendBind(bind);
-    this.requests.repeat(send);
+    if (this.link?.isRevived !== true) this.requests.repeat(send);
     const ask = (binding: Binding, port: number, until: AbortSignal): Promise<void> => {
       const bind = { ...binding.again(port), replaces: this.previousId };
       return this.requests.bind(bind, until, (ok) => this.renew(binding, ok), send);
@@ -334,11 +339,14 @@ export class TunnelSession extends TunnelEventTarget implements Holder {
     const first = this.current === 'connecting';
     const expected = this.config.resumeSessionId !== undefined;
     this.link = link;
+    this.memory = undefined;
     this.orphans.clear();
     if (first && expected && !hello.resumed) return;
     const before = this.answer?.sessionId ?? this.inherited?.sessionId;
     if (!hello.resumed) this.previousId = before;
     this.answer = hello;
+    // What was said before is said again, and the kit's frames are: there is nothing to compare.
+    if (link.isRevived) return;
     if (hello.resumed) this.takeUp(link, first);
     else this.forgetBinds();
     if (first) this.goOnline(hello.sessionId);
@@ -448,7 +456,7 @@ export class TunnelSession extends TunnelEventTarget implements Holder {
   }
 
   private sendBind(bind: Bind): void {
-    this.link?.send(FrameType.Bind, bind);
+    (this.link ?? this.memory)?.send(FrameType.Bind, bind);
   }
 
   private onControl(frame: Frame): void {
@@ -510,6 +518,7 @@ export class TunnelSession extends TunnelEventTarget implements Holder {
     if (this.link !== link) return;
     this.link = undefined;
     if (link.isUp) this.draining.add(link);
+    else this.memory = link.memory;
     const fatal = fatalEnd(end);
     // The kit has ended it, and nobody can take it up.
     if (fatal !== undefined && end.kind !== 'taken') this.keeper.forget();
@@ -536,6 +545,7 @@ export class TunnelSession extends TunnelEventTarget implements Holder {
     let pause = Math.max(this.backoff.next(), STEADY_MS - (lostAt - this.onlineAt));
     for (; this.in('lost'); pause = this.backoff.next()) {
       await sleep(pause, this.abort.signal);
+      if (performance.now() - lostAt > KEEP_MS) this.memory?.end();
       if (!this.in('lost')) return;
       try {
         await this.openLink(this.id, REDIAL_MS, this.abort.signal);
@@ -568,6 +578,7 @@ export class TunnelSession extends TunnelEventTarget implements Holder {
     const gone = Promise.all(links.map((link) => link.close()));
     this.draining.clear();
     this.link = undefined;
+    this.memory?.end();
     this.requests.fail(reason);
     for (const binding of [...this.granted.values(), ...this.unbound]) binding.release();
     this.granted.clear();

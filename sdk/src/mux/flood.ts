@@ -12,6 +12,7 @@ export type Nuisance = keyof typeof FLOODS;
 const SENTENCES: Record<Nuisance, string> = {
   ping: 'too many PINGs in a short time',
   window: 'more WINDOWs than the data sent to you explains',
+  ack: 'ACKs',
   emptyData: 'too many DATA frames without data',
   open: 'too many streams opened past the maximum in a short time',
   asking: 'too many frames that want an answer in a short time',
@@ -35,6 +36,7 @@ export class Flood {
     this.buckets = {
       ping: full('ping'),
       window: full('window'),
+      ack: full('ack'),
       emptyData: full('emptyData'),
       open: full('open'),
       asking: full('asking'),

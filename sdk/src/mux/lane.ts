@@ -7,7 +7,8 @@
  */
 import { Batch } from '../wire/batch.js';
 import { FrameType, HEADER_BYTES, writeHeader } from '../wire/frame.js';
-import { LANE_BULK_MAX, LANE_QUEUE_END, LANE_QUEUE_MAX } from './limits.js';
+import { ACK_WITHIN_MS, LANE_BULK_MAX, LANE_QUEUE_END, LANE_QUEUE_MAX } from './limits.js';
+import { isCounted, type Replay } from './replay.js';
 import { isDueEarlier, Line, type Waiter } from './line.js';
 
 /** What carries messages: a WebSocket, or a test. */
@@ -35,16 +36,47 @@ export class Lane<S extends Waiter> {
   private readonly batch = new Batch();
   private scheduled = false;
   private closed = false;
+  private ackTimer: NodeJS.Timeout | undefined;
 
   constructor(
     readonly index: number,
-    private readonly carrier: Carrier,
+    private carrier: Carrier,
+    /** Keeps what was not acknowledged, where the kit granted that. */
+    readonly replay?: Replay,
   ) {}
+
+  /** The connection is lost, and another one may come: what counts waits for it. */
+  suspend(): void {
+    this.replay?.lost();
+    this.batch.take();
+    clearTimeout(this.ackTimer);
+    this.ackTimer = undefined;
+  }
+
+  /** Another connection stands, and the peer has taken so many frames; false when it cannot have. */
+  resume(carrier: Carrier, received: number): boolean {
+    if (this.closed || this.replay?.resumed(received) !== true) return false;
+    this.carrier = carrier;
+    this.flush();
+    return true;
+  }
+
+  /** A message came; `take` hands its frames on. */
+  receive(message: Buffer, take: () => void): void {
+    const { replay } = this;
+    if (replay?.tellsBefore(message) === true) this.tell(replay);
+    take();
+    if (replay === undefined || replay.isDown || this.closed) return;
+    if (replay.took(message)) this.tell(replay);
+    else if (replay.isUntold) this.ackTimer ??= setTimeout(() => this.tell(replay), ACK_WITHIN_MS);
+  }
 
   /** Whether bulk may be sent now, in its turn: others may wait. */
   get writable(): boolean {
     // What gathers here leaves by itself, and nobody would say when.
-    return !this.closed && this.carrier.backlog < LANE_BULK_MAX;
+    const { replay } = this;
+    if (this.closed || (replay !== undefined && !replay.hasRoom)) return false;
+    return this.carrier.backlog < LANE_BULK_MAX;
   }
 
   /** Whether bulk may be sent now by somebody who has not waited. */
@@ -78,18 +110,24 @@ export class Lane<S extends Waiter> {
 
   /** Bytes that wait in this lane and below it. */
   get backlog(): number {
+    // What leaves again waits for room in the carrier, and does not keep us from reading.
     return this.carrier.backlog + this.batch.bytes;
   }
 
   /** Queues a frame; it leaves at the end of this turn of the event loop. */
   push(type: number, streamId: number, payload: Uint8Array): void {
-    if (!this.room(payload.length)) return;
+    if (this.keeps(type, streamId, payload) || !this.room(payload.length)) return;
     this.batch.push(type, streamId, payload);
     this.schedule();
   }
 
   /** Queues a frame whose payload is one number. */
   pushNumber(type: number, streamId: number, value: number): void {
+    if (this.replay !== undefined) {
+      const payload = Buffer.alloc(4);
+      payload.writeUInt32BE(value);
+      return this.push(type, streamId, payload);
+    }
     if (!this.room(4)) return;
     this.batch.pushNumber(type, streamId, value);
     this.schedule();
@@ -97,6 +135,7 @@ export class Lane<S extends Waiter> {
 
   /** Queues a frame of JSON; `length` is its size in bytes. */
   pushText(type: number, streamId: number, text: string, length: number): void {
+    if (this.replay !== undefined) return this.push(type, streamId, Buffer.from(text));
     if (!this.room(length)) return;
     this.batch.pushText(type, streamId, text, length);
     this.schedule();
@@ -108,8 +147,9 @@ export class Lane<S extends Waiter> {
    */
   pushInPlace(streamId: number, buffer: Buffer, start: number, end: number): void {
     const length = end - start;
-    if (length < BULK_BYTES) {
+    if (length < BULK_BYTES || this.replay !== undefined) {
       this.push(FrameType.Data, streamId, buffer.subarray(start, end));
+      if (length >= BULK_BYTES) this.flush();
       return;
     }
     this.flush();
@@ -120,19 +160,53 @@ export class Lane<S extends Waiter> {
 
   /** Sends what has gathered, now. */
   flush(): void {
-    if (this.batch.bytes === 0 || this.closed) return;
-    this.carrier.send(this.batch.take());
+    if (this.closed) return;
+    // Nothing that counts goes ahead of what leaves again, but all else may.
+    if (this.replay?.isResending === true) this.flushBatch();
+    this.flushKept();
+    this.flushBatch();
+  }
+
+  private flushBatch(): void {
+    if (this.batch.bytes === 0) return;
+    const message = this.batch.take();
+    if (this.replay?.isDown !== true) this.carrier.send(message);
+  }
+
+  private flushKept(): void {
+    const { replay, carrier } = this;
+    while (replay?.hasMore === true) {
+      // What was lost waits for room: it may be much.
+      if (replay.isResending && carrier.backlog >= LANE_BULK_MAX) return;
+      const message = replay.take();
+      if (message !== undefined) carrier.send(message);
+    }
+  }
+
+  private keeps(type: number, streamId: number, payload: Uint8Array): boolean {
+    const { replay } = this;
+    if (replay === undefined || this.closed || !isCounted(type)) return false;
+    replay.add(type, streamId, payload);
+    this.schedule();
+    return true;
+  }
+
+  private tell(replay: Replay): void {
+    clearTimeout(this.ackTimer);
+    this.ackTimer = undefined;
+    if (!this.closed && !replay.isDown) this.push(FrameType.Ack, 0, replay.tell());
   }
 
   /** From here on nothing is sent; what was queued is dropped. */
   close(): void {
     this.closed = true;
+    clearTimeout(this.ackTimer);
     this.line.clear();
   }
 
   private room(length: number): boolean {
     if (this.closed) return false;
-    if (!this.batch.fits(length)) this.flush();
+    if (!this.batch.fits(length)) this.flushBatch();
     return true;
   }
 

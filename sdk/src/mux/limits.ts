@@ -94,6 +94,8 @@ export const FLOODS = {
   ping: { burst: 64, perSecond: 10 },
   /** WINDOW that DATA of ours does not explain; each explains so many (PROTOCOL §5). */
   window: { burst: 4096, perSecond: 500 },
+  /** ACK; a peer tells what it took every 64 frames of ours, or 256 KiB. */
+  ack: { burst: 65_536, perSecond: 16_384 },
   /** DATA without a byte. */
   emptyData: { burst: 256, perSecond: 50 },
   /** STREAM_OPEN past what was granted. */
@@ -109,3 +111,14 @@ export const WINDOWS_PER_DATA = 4;
 export const GATHER_ABOVE = 4 * KIB;
 /** What gathers at the most before it is handed on. */
 export const GATHER_BYTES = 16 * KIB;
+
+/** Bytes that may come before what was taken is told (PROTOCOL §9). */
+export const ACK_BYTES = 256 * KIB;
+/** Frames that may. */
+export const ACK_FRAMES = 64;
+/** Milliseconds after a frame within which it is told; the protocol allows 50. */
+export const ACK_WITHIN_MS = 25;
+/** Bytes that a lane keeps until they are acknowledged, where nobody says how many. */
+export const REPLAY_BUFFER = 4 * MIB;
+/** A kit does not keep less. */
+export const REPLAY_BUFFER_LEAST = 512 * KIB;

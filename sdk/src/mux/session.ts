@@ -18,6 +18,7 @@ import {
   type FrameFault,
 } from '../wire/frame.js';
 import { plain } from '../wire/text.js';
+import type { Carrier } from './lane.js';
 import { SendCredit, SessionRecvCredit } from './credit.js';
 import { Flood } from './flood.js';
 import {
@@ -87,7 +88,7 @@ export class MuxSession implements StreamOwner {
 
   constructor(
     granted: MuxLimits,
-    private readonly host: MuxHost,
+    private host: MuxHost,
     now = 0,
   ) {
     this.clock = now;
@@ -120,6 +121,26 @@ export class MuxSession implements StreamOwner {
   /** A socket has joined. */
   addLane(lane: StreamLane): void {
     this.lanes.set(lane.index, lane);
+  }
+
+  /** The connection is lost: with what counts, its streams wait for another one. */
+  suspend(): void {
+    for (const lane of this.lanes.values()) lane.suspend();
+  }
+
+  /**
+   * Another connection carries on, and the peer has taken so many frames of the last one. What is
+   * measured by the clock stood still. False when the peer cannot have taken so many.
+   */
+  revive(host: MuxHost, carrier: Carrier, received: number, now: number): StreamLane | undefined {
+    const lane = this.primary;
+    if (lane?.resume(carrier, received) !== true) return undefined;
+    this.host = host;
+    const gap = Math.max(0, now - this.clock);
+    this.clock = now;
+    for (const stream of this.streams.values()) stream.stoodStill(gap);
+    this.laneDrained(lane);
+    return lane;
   }
 
   /** A socket is gone, and its streams with it. */
@@ -192,7 +213,9 @@ export class MuxSession implements StreamOwner {
     } catch (error) {
       throw toViolation(error);
     }
-    for (const frame of frames) this.dispatch(frame, lane);
+    lane.receive(message, () => {
+      for (const frame of frames) this.dispatch(frame, lane);
+    });
   }
 
   /** The peer of a lane sent a ping of the WebSocket; throws `Violation` at one too many. */
@@ -202,6 +225,7 @@ export class MuxSession implements StreamOwner {
 
   /** The carrier of a lane has room again: those who wait for it send in turns. */
   laneDrained(lane: StreamLane): void {
+    if (lane.replay !== undefined) lane.flush();
     for (;;) {
       const { first } = lane.line;
       if (first === undefined || !lane.writable) return;
@@ -402,12 +426,22 @@ export class MuxSession implements StreamOwner {
         this.flood.count('ping', this.clock);
         // Not queued behind anything but this turn's frames: bulk waits in the streams.
         return lane.push(FrameType.Pong, 0, payload);
+      case FrameType.Ack:
+        return this.onAck(payload, lane);
       case FrameType.StreamResponseHead:
         return this.find(streamId, lane)?.fail(Code.ProtocolError, 'a response head from the kit');
       default:
         this.flood.count('asking', this.clock);
         return this.host.control(frame, lane);
     }
+  }
+
+  private onAck(payload: Buffer, lane: StreamLane): void {
+    this.flood.count('ack', this.clock);
+    if (lane.replay?.acknowledge(Number(payload.readBigUInt64BE(0))) === false) {
+      throw new Violation(Code.ProtocolError, 'an ACK of frames that were not sent');
+    }
+    this.laneDrained(lane);
   }
 
   /** A frame that costs its stream; a RESET is never answered with another. */

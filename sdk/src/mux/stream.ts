@@ -220,6 +220,12 @@ export class MuxStream implements Waiter {
     if (this.held - this.gathered.bytes < GATHER_ABOVE) this.handGathered();
   }
 
+  /** For so long there was no connection, which says nothing about its local side. */
+  stoodStill(ms: number): void {
+    this.movedAt += ms;
+    if (this.unsaidSince !== undefined) this.unsaidSince += ms;
+  }
+
   /** Gives back what is withheld of this stream's credit. */
   giveWithheldBack(): void {
     if (!this.remoteEnded) this.grant(this.recvCredit.claimWithheld());

@@ -17,10 +17,21 @@ export interface Hello {
   version: string;
   auth?: { kind: 'bearer'; token: string };
   capabilities?: string[];
-  resume?: { sessionId: string };
+  resume?: Resume;
+  /** What we keep of a lane until it is acknowledged (an addition). */
+  replayBuffer?: number;
   /** The kit hears something on every lane at least so often (an addition). */
   pingEveryMs?: number;
   maxConnections?: number;
+}
+
+/** A session to take up, and, where its streams are to go on, what we know of it (PROTOCOL §9). */
+export interface Resume {
+  sessionId: string;
+  epoch?: number;
+  attempt?: number;
+  received?: number;
+  lanes?: never[];
 }
 
 /** The first words on a secondary socket. */
@@ -161,6 +172,9 @@ export function readHelloOk(payload: Buffer): HelloOk {
     joinTickets: readTickets(json),
     capabilities: list(json, 'capabilities').filter(isName),
     maxStreams: optionalCount(json, 'maxStreams'),
+    epoch: optionalCount(json, 'epoch'),
+    // What is no number says nothing: then the streams of before end.
+    received: typeof json['received'] === 'number' ? optionalCount(json, 'received') : undefined,
   };
 }
 

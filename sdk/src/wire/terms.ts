@@ -36,4 +36,8 @@ export interface HelloOk {
   joinTickets: JoinTicket[];
   capabilities: string[];
   maxStreams: number | undefined;
+  /** With `replay`: new at each resume that does not go on with the streams of before. */
+  epoch?: number | undefined;
+  /** With `replay`: how many of our frames the kit has taken. */
+  received?: number | undefined;
 }

@@ -10,6 +10,7 @@ import { performance } from 'node:perf_hooks';
 import { WebSocketServer, type WebSocket } from 'ws';
 import { Code } from '../../src/wire/code.js';
 import { parseObject, readResponseHead, type ResponseHead } from '../../src/wire/control.js';
+import { isCounted, Replay } from '../../src/mux/replay.js';
 import {
   decodeMessage,
   decodeReset,
@@ -33,6 +34,8 @@ export interface KitConfig {
   manualCredit?: boolean;
   maxSessions?: number;
   maxStreams?: number;
+  /** Grants `replay`. */
+  replay?: boolean;
 }
 
 interface Bound {
@@ -134,6 +137,9 @@ export class KitSession {
   sendCredit: number;
   parked: NodeJS.Timeout | undefined;
   messages = 0;
+  /** What the lane keeps, where `replay` is granted. */
+  replay: Replay | undefined;
+  epoch = 1;
   nextBind = 1;
   nextStream = 2;
 
@@ -143,7 +149,27 @@ export class KitSession {
   }
 
   send(type: number, id: number, payload: Buffer, lane = 0): void {
-    this.lanes.get(lane)?.send(encodeFrame(type, id, payload));
+    if (this.replay === undefined || !isCounted(type)) {
+      this.lanes.get(lane)?.send(encodeFrame(type, id, payload));
+      return;
+    }
+    this.replay.add(type, id, payload);
+    this.flush();
+  }
+
+  /** Sends what is kept and may leave. */
+  flush(): void {
+    for (let next = this.replay?.take(); next !== undefined; next = this.replay?.take()) {
+      this.lanes.get(0)?.send(next);
+    }
+  }
+
+  /** A message was taken whole. */
+  took(message: Buffer): void {
+    const { replay } = this;
+    if (replay === undefined || replay.isDown) return;
+    replay.took(message);
+    if (replay.isUntold) this.send(FrameType.Ack, 0, replay.tell());
   }
 
   json(type: number, value: object, id = 0, lane = 0): void {
@@ -229,7 +255,12 @@ export class KitSession {
   }
 
   private onSession(frame: Frame): void {
-    if (frame.type === FrameType.Bind) this.onBind(parseObject(frame.payload, 'BIND'));
+    if (frame.type === FrameType.Ack) {
+      if (this.replay?.acknowledge(Number(frame.payload.readBigUInt64BE(0))) === false) {
+        throw new Error('an ACK of the future');
+      }
+      this.flush();
+    } else if (frame.type === FrameType.Bind) this.onBind(parseObject(frame.payload, 'BIND'));
     else if (frame.type === FrameType.Unbind) {
       const bindId = Number(parseObject(frame.payload, 'UNBIND')['bindId']);
       this.binds.delete(bindId);
@@ -282,6 +313,8 @@ export class FixtureKit {
   readonly upgrades: IncomingMessage[] = [];
   /** What every HELLO said. */
   readonly hellos: Buffer[] = [];
+  /** Resumes without memory while set. */
+  forgets = false;
   /** Does not want anybody back. */
   banned = false;
   readonly events = new EventEmitter();
@@ -389,6 +422,7 @@ export class FixtureKit {
         else if (frame.type === FrameType.Hello) session = this.onHello(frame, socket, request);
         else if (frame.type === FrameType.Join) [session, index] = this.onJoin(frame, socket);
       }
+      if (frames[0]?.type !== FrameType.Hello) session?.took(Buffer.from(data));
     });
     socket.on('close', (code) => {
       if (session?.lanes.get(index) !== socket) return;
@@ -401,7 +435,12 @@ export class FixtureKit {
   private onPrimaryGone(session: KitSession, code: number): void {
     const ended = code === 1000 || code === 1005 || session.binds.size === 0;
     session.drop();
-    session.streams.clear();
+    session.replay?.lost();
+    if (session.replay === undefined) session.streams.clear();
+    else if (session.replay.isDown) {
+      session.parked = setTimeout(() => undefined, 0);
+      return;
+    }
     if (ended) this.sessions.delete(session.id);
     else {
       session.parked = setTimeout(
@@ -435,15 +474,38 @@ export class FixtureKit {
       const before = [...old.lanes.values()];
       old.lanes.clear();
       for (const lane of before) lane.close(1001, 'resumed on another connection');
+    }
+    const resume = parseObject(frame.payload, 'HELLO')['resume'] as Record<string, unknown> | null;
+    const known = old?.replay !== undefined && resume?.['epoch'] === old.epoch;
+    if (known && !this.forgets) {
+      old.replay?.lost();
+      old.lanes.set(0, socket);
+      const answer = { sessionId: old.id, resumed: true, epoch: old.epoch };
+      const received = old.replay?.received;
+      const more = { capabilities: ['replay'], received, ...this.helloOk };
+      socket.send(
+        encodeFrame(FrameType.HelloOk, 0, Buffer.from(JSON.stringify({ ...answer, ...more }))),
+      );
+      if (old.replay?.resumed(Number(resume['received'])) !== true)
+        throw new Error('a wrong count');
+      old.flush();
+      this.events.emit('hello', old);
+      return old;
+    }
+    if (old !== undefined) {
+      old.epoch += 1;
       old.nextStream = 2;
       old.sendCredit = this.sessionWindow;
       old.streams.clear();
     }
     this.sessions.set(session.id, session);
     session.lanes.set(0, socket);
+    const replays = this.config.replay === true && hello.capabilities.includes('replay');
+    session.replay = replays ? new Replay({ buffer: 4 << 20, data: 8 << 20 }) : undefined;
     const v2 = hello.version === 'hoody-tunnel.v2' && hello.capabilities.includes('multi-ws');
     session.granted = v2 ? Math.min(hello.maxConnections, this.config.granted ?? 16) : 1;
     session.json(FrameType.HelloOk, {
+      ...(replays ? { capabilities: ['replay'], epoch: session.epoch } : {}),
       sessionId: session.id,
       resumed: old !== undefined,
       resumedBinds: [...session.binds.values()].map((bound) =>

@@ -1,0 +1,74 @@
+/**
+ * What is kept of a lost connection so that the next one goes on with its streams (PROTOCOL §9).
+ */
+import type { Resume } from '../wire/control.js';
+import type { HelloOk } from '../wire/terms.js';
+import type { Carrier } from '../mux/lane.js';
+import { REPLAY_BUFFER_LEAST } from '../mux/limits.js';
+import { Replay } from '../mux/replay.js';
+import type { MuxHost, MuxSession } from '../mux/session.js';
+import type { StreamLane } from '../mux/stream.js';
+import { ProtocolError } from './errors.js';
+import type { CheckedSession } from './options.js';
+
+/** See the module. */
+export class Memory {
+  private attempt = 0;
+  private isOver = false;
+  readonly replay: Replay;
+
+  private constructor(
+    readonly sessionId: string,
+    private readonly epoch: number,
+    readonly mux: MuxSession,
+    config: CheckedSession,
+  ) {
+    const buffer = Math.max(config.replayBuffer, REPLAY_BUFFER_LEAST);
+    this.replay = new Replay({ buffer, data: Math.floor(mux.sendCredit.window / 2) });
+  }
+
+  /** Begins one, where the kit granted it. */
+  static of(config: CheckedSession, hello: HelloOk, mux: MuxSession): Memory | undefined {
+    const { epoch, capabilities, sessionId } = hello;
+    const granted = config.replayBuffer > 0 && capabilities.includes('replay');
+    if (!granted || epoch === undefined) return undefined;
+    return new Memory(sessionId, epoch, mux, config);
+  }
+
+  /** What HELLO says; each one of them is a new attempt. */
+  resume(): Resume | undefined {
+    if (this.isOver) return undefined;
+    const { sessionId, epoch } = this;
+    const received = this.replay.received;
+    return { sessionId, epoch, attempt: ++this.attempt, received, lanes: [] };
+  }
+
+  /**
+   * Goes on with another connection, if the kit remembers as well; else all streams of before end.
+   * Throws when the kit tells of frames that it cannot have.
+   */
+  revive(hello: HelloOk, host: MuxHost, carrier: Carrier, now: number): StreamLane | undefined {
+    const { resumed, received, epoch } = hello;
+    if (this.isOver) return undefined;
+    if (!resumed || received === undefined || epoch !== this.epoch) {
+      this.end();
+      return undefined;
+    }
+    const lane = this.mux.revive(host, carrier, received, now);
+    if (lane !== undefined) return lane;
+    this.end();
+    throw new ProtocolError('The kit tells of frames that it cannot have taken');
+  }
+
+  /** Sends a session frame as soon as there is a connection. */
+  send(type: number, json: object): void {
+    const text = JSON.stringify(json);
+    this.mux.primary?.pushText(type, 0, text, Buffer.byteLength(text));
+  }
+
+  /** What was kept ends. */
+  end(): void {
+    this.isOver = true;
+    this.mux.abandon('the connection is gone, and what was kept with it');
+  }
+}
