@@ -8,51 +8,7 @@ import { FrameType } from '../../src/wire/frame.js';
 import { parseObject } from '../../src/wire/control.js';
 import { FixtureKit } from '../support/kit.js';
 import { later, until } from '../support/local.js';
-
-/** A wire between client and kit that breaks after so many bytes of either direction. */
-class Wire {
-  up = Infinity;
-  down = Infinity;
-  cuts = 0;
-  private readonly pairs = new Set<net.Socket>();
-  private readonly server: net.Server;
-
-  constructor(kitPort: number) {
-    this.server = net.createServer((near) => {
-      const far = net.connect(kitPort, '127.0.0.1');
-      this.carry(near, far, 'up');
-      this.carry(far, near, 'down');
-    });
-  }
-
-  async start(): Promise<string> {
-    this.server.listen(0, '127.0.0.1');
-    await once(this.server, 'listening');
-    return `ws://127.0.0.1:${(this.server.address() as net.AddressInfo).port}`;
-  }
-
-  stop(): void {
-    for (const socket of this.pairs) socket.destroy();
-    this.server.close();
-  }
-
-  private carry(from: net.Socket, to: net.Socket, way: 'up' | 'down'): void {
-    this.pairs.add(from);
-    from.on('error', () => undefined);
-    from.on('close', () => to.destroy());
-    from.on('data', (part) => {
-      const rest = this[way];
-      to.write(part.subarray(0, rest));
-      this[way] -= part.length;
-      if (part.length < rest) return;
-      this.up = Infinity;
-      this.down = Infinity;
-      this.cuts += 1;
-      to.end();
-      from.destroy();
-    });
-  }
-}
+import { Wire } from '../support/wire.js';
 
 const web = { mode: 'expose', containerPort: 3000 } as const;
 
