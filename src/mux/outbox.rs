@@ -40,6 +40,8 @@ pub(super) struct Outbox {
     open: Option<OpenMessage>,
     /// What is kept for the next connection, if anything is.
     pub(super) replay: Option<Box<Replay>>,
+    /// Whether anything is, also while `replay` is lent to what sends it again.
+    keeps: bool,
     /// A close frame was queued: nothing may follow it (RFC 6455 §5.5.1), so nothing more is taken.
     closed: bool,
 }
@@ -48,9 +50,9 @@ pub(super) struct Outbox {
 struct OpenMessage {
     slot: usize,
     frames: usize,
-    /// Of those, the frames that count for replay.
+    /// Of those, the frames that count for replay, where that is.
     reliable: u64,
-    /// Bytes of DATA payload in it.
+    /// Bytes of DATA payload in them.
     data: usize,
 }
 
@@ -67,6 +69,7 @@ impl Outbox {
     pub(super) fn new(framing: Framing, replay: Option<Box<Replay>>) -> Outbox {
         Outbox {
             framing,
+            keeps: replay.is_some(),
             replay,
             ..Outbox::default()
         }
@@ -404,11 +407,13 @@ impl Outbox {
     fn count_frame(&mut self, kind: FrameType, payload: usize) {
         let Some(open) = &mut self.open else { return };
         open.frames += 1;
-        open.reliable += u64::from(kind.is_reliable());
-        if kind == FrameType::Data {
-            open.data += payload;
-            if let Some(replay) = &mut self.replay {
-                replay.adds_data(payload);
+        if self.keeps {
+            open.reliable += u64::from(kind.is_reliable());
+            if kind == FrameType::Data {
+                open.data += payload;
+                if let Some(replay) = &mut self.replay {
+                    replay.adds_data(payload);
+                }
             }
         }
         if open.frames == MAX_FRAMES {

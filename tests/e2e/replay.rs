@@ -100,7 +100,10 @@ fn under_cuts(cutter: &Cutter, every: Duration, work: impl FnOnce() + Send) -> u
                     0 => Cut::Reset,
                     _ => Cut::Fin,
                 };
-                let at = (noise.word() % 2 == 0).then(|| noise.word() as usize % 16);
+                let at = noise
+                    .word()
+                    .is_multiple_of(2)
+                    .then(|| noise.word() as usize % 16);
                 cuts.fetch_add(cutter.cut(how, at), Ordering::SeqCst);
             }
         });
