@@ -58,7 +58,11 @@ impl<M: Machine> Reactor<M> {
         match command {
             Command::Listen { listener, addr } => self.listen(listener, addr),
             Command::Unlisten { listener } => {
-                if find(&mut self.listeners, listener).is_some() {
+                if let Some(listening) = find(&mut self.listeners, listener) {
+                    // Another descriptor of the same socket may stay open, and would keep it
+                    // registered under a number that the next one gets.
+                    let socket = &mut listening.socket;
+                    let _ = self.poll.registry().deregister(socket);
                     self.listeners[listener.index()] = None;
                 }
             }
