@@ -95,12 +95,7 @@ impl Bindings {
             }
             // An EXPOSE that is ours already, and whose address an older kit did not tell, is taken
             // over from ourselves to learn it.
-            let mut json = Vec::new();
-            control::write(
-                &bound.bind(ours.is_some(), self.replaces.as_ref()),
-                &mut json,
-            );
-            session.push_control(FrameType::Bind, &json);
+            session.say(&bound.bind(ours.is_some(), self.replaces.as_ref()));
             bound.state = BindState::Asked;
         }
         for ok in adopted {
@@ -390,9 +385,7 @@ impl Bindings {
 
 fn send_unbind<T: Copy>(session: &mut Session<T>, bind_id: Option<u64>) {
     if let Some(bind_id) = bind_id {
-        let mut json = Vec::new();
-        control::write(&Unbind { bind_id }, &mut json);
-        session.push_control(FrameType::Unbind, &json);
+        session.say(&Unbind { bind_id });
     }
 }
 

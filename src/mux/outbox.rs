@@ -212,14 +212,14 @@ impl Outbox {
         if let Some(replay) = &mut self.replay {
             replay.offer_windows(&mut self.windows, queued);
         }
-        let before = self.windows.len();
-        let offered = match &self.replay {
+        let mut offered = match &self.replay {
             Some(_) => self.windows.bytes().to_vec(),
             None => Vec::new(),
         };
         let first = ahead.transmit(&mut self.windows);
         if let Some(replay) = &mut self.replay {
-            replay.windows_leave(&offered[..before - self.windows.len()], first.len());
+            offered.truncate(offered.len() - self.windows.len());
+            replay.windows_leave(offered, first.len());
         }
         match self.sealed.front() {
             _ if first.is_empty() => &self.queue.bytes()[self.left..self.left + self.sealed_len],

@@ -251,9 +251,9 @@ impl Replay {
     }
 
     /// A message of `len` bytes with these WINDOW frames is on its way out.
-    pub(super) fn windows_leave(&mut self, frames: &[u8], len: usize) {
+    pub(super) fn windows_leave(&mut self, frames: Vec<u8>, len: usize) {
         if !frames.is_empty() {
-            self.leaving = (frames.to_vec(), len);
+            self.leaving = (frames, len);
         }
     }
 
@@ -324,10 +324,9 @@ impl Replay {
         windows: &Buffer,
     ) {
         self.windows_left(usize::MAX);
-        for frame in windows.bytes().chunks_exact(WINDOW_LEN) {
-            if let (Some(id), Some(sum)) = (frame.get(1..5), frame.get(9..)) {
-                let number = |octets: &[u8]| octets.iter().fold(0, |n, o| n << 8 | u32::from(*o));
-                self.gather(number(id), number(sum));
+        for frame in frames_of(windows.bytes()) {
+            if let Ok(increment) = frame.window_increment() {
+                self.gather(frame.stream_id, increment);
             }
         }
         let mut lost = std::mem::take(&mut self.kept);

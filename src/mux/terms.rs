@@ -1,6 +1,6 @@
 //! What both ends of a session agreed on.
 
-use crate::limits::{MAX_SESSION_WINDOW, MAX_STREAM_WINDOW};
+use crate::limits::{MAX_SESSION_WINDOW, MAX_STREAM_WINDOW, MIN_REPLAY_BUFFER};
 
 /// Which end of the session this is; decides the parity of stream ids (PROTOCOL §4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +41,21 @@ pub struct Retention {
     pub peer_keeps: u32,
     /// Lanes that were granted, the primary counted.
     pub lanes: u32,
+}
+
+impl Retention {
+    /// What is agreed on where we keep so much, `most` where windows grow, and the peer said what
+    /// it keeps: nothing where either is too little to be worth it.
+    pub fn agreed(keeps: u32, most: u32, peer: Option<u64>, lanes: u32) -> Option<Retention> {
+        let peer_keeps = u32::try_from(peer.unwrap_or(0)).unwrap_or(u32::MAX);
+        let enough = keeps.min(peer_keeps) >= MIN_REPLAY_BUFFER;
+        enough.then_some(Retention {
+            keeps,
+            most,
+            peer_keeps,
+            lanes,
+        })
+    }
 }
 
 impl Side {

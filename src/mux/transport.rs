@@ -18,6 +18,7 @@ use crate::mux::framing::Framing;
 use crate::mux::violation::{CLOSE_UNSUPPORTED, Scope, Violation};
 use crate::outflow::{Lender, Loan};
 use crate::wire::code::Code;
+use crate::wire::control::{self, ControlPayload};
 use crate::wire::frame::FrameType;
 use crate::wire::message::{FrameDecoder, next_frame, skip_unknown};
 use crate::ws::{OpCode, Role, WsDecoder, WsEvent, WsStep};
@@ -254,6 +255,13 @@ impl Transport {
     /// Whether a payload of its buffer is lent.
     pub fn is_owed(&self) -> bool {
         self.lender.is_owed()
+    }
+
+    /// Says something of the session, before a channel has it.
+    pub fn say<P: ControlPayload>(&mut self, payload: &P) {
+        let mut json = Vec::new();
+        control::write(payload, &mut json);
+        self.push_control(P::KIND, &json);
     }
 
     /// Queues a frame (stream 0) with a JSON payload, ahead of what a channel sends.

@@ -125,13 +125,14 @@ pub fn hand_over(handover: Handover, reactor: &Reactor<Kit>) {
 fn begin(message: &Message, sockets: &[BorrowedFd<'_>]) -> io::Result<(Child, UnixStream)> {
     let mut args = std::env::args_os();
     let name = args.next().unwrap_or_default();
-    // Where the file was replaced, the system still tells where it was, with a word behind it.
-    let program = std::env::current_exe().ok().filter(|path| path.exists());
-    let program = program.unwrap_or_else(|| {
-        let moved = std::env::current_exe().ok();
-        let path = moved.and_then(|path| Some(path.to_str()?.strip_suffix(GONE)?.into()));
-        path.unwrap_or_else(|| name.into())
-    });
+    let program = std::env::current_exe()
+        .ok()
+        .and_then(|path| match path.exists() {
+            true => Some(path),
+            // Where the file was replaced, the system tells where it was, with a word behind it.
+            false => Some(path.to_str()?.strip_suffix(GONE)?.into()),
+        });
+    let program = program.unwrap_or_else(|| name.into());
     let mut command = Command::new(program);
     command
         .args(args)

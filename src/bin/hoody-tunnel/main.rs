@@ -96,13 +96,10 @@ fn run(config: Config, mut start: Start) -> Result<(), Trouble> {
             config.listen
         );
     }
-    for unused in start
-        .sockets
-        .iter()
-        .skip(1)
-        .filter(|_| start.handover.is_none())
-    {
-        log::info!("{} is open for whoever binds it", unused.addr());
+    if start.handover.is_none() {
+        for unused in start.sockets.iter().skip(1) {
+            log::info!("{} is open for whoever binds it", unused.addr());
+        }
     }
     let (entropy, now) = (os_entropy(), reactor::now());
     let kit = match start.handover.take() {

@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use argh::{EarlyExit, FromArgs};
 use hoody_tunnel::client::{AdminRequest, Error};
+use hoody_tunnel::limits::MAX_BAN;
 use hoody_tunnel::limits::{LOG_LINE, UPSTREAMS};
 use hoody_tunnel::reactor::{logging, process};
 use hoody_tunnel::units::split_values;
@@ -141,9 +142,8 @@ fn kill(flags: &flags::SessionsKill) -> ExitCode {
     if flags.grace_ms.is_some_and(|grace| grace > 5000) {
         return usage("--grace-ms must be 0 to 5000");
     }
-    let a_day = Duration::from_secs(24 * 60 * 60);
     if let Some(span) = flags.ban
-        && !(Duration::from_secs(1)..=a_day).contains(&span)
+        && !(Duration::from_secs(1)..=MAX_BAN).contains(&span)
     {
         return usage("--ban must be 1s to 24h");
     }

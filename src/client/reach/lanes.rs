@@ -231,25 +231,19 @@ impl Reach {
         if let Phase::Upgrading(upgrade) = &entry.phase {
             lane.feed(upgrade.rest(), now);
         }
-        let mut json = Vec::new();
         let ticket = session.and_then(|session| session.ticket(index));
         match (ticket, session_id) {
             (Some(nonce), Some(session_id)) => {
-                let join = Join {
+                lane.say(&Join {
                     session_id,
                     index: index as u32,
                     nonce: nonce.clone(),
                     received: session.and_then(|session| session.joins_with(index)),
                     data_received,
                     credit_received: session.and_then(|session| session.credit_received(index)),
-                };
-                control::write(&join, &mut json);
-                lane.push_control(FrameType::Join, &json);
+                });
             }
-            _ => {
-                control::write(&hello, &mut json);
-                lane.push_control(FrameType::Hello, &json);
-            }
+            _ => lane.say(&hello),
         }
         entry.phase = Phase::Greeting(lane);
         self.arm_step(cx, index);

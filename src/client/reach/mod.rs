@@ -44,9 +44,8 @@ use crate::table::Table;
 use crate::timers::Timers;
 use crate::wire::code::Code;
 use crate::wire::control::{
-    self, Capabilities, GoAway, HelloOk, JoinTicket, MissingLane, ReissueRequest,
+    Capabilities, GoAway, HelloOk, JoinTicket, MissingLane, ReissueRequest,
 };
-use crate::wire::frame::FrameType;
 
 use failure::Failure;
 pub(super) use kept::Kept;
@@ -276,9 +275,7 @@ impl Reach {
         let Some(session) = self.session.attached_mut() else {
             return;
         };
-        let mut json = Vec::new();
-        control::write(goaway, &mut json);
-        session.push_control(FrameType::GoAway, &json);
+        session.say(goaway);
         session.push_close(close_code, &failure::plain(&goaway.message));
         for index in 0..MAX_LANES {
             let Some(conn) = self.lanes.conns[index] else {
@@ -370,15 +367,13 @@ impl Reach {
             return;
         }
         if !due.is_empty() {
-            let mut json = Vec::new();
             let given_up = |index: usize| {
                 let nonce = session.ticket(index)?.clone();
                 let index = index as u32;
                 Some(MissingLane { index, nonce })
             };
             let missing = all.into_iter().filter_map(given_up).collect();
-            control::write(&ReissueRequest { missing }, &mut json);
-            session.push_control(FrameType::ReissueJoinTickets, &json);
+            session.say(&ReissueRequest { missing });
         }
         for index in due {
             rejoin.asked(index, now);

@@ -5,7 +5,7 @@ use crate::client::keys::ExchangeKey;
 use crate::client::reach::failure::Failure;
 use crate::client::reach::{Reach, Then};
 use crate::clock::Instant;
-use crate::limits::{DEFAULT_REPLAY_BUFFER, MAX_LANES, MIN_REPLAY_BUFFER, STREAMS_WAIT_FOR};
+use crate::limits::{DEFAULT_REPLAY_BUFFER, MAX_LANES, STREAMS_WAIT_FOR};
 use crate::machine::CloseHow;
 use crate::mux::{Retention, Violation};
 use crate::wire::code::Code;
@@ -13,14 +13,9 @@ use crate::wire::control::{Capabilities, HelloOk, JoinOk, MissingLane, Resume};
 
 /// What is kept of each lane, where the kit granted it.
 pub(super) fn retention(ok: &HelloOk, lanes: u32) -> Option<Retention> {
-    let peer_keeps = u32::try_from(ok.replay_buffer.unwrap_or(0)).unwrap_or(u32::MAX);
-    let granted = ok.capabilities.have(Capabilities::REPLAY) && peer_keeps >= MIN_REPLAY_BUFFER;
-    granted.then_some(Retention {
-        keeps: DEFAULT_REPLAY_BUFFER,
-        most: DEFAULT_REPLAY_BUFFER,
-        peer_keeps,
-        lanes,
-    })
+    let keeps = DEFAULT_REPLAY_BUFFER;
+    let agreed = Retention::agreed(keeps, keeps, ok.replay_buffer, lanes);
+    agreed.filter(|_| ok.capabilities.have(Capabilities::REPLAY))
 }
 
 impl Reach {

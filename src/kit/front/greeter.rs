@@ -337,20 +337,14 @@ impl Front {
         let (Some(entry), Some(greeter)) = (conns.get(conn), self.greeters.get_mut(conn)) else {
             return;
         };
-        let peer = entry.from.ip();
+        cx.refused(entry.from.ip(), refused.reason, &refused.why);
         if let Some(code) = refused.goaway {
-            let mut json = Vec::new();
-            let goaway = GoAway {
+            greeter.lane.say(&GoAway {
                 is_final: refused.is_final,
                 ..GoAway::new(code, refused.why.clone())
-            };
-            control::write(&goaway, &mut json);
-            greeter.lane.push_control(FrameType::GoAway, &json);
+            });
         }
-        greeter.lane.push_close(refused.close, &refused.why);
-        let bytes = drain_lane(&mut greeter.lane);
-        cx.refused(peer, refused.reason, &refused.why);
-        conns.say_and_leave(conn, &bytes, cx);
+        close_lane(&mut greeter.lane, refused.close, &refused.why, conns, cx);
     }
 
     /// A JOIN is not taken: JOIN_ERR, and the end.
@@ -367,12 +361,8 @@ impl Front {
             return;
         };
         let message = why.to_owned();
-        let mut json = Vec::new();
-        control::write(&JoinErr { code, message }, &mut json);
-        greeter.lane.push_control(FrameType::JoinErr, &json);
-        greeter.lane.push_close(1008, why);
-        let bytes = drain_lane(&mut greeter.lane);
-        conns.say_and_leave(conn, &bytes, cx);
+        greeter.lane.say(&JoinErr { code, message });
+        close_lane(&mut greeter.lane, 1008, why, conns, cx);
     }
 }
 
@@ -384,6 +374,19 @@ impl Greeter {
         control::parse(self.lane.payload(payload))
             .map_err(|error| Dismissal::protocol(error.to_string()))
     }
+}
+
+/// Closes a lane that no channel has, once it has said what it still has to say.
+pub(in crate::kit) fn close_lane(
+    lane: &mut Transport,
+    close: u16,
+    why: &str,
+    conns: &mut Conns,
+    cx: &mut Context,
+) {
+    lane.push_close(close, why);
+    let bytes = drain_lane(lane);
+    conns.say_and_leave(lane.conn(), &bytes, cx);
 }
 
 /// All that a connection without a channel still has to say.

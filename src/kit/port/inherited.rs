@@ -129,11 +129,8 @@ impl Ports {
 
     /// Whoever still waits for a session that was handed over is told that its client is away.
     pub(in crate::kit) fn wait_no_longer(&mut self, cx: &mut Context) {
-        let all: Vec<ListenerKey> = self.listeners.keys().collect();
-        for listener in all {
-            if let Some(entry) = self.listeners.get_mut(listener)
-                && entry.socket == Socket::Waits
-            {
+        for (_, entry) in self.listeners.iter_mut() {
+            if entry.socket == Socket::Waits {
                 entry.socket = Socket::Open;
             }
         }

@@ -14,15 +14,13 @@ use crate::kit::handover::HandedSession;
 use crate::kit::keys::SessionKey;
 use crate::kit::metrics::RefusalReason;
 use crate::kit::{Reason, Stopping};
-use crate::limits::HANDED_WAITS;
-use crate::limits::{PROMISE_MAX, PROMISE_MIN};
+use crate::limits::{HANDED_WAITS, PROMISE_MAX, PROMISE_MIN};
 use crate::machine::{CloseHow, ConnKey};
 use crate::mux::Terms;
 use crate::wire::code::Code;
 use crate::wire::control::{
-    self, Hello, HelloOk, JoinOk, ReissueAnswer, ReissueRequest, ResumedBind, SessionId,
+    Hello, HelloOk, JoinOk, ReissueAnswer, ReissueRequest, ResumedBind, SessionId,
 };
-use crate::wire::frame::FrameType;
 use crate::ws::Subprotocol;
 
 use super::end::{CLOSE_GOING_AWAY, RESTARTING};
@@ -197,9 +195,7 @@ impl Sessions {
             }
         }
         let answer = session.answer(&welcome, bindings, cx);
-        let mut json = Vec::new();
-        control::write(&answer, &mut json);
-        lane.push_control(FrameType::HelloOk, &json);
+        lane.say(&answer);
         match welcome.goes_on {
             Some(received) => session.go_on(lane, received, cx.now),
             None => session.attach(lane, welcome.terms, cx.now),
@@ -231,7 +227,6 @@ impl Sessions {
         let (key, index) = (joining.session, joining.index);
         let mut lane = greeter.lane;
         if let Some(mux) = self.mux_mut(key) {
-            let mut json = Vec::new();
             let anew = joining.received.is_none();
             let answer = JoinOk {
                 index: index as u32,
@@ -239,8 +234,7 @@ impl Sessions {
                 data_received: anew.then(|| mux.data_received(index)),
                 credit_received: mux.credit_received(index).filter(|_| anew),
             };
-            control::write(&answer, &mut json);
-            lane.push_control(FrameType::JoinOk, &json);
+            lane.say(&answer);
             match joining.received.filter(|_| !mux.is_unused(index)) {
                 Some(received) => mux.resume(index, lane, received, now),
                 None => mux.attach(index, lane),

@@ -6,7 +6,7 @@ use log::info;
 
 use crate::kit::conns::Conns;
 use crate::kit::context::Context;
-use crate::kit::front::greeter::drain_lane;
+use crate::kit::front::greeter::close_lane;
 use crate::kit::keys::{BindingKey, SessionKey};
 use crate::kit::metrics::{SessionEnd, StreamOutcome};
 use crate::kit::repeats::Complaint;
@@ -133,10 +133,7 @@ impl Sessions {
         };
         self.fallout.push_back(Fallout::lost(lost, why));
         for mut lane in lanes {
-            let conn = lane.conn();
-            lane.push_close(close, why);
-            let bytes = drain_lane(&mut lane);
-            conns.say_and_leave(conn, &bytes, cx);
+            close_lane(&mut lane, close, why, conns, cx);
         }
     }
 

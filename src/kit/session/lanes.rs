@@ -4,7 +4,7 @@ use log::info;
 
 use crate::kit::conns::Conns;
 use crate::kit::context::Context;
-use crate::kit::front::greeter::drain_lane;
+use crate::kit::front::greeter::close_lane;
 use crate::kit::keys::SessionKey;
 use crate::kit::metrics::StreamOutcome;
 use crate::kit::{Reason, Stopping};
@@ -13,8 +13,7 @@ use crate::machine::{ConnKey, Ended};
 use crate::mux::{Liveness, Swept};
 use crate::text::said;
 use crate::wire::code::Code;
-use crate::wire::control::{self, GoAway};
-use crate::wire::frame::FrameType;
+use crate::wire::control::GoAway;
 
 use super::end::CLOSE_GOING_AWAY;
 use super::{End, Fallout, Sessions};
@@ -58,10 +57,7 @@ impl Sessions {
         let told = "its connection to the client was lost";
         self.fallout.push_back(Fallout::lost(lost, told));
         if let Some(mut lane) = lane {
-            let conn = lane.conn();
-            lane.push_close(1000, why);
-            let bytes = drain_lane(&mut lane);
-            conns.say_and_leave(conn, &bytes, cx);
+            close_lane(&mut lane, 1000, why, conns, cx);
         }
         if self
             .mux(key)
@@ -118,15 +114,8 @@ impl Sessions {
             cx.effects.timers.arm(Reason::Grace(key), until);
         }
         if let Some(mut lane) = lane {
-            let conn = lane.conn();
-            let mut json = Vec::new();
-            if let Some(goodbye) = goodbye {
-                control::write(goodbye, &mut json);
-                lane.push_control(FrameType::GoAway, &json);
-            }
-            lane.push_close(CLOSE_GOING_AWAY, why);
-            let bytes = drain_lane(&mut lane);
-            conns.say_and_leave(conn, &bytes, cx);
+            goodbye.into_iter().for_each(|goodbye| lane.say(goodbye));
+            close_lane(&mut lane, CLOSE_GOING_AWAY, why, conns, cx);
         }
         self.send_shard_map(key);
     }

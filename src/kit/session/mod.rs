@@ -12,6 +12,7 @@
 //! | --- | --- |
 //! | `entry` | one session, and whether it is attached or parked |
 //! | `attach`, `tickets` | HELLO and JOIN |
+//! | `returning` | who comes back with all its streams (PROTOCOL §9) |
 //! | `frames` | what comes on a lane |
 //! | `lanes` | lanes that fall silent, streams that stand still |
 //! | `end` | park, kill, end |
@@ -128,9 +129,7 @@ impl Sessions {
     /// Sends a session frame on the primary lane, if it has one.
     pub(super) fn say<P: control::ControlPayload>(&mut self, key: SessionKey, payload: &P) {
         if let Some(mux) = self.mux_mut(key) {
-            let mut json = Vec::new();
-            control::write(payload, &mut json);
-            mux.push_control(P::KIND, &json);
+            mux.say(payload);
         }
     }
 

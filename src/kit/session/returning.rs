@@ -6,15 +6,14 @@
 
 use crate::kit::conns::Conns;
 use crate::kit::context::Context;
-use crate::kit::front::greeter::{Dismissal, drain_lane};
+use crate::kit::front::greeter::{Dismissal, close_lane};
 use crate::kit::keys::SessionKey;
 use crate::kit::memory::Plan;
 use crate::kit::metrics::RefusalReason;
-use crate::limits::{MAX_LANES, MIN_REPLAY_BUFFER};
+use crate::limits::MAX_LANES;
 use crate::mux::{Retention, Side, Terms};
 use crate::wire::code::Code;
-use crate::wire::control::{self, Capabilities, GoAway, Hello, Join, JoinErrCode};
-use crate::wire::frame::FrameType;
+use crate::wire::control::{Capabilities, GoAway, Hello, Join, JoinErrCode};
 use crate::ws::Subprotocol;
 
 use super::end::{CLOSE_GOING_AWAY, Fallout};
@@ -52,16 +51,9 @@ pub(super) fn agree(hello: &Hello, cx: &Context) -> (usize, Terms) {
 
 /// What is kept of each lane, where both sides keep enough.
 fn retention(hello: &Hello, plan: &Plan, lanes: usize) -> Option<Retention> {
-    let keeps = plan.kept_of(lanes);
-    let peer_keeps = u32::try_from(hello.replay_buffer.unwrap_or(0)).unwrap_or(u32::MAX);
-    let enough = keeps.min(peer_keeps) >= MIN_REPLAY_BUFFER;
-    let granted = hello.capabilities.have(Capabilities::REPLAY) && enough;
-    granted.then_some(Retention {
-        keeps,
-        most: plan.most_kept_of(lanes),
-        peer_keeps,
-        lanes: lanes as u32,
-    })
+    let (keeps, most) = (plan.kept_of(lanes), plan.most_kept_of(lanes));
+    let agreed = Retention::agreed(keeps, most, hello.replay_buffer, lanes as u32);
+    agreed.filter(|_| hello.capabilities.have(Capabilities::REPLAY))
 }
 
 /// What is granted of a client's capabilities.
@@ -150,18 +142,9 @@ impl Sessions {
         for (index, mut lane) in left {
             const WHY: &str = "resumed elsewhere";
             if index == 0 {
-                let goaway = GoAway {
-                    is_final: Some(true),
-                    ..GoAway::new(Code::Cancel, WHY)
-                };
-                let mut json = Vec::new();
-                control::write(&goaway, &mut json);
-                lane.push_control(FrameType::GoAway, &json);
+                lane.say(&GoAway::new(Code::Cancel, WHY).for_good());
             }
-            let conn = lane.conn();
-            lane.push_close(CLOSE_GOING_AWAY, WHY);
-            let bytes = drain_lane(&mut lane);
-            conns.say_and_leave(conn, &bytes, cx);
+            close_lane(&mut lane, CLOSE_GOING_AWAY, WHY, conns, cx);
         }
         kept
     }

@@ -40,7 +40,7 @@ use crate::outflow::Loan;
 use crate::shares::{Shares, may_hold};
 use crate::table::Table;
 use crate::wire::code::Code;
-use crate::wire::control::Secret;
+use crate::wire::control::{self, ControlPayload, Secret};
 use crate::wire::frame::{FrameType, Reset};
 
 /// A session's lanes and streams. `T` is what the owner hangs on a stream.
@@ -235,6 +235,13 @@ impl<T: Copy> Session<T> {
     pub fn bytes(&self) -> (u64, u64) {
         let add = |sum: (u64, u64), more: (u64, u64)| (sum.0 + more.0, sum.1 + more.1);
         self.channels.iter().map(Channel::traffic).fold((0, 0), add)
+    }
+
+    /// Says something of the session; see [`Session::push_control`].
+    pub fn say<P: ControlPayload>(&mut self, payload: &P) {
+        let mut json = Vec::new();
+        control::write(payload, &mut json);
+        self.push_control(P::KIND, &json);
     }
 
     /// Queues a session frame with a JSON payload on the primary lane: what counts for replay waits
