@@ -49,7 +49,7 @@ import { Orphans } from './orphans.js';
 import type { Memory } from './memory.js';
 import { bindAgain } from './rebind.js';
 import { Requests } from './requests.js';
-import { Keeper, type Holder, type KeptSession } from './state.js';
+import { Keeper, type KeptSession } from './state.js';
 import type { HelloOk, ResumedBind } from '../wire/terms.js';
 import type { ExchangeReport } from '../local/terms.js';
 
@@ -68,7 +68,7 @@ const FAREWELL_MS = 1000;
 const DRAIN_POLL_MS = 10;
 
 /** A session with a kit. */
-export class TunnelSession extends TunnelEventTarget implements Holder {
+export class TunnelSession extends TunnelEventTarget {
   /** Resolves when the session is over, with what ended it, or undefined when it was closed. */
   readonly closed: Promise<TunnelError | undefined>;
   private readonly config: CheckedSession;
