@@ -104,9 +104,8 @@ fn a_port_whose_laptop_left_during_the_drain_says_so_too() {
 fn a_parked_sessions_port_says_503_through_the_drain_and_a_callers_port_closes() {
     let (mut host, mut laptop, _visitor) = serving();
     let mut pulling = host.greet("192.0.2.5:1000", r#"{"version":"hoody-tunnel.v1"}"#);
-    let bind = br#"{"clientBindRef":1,"kind":"tcp","mode":"pull","containerPort":5432}"#;
-    pulling.mux.push_control(FrameType::Bind, bind);
-    host.exchange(&mut pulling);
+    let wanted = r#"{"clientBindRef":1,"kind":"tcp","mode":"pull","containerPort":5432}"#;
+    bind(&mut host, &mut pulling, wanted);
     let parked = host.laptop("192.0.2.6:1000");
     let (conn, how) = (parked.conn, Ended::Reset);
     host.kit.handle(Event::Ended { conn, how }, host.now);
@@ -220,9 +219,15 @@ fn handed_by(host: &mut Host) -> Handover {
     serde_json::from_str(&text).expect("the same JSON")
 }
 
-fn successor(handed: Handover) -> Host {
+fn successor(handed: Handover) -> Kit {
     let entropy = crate::entropy::Entropy::from_seed(7);
-    Host::around(Kit::successor(guarded(), entropy, Instant::ZERO, handed))
+    Kit::successor(guarded(), entropy, Instant::ZERO, handed)
+}
+
+/// The laptop asks for one more port.
+fn bind(host: &mut Host, laptop: &mut Laptop, bind: &str) {
+    laptop.mux.push_control(FrameType::Bind, bind.as_bytes());
+    host.exchange(laptop);
 }
 
 fn resume(id: &str) -> String {
@@ -232,14 +237,13 @@ fn resume(id: &str) -> String {
 #[test]
 fn a_successor_has_the_sessions_and_their_ports_and_lets_visitors_wait_for_them() {
     let (mut before, mut laptop, _visitor) = serving();
-    let bind = br#"{"clientBindRef":2,"kind":"tcp","mode":"pull","containerPort":5432}"#;
-    laptop.mux.push_control(FrameType::Bind, bind);
-    before.exchange(&mut laptop);
+    let wanted = r#"{"clientBindRef":2,"kind":"tcp","mode":"pull","containerPort":5432}"#;
+    bind(&mut before, &mut laptop, wanted);
     let handed = handed_by(&mut before);
     assert_eq!(handed.sessions.len(), 1);
     let id = handed.sessions[0].session_id.as_str().to_owned();
 
-    let mut host = successor(handed);
+    let mut host = Host::around(successor(handed));
     let [expose, pull] = host.bound[..] else {
         panic!("{:?}", host.bound);
     };
@@ -262,9 +266,8 @@ fn a_successor_has_the_sessions_and_their_ports_and_lets_visitors_wait_for_them(
     host.answer(&mut back, 0, 4);
     assert!(host.receive(visitor).ends_with("xxxx"));
     // Ids of bindings go on where they were.
-    let bind = br#"{"clientBindRef":3,"kind":"http","mode":"expose","containerPort":0}"#;
-    back.mux.push_control(FrameType::Bind, bind);
-    host.exchange(&mut back);
+    let wanted = r#"{"clientBindRef":3,"kind":"http","mode":"expose","containerPort":0}"#;
+    bind(&mut host, &mut back, wanted);
     let (_, bound) = back.told.last().expect("bound");
     assert!(bound.contains(r#""bindId":3"#), "{bound}");
 }
@@ -272,7 +275,7 @@ fn a_successor_has_the_sessions_and_their_ports_and_lets_visitors_wait_for_them(
 #[test]
 fn visitors_wait_for_a_laptop_that_does_not_come_back_only_so_long() {
     let (mut before, ..) = serving();
-    let mut host = successor(handed_by(&mut before));
+    let mut host = Host::around(successor(handed_by(&mut before)));
     let port = host.bound[0];
     host.pass(HANDED_WAITS);
     assert!(host.paused.is_empty());
@@ -336,13 +339,11 @@ fn the_kit_before_lets_go_of_its_ports_and_finishes_what_it_serves() {
 #[test]
 fn a_port_whose_socket_was_not_handed_over_is_lost_and_nothing_else() {
     let (mut before, mut laptop, _visitor) = serving();
-    let bind = br#"{"clientBindRef":2,"kind":"http","mode":"expose","containerPort":0}"#;
-    laptop.mux.push_control(FrameType::Bind, bind);
-    before.exchange(&mut laptop);
+    let wanted = r#"{"clientBindRef":2,"kind":"http","mode":"expose","containerPort":0}"#;
+    bind(&mut before, &mut laptop, wanted);
     let handed = handed_by(&mut before);
     let id = handed.sessions[0].session_id.as_str().to_owned();
-    let entropy = crate::entropy::Entropy::from_seed(7);
-    let mut kit = Kit::successor(guarded(), entropy, Instant::ZERO, handed);
+    let mut kit = successor(handed);
     let mut opened = Vec::new();
     while let Some(command) = kit.poll_command() {
         if let Command::Listen { listener, addr } = command {
