@@ -10,9 +10,10 @@ import WebSocket from 'ws';
 import { MAX_MESSAGE } from '../wire/frame.js';
 import { plain } from '../wire/text.js';
 import type { Carrier } from '../mux/lane.js';
+import type { KeptMessage } from '../mux/replay.js';
 import { LANE_ROOM_AT } from '../mux/limits.js';
 import { onAbort } from './abort.js';
-import { maskedFrame, recycle } from './masked.js';
+import { maskedFrame, recycle, unmasked, type MaskedFrame } from './masked.js';
 
 /** What to dial. */
 export interface DialOptions {
@@ -153,6 +154,27 @@ class Told {
   }
 }
 
+/** A frame whose memory is used again when it was written, and nobody wants it back. */
+class KeptFrame implements KeptMessage {
+  private reasons = 2;
+
+  constructor(
+    private readonly frame: MaskedFrame,
+    write: (frame: MaskedFrame, written: () => void) => void,
+  ) {
+    write(frame, () => this.release());
+  }
+
+  read(): Buffer {
+    return unmasked(this.frame);
+  }
+
+  release(): void {
+    this.reasons -= 1;
+    if (this.reasons === 0) recycle(this.frame);
+  }
+}
+
 class WsSocket extends Told implements KitSocket {
   private outstanding = 0;
   private full = false;
@@ -187,16 +209,29 @@ class WsSocket extends Told implements KitSocket {
   }
 
   send(message: Buffer): void {
+    const { tcp } = this;
+    if (tcp === undefined) return;
+    const frame = maskedFrame(message);
+    this.write(tcp, frame, () => recycle(frame));
+  }
+
+  keep(message: Buffer): KeptMessage {
+    return new KeptFrame(maskedFrame(message), (frame, written) => {
+      if (this.tcp !== undefined) this.write(this.tcp, frame, written);
+    });
+  }
+
+  /** `written` is told once the bytes are not needed any more for it. */
+  private write(tcp: Socket, frame: MaskedFrame, written: () => void): void {
     // `ws` writes its own frames, which are pongs and the close, to this same socket whole.
-    if (this.socket.readyState !== WebSocket.OPEN || this.tcp === undefined) return;
-    const { length } = message;
+    if (this.socket.readyState !== WebSocket.OPEN) return;
+    const { length } = frame;
     this.outstanding += length;
     if (this.outstanding > LANE_ROOM_AT) this.full = true;
-    const frame = maskedFrame(message);
-    this.tcp.write(frame.bytes, (error) => {
+    tcp.write(frame.bytes, (error) => {
       this.outstanding -= length;
       if (error instanceof Error) return;
-      recycle(frame);
+      written();
       if (!this.full || this.outstanding > LANE_ROOM_AT) return;
       this.full = false;
       this.user.drain();

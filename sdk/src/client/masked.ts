@@ -10,6 +10,10 @@ import { HEADER_BYTES, MAX_PAYLOAD } from '../wire/frame.js';
 /** A frame that is ready to be written. */
 export interface MaskedFrame {
   bytes: Buffer;
+  /** Where it was made: the message begins at `START`, and its mask lies before it. */
+  buffer: Buffer;
+  /** The size of the message. */
+  length: number;
   /** The whole buffer, to be given back; undefined when it is not one that is kept. */
   whole: Buffer | undefined;
 }
@@ -18,8 +22,8 @@ export interface MaskedFrame {
 const START = 16;
 /** The size of the buffers that are kept: one frame with the largest payload. */
 const KEPT_BYTES = START + HEADER_BYTES + MAX_PAYLOAD + 7;
-/** How many buffers are kept. */
-const MAX_KEPT = 16;
+/** How many buffers are kept: what one lane may have on its way. */
+const MAX_KEPT = 64;
 /** Messages up to this size get a small buffer of their own. */
 const SMALL_BYTES = 8 * 1024;
 /** FIN and the opcode of a binary message. */
@@ -44,7 +48,15 @@ export function maskedFrame(message: Uint8Array): MaskedFrame {
   maskAt += 4;
   buffer.set(message, START);
   mask(buffer, START + length);
-  return { bytes: buffer.subarray(start, START + length), whole };
+  return { bytes: buffer.subarray(start, START + length), buffer, length, whole };
+}
+
+/** The message of a frame, as it was; the frame may still be on its way. */
+export function unmasked({ buffer, length }: MaskedFrame): Buffer {
+  const copy = Buffer.allocUnsafeSlow(START + length);
+  buffer.copy(copy, START - 4, START - 4, START + length);
+  mask(copy, START + length);
+  return copy.subarray(START);
 }
 
 /** Gives a written frame's buffer back. */

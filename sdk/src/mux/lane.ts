@@ -6,15 +6,17 @@
  * `writable` first and is called back through the session when the carrier has drained.
  */
 import { Batch } from '../wire/batch.js';
-import { FrameType, HEADER_BYTES, writeHeader } from '../wire/frame.js';
+import { FrameType, HEADER_BYTES, isCounted, writeHeader } from '../wire/frame.js';
 import { ACK_WITHIN_MS, LANE_BULK_MAX, LANE_QUEUE_END, LANE_QUEUE_MAX } from './limits.js';
-import { isCounted, type Replay } from './replay.js';
+import { countIn, type KeptMessage, type Load, type Replay } from './replay.js';
 import { isDueEarlier, Line, type Waiter } from './line.js';
 
 /** What carries messages: a WebSocket, or a test. */
 export interface Carrier {
   /** Sends one binary message. The bytes are not touched again after it returns. */
   send(message: Buffer): void;
+  /** As `send`, and keeps what it wrote, where that is no copy more. */
+  keep?(message: Buffer): KeptMessage;
   /** Bytes taken that the runtime has not written yet. */
   readonly backlog: number;
 }
@@ -47,8 +49,7 @@ export class Lane<S extends Waiter> {
 
   /** The connection is lost, and another one may come: what counts waits for it. */
   suspend(): void {
-    this.replay?.lost();
-    this.batch.take();
+    this.replay?.lost(this.batch.take());
     clearTimeout(this.ackTimer);
     this.ackTimer = undefined;
   }
@@ -64,18 +65,19 @@ export class Lane<S extends Waiter> {
   /** A message came; `take` hands its frames on. */
   receive(message: Buffer, take: () => void): void {
     const { replay } = this;
-    if (replay?.tellsBefore(message) === true) this.tell(replay);
+    if (replay === undefined) return take();
+    const counted = countIn(message);
+    if (replay.tellsBefore(counted, message.length)) this.tell(replay);
     take();
-    if (replay === undefined || replay.isDown || this.closed) return;
-    if (replay.took(message)) this.tell(replay);
-    else if (replay.isUntold) this.ackTimer ??= setTimeout(() => this.tell(replay), ACK_WITHIN_MS);
+    if (replay.isDown || this.closed) return;
+    replay.took(counted, message.length);
+    if (replay.isUntold) this.ackTimer ??= setTimeout(() => this.tellLate(replay), ACK_WITHIN_MS);
   }
 
   /** Whether bulk may be sent now, in its turn: others may wait. */
   get writable(): boolean {
     // What gathers here leaves by itself, and nobody would say when.
-    const { replay } = this;
-    if (this.closed || (replay !== undefined && !replay.hasRoom)) return false;
+    if (this.closed || this.replay?.hasRoom(this.batch) === false) return false;
     return this.carrier.backlog < LANE_BULK_MAX;
   }
 
@@ -116,26 +118,30 @@ export class Lane<S extends Waiter> {
 
   /** Queues a frame; it leaves at the end of this turn of the event loop. */
   push(type: number, streamId: number, payload: Uint8Array): void {
-    if (this.keeps(type, streamId, payload) || !this.room(payload.length)) return;
+    if (this.waits(type)) return this.wait(type, streamId, payload);
+    if (!this.room(payload.length)) return;
     this.batch.push(type, streamId, payload);
     this.schedule();
   }
 
-  /** Queues a frame whose payload is one number. */
-  pushNumber(type: number, streamId: number, value: number): void {
-    if (this.replay !== undefined) {
+  /** Queues credit for the peer. */
+  pushCredit(streamId: number, increment: number): void {
+    const { replay } = this;
+    const gathers = !this.closed && replay?.hasRoom(this.batch) === false;
+    if (gathers && replay.gather(streamId, increment)) return;
+    if (this.waits(FrameType.Window)) {
       const payload = Buffer.alloc(4);
-      payload.writeUInt32BE(value);
-      return this.push(type, streamId, payload);
+      payload.writeUInt32BE(increment);
+      return this.wait(FrameType.Window, streamId, payload);
     }
     if (!this.room(4)) return;
-    this.batch.pushNumber(type, streamId, value);
+    this.batch.pushNumber(FrameType.Window, streamId, increment);
     this.schedule();
   }
 
   /** Queues a frame of JSON; `length` is its size in bytes. */
   pushText(type: number, streamId: number, text: string, length: number): void {
-    if (this.replay !== undefined) return this.push(type, streamId, Buffer.from(text));
+    if (this.waits(type)) return this.wait(type, streamId, Buffer.from(text));
     if (!this.room(length)) return;
     this.batch.pushText(type, streamId, text, length);
     this.schedule();
@@ -147,54 +153,71 @@ export class Lane<S extends Waiter> {
    */
   pushInPlace(streamId: number, buffer: Buffer, start: number, end: number): void {
     const length = end - start;
-    if (length < BULK_BYTES || this.replay !== undefined) {
-      this.push(FrameType.Data, streamId, buffer.subarray(start, end));
-      if (length >= BULK_BYTES) this.flush();
-      return;
+    if (length < BULK_BYTES || this.waits(FrameType.Data)) {
+      return this.push(FrameType.Data, streamId, buffer.subarray(start, end));
     }
     this.flush();
     if (this.closed) return;
     writeHeader(buffer, start - HEADER_BYTES, FrameType.Data, streamId, length);
-    this.carrier.send(buffer.subarray(start - HEADER_BYTES, end));
+    const message = buffer.subarray(start - HEADER_BYTES, end);
+    this.leave(message, { bytes: message.length, counted: 1, data: length });
   }
 
   /** Sends what has gathered, now. */
   flush(): void {
     if (this.closed) return;
-    // Nothing that counts goes ahead of what leaves again, but all else may.
-    if (this.replay?.isResending === true) this.flushBatch();
-    this.flushKept();
+    this.flushBatch();
+    if (this.replay === undefined) return;
+    this.sendAgain(this.replay);
+    this.letCreditGo(this.replay);
     this.flushBatch();
   }
 
   private flushBatch(): void {
-    if (this.batch.bytes === 0) return;
-    const message = this.batch.take();
-    if (this.replay?.isDown !== true) this.carrier.send(message);
+    const { bytes, counted, data } = this.batch;
+    if (bytes > 0) this.leave(this.batch.take(), { bytes, counted, data });
   }
 
-  private flushKept(): void {
-    const { replay, carrier } = this;
-    while (replay?.hasMore === true) {
-      // What was lost waits for room: it may be much.
-      if (replay.isResending && carrier.backlog >= LANE_BULK_MAX) return;
-      const message = replay.take();
-      if (message !== undefined) carrier.send(message);
+  private leave(message: Buffer, load: Load): void {
+    const { carrier, replay } = this;
+    if (replay === undefined || load.counted === 0) return carrier.send(message);
+    if (carrier.keep !== undefined) return replay.leaves(carrier.keep(message), load);
+    const copy = Buffer.from(message);
+    carrier.send(message);
+    replay.leaves({ read: () => copy, release: () => undefined }, load);
+  }
+
+  /** Sends what the last connection lost, as far as there is room: it may be much. */
+  private sendAgain(replay: Replay): void {
+    while (replay.isResending && this.carrier.backlog < LANE_BULK_MAX) {
+      const again = replay.again();
+      if (again !== undefined) this.leave(again.message, again);
     }
   }
 
-  private keeps(type: number, streamId: number, payload: Uint8Array): boolean {
+  private letCreditGo(replay: Replay): void {
+    if (!replay.hasRoom(this.batch)) return;
+    for (const [streamId, increment] of replay.ungather()) this.pushCredit(streamId, increment);
+  }
+
+  /** Whether a frame of a type cannot leave in turn. */
+  private waits(type: number): boolean {
     const { replay } = this;
-    if (replay === undefined || this.closed || !isCounted(type)) return false;
-    replay.add(type, streamId, payload);
-    this.schedule();
-    return true;
+    if (replay === undefined || replay.isSending) return false;
+    return replay.isDown || isCounted(type);
+  }
+
+  private wait(type: number, streamId: number, payload: Uint8Array): void {
+    if (!this.closed && isCounted(type)) this.replay?.wait(type, streamId, payload);
   }
 
   private tell(replay: Replay): void {
-    clearTimeout(this.ackTimer);
-    this.ackTimer = undefined;
     if (!this.closed && !replay.isDown) this.push(FrameType.Ack, 0, replay.tell());
+  }
+
+  private tellLate(replay: Replay): void {
+    this.ackTimer = undefined;
+    if (replay.isUntold) this.tell(replay);
   }
 
   /** From here on nothing is sent; what was queued is dropped. */

@@ -369,7 +369,7 @@ export class MuxSession implements StreamOwner {
   /** Sends what of the session's credit may go back. */
   private claim(): void {
     const increment = this.recvCredit.claim();
-    if (increment > 0) this.primary?.pushNumber(FrameType.Window, 0, increment);
+    if (increment > 0) this.primary?.pushCredit(0, increment);
     if (this.contended) this.contended = this.recvCredit.contended;
     if (this.recvCredit.available >= DRY_BELOW) this.hasRefused = false;
   }

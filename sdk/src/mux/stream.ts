@@ -370,7 +370,7 @@ export class MuxStream implements Waiter {
 
   private grant(increment: number): void {
     if (increment === 0 || this.wasReset) return;
-    this.lane.pushNumber(FrameType.Window, this.id, increment);
+    this.lane.pushCredit(this.id, increment);
   }
 
   /** What was queued had bytes once: whoever wrote it has given its memory away meanwhile. */

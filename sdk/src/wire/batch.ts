@@ -4,10 +4,22 @@
  * A batch cannot hold an illegal message: a frame that does not fit is not taken. It is one buffer
  * for the life of its lane; whoever sends the message must have copied it before the next frame.
  */
-import { HEADER_BYTES, MAX_FRAMES, MAX_MESSAGE, MAX_PAYLOAD, writeHeader } from './frame.js';
+import {
+  FrameType,
+  HEADER_BYTES,
+  isCounted,
+  MAX_FRAMES,
+  MAX_MESSAGE,
+  MAX_PAYLOAD,
+  writeHeader,
+} from './frame.js';
 
 /** A message in the making. */
 export class Batch {
+  /** How many of its frames count (PROTOCOL §9). */
+  counted = 0;
+  /** Bytes of DATA in it. */
+  data = 0;
   private readonly buffer = Buffer.allocUnsafeSlow(MAX_MESSAGE);
   private used = 0;
   private frames = 0;
@@ -48,6 +60,8 @@ export class Batch {
     const message = this.buffer.subarray(0, this.used);
     this.used = 0;
     this.frames = 0;
+    this.counted = 0;
+    this.data = 0;
     return message;
   }
 
@@ -58,5 +72,7 @@ export class Batch {
     writeHeader(this.buffer, this.used, type, streamId, length);
     this.used += HEADER_BYTES;
     this.frames += 1;
+    if (isCounted(type)) this.counted += 1;
+    if (type === FrameType.Data) this.data += length;
   }
 }

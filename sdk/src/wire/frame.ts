@@ -91,6 +91,17 @@ export function faultCode(fault: FrameFault): number {
   return fault === 'ZERO_INCREMENT' ? Code.ProtocolError : Code.FrameSizeError;
 }
 
+/**
+ * Whether frames of a type are counted where lanes outlive their connections (PROTOCOL §9); also
+ * where the receiver does not know what they mean.
+ */
+export function isCounted(type: number): boolean {
+  return COUNTED[type] === 1;
+}
+
+const COUNTED = new Uint8Array(256);
+for (const type of [3, 4, 5, 6, 7, 8, 16, 18, 19, 20, 21, 22, 64, 66, 68, 69]) COUNTED[type] = 1;
+
 /** What a type needs of its stream id: 0, anything but 0, or either. */
 type IdRule = 'zero' | 'some' | 'any';
 

@@ -10,7 +10,9 @@ import { performance } from 'node:perf_hooks';
 import { WebSocketServer, type WebSocket } from 'ws';
 import { Code } from '../../src/wire/code.js';
 import { parseObject, readResponseHead, type ResponseHead } from '../../src/wire/control.js';
-import { isCounted, Replay } from '../../src/mux/replay.js';
+import { Lane } from '../../src/mux/lane.js';
+import type { Waiter } from '../../src/mux/line.js';
+import { Replay } from '../../src/mux/replay.js';
 import {
   decodeMessage,
   decodeReset,
@@ -137,8 +139,9 @@ export class KitSession {
   sendCredit: number;
   parked: NodeJS.Timeout | undefined;
   messages = 0;
-  /** What the lane keeps, where `replay` is granted. */
-  replay: Replay | undefined;
+  /** What each lane keeps, where `replay` is granted. */
+  readonly channels = new Map<number, Lane<Waiter>>();
+  replays = false;
   epoch = 1;
   nextBind = 1;
   nextStream = 2;
@@ -149,27 +152,21 @@ export class KitSession {
   }
 
   send(type: number, id: number, payload: Buffer, lane = 0): void {
-    if (this.replay === undefined || !isCounted(type)) {
-      this.lanes.get(lane)?.send(encodeFrame(type, id, payload));
-      return;
-    }
-    this.replay.add(type, id, payload);
-    this.flush();
+    const channel = this.channels.get(lane);
+    channel?.push(type, id, payload);
+    channel?.flush();
+    if (channel === undefined) this.lanes.get(lane)?.send(encodeFrame(type, id, payload));
   }
 
-  /** Sends what is kept and may leave. */
-  flush(): void {
-    for (let next = this.replay?.take(); next !== undefined; next = this.replay?.take()) {
-      this.lanes.get(0)?.send(next);
-    }
-  }
-
-  /** A message was taken whole. */
-  took(message: Buffer): void {
-    const { replay } = this;
-    if (replay === undefined || replay.isDown) return;
-    replay.took(message);
-    if (replay.isUntold) this.send(FrameType.Ack, 0, replay.tell());
+  /** Messages leave on a lane, or go on leaving; false when the peer cannot have taken so many. */
+  carry(index: number, socket: WebSocket, received?: number): boolean {
+    this.lanes.set(index, socket);
+    if (!this.replays) return true;
+    const carrier = { send: (message: Buffer) => socket.send(Buffer.from(message)), backlog: 0 };
+    if (received !== undefined) return this.channels.get(index)?.resume(carrier, received) === true;
+    const replay = new Replay({ buffer: 4 << 20, data: 8 << 20 });
+    this.channels.set(index, new Lane(index, carrier, replay));
+    return true;
   }
 
   json(type: number, value: object, id = 0, lane = 0): void {
@@ -229,11 +226,11 @@ export class KitSession {
     return this.frames.filter((frame) => frame.type === type).length;
   }
 
-  onFrame(frame: Frame): void {
+  onFrame(frame: Frame, lane: number): void {
     this.frames.push({ ...frame, payload: Buffer.from(frame.payload) });
     const stream = this.streams.get(frame.streamId);
     if (stream !== undefined) this.onStream(stream, frame);
-    else this.onSession(frame);
+    else this.onSession(frame, lane);
     this.events.emit('frame');
   }
 
@@ -254,12 +251,13 @@ export class KitSession {
     stream.changed.emit('change');
   }
 
-  private onSession(frame: Frame): void {
+  private onSession(frame: Frame, lane: number): void {
     if (frame.type === FrameType.Ack) {
-      if (this.replay?.acknowledge(Number(frame.payload.readBigUInt64BE(0))) === false) {
+      const channel = this.channels.get(lane);
+      if (channel?.replay?.acknowledge(Number(frame.payload.readBigUInt64BE(0))) === false) {
         throw new Error('an ACK of the future');
       }
-      this.flush();
+      channel?.flush();
     } else if (frame.type === FrameType.Bind) this.onBind(parseObject(frame.payload, 'BIND'));
     else if (frame.type === FrameType.Unbind) {
       const bindId = Number(parseObject(frame.payload, 'UNBIND')['bindId']);
@@ -416,13 +414,17 @@ export class FixtureKit {
       if (this.silent) return;
       const frames = decodeMessage(Buffer.from(data));
       if (session !== undefined) session.messages += 1;
-      for (const frame of frames) {
-        session?.heard.push({ type: frame.type, on: index, at: performance.now() });
-        if (session !== undefined) session.onFrame(frame);
-        else if (frame.type === FrameType.Hello) session = this.onHello(frame, socket, request);
-        else if (frame.type === FrameType.Join) [session, index] = this.onJoin(frame, socket);
-      }
-      if (frames[0]?.type !== FrameType.Hello) session?.took(Buffer.from(data));
+      const take = (): void => {
+        for (const frame of frames) {
+          session?.heard.push({ type: frame.type, on: index, at: performance.now() });
+          if (session !== undefined) session.onFrame(frame, index);
+          else if (frame.type === FrameType.Hello) session = this.onHello(frame, socket, request);
+          else if (frame.type === FrameType.Join) [session, index] = this.onJoin(frame, socket);
+        }
+      };
+      const channel = session?.channels.get(index);
+      if (channel === undefined) take();
+      else channel.receive(Buffer.from(data), take);
     });
     socket.on('close', (code) => {
       if (session?.lanes.get(index) !== socket) return;
@@ -435,12 +437,12 @@ export class FixtureKit {
   private onPrimaryGone(session: KitSession, code: number): void {
     const ended = code === 1000 || code === 1005 || session.binds.size === 0;
     session.drop();
-    session.replay?.lost();
-    if (session.replay === undefined) session.streams.clear();
-    else if (session.replay.isDown) {
+    for (const channel of session.channels.values()) channel.suspend();
+    if (session.replays) {
       session.parked = setTimeout(() => undefined, 0);
       return;
     }
+    session.streams.clear();
     if (ended) this.sessions.delete(session.id);
     else {
       session.parked = setTimeout(
@@ -476,19 +478,17 @@ export class FixtureKit {
       for (const lane of before) lane.close(1001, 'resumed on another connection');
     }
     const resume = parseObject(frame.payload, 'HELLO')['resume'] as Record<string, unknown> | null;
-    const known = old?.replay !== undefined && resume?.['epoch'] === old.epoch;
+    const known = old?.replays === true && resume?.['epoch'] === old.epoch;
     if (known && !this.forgets) {
-      old.replay?.lost();
-      old.lanes.set(0, socket);
+      const channel = old.channels.get(0);
+      channel?.suspend();
       const answer = { sessionId: old.id, resumed: true, epoch: old.epoch };
-      const received = old.replay?.received;
+      const received = channel?.replay?.received;
       const more = { capabilities: ['replay'], received, ...this.helloOk };
       socket.send(
         encodeFrame(FrameType.HelloOk, 0, Buffer.from(JSON.stringify({ ...answer, ...more }))),
       );
-      if (old.replay?.resumed(Number(resume['received'])) !== true)
-        throw new Error('a wrong count');
-      old.flush();
+      if (!old.carry(0, socket, Number(resume['received']))) throw new Error('a wrong count');
       this.events.emit('hello', old);
       return old;
     }
@@ -497,11 +497,12 @@ export class FixtureKit {
       old.nextStream = 2;
       old.sendCredit = this.sessionWindow;
       old.streams.clear();
+      old.channels.clear();
     }
     this.sessions.set(session.id, session);
-    session.lanes.set(0, socket);
     const replays = this.config.replay === true && hello.capabilities.includes('replay');
-    session.replay = replays ? new Replay({ buffer: 4 << 20, data: 8 << 20 }) : undefined;
+    session.replays = replays;
+    session.carry(0, socket);
     const v2 = hello.version === 'hoody-tunnel.v2' && hello.capabilities.includes('multi-ws');
     session.granted = v2 ? Math.min(hello.maxConnections, this.config.granted ?? 16) : 1;
     session.json(FrameType.HelloOk, {

@@ -1,7 +1,18 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Replay, isCounted } from '../../src/mux/replay.js';
-import { decodeMessage, FrameType, MAX_MESSAGE, type Frame } from '../../src/wire/frame.js';
+import { Lane } from '../../src/mux/lane.js';
+import { ACK_BYTES, LANE_BULK_MAX } from '../../src/mux/limits.js';
+import type { Waiter } from '../../src/mux/line.js';
+import { Replay } from '../../src/mux/replay.js';
+import {
+  decodeMessage,
+  encodeFrame,
+  FrameType,
+  isCounted,
+  MAX_MESSAGE,
+  type Frame,
+} from '../../src/wire/frame.js';
+import { later } from '../support/local.js';
 
 const BOUNDS = { buffer: 64 * 1024, data: 32 * 1024 };
 const bytes = (text: string): Buffer => Buffer.from(text);
@@ -10,34 +21,48 @@ const increment = (n: number): Buffer => {
   payload.writeUInt32BE(n);
   return payload;
 };
+const ackOf = (count: number): Buffer => {
+  const payload = Buffer.alloc(8);
+  payload.writeBigUInt64BE(BigInt(count));
+  return payload;
+};
 
-/** One end: what it adds, and what it was handed. */
+/** One end of a lane: what it says, and what it was handed. */
 class End {
-  readonly replay = new Replay(BOUNDS);
+  readonly replay: Replay;
+  readonly lane: Lane<Waiter>;
   readonly got: string[] = [];
+  /** What left and was not looked at, each message behind its length as on a stream of bytes. */
+  private out: Buffer[] = [];
   private inbox = Buffer.alloc(0);
+  backlog = 0;
 
-  add(text: string): void {
-    this.replay.add(FrameType.Data, 2, bytes(text));
+  constructor(bounds = BOUNDS) {
+    this.replay = new Replay(bounds);
+    this.lane = new Lane(0, this.carrier(), this.replay);
   }
 
-  /** All that may leave now, each message behind its length as on a stream of bytes. */
+  add(text: string): void {
+    this.lane.push(FrameType.Data, 2, bytes(text));
+  }
+
+  /** All that may leave now. */
   leave(): Buffer {
-    const parts: Buffer[] = [];
-    const frame = (message: Buffer): void => {
-      parts.push(increment(message.length), Buffer.from(message));
-    };
-    for (let message = this.replay.take(); message !== undefined; message = this.replay.take()) {
-      frame(message);
+    if (this.replay.isUntold) this.lane.push(FrameType.Ack, 0, this.replay.tell());
+    this.lane.flush();
+    return Buffer.concat(this.out.splice(0));
+  }
+
+  /** The same as frames. */
+  leaveFrames(): Frame[] {
+    const frames: Frame[] = [];
+    for (let rest = this.leave(); rest.length > 0;) {
+      const end = 4 + rest.readUInt32BE(0);
+      assert.ok(end - 4 <= MAX_MESSAGE);
+      frames.push(...decodeMessage(rest.subarray(4, end)));
+      rest = rest.subarray(end);
     }
-    if (this.replay.isUntold) {
-      const ack = Buffer.alloc(17);
-      ack[0] = FrameType.Ack;
-      ack[8] = 8;
-      this.replay.tell().copy(ack, 9);
-      frame(ack);
-    }
-    return Buffer.concat(parts);
+    return frames;
   }
 
   hear(part: Buffer): void {
@@ -45,15 +70,28 @@ class End {
     while (this.inbox.length >= 4 && this.inbox.length >= 4 + this.inbox.readUInt32BE(0)) {
       const message = this.inbox.subarray(4, 4 + this.inbox.readUInt32BE(0));
       this.inbox = this.inbox.subarray(4 + message.length);
-      for (const frame of decodeMessage(message)) this.take(frame);
-      this.replay.took(message);
+      this.lane.receive(message, () => {
+        for (const frame of decodeMessage(message)) this.take(frame);
+      });
     }
   }
 
   /** What was cut short is not heard, now or later. */
   lose(): void {
     this.inbox = Buffer.alloc(0);
-    this.replay.lost();
+    this.lane.suspend();
+    this.out = [];
+  }
+
+  resume(count: number): boolean {
+    return this.lane.resume(this.carrier(), count);
+  }
+
+  private carrier(): { send: (message: Buffer) => void; readonly backlog: number } {
+    const send = (message: Buffer): void => {
+      this.out.push(increment(message.length), Buffer.from(message));
+    };
+    return Object.defineProperty({ send, backlog: 0 }, 'backlog', { get: () => this.backlog });
   }
 
   private take({ type, payload }: Frame): void {
@@ -66,8 +104,8 @@ class End {
 /** Both ends say what they have taken, and go on. */
 function reconnect(a: End, b: End): void {
   const [ofA, ofB] = [a.replay.received, b.replay.received];
-  assert.ok(a.replay.resumed(ofB));
-  assert.ok(b.replay.resumed(ofA));
+  assert.ok(a.resume(ofB));
+  assert.ok(b.resume(ofA));
 }
 
 test('with a cut at every byte both ways nothing is lost, doubled or out of order', () => {
@@ -117,117 +155,151 @@ test('with a cut at every byte both ways nothing is lost, doubled or out of orde
 });
 
 test('a connection that is lost while frames leave again begins anew with them', () => {
-  const [a, b] = [new End(), new End()];
-  for (let n = 0; n < 200; n += 1) a.add(String(n));
+  const [a, b] = [new End({ buffer: 4 << 20, data: 4 << 20 }), new End()];
+  const names = Array.from({ length: 200 }, (_, n) => String(n));
+  for (const name of names) a.add(name.padEnd(2000, '.'));
   a.leave();
   a.lose();
   for (let times = 0; times < 3; times += 1) {
     b.lose();
+    // One message of several has room, and the ACK of it is lost.
+    a.backlog = LANE_BULK_MAX;
     reconnect(a, b);
     assert.ok(a.replay.isResending);
-    // One message of several, and the ACK of it is lost.
-    const message = a.replay.take()!;
-    b.hear(Buffer.concat([increment(message.length), message]));
+    a.backlog = 0;
+    const first = a.leave();
+    b.hear(first.subarray(0, 4 + first.readUInt32BE(0)));
     a.lose();
   }
   b.lose();
   reconnect(a, b);
   b.hear(a.leave());
   assert.deepEqual(
-    b.got,
-    Array.from({ length: 200 }, (_, n) => String(n)),
+    b.got.map((text) => text.replace(/\.*$/, '')),
+    names,
   );
 });
 
+test('while frames leave again nothing that counts goes ahead of them, and a PONG does', () => {
+  const a = new End({ buffer: 4 << 20, data: 4 << 20 });
+  for (let n = 0; n < 3; n += 1) a.add(String(n));
+  a.leave();
+  a.lose();
+  a.lane.push(FrameType.Ping, 0, ackOf(1));
+  a.add('3');
+  a.backlog = LANE_BULK_MAX;
+  assert.ok(a.resume(1));
+  a.add('4');
+  a.lane.push(FrameType.Pong, 0, ackOf(2));
+  assert.deepEqual(
+    a.leaveFrames().map(({ type }) => type),
+    [FrameType.Pong],
+  );
+  a.backlog = 0;
+  a.lane.flush();
+  a.add('5');
+  const rest = a.leaveFrames().map(({ payload }) => payload.toString());
+  assert.deepEqual(rest, ['1', '2', '3', '4', '5']);
+});
+
 test('an ACK or a count of what never left, or is forgotten, cannot be', () => {
-  const replay = new Replay(BOUNDS);
-  for (const text of ['one', 'two', 'three']) replay.add(FrameType.Data, 2, bytes(text));
+  const end = new End();
+  const { replay } = end;
+  for (const text of ['one', 'two', 'three']) end.add(text);
   assert.ok(!replay.acknowledge(1), 'nothing has left');
-  replay.take();
-  replay.add(FrameType.Data, 2, bytes('four'));
+  end.leave();
+  end.add('four');
   assert.ok(!replay.acknowledge(4));
   assert.ok(!replay.acknowledge(2 ** 53));
   assert.ok(replay.acknowledge(2));
   assert.ok(replay.acknowledge(1), 'an older one says nothing new');
-  replay.lost();
-  assert.ok(!replay.resumed(1), 'two were acknowledged');
-  assert.ok(!replay.resumed(4));
+  end.lose();
+  assert.ok(!end.resume(1), 'two were acknowledged');
+  assert.ok(!end.resume(4));
   assert.ok(replay.isDown);
-  assert.ok(replay.resumed(2));
-  const again = decodeMessage(replay.take()!).map(({ payload }) => payload.toString());
+  assert.ok(end.resume(2));
+  const again = end.leaveFrames().map(({ payload }) => payload.toString());
   assert.deepEqual(again, ['three', 'four']);
 });
 
 test('what is kept is bounded, and credit gathers into one WINDOW a stream', () => {
-  const replay = new Replay(BOUNDS);
+  const end = new End();
+  const { replay, lane } = end;
   let data = 0;
-  while (replay.hasRoom) {
-    replay.add(FrameType.Data, 2, Buffer.alloc(1000));
+  while (lane.writable) {
+    lane.push(FrameType.Data, 2, Buffer.alloc(1000));
     data += 1;
   }
   assert.equal(data, 33);
-  for (let n = 0; n < 500; n += 1) replay.add(FrameType.Window, n % 2 === 0 ? 2 : 0, increment(3));
-  const frames = decodeMessage(replay.take()!);
-  assert.equal(frames.length, data);
-  assert.ok(!replay.hasMore);
+  for (let n = 0; n < 500; n += 1) lane.pushCredit(n % 2 === 0 ? 2 : 0, 3);
+  assert.equal(end.leaveFrames().length, data);
   assert.ok(replay.acknowledge(data));
-  const windows = decodeMessage(replay.take()!);
   assert.deepEqual(
-    windows.map(({ streamId, payload }) => [streamId, payload.readUInt32BE(0)]),
+    end.leaveFrames().map(({ streamId, payload }) => [streamId, payload.readUInt32BE(0)]),
     [
       [2, 750],
       [0, 750],
     ],
   );
   // The same where there is no connection; what does not fit into one is not lost.
-  replay.lost();
-  for (let n = 0; n < 3; n += 1) replay.add(FrameType.Window, 2, increment(0x8000_0000));
-  assert.ok(replay.resumed(data));
-  let sum = 0;
-  for (let message = replay.take(); message !== undefined; message = replay.take()) {
-    for (const frame of decodeMessage(message)) sum += frame.payload.readUInt32BE(0);
-  }
+  end.lose();
+  for (let n = 0; n < 3; n += 1) lane.pushCredit(2, 0x8000_0000);
+  assert.ok(end.resume(data));
+  const sum = end.leaveFrames().reduce((all, { payload }) => all + payload.readUInt32BE(0), 0);
   assert.equal(sum, 750 * 2 + 3 * 0x8000_0000);
 });
 
-test('messages are within their bounds, whatever was kept', () => {
-  const replay = new Replay({ buffer: 8 << 20, data: 8 << 20 });
-  for (let n = 0; n < 20; n += 1) replay.add(FrameType.Data, 2, Buffer.alloc(65_536, n));
-  for (let n = 0; n < 300; n += 1) replay.add(FrameType.Data, 2, bytes(String(n)));
-  replay.take();
-  replay.lost();
-  assert.ok(replay.resumed(0));
-  const sizes: number[] = [];
-  for (let message = replay.take(); message !== undefined; message = replay.take()) {
-    assert.ok(message.length <= MAX_MESSAGE);
-    sizes.push(decodeMessage(message).length);
-  }
-  assert.equal(
-    sizes.reduce((a, b) => a + b),
-    320,
-  );
-  assert.ok(!replay.isResending);
+test('credit that has not left when the connection is lost leaves with what gathers', () => {
+  const end = new End();
+  end.lane.pushCredit(2, 5);
+  end.leave();
+  end.lane.pushCredit(2, 7);
+  end.lose();
+  end.lane.pushCredit(2, 9);
+  assert.ok(end.resume(0));
+  const said = end.leaveFrames().map(({ payload }) => payload.readUInt32BE(0));
+  assert.deepEqual(said, [5, 16]);
 });
 
-test('what was taken is told in time, and frames that nobody understands count as well', () => {
-  const replay = new Replay(BOUNDS);
-  const message = (count: number, type: number, size = 0): Buffer => {
-    const one = Buffer.alloc(9 + size);
-    one[0] = type;
-    one.writeUInt32BE(size, 5);
-    return Buffer.concat(Array.from({ length: count }, () => one));
+test('messages are within their bounds, whatever was kept', () => {
+  const end = new End({ buffer: 8 << 20, data: 8 << 20 });
+  for (let n = 0; n < 20; n += 1) end.lane.push(FrameType.Data, 2, Buffer.alloc(65_536, n));
+  for (let n = 0; n < 300; n += 1) end.add(String(n));
+  end.leave();
+  end.lose();
+  assert.ok(end.resume(0));
+  assert.equal(end.leaveFrames().length, 320);
+  assert.ok(!end.replay.isResending);
+  assert.ok(end.replay.size > 0);
+  assert.ok(end.replay.acknowledge(320));
+  assert.equal(end.replay.size, 0);
+});
+
+test('what was taken is told in time, and frames that nobody understands count as well', async () => {
+  const end = new End();
+  const hear = (count: number, type: number, size = 0): void => {
+    const one = encodeFrame(type, type === FrameType.Ping ? 0 : 2, Buffer.alloc(size));
+    const message = Buffer.concat(Array.from({ length: count }, () => one));
+    end.hear(Buffer.concat([increment(message.length), message]));
   };
-  assert.ok(!replay.took(message(10, 0x44)));
-  assert.equal(replay.received, 10);
-  assert.ok(!replay.took(message(60, FrameType.Ping)));
-  assert.equal(replay.received, 10);
-  assert.ok(!replay.tellsBefore(message(54, FrameType.Data)));
-  assert.ok(replay.tellsBefore(message(55, FrameType.Data)));
-  assert.ok(replay.tellsBefore(message(4, FrameType.Data, 65_400)));
-  assert.ok(replay.took(message(22, FrameType.Data)));
-  assert.equal(replay.tell().readBigUInt64BE(0), 32n);
-  assert.ok(!replay.isUntold);
-  assert.ok(replay.took(message(2, FrameType.Data, 65_536)));
+  const acks = (): number[] => {
+    end.lane.flush();
+    const frames = end.leaveFrames();
+    return frames.map(({ payload }) => Number(payload.readBigUInt64BE(0)));
+  };
+  hear(10, 0x44);
+  assert.equal(end.replay.received, 10);
+  hear(60, FrameType.Ping, 8);
+  assert.equal(end.replay.received, 10);
+  await later(100);
+  assert.ok(!end.replay.isUntold);
+  assert.deepEqual(acks(), [10]);
+  hear(60, FrameType.Data);
+  // It is told before what would make them too many.
+  hear(5, FrameType.Data);
+  assert.deepEqual(acks(), [70, 75]);
+  for (let n = 0; n < ACK_BYTES / 65_536; n += 1) hear(1, FrameType.Data, 65_536);
+  assert.deepEqual(acks(), [78, 79]);
   const counted = Array.from({ length: 256 }, (_, type) => type).filter(isCounted);
   const named = '03 04 05 06 07 08 10 12 13 14 15 16 40 42 44 45';
   assert.equal(counted.map((type) => type.toString(16).padStart(2, '0')).join(' '), named);
