@@ -8,12 +8,14 @@
 //! section, so that changing one alone does not compile.
 
 mod client;
+mod failover;
 mod operator;
 mod replay;
 
 use std::time::Duration;
 
 pub use client::*;
+pub use failover::*;
 pub use operator::*;
 pub use replay::*;
 

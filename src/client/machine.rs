@@ -194,6 +194,7 @@ impl Client {
         match incoming {
             Incoming::Opened { id, payload } => {
                 local.stream_opened(&mut around, index, id, &payload);
+                self.reach.carries_more(&mut self.cx, index);
             }
             Incoming::Data { tag, payload, .. } => local.data(&mut around, tag, index, payload),
             Incoming::Eof { tag, .. } => local.remote_eof(&mut around, tag),

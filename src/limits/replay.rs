@@ -28,6 +28,9 @@ pub const REPLAY_BLOCK: usize = 256 * 1024;
 pub const SPARE_BLOCKS: usize = 2;
 /// How long a join ticket is good (PROTOCOL §7).
 pub const TICKET_LIFE: Duration = Duration::from_secs(10);
+/// The same where streams wait for their lanes: their client may have several ways to try
+/// (PROTOCOL §9).
+pub const LONG_TICKET_LIFE: Duration = Duration::from_secs(30);
 /// Tickets for one lane that are good at once, at most: clients ask every few seconds, and what was
 /// given before may be on its way to be used.
 pub const TICKETS_A_LANE: usize = 8;

@@ -193,6 +193,16 @@ impl Channel {
         self.out.replay.is_some()
     }
 
+    /// How many streams are pinned to it.
+    pub fn carries(&self) -> usize {
+        self.carries
+    }
+
+    /// How many frames its peer says that it has taken, where anything is kept.
+    pub fn acknowledged(&self) -> u64 {
+        self.replay().map_or(0, Replay::acked)
+    }
+
     /// Whether a stream more may be opened on it, as far as its peer and what is kept go.
     pub(super) fn may_open(&self) -> bool {
         let transport = self.transport.as_ref();

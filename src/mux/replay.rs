@@ -154,6 +154,11 @@ impl Replay {
         self.taken.count
     }
 
+    /// How many the peer says that it has taken.
+    pub(super) fn acked(&self) -> u64 {
+        self.acked
+    }
+
     /// How many have left.
     #[cfg(test)]
     pub(super) fn sent(&self) -> u64 {

@@ -46,6 +46,10 @@ pub struct Transport {
     choked: bool,
     last_heard: Instant,
     pinged: Option<Instant>,
+    /// The last PING, and since when its answer is awaited.
+    asked: Option<([u8; 8], Instant)>,
+    /// How long an answer takes; of late, the longest.
+    round_trip: Option<Duration>,
     /// The peer's close frame came: nothing it sends afterwards counts.
     closed: bool,
     /// Frames that were skipped, and that replay counts all the same.
@@ -108,6 +112,8 @@ impl Transport {
             choked: false,
             last_heard: now,
             pinged: None,
+            asked: None,
+            round_trip: None,
             closed: false,
             skipped: 0,
             bytes_in: 0,
@@ -230,11 +236,40 @@ impl Transport {
         let end = self.frames.end - rest.len();
         let payload = end - frame.payload.len()..end;
         self.frames.start = end;
+        if kind == FrameType::Pong {
+            self.echoed(&payload);
+        }
         Some(Item::Frame {
             kind,
             stream_id,
             payload,
         })
+    }
+
+    /// PONG came: the answer to what was asked last tells how long the way is.
+    fn echoed(&mut self, payload: &Span) {
+        if let Some((asked, at)) = self.asked
+            && self.payload(payload) == asked
+        {
+            self.asked = None;
+            self.measured(self.last_heard.since(at));
+        }
+    }
+
+    /// An answer took so long.
+    pub fn measured(&mut self, took: Duration) {
+        let before = self.round_trip.unwrap_or_default();
+        self.round_trip = Some(took.max(before - before / 8));
+    }
+
+    /// How long an answer takes: the longest of late, as far as any came.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.round_trip
+    }
+
+    /// Since when a sign of life is awaited that was asked for, if one is.
+    pub fn pinged(&self) -> Option<Instant> {
+        self.pinged
     }
 
     /// How many frames were skipped since this was asked last that replay counts (PROTOCOL §9).
@@ -342,6 +377,7 @@ impl Transport {
     pub(super) fn ping(&mut self, now: Instant, payload: [u8; 8]) {
         self.ahead.push(FrameType::Ping, 0, &payload);
         self.pinged = Some(now);
+        self.asked = Some((payload, now));
     }
 
     /// Memory held for bytes on their way, in bytes.

@@ -2,7 +2,7 @@
 //!
 //! Each room is one part of the promise: `expose` and `pull` carry traffic, `bad_input`, `bad_bind`
 //! and `visitors` answer nonsense as the protocol says, `sessions` outlive their sockets, `lanes`
-//! are several sockets of one, `laptop` shares what it has, `one_process` shares it with a kit,
+//! are several sockets of one and `paths` what they are good for, `laptop` shares what it has, `one_process` shares it with a kit,
 //! `restart` tells a kit to go, `limits` hold, `admin` steers, `proxy`
 //! stands behind nginx, `network` pulls cables in namespaces of its own, `cli` is what people type,
 //! `odd_flags` are nonsense,
@@ -32,6 +32,7 @@ mod limits;
 mod network;
 mod odd_flags;
 mod one_process;
+mod paths;
 mod proxy;
 mod pull;
 mod pull_halves;

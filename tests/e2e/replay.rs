@@ -1,92 +1,15 @@
 //! The way between client and kit is cut again and again, and nobody who is being served notices.
 
-use crate::support::client::{Hoody, hoody};
+use crate::support::cutter::{Cut, Cutter};
 use crate::support::http::Talk;
 use crate::support::kit::Kit;
-use crate::support::tcp::{TcpServer, reset_on_close};
+use crate::support::tcp::TcpServer;
 use crate::support::upstream::Upstream;
 use crate::support::{Noise, PATIENCE, becomes, long};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-
-/// How a connection ends.
-#[derive(Clone, Copy)]
-enum Cut {
-    Reset,
-    Fin,
-}
-
-/// Stands between a client and its kit.
-struct Cutter {
-    server: TcpServer,
-    open: Arc<Mutex<Vec<[TcpStream; 2]>>>,
-}
-
-impl Cutter {
-    fn before(kit: &Kit) -> Cutter {
-        let open: Arc<Mutex<Vec<[TcpStream; 2]>>> = Arc::default();
-        let (to, carried) = (kit.port, open.clone());
-        let server = TcpServer::start(move |client| {
-            let Ok(kit) = TcpStream::connect((Ipv4Addr::LOCALHOST, to)) else {
-                return;
-            };
-            let twin = |stream: &TcpStream| stream.try_clone().expect("descriptors are left");
-            let pair = [twin(&client), twin(&kit)];
-            carried.lock().expect("no holder panics").push(pair);
-            let back = (twin(&kit), twin(&client));
-            std::thread::spawn(move || carry(back.0, back.1));
-            carry(client, kit);
-        });
-        Cutter { server, open }
-    }
-
-    /// Cuts what is open now, all of it or one. Says how many that were.
-    fn cut(&self, how: Cut, at: Option<usize>) -> usize {
-        let mut open = self.open.lock().expect("no holder panics");
-        let cut = match at {
-            Some(at) if !open.is_empty() => {
-                let at = at % open.len();
-                vec![open.remove(at)]
-            }
-            Some(_) => Vec::new(),
-            None => std::mem::take(&mut *open),
-        };
-        for stream in cut.iter().flatten() {
-            if let Cut::Reset = how {
-                reset_on_close(stream);
-            }
-            let _ = stream.shutdown(Shutdown::Both);
-        }
-        cut.len()
-    }
-
-    /// A client that reaches the kit only through this.
-    fn hoody(&self, kit: &Kit, args: &[&str], bindings: usize) -> Hoody {
-        let url = format!("ws://127.0.0.1:{}/api/v1/tunnel/connect", self.server.port);
-        let mut command = hoody();
-        command
-            .arg("tunnel")
-            .args(args)
-            .args(["--url", &url, "--json"]);
-        if let Some(file) = kit.token_file() {
-            command.arg("--token-file").arg(file);
-        }
-        Hoody::from_command(&mut command, bindings)
-    }
-}
-
-fn carry(mut from: TcpStream, mut to: TcpStream) {
-    let mut block = [0; 65536];
-    while let Ok(count) = from.read(&mut block)
-        && count > 0
-        && to.write_all(&block[..count]).is_ok()
-    {}
-    let _ = to.shutdown(Shutdown::Both);
-    let _ = from.shutdown(Shutdown::Both);
-}
 
 /// Cuts every so often, as long as `work` lasts. Gives how many connections that cost.
 fn under_cuts(cutter: &Cutter, every: Duration, work: impl FnOnce() + Send) -> usize {

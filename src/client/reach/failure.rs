@@ -35,6 +35,8 @@ pub(in crate::client) enum Failure {
     Closed(Option<u16>),
     /// The kit broke the protocol.
     Violation(Violation),
+    /// The kit did not let this connection join the session.
+    Unjoined,
     /// A step of the way took too long.
     Slow(&'static str),
     /// A standing connection carried nothing any more.
@@ -96,8 +98,11 @@ impl Failure {
 
     /// Whether it may be the way's fault, so that another one may be better.
     pub(crate) fn is_the_ways(&self) -> bool {
-        use Failure::{Closed, Disturbed, Goaway, Violation};
-        !matches!(self, Goaway { .. } | Closed(_) | Violation(_) | Disturbed)
+        use Failure::{Closed, Disturbed, Goaway, Unjoined, Violation};
+        !matches!(
+            self,
+            Goaway { .. } | Closed(_) | Violation(_) | Unjoined | Disturbed
+        )
     }
 
     /// Whether the kit itself wants no other try, by whatever way.
@@ -173,6 +178,7 @@ impl Failure {
             Failure::Violation(violation) => {
                 Error::Protocol(format!("the kit broke the protocol: {violation}"))
             }
+            Failure::Unjoined => Error::Lost("the kit let no further connection join".into()),
             Failure::Slow(step) => Error::Timeout(format!("no answer in time while {step}")),
             Failure::Silent => Error::Lost("the connection went silent".into()),
             Failure::Dropped(Ended::Reset) => Error::Lost("the connection was reset".into()),

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::client::context::{Context, Timer};
+use crate::client::context::{Context, Mux, Timer};
+use crate::client::reach::failover::silent;
 use crate::client::reach::failure::Failure;
 use crate::client::reach::rejoin::Rejoin;
 use crate::client::reach::retry::Stage;
@@ -11,8 +12,8 @@ use crate::client::reach::upgrade::Upgrade;
 use crate::client::reach::{Reach, Then};
 use crate::clock::Instant;
 use crate::limits::{
-    DEFAULT_REPLAY_BUFFER, MAX_LANES, PROBE_WITHIN, PROMISE_MAX, PROMISE_MIN, REACH_WITHIN,
-    STEP_WITHIN,
+    ASK_AFTER, DEFAULT_REPLAY_BUFFER, MAX_LANES, PROBE_WITHIN, PROMISE_MAX, PROMISE_MIN,
+    REACH_WITHIN, STEP_WITHIN,
 };
 use crate::machine::{CloseHow, Command, ConnKey, Ended};
 use crate::mux::{Item, Liveness, Transport, Violation};
@@ -43,8 +44,9 @@ pub(in crate::client) struct LaneConn {
     pub backlog_since: Option<Instant>,
     /// The network changed then, and nothing was heard since.
     hurried: Option<Instant>,
-    /// When bytes left last.
+    /// When bytes left last, and when HELLO or JOIN was said.
     said: Instant,
+    greeted: Instant,
 }
 
 /// How far a connection to the kit is.
@@ -83,6 +85,7 @@ impl Reach {
             backlog_since: None,
             hurried: None,
             said: cx.now,
+            greeted: cx.now,
         };
         let Ok(conn) = self.conns.insert(entry) else {
             // Local connections have a bound of their own, so there is room for lanes.
@@ -208,10 +211,15 @@ impl Reach {
         }
     }
 
-    /// Frames wait for a lane's socket.
+    /// Frames may wait for a lane's socket.
     pub(crate) fn has_backlog(&mut self, conn: ConnKey, now: Instant) {
-        if let Some(lane) = self.conns.get_mut(conn) {
-            lane.backlog_since.get_or_insert(now);
+        let Some(entry) = self.conns.get_mut(conn) else {
+            return;
+        };
+        let session = self.session.attached();
+        let lane = session.and_then(|session| session.lane(entry.index));
+        if lane.is_some_and(|lane| !lane.is_flushed()) {
+            entry.backlog_since.get_or_insert(now);
         }
     }
 
@@ -246,6 +254,7 @@ impl Reach {
             _ => lane.say(&hello),
         }
         entry.phase = Phase::Greeting(lane);
+        entry.greeted = now;
         self.arm_step(cx, index);
         cx.effects.wake(conn);
         self.poll_greeting(cx, conn)
@@ -337,7 +346,7 @@ impl Reach {
                 Ok(ok) => return Some(self.joined(cx, conn, index, &ok)),
                 Err(error) => malformed(&error),
             },
-            (FrameType::JoinErr, 1..) => Failure::Slow("joining"),
+            (FrameType::JoinErr, 1..) => return Some(self.join_refused(cx, index)),
             (FrameType::GoAway, _) => {
                 let goaway: control::GoAway = control::parse(payload).unwrap_or_default();
                 Failure::from(goaway)
@@ -350,13 +359,19 @@ impl Reach {
 
     /// Takes the lane out of its entry, for the session to have.
     pub(super) fn go_live(&mut self, cx: &mut Context, conn: ConnKey) -> Option<Transport> {
-        let quiet = cx.config.keepalive;
+        let quiet = match self.lanes.granted {
+            0 | 1 => cx.config.keepalive,
+            _ => cx.config.keepalive.min(ASK_AFTER),
+        };
         let entry = self.conns.get_mut(conn)?;
         let index = entry.index;
         entry.said = cx.now;
         self.ways.stands(entry.way, cx.now.since(entry.began));
         let lane = match std::mem::replace(&mut entry.phase, Phase::Live) {
-            Phase::Greeting(lane) => Some(lane),
+            Phase::Greeting(mut lane) => {
+                lane.measured(cx.now.since(entry.greeted));
+                Some(lane)
+            }
             _ => None,
         };
         cx.effects
@@ -499,10 +514,15 @@ impl Reach {
             .filter(|at| heard.is_some_and(|heard| *at > heard));
         // The kit is promised to hear of us, also while it is the only one who has much to say.
         let is_owed = now >= entry.said + keepalive;
-        let (quiet, patience) = match entry.hurried {
-            Some(_) => (Duration::ZERO, PROBE_WITHIN),
-            None if is_owed => (keepalive / 2, keepalive * 3 / 2),
-            None => (keepalive, keepalive * 3 / 2),
+        let watch = self.failover.watch(session, index);
+        let (quiet, patience) = match (entry.hurried, &watch) {
+            (Some(_), _) => (Duration::ZERO, PROBE_WITHIN),
+            (None, watch) => {
+                let quiet = if is_owed { keepalive / 2 } else { keepalive };
+                let asked = watch.as_ref().map_or(quiet, |watch| watch.quiet.min(quiet));
+                let patience = watch.as_ref().and_then(|watch| watch.patience);
+                (asked, patience.unwrap_or(keepalive * 3 / 2))
+            }
         };
         let Some(health) = session.check_lane(index, now, quiet, patience, ping) else {
             return Then::Nothing;
@@ -516,12 +536,41 @@ impl Reach {
                 let due = if is_owed { now } else { entry.said } + keepalive;
                 // An answer starts a new silence, which must not be noticed late.
                 let at = at.min(due);
+                let looks = watch.and_then(|watch| awaited(session, index, watch.look, cx));
+                let at = looks.map_or(at, |looks| at.min(looks));
                 cx.effects.timers.arm(Timer::Lane(index as u8), at);
                 Then::Nothing
             }
-            Liveness::Dead => self.lane_failed(cx, index, Failure::Silent),
+            Liveness::Dead => {
+                self.failover.gives_up(session, index);
+                self.lane_failed(cx, index, Failure::Silent)
+            }
         }
     }
+
+    /// A stream was opened on a lane: whether that lives is of interest sooner from now on.
+    pub(in crate::client) fn carries_more(&self, cx: &mut Context, index: usize) {
+        let timer = Timer::Lane(index as u8);
+        let timers = &mut cx.effects.timers;
+        let soon = cx.now + ASK_AFTER;
+        if self.lanes.granted > 1 && timers.deadline(timer).is_some_and(|at| at > soon) {
+            timers.arm(timer, soon);
+        }
+    }
+}
+
+/// While a sign of life of a lane is awaited: when to look again. Once that takes a while, lanes
+/// that are as silent are asked too: whether they answer makes the difference.
+fn awaited(session: &mut Mux, index: usize, look: Duration, cx: &mut Context) -> Option<Instant> {
+    let since = session.transport(index).and_then(Transport::pinged)?;
+    if cx.now >= since + look {
+        let patience = cx.config.keepalive * 3 / 2;
+        for other in silent(session, index, since) {
+            let ping = cx.entropy.octets();
+            session.check_lane(other, cx.now, Duration::ZERO, patience, ping);
+        }
+    }
+    Some(cx.now + look)
 }
 
 /// How often something leaves on every lane, as HELLO says it; none where that is not often enough

@@ -1,9 +1,10 @@
 //! Reaching the kit and staying there: the connections to it, and the session that they carry.
 //!
 //! What the room is for: the way to the kit through proxy and TLS (`route`, `proxy`, `url`), the
-//! WebSocket (`upgrade`), HELLO and JOIN and what watches a lane (`lanes`), when to try again
-//! (`retry`, `rejoin`, `failure`), and the last words. What it never does: look into a stream, or
-//! decide what is bound. What concerns others it gives back as a [`Then`].
+//! WebSocket (`upgrade`), HELLO and JOIN and what watches a lane (`lanes`), when to try again or to
+//! go another way (`retry`, `rejoin`, `failover`, `failure`), and the last words. What it never
+//! does: look into a stream, or decide what is bound. What concerns others it gives back as a
+//! [`Then`].
 //!
 //! Order of calls: [`Reach::reach`] when its time has come; then what the host says of connections
 //! to the kit, each followed by what [`Then`] says. Loans of lanes' buffers are taken back before
@@ -15,6 +16,7 @@
 //! PROTOCOL §2, §3, §6 and §7.
 
 mod base64;
+mod failover;
 pub(in crate::client) mod failure;
 mod kept;
 mod lanes;
@@ -44,9 +46,10 @@ use crate::table::Table;
 use crate::timers::Timers;
 use crate::wire::code::Code;
 use crate::wire::control::{
-    Capabilities, GoAway, HelloOk, JoinTicket, MissingLane, ReissueRequest,
+    Capabilities, GoAway, HelloOk, JoinTicket, MissingLane, ReissueRequest, Secret,
 };
 
+use failover::Failover;
 use failure::Failure;
 pub(super) use kept::Kept;
 pub(super) use lanes::malformed;
@@ -62,6 +65,7 @@ pub(super) struct Reach {
     pub(super) conns: Table<Conn, LaneConn>,
     pub(super) lanes: Lanes,
     ways: Ways,
+    failover: Failover,
     /// Why the session will end, when the kit said so before it closes.
     goaway: Option<Failure>,
     /// The epoch of the session's counts, where its streams are kept (PROTOCOL §9).
@@ -103,6 +107,7 @@ impl Reach {
             conns: Table::new(LANE_CONNS),
             lanes: Lanes::default(),
             ways: Ways::new(config.endpoints.len()),
+            failover: Failover::default(),
             goaway: None,
             epoch: None,
             hellos: 0,
@@ -148,6 +153,7 @@ impl Reach {
         match (goes_on, self.session.attached_mut()) {
             (Some(received), Some(session)) => session.resume(0, lane, received, cx.now),
             _ => {
+                self.failover.begin();
                 self.epoch = ok.epoch.filter(|_| terms.replay.is_some());
                 self.lanes.granted = granted;
                 let session = self.session.stands(terms, cx.now);
@@ -216,13 +222,14 @@ impl Reach {
 
     /// Tells of a lane that is gone, and plans for the next.
     pub(super) fn lane_lost(&mut self, cx: &mut Context, index: usize, stood: bool) {
-        if self.session.attached().is_none() {
+        let Some(session) = self.session.attached() else {
             return;
-        }
+        };
+        let awaited = session.keeps_streams() && session.carries(index) > 0;
         if stood {
             self.tell_lanes(cx);
         }
-        self.lanes.rejoin.gone(index, cx.now);
+        self.lanes.rejoin.gone(index, awaited, cx.now);
         self.plan_rejoin(cx);
     }
 
@@ -381,18 +388,28 @@ impl Reach {
         self.plan_rejoin(cx);
     }
 
-    /// Joins the lanes that there are tickets for.
+    /// Joins the lanes that there are tickets for. They void older ones, so a lane that is on its
+    /// way takes the new one.
     pub(super) fn join_with(&mut self, cx: &mut Context, tickets: Vec<JoinTicket>) {
         for ticket in tickets {
-            let index = ticket.index as usize;
-            let missing = self.missing_lanes().any(|missing| missing == index);
-            let fits = ticket.nonce.expose().len() <= MAX_NONCE;
-            if missing && fits && self.lanes.rejoin.take(index) {
-                let on = |way| self.conns.iter().filter(|(_, it)| it.way == way).count();
-                let way = self.ways.beside(on, cx.now);
-                self.dial_lane(cx, index, way, Some(ticket.nonce));
+            let (index, nonce) = (ticket.index as usize, ticket.nonce);
+            let granted = (1..self.lanes.granted as usize).contains(&index);
+            if !granted || nonce.expose().len() > MAX_NONCE {
+                continue;
+            }
+            match self.lanes.conns[index] {
+                Some(conn) => self.takes_later_ticket(conn, index, nonce),
+                None if self.lanes.rejoin.take(index) => self.join_lane(cx, index, nonce),
+                None => {}
             }
         }
+    }
+
+    /// A connection is made for lane `index`, which has the right to join it.
+    pub(super) fn join_lane(&mut self, cx: &mut Context, index: usize, nonce: Secret) {
+        let on = |way| self.conns.iter().filter(|(_, it)| it.way == way).count();
+        let way = self.ways.beside(on, cx.now);
+        self.dial_lane(cx, index, way, Some(nonce));
     }
 
     /// Whether no connection is left.

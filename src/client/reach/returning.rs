@@ -3,13 +3,14 @@
 use crate::client::context::{Context, Timer};
 use crate::client::keys::ExchangeKey;
 use crate::client::reach::failure::Failure;
+use crate::client::reach::lanes::Phase;
 use crate::client::reach::{Reach, Then};
 use crate::clock::Instant;
 use crate::limits::{DEFAULT_REPLAY_BUFFER, MAX_LANES, STREAMS_WAIT_FOR};
-use crate::machine::CloseHow;
+use crate::machine::{CloseHow, ConnKey};
 use crate::mux::{Retention, Violation};
 use crate::wire::code::Code;
-use crate::wire::control::{Capabilities, HelloOk, JoinOk, MissingLane, Resume};
+use crate::wire::control::{Capabilities, HelloOk, JoinOk, MissingLane, Resume, Secret};
 
 /// What is kept of each lane, where the kit granted it.
 pub(super) fn retention(ok: &HelloOk, lanes: u32) -> Option<Retention> {
@@ -148,11 +149,38 @@ impl Reach {
             .collect()
     }
 
+    /// A ticket came for a lane that has a connection: what it says with JOIN, if it has not said
+    /// it yet, or what is said by the next one.
+    pub(super) fn takes_later_ticket(&mut self, conn: ConnKey, index: usize, nonce: Secret) {
+        match self.conns.get(conn).map(|lane| &lane.phase) {
+            Some(Phase::Route(_) | Phase::Upgrading(_)) => {
+                if let Some(session) = self.session.attached_mut() {
+                    session.set_ticket(index, nonce);
+                }
+            }
+            Some(Phase::Greeting(_)) => self.lanes.rejoin.keep(index, nonce),
+            _ => {}
+        }
+    }
+
+    /// The kit refused a JOIN: a later ticket, if one came, voided its own.
+    pub(super) fn join_refused(&mut self, cx: &mut Context, index: usize) -> Then {
+        let later = self.lanes.rejoin.refused(index);
+        let then = self.lane_failed(cx, index, Failure::Unjoined);
+        match later {
+            Some(nonce) => {
+                self.join_lane(cx, index, nonce);
+                Then::Nothing
+            }
+            None => then,
+        }
+    }
+
     /// JOIN_OK came: the session has one more lane.
     pub(super) fn joined(
         &mut self,
         cx: &mut Context,
-        conn: crate::machine::ConnKey,
+        conn: ConnKey,
         index: usize,
         ok: &JoinOk,
     ) -> Then {

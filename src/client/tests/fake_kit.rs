@@ -99,6 +99,28 @@ impl FakeKit {
         self.run(world);
     }
 
+    /// Answers the greeting, and has the lane under `index` go on where the client has taken so
+    /// many frames.
+    pub(super) fn come_back(
+        &mut self,
+        world: &mut World,
+        index: usize,
+        kind: FrameType,
+        json: &str,
+        received: u64,
+    ) {
+        let mut lane = self.greeting.take().unwrap();
+        lane.push_control(kind, json.as_bytes());
+        self.conns[index] = Some(lane.conn());
+        self.session.resume(index, lane, received, world.now);
+        self.run(world);
+    }
+
+    /// Somebody else answers the greeting.
+    pub(super) fn hand_over_greeting(&mut self, other: &mut FakeKit) {
+        other.greeting = self.greeting.take();
+    }
+
     pub(super) fn control(&mut self, world: &mut World, kind: FrameType, json: &str) {
         self.session.push_control(kind, json.as_bytes());
         self.run(world);

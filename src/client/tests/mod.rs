@@ -3,6 +3,7 @@
 mod chaos;
 mod ends;
 mod expose;
+mod failover;
 mod fake_kit;
 mod handler;
 mod hostile;

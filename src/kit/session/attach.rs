@@ -19,7 +19,8 @@ use crate::machine::{CloseHow, ConnKey};
 use crate::mux::Terms;
 use crate::wire::code::Code;
 use crate::wire::control::{
-    Hello, HelloOk, JoinOk, ReissueAnswer, ReissueRequest, ResumedBind, SessionId,
+    Capabilities, Hello, HelloOk, JoinOk, JoinTicket, ReissueAnswer, ReissueRequest, ResumedBind,
+    SessionId,
 };
 use crate::ws::Subprotocol;
 
@@ -266,7 +267,7 @@ impl Sessions {
         };
         let missing = session.missing_lanes(&[]);
         let answer = ReissueAnswer {
-            join_tickets: session.tickets.renew(&missing, &mut cx.entropy, cx.now),
+            join_tickets: session.give_tickets(&missing, cx),
         };
         self.say(key, &answer);
     }
@@ -286,6 +287,14 @@ fn promise(millis: u64) -> Option<Duration> {
 }
 
 impl KitSession {
+    /// The rights to join lanes that are missing.
+    fn give_tickets(&mut self, missing: &[usize], cx: &mut Context) -> Vec<JoinTicket> {
+        match self.capabilities.have(Capabilities::REPLAY) {
+            true => self.tickets.replace(missing, &mut cx.entropy, cx.now),
+            false => self.tickets.renew(missing, &mut cx.entropy, cx.now),
+        }
+    }
+
     /// HELLO_OK.
     fn answer(
         &mut self,
@@ -297,7 +306,7 @@ impl KitSession {
             bindings.iter_mut().for_each(|it| it.client_bind_ref = None);
         }
         let missing = self.missing_lanes(&welcome.kept);
-        let join_tickets = self.tickets.renew(&missing, &mut cx.entropy, cx.now);
+        let join_tickets = self.give_tickets(&missing, cx);
         let is_v2 = self.subprotocol == Subprotocol::V2;
         let keeps = welcome.terms.replay;
         let taken = self.mux().map(|mux| mux.received(0));

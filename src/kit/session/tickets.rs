@@ -1,8 +1,10 @@
 //! The rights to join lanes of a session (PROTOCOL §7).
 
+use std::time::Duration;
+
 use crate::clock::Instant;
 use crate::entropy::Entropy;
-use crate::limits::{TICKET_LIFE, TICKETS_A_LANE};
+use crate::limits::{LONG_TICKET_LIFE, TICKET_LIFE, TICKETS_A_LANE};
 use crate::wire::control::{JoinErrCode, JoinTicket, Secret};
 
 use super::hex;
@@ -30,24 +32,48 @@ impl Tickets {
     ) -> Vec<JoinTicket> {
         let Tickets(tickets) = self;
         tickets.retain(|ticket| ticket.expires > now && missing.contains(&ticket.index));
-        let mut fresh = Vec::new();
-        for index in missing.iter().copied() {
-            let mut given = (0..tickets.len()).filter(|at| tickets[*at].index == index);
+        for index in missing {
+            let mut given = (0..tickets.len()).filter(|at| tickets[*at].index == *index);
             if let Some(oldest) = given.next()
                 && given.count() + 1 >= TICKETS_A_LANE
             {
                 tickets.remove(oldest);
             }
+        }
+        self.add(missing, TICKET_LIFE, entropy, now)
+    }
+
+    /// The same where lanes are resumed. Older tickets are void: who came late with one would say
+    /// what was counted long ago (PROTOCOL §9).
+    pub(super) fn replace(
+        &mut self,
+        missing: &[usize],
+        entropy: &mut Entropy,
+        now: Instant,
+    ) -> Vec<JoinTicket> {
+        self.void_all();
+        self.add(missing, LONG_TICKET_LIFE, entropy, now)
+    }
+
+    fn add(
+        &mut self,
+        missing: &[usize],
+        life: Duration,
+        entropy: &mut Entropy,
+        now: Instant,
+    ) -> Vec<JoinTicket> {
+        let mut fresh = Vec::new();
+        for index in missing.iter().copied() {
             let nonce = Secret::new(hex(&entropy.octets::<16>()));
             fresh.push(JoinTicket {
                 index: index as u32,
                 nonce: nonce.clone(),
-                expires_ms: TICKET_LIFE.as_millis() as u64,
+                expires_ms: life.as_millis() as u64,
             });
-            tickets.push(Ticket {
+            self.0.push(Ticket {
                 index,
                 nonce,
-                expires: now + TICKET_LIFE,
+                expires: now + life,
             });
         }
         fresh
@@ -90,7 +116,6 @@ impl Tickets {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn given(tickets: &mut Tickets, missing: &[usize], now: Instant) -> Vec<JoinTicket> {
         tickets.renew(missing, &mut Entropy::from_seed(1), now)
@@ -135,5 +160,24 @@ mod tests {
         assert!(tickets.redeem(1, &nonces[TICKETS_A_LANE], now).is_err());
         tickets.void(2);
         assert!(tickets.0.is_empty());
+    }
+
+    #[test]
+    fn where_lanes_are_resumed_a_reissue_voids_what_was_given_before() {
+        let (mut tickets, now) = (Tickets::default(), Instant::ZERO);
+        let mut entropy = Entropy::from_seed(7);
+        let first = tickets.replace(&[1, 2], &mut entropy, now);
+        let second = tickets.replace(&[1], &mut entropy, now);
+        for ticket in &first {
+            let index = ticket.index as usize;
+            let late = tickets.redeem(index, &ticket.nonce, now);
+            assert_eq!(late.expect_err("void").0, JoinErrCode::BadTicket);
+        }
+        let nonce = &second[0].nonce;
+        let late = now + LONG_TICKET_LIFE * 9 / 10;
+        assert!(tickets.redeem(1, nonce, late).is_ok(), "its life is longer");
+        let nonce = tickets.replace(&[1], &mut entropy, now).remove(0).nonce;
+        let late = tickets.redeem(1, &nonce, now + LONG_TICKET_LIFE);
+        assert_eq!(late.expect_err("late").0, JoinErrCode::Expired);
     }
 }

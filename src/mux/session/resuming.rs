@@ -58,6 +58,11 @@ impl<T: Copy> Session<T> {
         lost
     }
 
+    /// How many streams are pinned to lane `index`, whether it stands or not.
+    pub fn carries(&self, index: usize) -> usize {
+        self.channels.get(index).map_or(0, Channel::carries)
+    }
+
     /// The lanes but the primary that have waited for so long that nobody waits any more.
     pub fn overdue_lanes(&self, now: Instant, grace: Duration) -> Vec<usize> {
         let channels = self.channels.iter().enumerate().skip(1);

@@ -2,6 +2,7 @@
 //! clients that can say what no honest program would.
 
 pub mod client;
+pub mod cutter;
 pub mod http;
 pub mod kit;
 pub mod netns;
