@@ -60,6 +60,9 @@ pub struct Config {
     pub pong_timeout: Duration,
     /// How long a session without a socket is kept; zero turns parking off (`--takeover-grace`).
     pub takeover_grace: Duration,
+    /// How long a visitor may wait for a laptop that is away; zero not at all
+    /// (`--hold-visitors`), PROTOCOL §9.
+    pub hold_visitors: Duration,
     /// How long streams may go on after SIGTERM; zero ends them at once (`--drain`), PROTOCOL §6.
     pub drain: Duration,
     /// How long a session without streams and bindings is kept (`--idle-timeout`).
@@ -157,6 +160,7 @@ impl Default for Config {
             ping_after: Duration::from_secs(30),
             pong_timeout: Duration::from_secs(60),
             takeover_grace: Duration::from_secs(60),
+            hold_visitors: Duration::ZERO,
             drain: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(300),
             half_close_timeout: Duration::from_secs(300),
@@ -319,6 +323,7 @@ impl Config {
         span("--ping-after", self.ping_after, least, hour)?;
         span("--pong-timeout", self.pong_timeout, least, hour)?;
         span("--takeover-grace", self.takeover_grace, Duration::ZERO, day)?;
+        span("--hold-visitors", self.hold_visitors, Duration::ZERO, hour)?;
         span("--drain", self.drain, Duration::ZERO, day)?;
         span("--idle-timeout", self.idle_timeout, least, day)?;
         span("--half-close-timeout", self.half_close_timeout, least, day)?;

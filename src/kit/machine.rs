@@ -357,6 +357,10 @@ impl Kit {
 
     fn told(&mut self) {
         self.settle();
+        let (streams, mut below) = self.streams();
+        if streams.visitors.serve_held(&mut below) {
+            self.settle();
+        }
         if self.cx.stopping != Stopping::No {
             self.go_on_stopping();
             self.settle();

@@ -15,6 +15,7 @@ use crate::kit::keys::{BindingKey, Mode};
 use crate::kit::metrics::{self, Gauges, RefusalReason};
 use crate::kit::port::Ports;
 use crate::kit::session::{KitSession, Sessions};
+use crate::kit::stream::visitor::Visitors;
 use crate::mux::{Session, Traffic};
 use crate::wire::control::{BindMode, SessionId};
 use crate::ws::Subprotocol;
@@ -27,6 +28,7 @@ struct View<'a> {
     conns: &'a Conns,
     ports: &'a Ports,
     sessions: &'a Sessions,
+    visitors: &'a Visitors,
 }
 
 impl View<'_> {
@@ -65,6 +67,7 @@ impl View<'_> {
     fn gauges(&self) -> Gauges {
         let mut gauges = Gauges {
             visitors: self.conns.budget.out(Class::Visitor) + self.conns.budget.out(Class::Refusal),
+            held: self.visitors.held(),
             callers: self.conns.budget.out(Class::Caller),
             lanes: self.conns.budget.out(Class::Lane),
             pre_auth: self.conns.pre_auth(),
@@ -108,6 +111,7 @@ impl Kit {
             conns: &self.conns,
             ports: &self.ports,
             sessions: &self.sessions,
+            visitors: &self.streams.visitors,
         }
     }
 

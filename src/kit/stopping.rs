@@ -56,6 +56,9 @@ impl Kit {
         let streams = self.sessions.stream_count();
         info!("draining for at most {grace:?}: streams open: {streams}; newcomers get 503");
         self.sessions.drain(grace);
+        // Who waits for a laptop is told while there is time.
+        let (streams, mut below) = self.streams();
+        streams.visitors.serve_held(&mut below);
     }
 
     /// Goes on with the end, where nothing is left to wait for.

@@ -22,6 +22,10 @@ impl Kit {
             let serves = |conn| self.conns.role(conn).is_some_and(Role::has_stream);
             assert!(mux.tags().all(serves), "a stream of nobody's");
         }
+        let conns: Vec<_> = self.conns.iter().map(|(key, _)| key).collect();
+        let timers = &self.cx.effects.timers;
+        let visitors = &self.streams.visitors;
+        visitors.check_held(conns.iter(), |reason| timers.deadline(reason));
         let held = self.conns.len() + self.ports.len();
         assert_eq!(
             self.conns.budget.used(),

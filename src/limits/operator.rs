@@ -16,3 +16,9 @@ pub const HANDED_WAITS: Duration = Duration::from_secs(5);
 pub const LAST_WORDS: Duration = Duration::from_millis(500);
 /// How long a kit whose successor has the ports serves visitors who were with it already.
 pub const YIELDS_FOR: Duration = Duration::from_millis(250);
+/// Visitors who wait for laptops that are away at once, at most.
+pub const MAX_HELD_VISITORS: usize = 1024;
+/// They have at most one part in so many of the places of visitors.
+pub const HELD_PART: usize = 4;
+/// And those at one port at most so much of that: three of four parts.
+pub const HELD_AT_ONE_PORT: (usize, usize) = (3, 4);

@@ -76,6 +76,9 @@ pub struct Flags {
     /// how long a lost session keeps its ports; 0 is not at all [60s]
     #[argh(option, arg_name = "TIME", from_str_fn(parse_duration))]
     pub takeover_grace: Option<Duration>,
+    /// how long visitors may wait for a laptop that is away; 0 is not at all [0]
+    #[argh(option, arg_name = "TIME", from_str_fn(parse_duration))]
+    pub hold_visitors: Option<Duration>,
     /// how long streams may go on after SIGTERM; 0 ends them at once [5s]
     #[argh(option, arg_name = "TIME", from_str_fn(parse_duration))]
     pub drain: Option<Duration>,

@@ -108,15 +108,7 @@ pub fn settings(
     );
     set(&mut config.replay_buffer, flags.replay_buffer);
     config.memory = flags.memory.unwrap_or_else(default_memory);
-    set(&mut config.hello_timeout, flags.hello_timeout);
-    set(&mut config.ping_after, flags.ping_after);
-    set(&mut config.pong_timeout, flags.pong_timeout);
-    set(&mut config.takeover_grace, flags.takeover_grace);
-    set(&mut config.drain, flags.drain);
-    set(&mut config.idle_timeout, flags.idle_timeout);
-    set(&mut config.half_close_timeout, flags.half_close_timeout);
-    set(&mut config.response_timeout, flags.response_timeout);
-    set(&mut config.body_timeout, flags.body_timeout);
+    set_times(&mut config, flags);
     set(
         &mut config.max_pre_auth_connections,
         flags.max_pre_auth_connections,
@@ -147,6 +139,19 @@ fn trusted_proxies(ranges: &[String]) -> Result<Proxies, Trouble> {
     };
     let networks: Result<Vec<Network>, Trouble> = ranges.iter().map(network).collect();
     networks.map(Proxies::new)
+}
+
+fn set_times(config: &mut Config, flags: &Flags) {
+    set(&mut config.hello_timeout, flags.hello_timeout);
+    set(&mut config.ping_after, flags.ping_after);
+    set(&mut config.pong_timeout, flags.pong_timeout);
+    set(&mut config.takeover_grace, flags.takeover_grace);
+    set(&mut config.hold_visitors, flags.hold_visitors);
+    set(&mut config.drain, flags.drain);
+    set(&mut config.idle_timeout, flags.idle_timeout);
+    set(&mut config.half_close_timeout, flags.half_close_timeout);
+    set(&mut config.response_timeout, flags.response_timeout);
+    set(&mut config.body_timeout, flags.body_timeout);
 }
 
 fn set<T>(place: &mut T, value: Option<T>) {
@@ -283,6 +288,8 @@ mod tests {
                 "3s",
                 "--takeover-grace",
                 "0",
+                "--hold-visitors",
+                "9s",
                 "--idle-timeout",
                 "5m",
                 "--half-close-timeout",
@@ -335,6 +342,7 @@ mod tests {
         assert_eq!(config.ping_after, Duration::from_secs(2));
         assert_eq!(config.pong_timeout, Duration::from_secs(3));
         assert_eq!(config.takeover_grace, Duration::ZERO);
+        assert_eq!(config.hold_visitors, Duration::from_secs(9));
         assert_eq!(config.idle_timeout, Duration::from_secs(300));
         assert_eq!(config.half_close_timeout, Duration::from_secs(6));
         assert_eq!(config.response_timeout, Duration::from_millis(700));

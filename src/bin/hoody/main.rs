@@ -4,6 +4,7 @@
 //! command line makes no sense.
 
 mod admin;
+mod binding;
 mod embedded;
 mod files;
 mod flags;

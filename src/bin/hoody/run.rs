@@ -12,9 +12,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use hoody_tunnel::client::{
-    BindErrCode, BindOptions, Binding, Error, SessionEvent, Shortage, TunnelOptions, TunnelSession,
+    BindOptions, Binding, Error, SessionEvent, Shortage, TunnelOptions, TunnelSession,
 };
 
+use crate::binding::bind;
 use crate::interrupt::Signals;
 use crate::render::{self, Line, Paper, Ready, Screen, Style};
 use crate::state::{Keeper, State};
@@ -35,7 +36,7 @@ pub struct Wish {
 
 impl Wish {
     /// The bind to try first, where a run before had this port.
-    fn first(&self, before: Option<u16>) -> BindOptions {
+    pub fn first(&self, before: Option<u16>) -> BindOptions {
         let may_differ = self.any_port || self.port == 0;
         match before.filter(|_| may_differ) {
             // Whoever has it by now has it with good reason.
@@ -55,7 +56,7 @@ pub enum Outcome {
 }
 
 /// What the threads tell the loop.
-enum News {
+pub enum News {
     Events(Vec<SessionEvent>),
     Bound(usize, Result<Binding, Error>),
     /// Something that is worth a line.
@@ -139,55 +140,6 @@ fn forward(session: &Arc<TunnelSession>, tell: &SyncSender<News>) {
             thread::sleep(BREATH);
         }
     });
-}
-
-/// Binds one wish after the other, waiting for each answer. The session's id is written down before
-/// it has any port: who is killed then leaves nothing that a next start would not find.
-fn bind(
-    session: Arc<TunnelSession>,
-    wishes: Arc<Vec<Wish>>,
-    state: Keeper,
-    tell: SyncSender<News>,
-) {
-    thread::spawn(move || {
-        // Where it does not stand, the binds say why.
-        let id = session.wait_online(None).ok().and_then(|()| session.id());
-        if let Some(id) = id
-            && let Err(why) = state.keep(|state| state.stands(&id))
-        {
-            let _ = tell.send(News::Notice(why));
-        }
-        for (index, wish) in wishes.iter().enumerate() {
-            let before = state.look(|state| state.port(index));
-            let mut outcome = session.bind(wish.first(before));
-            if let Err(Error::Bind { code, .. }) = &outcome
-                && wish.any_port
-                && let Some(why) = another_port_may_do(*code)
-            {
-                let note = format!(
-                    "port {} of the container {why}: asking for another",
-                    wish.port
-                );
-                let _ = tell.send(News::Notice(note));
-                outcome = session.bind((wish.make)(0));
-            }
-            let failed = outcome.is_err();
-            if tell.send(News::Bound(index, outcome)).is_err() || failed {
-                return;
-            }
-        }
-    });
-}
-
-/// Why a port was refused, if another one may be had.
-fn another_port_may_do(code: BindErrCode) -> Option<&'static str> {
-    match code {
-        BindErrCode::AlreadyBound => Some("is held by another tunnel (--takeover takes it over)"),
-        BindErrCode::PortInUse => Some("is in use"),
-        BindErrCode::ReservedPort => Some("is reserved"),
-        BindErrCode::PrivilegedPort => Some("is a privileged one"),
-        _ => None,
-    }
 }
 
 struct Run<P> {
@@ -542,26 +494,6 @@ mod tests {
                 panic!("`{wanted}` is told as a state");
             };
             assert_eq!(state, wanted);
-        }
-    }
-
-    #[test]
-    fn only_the_ports_own_trouble_has_us_ask_for_another() {
-        for code in [
-            BindErrCode::AlreadyBound,
-            BindErrCode::PortInUse,
-            BindErrCode::ReservedPort,
-            BindErrCode::PrivilegedPort,
-        ] {
-            assert!(another_port_may_do(code).is_some(), "{code}");
-        }
-        for code in [
-            BindErrCode::InvalidHost,
-            BindErrCode::InvalidKind,
-            BindErrCode::BindCapExceeded,
-            BindErrCode::Internal,
-        ] {
-            assert!(another_port_may_do(code).is_none(), "{code}");
         }
     }
 }

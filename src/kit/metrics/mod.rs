@@ -94,6 +94,22 @@ label! {
 }
 
 label! {
+    /// What became of a visitor who came while the port's owner was away, where such may wait.
+    HeldEnd {
+        /// Its request was passed on.
+        Served = "served",
+        /// Nobody came back in time.
+        Expired = "expired",
+        /// It hung up.
+        Gone = "gone",
+        /// The session or the kit ended, or there was no room for it at last.
+        TurnedAway = "turned_away",
+        /// There was no place for it to wait.
+        Full = "full",
+    }
+}
+
+label! {
     /// How a stream ended.
     StreamOutcome {
         /// Both sides sent EOF.
@@ -143,6 +159,7 @@ pub struct Metrics {
     traffic: Traffic,
     streams: [u64; StreamOutcome::ALL.len()],
     refused_streams: [u64; StreamRefusal::ALL.len()],
+    held: [u64; HeldEnd::ALL.len()],
     refused_binds: [u64; BIND_CODES.len()],
     refused_joins: [u64; JOIN_CODES.len()],
     refusals: [u64; RefusalReason::ALL.len()],
@@ -180,6 +197,8 @@ pub struct Gauges {
     pub streams: usize,
     /// Connections of visitors.
     pub visitors: usize,
+    /// Visitors among these who wait for a laptop that is away.
+    pub held: usize,
     /// Connections of callers.
     pub callers: usize,
     /// WebSockets of sessions.
@@ -219,6 +238,11 @@ impl Metrics {
     /// A visitor or caller got no stream.
     pub fn stream_refused(&mut self, reason: StreamRefusal) {
         self.refused_streams[reason as usize] += 1;
+    }
+
+    /// A visitor waits no longer, or could not wait.
+    pub fn held(&mut self, end: HeldEnd) {
+        self.held[end as usize] += 1;
     }
 
     /// Somebody was sent away before there was a session.
@@ -448,6 +472,10 @@ impl Metrics {
             .zip(self.refused_streams);
         let help = "Visitors and callers who got no stream, by reason.";
         page.labelled("stream_refusals_total", help, "reason", reasons);
+        let held = HeldEnd::ALL.iter().map(|end| end.name()).zip(self.held);
+        let help = "Visitors who came while a laptop was away and might wait, by what became of \
+                    them.";
+        page.labelled("held_visitors_total", help, "outcome", held);
         let help =
             "Visitors' requests that got a final status, by EXPOSE port and class of status.";
         page.family("requests_total", "counter", help);
@@ -497,6 +525,9 @@ fn render_gauges(page: &mut Exposition<'_>, now: &Gauges, about: &About) {
     ] {
         page.sample(&[("role", role)], count as u64);
     }
+    let help = "Visitors who wait for a laptop that is away.";
+    page.family("held_visitors", "gauge", help);
+    page.sample(&[], now.held as u64);
     let help = "Descriptors that may still be opened within the budget.";
     page.family("fd_permits_available", "gauge", help);
     page.sample(&[], now.fd_permits_available as u64);

@@ -197,6 +197,11 @@ impl KitSession {
         self.closing == Closing::No && !self.is_parked()
     }
 
+    /// Whether its client is away and may come back.
+    pub(in crate::kit) fn is_awaited(&self) -> bool {
+        self.closing == Closing::No && self.is_parked()
+    }
+
     pub(in crate::kit) fn is_parked(&self) -> bool {
         self.parked_until().is_some()
     }

@@ -3,9 +3,10 @@
 //! `Visitors` carries out what [`exchange`] says of one: `request` what the visitor sends,
 //! `response` what it gets. A connection belongs to its listener, not to a session: whoever owns
 //! the port when a request's head is complete serves it, so a takeover or a resume costs nobody a
-//! connection.
+//! connection. Where it is away, they may wait for it in `holding`.
 
 pub mod exchange;
+mod holding;
 mod request;
 mod response;
 mod yielding;
@@ -18,7 +19,7 @@ use crate::kit::conns::{Conns, Role};
 use crate::kit::context::Context;
 use crate::kit::heads::Waiting;
 use crate::kit::keys::SessionKey;
-use crate::kit::metrics::{StreamOutcome, StreamRefusal};
+use crate::kit::metrics::{HeldEnd, StreamOutcome, StreamRefusal};
 use crate::kit::session::{End, Sessions};
 use crate::limits::{VISITOR_GONE_AFTER, VISITOR_HEAD_TIMEOUT};
 use crate::machine::{CloseHow, Conn, ConnKey, Ended, ListenerKey};
@@ -28,6 +29,7 @@ use crate::wire::code::Code;
 
 use super::{Below, StreamName};
 use exchange::{AtFin, Broken, HttpExchange, Look, Movement, Owed, Seen};
+use holding::{Held, Holding};
 use yielding::Yielding;
 
 /// A connection to an EXPOSE port.
@@ -39,6 +41,8 @@ pub(in crate::kit) struct Visitor {
     last: Option<StreamName>,
     /// There was no descriptor for it but to say so.
     no_descriptors: bool,
+    /// Its place among those who wait for a laptop.
+    held: Option<Held>,
 }
 
 /// All visitors, by their connections.
@@ -47,6 +51,8 @@ pub(in crate::kit) struct Visitors {
     all: Side<Conn, Visitor>,
     /// Whose places others may have.
     yielding: Yielding,
+    /// Who waits for a laptop.
+    holding: Holding,
     /// Sessions that have no stream left to open.
     spent: Vec<SessionKey>,
     /// Every answer is the last on its connection.
@@ -113,6 +119,7 @@ impl Visitors {
             http: HttpExchange::new(cx.now),
             last: None,
             no_descriptors,
+            held: None,
         };
         self.all.insert(conn, visitor);
         cx.arm_conn(conn, cx.now + VISITOR_HEAD_TIMEOUT);
@@ -213,6 +220,7 @@ impl Visitors {
         refusal: &Refusal,
         below: &mut Below<'_>,
     ) {
+        self.let_go(conn, HeldEnd::TurnedAway, below);
         debug!(
             "visitor refused with {}: {}",
             refusal.status,
@@ -310,6 +318,7 @@ impl Visitors {
             "the visitor is gone",
             below,
         );
+        self.let_go(conn, HeldEnd::Gone, below);
     }
 
     fn abandon(&self, conn: ConnKey, outcome: StreamOutcome, why: &str, below: &mut Below<'_>) {
@@ -326,6 +335,9 @@ impl Visitors {
 
     /// It is looked whether the visitor's time is over.
     pub(in crate::kit) fn timeout(&mut self, conn: ConnKey, below: &mut Below<'_>) {
+        if self.held_timeout(conn, below) {
+            return;
+        }
         let now = below.cx.now;
         let body_due = self.body_due(conn, below);
         if body_due.is_some_and(|due| now >= due) {
@@ -386,6 +398,9 @@ impl Visitors {
 
     /// Its FIN lies behind bytes that are not read: more requests, or a body without credit.
     pub(in crate::kit) fn ends_ahead(&mut self, conn: ConnKey, below: &mut Below<'_>) {
+        if self.held_ends(conn, below) {
+            return;
+        }
         let now = below.cx.now;
         let Some(visitor) = self.all.get_mut(conn) else {
             return;
@@ -427,7 +442,11 @@ impl Visitors {
     }
 
     pub(super) fn forget(&mut self, conn: ConnKey) {
-        self.all.remove(conn);
+        if let Some(visitor) = self.all.remove(conn)
+            && let Some(held) = visitor.held
+        {
+            self.holding.leave(visitor.listener, &held);
+        }
     }
 
     pub(super) fn len(&self) -> usize {

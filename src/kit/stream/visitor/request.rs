@@ -22,6 +22,7 @@ use crate::shares::{is_plenty, may_hold};
 use crate::wire::open::{BodyKind, OpenHttpParts, write_open_http};
 
 use super::exchange::{AtFin, Outgoing, Owed, Room, Turn, Upload};
+use super::holding::Held;
 use super::{LIVED, Visitor, Visitors};
 
 /// What a parsed head asks for, without its borrowed parts.
@@ -45,6 +46,8 @@ impl Visitor {
         sessions: &'a mut Sessions,
     ) -> &'a mut [u8] {
         match self.http.room() {
+            // Who waits for a laptop is read when it is served.
+            _ if self.held.is_some() => &mut [],
             Room::Nowhere => &mut [],
             // What comes behind a head may have to wait here, so where much of others does, little
             // is read.
@@ -104,16 +107,24 @@ impl Visitors {
             return;
         };
         match visitor.http.turn(entry.out.is_empty(), below.cx.now) {
+            _ if visitor.held.is_some() => {}
             Turn::Rest => {}
-            Turn::Head => self.next_head(conn, below),
+            Turn::Head => self.next_head(conn, None, below),
             Turn::Body => self.upload(conn, below),
         }
+        self.weigh(conn, below);
+    }
+
+    /// Reckons the memory of what came of a visitor and waits.
+    pub(super) fn weigh(&self, conn: ConnKey, below: &mut Below<'_>) {
         if let Some(visitor) = self.all.get(conn) {
             below.conns.weigh(conn, visitor.waiting());
         }
     }
 
-    fn next_head(&mut self, conn: ConnKey, below: &mut Below<'_>) {
+    /// Reads the head that is at hand, if it is whole, and has it served. `was`: it has waited for
+    /// that.
+    pub(super) fn next_head(&mut self, conn: ConnKey, was: Option<Held>, below: &mut Below<'_>) {
         let Below {
             cx, conns, ports, ..
         } = below;
@@ -140,9 +151,8 @@ impl Visitors {
         };
         let request = Request::read(head, entry.peer, conn.generation(), owner, cx);
         let length = head.len();
-        visitor.http.head_read(length);
         match request {
-            Ok(request) => self.begin(conn, &request, below),
+            Ok(request) => self.begin(conn, &request, length, was, below),
             Err(reject) => self.reject(conn, &reject.into(), below),
         }
     }
@@ -156,59 +166,85 @@ impl Visitors {
         self.busy(conn, owed, StreamRefusal::Draining, below);
     }
 
-    fn begin(&mut self, conn: ConnKey, request: &Request, below: &mut Below<'_>) {
+    /// Begins what a head of so many bytes asks for, or has it wait, or says why not.
+    fn begin(
+        &mut self,
+        conn: ConnKey,
+        request: &Request,
+        length: usize,
+        was: Option<Held>,
+        below: &mut Below<'_>,
+    ) {
+        if let Some(entry) = below.conns.get_mut(conn) {
+            entry.from = request.from;
+        }
+        if !request.fits {
+            let refusal = Refusal::text(431, "the head does not fit a frame of the tunnel");
+            return self.reject(conn, &refusal, below);
+        }
+        let opened = self.open(conn, request, below);
+        if let Err(why) = opened
+            && self.hold(conn, why, was, below)
+        {
+            return;
+        }
+        let Some(visitor) = self.all.get_mut(conn) else {
+            return;
+        };
+        visitor.http.head_read(length);
+        let (asked, body, now) = (request.asked, request.body, below.cx.now);
+        let name = match opened {
+            Ok(name) => name,
+            Err(why) => {
+                let whole = whole(body) && !visitor.no_descriptors;
+                return self.busy(conn, Owed { asked, whole }, why, below);
+            }
+        };
+        visitor.last = Some(name);
+        visitor.http.begin(asked, body, request.expects, now);
+        if self.keeps_none {
+            visitor.http.answer_is_last();
+        }
+        if let Some(binding) = below.ports.bound_mut(visitor.listener) {
+            binding.served += 1;
+        }
+        self.upload(conn, below);
+        self.look_soon(conn, below);
+    }
+
+    /// Opens a stream of whoever owns the port now; what it says lies in `Context::text`.
+    fn open(
+        &mut self,
+        conn: ConnKey,
+        request: &Request,
+        below: &mut Below<'_>,
+    ) -> Result<StreamName, StreamRefusal> {
         let Below {
             cx,
             conns,
             sessions,
             ports,
         } = below;
-        let (Some(entry), Some(visitor)) = (conns.get_mut(conn), self.all.get_mut(conn)) else {
-            return;
-        };
-        let Some(binding) = ports.bound_mut(visitor.listener) else {
-            return;
-        };
-        entry.from = request.from;
-        let (asked, body, now) = (request.asked, request.body, cx.now);
-        if !request.fits {
-            let refusal = Refusal::text(431, "the head does not fit a frame of the tunnel");
-            return self.reject(conn, &refusal, below);
-        }
-        let whole = matches!(body, RequestBody::None | RequestBody::Length(0));
-        let owed = Owed { asked, whole };
+        let visitor = self.all.get(conn).ok_or(StreamRefusal::Away)?;
         if visitor.no_descriptors {
-            let owed = Owed {
-                whole: false,
-                ..owed
-            };
-            return self.busy(conn, owed, StreamRefusal::Descriptors, below);
+            return Err(StreamRefusal::Descriptors);
         }
+        let owner = ports.bound(visitor.listener).map(|binding| binding.owner);
+        let session = owner.ok_or(StreamRefusal::Away)?;
         let holder = place(request.from.ip());
         if !may_serve_one_more(holder, conns, sessions) {
-            return self.busy(conn, owed, StreamRefusal::Share, below);
+            return Err(StreamRefusal::Share);
         }
-        let session = binding.owner;
         let is_open = sessions.get(session).is_some_and(KitSession::is_open);
         let mux = sessions.mux_mut(session).filter(|_| is_open);
-        let stream = match mux.map(|mux| mux.open_for(Some(holder), conn, &cx.text, now)) {
-            Some(Ok(stream)) => stream,
-            Some(Err(why)) => {
-                if why == CannotOpen::IdsUsedUp {
-                    self.spent.push(session);
-                }
-                return self.busy(conn, owed, why.into(), below);
+        let mux = mux.ok_or(StreamRefusal::Away)?;
+        let stream = mux.open_for(Some(holder), conn, &cx.text, cx.now);
+        let stream = stream.inspect_err(|why| {
+            if *why == CannotOpen::IdsUsedUp {
+                self.spent.push(session);
             }
-            None => return self.busy(conn, owed, StreamRefusal::Away, below),
-        };
-        binding.served += 1;
-        visitor.last = Some(StreamName { session, stream });
-        visitor.http.begin(asked, body, request.expects, now);
-        if self.keeps_none {
-            visitor.http.answer_is_last();
-        }
-        self.upload(conn, below);
-        self.look_soon(conn, below);
+        })?;
+        Ok(StreamName { session, stream })
     }
 
     /// Sends what is at hand, as far as credit goes.
@@ -396,6 +432,11 @@ impl Request {
             from: origin.peer,
         })
     }
+}
+
+/// Whether nothing follows the head of a request.
+pub(super) fn whole(body: RequestBody) -> bool {
+    matches!(body, RequestBody::None | RequestBody::Length(0))
 }
 
 /// Whether descriptors suffice for one more request of `holder`, with what it has. Who only keeps a

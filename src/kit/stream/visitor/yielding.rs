@@ -144,6 +144,10 @@ impl Visitor {
 
     /// How it may go, if it may at all, and since when it is so.
     fn used(&self, entry: &ConnEntry, sessions: &Sessions, now: Instant) -> Option<(Use, Instant)> {
+        if self.held.is_some() {
+            // These have a bound of their own.
+            return None;
+        }
         if let Some((since, served, says)) = self.http.waits_since() {
             let patience = match says {
                 true => PRE_AUTH_MAY_STAY,

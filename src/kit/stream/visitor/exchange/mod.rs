@@ -221,6 +221,11 @@ impl HttpExchange {
         Ok(length.and_then(|length| self.inbound.bytes().get(..length)))
     }
 
+    /// The head that was asked for stays where it is, to be asked for again.
+    pub fn head_stays(&mut self) {
+        self.scanner = HeadScanner::new();
+    }
+
     /// A head of so many bytes was read.
     pub fn head_read(&mut self, length: usize) {
         self.scanner = HeadScanner::new();
