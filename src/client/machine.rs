@@ -305,29 +305,41 @@ impl Client {
     fn close(&mut self, at_once: bool) {
         match self.reach.retry.stage {
             retry::Stage::Over => {}
+            retry::Stage::Waiting | retry::Stage::Reaching if self.reach.has_lanes() => {
+                // The kit hears it on another lane; the primary is not waited for.
+                self.reach.reaches_no_more(&mut self.cx);
+                self.close_soon(at_once);
+            }
             retry::Stage::Waiting | retry::Stage::Reaching => {
                 self.drop_session("closed");
                 self.over(None);
             }
             retry::Stage::Closing => self.say_goodbye(),
             retry::Stage::Online(_) => {
-                self.reach.retry.stage = retry::Stage::Closing;
-                if at_once {
-                    return self.say_goodbye();
-                }
-                if let Some(session) = self.reach.session.attached_mut() {
+                if let Some(session) = self.reach.session.attached_mut().filter(|_| !at_once) {
                     self.bindings.leave(session);
                 }
-                let at = self.cx.now + CLOSE_WITHIN;
-                self.cx.effects.timers.arm(Timer::Close, at);
-                self.close_when_idle();
+                self.close_soon(at_once);
             }
         }
     }
 
+    /// Lets streams finish for a moment, or not.
+    fn close_soon(&mut self, at_once: bool) {
+        self.reach.retry.stage = retry::Stage::Closing;
+        if at_once {
+            return self.say_goodbye();
+        }
+        let at = self.cx.now + CLOSE_WITHIN;
+        self.cx.effects.timers.arm(Timer::Close, at);
+        self.close_when_idle();
+    }
+
     /// While closing: goodbye as soon as nothing runs any more.
     fn close_when_idle(&mut self) {
-        let idle = self.local.is_idle() && self.bindings.is_empty();
+        // Without its primary the kit tells nothing of bindings.
+        let unbound = self.bindings.is_empty() || !self.reach.has_primary();
+        let idle = self.local.is_idle() && unbound;
         if self.reach.retry.stage == retry::Stage::Closing && idle {
             self.say_goodbye();
         }

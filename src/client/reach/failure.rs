@@ -110,6 +110,11 @@ impl Failure {
         matches!(self, Failure::Goaway { .. } | Failure::Closed(Some(1008))) && self.is_fatal(false)
     }
 
+    /// Whether the kit has not heard of us for long: it keeps the session all the same.
+    pub(crate) fn is_about_silence(&self) -> bool {
+        matches!(self, Failure::Goaway { message, .. } if message == "pong timeout")
+    }
+
     /// Whether the kit asks us to come back at once.
     pub(crate) fn is_restart(&self) -> bool {
         let asks = Some(false);

@@ -29,6 +29,8 @@ pub(in crate::client) mod upgrade;
 pub(in crate::client) mod url;
 mod ways;
 
+use std::time::Duration;
+
 use crate::client::Error;
 use crate::client::config::Config;
 use crate::client::context::{Context, Timer};
@@ -68,6 +70,8 @@ pub(super) struct Reach {
     failover: Failover,
     /// Why the session will end, when the kit said so before it closes.
     goaway: Option<Failure>,
+    /// The user knows that nothing carries the session.
+    told_lost: bool,
     /// The epoch of the session's counts, where its streams are kept (PROTOCOL §9).
     epoch: Option<u64>,
     /// HELLOs so far.
@@ -109,6 +113,7 @@ impl Reach {
             ways: Ways::new(config.endpoints.len()),
             failover: Failover::default(),
             goaway: None,
+            told_lost: false,
             epoch: None,
             hellos: 0,
             scratch: [0; 64],
@@ -121,7 +126,9 @@ impl Reach {
             return;
         }
         let attempt = self.retry.reach();
-        cx.notify(SessionEvent::Connecting { attempt });
+        if !self.has_lanes() {
+            cx.notify(SessionEvent::Connecting { attempt });
+        }
         let way = self.ways.next(cx.now);
         self.dial_lane(cx, 0, way, None);
     }
@@ -166,13 +173,16 @@ impl Reach {
         let came_back = self.retry.online(ok.session_id.clone(), ok.resumed, cx.now);
         let id = ok.session_id.to_string();
         cx.effects.notify(Notice::Session(ok.session_id.clone()));
-        cx.notify(match came_back {
-            true => SessionEvent::Resumed { session: id },
-            false => SessionEvent::Online {
+        let was_lost = std::mem::take(&mut self.told_lost);
+        match came_back {
+            // The others carried on meanwhile.
+            true if goes_on.is_some() && !was_lost => self.tell_lanes(cx),
+            true => cx.notify(SessionEvent::Resumed { session: id }),
+            false => cx.notify(SessionEvent::Online {
                 session: id,
                 connections: self.lanes.granted,
-            },
-        });
+            }),
+        }
         goes_on.is_some()
     }
 
@@ -186,9 +196,11 @@ impl Reach {
     /// The kit ends the session. Streams go on until it closes, if there are any.
     pub(super) fn kit_goes_away(&mut self, cx: &mut Context, goaway: GoAway, busy: bool) -> Then {
         let is_kind = goaway.code() == Code::NoError || goaway.is_final == Some(true);
-        let grace = std::time::Duration::from_millis(goaway.grace_ms.into());
+        let grace = Duration::from_millis(goaway.grace_ms.into());
         let failure = Failure::from(goaway);
         if !is_kind || !busy {
+            // Whatever lane it came on, it is about the session.
+            self.goaway = (!failure.is_about_silence()).then(|| failure.clone());
             return self.lane_failed(cx, 0, failure);
         }
         let patience = grace.clamp(CLOSE_WITHIN, POOL_IDLE_FOR * 5) + CLOSE_WITHIN / 5;
@@ -229,6 +241,10 @@ impl Reach {
         if stood {
             self.tell_lanes(cx);
         }
+        if !self.has_lanes() && !self.told_lost {
+            // The primary was lost before, and now nothing carries the session.
+            self.tell_lost(cx, "all connections to the kit were lost".to_owned());
+        }
         self.lanes.rejoin.gone(index, awaited, cx.now);
         self.plan_rejoin(cx);
     }
@@ -268,9 +284,11 @@ impl Reach {
         let more = self.ways.has_more();
         match self.retry.failure(failure, more, &mut cx.entropy, cx.now) {
             After::Retry(retry_in) => {
-                let why = why.to_string();
-                cx.notify(SessionEvent::Lost { why, retry_in });
                 cx.effects.timers.arm(Timer::Retry, cx.now + retry_in);
+                match self.has_lanes() {
+                    true => self.tell_lanes(cx),
+                    false => self.tell_lost(cx, why.to_string()),
+                }
                 None
             }
             After::GiveUp(error) => Some(error),
@@ -335,6 +353,25 @@ impl Reach {
             Stage::Online(_) | Stage::Closing | Stage::Over => {}
         }
         Then::Nothing
+    }
+
+    /// Whether any lane of the session stands.
+    pub(super) fn has_lanes(&self) -> bool {
+        let session = self.session.attached();
+        session.is_some_and(|session| session.lanes().next().is_some())
+    }
+
+    /// Whether the primary does, which carries what is said of the session.
+    pub(super) fn has_primary(&self) -> bool {
+        let session = self.session.attached();
+        session.is_some_and(|session| session.lane(0).is_some())
+    }
+
+    fn tell_lost(&mut self, cx: &mut Context, why: String) {
+        let due = cx.effects.timers.deadline(Timer::Retry);
+        let retry_in = due.map_or(Duration::ZERO, |due| due.since(cx.now));
+        self.told_lost = true;
+        cx.notify(SessionEvent::Lost { why, retry_in });
     }
 
     fn tell_lanes(&mut self, cx: &mut Context) {

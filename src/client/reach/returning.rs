@@ -22,17 +22,8 @@ pub(super) fn retention(ok: &HelloOk, lanes: u32) -> Option<Retention> {
 impl Reach {
     /// Whether streams wait for the kit after it was lost like this.
     pub(in crate::client) fn waits_after(&self, failure: &Failure) -> bool {
-        let Some(session) = self.session.keeps_streams() else {
-            return false;
-        };
-        let stood = session.lane(0).is_some();
-        let ends = match failure {
-            Failure::Violation(_) => true,
-            // What it says of a session that stands ends it, but for its silence.
-            Failure::Goaway { message, .. } => stood && message != PONG_TIMEOUT,
-            _ => false,
-        };
-        self.goaway.is_none() && !ends
+        let ends = matches!(failure, Failure::Violation(_));
+        self.session.keeps_streams().is_some() && self.goaway.is_none() && !ends
     }
 
     /// The primary lane is gone, and its streams wait for the next one.
@@ -42,6 +33,16 @@ impl Reach {
         }
         let at = cx.now + STREAMS_WAIT_FOR;
         cx.effects.timers.arm_if_unset(Timer::Waits, at);
+    }
+
+    /// The primary lane is not tried again.
+    pub(in crate::client) fn reaches_no_more(&mut self, cx: &mut Context) {
+        cx.effects.timers.disarm(Timer::Retry);
+        cx.effects.timers.disarm(Timer::Lane(0));
+        if let Some(conn) = self.lanes.conns[0].take() {
+            cx.effects.close(conn, CloseHow::Clean);
+            self.conns.remove(conn);
+        }
     }
 
     /// The streams have waited for long enough. Their session may still come back without them.
@@ -200,6 +201,3 @@ impl Reach {
         Then::Anew(index, lost)
     }
 }
-
-/// What a kit says that has not heard of us for long: it keeps the session all the same.
-const PONG_TIMEOUT: &str = "pong timeout";

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::client::SessionEvent;
-use crate::machine::{CloseHow, ConnKey};
+use crate::machine::{CloseHow, ConnKey, DialTarget, Ended};
 use crate::mux::Retention;
 
 const REPLAY: &str = r#""capabilities":["replay"],"replayBuffer":4194304,"epoch":1"#;
@@ -197,7 +197,7 @@ fn a_ticket_that_another_one_voided_is_followed_by_that_at_once() {
     let (mut world, mut kit) = with_lanes(3);
     let lost = silence(&mut kit, 1);
     kit.session.suspend(1, world.now);
-    world.end(lost, crate::machine::Ended::Reset);
+    world.end(lost, Ended::Reset);
     wait(&mut world, &mut kit, 300 * MS);
     let first = format!(r#"{{"joinTickets":[{}]}}"#, ticket(1, "old"));
     kit.control(&mut world, FrameType::ReissueJoinTickets, &first);
@@ -229,4 +229,112 @@ fn a_ticket_that_another_one_voided_is_followed_by_that_at_once() {
         granted: 3,
     };
     assert_eq!(world.events().last(), Some(&all));
+}
+
+/// Two lanes, of which the primary is lost and the other one carries a stream.
+fn without_primary() -> (World, FakeKit, (usize, ConnKey)) {
+    let (mut world, mut kit) = with_lanes(2);
+    let stream = streams(&mut world, &mut kit)[1];
+    wait(&mut world, &mut kit, 2 * SECOND);
+    world.events();
+    let primary = silence(&mut kit, 0);
+    kit.session.suspend(0, world.now);
+    world.end(primary, Ended::Reset);
+    (world, kit, stream)
+}
+
+#[test]
+fn without_its_primary_a_session_goes_on_and_resumes_it() {
+    let (mut world, mut kit, (stream, local)) = without_primary();
+    kit.data(&mut world, stream, b"meanwhile");
+    assert_eq!(world.take(local), b"meanwhile");
+    let newcomer = kit.open(&mut world, r#"{"kind":"tcp","bindId":1}"#);
+    wait(&mut world, &mut kit, 20 * MS);
+    let conn = world.dials.iter().find(|conn| is_local(&world, **conn));
+    world.connect(*conn.expect("it is served"));
+    world.until_dialled();
+    world.dials.retain(|dial| !world.wires[dial].stands);
+    let conn = world.accept();
+    let (kind, json) = kit.upgrade(&mut world, conn);
+    assert_eq!(kind, FrameType::Hello);
+    assert!(
+        json.contains(r#""lanes":[{"index":1,"nonce":"first"}]"#),
+        "{json}"
+    );
+    let received = kit.session.received(0);
+    let ok = format!(
+        r#"{{"sessionId":"S-1","resumed":true,"connectionsGranted":2,{REPLAY},"lanes":[1],
+           "received":{received}}}"#
+    );
+    kit.come_back(&mut world, 0, FrameType::HelloOk, &ok, counted(&json));
+    kit.data(&mut world, stream, b" and after");
+    assert_eq!(world.take(local), b" and after");
+    assert_eq!(kit.seen(newcomer).reset, None);
+    let lanes = |standing| SessionEvent::Lanes {
+        standing,
+        granted: 2,
+    };
+    assert_eq!(
+        world.events(),
+        [lanes(1), lanes(2)],
+        "nobody is told of a loss"
+    );
+}
+
+fn is_local(world: &World, conn: ConnKey) -> bool {
+    world.wires[&conn].target == DialTarget::Addr("127.0.0.1:3000".parse().unwrap())
+}
+
+#[test]
+fn what_the_kit_says_of_the_session_it_may_say_on_any_lane() {
+    for (goaway, ends) in [
+        (
+            r#"{"code":7,"message":"closed by the operator","final":true}"#,
+            true,
+        ),
+        (r#"{"code":10,"message":"session idle timeout"}"#, false),
+    ] {
+        let (mut world, mut kit, (_, local)) = without_primary();
+        kit.control(&mut world, FrameType::GoAway, goaway);
+        // Streams may finish, where that is for good.
+        wait(&mut world, &mut kit, 10 * SECOND);
+        assert_eq!(world.is_closed(local), Some(CloseHow::Reset), "{goaway}");
+        assert!(world.is_closed(kit.conns[1].unwrap()).is_some());
+        assert_eq!(world.stopped, ends, "{goaway}");
+    }
+}
+
+#[test]
+fn a_client_that_closes_without_its_primary_says_so_on_another_lane() {
+    for at_once in [true, false] {
+        let (mut world, mut kit, (stream, local)) = without_primary();
+        world.order(Order::Close { at_once });
+        kit.run(&mut world);
+        if !at_once {
+            assert!(
+                kit.came(FrameType::GoAway).is_empty(),
+                "the stream may finish"
+            );
+            kit.data(&mut world, stream, b"rest");
+            kit.eof(&mut world, stream);
+            assert_eq!(world.take(local), b"rest");
+            world.fin(local);
+            let other = streams_of(&world);
+            other
+                .into_iter()
+                .for_each(|conn| world.end(conn, Ended::Reset));
+            wait(&mut world, &mut kit, 20 * MS);
+        }
+        assert_eq!(kit.came(FrameType::GoAway).len(), 1, "at once: {at_once}");
+        wait(&mut world, &mut kit, SECOND);
+        assert!(world.stopped);
+    }
+}
+
+/// Local connections that stand.
+fn streams_of(world: &World) -> Vec<ConnKey> {
+    let stand = |(conn, wire): (&ConnKey, &world::Wire)| {
+        (is_local(world, *conn) && wire.stands && wire.closed.is_none()).then_some(*conn)
+    };
+    world.wires.iter().filter_map(stand).collect()
 }
