@@ -3,7 +3,9 @@
  * while this machine has no network; each with jitter so that the clients of a kit that comes back
  * do not come all together (PROTOCOL §6).
  */
+import { performance } from 'node:perf_hooks';
 import { onAbort } from './abort.js';
+import { LostError, TunnelTimeoutError } from './errors.js';
 import { hasNetwork } from './network.js';
 
 const FIRST_MS = 250;
@@ -27,6 +29,39 @@ export class Backoff {
   /** An attempt succeeded. */
   reset(): void {
     this.attempt = 0;
+  }
+}
+
+/** What decides how often, and for how long, a first connection is tried. */
+interface Patience {
+  connectUrl: URL;
+  connectTimeout: number;
+  reconnect: boolean;
+}
+
+/** Calls `open` until the first connection is up, the time is over, or trying again would not help. */
+export async function attempts(
+  { connectUrl, connectTimeout, reconnect }: Patience,
+  signal: AbortSignal,
+  open: (timeoutMs: number) => Promise<void>,
+): Promise<void> {
+  const deadline = performance.now() + connectTimeout;
+  const left = (): number => Math.ceil(deadline - performance.now());
+  const backoff = new Backoff(connectUrl.hostname);
+  let last: LostError | undefined;
+  for (;;) {
+    await sleep(Math.min(backoff.next(), left()), signal);
+    signal.throwIfAborted();
+    if (last !== undefined && left() <= 0) throw last;
+    try {
+      await open(last === undefined ? connectTimeout : Math.max(1, left()));
+      return;
+    } catch (error) {
+      // An attempt that only had the rest of the time says less than one that was answered.
+      if (last !== undefined && error instanceof TunnelTimeoutError) throw last;
+      if (!(error instanceof LostError) || !reconnect) throw error;
+      last = error;
+    }
   }
 }
 

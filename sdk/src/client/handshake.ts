@@ -53,7 +53,7 @@ export class JoinRefused extends Error {
 /** Dials and says HELLO. Rejects with a `TunnelError`, or with the signal's reason. */
 export async function sayHello(
   config: CheckedSession,
-  resume: Resume | undefined,
+  resume: () => Resume | undefined,
   timeoutMs: number,
   signal: AbortSignal,
   accepted: Accepted<HelloOk>,
@@ -71,15 +71,19 @@ export async function sayHello(
   const version = socket.protocol === V2 ? V2 : V1;
   const hello: Hello = { version, pingEveryMs: PING_EVERY_MS };
   if (token !== undefined) hello.auth = { kind: 'bearer', token };
+  const capabilities: string[] = [];
   if (version === V2) {
-    hello.capabilities = ['multi-ws'];
+    capabilities.push('multi-ws');
     hello.maxConnections = config.maxConnections;
   }
   if (config.replayBuffer > 0) {
-    hello.capabilities = ['replay'];
+    capabilities.push('replay');
     hello.replayBuffer = config.replayBuffer;
   }
-  if (resume !== undefined) hello.resume = resume;
+  if (capabilities.length > 0) hello.capabilities = capabilities;
+  // As late as this, for it tells which lanes stand.
+  const known = resume();
+  if (known !== undefined) hello.resume = known;
   const limits = { left: left(), of: timeoutMs, signal };
   await exchange(socket, FrameType.Hello, hello, limits, (type, payload, rest) => {
     if (type !== FrameType.HelloOk) return false;

@@ -1,7 +1,8 @@
 /**
- * One life of a session's sockets: from HELLO_OK to the loss of the primary, or to GOAWAY
- * (PROTOCOL §6, §7). It keeps the secondary lanes joined and notices a dead link; what comes after
- * the end is decided by `TunnelSession`.
+ * The sockets of a session from one HELLO_OK to the next, or to the end (PROTOCOL §6, §7, §9). It
+ * keeps the secondary lanes joined and notices a dead link. Where streams outlive their connections
+ * and others stand when the primary is lost, it limps on with those, and the link that comes next
+ * gets them. What comes after the end is decided by `TunnelSession`.
  */
 import { Code } from '../wire/code.js';
 import {
@@ -9,7 +10,9 @@ import {
   readGoaway,
   readTickets,
   type Goaway,
+  type HeldLane,
   type JoinOk,
+  type Resume,
   type StreamOpen,
 } from '../wire/control.js';
 import { FrameType, WireError, type Frame } from '../wire/frame.js';
@@ -41,6 +44,8 @@ export interface LinkHost {
   online(link: Link): void;
   accept(stream: MuxStream, open: StreamOpen): void;
   control(frame: Frame): void;
+  /** The primary is lost, and the session goes on without it until there is another. */
+  limps(link: Link): void;
   ended(link: Link, end: LinkEnd): void;
 }
 
@@ -62,6 +67,8 @@ const ELSEWHERE = 'resumed elsewhere';
 const CLOSE_MS = 1000;
 /** The maximum of streams when the kit names none. */
 const DEFAULT_STREAMS = 1024;
+/** How long streams wait for a connection, in milliseconds; a kit keeps them for its grace. */
+export const KEEP_MS = 600_000;
 
 /** How the kit closes the sockets of a session that was resumed on others (PROTOCOL §6). */
 const GOING_AWAY = 1001;
@@ -108,6 +115,7 @@ export class Link implements MuxHost {
     readonly hello: HelloOk,
     socket: KitSocket,
     memory: Memory | undefined,
+    before: Link | undefined,
   ) {
     const { streamWindow, sessionWindow } = hello;
     const maxStreams = hello.maxStreams ?? DEFAULT_STREAMS;
@@ -120,6 +128,7 @@ export class Link implements MuxHost {
     this.memory = lane === undefined ? Memory.of(config, hello, this.mux) : memory;
     this.backoff = new Backoff(config.connectUrl.hostname);
     this.addMember(0, socket, lane);
+    this.takeOver(before, this.isRevived ? (hello.lanes ?? []) : []);
     this.ticker = setInterval(() => {
       this.tick(Date.now());
     }, TICK_MS).unref();
@@ -133,15 +142,18 @@ export class Link implements MuxHost {
     signal: AbortSignal,
     host: LinkHost,
     memory?: Memory,
+    before?: Link,
   ): Promise<void> {
     const resume = resumeId === undefined ? undefined : { sessionId: resumeId };
-    const known = memory?.resume() ?? resume;
+    const known = (): Resume | undefined => memory?.resume(before?.held() ?? []) ?? resume;
     return sayHello(config, known, timeoutMs, signal, (socket, hello, rest) => {
-      const link = new Link(config, host, hello, socket, memory);
+      const link = new Link(config, host, hello, socket, memory, before);
       host.online(link);
       const primary = link.members.get(0);
-      if (rest.length > 0 && primary !== undefined) link.receive(primary.lane, rest);
+      if (rest.length > 0 && primary !== undefined) link.receive(primary, rest);
       link.joinAll(hello.joinTickets);
+      // One that the kit keeps may be gone by now.
+      if (link.missing().length > 0) link.askForTickets();
     });
   }
 
@@ -163,9 +175,8 @@ export class Link implements MuxHost {
     const headers = JSON.stringify(config.kitHeaders) === JSON.stringify(mine.kitHeaders);
     const way = config.connectUrl.href === mine.connectUrl.href && headers;
     const proof = config.token === mine.token && String(config.ca) === String(mine.ca);
-    return (
-      way && proof && config.maxConnections === mine.maxConnections && this.goaway === undefined
-    );
+    const same = config.maxConnections === mine.maxConnections && !this.isLimping;
+    return way && proof && same && this.goaway === undefined;
   }
 
   /** Whether its sockets are still there. */
@@ -173,16 +184,36 @@ export class Link implements MuxHost {
     return !this.over;
   }
 
+  /** Whether it goes on without the primary. */
+  get isLimping(): boolean {
+    return !this.over && !this.members.has(0);
+  }
+
   /** Another session takes it over as it is. */
   handTo(host: LinkHost): void {
     this.host = host;
   }
 
-  /** Drops the sockets; the kit parks the session, and both ends keep its streams. */
-  private suspend(): void {
-    this.settle();
-    this.mux.suspend();
-    for (const { socket } of this.members.values()) socket.terminate();
+  /** The other lanes that stand. */
+  private held(): HeldLane[] {
+    const indexes = this.over ? [] : [...this.members.keys()].filter((index) => index > 0);
+    return indexes.map((index) => ({ index, nonce: this.used.get(index) ?? '' }));
+  }
+
+  /** Goes on with those lanes of the link before that the kit keeps, and lets go of the others. */
+  private takeOver(before: Link | undefined, kept: number[]): void {
+    if (before === undefined || before.over) return;
+    before.settle();
+    for (const [index, nonce] of before.used) this.used.set(index, nonce);
+    for (const [index, { lane, socket }] of before.members) {
+      if (index > 0 && kept.includes(index)) {
+        this.addMember(index, socket, lane);
+      } else {
+        if (this.isRevived) this.mux.suspend(lane, this.lastTick);
+        socket.terminate();
+      }
+    }
+    before.members.clear();
   }
 
   /** Drops the sockets without a word; the kit parks the session. */
@@ -209,8 +240,10 @@ export class Link implements MuxHost {
     } else this.host.control(frame);
   }
 
-  private receive(lane: StreamLane, message: Buffer): void {
-    if (this.over) return;
+  private receive(member: Member, message: Buffer): void {
+    const { lane } = member;
+    // What a socket brings that was given up is not taken: the kit was told so.
+    if (this.over || this.members.get(lane.index) !== member) return;
     this.orEnd(() => {
       this.mux.receive(lane, message);
     });
@@ -235,8 +268,9 @@ export class Link implements MuxHost {
   private shut(closeCode: number, goodbye: object): Promise<void> {
     if (this.over) return Promise.resolve();
     this.memory = undefined;
-    this.mux.primary?.flush();
-    this.send(FrameType.Goaway, goodbye);
+    const { standing } = this.mux;
+    standing?.flush();
+    standing?.push(FrameType.Goaway, 0, Buffer.from(JSON.stringify(goodbye)));
     this.settle();
     for (const { lane, socket } of this.members.values()) {
       lane.flush();
@@ -257,7 +291,7 @@ export class Link implements MuxHost {
   }
 
   private addMember(index: number, socket: KitSocket, known?: StreamLane): void {
-    const lane: StreamLane = known ?? new Lane(index, socket, this.memory?.replay);
+    const lane: StreamLane = known ?? new Lane(index, socket, this.memory?.newReplay());
     const now = Date.now();
     const member: Member = {
       socket,
@@ -272,7 +306,7 @@ export class Link implements MuxHost {
     if (known === undefined) this.mux.addLane(lane);
     socket.user = {
       message: (message) => {
-        this.receive(lane, message);
+        this.receive(member, message);
         this.holdBack(member);
       },
       drain: () => {
@@ -319,13 +353,14 @@ export class Link implements MuxHost {
       if (this.members.size === 0) this.whenClosed?.();
       return;
     }
-    if (index !== 0) {
-      this.mux.dropLane(member.lane, 'the lane is gone');
-      this.askForTickets();
-      return;
-    }
     const { goaway } = this;
-    if (this.memory !== undefined && end.kind === 'lost' && isParked(goaway)) this.suspend();
+    const waits = this.memory !== undefined && end.kind === 'lost' && isParked(goaway);
+    if (waits) this.mux.suspend(member.lane, Date.now());
+    if (index !== 0) {
+      if (!waits) this.mux.dropLane(member.lane, 'the lane is gone');
+      if (this.members.size > 0 || !waits) return this.askForTickets();
+    } else if (waits && this.members.size > 0) return this.host.limps(this);
+    if (waits) this.settle();
     else this.drop();
     this.host.ended(this, goaway === undefined ? end : endOf(goaway));
   }
@@ -368,12 +403,16 @@ export class Link implements MuxHost {
     const jumped = now - this.lastTick > JUMP_MS;
     this.lastTick = now;
     this.mux.sweep(now);
-    if (this.mux.ranDry) {
-      const member = this.members.get(0);
+    const primary = this.members.get(0);
+    if (this.mux.ranDry && primary !== undefined) {
+      primary.socket.terminate();
       const reason = 'credit was lost with a connection';
-      member?.socket.terminate();
-      if (member !== undefined) this.onClosed(0, member, { kind: 'lost', reason });
-      return;
+      return this.onClosed(0, primary, { kind: 'lost', reason });
+    }
+    for (const index of this.used.keys()) {
+      const lane = this.mux.lane(index);
+      const isOverdue = now - (lane?.downSince ?? now) > KEEP_MS;
+      if (isOverdue && lane !== undefined) this.mux.dropLane(lane, 'the lane did not come back');
     }
     for (const [index, member] of [...this.members]) {
       if (this.over) return;
@@ -423,8 +462,9 @@ export class Link implements MuxHost {
 
   private async join(ticket: JoinTicket): Promise<void> {
     const { index, nonce } = ticket;
-    const dataReceived = this.mux.dataReceived(index);
-    const join = { sessionId: this.hello.sessionId, index, nonce, dataReceived };
+    const known = this.mux.joinsWith(index);
+    const taken = this.memory === undefined ? { dataReceived: known.dataReceived } : known;
+    const join = { sessionId: this.hello.sessionId, index, nonce, ...taken };
     const timeout = Math.min(ticket.expiresMs, 10_000);
     try {
       await sayJoin(this.config, join, timeout, this.abort.signal, (socket, ok, rest) => {
@@ -444,25 +484,46 @@ export class Link implements MuxHost {
 
   private joined(index: number, socket: KitSocket, ok: JoinOk, rest: Buffer): void {
     this.backoff.reset();
-    this.addMember(index, socket);
     this.orEnd(() => {
-      this.mux.settleLane(index, ok.dataReceived);
+      const known = this.memory === undefined ? undefined : this.goesOn(index, ok);
+      if (known === undefined) this.mux.settleLane(index, ok.dataReceived, ok.creditReceived);
+      this.addMember(index, socket, known);
+      if (known === undefined || ok.received === undefined) return;
+      if (this.mux.revive(known, socket, ok.received, Date.now())) return;
+      throw new Violation(Code.ProtocolError, 'JOIN_OK tells of frames that were not sent');
     });
-    const lane = this.members.get(index)?.lane;
-    if (rest.length > 0 && lane !== undefined) this.receive(lane, rest);
+    const member = this.members.get(index);
+    if (rest.length > 0 && member !== undefined) this.receive(member, rest);
+  }
+
+  /** The lane that goes on where an index is joined again; undefined where it begins. */
+  private goesOn(index: number, { received }: JoinOk): StreamLane | undefined {
+    const lane = this.mux.lane(index);
+    if (received === undefined) {
+      if (lane !== undefined)
+        this.mux.dropLane(lane, 'its connection came back without its streams');
+    } else if (lane === undefined && (received > 0 || this.mux.joinsWith(index).received !== 0)) {
+      throw new Violation(Code.ProtocolError, 'JOIN_OK tells of frames that were not sent');
+    } else return lane;
+    return undefined;
   }
 
   private askForTickets(): void {
-    if (this.over || this.reissue !== undefined) return;
+    // The kit gives tickets with its answer to HELLO where there is no primary to ask on.
+    if (this.over || this.reissue !== undefined || this.isLimping) return;
     this.reissue = setTimeout(() => {
       this.reissue = undefined;
+      if (this.isLimping) return;
       // The kit may still believe in a socket that died in silence. The ticket says which one, for
       // another may have joined in its place by the time the kit reads this.
-      const missing = [...this.used]
-        .filter(([index]) => !this.members.has(index) && !this.joining.has(index))
-        .map(([index, nonce]) => ({ index, nonce }));
-      this.send(FrameType.ReissueJoinTickets, { missing });
+      this.send(FrameType.ReissueJoinTickets, { missing: this.missing() });
     }, this.backoff.next());
+  }
+
+  /** The lanes that are neither there nor on their way. */
+  private missing(): HeldLane[] {
+    const all = [...this.used].map(([index, nonce]) => ({ index, nonce }));
+    return all.filter(({ index }) => !this.members.has(index) && !this.joining.has(index));
   }
 }
 

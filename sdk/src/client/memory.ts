@@ -1,11 +1,11 @@
 /**
- * What is kept of a lost connection so that the next one goes on with its streams (PROTOCOL §9).
+ * What is kept of lost connections so that the next ones go on with their streams (PROTOCOL §9).
  */
-import type { Resume } from '../wire/control.js';
+import type { HeldLane, Resume } from '../wire/control.js';
 import type { HelloOk } from '../wire/terms.js';
 import type { Carrier } from '../mux/lane.js';
 import { REPLAY_BUFFER_LEAST } from '../mux/limits.js';
-import { Replay } from '../mux/replay.js';
+import { Replay, type ReplayBounds } from '../mux/replay.js';
 import type { MuxHost, MuxSession } from '../mux/session.js';
 import type { StreamLane } from '../mux/stream.js';
 import { ProtocolError } from './errors.js';
@@ -15,16 +15,18 @@ import type { CheckedSession } from './options.js';
 export class Memory {
   private attempt = 0;
   private isOver = false;
-  readonly replay: Replay;
+  private readonly bounds: ReplayBounds;
 
   private constructor(
     readonly sessionId: string,
     private readonly epoch: number,
     readonly mux: MuxSession,
     config: CheckedSession,
+    lanes: number,
   ) {
     const buffer = Math.max(config.replayBuffer, REPLAY_BUFFER_LEAST);
-    this.replay = new Replay({ buffer, data: Math.floor(mux.sendCredit.window / 2) });
+    // A lane that is lost must not keep all of the credit from the others.
+    this.bounds = { buffer, data: Math.floor(mux.sendCredit.window / 2 / lanes) };
   }
 
   /** Begins one, where the kit granted it. */
@@ -32,19 +34,24 @@ export class Memory {
     const { epoch, capabilities, sessionId } = hello;
     const granted = config.replayBuffer > 0 && capabilities.includes('replay');
     if (!granted || epoch === undefined) return undefined;
-    return new Memory(sessionId, epoch, mux, config);
+    return new Memory(sessionId, epoch, mux, config, Math.max(1, hello.connectionsGranted));
+  }
+
+  /** What a lane keeps that begins. */
+  newReplay(): Replay {
+    return new Replay(this.bounds);
   }
 
   /** What HELLO says; each one of them is a new attempt. */
-  resume(): Resume | undefined {
-    if (this.isOver) return undefined;
+  resume(lanes: HeldLane[]): Resume | undefined {
+    const received = this.mux.primary?.replay?.received;
+    if (this.isOver || received === undefined) return undefined;
     const { sessionId, epoch } = this;
-    const received = this.replay.received;
-    return { sessionId, epoch, attempt: ++this.attempt, received, lanes: [] };
+    return { sessionId, epoch, attempt: ++this.attempt, received, lanes };
   }
 
   /**
-   * Goes on with another connection, if the kit remembers as well; else all streams of before end.
+   * Goes on with another primary, if the kit remembers as well; else all streams of before end.
    * Throws when the kit tells of frames that it cannot have.
    */
   revive(hello: HelloOk, host: MuxHost, carrier: Carrier, now: number): StreamLane | undefined {
@@ -54,8 +61,11 @@ export class Memory {
       this.end();
       return undefined;
     }
-    const lane = this.mux.revive(host, carrier, received, now);
-    if (lane !== undefined) return lane;
+    const lane = this.mux.primary;
+    if (lane !== undefined && this.mux.revive(lane, carrier, received, now)) {
+      this.mux.handTo(host);
+      return lane;
+    }
     this.end();
     throw new ProtocolError('The kit tells of frames that it cannot have taken');
   }

@@ -49,7 +49,10 @@ export interface SessionOptions extends KitOptions {
    * file, a store, or false for nowhere. Default: in this process, until it is closed.
    */
   state?: string | false | StateStore | undefined;
-  /** Bytes kept until the kit has them, so that streams survive a loss. Default 4 MiB; 0 for none. */
+  /**
+   * Bytes that each WebSocket keeps until the kit has them, so that streams survive a loss. Default
+   * 4 MiB; 0 for none.
+   */
   replayBuffer?: number | undefined;
   /** Whether a lost connection is dialled again. Default false here, true for the one-call forms. */
   reconnect?: boolean | undefined;
@@ -275,8 +278,8 @@ export function checkSession(options: SessionOptions, reconnect: boolean): Check
     resumeSessionId,
     state,
     reconnect: dialsAgain,
-    // Nobody would come back to what is kept; and more lanes than one are not kept yet.
-    replayBuffer: dialsAgain && maxConnections === 1 ? replayBuffer : 0,
+    // Nobody would come back to what is kept.
+    replayBuffer: dialsAgain ? replayBuffer : 0,
     connectTimeout: milliseconds(options.connectTimeout, 'connectTimeout'),
     requestTimeout: milliseconds(options.requestTimeout, 'requestTimeout'),
     maxLocalConnections,

@@ -21,7 +21,7 @@ import type { MuxStream } from '../mux/stream.js';
 import { Capacity } from '../local/capacity.js';
 import type { Report } from '../local/report.js';
 import { joinSignals, onAbort } from './abort.js';
-import { Backoff, sleep } from './backoff.js';
+import { Backoff, attempts, sleep } from './backoff.js';
 import { Binding, type BindingOwner, type Grant } from './binding.js';
 import {
   BindError,
@@ -29,12 +29,11 @@ import {
   LostError,
   OptionsError,
   ResumeExpiredError,
-  TunnelTimeoutError,
   type TunnelError,
 } from './errors.js';
 import { TunnelEventTarget, type TunnelEventMap } from './events.js';
 import { fatalEnd, isFatal } from './ends.js';
-import { Link, type LinkEnd, type LinkHost } from './link.js';
+import { KEEP_MS, Link, type LinkEnd, type LinkHost } from './link.js';
 import {
   checkBind,
   checkCall,
@@ -60,8 +59,6 @@ export type SessionState = 'idle' | 'connecting' | 'online' | 'lost' | 'closed';
 const REDIAL_MS = 10_000;
 /** A session that was up this long is dialled at once when it is lost, in milliseconds. */
 const STEADY_MS = 250;
-/** How long streams wait for a connection, in milliseconds; a kit keeps them for its grace. */
-const KEEP_MS = 600_000;
 /** How long the kit may take to answer UNBIND when a session is closed, in milliseconds. */
 const FAREWELL_MS = 1000;
 /** How often a session that closes looks whether anything still runs, in milliseconds. */
@@ -97,6 +94,9 @@ export class TunnelSession extends TunnelEventTarget {
     online: (link) => this.onHello(link),
     accept: (stream, open) => this.accept(stream, open),
     control: (frame) => this.onControl(frame),
+    limps: (link) => {
+      if (this.link === link && !this.closing) this.recover();
+    },
     ended: (link, end) => this.onEnded(link, end),
   };
   private readonly backoff: Backoff;
@@ -105,10 +105,11 @@ export class TunnelSession extends TunnelEventTarget {
   private link: Link | undefined;
   /** What is kept while there is no link. */
   private memory: Memory | undefined;
-  /** Aborted when the link that is just being set up is lost. */
-  private setup: AbortController | undefined;
+  /** Aborted when the link is lost, for whoever sets it up. */
+  private setup = new AbortController();
   private answer: HelloOk | undefined;
   private closing = false;
+  private recovering: Promise<void> | undefined;
   /** Resolves when everything was taken down. */
   private over: Promise<void> = Promise.resolve();
   private resolveClosed: (error: TunnelError | undefined) => void = () => undefined;
@@ -183,8 +184,11 @@ export class TunnelSession extends TunnelEventTarget {
       signal.throwIfAborted();
       this.inherited = kept;
       const link = kept?.holder?.detach(this.config);
-      if (kept === undefined || link === undefined) await this.firstLink(signal);
-      else this.inherit(link, kept);
+      if (kept !== undefined && link !== undefined) this.inherit(link, kept);
+      else {
+        const wanted = this.config.resumeSessionId ?? kept?.sessionId;
+        await attempts(this.config, signal, (ms) => this.openLink(wanted, ms, signal));
+      }
     } catch (error) {
       if (this.in('connecting')) this.current = 'idle';
       throw error;
@@ -280,39 +284,15 @@ export class TunnelSession extends TunnelEventTarget {
     }
   }
 
-  /** Tries until the first link is up, the time is over, or trying again would not help. */
-  private async firstLink(signal: AbortSignal): Promise<void> {
-    const { config } = this;
-    const deadline = performance.now() + config.connectTimeout;
-    const left = (): number => Math.ceil(deadline - performance.now());
-    const backoff = new Backoff(config.connectUrl.hostname);
-    let last: LostError | undefined;
-    for (;;) {
-      await sleep(Math.min(backoff.next(), left()), signal);
-      signal.throwIfAborted();
-      if (last !== undefined && left() <= 0) throw last;
-      try {
-        const most = last === undefined ? config.connectTimeout : Math.max(1, left());
-        await this.openLink(config.resumeSessionId ?? this.inherited?.sessionId, most, signal);
-        return;
-      } catch (error) {
-        // An attempt that only had the rest of the time says less than one that was answered.
-        if (last !== undefined && error instanceof TunnelTimeoutError) throw last;
-        if (!(error instanceof LostError) || !config.reconnect) throw error;
-        last = error;
-      }
-    }
-  }
-
   /** Opens a link and binds anew what a fresh session does not have. */
   private async openLink(
     resumeId: string | undefined,
     timeoutMs: number,
     signal: AbortSignal,
   ): Promise<void> {
-    const setup = new AbortController();
-    this.setup = setup;
-    await Link.open(this.config, resumeId, timeoutMs, signal, this.linkHost, this.memory);
+    const { config, link: before, linkHost } = this;
+    const memory = this.memory ?? before?.memory;
+    await Link.open(config, resumeId, timeoutMs, signal, linkHost, memory, before);
     if (this.in('connecting')) {
       // The kit answered with a fresh session where a certain one was asked for.
       const { link } = this;
@@ -330,8 +310,9 @@ export class TunnelSession extends TunnelEventTarget {
     const refused = (detail: TunnelEventMap['bindRefused']): void => {
       this.emit('bindRefused', detail);
     };
-    await bindAgain(this.unbound, { ask, wants, refused }, setup.signal);
-    setup.signal.throwIfAborted();
+    const { signal: lost } = this.setup;
+    await bindAgain(this.unbound, { ask, wants, refused }, lost);
+    lost.throwIfAborted();
   }
 
   private onHello(link: Link): void {
@@ -339,6 +320,7 @@ export class TunnelSession extends TunnelEventTarget {
     const first = this.current === 'connecting';
     const expected = this.config.resumeSessionId !== undefined;
     this.link = link;
+    this.setup = new AbortController();
     this.memory = undefined;
     this.orphans.clear();
     if (first && expected && !hello.resumed) return;
@@ -378,7 +360,7 @@ export class TunnelSession extends TunnelEventTarget {
     const whole = this.in('online') && !this.closing && requests.idle && this.unbound.size === 0;
     this.link = undefined;
     this.keeper.leave();
-    this.setup?.abort();
+    this.setup.abort();
     void this.finish(new ClosedError('another session of this process has taken it up'));
     if (whole && link?.serves(config) === true) return link;
     link?.drop();
@@ -524,7 +506,7 @@ export class TunnelSession extends TunnelEventTarget {
     if (fatal !== undefined && end.kind !== 'taken') this.keeper.forget();
     const reason = end.kind === 'goaway' ? end.goaway.message : end.reason;
     const error = fatal ?? new LostError(`The connection was lost: ${reason}`);
-    this.setup?.abort(error);
+    this.setup.abort(error);
     // Whoever closes the session sees that the link is gone, and ends it.
     if (this.closing) return;
     if (this.in('online')) {
@@ -532,34 +514,53 @@ export class TunnelSession extends TunnelEventTarget {
       // First, since whoever is told may close the session, which is not to be taken back.
       if (retrying) this.current = 'lost';
       this.emit('lost', { reason: plain(reason), retrying });
-      if (retrying) return void this.recover();
+      if (retrying) return this.recover();
     }
     if (this.in('online') || fatal !== undefined) void this.finish(error);
   }
 
-  /** Dials until the session is back, or cannot come back. */
-  private async recover(): Promise<void> {
+  /** Dials until the session is back, or cannot come back; also where it limps on meanwhile. */
+  private recover(): void {
+    this.recovering ??= this.dialAgain().finally(() => (this.recovering = undefined));
+  }
+
+  private async dialAgain(): Promise<void> {
     const lostAt = performance.now();
     this.backoff.reset();
     // One that is lost as soon as it is up is not dialled at once again and again.
     let pause = Math.max(this.backoff.next(), STEADY_MS - (lostAt - this.onlineAt));
-    for (; this.in('lost'); pause = this.backoff.next()) {
+    for (; this.wantsBack(); pause = this.backoff.next()) {
       await sleep(pause, this.abort.signal);
-      if (performance.now() - lostAt > KEEP_MS) this.memory?.end();
-      if (!this.in('lost')) return;
+      if (performance.now() - lostAt > KEEP_MS) (this.memory ?? this.link?.memory)?.end();
+      if (!this.wantsBack()) return;
       try {
         await this.openLink(this.id, REDIAL_MS, this.abort.signal);
       } catch (error) {
         if (isFatal(error)) return void this.finish(error);
         continue;
       }
-      if (!this.in('lost') || this.link === undefined) continue;
-      this.current = 'online';
-      this.onlineAt = performance.now();
-      const { sessionId, resumed } = this.link.hello;
-      const afterMs = Math.round(performance.now() - lostAt);
-      this.emit('resumed', { sessionId, fresh: !resumed, afterMs });
+      this.goBackOnline(lostAt);
     }
+  }
+
+  /** A primary stands again; where the others went on meanwhile there is nothing to tell. */
+  private goBackOnline(lostAt: number): void {
+    const { link } = this;
+    if (link === undefined || this.closing || this.in('closed')) return;
+    this.onlineAt = performance.now();
+    if (this.in('online') && link.isRevived) return;
+    const reason = 'the kit has forgotten what ran';
+    if (this.in('online')) this.emit('lost', { reason, retrying: true });
+    if (this.in('closed')) return;
+    this.current = 'online';
+    const { sessionId, resumed } = link.hello;
+    const afterMs = Math.round(performance.now() - lostAt);
+    this.emit('resumed', { sessionId, fresh: !resumed, afterMs });
+  }
+
+  /** Whether there is no primary, and is to be one. */
+  private wantsBack(): boolean {
+    return this.in('lost') || (this.in('online') && this.link?.isLimping === true);
   }
 
   private finish(error: TunnelError | undefined, reason: unknown = error): Promise<void> {

@@ -28,6 +28,8 @@ const BULK_BYTES = 16 * 1024;
 export class Lane<S extends Waiter> {
   /** The highest stream id that the peer opened on this lane; ids only grow. */
   lastOpened = 0;
+  /** Since when it has no connection, where another one may come. */
+  downSince: number | undefined;
   /** Streams with queued bytes that wait until bulk may be sent. */
   readonly line = new Line<S>(isDueEarlier);
   /**
@@ -47,11 +49,22 @@ export class Lane<S extends Waiter> {
     readonly replay?: Replay,
   ) {}
 
-  /** The connection is lost, and another one may come: what counts waits for it. */
-  suspend(): void {
-    this.replay?.lost(this.batch.take());
+  /**
+   * The connection is lost, and another one may come: what counts waits for it. Returns the session's
+   * credit that has not left, which may leave on any lane.
+   */
+  suspend(): number {
+    const { replay } = this;
+    if (replay === undefined) return 0;
+    replay.lost(this.batch.take());
     clearTimeout(this.ackTimer);
     this.ackTimer = undefined;
+    return replay.ungather(0)[0]?.[1] ?? 0;
+  }
+
+  /** Whether it waits for another connection. */
+  get isDown(): boolean {
+    return this.replay?.isDown === true;
   }
 
   /** Another connection stands, and the peer has taken so many frames; false when it cannot have. */

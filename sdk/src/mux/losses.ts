@@ -6,6 +6,10 @@
  * the next JOIN of the index each tells what it has received (`dataReceived`), and the other takes
  * the difference back.
  *
+ * Where streams outlive their connections (PROTOCOL §9) nothing is lost with one, unless an index
+ * begins anew: then session credit that it carried may be lost as well, and each tells the sum that
+ * came on it (`creditReceived`); the other gives the rest again.
+ *
  * A kit that does not tell leaves the difference unknown. When such a session has run dry, only a
  * new connection helps, for it starts with full windows.
  */
@@ -16,6 +20,8 @@ const LOST_AFTER_MS = 30_000;
 interface Carried {
   sent: number;
   received: number;
+  creditGiven: number;
+  creditReceived: number;
   unsettled: boolean;
 }
 
@@ -35,9 +41,28 @@ export class Losses {
     this.of(lane).received += bytes;
   }
 
-  /** The kit gave session credit back. */
-  refilled(now: number): void {
+  /** The kit gave session credit back on a lane. */
+  refilled(lane: number, bytes: number, now: number): void {
+    this.of(lane).creditReceived += bytes;
     this.movedAt = now;
+  }
+
+  /** Session credit goes to the kit on a lane; less than nothing where it goes on another after all. */
+  gave(lane: number, bytes: number): void {
+    this.of(lane).creditGiven += bytes;
+  }
+
+  /** The session credit that has come on a lane index so far. */
+  creditReceivedOn(lane: number): number {
+    return this.of(lane).creditReceived;
+  }
+
+  /** The kit tells what credit it received on a lane index: the bytes to give again. */
+  settleCredit(lane: number, received: number): number {
+    const carried = this.of(lane);
+    const lost = carried.creditGiven - received;
+    carried.creditGiven = received;
+    return lost;
   }
 
   /** Bytes that have come on a lane index so far. */
@@ -69,7 +94,8 @@ export class Losses {
   private of(lane: number): Carried {
     let carried = this.byLane.get(lane);
     if (carried === undefined) {
-      carried = { sent: 0, received: 0, unsettled: false };
+      const nothing = { sent: 0, received: 0, creditGiven: 0, creditReceived: 0 };
+      carried = { ...nothing, unsettled: false };
       this.byLane.set(lane, carried);
     }
     return carried;

@@ -13,7 +13,6 @@ import {
   encodeReset,
   faultCode,
   FrameType,
-  WireError,
   type Frame,
   type FrameFault,
 } from '../wire/frame.js';
@@ -36,7 +35,7 @@ import { Losses } from './losses.js';
 import { isWorthACall, share } from './share.js';
 import { Stalls, type Unread } from './stalls.js';
 import { MuxStream, type Pumped, type StreamLane, type StreamOwner, type Turn } from './stream.js';
-import { Violation } from './violation.js';
+import { toViolation, Violation } from './violation.js';
 
 /** What a session asks of the house above it. */
 export interface MuxHost {
@@ -53,6 +52,13 @@ export interface MuxLimits {
   streamWindow: number;
   sessionWindow: number;
   maxStreams: number;
+}
+
+/** What was taken on a lane index: DATA, session credit, and frames that count. */
+export interface Taken {
+  dataReceived: number;
+  creditReceived: number;
+  received: number | undefined;
 }
 
 /** How much more than the quarter of its window that such a peer withholds it may then hold. */
@@ -74,6 +80,8 @@ export class MuxSession implements StreamOwner {
   /** Streams that were over while the budget had no room for what their local side still holds. */
   private readonly lingering = new Set<MuxStream>();
   private readonly losses = new Losses();
+  /** Lane indexes whose streams are over, and which begin anew when they are joined again. */
+  private readonly givenUp = new Set<number>();
   private readonly stalls: Stalls;
   private highest = 0;
   private headBytes = 0;
@@ -108,9 +116,9 @@ export class MuxSession implements StreamOwner {
     return this.streams.size;
   }
 
-  /** How many lanes are joined. */
+  /** How many lanes have a connection. */
   get laneCount(): number {
-    return this.lanes.size;
+    return [...this.lanes.values()].filter((lane) => !lane.isDown).length;
   }
 
   /** The lane that carries the frames of the session itself. */
@@ -118,29 +126,53 @@ export class MuxSession implements StreamOwner {
     return this.lanes.get(0);
   }
 
-  /** A socket has joined. */
-  addLane(lane: StreamLane): void {
-    this.lanes.set(lane.index, lane);
+  /** A lane that has a connection, the primary if it does. */
+  get standing(): StreamLane | undefined {
+    const { primary } = this;
+    if (primary?.isDown === false) return primary;
+    return [...this.lanes.values()].find((lane) => !lane.isDown);
   }
 
-  /** The connection is lost: with what counts, its streams wait for another one. */
-  suspend(): void {
-    for (const lane of this.lanes.values()) lane.suspend();
+  /** The lane of an index, also while it waits for a connection. */
+  lane(index: number): StreamLane | undefined {
+    return this.lanes.get(index);
+  }
+
+  /** A socket has joined, and its counts begin. */
+  addLane(lane: StreamLane): void {
+    this.lanes.set(lane.index, lane);
+    this.givenUp.delete(lane.index);
+  }
+
+  /** The connection of a lane is lost: with what counts, its streams wait for another one. */
+  suspend(lane: StreamLane, now: number): void {
+    if (lane.isDown) return;
+    lane.downSince = now;
+    const credit = lane.suspend();
+    if (credit === 0) return;
+    this.losses.gave(lane.index, -credit);
+    this.giveCredit(credit);
+  }
+
+  /** Others look after its sockets from now on. */
+  handTo(host: MuxHost): void {
+    this.host = host;
   }
 
   /**
-   * Another connection carries on, and the peer has taken so many frames of the last one. What is
-   * measured by the clock stood still. False when the peer cannot have taken so many.
+   * Another connection carries a lane on, and the peer has taken so many frames of the last one. What
+   * is measured by the clock stood still. False when the peer cannot have taken so many.
    */
-  revive(host: MuxHost, carrier: Carrier, received: number, now: number): StreamLane | undefined {
-    const lane = this.primary;
-    if (lane?.resume(carrier, received) !== true) return undefined;
-    this.host = host;
-    const gap = Math.max(0, now - this.clock);
-    this.clock = now;
-    for (const stream of this.streams.values()) stream.stoodStill(gap);
+  revive(lane: StreamLane, carrier: Carrier, received: number, now: number): boolean {
+    if (!lane.resume(carrier, received)) return false;
+    const gap = Math.max(0, now - (lane.downSince ?? now));
+    lane.downSince = undefined;
+    this.clock = Math.max(this.clock, now);
+    for (const stream of this.streams.values()) {
+      if (stream.lane === lane) stream.stoodStill(gap);
+    }
     this.laneDrained(lane);
-    return lane;
+    return true;
   }
 
   /** A socket is gone, and its streams with it. */
@@ -148,6 +180,7 @@ export class MuxSession implements StreamOwner {
     lane.close();
     if (this.lanes.get(lane.index) === lane) {
       this.lanes.delete(lane.index);
+      this.givenUp.add(lane.index);
       this.losses.laneLost(lane.index);
     }
     for (const stream of [...this.streams.values()]) {
@@ -155,16 +188,25 @@ export class MuxSession implements StreamOwner {
     }
   }
 
-  /** Bytes of DATA that have come on a lane index, to be told with its next JOIN. */
-  dataReceived(index: number): number {
-    return this.losses.receivedOn(index);
+  /** What to tell with the next JOIN of a lane index; no frames where nothing can go on. */
+  joinsWith(index: number): Taken {
+    const lane = this.lanes.get(index);
+    const begins = this.givenUp.has(index) ? undefined : 0;
+    return {
+      dataReceived: this.losses.receivedOn(index),
+      creditReceived: this.losses.creditReceivedOn(index),
+      received: lane === undefined ? begins : lane.replay?.received,
+    };
   }
 
   /**
-   * A lane index is joined again, and the kit tells what it has received on it, if it does: what did
-   * not arrive may be sent anew. Throws `Violation` when that cannot be.
+   * A lane index is joined again and begins anew, and the kit tells what it has received on it, if it
+   * does: what did not arrive may be sent anew. Throws `Violation` when that cannot be.
    */
-  settleLane(index: number, received: number | undefined): void {
+  settleLane(index: number, received: number | undefined, credit?: number): void {
+    const again = credit === undefined ? 0 : this.losses.settleCredit(index, credit);
+    if (again < 0) throw new Violation(Code.ProtocolError, 'JOIN_OK tells of too much credit');
+    if (again > 0) this.giveCredit(again);
     if (received === undefined) return;
     const lost = this.losses.settle(index, received);
     if (lost < 0 || !this.sendCredit.grow(lost)) {
@@ -304,9 +346,9 @@ export class MuxSession implements StreamOwner {
     const isSendDry = this.sendCredit.available < DRY_BELOW && this.line.size > 0;
     this.sendDrySweeps = isSendDry ? this.sendDrySweeps + 1 : 0;
     // Known before somebody is short: who has stalled for long is not to be waited for then.
-    if (this.recvCredit.missing > 0) this.stalls.look(this.streams.values(), now);
+    if (this.recvCredit.missing > 0) this.stalls.look(this.judged(), now);
     while (this.recvCredit.missing > 0 && this.isSomebodyShort) {
-      const worst = this.stalls.longest(this.streams.values(), now);
+      const worst = this.stalls.longest(this.judged(), now);
       if (worst === undefined) return;
       worst.fail(Code.EnhanceYourCalm, 'the local side has stalled');
       this.relieveAll();
@@ -369,9 +411,22 @@ export class MuxSession implements StreamOwner {
   /** Sends what of the session's credit may go back. */
   private claim(): void {
     const increment = this.recvCredit.claim();
-    if (increment > 0) this.primary?.pushCredit(0, increment);
+    if (increment > 0) this.giveCredit(increment);
     if (this.contended) this.contended = this.recvCredit.contended;
     if (this.recvCredit.available >= DRY_BELOW) this.hasRefused = false;
+  }
+
+  /** The streams whose lane has a connection: time stands still for the others. */
+  private judged(): MuxStream[] {
+    return [...this.streams.values()].filter(({ lane }) => !lane.isDown);
+  }
+
+  /** Gives session credit, on a lane that has a connection if one does. */
+  private giveCredit(increment: number): void {
+    const lane = this.standing ?? this.primary;
+    if (lane === undefined) return;
+    this.losses.gave(lane.index, increment);
+    lane.pushCredit(0, increment);
   }
 
   /** Session credit was used up: when that makes it short, nobody withholds any of a stream's. */
@@ -525,7 +580,7 @@ export class MuxSession implements StreamOwner {
     if (!this.sendCredit.grow(increment)) {
       throw new Violation(Code.FlowControlError, 'a session WINDOW past its initial size');
     }
-    this.losses.refilled(this.clock);
+    this.losses.refilled(lane.index, increment, this.clock);
     this.callLine();
   }
 
@@ -542,9 +597,4 @@ export class MuxSession implements StreamOwner {
     this.flood.count('asking', this.clock);
     lane.push(FrameType.Reset, id, encodeReset(Code.ProtocolError, reason));
   }
-}
-
-function toViolation(error: unknown): unknown {
-  if (error instanceof WireError) return new Violation(error.code, error.message);
-  return error;
 }

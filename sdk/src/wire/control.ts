@@ -31,7 +31,13 @@ export interface Resume {
   epoch?: number;
   attempt?: number;
   received?: number;
-  lanes?: never[];
+  lanes?: HeldLane[];
+}
+
+/** A lane by the ticket that it was joined with. */
+export interface HeldLane {
+  index: number;
+  nonce: string;
 }
 
 /** The first words on a secondary socket. */
@@ -41,12 +47,20 @@ export interface Join {
   nonce: string;
   /** Bytes of DATA received on this index so far (an addition that older kits ignore). */
   dataReceived: number;
+  /** With `replay`: frames taken on it; left out where it is to begin anew. */
+  received?: number | undefined;
+  /** With `replay`: the session's credit that came on it so far. */
+  creditReceived?: number | undefined;
 }
 
 /** The kit's answer to JOIN. */
 export interface JoinOk {
   /** Bytes of DATA that the kit received on this index so far; an older kit does not say. */
   dataReceived: number | undefined;
+  /** Frames that the kit took on it; undefined where it begins anew. */
+  received: number | undefined;
+  /** The session's credit that came to the kit on it so far. */
+  creditReceived: number | undefined;
 }
 
 /** A request for a binding. */
@@ -175,10 +189,12 @@ export function readHelloOk(payload: Buffer): HelloOk {
     epoch: optionalCount(json, 'epoch'),
     // What is no number says nothing: then the streams of before end.
     received: typeof json['received'] === 'number' ? optionalCount(json, 'received') : undefined,
+    lanes: list(json, 'lanes').filter((lane) => typeof lane === 'number'),
+    instance: isName(json['instance']) ? json['instance'] : undefined,
   };
 }
 
-/** Whether it can be the name of a capability; any other is none that we know. */
+/** Whether it can be the name of a capability, or of a process; any other is none that we know. */
 function isName(value: unknown): value is string {
   return typeof value === 'string' && plain(value, MAX_CODE) === value;
 }
@@ -218,7 +234,12 @@ export function readTickets(json: Json): JoinTicket[] {
 
 /** Reads JOIN_OK. */
 export function readJoinOk(payload: Buffer): JoinOk {
-  return { dataReceived: optionalCount(parseObject(payload, 'JOIN_OK'), 'dataReceived') };
+  const json = parseObject(payload, 'JOIN_OK');
+  return {
+    dataReceived: optionalCount(json, 'dataReceived'),
+    received: optionalCount(json, 'received'),
+    creditReceived: optionalCount(json, 'creditReceived'),
+  };
 }
 
 /** Reads BIND_OK. */

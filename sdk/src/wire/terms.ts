@@ -40,4 +40,8 @@ export interface HelloOk {
   epoch?: number | undefined;
   /** With `replay`: how many of our frames the kit has taken. */
   received?: number | undefined;
+  /** With `replay`: which of the other lanes stay as they are. */
+  lanes?: number[] | undefined;
+  /** Names the kit's process. */
+  instance?: string | undefined;
 }

@@ -9,7 +9,7 @@ import type { AddressInfo } from 'node:net';
 import { performance } from 'node:perf_hooks';
 import { WebSocketServer, type WebSocket } from 'ws';
 import { Code } from '../../src/wire/code.js';
-import { parseObject, readResponseHead, type ResponseHead } from '../../src/wire/control.js';
+import { parseObject, readResponseHead, type Resume } from '../../src/wire/control.js';
 import { Lane } from '../../src/mux/lane.js';
 import type { Waiter } from '../../src/mux/line.js';
 import { Replay } from '../../src/mux/replay.js';
@@ -17,11 +17,13 @@ import {
   decodeMessage,
   decodeReset,
   encodeFrame,
-  encodeReset,
   FrameType,
   type Frame,
 } from '../../src/wire/frame.js';
 import { readHello } from './kit-control.js';
+import { KitStream } from './kit-stream.js';
+
+export { KitStream } from './kit-stream.js';
 
 export interface KitConfig {
   token?: string;
@@ -40,88 +42,18 @@ export interface KitConfig {
   replay?: boolean;
 }
 
+interface Carried {
+  data: number;
+  credit: number;
+  sentData: number;
+  gaveCredit: number;
+}
+
 interface Bound {
   bindId: number;
   kind: string;
   mode: string;
   containerPort: number;
-}
-
-/** A stream that the kit opened. */
-export class KitStream {
-  readonly heads: ResponseHead[] = [];
-  readonly chunks: Buffer[] = [];
-  received = 0;
-  ended = false;
-  reset: { code: number; reason: string } | undefined;
-  sendCredit: number;
-  windows = 0;
-  readonly changed = new EventEmitter();
-
-  constructor(
-    readonly session: KitSession,
-    readonly id: number,
-    readonly lane: number,
-  ) {
-    this.sendCredit = session.kit.streamWindow;
-    this.changed.setMaxListeners(0);
-  }
-
-  send(bytes: Buffer): void {
-    for (let at = 0; at < bytes.length; at += 65_536) {
-      const part = bytes.subarray(at, at + 65_536);
-      this.sendCredit -= part.length;
-      this.session.sendCredit -= part.length;
-      this.session.send(FrameType.Data, this.id, part, this.lane);
-    }
-  }
-
-  /** Sends as credit allows. */
-  async pour(bytes: Buffer): Promise<void> {
-    for (let at = 0; at < bytes.length;) {
-      const room = Math.min(this.sendCredit, this.session.sendCredit, bytes.length - at, 65_536);
-      if (room > 0) {
-        this.send(bytes.subarray(at, at + room));
-        at += room;
-      }
-      await new Promise((resolve) => setImmediate(resolve));
-      if (this.reset !== undefined) return;
-    }
-  }
-
-  end(): void {
-    this.session.send(FrameType.Eof, this.id, Buffer.alloc(0), this.lane);
-  }
-
-  abort(code: number, reason = ''): void {
-    this.session.send(FrameType.Reset, this.id, encodeReset(code, reason), this.lane);
-  }
-
-  giveBack(bytes: number): void {
-    this.session.window(this.id, bytes, this.lane);
-    this.session.window(0, bytes, 0);
-  }
-
-  async until(what: () => boolean): Promise<void> {
-    while (!what()) await once(this.changed, 'change');
-  }
-
-  async head(): Promise<ResponseHead> {
-    await this.until(() => this.reset !== undefined || this.heads.some((head) => head.final));
-    const final = this.heads.find((head) => head.final);
-    if (final === undefined) throw new Error(`reset: ${this.reset?.reason ?? ''}`);
-    return final;
-  }
-
-  async body(): Promise<Buffer> {
-    await this.until(() => this.ended || this.reset !== undefined);
-    if (this.reset !== undefined) throw new Error(`reset: ${this.reset.reason}`);
-    return Buffer.concat(this.chunks);
-  }
-
-  async text(): Promise<string> {
-    return (await this.body()).toString();
-  }
 }
 
 /** A session as the kit sees it. */
@@ -135,6 +67,11 @@ export class KitSession {
   readonly lanes = new Map<number, WebSocket>();
   readonly events = new EventEmitter();
   tickets = new Map<string, number>();
+  /** The tickets that lanes were joined with, and what each JOIN said. */
+  readonly joinedBy = new Map<number, string>();
+  readonly joins: Record<string, unknown>[] = [];
+  /** DATA and session credit that came on each lane, and that were given on it. */
+  private readonly sums = new Map<number, Carried>();
   granted = 1;
   sendCredit: number;
   parked: NodeJS.Timeout | undefined;
@@ -158,6 +95,31 @@ export class KitSession {
     if (channel === undefined) this.lanes.get(lane)?.send(encodeFrame(type, id, payload));
   }
 
+  carried(index: number): Carried {
+    const known = this.sums.get(index) ?? { data: 0, credit: 0, sentData: 0, gaveCredit: 0 };
+    this.sums.set(index, known);
+    return known;
+  }
+
+  /** Of the lanes that a client says it holds, those that stand. */
+  held(lanes: { index: number; nonce: string }[]): number[] {
+    const isHeld = ({ index, nonce }: { index: number; nonce: string }): boolean =>
+      this.lanes.has(index) && this.joinedBy.get(index) === nonce;
+    return lanes.filter(isHeld).map(({ index }) => index);
+  }
+
+  /** A lane comes back without its streams: both sides take back what the other has not got. */
+  beginAnew(index: number, join: Record<string, unknown>): void {
+    const carried = this.carried(index);
+    this.sendCredit += carried.sentData - Number(join['dataReceived']);
+    carried.sentData = Number(join['dataReceived']);
+    const lost = carried.gaveCredit - Number(join['creditReceived']);
+    carried.gaveCredit = Number(join['creditReceived']);
+    for (const [id, { lane }] of this.streams) if (lane === index) this.streams.delete(id);
+    this.channels.delete(index);
+    if (lost > 0) this.window(0, lost, 0);
+  }
+
   /** Messages leave on a lane, or go on leaving; false when the peer cannot have taken so many. */
   carry(index: number, socket: WebSocket, received?: number): boolean {
     this.lanes.set(index, socket);
@@ -177,7 +139,10 @@ export class KitSession {
     this.lanes.get(lane)?.send(message);
   }
 
-  window(id: number, bytes: number, lane: number): void {
+  window(id: number, bytes: number, on: number): void {
+    // Credit of the session may come on any lane.
+    const lane = id === 0 && !this.lanes.has(on) ? ([...this.lanes.keys()][0] ?? on) : on;
+    if (id === 0) this.carried(lane).gaveCredit += bytes;
     const payload = Buffer.alloc(4);
     payload.writeUInt32BE(bytes);
     this.send(FrameType.Window, id, payload, lane);
@@ -206,9 +171,9 @@ export class KitSession {
     return this.open({ ...open, ...more }, lane);
   }
 
-  caller(more: object = {}): KitStream {
+  caller(more: object = {}, lane = 0): KitStream {
     const bindId = [...this.binds.values()].at(-1)?.bindId;
-    return this.open({ kind: 'tcp', bindId, remoteAddr: '127.0.0.1:4000', ...more });
+    return this.open({ kind: 'tcp', bindId, remoteAddr: '127.0.0.1:4000', ...more }, lane);
   }
 
   goaway(code: number, message: string, more: object = {}): void {
@@ -227,6 +192,11 @@ export class KitSession {
   }
 
   onFrame(frame: Frame, lane: number): void {
+    const { payload, streamId } = frame;
+    if (frame.type === FrameType.Data) this.carried(lane).data += payload.length;
+    if (frame.type === FrameType.Window && streamId === 0) {
+      this.carried(lane).credit += payload.readUInt32BE(0);
+    }
     this.frames.push({ ...frame, payload: Buffer.from(frame.payload) });
     const stream = this.streams.get(frame.streamId);
     if (stream !== undefined) this.onStream(stream, frame);
@@ -265,8 +235,15 @@ export class KitSession {
       this.json(FrameType.UnbindOk, { bindId });
     } else if (frame.type === FrameType.Window) this.sendCredit += frame.payload.readUInt32BE(0);
     else if (frame.type === FrameType.Ping && !this.kit.mute) {
-      this.send(FrameType.Pong, 0, frame.payload);
+      this.send(FrameType.Pong, 0, frame.payload, lane);
     } else if (frame.type === FrameType.ReissueJoinTickets) {
+      const { missing } = parseObject(frame.payload, 'REISSUE_JOIN_TICKETS');
+      const lost = this.held((missing ?? []) as { index: number; nonce: string }[]);
+      for (const index of lost) {
+        this.lanes.get(index)?.terminate();
+        this.lanes.delete(index);
+        this.channels.get(index)?.suspend();
+      }
       this.json(FrameType.ReissueJoinTickets, { joinTickets: this.issue() });
     }
   }
@@ -326,6 +303,8 @@ export class FixtureKit {
   refuseUpgrade: number | undefined;
   /** What HELLO is answered with in place of the usual, by key. */
   helloOk: object = {};
+  /** The same of JOIN. */
+  joinOk: object = {};
   /** Does not answer HELLO while set. */
   silent = false;
   private readonly server: Server;
@@ -429,19 +408,15 @@ export class FixtureKit {
     socket.on('close', (code) => {
       if (session?.lanes.get(index) !== socket) return;
       session.lanes.delete(index);
+      session.channels.get(index)?.suspend();
       session.events.emit('closed', index, code);
-      if (index === 0) this.onPrimaryGone(session, code);
+      if (index === 0 && !session.replays) this.onPrimaryGone(session, code);
     });
   }
 
   private onPrimaryGone(session: KitSession, code: number): void {
     const ended = code === 1000 || code === 1005 || session.binds.size === 0;
     session.drop();
-    for (const channel of session.channels.values()) channel.suspend();
-    if (session.replays) {
-      session.parked = setTimeout(() => undefined, 0);
-      return;
-    }
     session.streams.clear();
     if (ended) this.sessions.delete(session.id);
     else {
@@ -471,24 +446,33 @@ export class FixtureKit {
       return this.refuse(socket, Code.ResourceExhausted, 'session limit reached', 1013);
     }
     const session = old ?? new KitSession(this);
+    const resume = parseObject(frame.payload, 'HELLO')['resume'] as Resume | null;
+    const known = old?.replays === true && resume?.epoch === old.epoch && !this.forgets;
+    const kept = known ? old.held(resume.lanes ?? []) : [];
     if (old !== undefined) {
       clearTimeout(old.parked);
-      const before = [...old.lanes.values()];
-      old.lanes.clear();
-      for (const lane of before) lane.close(1001, 'resumed on another connection');
+      for (const [lane, before] of [...old.lanes]) {
+        if (kept.includes(lane)) continue;
+        old.lanes.delete(lane);
+        old.channels.get(lane)?.suspend();
+        before.close(1001, 'resumed on another connection');
+      }
     }
-    const resume = parseObject(frame.payload, 'HELLO')['resume'] as Record<string, unknown> | null;
-    const known = old?.replays === true && resume?.['epoch'] === old.epoch;
-    if (known && !this.forgets) {
-      const channel = old.channels.get(0);
-      channel?.suspend();
-      const answer = { sessionId: old.id, resumed: true, epoch: old.epoch };
-      const received = channel?.replay?.received;
-      const more = { capabilities: ['replay'], received, ...this.helloOk };
-      socket.send(
-        encodeFrame(FrameType.HelloOk, 0, Buffer.from(JSON.stringify({ ...answer, ...more }))),
-      );
-      if (!old.carry(0, socket, Number(resume['received']))) throw new Error('a wrong count');
+    if (known) {
+      old.tickets.clear();
+      const answer = {
+        sessionId: old.id,
+        resumed: true,
+        epoch: old.epoch,
+        capabilities: ['replay'],
+        received: old.channels.get(0)?.replay?.received,
+        lanes: kept,
+        connectionsGranted: old.granted,
+        joinTickets: old.issue(),
+        ...this.helloOk,
+      };
+      socket.send(encodeFrame(FrameType.HelloOk, 0, Buffer.from(JSON.stringify(answer))));
+      if (!old.carry(0, socket, resume.received)) throw new Error('a wrong count');
       this.events.emit('hello', old);
       return old;
     }
@@ -536,8 +520,19 @@ export class FixtureKit {
       return [undefined, 0];
     }
     session.tickets.delete(String(join['nonce']));
-    session.lanes.set(index, socket);
-    session.json(FrameType.JoinOk, { index }, 0, index);
+    session.joins.push(join);
+    session.joinedBy.set(index, String(join['nonce']));
+    const channel = session.channels.get(index);
+    const says =
+      typeof join['received'] === 'number' && !this.forgets ? join['received'] : undefined;
+    const received = says === undefined ? undefined : (channel?.replay?.received ?? 0);
+    const { data, credit } = session.carried(index);
+    const settles = { dataReceived: data, creditReceived: credit };
+    const ok = { index, received, ...(received === undefined ? settles : {}), ...this.joinOk };
+    socket.send(encodeFrame(FrameType.JoinOk, 0, Buffer.from(JSON.stringify(ok))));
+    if (received === undefined && session.replays) session.beginAnew(index, join);
+    const goesOn = channel !== undefined && received !== undefined;
+    if (!session.carry(index, socket, goesOn ? says : undefined)) throw new Error('a wrong count');
     return [session, index];
   }
 

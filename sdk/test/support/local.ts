@@ -4,6 +4,8 @@
 import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
 import net from 'node:net';
+import type { TunnelSession } from '../../src/index.js';
+import type { FixtureKit } from './kit.js';
 
 export interface LocalServer {
   port: number;
@@ -152,4 +154,13 @@ export function later(ms: number): Promise<void> {
 /** Waits until something is true; the test runner's time-out is what fails it. */
 export async function until(what: () => boolean): Promise<void> {
   while (!what()) await later(2);
+}
+
+/** Waits until nothing is on its way, and all credit is where it was at the beginning. */
+export async function wholeWindows(kit: FixtureKit, session: TunnelSession): Promise<void> {
+  await until(() => session['link']?.mux.size === 0);
+  const mux = session['link']!.mux;
+  await until(() => mux.sendCredit.outstanding === 0);
+  await until(() => mux['recvCredit'].available + mux['recvCredit'].withheld === 16_777_216);
+  await until(() => kit.session.sendCredit + mux['recvCredit'].withheld === 16_777_216);
 }

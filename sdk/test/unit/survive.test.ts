@@ -7,7 +7,7 @@ import { TunnelSession } from '../../src/index.js';
 import { FrameType } from '../../src/wire/frame.js';
 import { parseObject } from '../../src/wire/control.js';
 import { FixtureKit } from '../support/kit.js';
-import { later, until } from '../support/local.js';
+import { later, until, wholeWindows } from '../support/local.js';
 import { Wire } from '../support/wire.js';
 
 const web = { mode: 'expose', containerPort: 3000 } as const;
@@ -29,12 +29,17 @@ interface Scene {
   session: TunnelSession;
 }
 
-async function scene(body: (scene: Scene) => Promise<void>, port = 1): Promise<void> {
+async function scene(
+  body: (scene: Scene) => Promise<void>,
+  port = 1,
+  maxConnections = 1,
+): Promise<void> {
   const kit = await FixtureKit.start({ replay: true });
   const wire = new Wire(kit.port);
-  const session = new TunnelSession({ url: await wire.start(), reconnect: true });
+  const session = new TunnelSession({ url: await wire.start(), reconnect: true, maxConnections });
   await session.connect();
   await session.bind({ mode: 'pull', containerPort: 5432, to: { host: '127.0.0.1', port } });
+  await until(() => session.connections === maxConnections);
   try {
     await body({ kit, wire, session });
   } finally {
@@ -46,66 +51,77 @@ async function scene(body: (scene: Scene) => Promise<void>, port = 1): Promise<v
 
 const sha = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
 
-test(
-  'a stream goes on through cuts at every byte, in both directions',
-  { timeout: 120_000 },
-  async () => {
-    const echo = await echoing();
-    await scene(async ({ kit, wire, session }) => {
-      const { id } = session;
-      const caller = kit.session.caller();
-      const said: Buffer[] = [];
-      for (const way of ['up', 'down'] as const) {
-        // Over the answer to the upgrade and HELLO_OK, too, once a cut falls into the next connection.
-        for (let at = 1; at <= 90; at += 1) {
-          const part = randomBytes(40);
-          said.push(part);
-          wire[way] = at;
-          const { cuts } = wire;
-          caller.send(part);
-          await until(() => caller.received === said.length * 40 && session.state === 'online');
-          if (wire.cuts === cuts) wire[way] = Infinity;
+for (const lanes of [1, 4]) {
+  test(
+    `${lanes}: streams go on through cuts at every byte, in both directions`,
+    { timeout: 120_000 },
+    async () => {
+      const echo = await echoing();
+      const run = async ({ kit, wire, session }: Scene): Promise<void> => {
+        const { id } = session;
+        const callers = Array.from({ length: lanes }, (_, lane) => kit.session.caller({}, lane));
+        const said = callers.map(() => [] as Buffer[]);
+        for (const way of ['up', 'down'] as const) {
+          // Over the answer to the upgrade, and to HELLO or JOIN, too, once a cut falls into the next
+          // connection.
+          for (let at = 1; at <= 90; at += 1) {
+            wire[way] = at;
+            const { cuts } = wire;
+            callers.forEach((caller, n) => {
+              const part = randomBytes(40);
+              said[n]!.push(part);
+              caller.send(part);
+            });
+            await until(() => callers.every((it, n) => it.received === said[n]!.length * 40));
+            await until(() => session.state === 'online' && session.connections === lanes);
+            if (wire.cuts === cuts) wire[way] = Infinity;
+          }
         }
-      }
-      caller.end();
-      assert.equal(sha(await caller.body()), sha(Buffer.concat(said)));
-      assert.ok(wire.cuts > 100, `${wire.cuts} cuts`);
-      assert.equal(session.id, id);
-      assert.equal(kit.session.count(FrameType.Bind), 1);
-      assert.equal(kit.session.count(FrameType.Reset), 0);
-    }, echo.port);
-    echo.server.close();
-  },
-);
-
-test(
-  'bulk both ways goes on through many cuts, and windows are whole after it',
-  { timeout: 120_000 },
-  async () => {
-    const echo = await echoing();
-    await scene(async ({ kit, wire, session }) => {
-      const bytes = randomBytes(12 << 20);
-      const caller = kit.session.caller();
-      const cut = (): void => {
-        if (wire.cuts < 12)
-          wire[wire.cuts % 2 === 0 ? 'up' : 'down'] = 200_000 + 50_000 * wire.cuts;
+        for (const [n, caller] of callers.entries()) {
+          caller.end();
+          assert.equal(sha(await caller.body()), sha(Buffer.concat(said[n]!)));
+        }
+        assert.ok(wire.cuts > 100, `${wire.cuts} cuts`);
+        assert.equal(session.id, id);
+        assert.equal(kit.session.count(FrameType.Bind), 1);
+        assert.equal(kit.session.count(FrameType.Reset), 0);
+        await wholeWindows(kit, session);
       };
-      session.addEventListener('resumed', cut);
-      cut();
-      const poured = caller.pour(bytes).then(() => caller.end());
-      await until(() => caller.received === bytes.length);
-      await poured;
-      assert.equal(sha(await caller.body()), sha(bytes));
-      assert.ok(wire.cuts === 12, `${wire.cuts} cuts`);
-      await until(() => session.state === 'online' && session['link']?.mux.size === 0);
-      const mux = session['link']!.mux;
-      await until(() => mux.sendCredit.outstanding === 0);
-      await until(() => mux['recvCredit'].available + mux['recvCredit'].withheld === 16_777_216);
-      assert.equal(kit.session.count(FrameType.Reset), 0);
-    }, echo.port);
-    echo.server.close();
-  },
-);
+      await scene(run, echo.port, lanes);
+      echo.server.close();
+    },
+  );
+
+  test(
+    `${lanes}: bulk both ways goes on through many cuts, and windows are whole after it`,
+    { timeout: 120_000 },
+    async () => {
+      const echo = await echoing();
+      const run = async ({ kit, wire, session }: Scene): Promise<void> => {
+        const bytes = randomBytes(12 << 20);
+        const callers = Array.from({ length: lanes }, (_, lane) => kit.session.caller({}, lane));
+        let isOver = false;
+        const cut = async (): Promise<void> => {
+          for (let n = 0; n < 12 && !isOver; n += 1) {
+            wire[n % 2 === 0 ? 'up' : 'down'] = 200_000 + 50_000 * n;
+            await until(() => wire.cuts > n || isOver);
+          }
+        };
+        const cutting = cut();
+        await Promise.all(callers.map((caller) => caller.pour(bytes).then(() => caller.end())));
+        for (const caller of callers) assert.equal(sha(await caller.body()), sha(bytes));
+        isOver = true;
+        await cutting;
+        assert.ok(wire.cuts >= 10, `${wire.cuts} cuts`);
+        assert.equal(kit.session.count(FrameType.Reset), 0);
+        await until(() => session.state === 'online' && session.connections === lanes);
+        await wholeWindows(kit, session);
+      };
+      await scene(run, echo.port, lanes);
+      echo.server.close();
+    },
+  );
+}
 
 test('a request that waits for its answer is answered over the next connection', async () => {
   await scene(async ({ kit, session }) => {
@@ -164,12 +180,12 @@ test('an ACK of what was never sent ends the session', async () => {
   });
 });
 
-test('replay is offered by one lane that dials again alone, and an older kit grants nothing', async () => {
+test('replay is offered by who dials again alone, and an older kit grants nothing', async () => {
   for (const [options, offered] of [
     [{}, true],
     [{ reconnect: false }, false],
     [{ replayBuffer: 0 }, false],
-    [{ maxConnections: 2 }, false],
+    [{ maxConnections: 2 }, true],
   ] as const) {
     const kit = await FixtureKit.start();
     const session = new TunnelSession({ url: kit.url, reconnect: true, ...options });
