@@ -25,6 +25,8 @@ import type { MuxStream, StreamLane } from '../mux/stream.js';
 import { Violation } from '../mux/violation.js';
 import { Backoff } from './backoff.js';
 import { isPongTimeout } from './ends.js';
+import { gaveUp, judge } from './failover.js';
+import { hear, LOST_AFTER_MS, measure, memberOf, ping, type Member } from './member.js';
 import { Memory } from './memory.js';
 import type { KitSocket } from './dial.js';
 import { JoinRefused, PING_EVERY_MS, sayHello, sayJoin } from './handshake.js';
@@ -51,8 +53,8 @@ export interface LinkHost {
 
 /** How often links are looked after, in milliseconds. */
 const TICK_MS = 500;
-/** Silence after which a socket is given up (PROTOCOL §6). */
-const LOST_AFTER_MS = 5000;
+/** How often lanes are looked closely after, likewise. */
+const WATCH_MS = 100;
 /** A tick that comes this late means that the machine, or this process, was asleep. */
 const JUMP_MS = 3000;
 /** How long a socket may stay silent after such a jump. */
@@ -74,18 +76,6 @@ export const KEEP_MS = 600_000;
 const GOING_AWAY = 1001;
 const TAKEN_REASON = 'resumed on another connection';
 
-/** A socket of the session, with what liveness knows of it. */
-interface Member {
-  socket: KitSocket;
-  lane: StreamLane;
-  bytes: number;
-  heardAt: number;
-  pingedAt: number;
-  /** Not read from, because what we said before still waits; of that, so much when last looked at. */
-  paused: boolean;
-  backlog: number;
-}
-
 /** The sockets of a session. */
 export class Link implements MuxHost {
   readonly mux: MuxSession;
@@ -103,6 +93,9 @@ export class Link implements MuxHost {
   private readonly ticker: NodeJS.Timeout;
   private reissue: NodeJS.Timeout | undefined;
   private lastTick = Date.now();
+  /** Looks closely after lanes that carry streams. */
+  private watcher: NodeJS.Timeout | undefined;
+  private lastWatch = 0;
   private goaway: Goaway | undefined;
   private goawayAt = 0;
   private over = false;
@@ -184,6 +177,11 @@ export class Link implements MuxHost {
     return !this.over;
   }
 
+  /** How many sockets there are. */
+  get connections(): number {
+    return this.members.size;
+  }
+
   /** Whether it goes on without the primary. */
   get isLimping(): boolean {
     return !this.over && !this.members.has(0);
@@ -227,12 +225,15 @@ export class Link implements MuxHost {
   // What the mux asks.
 
   accept(stream: MuxStream, open: StreamOpen): void {
+    this.watchOver();
     if (this.goaway?.final !== false) return this.host.accept(stream, open);
     // Its bindings are those of the connection that comes after it.
     stream.reset(Code.RefusedStream, 'the kit restarts');
   }
 
-  control(frame: Frame): void {
+  control(frame: Frame, { index }: StreamLane): void {
+    const member = this.members.get(index);
+    if (frame.type === FrameType.Pong && member !== undefined) measure(member, frame.payload);
     if (frame.type === FrameType.Goaway) this.onGoaway(readGoaway(frame.payload));
     else if (this.goaway?.final === false) return;
     else if (frame.type === FrameType.ReissueJoinTickets) {
@@ -292,16 +293,7 @@ export class Link implements MuxHost {
 
   private addMember(index: number, socket: KitSocket, known?: StreamLane): void {
     const lane: StreamLane = known ?? new Lane(index, socket, this.memory?.newReplay());
-    const now = Date.now();
-    const member: Member = {
-      socket,
-      lane,
-      bytes: socket.received(),
-      heardAt: now,
-      pingedAt: now,
-      paused: false,
-      backlog: 0,
-    };
+    const member = memberOf(socket, lane, Date.now());
     this.members.set(index, member);
     if (known === undefined) this.mux.addLane(lane);
     socket.user = {
@@ -395,6 +387,7 @@ export class Link implements MuxHost {
   private settle(): void {
     this.over = true;
     clearInterval(this.ticker);
+    clearInterval(this.watcher);
     clearTimeout(this.reissue);
     this.abort.abort();
   }
@@ -402,6 +395,7 @@ export class Link implements MuxHost {
   private tick(now: number): void {
     const jumped = now - this.lastTick > JUMP_MS;
     this.lastTick = now;
+    if (this.mux.size > 0) this.watchOver();
     this.mux.sweep(now);
     const primary = this.members.get(0);
     if (this.mux.ranDry && primary !== undefined) {
@@ -430,10 +424,8 @@ export class Link implements MuxHost {
     // One that we do not read from shows that it lives by reading.
     const reads = member.paused && backlog < member.backlog;
     member.backlog = backlog;
-    if (reads || bytes !== member.bytes || member.heardAt > now) {
-      member.bytes = bytes;
-      member.heardAt = now;
-    } else if (jumped) {
+    if (reads || bytes !== member.bytes || member.heardAt > now) hear(member, bytes, now);
+    else if (jumped) {
       // Asleep: what arrived in the meantime is read right after this; without it the link is dead.
       member.heardAt = now - (LOST_AFTER_MS - WAKE_MS);
       member.pingedAt = 0;
@@ -445,8 +437,44 @@ export class Link implements MuxHost {
       this.onClosed(index, member, { kind: 'lost', reason });
     } else if (now - member.pingedAt >= PING_EVERY_MS - TICK_MS) {
       // Also while much is heard: the kit was told how often it hears something of us.
-      member.pingedAt = now;
-      member.lane.push(FrameType.Ping, 0, pingPayload(now));
+      ping(member, now);
+    }
+  }
+
+  /** Looks closely after lanes as long as they carry streams, and there are others to go to. */
+  private watchOver(): void {
+    if (this.watcher !== undefined || this.memory === undefined || this.members.size < 2) return;
+    this.lastWatch = Date.now();
+    this.watcher = setInterval(() => {
+      this.watch(Date.now());
+    }, WATCH_MS).unref();
+  }
+
+  private watch(now: number): void {
+    const late = now - this.lastWatch > 5 * WATCH_MS;
+    this.lastWatch = now;
+    const carrying = this.mux.carrying();
+    if (carrying.size === 0 || this.members.size < 2) {
+      clearInterval(this.watcher);
+      this.watcher = undefined;
+    }
+    for (const member of this.members.values()) {
+      const bytes = member.socket.received();
+      // Where we were kept from looking, nothing is known of how long it took.
+      if (late || bytes !== member.bytes || member.paused) hear(member, bytes, now);
+    }
+    for (const [index, member] of [...this.members]) {
+      if (this.over) return;
+      const others = [...this.members.values()].filter((other) => other !== member);
+      const verdict = judge(member.lane, member, carrying.has(member.lane), others, now);
+      if (verdict === 'ask') {
+        member.askedAt = now;
+        ping(member, now);
+      } else if (verdict === 'give up') {
+        gaveUp(member.lane);
+        member.socket.terminate();
+        this.onClosed(index, member, { kind: 'lost', reason: 'no answer to PING' });
+      }
     }
   }
 
@@ -535,10 +563,4 @@ function isParked(goaway: Goaway | undefined): boolean {
 function endOf(goaway: Goaway): LinkEnd {
   const taken = goaway.final === true && goaway.message === ELSEWHERE;
   return taken ? { kind: 'taken', reason: ELSEWHERE } : { kind: 'goaway', goaway };
-}
-
-function pingPayload(now: number): Buffer {
-  const payload = Buffer.alloc(8);
-  payload.writeBigUInt64BE(BigInt(now));
-  return payload;
 }

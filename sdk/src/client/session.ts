@@ -161,7 +161,7 @@ export class TunnelSession extends TunnelEventTarget {
 
   /** WebSockets that are joined right now. */
   get connections(): number {
-    return this.link?.mux.laneCount ?? 0;
+    return this.link?.connections ?? 0;
   }
 
   /** Connects. With `reconnect`, tries for `connectTimeout` while the kit cannot be reached. */

@@ -62,6 +62,11 @@ export class Lane<S extends Waiter> {
     return replay.ungather(0)[0]?.[1] ?? 0;
   }
 
+  /** How many frames the peer has taken. */
+  get acknowledged(): number {
+    return this.replay?.acknowledged ?? 0;
+  }
+
   /** Whether it waits for another connection. */
   get isDown(): boolean {
     return this.replay?.isDown === true;

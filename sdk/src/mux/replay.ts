@@ -102,6 +102,11 @@ export class Replay {
     return this.taken;
   }
 
+  /** How many of ours the peer has taken, as far as it told. */
+  get acknowledged(): number {
+    return this.acked;
+  }
+
   /** Whether what is added leaves in turn. */
   get isSending(): boolean {
     return this.phase === 'sending';

@@ -116,9 +116,9 @@ export class MuxSession implements StreamOwner {
     return this.streams.size;
   }
 
-  /** How many lanes have a connection. */
-  get laneCount(): number {
-    return [...this.lanes.values()].filter((lane) => !lane.isDown).length;
+  /** The lanes that carry streams. */
+  carrying(): Set<StreamLane> {
+    return new Set([...this.streams.values()].map(({ lane }) => lane));
   }
 
   /** The lane that carries the frames of the session itself. */

@@ -10,11 +10,14 @@ export class Wire {
   down = Infinity;
   cuts = 0;
   private readonly pairs = new Set<net.Socket>();
+  /** Those that came, the first one first. */
+  private readonly connections: [near: net.Socket, far: net.Socket][] = [];
   private readonly server: net.Server;
 
   constructor(kitPort: number) {
     this.server = net.createServer((near) => {
       const far = net.connect(kitPort, '127.0.0.1');
+      this.connections.push([near, far]);
       this.carry(near, far, 'up');
       this.carry(far, near, 'down');
     });
@@ -24,6 +27,11 @@ export class Wire {
     this.server.listen(0, '127.0.0.1');
     await once(this.server, 'listening');
     return `ws://127.0.0.1:${(this.server.address() as net.AddressInfo).port}`;
+  }
+
+  /** Nothing passes on a connection any more, and neither end is told. */
+  freeze(index: number): void {
+    for (const socket of this.connections[index] ?? []) socket.pause();
   }
 
   stop(): void {

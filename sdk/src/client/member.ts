@@ -1,0 +1,59 @@
+/**
+ * A socket of a session, with what is known of whether it lives.
+ */
+import { FrameType } from '../wire/frame.js';
+import type { StreamLane } from '../mux/stream.js';
+import type { KitSocket } from './dial.js';
+import type { Pulse } from './failover.js';
+
+/** Silence after which a socket is given up (PROTOCOL §6). */
+export const LOST_AFTER_MS = 5000;
+
+/** See the module. Times are milliseconds. */
+export interface Member extends Pulse {
+  socket: KitSocket;
+  lane: StreamLane;
+  bytes: number;
+  pingedAt: number;
+  /** Not read from, because what we said before still waits; of that, so much when last looked at. */
+  paused: boolean;
+  backlog: number;
+}
+
+/** A socket that stands since `now`. */
+export function memberOf(socket: KitSocket, lane: StreamLane, now: number): Member {
+  return {
+    socket,
+    lane,
+    bytes: socket.received(),
+    heardAt: now,
+    askedAt: undefined,
+    roundTrip: undefined,
+    pingedAt: now,
+    paused: false,
+    backlog: 0,
+  };
+}
+
+/** Something was heard on a socket. */
+export function hear(member: Member, bytes: number, now: number): void {
+  member.bytes = bytes;
+  member.heardAt = now;
+  member.askedAt = undefined;
+}
+
+/** Asks for a sign of life; the answer brings back when that was. */
+export function ping(member: Member, now: number): void {
+  const payload = Buffer.alloc(8);
+  payload.writeBigUInt64BE(BigInt(now));
+  member.pingedAt = now;
+  member.lane.push(FrameType.Ping, 0, payload);
+}
+
+/** The answer to a PING came. */
+export function measure(member: Member, payload: Buffer): void {
+  const took = Date.now() - Number(payload.readBigUInt64BE(0));
+  if (took < 0 || took > LOST_AFTER_MS) return;
+  const { roundTrip = took } = member;
+  member.roundTrip = roundTrip + (took - roundTrip) / 4;
+}
