@@ -46,6 +46,11 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     count.checked_mul(scale).ok_or_else(refuse)
 }
 
+/// The same in 32 bits: what does not fit is out of every range, and refused with the range.
+pub fn parse_size_32(text: &str) -> Result<u32, String> {
+    parse_size(text).map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX))
+}
+
 /// Writes a number of bytes with the largest unit that divides it.
 pub fn show_size(bytes: u64) -> String {
     match bytes {

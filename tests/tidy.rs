@@ -63,7 +63,7 @@ const DOORS: &[(&str, &[&str])] = &[
         "client",
         &[
             "buffer", "clock", "effects", "entropy", "http", "limits", "machine", "mux", "outflow",
-            "pipe", "secrets", "shares", "table", "timers", "wire", "ws",
+            "pipe", "secrets", "shares", "table", "timers", "units", "wire", "ws",
         ],
     ),
     (

@@ -8,10 +8,11 @@ use crate::client::reach::proxy::{self, ProxyServer};
 use crate::client::reach::url::{Host, Url};
 use crate::http::{is_name, is_value};
 use crate::limits::{
-    CLIENT_CA_BYTES, CLIENT_KEEPALIVE_MAX, CLIENT_KEEPALIVE_MIN, CLIENT_TOKEN_BYTES, CLIENT_WAYS,
-    MAX_LANES, MAX_SESSION_ID,
+    CLIENT_CA_BYTES, CLIENT_KEEPALIVE_MAX, CLIENT_KEEPALIVE_MIN, CLIENT_KEPT, CLIENT_TOKEN_BYTES,
+    CLIENT_WAYS, MAX_LANES, MAX_REPLAY_BUFFER, MAX_SESSION_ID, MIN_REPLAY_BUFFER,
 };
 use crate::secrets;
+use crate::units::show_size;
 use crate::wire::control::{Secret, SessionId};
 
 /// The way to a kit.
@@ -36,6 +37,7 @@ pub(super) struct Config {
     pub connections: u32,
     pub keepalive: Duration,
     pub retry_for: Option<Duration>,
+    pub replay_buffer: u32,
     pub resume: Option<SessionId>,
     /// Certificates to trust besides the system's.
     pub ca_pem: Option<Vec<u8>>,
@@ -107,6 +109,15 @@ impl Config {
                 "keepalive must be {CLIENT_KEEPALIVE_MIN:?} to {CLIENT_KEEPALIVE_MAX:?}."
             ));
         }
+        let kept = options.replay_buffer;
+        if kept != 0 && !(MIN_REPLAY_BUFFER..=MAX_REPLAY_BUFFER).contains(&kept) {
+            let [least, most] = [MIN_REPLAY_BUFFER, MAX_REPLAY_BUFFER].map(u64::from);
+            return wrong(format!(
+                "replay-buffer must be 0, or {} to {}.",
+                show_size(least),
+                show_size(most)
+            ));
+        }
         let resume = options.resume.as_deref().map(str::trim);
         if resume.is_some_and(|id| id.is_empty() || id.len() > MAX_SESSION_ID || !id.is_ascii()) {
             return wrong("That is not the id of a session; it looks like S-… .".into());
@@ -119,10 +130,24 @@ impl Config {
             connections: options.connections,
             keepalive: options.keepalive,
             retry_for: options.retry_for,
+            replay_buffer: options.replay_buffer,
             resume: resume.map(SessionId::new),
             ca_pem: read_ca(options)?,
         })
     }
+}
+
+impl Config {
+    /// Bytes that are kept of each lane until the kit has them (PROTOCOL §9), if any are.
+    pub(super) fn keeps(&self) -> Option<u32> {
+        let kept = self.replay_buffer.min(most_kept(self.connections));
+        (kept > 0).then_some(kept)
+    }
+}
+
+/// Bytes that may be kept of each of so many lanes.
+pub(super) fn most_kept(lanes: u32) -> u32 {
+    CLIENT_KEPT / lanes.max(1)
 }
 
 impl Endpoint {
@@ -264,6 +289,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_kept_is_lowered_to_what_all_connections_may_have() {
+        let keeps = |bytes: u32, connections: u32| {
+            let options = TunnelOptions::new("ws://kit.example");
+            let options = options.replay_buffer(bytes).connections(connections);
+            config(options).unwrap().keeps()
+        };
+        const MIB: u32 = 1 << 20;
+        assert_eq!(keeps(4 * MIB, 1), Some(4 * MIB));
+        assert_eq!(keeps(4 * MIB, 8), Some(4 * MIB));
+        assert_eq!(keeps(4 * MIB, 16), Some(2 * MIB));
+        assert_eq!(keeps(64 * MIB, 1), Some(32 * MIB));
+        assert_eq!(keeps(MIB / 2, 16), Some(MIB / 2));
+        assert_eq!(keeps(0, 1), None);
+    }
+
+    #[test]
     fn what_cannot_work_is_refused_before_a_socket_is_opened() {
         let base = || TunnelOptions::new("wss://kit.example");
         for (options, word) in [
@@ -278,6 +319,8 @@ mod tests {
             (base().connections(0), "1 to 16"),
             (base().connections(17), "1 to 16"),
             (base().keepalive(Duration::ZERO), "keepalive"),
+            (base().replay_buffer(1), "512 KiB to 64 MiB"),
+            (base().replay_buffer(u32::MAX), "replay-buffer"),
             (base().token("a b"), "printable"),
             (base().token("a\r\nx: y"), "printable"),
             (base().token(" "), "empty"),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::client::handler::{Handler, Request, Response};
 use crate::client::target::Target;
+use crate::limits::DEFAULT_REPLAY_BUFFER;
 use crate::wire::control::{BindMode, Secret};
 
 /// How to reach a kit and how to behave. Made with [`TunnelOptions::new`] and changed by the
@@ -37,6 +38,7 @@ pub struct TunnelOptions {
     pub(super) connections: u32,
     pub(super) keepalive: Duration,
     pub(super) retry_for: Option<Duration>,
+    pub(super) replay_buffer: u32,
     pub(super) resume: Option<String>,
     pub(super) descriptors: Option<usize>,
     pub(super) headers: Vec<(String, String)>,
@@ -54,6 +56,7 @@ impl fmt::Debug for TunnelOptions {
             .field("connections", &self.connections)
             .field("keepalive", &self.keepalive)
             .field("retry_for", &self.retry_for)
+            .field("replay_buffer", &self.replay_buffer)
             .field("headers", &names)
             .finish_non_exhaustive()
     }
@@ -96,6 +99,7 @@ impl TunnelOptions {
             connections: 1,
             keepalive: DEFAULT_KEEPALIVE,
             retry_for: None,
+            replay_buffer: DEFAULT_REPLAY_BUFFER,
             resume: None,
             descriptors: None,
             headers: Vec::new(),
@@ -162,6 +166,23 @@ impl TunnelOptions {
     /// For how long to try again after a loss; `None` is for ever.
     pub fn retry_for(mut self, span: Option<Duration>) -> TunnelOptions {
         self.retry_for = span;
+        self
+    }
+
+    /// How many bytes of each connection are kept until the kit has them, so that streams survive
+    /// its loss: 512 KiB to 64 MiB, 4 MiB by default, or 0 for none. It is lowered to what the
+    /// session's memory carries, 32 MiB for all its connections.
+    ///
+    /// ```
+    /// use hoody_tunnel::client::TunnelOptions;
+    ///
+    /// let kit = || TunnelOptions::new("wss://kit.example");
+    /// assert!(kit().replay_buffer(16 << 20).check().is_ok());
+    /// assert!(kit().replay_buffer(0).check().is_ok(), "a loss costs every stream");
+    /// assert!(kit().replay_buffer(1000).check().is_err(), "too little to be of use");
+    /// ```
+    pub fn replay_buffer(mut self, bytes: u32) -> TunnelOptions {
+        self.replay_buffer = bytes;
         self
     }
 

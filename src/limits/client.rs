@@ -106,6 +106,9 @@ pub const CLIENT_HALF_CLOSE: Duration = Duration::from_secs(3600);
 /// Bytes of a kit's that a client holds beyond its session's first window, at most: credit that
 /// went back early, and windows that grew (PROTOCOL §5).
 pub const CLIENT_BEYOND_WINDOWS: u32 = 64 * 1024 * 1024;
+/// Bytes for a kit that a client keeps until they are acknowledged, on all lanes of a session
+/// together, at most (PROTOCOL §9): what was asked for is lowered to it.
+pub const CLIENT_KEPT: u32 = 32 * 1024 * 1024;
 /// Streams that a client takes at once, at most, whatever the kit says that it may open.
 /// It costs nothing until they come; the kit's own bound is 1024.
 pub const CLIENT_STREAMS: usize = 16 * 1024;
@@ -119,6 +122,8 @@ pub const SPARE_BUFFERS: usize = 64;
 pub const EVENTS_KEPT: usize = 4096;
 
 const _: () = assert!(MAX_LANES < UPSTREAMS);
+const _: () = assert!(CLIENT_KEPT / MAX_LANES as u32 >= MIN_REPLAY_BUFFER);
+const _: () = assert!(CLIENT_KEPT <= CLIENT_BEYOND_WINDOWS / 2);
 // Escaped, an octet takes six, and a token comes with the id.
 const _: () = assert!(MAX_LANES * 6 * (MAX_NONCE + 64) <= MAX_FRAME_PAYLOAD);
 const _: () = assert!(6 * (MAX_SESSION_ID + CLIENT_TOKEN_BYTES) < MAX_FRAME_PAYLOAD / 2);

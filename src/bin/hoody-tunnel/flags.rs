@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use argh::FromArgs;
 use hoody_tunnel::reactor::logging::Format;
-use hoody_tunnel::units::{parse_duration, parse_size};
+use hoody_tunnel::units::{parse_duration, parse_size, parse_size_32};
 
 #[derive(FromArgs, Debug)]
 /// The daemon in the container: clients connect to it, and it opens ports for them.
@@ -53,13 +53,13 @@ pub struct Flags {
     #[argh(option, arg_name = "N")]
     pub max_connections_per_session: Option<usize>,
     /// credit of a stream [1MiB]
-    #[argh(option, arg_name = "SIZE", from_str_fn(parse_window))]
+    #[argh(option, arg_name = "SIZE", from_str_fn(parse_size_32))]
     pub stream_initial_window: Option<u32>,
     /// credit of a session [16MiB]
-    #[argh(option, arg_name = "SIZE", from_str_fn(parse_window))]
+    #[argh(option, arg_name = "SIZE", from_str_fn(parse_size_32))]
     pub session_initial_window: Option<u32>,
     /// bytes of a lane kept until acknowledged, 0: none [4MiB]
-    #[argh(option, arg_name = "SIZE", from_str_fn(parse_window))]
+    #[argh(option, arg_name = "SIZE", from_str_fn(parse_size_32))]
     pub replay_buffer: Option<u32>,
     /// memory for what peers send [half of the container's limit, else 256MiB]
     #[argh(option, arg_name = "SIZE", from_str_fn(parse_size))]
@@ -174,9 +174,4 @@ pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
         format!("`{text}` is not an address and port such as 0.0.0.0:50 or [::1]:5050")
     })
-}
-
-/// A size; what does not fit 32 bits is out of every range and refused with the range.
-fn parse_window(text: &str) -> Result<u32, String> {
-    parse_size(text).map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX))
 }

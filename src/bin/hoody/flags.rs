@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use argh::{ArgsInfo, FromArgs};
 use hoody_tunnel::client::{HostHeader, Target};
-use hoody_tunnel::units::parse_duration;
+use hoody_tunnel::units::{parse_duration, parse_size_32};
 
 use crate::options::{Manner, Reach};
 use crate::target::{Pair, parse, parse_port};
@@ -83,6 +83,9 @@ macro_rules! command {
             /// for how long to try again when the kit is lost [for ever]
             #[argh(option, arg_name = "TIME", from_str_fn(parse_duration))]
             retry_for: Option<Duration>,
+            /// bytes of a connection kept until the kit has them, 0: none [4MiB]
+            #[argh(option, arg_name = "SIZE", from_str_fn(parse_size_32))]
+            replay_buffer: Option<u32>,
             /// keep nothing for a next start of the same tunnels, and do not come back to theirs
             #[argh(switch)]
             no_state: bool,
@@ -97,6 +100,7 @@ macro_rules! command {
                     connections: self.connections,
                     keepalive: self.keepalive,
                     retry_for: self.retry_for,
+                    replay_buffer: self.replay_buffer,
                     no_state: self.no_state,
                 }
             }
@@ -341,7 +345,7 @@ mod tests {
     fn every_flag_of_a_tunnel_is_understood() {
         let line = "tunnel expose 3000 --container-port 0 --label web --takeover --host-header keep \
                     --url ws://h/ --url ws://i/ --token-file t --ca c --connections 4 --keepalive 500ms \
-                    --retry-for 2m --no-state -o json -q";
+                    --retry-for 2m --replay-buffer 8MiB --no-state -o json -q";
         let Ok(Command::Expose(flags)) = command(line) else {
             panic!("expose is a command");
         };
@@ -358,6 +362,7 @@ mod tests {
         assert_eq!(manner.connections, Some(4));
         assert_eq!(manner.keepalive, Some(Duration::from_millis(500)));
         assert_eq!(manner.retry_for, Some(Duration::from_secs(120)));
+        assert_eq!(manner.replay_buffer, Some(8 << 20));
     }
 
     #[test]
@@ -387,6 +392,7 @@ mod tests {
             "tunnel expose 3000 --host-header a/b",
             "tunnel expose 3000 --token secret",
             "tunnel expose 3000 --json yes",
+            "tunnel expose 3000 --replay-buffer much",
             "tunnel pull 5432 --takeover",
             "tunnel up --expose 3000=x",
             "tunnel health -o yaml",

@@ -35,6 +35,8 @@ pub struct Manner {
     pub keepalive: Option<Duration>,
     /// `--retry-for`.
     pub retry_for: Option<Duration>,
+    /// `--replay-buffer`.
+    pub replay_buffer: Option<u32>,
     /// `--no-state`.
     pub no_state: bool,
 }
@@ -136,6 +138,9 @@ impl Manner {
         }
         if let Some(quiet) = self.keepalive {
             options = options.keepalive(quiet);
+        }
+        if let Some(bytes) = self.replay_buffer {
+            options = options.replay_buffer(bytes);
         }
         options.retry_for(self.retry_for)
     }

@@ -12,8 +12,7 @@ use crate::client::reach::upgrade::Upgrade;
 use crate::client::reach::{Reach, Then};
 use crate::clock::Instant;
 use crate::limits::{
-    ASK_AFTER, DEFAULT_REPLAY_BUFFER, MAX_LANES, PROBE_WITHIN, PROMISE_MAX, PROMISE_MIN,
-    REACH_WITHIN, STEP_WITHIN,
+    ASK_AFTER, MAX_LANES, PROBE_WITHIN, PROMISE_MAX, PROMISE_MIN, REACH_WITHIN, STEP_WITHIN,
 };
 use crate::machine::{CloseHow, Command, ConnKey, Ended};
 use crate::mux::{Item, Liveness, Transport, Violation};
@@ -274,6 +273,7 @@ impl Reach {
     fn hello(&self, cx: &Context, subprotocol: Subprotocol) -> Hello {
         let token = cx.config.token.clone();
         let v2 = subprotocol == Subprotocol::V2;
+        let keeps = cx.config.keeps();
         Hello {
             version: subprotocol.name().to_owned(),
             auth: token.map(|token| Auth {
@@ -282,10 +282,10 @@ impl Reach {
             }),
             capabilities: Capabilities::MULTI_WS
                 | Capabilities::GROW_WINDOWS
-                | Capabilities::REPLAY,
+                | Capabilities::REPLAY.only_if(keeps.is_some()),
             resume: self.resume(),
             max_connections: v2.then_some(cx.config.connections),
-            replay_buffer: Some(DEFAULT_REPLAY_BUFFER.into()),
+            replay_buffer: keeps.map(u64::from),
             ping_every_ms: promise(cx.config.keepalive),
         }
     }

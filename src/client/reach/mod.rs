@@ -153,7 +153,7 @@ impl Reach {
             max_streams: streams.clamp(1, CLIENT_STREAMS),
             grow_windows: ok.capabilities.have(Capabilities::GROW_WINDOWS),
             queue_opens: LANE_QUEUE_OPENS,
-            replay: retention(ok, granted),
+            replay: retention(&cx.config, ok, granted),
         };
         let goes_on = self.goes_on_from(ok);
         self.let_go_of_lanes(cx, if goes_on.is_some() { &ok.lanes } else { &[] });

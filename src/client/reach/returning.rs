@@ -1,21 +1,22 @@
 //! Streams that wait for a kit that is lost, and coming back with them (PROTOCOL §9).
 
+use crate::client::config::{Config, most_kept};
 use crate::client::context::{Context, Timer};
 use crate::client::keys::ExchangeKey;
 use crate::client::reach::failure::Failure;
 use crate::client::reach::lanes::Phase;
 use crate::client::reach::{Reach, Then};
 use crate::clock::Instant;
-use crate::limits::{DEFAULT_REPLAY_BUFFER, MAX_LANES, STREAMS_WAIT_FOR};
+use crate::limits::{MAX_LANES, STREAMS_WAIT_FOR};
 use crate::machine::{CloseHow, ConnKey};
 use crate::mux::{Retention, Violation};
 use crate::wire::code::Code;
 use crate::wire::control::{Capabilities, HelloOk, JoinOk, MissingLane, Resume, Secret};
 
 /// What is kept of each lane, where the kit granted it.
-pub(super) fn retention(ok: &HelloOk, lanes: u32) -> Option<Retention> {
-    let keeps = DEFAULT_REPLAY_BUFFER;
-    let agreed = Retention::agreed(keeps, keeps, ok.replay_buffer, lanes);
+pub(super) fn retention(config: &Config, ok: &HelloOk, lanes: u32) -> Option<Retention> {
+    let most = most_kept(lanes);
+    let agreed = Retention::agreed(config.keeps()?, most, ok.replay_buffer, lanes);
     agreed.filter(|_| ok.capabilities.have(Capabilities::REPLAY))
 }
 

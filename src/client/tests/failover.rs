@@ -338,3 +338,19 @@ fn streams_of(world: &World) -> Vec<ConnKey> {
     };
     world.wires.iter().filter_map(stand).collect()
 }
+
+#[test]
+fn a_client_says_what_it_keeps_and_offers_nothing_where_that_is_nothing() {
+    let offers = |options: TunnelOptions| {
+        let mut world = World::new(&options);
+        let mut kit = FakeKit::new();
+        world.pass(MS);
+        come_online(&mut world, &mut kit, r#"{"sessionId":"S-1"}"#)
+    };
+    let usual = offers(options());
+    assert!(usual.contains(r#""replayBuffer":4194304"#) && usual.contains(r#""replay""#));
+    let many = offers(options().connections(16).replay_buffer(8 << 20));
+    assert!(many.contains(r#""replayBuffer":2097152"#), "{many}");
+    let none = offers(options().replay_buffer(0));
+    assert!(!none.contains("replay"), "{none}");
+}
