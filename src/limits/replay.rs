@@ -22,6 +22,9 @@ pub const MAX_REPLAY_BUFFER: u32 = 64 * 1024 * 1024;
 pub const MOST_KEPT: u32 = 256 * 1024 * 1024;
 /// How long a client's streams wait for its kit, which mostly gives up long before.
 pub const STREAMS_WAIT_FOR: Duration = Duration::from_secs(600);
+/// How long a lane may bring nothing until it counts as silent, where its peer promised to be heard
+/// more often: nobody who waits for it is judged meanwhile (PROTOCOL §6, §9).
+pub const LANE_SILENT_AFTER: Duration = Duration::from_secs(3);
 /// Bytes in one block of what a lane sends and keeps: a few messages of bulk.
 pub const REPLAY_BLOCK: usize = 256 * 1024;
 /// Blocks that a busy lane keeps for what comes next.

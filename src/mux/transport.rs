@@ -11,7 +11,9 @@ use std::time::Duration;
 use crate::buffer::Buffer;
 use crate::clock::Instant;
 use crate::entropy::Entropy;
-use crate::limits::{LANE_QUEUE_MAX, LANE_READ_MAX, LANE_READ_MIN, LANE_URGENT_MAX};
+use crate::limits::{
+    LANE_QUEUE_MAX, LANE_READ_MAX, LANE_READ_MIN, LANE_SILENT_AFTER, LANE_URGENT_MAX,
+};
 use crate::machine::ConnKey;
 use crate::mux::ahead::Ahead;
 use crate::mux::framing::Framing;
@@ -45,6 +47,8 @@ pub struct Transport {
     /// Whether reading stopped because the peer does not read our answers.
     choked: bool,
     last_heard: Instant,
+    /// Since when it was never silent for long.
+    heard_since: Instant,
     pinged: Option<Instant>,
     /// The last PING, and since when its answer is awaited.
     asked: Option<([u8; 8], Instant)>,
@@ -111,6 +115,7 @@ impl Transport {
             lender: Lender::default(),
             choked: false,
             last_heard: now,
+            heard_since: now,
             pinged: None,
             asked: None,
             round_trip: None,
@@ -166,8 +171,7 @@ impl Transport {
     /// Any byte counts as life, so it answers a PING too.
     fn heard(&mut self, count: usize, now: Instant) {
         self.bytes_in += count as u64;
-        self.last_heard = now;
-        self.pinged = None;
+        self.shows_life(now);
     }
 
     /// The next frame, if a whole one is there. After an error it is of no use.
@@ -347,6 +351,9 @@ impl Transport {
 
     /// The peer is there, although it says nothing: its system acknowledged what we sent.
     pub fn shows_life(&mut self, now: Instant) {
+        if self.is_silent(now) {
+            self.heard_since = now;
+        }
         self.last_heard = now;
         self.pinged = None;
     }
@@ -354,6 +361,18 @@ impl Transport {
     /// When the last byte came.
     pub fn last_heard(&self) -> Instant {
         self.last_heard
+    }
+
+    /// Since when it was never silent for long: `now` where it is silent.
+    pub(super) fn heard_since(&self, now: Instant) -> Instant {
+        match self.is_silent(now) {
+            true => now,
+            false => self.heard_since,
+        }
+    }
+
+    fn is_silent(&self, now: Instant) -> bool {
+        now >= self.last_heard + LANE_SILENT_AFTER
     }
 
     /// How a quiet peer is; `None` when it is to be pinged, for it was not heard for `quiet`.

@@ -35,7 +35,7 @@ use crate::kit::conns::{LaneName, Lanes};
 use crate::kit::context::Context;
 use crate::kit::keys::{SessionKey, SessionMark};
 use crate::kit::memory::Pool;
-use crate::limits::SWEEP_EVERY;
+use crate::limits::{LANE_SILENT_AFTER, SWEEP_EVERY};
 use crate::machine::ConnKey;
 use crate::mux::{Channel, Session, Span, Swept, Transport, Wake};
 use crate::outflow::Loan;
@@ -91,6 +91,13 @@ impl Sessions {
     /// The mux to look at, of a session that is attached.
     pub(super) fn mux(&self, key: SessionKey) -> Option<&Mux> {
         self.all.get(key)?.mux()
+    }
+
+    /// Whether its client promised signs of life so often that it is silent where they do not come.
+    pub(in crate::kit) fn is_promised_to_be_heard(&self, key: SessionKey) -> bool {
+        let session = self.all.get(key);
+        let promise = session.and_then(|session| session.promise);
+        promise.is_some_and(|often| often < LANE_SILENT_AFTER)
     }
 
     /// The mux to change, of a session that is attached.

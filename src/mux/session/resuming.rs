@@ -201,6 +201,15 @@ impl<T: Copy> Session<T> {
         stream.is_some_and(|stream| self.is_down(stream))
     }
 
+    /// From when on the clocks of this stream may run: since then its lane stands, and was never
+    /// silent for long.
+    pub fn clocks_run_since(&self, key: StreamKey, now: Instant) -> Instant {
+        let stream = self.streams.get(key);
+        let lane = stream.and_then(|stream| self.lane(usize::from(stream.lane)));
+        let transport = lane.and_then(Channel::transport);
+        transport.map_or(now, |it| it.heard_since(now))
+    }
+
     /// Whether a stream waits for its lane: no timer that judges it goes on meanwhile.
     pub(super) fn is_down(&self, stream: &Stream<T>) -> bool {
         let lane = self.channels.get(usize::from(stream.lane));

@@ -193,3 +193,39 @@ fn a_request_that_was_sent_whole_is_half_closed_and_told_so_as_one_that_is_late(
     host.pass_with(&mut laptop, Duration::from_secs(1) + SWEEP_EVERY);
     assert!(host.receive(conn).starts_with("HTTP/1.1 504 "));
 }
+
+#[test]
+fn nobody_is_judged_while_the_signs_of_life_that_were_promised_do_not_come() {
+    for promise in [r#","pingEveryMs":2000"#, ""] {
+        let mut host = Host::new(guarded());
+        let hello = format!(r#"{{"version":"hoody-tunnel.v1"{promise}}}"#);
+        let mut laptop = host.greet("192.0.2.1:1000", &hello);
+        let bind = br#"{"clientBindRef":1,"kind":"http","mode":"expose","containerPort":0}"#;
+        laptop.mux.push_control(FrameType::Bind, bind);
+        host.exchange(&mut laptop);
+        let conn = host.visit_at(host.bound[0], "192.0.2.2:1").unwrap();
+        host.send(conn, GET);
+        fill(&mut host, &mut laptop, conn, GET);
+        host.finish_unread(conn);
+        host.pass(VISITOR_GONE_AFTER);
+        let judged = host.receive(conn).starts_with("HTTP/1.1 504 ");
+        assert_eq!(judged, promise.is_empty(), "{promise}");
+        if judged {
+            continue;
+        }
+        // Its lane brings something again: the visitor has as long as ever.
+        laptop.mux.keep_heard(0, [7; 8]);
+        host.exchange(&mut laptop);
+        for (passes, judged) in [(VISITOR_GONE_AFTER - INSTANT, false), (INSTANT, true)] {
+            let half = passes / 2;
+            for _ in 0..2 {
+                host.pass(half);
+                laptop.mux.keep_heard(0, [7; 8]);
+                host.exchange(&mut laptop);
+            }
+            host.pass(passes - half * 2);
+            let answer = host.receive(conn);
+            assert_eq!(answer.starts_with("HTTP/1.1 504 "), judged, "{answer}");
+        }
+    }
+}

@@ -76,9 +76,14 @@ impl Visitor {
     fn movement(&self, sessions: &Sessions, now: Instant) -> Option<Movement> {
         let name = self.stream()?;
         let mux = sessions.mux(name.session)?;
-        // Nobody's clock runs while its lane is waited for (PROTOCOL §9).
+        // Nobody's clock runs while its lane is waited for (PROTOCOL §9), or brings none of the
+        // signs of life that were promised: then it is about to be.
         let last = match mux.stands_still(name.stream) {
             true => now,
+            false if sessions.is_promised_to_be_heard(name.session) => {
+                let since = mux.clocks_run_since(name.stream, now);
+                mux.last_moved(name.stream)?.max(since)
+            }
             false => mux.last_moved(name.stream)?,
         };
         Some(Movement {
