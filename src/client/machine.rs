@@ -23,7 +23,7 @@ use crate::clock::Instant;
 use crate::entropy::Entropy;
 use crate::limits::{CLOSE_WITHIN, HOST_DESCRIPTORS, MAX_LANES};
 use crate::machine::{Command, ConnKey, Event, ListenerKey, Machine};
-use crate::mux::{Incoming, Session, Span, Wake};
+use crate::mux::{Account, Incoming, Session, Span, Wake};
 use crate::wire::code::Code;
 use crate::wire::control::{self, GoAway, ReissueAnswer};
 use crate::wire::frame::FrameType;
@@ -414,6 +414,11 @@ impl Client {
             self.stopped = true;
             self.cx.effects.ask(Command::Stop);
         }
+    }
+
+    /// The account of its session, if it is attached.
+    pub fn account(&self) -> Option<Account> {
+        Some(self.reach.session.attached()?.account())
     }
 
     /// Whether the parts fit each other.

@@ -3,6 +3,7 @@
 //! What holds inside one part is that part's own to check.
 
 use crate::kit::conns::Role;
+use crate::mux::Account;
 
 use super::{Kit, Reason};
 
@@ -77,6 +78,12 @@ impl Kit {
             mux.buffered() + lanes.sum::<usize>()
         });
         self.conns.heads().total() + held.sum::<usize>()
+    }
+
+    /// The account of the session with this id, if it is attached.
+    pub fn account(&self, id: &str) -> Option<Account> {
+        let mut sessions = self.sessions.iter().filter(|it| it.1.id() == id);
+        Some(sessions.next()?.1.mux()?.account())
     }
 
     /// Sessions, streams, connections and timers that are left: all zero after a drain.

@@ -120,7 +120,6 @@ impl RecvCredit {
     }
 
     /// What the peer may send, as far as it was told.
-    #[cfg(test)]
     pub(super) fn granted(&self) -> u32 {
         self.granted
     }

@@ -11,6 +11,9 @@ pub struct Tally {
     pub refused: usize,
     /// Exchanges that were visibly cut.
     pub cut: usize,
+    /// Exchanges that were cut, or given up by the tunnel, after they had begun: what never happens
+    /// where streams survive.
+    pub lost: usize,
     /// Exchanges that broke because one of their ends wanted it.
     pub broken: usize,
     /// Numbers of requests that may not be sent twice, as servers saw them.

@@ -2,7 +2,7 @@
 
 use hoody_tunnel::machine::Event;
 
-use crate::net::{End, Gone, MILLI};
+use crate::net::{End, Gone, MILLI, SECOND};
 use crate::world::{Act, World};
 
 pub fn strike(world: &mut World) {
@@ -11,69 +11,120 @@ pub fn strike(world: &mut World) {
     }
     let laptops = world.laptops.len() as u64;
     let index = world.dice.below(laptops) as usize;
-    match world.dice.below(26) {
+    match world.only_cuts || world.dice.once_in(2) {
+        true => cut(world, index),
+        false => harm(world, index),
+    }
+}
+
+/// Something happens to the laptop's connections to the kit.
+fn cut(world: &mut World, index: usize) {
+    let now = world.net.now;
+    let away = |world: &mut World, millis: u64| {
+        world.excuses.away(index, now, now + millis * MILLI);
+    };
+    match world.dice.below(14) {
         0 => each_lane(world, index, "reset", |world, end| {
             world.net.cut(end, Gone::Reset)
         }),
         1 => one_lane(world, index, "reset", |world, end| {
             world.net.cut(end, Gone::Reset)
         }),
-        2 => each_lane(world, index, "vanish", |world, end| world.net.vanish(end)),
-        3 => one_lane(world, index, "vanish", |world, end| world.net.vanish(end)),
-        4 | 5 => {
-            let until = world.net.now + world.dice.below(9000) * MILLI;
+        2 => {
+            away(world, GIVEN_UP_AFTER);
+            each_lane(world, index, "vanish", |world, end| world.net.vanish(end));
+        }
+        3 => {
+            away(world, GIVEN_UP_AFTER);
+            one_lane(world, index, "vanish", |world, end| world.net.vanish(end));
+        }
+        4 => {
+            let millis = world.dice.below(9000);
+            away(world, millis);
             each_lane(world, index, "freeze", move |world, end| {
-                world.net.freeze(end, until)
+                world.net.freeze(end, now + millis * MILLI)
             });
         }
-        6 => {
-            let until = world.net.now + world.dice.below(4000) * MILLI;
+        5 => {
+            let millis = world.dice.below(9000);
+            away(world, millis);
             one_lane(world, index, "freeze", move |world, end| {
-                world.net.freeze(end, until)
+                world.net.freeze(end, now + millis * MILLI)
             });
         }
-        7 => sleep(world, index),
-        8 => kill_kit(world),
-        9 => kill_client(world, index),
-        10 => {
-            kill_kit(world);
-            kill_client(world, index);
+        6 => sleep(world, index),
+        7 => {
+            away(world, GIVEN_UP_AFTER);
+            partition(world, index);
         }
-        11 => starve(world, None),
-        12 => {
-            world.note("local servers are down".into());
-            world.upstreams(false);
-            world.after(3000, Act::Upstreams(true));
+        8 => {
+            away(world, GIVEN_UP_AFTER);
+            end_on_the_way(world, index);
         }
-        13 => take_over(world, index),
-        15 => starve(world, Some(index)),
-        16 => partition(world, index),
-        17 | 18 => end_on_the_way(world, index),
-        19 => {
-            world.note(format!("client {index} gives a port up"));
-            world.unbind(index);
-        }
-        20 => {
-            world.note("an operator kills a session".into());
-            world.operator();
-        }
-        21 => {
-            world.note("the kit is asked to end".into());
-            tell_kit(world, Event::Shutdown);
-        }
-        22 => {
-            world.note(format!("client {index} is asked to end"));
-            tell_client(world, index, Event::Shutdown);
-        }
-        23 | 24 => world.visitors_vanish(),
-        14 => {
+        9 => {
             world.note("the kit is disturbed".into());
             tell_kit(world, Event::Disturbed);
         }
-        _ => {
+        10 => {
             world.note(format!("client {index} is disturbed"));
             tell_client(world, index, Event::Disturbed);
         }
+        _ => in_a_message(world, index),
+    }
+}
+
+/// A lane is reset behind the next few bytes of one direction: in the middle of a message, of a
+/// resend, or of the words of a new connection.
+fn in_a_message(world: &mut World, index: usize) {
+    let (side, count) = (world.dice.below(2) as usize, world.dice.size(100_000));
+    let what = format!("reset behind {count} bytes from side {side}");
+    let hit = |world: &mut World, end: End| world.net.cut_after((end.0, side), count);
+    match world.dice.once_in(3) {
+        true => each_lane(world, index, &what, hit),
+        false => one_lane(world, index, &what, hit),
+    }
+}
+
+/// Something else goes wrong, which streams need not survive.
+fn harm(world: &mut World, index: usize) {
+    let now = world.net.now;
+    match world.dice.below(15) {
+        0 => kill_kit(world),
+        1 => kill_client(world, index),
+        2 => {
+            kill_kit(world);
+            kill_client(world, index);
+        }
+        3 => starve(world, None),
+        4 => {
+            world.note("local servers are down".into());
+            world.excuses.excuse(None, now, now + 4 * SECOND);
+            world.upstreams(false);
+            world.after(3000, Act::Upstreams(true));
+        }
+        5 => take_over(world, index),
+        6 | 7 => starve(world, Some(index)),
+        8 => {
+            world.note(format!("client {index} gives a port up"));
+            world.excuses.excuse(Some(index), now, now + 30 * SECOND);
+            world.unbind(index);
+        }
+        9 => {
+            world.note("an operator kills a session".into());
+            world.excuses.excuse(None, now, now + 20 * SECOND);
+            world.operator();
+        }
+        10 => {
+            world.note("the kit is asked to end".into());
+            world.excuses.excuse(None, now, now + 20 * SECOND);
+            tell_kit(world, Event::Shutdown);
+        }
+        11 => {
+            world.note(format!("client {index} is asked to end"));
+            world.excuses.excuse(Some(index), now, now + 20 * SECOND);
+            tell_client(world, index, Event::Shutdown);
+        }
+        _ => world.visitors_vanish(),
     }
 }
 
@@ -125,6 +176,7 @@ fn sleep(world: &mut World, index: usize) {
         each_lane(world, index, "vanish", |world, end| world.net.vanish(end));
     }
     let until = world.net.now + millis * MILLI;
+    world.excuses.away(index, world.net.now, until);
     if let Some(host) = &mut world.laptops[index].host {
         host.asleep_until = until;
         world.at(until, Act::WakeUp(index));
@@ -149,6 +201,8 @@ fn kill_kit(world: &mut World) {
         kit.kill(silently, &mut world.net);
     }
     let millis = world.dice.below(8000);
+    let until = world.net.now + millis * MILLI + 25 * SECOND;
+    world.excuses.excuse(None, world.net.now, until);
     world.after(millis, Act::StartKit);
 }
 
@@ -161,6 +215,8 @@ fn kill_client(world: &mut World, index: usize) {
         world.laptops[index].bound.clear();
     }
     let millis = world.dice.below(8000);
+    let until = world.net.now + millis * MILLI + 15 * SECOND;
+    world.excuses.excuse(Some(index), world.net.now, until);
     world.after(millis, Act::StartClient(index));
 }
 
@@ -196,11 +252,19 @@ fn starve_for(world: &mut World, client: Option<usize>, millis: u64) {
     let until = world.net.now + millis * MILLI;
     match (client, &mut world.kit) {
         (Some(index), _) => {
+            world
+                .excuses
+                .excuse(Some(index), world.net.now, until + SECOND);
             if let Some(host) = &mut world.laptops[index].host {
                 host.no_descriptors_until = until;
             }
         }
-        (None, Some(kit)) => kit.no_descriptors_until = until,
+        (None, Some(kit)) => {
+            kit.no_descriptors_until = until;
+            for index in 0..world.laptops.len() {
+                world.excuses.away(index, world.net.now, until);
+            }
+        }
         (None, None) => {}
     }
     world.at(until, Act::Descriptors);
@@ -228,9 +292,14 @@ pub fn nap(world: &mut World, millis: u64) {
 fn take_over(world: &mut World, index: usize) {
     let victim = world.dice.below(world.laptops.len() as u64) as usize;
     let port = world.laptops[victim].expose;
+    let forever = u64::MAX;
+    world.excuses.excuse(Some(victim), world.net.now, forever);
     world.note(format!("client {index} takes port {port} over"));
     world.bind(index, port, true);
 }
+
+/// How long a connection that is silent for ever is waited for, in milliseconds.
+const GIVEN_UP_AFTER: u64 = 6000;
 
 /// SIGTERM for the kit.
 pub fn end_kit(world: &mut World) {

@@ -204,8 +204,9 @@ impl<M: Machine> Host<M> {
             self.settle(net);
             return true;
         }
-        if self.dice.once_in(200) {
+        if self.last_dead.is_some() && self.dice.once_in(200) {
             self.bother(net);
+            return true;
         }
         if self.accept(net) {
             return true;

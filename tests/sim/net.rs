@@ -43,6 +43,10 @@ struct Wire {
     vanished: bool,
     gone: [Option<Gone>; 2],
     pub established: bool,
+    /// When whoever listens took it.
+    accepted_at: Option<u64>,
+    /// From then on it is reset at both ends.
+    cut_at: Option<u64>,
     pub dialled: SocketAddr,
 }
 
@@ -52,6 +56,8 @@ struct Way {
     landed: VecDeque<u8>,
     /// Bytes flying or landed.
     held: usize,
+    /// Bytes that were read, of which the acknowledgement cannot come through.
+    unacknowledged: usize,
     bound: usize,
     last_arrival: u64,
     fin: bool,
@@ -64,6 +70,8 @@ struct Way {
     shut_until: u64,
     /// Somebody on the way has ended it: what is written later goes nowhere.
     swallowed: bool,
+    /// The connection is reset behind so many more bytes.
+    cut_after: Option<usize>,
 }
 
 /// A planted bug, so that the oracle can prove itself.
@@ -73,6 +81,11 @@ pub enum Sabotage {
     RepeatByte,
     SwapBytes,
     FinForReset,
+    /// The kit says that it has taken one frame more than it has, or one less (PROTOCOL §9).
+    OneMore,
+    OneLess,
+    /// It says what cannot be.
+    NoCount,
 }
 
 pub struct Net {
@@ -160,6 +173,8 @@ impl Net {
             vanished: false,
             gone: [None, None],
             established: false,
+            accepted_at: None,
+            cut_at: None,
             dialled: addr,
         };
         self.wires.insert(id, wire);
@@ -201,6 +216,7 @@ impl Net {
         if until > now {
             return self.alarm(end, until);
         }
+        let cut = wire.cut_at.is_some_and(|at| at <= now);
         let vanished = wire.vanished;
         let way = &mut wire.ways[1 - end.1];
         while let Some((at, _)) = way.flying.front() {
@@ -218,6 +234,10 @@ impl Net {
         }
         if way.fin_at.is_some_and(|at| at <= now) && way.flying.is_empty() {
             way.fin_landed = true;
+        }
+        if cut {
+            wire.cut_at = None;
+            return self.cut(end, Gone::Reset);
         }
         if way.reset_at.is_some_and(|at| at <= now) {
             wire.gone[end.1] = Some(Gone::Reset);
@@ -286,8 +306,23 @@ impl Net {
     pub fn adopt(&mut self, end: End, owner: Owner) {
         if let Some(wire) = self.wires.get_mut(&end.0) {
             wire.ends[end.1].0 = owner;
+            if end.1 == 1 {
+                wire.accepted_at.get_or_insert(self.now);
+            }
         }
         self.changed.insert(end);
+    }
+
+    /// Whether it ended as soon as it was accepted: nobody was there for it.
+    pub fn was_sent_away(&self, end: End) -> bool {
+        let wire = self.wires.get(&end.0);
+        let accepted = wire.and_then(|wire| wire.accepted_at);
+        self.refused.contains(&end.0) || accepted.is_some_and(|at| self.now < at + MILLI)
+    }
+
+    /// Whether what is sent on it arrives nowhere, and nobody knows.
+    pub fn has_vanished(&self, end: End) -> bool {
+        self.wires.get(&end.0).is_some_and(|wire| wire.vanished)
     }
 
     pub fn is_established(&self, end: End) -> bool {
@@ -330,24 +365,53 @@ impl Net {
         out[cut..count].copy_from_slice(&back[..count - cut]);
         way.landed.drain(..count);
         way.held -= count;
-        if count > 0 && !wire.vanished {
-            self.changed.insert((end.0, 1 - end.1));
+        let until = wire.ways[end.1].shut_until;
+        let way = &mut wire.ways[1 - end.1];
+        if until > self.now {
+            way.unacknowledged += count;
+            self.alarm((end.0, 1 - end.1), until);
+        } else {
+            way.unacknowledged = 0;
+            if count > 0 && !wire.vanished {
+                self.changed.insert((end.0, 1 - end.1));
+            }
         }
         count
     }
 
     /// How much a write would take now.
     pub fn room(&self, end: End) -> usize {
-        self.wires.get(&end.0).map_or(0, |wire| {
-            let way = &wire.ways[end.1];
-            way.bound.saturating_sub(way.held)
-        })
+        let bound = self
+            .wires
+            .get(&end.0)
+            .map_or(0, |wire| wire.ways[end.1].bound);
+        bound.saturating_sub(self.held(end))
     }
 
     /// How much the system holds that was written.
     pub fn held(&self, end: End) -> usize {
         let wire = self.wires.get(&end.0);
-        wire.map_or(0, |wire| wire.ways[end.1].held)
+        wire.map_or(0, |wire| {
+            let way = &wire.ways[end.1];
+            match wire.ways[1 - end.1].shut_until > self.now {
+                true => way.held + way.unacknowledged,
+                false => way.held,
+            }
+        })
+    }
+
+    /// Resets it at both ends once so many more bytes have arrived from `end`.
+    pub fn cut_after(&mut self, end: End, count: usize) {
+        if let Some(wire) = self.wires.get_mut(&end.0) {
+            wire.ways[end.1].cut_after = Some(count);
+        }
+    }
+
+    /// What was to be reset later is not.
+    pub fn cut_no_more(&mut self) {
+        for wire in self.wires.values_mut() {
+            wire.ways.iter_mut().for_each(|way| way.cut_after = None);
+        }
     }
 
     /// Writes; who `tries` was not told that there is room.
@@ -373,9 +437,18 @@ impl Net {
         if way.swallowed {
             return count;
         }
+        let cut = way.cut_after.is_some_and(|left| left <= bytes.len());
+        if let Some(left) = &mut way.cut_after {
+            bytes.truncate(*left);
+            *left -= bytes.len();
+        }
         way.held += bytes.len();
         let at = way.last_arrival.max(now + wire.latency) + wire.pace * bytes.len() as u64;
         way.last_arrival = at;
+        if cut {
+            way.swallowed = true;
+            wire.cut_at = Some(at);
+        }
         way.flying.push_back((at, bytes));
         self.alarm((end.0, 1 - end.1), at);
         count
@@ -386,6 +459,15 @@ impl Net {
         let Some((kind, countdown)) = self.sabotage else {
             return;
         };
+        if matches!(
+            kind,
+            Sabotage::OneMore | Sabotage::OneLess | Sabotage::NoCount
+        ) {
+            if self.owner(end) == Owner::Kit && self.is_to_kit(end) {
+                miscount(bytes, kind, &mut self.dice);
+            }
+            return;
+        }
         let local = matches!(self.owner((end.0, 1 - end.1)), Owner::Actor(_))
             && !matches!(self.owner(end), Owner::Actor(_));
         if !local || bytes.len() < 400 {
@@ -401,7 +483,7 @@ impl Net {
             Sabotage::DropByte => drop(bytes.remove(at)),
             Sabotage::RepeatByte => bytes.insert(at, bytes[at]),
             Sabotage::SwapBytes => bytes.swap(at, at + 1),
-            Sabotage::FinForReset => return,
+            _ => return,
         }
         self.sabotage = None;
     }
@@ -622,5 +704,27 @@ impl Net {
             .map(|id| self.describe((*id, 0)))
             .collect();
         lines.join("\n")
+    }
+}
+
+/// Changes what a HELLO_OK or JOIN_OK says was received.
+fn miscount(bytes: &mut [u8], kind: Sabotage, dice: &mut Dice) {
+    const KEY: &[u8] = b"\"received\":";
+    let Some(at) = bytes.windows(KEY.len()).position(|some| some == KEY) else {
+        return;
+    };
+    let digits = &mut bytes[at + KEY.len()..];
+    let Some(end) = digits.iter().position(|it| !it.is_ascii_digit()) else {
+        return;
+    };
+    let last = end - 1;
+    match kind {
+        Sabotage::OneMore if digits[last] < b'9' => digits[last] += 1,
+        Sabotage::OneLess if digits[last] > b'0' => digits[last] -= 1,
+        // Far more than it can have been sent.
+        Sabotage::NoCount if end >= 4 && dice.once_in(2) => digits[..end].fill(b'9'),
+        // Nothing, although it goes on.
+        Sabotage::NoCount => bytes[at + 1..at + 9].copy_from_slice(b"recieved"),
+        _ => {}
     }
 }

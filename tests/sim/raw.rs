@@ -136,7 +136,7 @@ impl Raw {
         assert!(self.got <= self.deed.expects, "raw: too many octets");
     }
 
-    fn ended(&mut self, cut: bool, tally: &mut Tally) {
+    fn ended(&mut self, cut: bool, at_door: bool, tally: &mut Tally) {
         self.done = true;
         let meant = self.deed.resets_at.is_some() || self.deed.other_resets;
         if !self.is_caller {
@@ -146,6 +146,7 @@ impl Raw {
             (_, true) => tally.broken += 1,
             (true, false) => {
                 tally.cut += 1;
+                tally.lost += usize::from(!at_door);
                 tally.notes.push(format!("{}: cut", self.describe()));
             }
             (false, false) => tally.whole += 1,
@@ -159,7 +160,7 @@ impl Actor for Raw {
             return;
         }
         if net.gone(end).is_some() && net.readable(end) == 0 {
-            self.ended(true, tally);
+            self.ended(true, net.was_sent_away(end), tally);
             return net.close(end);
         }
         if !net.is_established(end) {
@@ -180,11 +181,11 @@ impl Actor for Raw {
             net.alarm(end, self.next_read.max(net.now + 1));
         }
         if net.gone(end).is_some() && net.readable(end) == 0 {
-            self.ended(true, tally);
+            self.ended(true, net.was_sent_away(end), tally);
             return net.close(end);
         }
         if self.deed.resets_at.is_some_and(|at| self.got >= at) && self.number.is_some() {
-            self.ended(true, tally);
+            self.ended(true, net.was_sent_away(end), tally);
             return net.reset(end);
         }
         if net.at_fin(end) && !self.fin_seen {
@@ -192,7 +193,7 @@ impl Actor for Raw {
             assert!(self.number.is_some(), "FIN before a name came");
             if self.is_caller && net.refused.contains(&end.0) {
                 // Sent away at the door: a TCP service has no way to say "later".
-                self.ended(true, tally);
+                self.ended(true, net.was_sent_away(end), tally);
                 return net.close(end);
             }
             self.out.fin |= self.echoes;
@@ -208,7 +209,7 @@ impl Actor for Raw {
         }
         self.out.flush(net, end);
         if self.fin_seen && self.out.fin && self.out.is_empty() {
-            self.ended(false, tally);
+            self.ended(false, false, tally);
             net.close(end);
         }
     }

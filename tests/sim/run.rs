@@ -5,7 +5,7 @@ use hoody_tunnel::machine::Event;
 
 use crate::actor::Tally;
 use crate::net::{MILLI, SECOND, Sabotage};
-use crate::world::{Act, TROUBLE, World};
+use crate::world::{Act, TROUBLE, Trouble, World};
 
 /// A bug that is planted to see whether it is noticed.
 #[derive(Debug, Clone, Copy)]
@@ -40,9 +40,14 @@ impl Story {
 }
 
 pub fn run(seed: u64, bug: Option<Bug>) -> Story {
-    let rough = !seed.is_multiple_of(4);
-    let mut world = World::new(seed, rough);
+    let trouble = match seed % 4 {
+        0 => Trouble::None,
+        1 => Trouble::Cuts,
+        _ => Trouble::Any,
+    };
+    let mut world = World::new(seed, trouble);
     match bug {
+        Some(Bug::Net(Sabotage::NoCount)) => {}
         Some(Bug::Net(sabotage)) => world.net.sabotage = Some((sabotage, 20)),
         Some(Bug::LostWake) => {
             if let Some(kit) = &mut world.kit {
@@ -51,12 +56,20 @@ pub fn run(seed: u64, bug: Option<Bug>) -> Story {
         }
         None => {}
     }
+    if matches!(bug, Some(Bug::Net(Sabotage::NoCount))) {
+        // Whom the kit lies to may lose everything, and notices.
+        world.excuses.excuse(None, 0, u64::MAX);
+        world.kit_lies = true;
+    }
     wait_until_bound(&mut world, 10);
+    if world.kit_lies {
+        world.net.sabotage = Some((Sabotage::NoCount, 0));
+    }
     schedule(&mut world);
     world.run_for(TROUBLE / MILLI);
     heal(&mut world);
     drain(&mut world);
-    if !rough {
+    if trouble == Trouble::None {
         let tally = &world.tally;
         let good = tally.cut == 0 && tally.refused == 0 && tally.broken == 0;
         assert!(good, "nothing went wrong, and yet: {tally:?}");
@@ -81,7 +94,8 @@ fn schedule(world: &mut World) {
         }
     }
     if world.rough {
-        for _ in 0..1 + world.dice.below(6) {
+        let most = if world.only_cuts { 30 } else { 6 };
+        for _ in 0..1 + world.dice.below(most) {
             let when = world.net.now + world.dice.below(TROUBLE);
             world.at(when, Act::Fault);
         }
@@ -112,6 +126,10 @@ pub fn wait_until_bound(world: &mut World, seconds: u64) {
 fn heal(world: &mut World) {
     world.note("from here on nothing goes wrong".into());
     world.healing = true;
+    world.net.cut_no_more();
+    if matches!(world.net.sabotage, Some((Sabotage::NoCount, _))) {
+        world.net.sabotage = None;
+    }
     world.upstreams(true);
     if let Some(kit) = &mut world.kit {
         kit.no_descriptors_until = 0;
@@ -176,6 +194,26 @@ pub fn prove(world: &mut World) {
         world.describe()
     );
     assert!(sessions >= world.laptops.len());
+    balance(world);
+}
+
+/// Both ends agree on every byte of credit, and neither keeps what the other has.
+fn balance(world: &World) {
+    let kit = world.kit.as_ref().expect("a kit");
+    for (index, laptop) in world.laptops.iter().enumerate() {
+        let id = laptop.session.as_deref().expect("a session");
+        let ours = kit.machine.account(id).expect("an attached session");
+        let host = laptop.host.as_ref().expect("a client");
+        let theirs = host.machine.account().expect("an attached session");
+        let what = format!("client {index}: kit {ours:?}, client {theirs:?}");
+        assert_eq!((ours.retained, theirs.retained), (0, 0), "{what}");
+        assert_eq!(ours.may_send, theirs.may_be_sent, "{what}");
+        assert_eq!(theirs.may_send, ours.may_be_sent, "{what}");
+        for account in [ours, theirs] {
+            let window = account.may_be_sent + account.withheld;
+            assert!(account.withheld <= window / 4, "{what}");
+        }
+    }
 }
 
 /// Everybody leaves, and nothing is left.

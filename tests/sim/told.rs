@@ -2,6 +2,7 @@
 
 use hoody_tunnel::client::{Notice, SessionEvent};
 
+use crate::net::SECOND;
 use crate::world::{Act, World};
 
 /// Something that a client tells the program around it.
@@ -88,7 +89,10 @@ pub fn client_stopped(world: &mut World, index: usize) {
     laptop.online = false;
     laptop.bound.clear();
     if !laptop.closing {
-        assert!(world.rough, "client {index} ended: {:?}", laptop.ended);
+        let may = world.rough && !world.only_cuts || world.kit_lies;
+        assert!(may, "client {index} ended: {:?}", laptop.ended);
+        let from = world.net.now;
+        world.excuses.excuse(Some(index), from, from + 12 * SECOND);
         world.after(1000, Act::StartClient(index));
     }
 }

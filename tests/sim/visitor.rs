@@ -30,7 +30,7 @@ pub struct Visitor {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answer {
     Upstream { closes: bool, until_close: bool },
-    Tunnel { closes: bool },
+    Tunnel { status: u16, closes: bool },
 }
 
 impl Visitor {
@@ -87,7 +87,10 @@ impl Visitor {
             .is_some_and(|plan| plan.upstream_fails.is_some());
         match ours {
             true => tally.broken += 1,
-            false => tally.cut += 1,
+            false => {
+                tally.cut += 1;
+                tally.lost += 1;
+            }
         }
         tally.notes.push(format!("{}: cut", self.describe()));
         self.done = true;
@@ -110,7 +113,7 @@ impl Visitor {
                 head.first
             );
             let closes = head.closes();
-            self.response = Some((Answer::Tunnel { closes }, 0));
+            self.response = Some((Answer::Tunnel { status, closes }, 0));
             let framing = head.framing();
             let bodiless = plan.method == "HEAD";
             return self.reader.body(if bodiless {
@@ -178,12 +181,18 @@ impl Visitor {
             }
         }
         let closes = match answer {
-            Answer::Tunnel { closes } => {
+            Answer::Tunnel { status, closes } => {
                 match plan.upstream_fails {
                     Some(_) => tally.broken += 1,
                     None => {
                         tally.refused += 1;
-                        tally.notes.push(format!("{}: refused", self.name));
+                        // Who comes at the wrong time is told to come later, and that is all. Who has
+                        // sent FIN may be gone, and is not waited for as long.
+                        let patient = self.out.fin && status == 504;
+                        tally.lost += usize::from(status != 503 && !patient);
+                        tally
+                            .notes
+                            .push(format!("{}: refused, {status}", self.name));
                     }
                 }
                 closes

@@ -9,11 +9,13 @@ use hoody_tunnel::client::{BindOptions, Client, Error, Notice, Order, Proxy, Tun
 use hoody_tunnel::clock::Instant;
 use hoody_tunnel::kit::Kit;
 use hoody_tunnel::kit::config::Config;
+use hoody_tunnel::limits::{DEFAULT_MEMORY, DEFAULT_REPLAY_BUFFER, MIN_REPLAY_BUFFER};
 use hoody_tunnel::wire::control::Secret;
 
 use crate::actor::{Actor, Tally};
 use crate::dice::Dice;
 use crate::echo::Echo;
+use crate::excuses::Excuses;
 use crate::host::{Host, resolve};
 use crate::net::{End, Gone, MILLI, Net, Owner, SECOND};
 use crate::operator::Operator;
@@ -63,11 +65,18 @@ pub struct World {
     pub config: Config,
     pub laptops: Vec<Laptop>,
     actors: BTreeMap<usize, (End, Box<dyn Actor>)>,
+    /// Since when those are there who came to a port, and whose it is.
+    came: BTreeMap<usize, (usize, u64)>,
+    pub excuses: Excuses,
     next_actor: usize,
     agenda: BTreeMap<(u64, u64), Act>,
     next_act: u64,
     pub tally: Tally,
     pub rough: bool,
+    /// Only connections between laptops and kit are lost, and nobody's memory.
+    pub only_cuts: bool,
+    /// What the kit says that it has taken is not so.
+    pub kit_lies: bool,
     pub healing: bool,
     pub finishing: bool,
     /// What the kit may hold, and the most that it held.
@@ -87,13 +96,13 @@ const CROWD_MEMORY: u64 = 4 << 20;
 const TOKEN: &str = "an-open-secret";
 
 impl World {
-    pub fn new(seed: u64, rough: bool) -> World {
-        World::with(seed, rough, None)
+    pub fn new(seed: u64, trouble: Trouble) -> World {
+        World::with(seed, trouble, None)
     }
 
     /// A world of good links, whose sessions may have so many streams.
     pub fn crowded(seed: u64, streams: usize) -> World {
-        World::with(seed, false, Some(streams))
+        World::with(seed, Trouble::None, Some(streams))
     }
 
     /// Planted: a kit that thinks it has plenty of memory.
@@ -110,14 +119,15 @@ impl World {
         self.kit = Some(Host::new(kit, Owner::Kit, dice, &mut self.net));
     }
 
-    fn with(seed: u64, rough: bool, crowd: Option<usize>) -> World {
+    fn with(seed: u64, trouble: Trouble, crowd: Option<usize>) -> World {
         let mut dice = Dice::new(seed);
         let mut net = Net::new(Dice::new(dice.number()));
-        let mut config = config(&mut dice, rough);
+        let mut config = config(&mut dice, trouble, Dice::new(!seed));
         if let Some(streams) = crowd {
             net.good_links = true;
             config.max_streams_per_session = streams;
             (config.memory, config.max_sessions) = (CROWD_MEMORY, 4);
+            config.replay_buffer = DEFAULT_REPLAY_BUFFER;
         }
         let mut world = World {
             memory: config.memory,
@@ -127,11 +137,15 @@ impl World {
             config,
             laptops: Vec::new(),
             actors: BTreeMap::new(),
+            came: BTreeMap::new(),
+            excuses: Excuses::default(),
             next_actor: 0,
             agenda: BTreeMap::new(),
             next_act: 0,
             tally: Tally::default(),
-            rough,
+            rough: trouble != Trouble::None,
+            only_cuts: trouble == Trouble::Cuts,
+            kit_lies: false,
             healing: false,
             finishing: false,
             log: Vec::new(),
@@ -333,7 +347,8 @@ impl World {
         }
         let nobody = Owner::Nobody;
         let end = self.net.dial(nobody, resolve("kit", port), quality);
-        self.add_actor(end, Box::new(actor));
+        let id = self.add_actor(end, Box::new(actor));
+        self.came.insert(id, (index, self.net.now));
     }
 
     /// Somebody comes to a PULL port.
@@ -345,7 +360,8 @@ impl World {
         let end = self
             .net
             .dial(Owner::Nobody, resolve("localhost", port), quality);
-        self.add_actor(end, Box::new(actor));
+        let id = self.add_actor(end, Box::new(actor));
+        self.came.insert(id, (index, self.net.now));
     }
 
     /// Somebody comes to a PULL port and asks so many times.
@@ -457,10 +473,32 @@ impl World {
         let Some((end, mut actor)) = self.actors.remove(&id) else {
             return;
         };
+        let before = self.tally.lost;
+        let vanished = self.net.has_vanished(end);
         actor.step(&mut self.net, end, &mut self.tally);
+        if self.tally.lost > before && !vanished && !self.is_excused(id) {
+            let (what, notes) = (actor.describe(), self.tally.notes.last());
+            panic!(
+                "a stream was lost at {}: {what} {notes:?}\n{}",
+                self.net.now / MILLI,
+                self.describe()
+            );
+        }
         if !actor.is_done() {
             self.actors.insert(id, (end, actor));
         }
+    }
+
+    /// Whether somebody may be cut now: streams do not survive here, or not what went wrong.
+    fn is_excused(&self, id: usize) -> bool {
+        let Some((index, since)) = self.came.get(&id) else {
+            return true;
+        };
+        let grace = self.config.takeover_grace.as_nanos() as u64;
+        let plan = self.config.memory_plan();
+        let lanes = plan.lanes.min(self.laptops[*index].connections as usize);
+        let kept = plan.kept_of(lanes) >= MIN_REPLAY_BUFFER && grace != 0;
+        !kept || self.excuses.cover(*index, *since, self.net.now, grace)
     }
 
     fn accept_for_servers(&mut self) -> bool {
@@ -514,6 +552,8 @@ impl World {
                 self.kit = None;
                 let millis = self.dice.below(3000);
                 self.note("the kit has ended".into());
+                let until = self.net.now + millis * MILLI + 20 * SECOND;
+                self.excuses.excuse(None, self.net.now, until);
                 self.after(millis, Act::StartKit);
             }
         }
@@ -560,10 +600,21 @@ impl World {
     }
 }
 
-fn config(dice: &mut Dice, rough: bool) -> Config {
+/// What may go wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    None,
+    /// Connections between laptops and kit are lost again and again, and nothing else.
+    Cuts,
+    Any,
+}
+
+fn config(dice: &mut Dice, trouble: Trouble, mut more: Dice) -> Config {
+    let rough = trouble == Trouble::Any;
     let windows = [256 * 1024, 300_000, 1 << 20];
     let stream_initial_window = windows[dice.below(3) as usize];
     let tight = rough && dice.once_in(3);
+    let replays = trouble == Trouble::Cuts || more.once_in(3);
     Config {
         listen: resolve("kit", 50),
         expose_host: resolve("kit", 0).ip(),
@@ -578,6 +629,12 @@ fn config(dice: &mut Dice, rough: bool) -> Config {
         max_streams_per_session: if tight { 4 } else { 1024 },
         fd_budget: if tight && dice.once_in(2) { 48 } else { 1024 },
         max_sessions: 16,
+        replay_buffer: match replays {
+            true => [512 << 10, 1 << 20, 4 << 20][more.below(3) as usize],
+            false => 0,
+        },
+        // Enough for all that may be kept.
+        memory: if replays { 2 << 30 } else { DEFAULT_MEMORY },
         ..Config::default()
     }
 }

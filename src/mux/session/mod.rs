@@ -15,7 +15,7 @@ mod settling;
 mod sweeping;
 
 pub use incoming::Incoming;
-pub use sweeping::Swept;
+pub use sweeping::{Account, Swept};
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use crate::clock::Instant;
 use crate::limits::{CUT_STALLED_AFTER, PROBES_AT_ONCE, PROGRESS_AT_ONCE, PROGRESS_UNSAID};
+use crate::mux::channel::Channel;
 use crate::mux::keys::StreamKey;
+use crate::mux::replay::Replay;
 use crate::mux::session::Session;
 use crate::mux::stream::Stream;
 use crate::wire::code::Code;
@@ -19,6 +21,19 @@ pub struct Swept<T> {
     pub code: Code,
     /// The same for people.
     pub reason: &'static str,
+}
+
+/// One end's account of a session that rests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Account {
+    /// Bytes of DATA that the peer allowed us to send.
+    pub may_send: u32,
+    /// Bytes of DATA that we allowed it to send.
+    pub may_be_sent: u32,
+    /// Bytes of our window that we have not given back yet.
+    pub withheld: u32,
+    /// Bytes that are kept until the peer says that it has them.
+    pub retained: usize,
 }
 
 impl<T: Copy> Session<T> {
@@ -185,6 +200,18 @@ impl<T: Copy> Session<T> {
             let its = self.streams.iter().filter(|(_, stream)| of_lane(stream));
             let theirs = its.map(|(key, stream)| (key, stream.room, stream.called));
             channel.line.check(theirs);
+        }
+    }
+
+    /// What the session has of credit, and keeps: with both ends' accounts it can be told whether
+    /// anything was lost or made up on the way.
+    pub fn account(&self) -> Account {
+        let replays = self.channels.iter().filter_map(Channel::replay);
+        Account {
+            may_send: self.send.available(),
+            may_be_sent: self.recv.granted(),
+            withheld: self.recv.left() - self.recv.granted(),
+            retained: replays.map(Replay::retained).sum(),
         }
     }
 
