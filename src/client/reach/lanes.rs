@@ -333,6 +333,10 @@ impl Reach {
     ) -> Option<Then> {
         let failure = match (kind, index) {
             (FrameType::HelloOk, 0) => match control::parse::<HelloOk>(payload) {
+                Ok(ok) if self.contradicts(&ok) => {
+                    let why = "HELLO_OK tells of frames that this session cannot have carried";
+                    Failure::Violation(Violation::session(Code::ProtocolError, why))
+                }
                 Ok(ok) => {
                     let lane = self.go_live(cx, conn)?;
                     return Some(match self.established(cx, lane, &ok) {

@@ -81,6 +81,14 @@ impl Reach {
         (same && session.can_resume(0, received)).then_some(received)
     }
 
+    /// Whether the kit has its streams go on, for the epoch is the same, and says of our frames
+    /// what cannot be. Nothing of the session would fit any more.
+    pub(super) fn contradicts(&self, ok: &HelloOk) -> bool {
+        let keeps = self.session.keeps_streams().is_some();
+        let goes_on = ok.resumed && ok.epoch.is_some() && ok.epoch == self.epoch;
+        keeps && goes_on && self.goes_on_from(ok).is_none()
+    }
+
     /// Closes what the kit did not keep of the other lanes. Nothing of them is lent by now.
     pub(super) fn let_go_of_lanes(&mut self, cx: &mut Context, kept: &[u32]) {
         for index in 1..MAX_LANES {
