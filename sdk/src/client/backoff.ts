@@ -5,8 +5,9 @@
  */
 import { performance } from 'node:perf_hooks';
 import { onAbort } from './abort.js';
-import { LostError, TunnelTimeoutError } from './errors.js';
+import { LostError, TlsError, TunnelTimeoutError } from './errors.js';
 import { hasNetwork } from './network.js';
+import type { Way, Ways } from './ways.js';
 
 const FIRST_MS = 250;
 const LAST_MS = 1000;
@@ -61,6 +62,41 @@ export async function attempts(
       if (last !== undefined && error instanceof TunnelTimeoutError) throw last;
       if (!(error instanceof LostError) || !reconnect) throw error;
       last = error;
+    }
+  }
+}
+
+/**
+ * Tries each way once, the best one first, with an equal part of the time that is left; `took` tells
+ * how long one takes. Goes on to the next one only where that may be better.
+ */
+export async function byAny(
+  ways: Ways,
+  timeoutMs: number,
+  signal: AbortSignal,
+  attempt: (way: Way, timeoutMs: number, took: () => number) => Promise<void>,
+): Promise<void> {
+  const deadline = performance.now() + timeoutMs;
+  const all = ways.inOrder(Date.now());
+  let lost: unknown;
+  for (const [n, way] of all.entries()) {
+    const startedAt = performance.now();
+    const part = Math.max(1, Math.ceil((deadline - startedAt) / (all.length - n)));
+    try {
+      return await attempt(
+        way,
+        n === 0 && all.length === 1 ? timeoutMs : part,
+        () => performance.now() - startedAt,
+      );
+    } catch (error) {
+      ways.failed(way, Date.now());
+      const isTheWays = [LostError, TunnelTimeoutError, TlsError].some(
+        (kind) => error instanceof kind,
+      );
+      // What may be better soon says more than what will not.
+      if (error instanceof LostError) lost ??= error;
+      if (!isTheWays || signal.aborted) throw error;
+      if (n === all.length - 1) throw lost ?? error;
     }
   }
 }

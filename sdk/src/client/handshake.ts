@@ -53,6 +53,7 @@ export class JoinRefused extends Error {
 /** Dials and says HELLO. Rejects with a `TunnelError`, or with the signal's reason. */
 export async function sayHello(
   config: CheckedSession,
+  url: URL,
   resume: () => Resume | undefined,
   timeoutMs: number,
   signal: AbortSignal,
@@ -63,10 +64,10 @@ export async function sayHello(
   const protocols = config.maxConnections > 1 ? [V2, V1] : [V1];
   let socket: KitSocket;
   try {
-    socket = await dial(dialOptions(config, token, protocols, left()), signal);
+    socket = await dial(dialOptions(config, url, token, protocols, left()), signal);
   } catch (error) {
     signal.throwIfAborted();
-    throw dialError(error, timeoutMs, config);
+    throw dialError(error, timeoutMs, url);
   }
   const version = socket.protocol === V2 ? V2 : V1;
   const hello: Hello = { version, pingEveryMs: PING_EVERY_MS };
@@ -95,6 +96,7 @@ export async function sayHello(
 /** Dials and says JOIN; `timeoutMs` is for all of it. */
 export async function sayJoin(
   config: CheckedSession,
+  url: URL,
   join: Join,
   timeoutMs: number,
   signal: AbortSignal,
@@ -102,7 +104,7 @@ export async function sayJoin(
 ): Promise<void> {
   const left = countdown(timeoutMs);
   const token = await currentToken(config.token, timeoutMs, signal);
-  const socket = await dial(dialOptions(config, token, [V2], left()), signal);
+  const socket = await dial(dialOptions(config, url, token, [V2], left()), signal);
   const limits = { left: left(), of: timeoutMs, signal };
   await exchange(socket, FrameType.Join, join, limits, (type, payload, rest) => {
     if (type === FrameType.JoinErr) throw new JoinRefused(readRefusal(payload, 'JOIN_ERR').code);
@@ -200,6 +202,7 @@ function firstFrame(
 
 function dialOptions(
   config: CheckedSession,
+  url: URL,
   token: string | undefined,
   protocols: string[],
   timeoutMs: number,
@@ -208,11 +211,10 @@ function dialOptions(
   // A proxy in front may want an Authorization of its own; the kit then takes the one in HELLO.
   const taken = Object.keys(headers).some((name) => name.toLowerCase() === 'authorization');
   if (token !== undefined && !taken) headers['authorization'] = `Bearer ${token}`;
-  return { url: config.connectUrl, protocols, headers, ca: config.ca, timeoutMs };
+  return { url, protocols, headers, ca: config.ca, timeoutMs };
 }
 
-function dialError(error: unknown, timeoutMs: number, config: CheckedSession): TunnelError {
-  const where = config.connectUrl.host;
+function dialError(error: unknown, timeoutMs: number, { host: where }: URL): TunnelError {
   if (error instanceof DialTimeout) {
     return new TunnelTimeoutError(`Connecting to ${where}`, timeoutMs, error);
   }

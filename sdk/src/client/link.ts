@@ -23,7 +23,7 @@ import { Lane } from '../mux/lane.js';
 import { MuxSession, type MuxHost } from '../mux/session.js';
 import type { MuxStream, StreamLane } from '../mux/stream.js';
 import { Violation } from '../mux/violation.js';
-import { Backoff } from './backoff.js';
+import { Backoff, byAny } from './backoff.js';
 import { isPongTimeout } from './ends.js';
 import { gaveUp, judge } from './failover.js';
 import { hear, LOST_AFTER_MS, measure, memberOf, ping, type Member } from './member.js';
@@ -31,6 +31,7 @@ import { Memory } from './memory.js';
 import type { KitSocket } from './dial.js';
 import { JoinRefused, PING_EVERY_MS, sayHello, sayJoin } from './handshake.js';
 import type { CheckedSession } from './options.js';
+import type { Way, Ways } from './ways.js';
 
 /** How a link ended. */
 export type LinkEnd =
@@ -39,6 +40,13 @@ export type LinkEnd =
   | { kind: 'taken'; reason: string }
   | { kind: 'goaway'; goaway: Goaway }
   | { kind: 'violation'; reason: string };
+
+/** What a link goes on from. */
+export interface Around {
+  ways: Ways;
+  memory: Memory | undefined;
+  before: Link | undefined;
+}
 
 /** What a link asks of the session above it. */
 export interface LinkHost {
@@ -85,10 +93,11 @@ export class Link implements MuxHost {
   readonly isRevived: boolean;
   readonly unread = unreadOf;
   private readonly members = new Map<number, Member>();
-  private readonly joining = new Set<number>();
+  private readonly joining = new Map<number, { way: Way }>();
   /** The tickets that were used last, by index. */
   private readonly used = new Map<number, string>();
   private readonly backoff: Backoff;
+  private readonly ways: Ways;
   private readonly abort = new AbortController();
   private readonly ticker: NodeJS.Timeout;
   private reissue: NodeJS.Timeout | undefined;
@@ -107,8 +116,8 @@ export class Link implements MuxHost {
     /** What the kit answered. */
     readonly hello: HelloOk,
     socket: KitSocket,
-    memory: Memory | undefined,
-    before: Link | undefined,
+    way: Way,
+    { ways, memory, before }: Around,
   ) {
     const { streamWindow, sessionWindow } = hello;
     const maxStreams = hello.maxStreams ?? DEFAULT_STREAMS;
@@ -120,7 +129,9 @@ export class Link implements MuxHost {
         : new MuxSession({ streamWindow, sessionWindow, maxStreams }, this, this.lastTick);
     this.memory = lane === undefined ? Memory.of(config, hello, this.mux) : memory;
     this.backoff = new Backoff(config.connectUrl.hostname);
-    this.addMember(0, socket, lane);
+    this.ways = ways;
+    ways.begin();
+    this.addMember(0, socket, way, lane);
     this.takeOver(before, this.isRevived ? (hello.lanes ?? []) : []);
     this.ticker = setInterval(() => {
       this.tick(Date.now());
@@ -134,20 +145,23 @@ export class Link implements MuxHost {
     timeoutMs: number,
     signal: AbortSignal,
     host: LinkHost,
-    memory?: Memory,
-    before?: Link,
+    around: Around,
   ): Promise<void> {
     const resume = resumeId === undefined ? undefined : { sessionId: resumeId };
+    const { memory, before, ways } = around;
     const known = (): Resume | undefined => memory?.resume(before?.held() ?? []) ?? resume;
-    return sayHello(config, known, timeoutMs, signal, (socket, hello, rest) => {
-      const link = new Link(config, host, hello, socket, memory, before);
-      host.online(link);
-      const primary = link.members.get(0);
-      if (rest.length > 0 && primary !== undefined) link.receive(primary, rest);
-      link.joinAll(hello.joinTickets);
-      // One that the kit keeps may be gone by now.
-      if (link.missing().length > 0) link.askForTickets();
-    });
+    return byAny(ways, timeoutMs, signal, (way, ms, took) =>
+      sayHello(config, way.url, known, ms, signal, (socket, hello, rest) => {
+        ways.stands(way, took());
+        const link = new Link(config, host, hello, socket, way, around);
+        host.online(link);
+        const primary = link.members.get(0);
+        if (rest.length > 0 && primary !== undefined) link.receive(primary, rest);
+        link.joinAll(hello.joinTickets);
+        // One that the kit keeps may be gone by now.
+        if (link.missing().length > 0) link.askForTickets();
+      }),
+    );
   }
 
   /** Sends a session frame. */
@@ -166,7 +180,7 @@ export class Link implements MuxHost {
   serves(config: CheckedSession): boolean {
     const mine = this.config;
     const headers = JSON.stringify(config.kitHeaders) === JSON.stringify(mine.kitHeaders);
-    const way = config.connectUrl.href === mine.connectUrl.href && headers;
+    const way = String(config.urls) === String(mine.urls) && headers;
     const proof = config.token === mine.token && String(config.ca) === String(mine.ca);
     const same = config.maxConnections === mine.maxConnections && !this.isLimping;
     return way && proof && same && this.goaway === undefined;
@@ -203,9 +217,9 @@ export class Link implements MuxHost {
     if (before === undefined || before.over) return;
     before.settle();
     for (const [index, nonce] of before.used) this.used.set(index, nonce);
-    for (const [index, { lane, socket }] of before.members) {
+    for (const [index, { lane, socket, way }] of before.members) {
       if (index > 0 && kept.includes(index)) {
-        this.addMember(index, socket, lane);
+        this.addMember(index, socket, way, lane);
       } else {
         if (this.isRevived) this.mux.suspend(lane, this.lastTick);
         socket.terminate();
@@ -291,9 +305,9 @@ export class Link implements MuxHost {
     });
   }
 
-  private addMember(index: number, socket: KitSocket, known?: StreamLane): void {
+  private addMember(index: number, socket: KitSocket, way: Way, known?: StreamLane): void {
     const lane: StreamLane = known ?? new Lane(index, socket, this.memory?.newReplay());
-    const member = memberOf(socket, lane, Date.now());
+    const member = memberOf(socket, way, lane, Date.now());
     this.members.set(index, member);
     if (known === undefined) this.mux.addLane(lane);
     socket.user = {
@@ -345,6 +359,7 @@ export class Link implements MuxHost {
       if (this.members.size === 0) this.whenClosed?.();
       return;
     }
+    if (end.kind === 'lost') this.ways.failed(member.way, Date.now());
     const { goaway } = this;
     const waits = this.memory !== undefined && end.kind === 'lost' && isParked(goaway);
     if (waits) this.mux.suspend(member.lane, Date.now());
@@ -482,7 +497,6 @@ export class Link implements MuxHost {
     for (const ticket of tickets) {
       if (ticket.index < 1 || ticket.index > 15 || this.over) continue;
       if (this.members.has(ticket.index) || this.joining.has(ticket.index)) continue;
-      this.joining.add(ticket.index);
       this.used.set(ticket.index, ticket.nonce);
       void this.join(ticket);
     }
@@ -494,28 +508,40 @@ export class Link implements MuxHost {
     const taken = this.memory === undefined ? { dataReceived: known.dataReceived } : known;
     const join = { sessionId: this.hello.sessionId, index, nonce, ...taken };
     const timeout = Math.min(ticket.expiresMs, 10_000);
+    const startedAt = Date.now();
+    const way = this.ways.beside(
+      [...this.members.values(), ...this.joining.values()].map((it) => it.way),
+      startedAt,
+    );
+    this.joining.set(index, { way });
+    const { config, abort } = this;
     try {
-      await sayJoin(this.config, join, timeout, this.abort.signal, (socket, ok, rest) => {
+      await sayJoin(config, way.url, join, timeout, abort.signal, (socket, ok, rest) => {
         this.joining.delete(index);
+        this.ways.stands(way, Date.now() - startedAt);
         if (this.over) {
           socket.terminate();
           return;
         }
-        this.joined(index, socket, ok, rest);
+        this.joined(index, socket, way, ok, rest);
       });
     } catch (error) {
       this.joining.delete(index);
-      if (error instanceof JoinRefused && error.kitCode === 'UNKNOWN_SESSION') return;
+      const isUnknown = error instanceof JoinRefused && error.kitCode === 'UNKNOWN_SESSION';
+      if (isUnknown && this.config.urls.length === 1) return;
+      // Another kit, where there are several ways.
+      if (isUnknown) way.isForeign = true;
+      else if (!(error instanceof JoinRefused)) this.ways.failed(way, Date.now());
       this.askForTickets();
     }
   }
 
-  private joined(index: number, socket: KitSocket, ok: JoinOk, rest: Buffer): void {
+  private joined(index: number, socket: KitSocket, way: Way, ok: JoinOk, rest: Buffer): void {
     this.backoff.reset();
     this.orEnd(() => {
       const known = this.memory === undefined ? undefined : this.goesOn(index, ok);
       if (known === undefined) this.mux.settleLane(index, ok.dataReceived, ok.creditReceived);
-      this.addMember(index, socket, known);
+      this.addMember(index, socket, way, known);
       if (known === undefined || ok.received === undefined) return;
       if (this.mux.revive(known, socket, ok.received, Date.now())) return;
       throw new Violation(Code.ProtocolError, 'JOIN_OK tells of frames that were not sent');

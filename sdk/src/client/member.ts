@@ -5,6 +5,7 @@ import { FrameType } from '../wire/frame.js';
 import type { StreamLane } from '../mux/stream.js';
 import type { KitSocket } from './dial.js';
 import type { Pulse } from './failover.js';
+import type { Way } from './ways.js';
 
 /** Silence after which a socket is given up (PROTOCOL §6). */
 export const LOST_AFTER_MS = 5000;
@@ -13,6 +14,7 @@ export const LOST_AFTER_MS = 5000;
 export interface Member extends Pulse {
   socket: KitSocket;
   lane: StreamLane;
+  way: Way;
   bytes: number;
   pingedAt: number;
   /** Not read from, because what we said before still waits; of that, so much when last looked at. */
@@ -21,10 +23,11 @@ export interface Member extends Pulse {
 }
 
 /** A socket that stands since `now`. */
-export function memberOf(socket: KitSocket, lane: StreamLane, now: number): Member {
+export function memberOf(socket: KitSocket, way: Way, lane: StreamLane, now: number): Member {
   return {
     socket,
     lane,
+    way,
     bytes: socket.received(),
     heardAt: now,
     askedAt: undefined,

@@ -16,8 +16,12 @@ export type HeaderFields = Record<string, string> | Iterable<readonly [string, s
 
 /** How to reach a kit. */
 export interface KitOptions {
-  /** `wss://host`, `ws://host:port`, or the full address of `/api/v1/tunnel/connect`. */
-  url: string | URL;
+  /**
+   * `wss://host`, `ws://host:port`, or the full address of `/api/v1/tunnel/connect`. Several, as a list
+   * or with commas between them, are ways to the same kit: WebSockets are spread over them, and one
+   * that is lost is dialled anew by the best of them. The first one names the kit.
+   */
+  url: string | URL | readonly (string | URL)[];
   /** The kit's token. */
   token?: Token | undefined;
   /** Header fields for a proxy in front of the kit. */
@@ -166,12 +170,16 @@ const BIND_KEYS = [
   'fetch',
 ] as const satisfies (keyof BindOptions)[];
 
+/** The most addresses of one kit. */
+const MAX_URLS = 16;
 /** Where a kit takes tunnels. */
 const CONNECT_PATH = '/api/v1/tunnel/connect';
 
 /** How to reach a kit, checked. */
 export interface CheckedKit {
+  /** The first of `urls`. */
   connectUrl: URL;
+  urls: URL[];
   token: Token | undefined;
   kitHeaders: Record<string, string>;
   ca: string | string[] | undefined;
@@ -180,7 +188,12 @@ export interface CheckedKit {
 /** Checks how to reach a kit. */
 export function checkKit(options: KitOptions): CheckedKit {
   must(isRecord(options), 'options must be an object');
-  const connectUrl = parseUrl(options.url);
+  const urls = parseUrls(options.url);
+  const [connectUrl] = urls;
+  must(
+    connectUrl !== undefined && urls.length <= MAX_URLS,
+    `url must be 1 to ${MAX_URLS} addresses`,
+  );
   const { token, ca } = options;
   must(
     token === undefined || typeof token === 'function' || isGoodToken(token),
@@ -190,7 +203,7 @@ export function checkKit(options: KitOptions): CheckedKit {
     ca === undefined || (Array.isArray(ca) ? ca.length > 0 && ca.every(isPem) : isPem(ca)),
     'ca must be certificates as PEM text, or a list of it; not the path of a file',
   );
-  return { connectUrl, token, kitHeaders: checkFields(options.kitHeaders), ca };
+  return { connectUrl, urls, token, kitHeaders: checkFields(options.kitHeaders), ca };
 }
 
 /** Checks the fields for a proxy, however they are given. */
@@ -412,6 +425,14 @@ export function adminUrl(connectUrl: URL, endpoint: string): URL {
   url.protocol = url.protocol === 'wss:' ? 'https:' : 'http:';
   url.pathname = url.pathname.replace(/\/connect\/?$/, '') + `/${endpoint}`;
   return url;
+}
+
+function parseUrls(value: unknown): URL[] {
+  const all: unknown[] = Array.isArray(value) ? value : [value];
+  // A comma may be part of an address; one between two of them is followed by a scheme.
+  const split = (one: unknown): unknown[] =>
+    typeof one === 'string' ? one.split(/\s*,\s*(?=[a-z]+:\/\/)/i) : [one];
+  return all.flatMap(split).map(parseUrl);
 }
 
 function parseUrl(value: unknown): URL {

@@ -49,6 +49,7 @@ import type { Memory } from './memory.js';
 import { bindAgain } from './rebind.js';
 import { Requests } from './requests.js';
 import { Keeper, type KeptSession } from './state.js';
+import { Ways } from './ways.js';
 import type { HelloOk, ResumedBind } from '../wire/terms.js';
 import type { ExchangeReport } from '../local/terms.js';
 
@@ -99,7 +100,7 @@ export class TunnelSession extends TunnelEventTarget {
     },
     ended: (link, end) => this.onEnded(link, end),
   };
-  private readonly backoff: Backoff;
+  private readonly ways: Ways;
   private onlineAt = 0;
   private current: SessionState = 'idle';
   private link: Link | undefined;
@@ -117,7 +118,7 @@ export class TunnelSession extends TunnelEventTarget {
   constructor(options: SessionOptions) {
     super();
     this.config = checkSession(options, false);
-    this.backoff = new Backoff(this.config.connectUrl.hostname);
+    this.ways = new Ways(this.config.urls);
     this.requests = new Requests(this.config.requestTimeout);
     const { maxLocalConnections, maxHandlers } = this.config;
     this.owner = {
@@ -290,9 +291,8 @@ export class TunnelSession extends TunnelEventTarget {
     timeoutMs: number,
     signal: AbortSignal,
   ): Promise<void> {
-    const { config, link: before, linkHost } = this;
-    const memory = this.memory ?? before?.memory;
-    await Link.open(config, resumeId, timeoutMs, signal, linkHost, memory, before);
+    const around = { ways: this.ways, before: this.link, memory: this.memory ?? this.link?.memory };
+    await Link.open(this.config, resumeId, timeoutMs, signal, this.linkHost, around);
     if (this.in('connecting')) {
       // The kit answered with a fresh session where a certain one was asked for.
       const { link } = this;
@@ -526,10 +526,10 @@ export class TunnelSession extends TunnelEventTarget {
 
   private async dialAgain(): Promise<void> {
     const lostAt = performance.now();
-    this.backoff.reset();
+    const backoff = new Backoff(this.config.connectUrl.hostname);
     // One that is lost as soon as it is up is not dialled at once again and again.
-    let pause = Math.max(this.backoff.next(), STEADY_MS - (lostAt - this.onlineAt));
-    for (; this.wantsBack(); pause = this.backoff.next()) {
+    let pause = Math.max(backoff.next(), STEADY_MS - (lostAt - this.onlineAt));
+    for (; this.wantsBack(); pause = backoff.next()) {
       await sleep(pause, this.abort.signal);
       if (performance.now() - lostAt > KEEP_MS) (this.memory ?? this.link?.memory)?.end();
       if (!this.wantsBack()) return;

@@ -29,6 +29,11 @@ export class Wire {
     return `ws://127.0.0.1:${(this.server.address() as net.AddressInfo).port}`;
   }
 
+  /** How many connections came. */
+  get came(): number {
+    return this.connections.length;
+  }
+
   /** Nothing passes on a connection any more, and neither end is told. */
   freeze(index: number): void {
     for (const socket of this.connections[index] ?? []) socket.pause();
