@@ -19,6 +19,8 @@ pub(super) struct Piece {
     pub(super) len: usize,
     /// How many of its frames count (PROTOCOL §9).
     pub(super) frames: u64,
+    /// Of those, how many are BIND_OK.
+    pub(super) bind_oks: u64,
     /// Bytes of DATA payload in it.
     pub(super) data: usize,
     /// WINDOW frames leave from elsewhere: then these are all of it.

@@ -45,7 +45,7 @@ pub mod violation;
 
 pub use channel::Channel;
 pub use keys::StreamKey;
-pub use session::{Account, CannotOpen, Incoming, Session, Swept, Traffic, Wake};
+pub use session::{Account, CannotOpen, Incoming, Session, Swept, Traffic, Wake, Wanted};
 pub use terms::{Retention, Side, Terms};
 pub use transport::{Item, Liveness, Span, Transport};
 pub use violation::Violation;

@@ -52,6 +52,8 @@ struct OpenMessage {
     frames: usize,
     /// Of those, the frames that count for replay, where that is.
     reliable: u64,
+    /// Of those, how many are BIND_OK.
+    bind_oks: u64,
     /// Bytes of DATA payload in them.
     data: usize,
 }
@@ -409,6 +411,7 @@ impl Outbox {
         open.frames += 1;
         if self.keeps {
             open.reliable += u64::from(kind.is_reliable());
+            open.bind_oks += u64::from(kind == FrameType::BindOk);
             if kind == FrameType::Data {
                 open.data += payload;
                 if let Some(replay) = &mut self.replay {
@@ -443,6 +446,7 @@ impl Outbox {
         let mut piece = Piece {
             len: header + body,
             frames: open.reliable,
+            bind_oks: open.bind_oks,
             data: open.data,
             ..Piece::default()
         };
@@ -506,6 +510,7 @@ impl OpenMessage {
             slot,
             frames: 0,
             reliable: 0,
+            bind_oks: 0,
             data: 0,
         }
     }

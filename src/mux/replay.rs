@@ -61,6 +61,8 @@ pub(super) struct Replay {
     first: u64,
     /// How many the peer says that it has taken.
     acked: u64,
+    /// Of these, how many were BIND_OK.
+    bind_oks: u64,
     /// How many have left.
     sent: u64,
     /// What has left and is not acknowledged.
@@ -115,6 +117,7 @@ impl Replay {
             },
             first: 0,
             acked: 0,
+            bind_oks: 0,
             sent: 0,
             kept: Kept::default(),
             pending: Kept::default(),
@@ -152,6 +155,11 @@ impl Replay {
     /// Frames taken from the peer.
     pub(super) fn taken(&self) -> u64 {
         self.taken.count
+    }
+
+    /// Of what the peer says that it has taken, how many were BIND_OK.
+    pub(super) fn bind_oks(&self) -> u64 {
+        self.bind_oks
     }
 
     /// How many the peer says that it has taken.
@@ -314,6 +322,7 @@ impl Replay {
             && self.first + piece.frames <= self.acked
         {
             self.first += piece.frames;
+            self.bind_oks += piece.bind_oks;
             self.data -= piece.data;
             elsewhere += self.kept.drop_first().map_or(0, |(_, bytes)| bytes);
         }
@@ -353,6 +362,7 @@ impl Replay {
             && base + piece.frames <= received
         {
             base += piece.frames;
+            self.bind_oks += piece.bind_oks;
             self.data -= piece.data;
             self.pending.drop_first();
         }
@@ -365,7 +375,7 @@ impl Replay {
     /// Has the frames of the next pending message looked at that the peer does not have.
     pub(super) fn send_again(&mut self, mut add: impl FnMut(FrameType, u32, &[u8])) {
         let skip = std::mem::take(&mut self.skip);
-        let data = &mut self.data;
+        let (data, bind_oks) = (&mut self.data, &mut self.bind_oks);
         self.pending.take_first(|piece, bytes| {
             *data -= piece.data;
             let mut add = |frame: Frame<'_>| {
@@ -378,10 +388,13 @@ impl Replay {
                 true => unframed(bytes),
                 false => &piece.windows,
             };
-            frames_of(frames)
-                .filter(|frame| frame.kind.is_reliable())
-                .skip(usize::try_from(skip).unwrap_or(usize::MAX))
-                .for_each(&mut add);
+            let counted = frames_of(frames).filter(|frame| frame.kind.is_reliable());
+            for (number, frame) in (0..).zip(counted) {
+                match number < skip {
+                    true => *bind_oks += u64::from(frame.kind == FrameType::BindOk),
+                    false => add(frame),
+                }
+            }
         });
     }
 

@@ -30,6 +30,8 @@ pub(in crate::kit) struct KitSession {
     state: State,
     pub(in crate::kit) bindings: Vec<BindingKey>,
     next_bind_id: u64,
+    /// The last one that its client was told of by HELLO_OK: of the others BIND_OK tells, in order.
+    first_bind_ids: u64,
     pub(in crate::kit) peer: SocketAddr,
     pub(in crate::kit) subprotocol: Subprotocol,
     pub(in crate::kit) granted: usize,
@@ -86,6 +88,7 @@ impl KitSession {
             state: State::Parked { until: now },
             bindings: Vec::new(),
             next_bind_id: 0,
+            first_bind_ids: 0,
             peer,
             subprotocol: Subprotocol::V1,
             granted: 1,
@@ -127,6 +130,7 @@ impl KitSession {
     pub(super) fn attach(&mut self, primary: Transport, terms: Terms, now: Instant) {
         self.mux.restart(terms, now);
         self.mux.attach(0, primary);
+        self.first_bind_ids = self.next_bind_id;
         self.state = State::Attached;
     }
 
@@ -228,6 +232,11 @@ impl KitSession {
         if std::mem::replace(&mut self.was_busy, is_busy) || is_busy {
             self.busy_at = now;
         }
+    }
+
+    /// Which BIND_OK told of this binding, since counts began: the 0th is no such frame.
+    pub(in crate::kit) fn bind_ok_of(&self, bind_id: u64) -> u64 {
+        bind_id.saturating_sub(self.first_bind_ids)
     }
 
     pub(in crate::kit) fn next_bind_id(&mut self) -> u64 {

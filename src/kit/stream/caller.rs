@@ -9,7 +9,7 @@ use crate::kit::metrics::{StreamOutcome, StreamRefusal};
 use crate::kit::session::{End, Sessions};
 use crate::limits::BULK_PAYLOAD;
 use crate::machine::{CloseHow, Conn, ConnKey, Ended};
-use crate::mux::CannotOpen;
+use crate::mux::{CannotOpen, Wanted};
 use crate::pipe::{Flow, RawPipe};
 use crate::table::Side;
 use crate::text::said;
@@ -48,8 +48,13 @@ impl Callers {
         } = below;
         cx.text.clear();
         write_open_tcp(&mut cx.text, bind_id, port, peer);
+        let owner = sessions.get(key);
+        let wanted = Wanted {
+            holder: None,
+            bind_ok: owner.map_or(0, |session| session.bind_ok_of(bind_id)),
+        };
         let mux = sessions.mux_mut(key);
-        let opened = mux.map(|mux| mux.open(conn, &cx.text, cx.now));
+        let opened = mux.map(|mux| mux.open_for(wanted, conn, &cx.text, cx.now));
         match opened.unwrap_or(Err(CannotOpen::NoLane)) {
             Ok(stream) => {
                 let (name, pipe) = (

@@ -95,6 +95,16 @@ pub struct Traffic {
     pub data_out: u64,
 }
 
+/// For whom a stream is to be opened, and what the peer has to know before.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wanted {
+    /// Who cannot have more than its share while others are short.
+    pub holder: Option<u128>,
+    /// Which BIND_OK of the counts that run told of what it is for, from 1. On another lane than
+    /// that the stream could come first, so the peer has to have acknowledged it (PROTOCOL §9).
+    pub bind_ok: u64,
+}
+
 /// Why a stream cannot be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CannotOpen {
@@ -263,28 +273,32 @@ impl<T: Copy> Session<T> {
         }
     }
 
+    /// [`Session::open_for`] nobody in particular.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn open(&mut self, tag: T, open: &[u8], now: Instant) -> Result<StreamKey, CannotOpen> {
+        self.open_for(Wanted::default(), tag, open, now)
+    }
+
     /// Opens a stream on the lane with the least waiting (PROTOCOL §7), and among equals on the one
     /// with the fewest streams: for a download nothing ever waits on this side. `open` is the JSON
     /// of STREAM_OPEN, at most one frame's payload.
-    pub fn open(&mut self, tag: T, open: &[u8], now: Instant) -> Result<StreamKey, CannotOpen> {
-        self.open_for(None, tag, open, now)
-    }
-
-    /// The same for `holder`, who cannot have more than its share while others are short.
     pub fn open_for(
         &mut self,
-        holder: Option<u128>,
+        wanted: Wanted,
         tag: T,
         open: &[u8],
         now: Instant,
     ) -> Result<StreamKey, CannotOpen> {
+        let holder = wanted.holder;
+        let is_told = self.bind_oks_known() >= wanted.bind_ok;
+        let may_carry = |index: usize| is_told || index == 0;
         let (lane, waiting) = self
             .lanes()
-            .filter(|(_, lane)| lane.may_open())
+            .filter(|(index, lane)| may_carry(*index) && lane.may_open())
             .min_by_key(|(_, lane)| (lane.waiting(), lane.carries))
             .map(|(index, lane)| (index, lane.waiting()))
-            .ok_or(match self.lanes().next() {
-                Some(_) if self.terms.replay.is_some() => CannotOpen::Congested,
+            .ok_or(match self.lanes().any(|(index, _)| may_carry(index)) {
+                true if self.terms.replay.is_some() => CannotOpen::Congested,
                 _ => CannotOpen::NoLane,
             })?;
         if self.streams.is_full() {

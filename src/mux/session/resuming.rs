@@ -58,6 +58,12 @@ impl<T: Copy> Session<T> {
         lost
     }
 
+    /// How many BIND_OKs the peer says that it has, where it does.
+    pub(in crate::mux) fn bind_oks_known(&self) -> u64 {
+        let replay = self.channels.first().and_then(Channel::replay);
+        replay.map_or(u64::MAX, Replay::bind_oks)
+    }
+
     /// How many streams are pinned to lane `index`, whether it stands or not.
     pub fn carries(&self, index: usize) -> usize {
         self.channels.get(index).map_or(0, Channel::carries)

@@ -1,7 +1,7 @@
 //! Nothing is lost with a connection (PROTOCOL §9).
 
 use super::*;
-use crate::mux::Retention;
+use crate::mux::{CannotOpen, Retention, Wanted};
 
 fn keeping(side: Side, keeps: u32, lanes: u32) -> Terms {
     Terms {
@@ -372,5 +372,56 @@ fn a_count_that_is_off_by_one_is_found() {
         });
         let found = found.count();
         assert!(found > 15, "{planted} is found in {found} of 20");
+    }
+}
+
+#[test]
+fn a_stream_of_a_binding_goes_ahead_on_no_other_lane_of_what_told_of_it() {
+    let open = |pair: &mut Pair, bind_ok| {
+        let wanted = Wanted {
+            holder: None,
+            bind_ok,
+        };
+        pair.kit.mux.open_for(wanted, 0, b"{}", pair.now)
+    };
+    let lane = |pair: &Pair, key| pair.kit.mux.streams.get(key).map(|it| it.lane);
+    for at in 0.. {
+        let mut pair = pair(Cut::Whole, 1 << 20, 2);
+        for _ in 0..2 {
+            pair.kit.mux.push_control(FrameType::BindOk, b"{}");
+        }
+        // What the primary carries comes behind it anyway.
+        let behind = open(&mut pair, 2).expect("the primary stands");
+        assert_eq!(lane(&pair, behind), Some(0));
+        let elsewhere = open(&mut pair, 0).expect("both stand");
+        assert_eq!(lane(&pair, elsewhere), Some(1));
+        pair.lets_through[Side::Kit as usize] = at;
+        pair.run();
+        let got_all = pair.lets_through[Side::Kit as usize] > 0;
+        pair.lets_through = [usize::MAX; 2];
+        pair.kit.give_up(0, pair.now);
+        pair.client.give_up(0, pair.now);
+        let known = pair.kit.mux.bind_oks_known();
+        for bind_ok in 1..=2 {
+            let wanted = if bind_ok <= known {
+                Ok(Some(1))
+            } else {
+                Err(CannotOpen::NoLane)
+            };
+            let opened = open(&mut pair, bind_ok).map(|key| lane(&pair, key));
+            assert_eq!(opened, wanted, "{bind_ok} where {known} are known");
+        }
+        pair.come_back(0);
+        pair.run_dry();
+        assert_eq!(pair.kit.mux.bind_oks_known(), 2, "cut after {at} bytes");
+        let mut lanes = BTreeSet::new();
+        for _ in 0..4 {
+            let key = open(&mut pair, 2).expect("room");
+            lanes.insert(lane(&pair, key));
+        }
+        assert_eq!(lanes.len(), 2, "either may carry it now");
+        if got_all {
+            break;
+        }
     }
 }

@@ -12,11 +12,11 @@ use crate::kit::front::guard::host_is_ours;
 use crate::kit::front::throttle::place;
 use crate::kit::metrics::{StreamOutcome, StreamRefusal};
 use crate::kit::port::Binding;
-use crate::kit::session::{KitSession, Sessions};
+use crate::kit::session::Sessions;
 use crate::kit::stream::{Below, StreamName};
 use crate::limits::{VISITOR_GONE_AFTER, VISITOR_HEAD_TIMEOUT};
 use crate::machine::{CloseHow, ConnKey};
-use crate::mux::CannotOpen;
+use crate::mux::{CannotOpen, Wanted};
 use crate::pipe::Flow;
 use crate::shares::{is_plenty, may_hold};
 use crate::wire::open::{BodyKind, OpenHttpParts, write_open_http};
@@ -229,16 +229,21 @@ impl Visitors {
         if visitor.no_descriptors {
             return Err(StreamRefusal::Descriptors);
         }
-        let owner = ports.bound(visitor.listener).map(|binding| binding.owner);
-        let session = owner.ok_or(StreamRefusal::Away)?;
+        let binding = ports.bound(visitor.listener).ok_or(StreamRefusal::Away)?;
+        let session = binding.owner;
         let holder = place(request.from.ip());
         if !may_serve_one_more(holder, conns, sessions) {
             return Err(StreamRefusal::Share);
         }
-        let is_open = sessions.get(session).is_some_and(KitSession::is_open);
-        let mux = sessions.mux_mut(session).filter(|_| is_open);
-        let mux = mux.ok_or(StreamRefusal::Away)?;
-        let stream = mux.open_for(Some(holder), conn, &cx.text, cx.now);
+        let owner = sessions.get(session).filter(|it| it.is_open());
+        let wanted = Wanted {
+            holder: Some(holder),
+            bind_ok: owner
+                .ok_or(StreamRefusal::Away)?
+                .bind_ok_of(binding.bind_id),
+        };
+        let mux = sessions.mux_mut(session).ok_or(StreamRefusal::Away)?;
+        let stream = mux.open_for(wanted, conn, &cx.text, cx.now);
         let stream = stream.inspect_err(|why| {
             if *why == CannotOpen::IdsUsedUp {
                 self.spent.push(session);
