@@ -29,6 +29,12 @@ pub struct HandedSession {
     pub(super) session_id: SessionId,
     /// Where its client was last.
     pub(super) peer: SocketAddr,
+    /// Of its counts and of the last HELLO that was heard (PROTOCOL §9): what a client says of them
+    /// is old news by these.
+    #[serde(default)]
+    pub(super) epoch: u64,
+    #[serde(default)]
+    pub(super) attempt: Option<u64>,
     /// The last id that it gave to a binding.
     pub(super) last_bind_id: u64,
     /// Its ports.
@@ -40,6 +46,8 @@ pub struct HandedSession {
 #[serde(rename_all = "camelCase")]
 pub(super) struct HandedBinding {
     pub(super) bind_id: u64,
+    #[serde(default)]
+    pub(super) bind_ref: Option<u64>,
     pub(super) is_expose: bool,
     pub(super) addr: SocketAddr,
     #[serde(default)]

@@ -20,6 +20,9 @@ pub const DEFAULT_REPLAY_BUFFER: u32 = 4 * 1024 * 1024;
 pub const MAX_REPLAY_BUFFER: u32 = 64 * 1024 * 1024;
 /// Bytes of one session that are kept, at most, however much memory there is.
 pub const MOST_KEPT: u32 = 256 * 1024 * 1024;
+/// How far the epochs that a kit gives out are ahead of those that the kit before it had given when
+/// it was asked.
+pub const EPOCHS_AHEAD: u64 = 1 << 20;
 /// How long a client's streams wait for its kit, which mostly gives up long before.
 pub const STREAMS_WAIT_FOR: Duration = Duration::from_secs(600);
 /// How long a lane may bring nothing until it counts as silent, where its peer promised to be heard

@@ -20,6 +20,7 @@ impl Ports {
         bindings
             .map(|binding| HandedBinding {
                 bind_id: binding.bind_id,
+                bind_ref: binding.bind_ref,
                 is_expose: binding.mode == Mode::Expose,
                 addr: binding.addr,
                 label: binding.label.clone(),
@@ -66,7 +67,7 @@ impl Ports {
         let binding = Binding {
             owner,
             bind_id: handed.bind_id,
-            bind_ref: None,
+            bind_ref: handed.bind_ref,
             mode,
             addr,
             label: handed.label.clone(),

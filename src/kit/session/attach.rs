@@ -107,7 +107,7 @@ impl Sessions {
         }
         let until = cx.now + cx.config.takeover_grace.max(HANDED_WAITS);
         let mut session = KitSession::new(id, handed.peer, agree(&Hello::default(), cx).1, cx.now);
-        session.goes_on_after(handed.last_bind_id);
+        session.goes_on_after(handed);
         session.park(until);
         let key = self.insert(session)?;
         cx.metrics.session_parked();

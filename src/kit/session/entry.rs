@@ -9,7 +9,7 @@ use crate::clock::Instant;
 use crate::kit::config::Config;
 use crate::kit::handover::{HandedBinding, HandedSession};
 use crate::kit::keys::BindingKey;
-use crate::limits::{MAX_LANES, PROMISE_SLACK};
+use crate::limits::{EPOCHS_AHEAD, MAX_LANES, PROMISE_SLACK};
 use crate::machine::ConnKey;
 use crate::mux::{Session, Terms, Traffic, Transport};
 use crate::text::said;
@@ -249,14 +249,19 @@ impl KitSession {
         (self.closing == Closing::No).then(|| HandedSession {
             session_id: SessionId::new(self.id.as_str()),
             peer: self.peer,
+            epoch: self.epoch,
+            attempt: self.attempt,
             last_bind_id: self.next_bind_id,
             bindings,
         })
     }
 
-    /// It begins its count of bindings where another kit has ended it.
-    pub(super) fn goes_on_after(&mut self, last_bind_id: u64) {
-        self.next_bind_id = last_bind_id;
+    /// It begins its counts where another kit has ended them.
+    pub(super) fn goes_on_after(&mut self, handed: &HandedSession) {
+        self.next_bind_id = handed.last_bind_id;
+        // It may have given more of them out since it told this.
+        self.epoch = handed.epoch + EPOCHS_AHEAD;
+        self.attempt = handed.attempt;
     }
 
     /// The indexes of lanes that it may have and that do not stand, but for the primary and those

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::clock::Instant;
 use crate::entropy::Entropy;
 use crate::kit::config::Config;
 use crate::kit::testing::{Host, Laptop, guarded};
@@ -261,4 +262,62 @@ fn little_is_not_kept_at_all() {
         let ok = &laptop.told[0].1;
         assert!(!ok.contains("replay") && !ok.contains("epoch"), "{ok}");
     }
+}
+
+#[test]
+fn a_kit_that_took_over_judges_who_comes_back_by_what_the_one_before_gave_out() {
+    let mut before = Host::new(guarded());
+    let mut laptop = before.keeper();
+    let _visitor = before.ask_for(&mut laptop);
+    before.kit.handle(Event::Upgrade, before.now);
+    before.settle();
+    let handed = before.handed.take().expect("it is told");
+    let text = serde_json::to_string(&handed).expect("JSON");
+    // Then its client comes back to it once more, and has counts that the next kit knows nothing of.
+    before.lose(&mut laptop);
+    let again = before.hello(&laptop, r#","epoch":9,"attempt":5"#);
+    assert!(again.said(FrameType::HelloOk).contains(r#""epoch":2"#));
+
+    let handed = serde_json::from_str(&text).expect("the same JSON");
+    let entropy = Entropy::from_seed(7);
+    let next = crate::kit::Kit::successor(guarded(), entropy, Instant::ZERO, handed);
+    let mut host = Host::around(next);
+    // Whatever the client has taken elsewhere, no stream goes on here, and the answer may be lost
+    // without one going on that is not ours.
+    for attempt in 6..9 {
+        for epoch in [1, 2, 3] {
+            let words = format!(r#","epoch":{epoch},"attempt":{attempt}{epoch},"received":0"#);
+            let ok = host.hello(&laptop, &words);
+            let ok = ok.said(FrameType::HelloOk);
+            assert!(ok.contains(r#""resumed":true"#), "{ok}");
+            assert!(!ok.contains(r#""received""#), "{ok}");
+            assert!(ok.contains(r#""clientBindRef":7"#), "{ok}");
+        }
+    }
+    let late = host.hello(&laptop, r#","epoch":1,"attempt":6,"received":0"#);
+    assert_eq!(
+        (late.said(FrameType::HelloOk), late.closed),
+        ("", Some(1008))
+    );
+}
+
+#[test]
+fn a_hello_that_the_kit_before_has_outlived_is_old_for_the_next_one_too() {
+    let mut before = Host::new(guarded());
+    let mut laptop = before.keeper();
+    before.lose(&mut laptop);
+    before.hello(&laptop, r#","epoch":9,"attempt":5"#);
+    before.kit.handle(Event::Upgrade, before.now);
+    before.settle();
+    let handed = before.handed.take().expect("it is told");
+    let entropy = Entropy::from_seed(7);
+    let next = crate::kit::Kit::successor(guarded(), entropy, Instant::ZERO, handed);
+    let mut host = Host::around(next);
+    let late = host.hello(&laptop, r#","epoch":1,"attempt":5"#);
+    assert_eq!(
+        (late.said(FrameType::HelloOk), late.closed),
+        ("", Some(1008))
+    );
+    let next = host.hello(&laptop, r#","epoch":2,"attempt":6"#);
+    assert!(next.said(FrameType::HelloOk).contains(r#""resumed":true"#));
 }
