@@ -18,7 +18,7 @@ use crate::wire::control::{
 use crate::wire::frame::FrameType;
 
 /// All bindings of a session.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Bindings {
     all: Vec<Bound>,
     /// Bindings that a session which an earlier process left had; to be claimed by a user's bind.

@@ -102,7 +102,7 @@ pub(super) enum Answerer {
 }
 
 /// One binding.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Bound {
     pub reference: u64,
     pub spec: BindSpec,
@@ -119,7 +119,7 @@ pub(super) struct Bound {
 }
 
 /// A binding that stood before is refused.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Refusals {
     /// The last one.
     code: BindErrCode,

@@ -34,6 +34,8 @@ pub struct Client {
     pub(super) reach: Reach,
     pub(super) bindings: Bindings,
     pub(super) local: LocalSide,
+    /// Its host runs several machines, see `heir`.
+    pub(super) has_heirs: bool,
     /// The host was told to stop.
     stopped: bool,
 }
@@ -53,6 +55,7 @@ impl Client {
             reach,
             bindings: Bindings::default(),
             local: LocalSide::new(),
+            has_heirs: false,
             stopped: false,
         }
     }
@@ -156,6 +159,7 @@ impl Client {
                 self.reach.complete(&mut self.cx, ok.join_tickets);
                 self.poll_lane(0);
             }
+            Then::Departs(grace) => self.depart(grace),
             Then::LaneLost(index) => {
                 self.local.spill(self.reach.session.attached());
                 let (stood, lost) = self.reach.detach(index, self.cx.now);
@@ -277,6 +281,11 @@ impl Client {
             self.drop_session("closed");
             return self.over(None);
         }
+        if self.reach.retry.stage == retry::Stage::Departing {
+            self.reach.retry.stage = retry::Stage::Over;
+            self.drop_session("the kit has gone before they were done");
+            return self.departed();
+        }
         if self.reach.waits_after(&failure) {
             self.local.spill(self.reach.session.attached());
             self.reach.waits(&mut self.cx);
@@ -305,6 +314,7 @@ impl Client {
     fn close(&mut self, at_once: bool) {
         match self.reach.retry.stage {
             retry::Stage::Over => {}
+            retry::Stage::Departing => self.departs_sooner(at_once),
             retry::Stage::Waiting | retry::Stage::Reaching if self.reach.has_lanes() => {
                 // The kit hears it on another lane; the primary is not waited for.
                 self.reach.reaches_no_more(&mut self.cx);
@@ -335,25 +345,32 @@ impl Client {
         self.close_when_idle();
     }
 
-    /// While closing: goodbye as soon as nothing runs any more.
+    /// While closing or departing: goodbye as soon as nothing runs any more.
     fn close_when_idle(&mut self) {
-        // Without its primary the kit tells nothing of bindings.
-        let unbound = self.bindings.is_empty() || !self.reach.has_primary();
-        let idle = self.local.is_idle() && unbound;
-        if self.reach.retry.stage == retry::Stage::Closing && idle {
+        let done = match self.reach.retry.stage {
+            // Without its primary the kit tells nothing of bindings.
+            retry::Stage::Closing => self.bindings.is_empty() || !self.reach.has_primary(),
+            retry::Stage::Departing => self.reach.is_flushed(),
+            _ => false,
+        };
+        if done && self.local.is_idle() {
             self.say_goodbye();
         }
     }
 
     /// Ends the session without parking it (PROTOCOL §6).
-    fn say_goodbye(&mut self) {
-        if self.reach.retry.stage == retry::Stage::Closing {
+    pub(super) fn say_goodbye(&mut self) {
+        let departs = self.reach.retry.stage == retry::Stage::Departing;
+        if departs || self.reach.retry.stage == retry::Stage::Closing {
             // From here on no stream that ends brings us here again.
             self.reach.retry.stage = retry::Stage::Over;
             let goaway = GoAway::new(Code::NoError, "closed by the client");
             self.part(&goaway, CLOSE_NORMAL);
             self.drop_session("closed");
-            self.over(None);
+            match departs {
+                true => self.departed(),
+                false => self.over(None),
+            }
         }
     }
 
@@ -365,10 +382,15 @@ impl Client {
     /// Nothing follows.
     fn over(&mut self, error: Option<Error>) {
         self.bindings.over(&mut self.cx, error.as_ref());
+        self.ended();
+        self.cx.notify(SessionEvent::Closed { error });
+    }
+
+    /// Only last words are on their way.
+    pub(super) fn ended(&mut self) {
         let (local, mut around) = self.local();
         local.close_all(&mut around);
         self.reach.over(&mut self.cx);
-        self.cx.notify(SessionEvent::Closed { error });
     }
 
     /// Lets those go on who may, and looks whether everything still fits.
@@ -498,7 +520,10 @@ impl Machine for Client {
 
     fn order(&mut self, order: Order, now: Instant) {
         self.cx.now = now;
+        let departs = self.reach.retry.stage == retry::Stage::Departing;
         match order {
+            Order::Bind { .. } | Order::Unbind { .. } if departs => self.pass_on(order),
+            Order::Stay(heir) => self.stay(*heir),
             Order::Bind { reference, spec } => {
                 let (bindings, cx, session) = self.bindings();
                 bindings.bind(cx, session, reference, spec.0)

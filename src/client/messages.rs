@@ -3,6 +3,7 @@
 use crate::client::bound::{BindSpec, Binding};
 use crate::client::error::Error;
 use crate::client::event::SessionEvent;
+use crate::client::heir::Heir;
 use crate::client::options::BindOptions;
 use crate::wire::control::SessionId;
 
@@ -28,6 +29,8 @@ pub enum Order {
         /// Do not wait.
         at_once: bool,
     },
+    /// The machine that was asked for with [`Notice::Heir`] could not begin.
+    Stay(Box<Heir>),
 }
 
 /// What an [`Order::Bind`] carries; made from a `BindOptions`.
@@ -73,4 +76,9 @@ pub enum Notice {
         /// What came of it.
         outcome: Result<(), Error>,
     },
+    /// Another machine is to begin with this, see [`Client::heir`](super::Client::heir). From now
+    /// on it gets the orders. Where it cannot begin: [`Order::Stay`].
+    Heir(Box<Heir>),
+    /// An order that came too late for this machine, and is its heir's.
+    Passed(Order),
 }

@@ -2,9 +2,9 @@
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -212,6 +212,80 @@ fn a_download_goes_on_in_the_kit_before_while_its_successor_serves() {
         (!kit.proc.running()).then_some(())
     });
     assert!(back.alive());
+}
+
+/// Drips numbers where `/slow` is asked for, as long as it is to.
+fn dripping(go_on: Arc<AtomicBool>) -> Upstream {
+    Upstream::start(move |exchange| {
+        if exchange.request.target != "/slow" {
+            exchange.answer(200, "", b"quick");
+            return true;
+        }
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        exchange.talk.say_into_the_void(head);
+        let mut count = 0u64;
+        while go_on.load(Ordering::Relaxed) {
+            if !exchange.chunk(format!("{count:08}").as_bytes()) {
+                return false;
+            }
+            count += 1;
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        exchange.chunk(b"")
+    })
+}
+
+#[test]
+fn a_busy_client_is_at_the_next_kit_at_once_and_its_streams_finish_beside() {
+    let go_on = Arc::new(AtomicBool::new(true));
+    let upstream = dripping(Arc::clone(&go_on));
+    let mut kit = KitPlan::new().flags(&["--drain", "60s"]).start();
+    let target = upstream.port().to_string();
+    let args = ["up", "--expose", &target, "--connections", "2"];
+    let hoody = Hoody::start(&kit, &args, 1);
+    let port = hoody.port();
+    let mut slow: Vec<Talk> = Vec::new();
+    for _ in 0..3 {
+        let mut talk = Talk::port(port);
+        talk.say("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+        talk.head().expect("a head");
+        slow.push(talk);
+    }
+    // Twice: what is left behind by the first is still there at the second.
+    for _ in 0..2 {
+        let before = pid(&kit);
+        // SAFETY: kill(2) takes two numbers; the kit is this test's own, or its successor.
+        unsafe { libc::kill(before as i32, libc::SIGUSR2) };
+        eventually("a successor answers", PATIENCE, || {
+            (pid(&kit) != before).then_some(())
+        });
+        let asked = Instant::now();
+        for _ in 0..20 {
+            assert_eq!(Talk::port(port).get("/").text(), "quick");
+        }
+        // It waits in the backlog until the client is back, which is at once.
+        assert!(
+            asked.elapsed() < Duration::from_secs(4),
+            "{:?}",
+            asked.elapsed()
+        );
+        assert_eq!(kit.json("sessions")["total"], 1);
+    }
+    go_on.store(false, Ordering::Relaxed);
+    for mut talk in slow {
+        let mut body = Vec::new();
+        assert!(talk.chunks(&mut body), "it ends whole");
+        let counts = body
+            .chunks(8)
+            .map(|piece| String::from_utf8_lossy(piece).parse());
+        let counts: Vec<u64> = counts.map(|count| count.expect("a count")).collect();
+        let want: Vec<u64> = (0..counts.len() as u64).collect();
+        assert_eq!(counts, want);
+    }
+    eventually("the first kit has gone", PATIENCE, || {
+        (!kit.proc.running()).then_some(())
+    });
+    assert_eq!(Talk::port(port).get("/").text(), "quick");
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! The public library: calls that block, on machines that run on threads of this process.
 //!
-//! What the room is for: giving a machine a host (`session`, `fetch`), waiting for what it tells
-//! (`shared`), and one call for what most want (`tunnel`). It is the only room of the client that
-//! runs a host. What it never does: decide anything; whatever a call checks, the machine's own
-//! rooms check for it.
+//! What the room is for: giving a machine a host (`session`, `fetch`, and `fleet` for several of
+//! one session), waiting for what it tells (`shared`), and one call for what most want (`tunnel`).
+//! It is the only room of the client that runs a host. What it never does: decide anything;
+//! whatever a call checks, the machine's own rooms check for it.
 //!
 //! Order of calls: [`TunnelSession::start`] or [`TunnelSession::connect`], then
 //! [`TunnelSession::bind`], [`TunnelSession::unbind`], and [`TunnelSession::close`].
@@ -12,6 +12,7 @@
 //! that is dropped is closed.
 
 mod fetch;
+mod fleet;
 mod session;
 mod shared;
 mod tunnel;

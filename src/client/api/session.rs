@@ -1,29 +1,24 @@
 //! A session whose loop runs on a thread of its own: blocking calls, and its events.
 
-use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::client::api::fleet::Fleet;
 use crate::client::api::shared::Shared;
 use crate::client::bound::{Answerer, BindSpec, Binding};
 use crate::client::config::Config;
 use crate::client::error::Error;
 use crate::client::event::SessionEvent;
-use crate::client::handler::Handlers;
 use crate::client::machine::Client;
 use crate::client::messages::{Order, Spec};
 use crate::client::options::{BindOptions, TunnelOptions};
 use crate::limits::CLIENT_HANDLERS;
-use crate::reactor::{self, Reactor};
+use crate::reactor;
 
 /// A session with a kit. Dropping it closes it.
 pub struct TunnelSession {
-    shared: Arc<Shared>,
-    handle: reactor::Handle<Order>,
-    handlers: Arc<Handlers>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    fleet: Arc<Fleet>,
     next_reference: AtomicU64,
 }
 
@@ -49,53 +44,12 @@ impl TunnelSession {
     /// ```
     pub fn start(options: TunnelOptions) -> Result<TunnelSession, Error> {
         let config = Config::new(&options)?;
-        let handlers = Arc::new(Handlers::new());
-        let tls =
-            reactor::connector(config.ca_pem.clone()).map_err(|error| cannot_start(&error))?;
-        let host = reactor::Options {
-            signals: false,
-            watch_network: true,
-            // It would also end connections to local servers that only pause (a debugger, a full
-            // disk), and a silent kit is noticed by its missing answers in the same time.
-            user_timeout: None,
-            handlers: (0..CLIENT_HANDLERS)
-                .map(|slot| handlers.host(slot))
-                .collect(),
-            tls: Some(tls),
-            ..reactor::Options::default()
-        };
-        let mut client = Client::with_config(config, reactor::os_entropy(), reactor::now());
-        let spare = reactor::process::spare_descriptors();
-        if let Some(fewest) = spare.into_iter().chain(options.descriptors).min() {
-            client = client.with_descriptors(fewest);
-        }
-        let mut reactor = Reactor::new(client, host).map_err(|error| cannot_start(&error))?;
-        let handle = reactor.handle();
-        let teller = Mutex::new(handle.clone());
-        handlers.crew.on_refusal(move || {
-            let handle = teller.lock().unwrap_or_else(PoisonError::into_inner);
-            let _ = handle.send(Order::TurnedAway);
-        });
-        let shared = Arc::new(Shared::default());
-        let told = Arc::clone(&shared);
-        let body = move || {
-            // Also when the machine fails by its own fault, nobody may wait for ever.
-            let at_end = EndGuard(&told);
-            let outcome = reactor.run(|notice| told.tell(notice));
-            if let Err(error) = outcome {
-                told.end(Some(Error::Io(format!("the event loop failed: {error}"))));
-            }
-            drop(at_end);
-        };
-        let thread = std::thread::Builder::new()
-            .name("tunnel".into())
-            .spawn(body)
-            .map_err(|error| cannot_start(&error))?;
+        let fleet = Fleet::new(options.descriptors);
+        fleet.launch(config.ca_pem.clone(), |now| {
+            Client::with_config(config, reactor::os_entropy(), now).with_heirs()
+        })?;
         Ok(TunnelSession {
-            shared,
-            handle,
-            handlers,
-            thread: Mutex::new(Some(thread)),
+            fleet,
             next_reference: AtomicU64::new(1),
         })
     }
@@ -140,7 +94,7 @@ impl TunnelSession {
     /// # }
     /// ```
     pub fn wait_online(&self, timeout: Option<Duration>) -> Result<(), Error> {
-        self.shared.wait_online(timeout)
+        self.fleet.shared.wait_online(timeout)
     }
 
     /// Binds, and returns when the kit has said yes or no. May be called before the session stands.
@@ -164,18 +118,18 @@ impl TunnelSession {
     pub fn bind(&self, options: BindOptions) -> Result<Binding, Error> {
         let reference = self.next_reference.fetch_add(1, Ordering::Relaxed);
         let spec = BindSpec::new(options, |handler| {
-            let slot = self.handlers.add(reference, handler);
+            let slot = self.fleet.handlers.add(reference, handler);
             Ok(Answerer::Handler(slot.ok_or(Error::Options(format!(
                 "A session serves at most {CLIENT_HANDLERS} handlers."
             )))?))
         })?;
-        self.shared.await_bind(reference);
+        self.fleet.shared.await_bind(reference);
         let spec = Box::new(Spec(spec));
         // When the loop is gone the shared state says why.
-        let _ = self.handle.send(Order::Bind { reference, spec });
-        let outcome = self.shared.bound(reference);
+        self.fleet.send(Order::Bind { reference, spec });
+        let outcome = self.fleet.shared.bound(reference);
         if outcome.is_err() {
-            self.handlers.remove(reference);
+            self.fleet.handlers.remove(reference);
         }
         outcome
     }
@@ -197,10 +151,10 @@ impl TunnelSession {
     /// ```
     pub fn unbind(&self, binding: &Binding) -> Result<(), Error> {
         let reference = binding.reference;
-        self.shared.await_unbind(reference);
-        let _ = self.handle.send(Order::Unbind { reference });
-        let outcome = self.shared.unbound(reference);
-        self.handlers.remove(reference);
+        self.fleet.shared.await_unbind(reference);
+        self.fleet.send(Order::Unbind { reference });
+        let outcome = self.fleet.shared.unbound(reference);
+        self.fleet.handlers.remove(reference);
         outcome
     }
 
@@ -218,7 +172,7 @@ impl TunnelSession {
     /// ```
     pub fn events(&self) -> Events {
         Events {
-            shared: Arc::clone(&self.shared),
+            shared: Arc::clone(&self.fleet.shared),
         }
     }
 
@@ -237,7 +191,7 @@ impl TunnelSession {
     /// # }
     /// ```
     pub fn id(&self) -> Option<String> {
-        self.shared.id().map(|id| id.as_str().to_owned())
+        self.fleet.shared.id().map(|id| id.as_str().to_owned())
     }
 
     /// Ends the session in order: unbinds, waits up to 5 s for streams to finish, says goodbye.
@@ -256,11 +210,11 @@ impl TunnelSession {
     /// # }
     /// ```
     pub fn close(self) -> Result<(), Error> {
-        if !self.shared.has_ended() {
-            let _ = self.handle.send(Order::Close { at_once: false });
+        if !self.fleet.shared.has_ended() {
+            self.fleet.close(false);
         }
-        let outcome = self.shared.wait_closed();
-        self.join();
+        let outcome = self.fleet.shared.wait_closed();
+        self.fleet.join();
         outcome
     }
 
@@ -277,7 +231,7 @@ impl TunnelSession {
     /// # }
     /// ```
     pub fn begin_close(&self) {
-        let _ = self.handle.send(Order::Close { at_once: false });
+        self.fleet.close(false);
     }
 
     /// Waits until the session has ended, and says why it failed if it did.
@@ -296,50 +250,20 @@ impl TunnelSession {
     /// # }
     /// ```
     pub fn wait_closed(&self) -> Result<(), Error> {
-        self.shared.wait_closed()
-    }
-
-    fn join(&self) {
-        let thread = self
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(thread) = thread {
-            // Its panic, if any, was told by the guard.
-            let _ = thread.join();
-        }
+        self.fleet.shared.wait_closed()
     }
 }
 
 impl Drop for TunnelSession {
     fn drop(&mut self) {
-        let _ = self.handle.send(Order::Close { at_once: true });
-        self.join();
+        self.fleet.close(true);
+        self.fleet.join();
     }
 }
 
 impl std::fmt::Debug for TunnelSession {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "TunnelSession({:?})", self.shared.id())
-    }
-}
-
-/// Tells the end when the thread unwinds or returns.
-struct EndGuard<'a>(&'a Shared);
-
-impl Drop for EndGuard<'_> {
-    fn drop(&mut self) {
-        self.0.end(Some(Error::Io(
-            "the tunnel's thread failed; this is a bug".into(),
-        )));
-    }
-}
-
-fn cannot_start(error: &io::Error) -> Error {
-    match error.kind() {
-        io::ErrorKind::InvalidData => Error::Options(error.to_string()),
-        _ => Error::Io(format!("cannot start: {error}")),
+        write!(f, "TunnelSession({:?})", self.fleet.shared.id())
     }
 }
 

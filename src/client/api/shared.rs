@@ -51,6 +51,8 @@ impl Shared {
                     *slot = Some(outcome);
                 }
             }
+            // These are for the host.
+            Notice::Heir(_) | Notice::Passed(_) => {}
             Notice::Unbound { reference, outcome } => {
                 if let Some(slot) = state.unbinds.get_mut(&reference) {
                     *slot = Some(outcome);

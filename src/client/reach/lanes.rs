@@ -474,7 +474,7 @@ impl Reach {
 
     /// The network changed: whether a lane that stands is to be asked for a sign of life now.
     pub(crate) fn hurry(&mut self, index: usize, now: Instant) -> bool {
-        let (Stage::Online(_) | Stage::Closing) = self.retry.stage else {
+        let (Stage::Online(_) | Stage::Closing | Stage::Departing) = self.retry.stage else {
             return false;
         };
         let Some(conn) = self.lanes.conns[index] else {

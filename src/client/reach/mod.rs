@@ -48,7 +48,7 @@ use crate::table::Table;
 use crate::timers::Timers;
 use crate::wire::code::Code;
 use crate::wire::control::{
-    Capabilities, GoAway, HelloOk, JoinTicket, MissingLane, ReissueRequest, Secret,
+    Capabilities, GoAway, HelloOk, JoinTicket, MissingLane, ReissueRequest, Secret, SessionId,
 };
 
 use failover::Failover;
@@ -80,6 +80,14 @@ pub(super) struct Reach {
     scratch: [u8; 64],
 }
 
+/// What another machine needs to come back to the session.
+#[derive(Debug, Clone)]
+pub(super) struct Trace {
+    session: SessionId,
+    epoch: Option<u64>,
+    hellos: u64,
+}
+
 /// What follows for others from something that was told.
 #[must_use]
 #[derive(Debug)]
@@ -92,6 +100,8 @@ pub(super) enum Then {
     GoesOn(Box<HelloOk>),
     /// The session stands, with none of the streams of before.
     Stands(Box<HelloOk>),
+    /// The kit restarts, and gives the streams so long to finish.
+    Departs(Duration),
     /// This lane begins anew, without these streams of before. Frames may have come on it.
     Anew(usize, Vec<ExchangeKey>),
     /// A secondary lane is gone; see [`Reach::detach`].
@@ -118,6 +128,44 @@ impl Reach {
             hellos: 0,
             scratch: [0; 64],
         }
+    }
+
+    /// A machine before this one had the session, a moment ago.
+    pub(super) fn after(config: &Config, trace: Trace, now: Instant) -> Reach {
+        let mut reach = Reach::new(config, now);
+        reach.retry.session = Some(trace.session);
+        reach.retry.ever_online = true;
+        reach.epoch = trace.epoch;
+        reach.hellos = trace.hellos;
+        reach
+    }
+
+    /// From now on another machine reaches the kit, and streams finish here. Gives what that one
+    /// has to know.
+    pub(super) fn departs(&mut self) -> Option<Trace> {
+        let Stage::Online(_) = self.retry.stage else {
+            return None;
+        };
+        let session = self.retry.session.clone()?;
+        self.retry.stage = Stage::Departing;
+        Some(Trace {
+            session,
+            epoch: self.epoch,
+            hellos: self.hellos,
+        })
+    }
+
+    /// No other machine could begin.
+    pub(super) fn stays_after_all(&mut self, now: Instant) {
+        if self.retry.stage == Stage::Departing {
+            self.retry.stage = Stage::Online(now);
+        }
+    }
+
+    /// Whether nothing waits to leave for the kit.
+    pub(super) fn is_flushed(&self) -> bool {
+        let session = self.session.attached();
+        session.is_none_or(|session| session.lanes().all(|(_, lane)| lane.is_flushed()))
     }
 
     /// Tries to reach the kit.
@@ -204,9 +252,13 @@ impl Reach {
             return self.lane_failed(cx, 0, failure);
         }
         let patience = grace.clamp(CLOSE_WITHIN, POOL_IDLE_FOR * 5) + CLOSE_WITHIN / 5;
+        let restarts = failure.is_restart();
         self.goaway = Some(failure);
         cx.effects.timers.arm(Timer::Goaway, cx.now + patience);
-        Then::Nothing
+        match restarts {
+            true => Then::Departs(grace),
+            false => Then::Nothing,
+        }
     }
 
     /// It should have closed by now.
@@ -350,7 +402,7 @@ impl Reach {
         match self.retry.stage {
             Stage::Waiting => cx.effects.timers.arm(Timer::Retry, cx.now),
             Stage::Reaching => return self.lane_failed(cx, 0, Failure::Disturbed),
-            Stage::Online(_) | Stage::Closing | Stage::Over => {}
+            Stage::Online(_) | Stage::Departing | Stage::Closing | Stage::Over => {}
         }
         Then::Nothing
     }
@@ -375,7 +427,8 @@ impl Reach {
     }
 
     fn tell_lanes(&mut self, cx: &mut Context) {
-        let Some(session) = self.session.attached() else {
+        let stands = self.retry.stage != Stage::Departing;
+        let Some(session) = self.session.attached().filter(|_| stands) else {
             return;
         };
         let standing = session.lanes().count() as u32;

@@ -23,6 +23,8 @@ pub(in crate::client) enum Stage {
     Reaching,
     /// The session stands, since then.
     Online(Instant),
+    /// The session stands no more, and another machine reaches the kit; streams finish here.
+    Departing,
     /// It was online and asked to end; no further try.
     Closing,
     /// There is no further try.
@@ -128,7 +130,7 @@ impl Retry {
                 self.failures = 0;
             }
         }
-        if was == Stage::Closing || was == Stage::Over {
+        if matches!(was, Stage::Closing | Stage::Departing | Stage::Over) {
             return After::GiveUp(Error::Closed("the session was closed".into()));
         }
         let is_fatal = failure.is_fatal(self.ever_online);

@@ -6,6 +6,7 @@ mod expose;
 mod failover;
 mod fake_kit;
 mod handler;
+mod heirs;
 mod hostile;
 mod lanes;
 mod largest;

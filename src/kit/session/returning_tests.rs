@@ -273,7 +273,7 @@ fn a_kit_that_took_over_judges_who_comes_back_by_what_the_one_before_gave_out() 
     before.settle();
     let handed = before.handed.take().expect("it is told");
     let text = serde_json::to_string(&handed).expect("JSON");
-    // Then its client comes back to it once more, and has counts that the next kit knows nothing of.
+    // Then its client comes back to it once more, with counts that the next kit knows nothing of.
     before.lose(&mut laptop);
     let again = before.hello(&laptop, r#","epoch":9,"attempt":5"#);
     assert!(again.said(FrameType::HelloOk).contains(r#""epoch":2"#));
