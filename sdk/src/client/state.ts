@@ -4,7 +4,8 @@
  * the caller's, which a process that died leaves behind.
  *
  * No token is kept, but the id is a capability: a file is readable by its owner alone, is never
- * written or read through a link, and goes away with a clean close.
+ * written or read through a link, and goes away with a clean close. It is locked: a second process
+ * leaves it alone and makes a session of its own.
  */
 import { randomBytes } from 'node:crypto';
 import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs';
@@ -20,6 +21,7 @@ import {
   type StateStore,
 } from './options.js';
 import type { Link } from './link.js';
+import { FileLock } from './lock.js';
 
 /** An object of this process that has a session. */
 export interface Holder {
@@ -48,11 +50,15 @@ const MOST_REMEMBERED = 64;
 /** The longest text that is read. */
 const MOST_BYTES = 1024 * 1024;
 
-const remembered = new Map<string, KeptSession>();
+/** Also by a module that is loaded anew in the same process, as some runtimes do on a change. */
+const REMEMBERED = Symbol.for('@hoody-ai/hoody-tunnel-sdk sessions 1');
+const shared = globalThis as unknown as Record<symbol, Map<string, KeptSession> | undefined>;
+const remembered = (shared[REMEMBERED] ??= new Map<string, KeptSession>());
 
 /** Keeps the state of one session object. */
 export class Keeper {
-  private readonly store: StateStore | undefined;
+  private store: StateStore | undefined;
+  private lock: FileLock | undefined;
   private readonly inMemory: boolean;
   private written: string | undefined;
   /** Writes are made one after the other. */
@@ -72,6 +78,7 @@ export class Keeper {
   /** What is known of a session, or of the one that was kept last where no id is given. */
   async find(sessionId: string | undefined): Promise<KeptSession | undefined> {
     if (!this.inMemory) return undefined;
+    this.takeLock();
     const stored = this.store === undefined ? undefined : this.read(await this.store.get());
     const id = sessionId ?? stored?.sessionId;
     const known = id === undefined ? undefined : remembered.get(id);
@@ -95,26 +102,49 @@ export class Keeper {
 
   /** The object that holds the session is over, and the session may be taken up again. */
   release(): void {
+    this.unlock();
     const known = this.id === undefined ? undefined : remembered.get(this.id);
     if (known !== undefined) known.holder = undefined;
   }
 
   /** The session is over for good. */
   forget(): void {
-    if (this.id === undefined) return;
-    remembered.delete(this.id);
-    this.id = undefined;
-    this.write(undefined);
+    if (this.id !== undefined) {
+      remembered.delete(this.id);
+      this.id = undefined;
+      this.write(undefined);
+    }
+    this.unlock();
   }
 
   /** Another object has the session now, and keeps it from here on. */
   leave(): void {
     this.id = undefined;
+    this.unlock();
   }
 
   /** Resolves when all that was to be written is. */
   get done(): Promise<void> {
     return this.last;
+  }
+
+  private takeLock(): void {
+    const { store } = this;
+    if (!(store instanceof StateFile) || this.lock !== undefined) return;
+    this.attempt(() => {
+      const lock = FileLock.take(store.path);
+      if (lock instanceof FileLock) {
+        this.lock = lock;
+        return;
+      }
+      this.store = undefined;
+      this.failed(`${store.path} is in use by process ${lock}: this one has a session of its own`);
+    });
+  }
+
+  private unlock(): void {
+    this.attempt(() => this.lock?.release());
+    this.lock = undefined;
   }
 
   private write(text: string | undefined): void {
@@ -157,7 +187,7 @@ export class Keeper {
 
 /** A file that belongs to its owner alone. */
 class StateFile implements StateStore {
-  constructor(private readonly path: string) {}
+  constructor(readonly path: string) {}
 
   get(): string | undefined {
     let file: number;
