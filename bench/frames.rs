@@ -157,7 +157,9 @@ fn frame_cases() -> Vec<Case> {
         }),
         case("queue and take: 64 frames of 16 bytes", move || {
             for _ in 0..MAX_FRAMES {
-                session.push_control(FrameType::Unbind, black_box(&[7; 16]));
+                session
+                    .lanes_mut()
+                    .push_control(FrameType::Unbind, black_box(&[7; 16]));
             }
             let count = black_box(session.transmit(0)).len();
             session.transmitted(0, count);

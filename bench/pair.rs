@@ -95,7 +95,7 @@ impl Pair {
         self.client.send_eof(other, NOW);
         self.carry();
         assert_eq!(
-            self.kit.stream_count() + self.client.stream_count(),
+            self.kit.streams().len() + self.client.streams().len(),
             0,
             "a stream is left"
         );
@@ -141,7 +141,7 @@ fn carry(from: &mut Session<u32>, to: &mut Session<u32>) -> bool {
         if bytes.is_empty() {
             break;
         }
-        let lane = to.lane_mut(0).expect("a lane");
+        let lane = to.lanes_mut().get_mut(0).expect("a lane");
         let space = lane.read_space();
         let count = space.len().min(bytes.len());
         space[..count].copy_from_slice(&bytes[..count]);

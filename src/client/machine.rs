@@ -108,7 +108,7 @@ impl Client {
                 }
                 Timer::Acks => {
                     if let Some(session) = self.reach.session.attached_mut() {
-                        session.acknowledge_all(self.cx.now);
+                        session.lanes_mut().acknowledge_all(self.cx.now);
                     }
                 }
                 Timer::Waits => self.waits_no_more(),
@@ -417,7 +417,7 @@ impl Client {
             }
         }
         let session = self.reach.session.attached();
-        if let Some(at) = session.and_then(Session::acknowledges_at) {
+        if let Some(at) = session.and_then(|session| session.lanes().acknowledges_at()) {
             self.cx.effects.timers.arm_if_unset(Timer::Acks, at);
         }
         if self.bindings.one_has_left() {

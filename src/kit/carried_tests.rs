@@ -60,7 +60,10 @@ fn a_session_with_all_the_bindings_that_fit_comes_back_in_one_frame() {
         let bind = format!(
             r#"{{"clientBindRef":{at},"kind":"http","mode":"expose","containerPort":{port}}}"#
         );
-        laptop.mux.push_control(FrameType::Bind, bind.as_bytes());
+        laptop
+            .mux
+            .lanes_mut()
+            .push_control(FrameType::Bind, bind.as_bytes());
         host.pass(Duration::from_millis(10));
         host.exchange(&mut laptop);
     }

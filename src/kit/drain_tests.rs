@@ -89,7 +89,10 @@ fn a_port_whose_laptop_left_during_the_drain_says_so_too() {
     let mut other = host.laptop("192.0.2.4:1000");
     let port = host.bound[1];
     shut_down(&mut host);
-    other.mux.push_control(FrameType::GoAway, br#"{"code":0}"#);
+    other
+        .mux
+        .lanes_mut()
+        .push_control(FrameType::GoAway, br#"{"code":0}"#);
     host.exchange(&mut other);
     assert!(host.get("sessions").contains(r#""total":1"#), "it has left");
     is_told_to_come_again(&mut host, port);
@@ -226,7 +229,10 @@ fn successor(handed: Handover) -> Kit {
 
 /// The laptop asks for one more port.
 fn bind(host: &mut Host, laptop: &mut Laptop, bind: &str) {
-    laptop.mux.push_control(FrameType::Bind, bind.as_bytes());
+    laptop
+        .mux
+        .lanes_mut()
+        .push_control(FrameType::Bind, bind.as_bytes());
     host.exchange(laptop);
 }
 

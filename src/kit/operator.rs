@@ -16,7 +16,7 @@ use crate::kit::metrics::{self, Gauges, RefusalReason};
 use crate::kit::port::Ports;
 use crate::kit::session::{KitSession, Sessions};
 use crate::kit::stream::visitor::Visitors;
-use crate::mux::{Session, Traffic};
+use crate::mux::Traffic;
 use crate::wire::control::{BindMode, SessionId};
 use crate::ws::Subprotocol;
 
@@ -57,7 +57,7 @@ impl View<'_> {
             peer_addr: session.peer,
             is_v2: session.subprotocol == Subprotocol::V2,
             connections_granted: session.granted,
-            active_streams: session.mux().map_or(0, Session::stream_count),
+            active_streams: session.mux().map_or(0, |session| session.streams().len()),
             max_streams: self.config.max_streams_per_session,
             parked: session.is_parked(),
             bindings: session.bindings.iter().map(binding).collect(),
@@ -85,7 +85,7 @@ impl View<'_> {
                 }
             }
             if let Some(mux) = session.mux() {
-                gauges.streams += mux.stream_count();
+                gauges.streams += mux.streams().len();
             }
             add(&mut gauges.live_traffic, session.traffic());
         }

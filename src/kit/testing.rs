@@ -257,7 +257,7 @@ impl Host {
     pub(super) fn laptop(&mut self, peer: &str) -> Laptop {
         let mut laptop = self.greet(peer, r#"{"version":"hoody-tunnel.v1"}"#);
         let bind = br#"{"clientBindRef":1,"kind":"http","mode":"expose","containerPort":0}"#;
-        laptop.mux.push_control(FrameType::Bind, bind);
+        laptop.mux.lanes_mut().push_control(FrameType::Bind, bind);
         self.exchange(&mut laptop);
         laptop
     }
@@ -289,7 +289,8 @@ impl Host {
         };
         let mut mux = Session::new(terms, self.now);
         mux.attach(0, Transport::client(conn, Entropy::from_seed(2), self.now));
-        mux.push_control(FrameType::Hello, hello.as_bytes());
+        mux.lanes_mut()
+            .push_control(FrameType::Hello, hello.as_bytes());
         let mut laptop = Laptop {
             conn,
             mux,
@@ -349,7 +350,7 @@ impl Host {
 impl Laptop {
     pub(super) fn read(&mut self, mut bytes: &[u8], now: Instant) {
         while !bytes.is_empty() {
-            let lane = self.mux.lane_mut(0).expect("its lane");
+            let lane = self.mux.lanes_mut().get_mut(0).expect("its lane");
             let space = lane.read_space();
             let count = bytes.len().min(space.len());
             space[..count].copy_from_slice(&bytes[..count]);

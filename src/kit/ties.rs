@@ -21,7 +21,7 @@ impl Kit {
         }
         for mux in self.sessions.muxes() {
             let serves = |conn| self.conns.role(conn).is_some_and(Role::has_stream);
-            assert!(mux.tags().all(serves), "a stream of nobody's");
+            assert!(mux.streams().tags().all(serves), "a stream of nobody's");
         }
         let conns: Vec<_> = self.conns.iter().map(|(key, _)| key).collect();
         let timers = &self.cx.effects.timers;
@@ -50,7 +50,7 @@ impl Kit {
                 Role::Leaving { .. } => continue,
                 Role::Lane(session, index) => {
                     let mux = self.sessions.mux(session);
-                    let lane = mux.and_then(|mux| mux.lane(index)?.conn());
+                    let lane = mux.and_then(|mux| mux.lanes().get(index)?.conn());
                     assert_eq!(lane, Some(key), "a lane of nobody's");
                     continue;
                 }
@@ -74,7 +74,7 @@ impl Kit {
     pub fn held(&self) -> usize {
         let muxes = self.sessions.muxes();
         let held = muxes.map(|mux| {
-            let lanes = mux.lanes().map(|(_, lane)| lane.capacity());
+            let lanes = mux.lanes().iter().map(|(_, lane)| lane.capacity());
             mux.buffered() + lanes.sum::<usize>()
         });
         self.conns.heads().total() + held.sum::<usize>()

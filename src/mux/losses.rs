@@ -26,7 +26,23 @@ pub(super) struct Carried {
     pub(super) unsettled: bool,
 }
 
+/// The peer says that it received what it cannot have received, or less than it acknowledged.
+#[derive(Debug, PartialEq, Eq)]
+pub struct CannotBe;
+
 impl Carried {
+    /// How many bytes never arrived where the peer has received so many.
+    pub(super) fn missing(&self, received: u64) -> Result<u32, CannotBe> {
+        let lost = self.sent.checked_sub(received).ok_or(CannotBe)?;
+        u32::try_from(lost).map_err(|_| CannotBe)
+    }
+
+    /// What never arrived was taken back.
+    pub(super) fn settle(&mut self, received: u64) {
+        self.sent = received;
+        self.unsettled = false;
+    }
+
     /// The connection was lost.
     pub(super) fn lost(&mut self) {
         self.unsettled = self.sent > 0;

@@ -11,6 +11,11 @@
 //! 2. Whatever was done, [`Session::poll_wake`] until silent tells whom the host should look at.
 //! 3. [`Session::transmit`] and [`Session::transmitted`] take bytes away.
 //!
+//! [`Session`] dispatches over four parts that own their state: `lanes` (the channels, and what
+//! goes out on them), `streams` (each stream's state, ids, holders), `sending` and `receiving` (the
+//! session's credit, and who waits for it). What needs one of them alone is asked of it:
+//! [`Session::lanes`], [`Session::streams`].
+//!
 //! Invariants: credit is never lost or made up (`credit.rs`), all frames of ours for a stream use
 //! its lane (PROTOCOL §7), a message is never illegal (`outbox.rs`), every queue has a bound.
 //!
@@ -28,15 +33,19 @@ mod grow;
 pub mod ids;
 mod kept;
 mod keys;
+mod lanes;
 mod losses;
 mod outbox;
+mod receiving;
 mod relief;
 mod replay;
 mod room;
+mod sending;
 pub mod session;
 mod share;
 mod still;
 pub mod stream;
+mod streams;
 mod terms;
 #[cfg(test)]
 mod tests;

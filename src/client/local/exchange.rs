@@ -146,7 +146,11 @@ impl LocalSide {
             && let Some(key) = upstream.exchange
             && let Some(session) = around.mux.as_deref_mut()
         {
-            session.system_holds(self.exchanges.resolve(key).stream, bytes, around.cx.now);
+            session.streams_mut().system_holds(
+                self.exchanges.resolve(key).stream,
+                bytes,
+                around.cx.now,
+            );
         }
     }
 

@@ -142,7 +142,7 @@ impl LocalSide {
             return;
         };
         let now = around.cx.now;
-        for key in mux.who_looks_still(now) {
+        for key in mux.streams_mut().who_looks_still(now) {
             if let Some(conn) = self.exchanges.resolve(key).conn {
                 around.cx.effects.probe(conn);
             }
@@ -192,7 +192,7 @@ impl LocalSide {
 
     /// Whether the pieces fit each other, and the session's streams.
     pub(super) fn check_invariants(&self, mux: Option<&Mux>) {
-        for key in mux.into_iter().flat_map(Mux::tags) {
+        for key in mux.into_iter().flat_map(|mux| mux.streams().tags()) {
             assert!(
                 self.exchanges.get(key).is_some(),
                 "a stream without an exchange"
@@ -236,7 +236,11 @@ impl LocalSide {
 impl Around<'_> {
     /// Streams are looked over only while there are any.
     pub(super) fn arm_sweep(&mut self) {
-        if self.mux.as_ref().is_some_and(|mux| mux.stream_count() > 0) {
+        if self
+            .mux
+            .as_ref()
+            .is_some_and(|mux| !mux.streams().is_empty())
+        {
             let at = self.cx.now + SWEEP_EVERY;
             self.cx.effects.timers.arm_if_unset(Timer::Sweep, at);
         }

@@ -48,8 +48,11 @@ impl Failover {
 
     /// How lane `index` is to be looked after, where there is another one to go to.
     pub(super) fn watch(&self, session: &Mux, index: usize) -> Option<Watch> {
-        let lane = session.lane(index).filter(|_| session.keeps_streams())?;
-        let others = session.lanes().count() - 1;
+        let lane = session
+            .lanes()
+            .get(index)
+            .filter(|_| session.lanes().keeps_streams())?;
+        let others = session.lanes().iter().count() - 1;
         if others == 0 {
             return None;
         }
@@ -83,7 +86,7 @@ impl Failover {
 
     /// A lane is given up because it is silent.
     pub(super) fn gives_up(&mut self, session: &Mux, index: usize) {
-        let acknowledged = session.lane(index).map_or(0, Channel::acknowledged);
+        let acknowledged = session.lanes().get(index).map_or(0, Channel::acknowledged);
         let doubt = &mut self.doubts[index];
         if doubt.acknowledged != acknowledged {
             doubt.given_up = 0;
@@ -96,7 +99,7 @@ impl Failover {
 /// The other lanes of which nothing was heard since then.
 pub(super) fn silent(session: &Mux, index: usize, since: Instant) -> Vec<usize> {
     let heard = |lane: &Channel| lane.transport().map(Transport::last_heard);
-    let others = session.lanes().filter(|(other, _)| *other != index);
+    let others = session.lanes().iter().filter(|(other, _)| *other != index);
     let silent = others.filter(|(_, lane)| heard(lane).is_none_or(|at| at < since));
     silent.map(|(other, _)| other).collect()
 }

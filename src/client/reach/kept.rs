@@ -49,7 +49,8 @@ impl Kept {
 
     /// The session, where its streams wait for lanes that are lost (PROTOCOL §9).
     pub(super) fn keeps_streams(&self) -> Option<&Mux> {
-        self.attached().filter(|session| session.keeps_streams())
+        self.attached()
+            .filter(|session| session.lanes().keeps_streams())
     }
 
     /// No connection carries it any more, and its streams are gone.

@@ -92,7 +92,7 @@ impl Reach {
         };
         self.lanes.conns[index] = Some(conn);
         if let (Some(session), Some(ticket)) = (self.session.attached_mut(), ticket) {
-            session.set_ticket(index, ticket);
+            session.lanes_mut().set_ticket(index, ticket);
         }
         cx.effects.ask(Command::Dial { conn, target });
         cx.effects
@@ -165,7 +165,7 @@ impl Reach {
             }
             Phase::Live => {
                 if let Some(session) = self.session.attached_mut()
-                    && let Some(lane) = session.lane_mut(index)
+                    && let Some(lane) = session.lanes_mut().get_mut(index)
                 {
                     lane.received(count, cx.now);
                 }
@@ -186,7 +186,7 @@ impl Reach {
             Phase::Greeting(greeting) => greeting.read_space(),
             Phase::Live => {
                 let session = self.session.attached_mut();
-                let lane = session.and_then(|session| session.lane_mut(lane.index));
+                let lane = session.and_then(|session| session.lanes_mut().get_mut(lane.index));
                 lane.map_or(&mut [], |lane| lane.read_space())
             }
             // What comes after our goodbye is thrown away, but for the end.
@@ -216,7 +216,7 @@ impl Reach {
             return;
         };
         let session = self.session.attached();
-        let lane = session.and_then(|session| session.lane(entry.index));
+        let lane = session.and_then(|session| session.lanes().get(entry.index));
         if lane.is_some_and(|lane| !lane.is_flushed()) {
             entry.backlog_since.get_or_insert(now);
         }
@@ -233,21 +233,22 @@ impl Reach {
             return Then::Nothing;
         };
         let index = entry.index;
-        let data_received = session.map(|session| session.data_received(index));
+        let data_received = session.map(|session| session.lanes().data_received(index));
         let mut lane = Transport::client(conn, masks, now);
         if let Phase::Upgrading(upgrade) = &entry.phase {
             lane.feed(upgrade.rest(), now);
         }
-        let ticket = session.and_then(|session| session.ticket(index));
+        let ticket = session.and_then(|session| session.lanes().ticket(index));
         match (ticket, session_id) {
             (Some(nonce), Some(session_id)) => {
                 lane.say(&Join {
                     session_id,
                     index: index as u32,
                     nonce: nonce.clone(),
-                    received: session.and_then(|session| session.joins_with(index)),
+                    received: session.and_then(|session| session.lanes().joins_with(index)),
                     data_received,
-                    credit_received: session.and_then(|session| session.credit_received(index)),
+                    credit_received: session
+                        .and_then(|session| session.lanes().credit_received(index)),
                 });
             }
             _ => lane.say(&hello),
@@ -401,7 +402,7 @@ impl Reach {
                 };
                 session.transmitted(entry.index, count);
                 entry.said = now;
-                let Some(lane) = session.lane_mut(entry.index) else {
+                let Some(lane) = session.lanes_mut().get_mut(entry.index) else {
                     return;
                 };
                 // A socket that was full takes bytes again only when the kit's system acknowledges
@@ -512,7 +513,7 @@ impl Reach {
         if index == 0 && session.has_run_dry(now) {
             return self.lane_failed(cx, 0, Failure::Slow("credit was awaited"));
         }
-        let heard = session.transport(index).map(Transport::last_heard);
+        let heard = session.lanes().transport(index).map(Transport::last_heard);
         entry.hurried = entry
             .hurried
             .filter(|at| heard.is_some_and(|heard| *at > heard));
@@ -528,14 +529,17 @@ impl Reach {
                 (asked, patience.unwrap_or(keepalive * 3 / 2))
             }
         };
-        let Some(health) = session.check_lane(index, now, quiet, patience, ping) else {
+        let Some(health) = session.lanes_mut().check(index, now, quiet, patience, ping) else {
             return Then::Nothing;
         };
         match health {
             Liveness::LookAgain(at) => {
-                let says = session.lane(index).is_some_and(|lane| !lane.is_flushed());
+                let says = session
+                    .lanes()
+                    .get(index)
+                    .is_some_and(|lane| !lane.is_flushed());
                 if is_owed && !says {
-                    session.keep_heard(index, ping);
+                    session.lanes_mut().keep_heard(index, ping);
                 }
                 let due = if is_owed { now } else { entry.said } + keepalive;
                 // An answer starts a new silence, which must not be noticed late.
@@ -566,12 +570,17 @@ impl Reach {
 /// While a sign of life of a lane is awaited: when to look again. Once that takes a while, lanes
 /// that are as silent are asked too: whether they answer makes the difference.
 fn awaited(session: &mut Mux, index: usize, look: Duration, cx: &mut Context) -> Option<Instant> {
-    let since = session.transport(index).and_then(Transport::pinged)?;
+    let since = session
+        .lanes()
+        .transport(index)
+        .and_then(Transport::pinged)?;
     if cx.now >= since + look {
         let patience = cx.config.keepalive * 3 / 2;
         for other in silent(session, index, since) {
             let ping = cx.entropy.octets();
-            session.check_lane(other, cx.now, Duration::ZERO, patience, ping);
+            session
+                .lanes_mut()
+                .check(other, cx.now, Duration::ZERO, patience, ping);
         }
     }
     Some(cx.now + look)

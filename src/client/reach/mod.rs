@@ -165,7 +165,7 @@ impl Reach {
     /// Whether nothing waits to leave for the kit.
     pub(super) fn is_flushed(&self) -> bool {
         let session = self.session.attached();
-        session.is_none_or(|session| session.lanes().all(|(_, lane)| lane.is_flushed()))
+        session.is_none_or(|session| session.lanes().iter().all(|(_, lane)| lane.is_flushed()))
     }
 
     /// Tries to reach the kit.
@@ -273,7 +273,7 @@ impl Reach {
     /// stood; then comes [`Reach::lane_lost`].
     pub(super) fn detach(&mut self, index: usize, now: Instant) -> (bool, Vec<ExchangeKey>) {
         match self.session.attached_mut() {
-            Some(session) if session.keeps_streams() => {
+            Some(session) if session.lanes().keeps_streams() => {
                 (session.suspend(index, now).is_some(), Vec::new())
             }
             Some(session) => {
@@ -289,7 +289,7 @@ impl Reach {
         let Some(session) = self.session.attached() else {
             return;
         };
-        let awaited = session.keeps_streams() && session.carries(index) > 0;
+        let awaited = session.lanes().keeps_streams() && session.lanes().carries(index) > 0;
         if stood {
             self.tell_lanes(cx);
         }
@@ -353,7 +353,9 @@ impl Reach {
             return;
         };
         session.say(goaway);
-        session.push_close(close_code, &failure::plain(&goaway.message));
+        session
+            .lanes_mut()
+            .push_close(close_code, &failure::plain(&goaway.message));
         for index in 0..MAX_LANES {
             let Some(conn) = self.lanes.conns[index] else {
                 continue;
@@ -410,13 +412,13 @@ impl Reach {
     /// Whether any lane of the session stands.
     pub(super) fn has_lanes(&self) -> bool {
         let session = self.session.attached();
-        session.is_some_and(|session| session.lanes().next().is_some())
+        session.is_some_and(|session| session.lanes().iter().next().is_some())
     }
 
     /// Whether the primary does, which carries what is said of the session.
     pub(super) fn has_primary(&self) -> bool {
         let session = self.session.attached();
-        session.is_some_and(|session| session.lane(0).is_some())
+        session.is_some_and(|session| session.lanes().get(0).is_some())
     }
 
     fn tell_lost(&mut self, cx: &mut Context, why: String) {
@@ -431,7 +433,7 @@ impl Reach {
         let Some(session) = self.session.attached().filter(|_| stands) else {
             return;
         };
-        let standing = session.lanes().count() as u32;
+        let standing = session.lanes().iter().count() as u32;
         let granted = self.lanes.granted;
         cx.notify(SessionEvent::Lanes { standing, granted });
     }
@@ -465,7 +467,7 @@ impl Reach {
         }
         if !due.is_empty() {
             let given_up = |index: usize| {
-                let nonce = session.ticket(index)?.clone();
+                let nonce = session.lanes().ticket(index)?.clone();
                 let index = index as u32;
                 Some(MissingLane { index, nonce })
             };

@@ -58,8 +58,8 @@ impl Reach {
         let session = self.session.keeps_streams();
         let held = |index: usize| {
             let session = session?;
-            session.lane(index)?;
-            let nonce = session.ticket(index)?.clone();
+            session.lanes().get(index)?;
+            let nonce = session.lanes().ticket(index)?.clone();
             let index = index as u32;
             Some(MissingLane { index, nonce })
         };
@@ -67,7 +67,7 @@ impl Reach {
             session_id,
             epoch: self.epoch,
             attempt: self.epoch.map(|_| self.hellos),
-            received: session.map(|session| session.received(0)),
+            received: session.map(|session| session.lanes().received(0)),
             lanes: (1..MAX_LANES).filter_map(held).collect(),
             only: None,
         })
@@ -77,8 +77,8 @@ impl Reach {
     pub(super) fn goes_on_from(&self, ok: &HelloOk) -> Option<u64> {
         let received = ok.received.filter(|_| ok.resumed)?;
         let session = self.session.keeps_streams()?;
-        let same = ok.epoch == self.epoch && session.lane(0).is_none();
-        (same && session.can_resume(0, received)).then_some(received)
+        let same = ok.epoch == self.epoch && session.lanes().get(0).is_none();
+        (same && session.lanes().can_resume(0, received)).then_some(received)
     }
 
     /// Whether the kit has its streams go on, for the epoch is the same, and says of our frames
@@ -101,7 +101,7 @@ impl Reach {
                 cx.effects.timers.disarm(Timer::Lane(index as u8));
             }
             if let Some(session) = self.session.attached_mut()
-                && session.keeps_streams()
+                && session.lanes().keeps_streams()
             {
                 session.suspend(index, cx.now);
             }
@@ -124,15 +124,15 @@ impl Reach {
                 why,
             )))
         };
-        let begins = |received| session.is_unused(index) && received == 0;
-        match ok.received.filter(|_| session.keeps_streams()) {
+        let begins = |received| session.lanes().is_unused(index) && received == 0;
+        match ok.received.filter(|_| session.lanes().keeps_streams()) {
             Some(received) if begins(received) => Ok((None, Vec::new())),
-            Some(received) if session.can_resume(index, received) => {
+            Some(received) if session.lanes().can_resume(index, received) => {
                 Ok((Some(received), Vec::new()))
             }
             Some(_) => fails("JOIN_OK tells of frames that this connection cannot have carried"),
             None => {
-                let lost = match session.keeps_streams() {
+                let lost = match session.lanes().keeps_streams() {
                     true => session.give_up(index).1,
                     false => Vec::new(),
                 };
@@ -152,7 +152,7 @@ impl Reach {
         let Some(session) = self.session.attached_mut() else {
             return Vec::new();
         };
-        let overdue = session.overdue_lanes(now, STREAMS_WAIT_FOR);
+        let overdue = session.lanes().overdue(now, STREAMS_WAIT_FOR);
         overdue
             .into_iter()
             .flat_map(|index| session.give_up(index).1)
@@ -165,7 +165,7 @@ impl Reach {
         match self.conns.get(conn).map(|lane| &lane.phase) {
             Some(Phase::Route(_) | Phase::Upgrading(_)) => {
                 if let Some(session) = self.session.attached_mut() {
-                    session.set_ticket(index, nonce);
+                    session.lanes_mut().set_ticket(index, nonce);
                 }
             }
             Some(Phase::Greeting(_)) => self.lanes.rejoin.keep(index, nonce),

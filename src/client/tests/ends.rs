@@ -404,7 +404,7 @@ fn a_kit_that_goes_away_is_come_back_to() {
     world.write(local, b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
     kit.run(&mut world);
     assert!(kit.seen(stream).eof, "what runs may finish");
-    kit.session.push_close(1000, "");
+    kit.session.lanes_mut().push_close(1000, "");
     kit.run(&mut world);
     let told = format!("{:?}", world.events());
     assert!(told.contains("shutting down"), "{told}");
@@ -428,7 +428,7 @@ fn a_kit_that_does_not_want_the_client_back_has_its_way() {
             world.write(local, b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
             kit.run(&mut world);
             assert!(kit.seen(0).eof);
-            kit.session.push_close(1000, "");
+            kit.session.lanes_mut().push_close(1000, "");
             kit.run(&mut world);
         }
         let Some(SessionEvent::Closed { error: Some(error) }) = world.events().pop() else {

@@ -284,11 +284,11 @@ fn a_local_server_that_reads_slowly_moves_although_its_socket_is_never_said_to_h
     kit.data(&mut world, stream, &[5; 60_000]);
     let session = world.client.reach.session.attached().unwrap();
     let theirs = world.client.local.exchanges.iter().next().unwrap().1.stream;
-    let before = session.last_moved(theirs).unwrap();
+    let before = session.streams().last_moved(theirs).unwrap();
     pass(&mut world, &mut kit);
     let moved = |world: &World| {
         let session = world.client.reach.session.attached().unwrap();
-        session.last_moved(theirs).unwrap()
+        session.streams().last_moved(theirs).unwrap()
     };
     assert_eq!(moved(&world), before, "its system took none");
     world.wires.get_mut(&conn).unwrap().held = Some(99_000);

@@ -99,7 +99,7 @@ fn rejoin(world: &mut World, kit: &mut FakeKit, index: usize, nonce: &str) {
     assert!(json.contains(&format!(r#""nonce":"{nonce}""#)), "{json}");
     let ok = format!(
         r#"{{"index":{index},"received":{}}}"#,
-        kit.session.received(index)
+        kit.session.lanes().received(index)
     );
     kit.come_back(world, index, FrameType::JoinOk, &ok, counted(&json));
 }
@@ -156,7 +156,7 @@ fn a_lane_that_keeps_falling_silent_is_waited_for_longer_until_something_gets_th
             world.write(local, b"heard");
             kit.run(&mut world);
             wait(&mut world, &mut kit, 200 * MS);
-            kit.session.acknowledge_all(world.now);
+            kit.session.lanes_mut().acknowledge_all(world.now);
             kit.run(&mut world);
             assert_eq!(kit.seen(stream).data, b"heard");
         }
@@ -261,7 +261,7 @@ fn without_its_primary_a_session_goes_on_and_resumes_it() {
         json.contains(r#""lanes":[{"index":1,"nonce":"first"}]"#),
         "{json}"
     );
-    let received = kit.session.received(0);
+    let received = kit.session.lanes().received(0);
     let ok = format!(
         r#"{{"sessionId":"S-1","resumed":true,"connectionsGranted":2,{REPLAY},"lanes":[1],
            "received":{received}}}"#

@@ -122,7 +122,7 @@ impl FakeKit {
     }
 
     pub(super) fn control(&mut self, world: &mut World, kind: FrameType, json: &str) {
-        self.session.push_control(kind, json.as_bytes());
+        self.session.lanes_mut().push_control(kind, json.as_bytes());
         self.run(world);
     }
 
@@ -196,7 +196,7 @@ impl FakeKit {
                 }
                 let bytes = world.take(conn);
                 for piece in bytes.chunks(10_000) {
-                    let lane = self.session.lane_mut(index).unwrap();
+                    let lane = self.session.lanes_mut().get_mut(index).unwrap();
                     lane.read_space()[..piece.len()].copy_from_slice(piece);
                     lane.received(piece.len(), world.now);
                     self.poll(index, world.now);

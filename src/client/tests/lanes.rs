@@ -53,6 +53,7 @@ fn a_lost_secondary_costs_its_streams_only_and_is_joined_again() {
     let local_first = world.accept();
     let number = kit.streams.len();
     kit.session
+        .lanes_mut()
         .push_control(FrameType::ShardMap, br#"{"connections":[]}"#);
     let open = br#"{"kind":"tcp","bindId":1}"#;
     let key = kit.session.open(number, open, world.now).unwrap();

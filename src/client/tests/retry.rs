@@ -82,7 +82,7 @@ fn a_wrong_token_ends_it_however_the_kit_says_so() {
                 }
                 _ => {
                     kit.greet(&mut world, 0, FrameType::ShardMap, "{}");
-                    kit.session.push_close(1008, "no");
+                    kit.session.lanes_mut().push_close(1008, "no");
                     kit.run(&mut world);
                 }
             }

@@ -154,7 +154,7 @@ impl Sessions {
     ) -> Result<(), Dismissal> {
         let placed = conns.place_for_lane(conn, cx);
         let mux = resumed.and_then(|key| self.mux(key));
-        let placed = match mux.and_then(|mux| mux.lane(0)?.conn()) {
+        let placed = match mux.and_then(|mux| mux.lanes().get(0)?.conn()) {
             Some(old) if placed.is_err() => {
                 conns.spill(self);
                 conns.close(old, CloseHow::Clean, cx);
@@ -231,12 +231,12 @@ impl Sessions {
             let anew = joining.received.is_none();
             let answer = JoinOk {
                 index: index as u32,
-                received: joining.received.map(|_| mux.received(index)),
-                data_received: anew.then(|| mux.data_received(index)),
-                credit_received: mux.credit_received(index).filter(|_| anew),
+                received: joining.received.map(|_| mux.lanes().received(index)),
+                data_received: anew.then(|| mux.lanes().data_received(index)),
+                credit_received: mux.lanes().credit_received(index).filter(|_| anew),
             };
             lane.say(&answer);
-            match joining.received.filter(|_| !mux.is_unused(index)) {
+            match joining.received.filter(|_| !mux.lanes().is_unused(index)) {
                 Some(received) => mux.resume(index, lane, received, now),
                 None => mux.attach(index, lane),
             }
@@ -256,9 +256,9 @@ impl Sessions {
         for missing in &request.missing {
             let index = missing.index as usize;
             let mux = self.mux(key);
-            let joined = mux.and_then(|mux| mux.ticket(index));
+            let joined = mux.and_then(|mux| mux.lanes().ticket(index));
             let is_it = joined.is_some_and(|nonce| nonce.matches(missing.nonce.expose()));
-            if is_it && mux.is_some_and(|mux| mux.lane(index).is_some()) {
+            if is_it && mux.is_some_and(|mux| mux.lanes().get(index).is_some()) {
                 self.lane_ended(key, index, "the client gave the connection up", conns, cx);
             }
         }
@@ -309,7 +309,7 @@ impl KitSession {
         let join_tickets = self.give_tickets(&missing, cx);
         let is_v2 = self.subprotocol == Subprotocol::V2;
         let keeps = welcome.terms.replay;
-        let taken = self.mux().map(|mux| mux.received(0));
+        let taken = self.mux().map(|mux| mux.lanes().received(0));
         HelloOk {
             session_id: SessionId::new(self.id().to_owned()),
             resumed: welcome.resumed,

@@ -12,7 +12,7 @@ use crate::kit::metrics::{SessionEnd, StreamOutcome};
 use crate::kit::repeats::Complaint;
 use crate::kit::{Reason, Stopping};
 use crate::machine::ConnKey;
-use crate::mux::{Session, Violation};
+use crate::mux::Violation;
 use crate::text::said;
 use crate::wire::code::Code;
 use crate::wire::control::GoAway;
@@ -237,7 +237,7 @@ impl Sessions {
             self.say(key, &with_grace(goaway, grace));
         }
         let session = self.all.resolve(key);
-        let streams = session.mux().map_or(0, Session::stream_count);
+        let streams = session.mux().map_or(0, |session| session.streams().len());
         // What waits for its client would not finish anyway.
         if grace.is_zero() || streams == 0 || session.is_parked() {
             return self.end(key, SessionEnd::Killed, WHY, Some(1000), conns, cx);

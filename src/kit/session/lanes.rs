@@ -61,7 +61,7 @@ impl Sessions {
         }
         if self
             .mux(key)
-            .is_some_and(|mux| mux.lanes().next().is_none())
+            .is_some_and(|mux| mux.lanes().iter().next().is_none())
         {
             // It was closing, without its primary.
             return self.park(key, why, conns, cx);
@@ -123,7 +123,7 @@ impl Sessions {
     /// Tells the client what was taken, as it was not told for a while.
     pub(in crate::kit) fn acknowledge(&mut self, key: SessionKey, cx: &Context) {
         if let Some(mux) = self.mux_mut(key) {
-            mux.acknowledge_all(cx.now);
+            mux.lanes_mut().acknowledge_all(cx.now);
         }
     }
 
@@ -133,7 +133,7 @@ impl Sessions {
             return;
         };
         let mut lost = Vec::new();
-        for index in mux.overdue_lanes(cx.now, cx.config.takeover_grace) {
+        for index in mux.lanes().overdue(cx.now, cx.config.takeover_grace) {
             lost.extend(mux.give_up(index).1);
         }
         let told = "its connection to the client did not come back";
@@ -161,12 +161,12 @@ impl Sessions {
         if mux.has_run_dry(now) {
             return self.park(key, "credit was lost with a connection", conns, cx);
         }
-        let indexes: Vec<usize> = mux.lanes().map(|(index, _)| index).collect();
+        let indexes: Vec<usize> = mux.lanes().iter().map(|(index, _)| index).collect();
         let mut again = now + quiet;
         let mut dead = Vec::new();
         for index in indexes {
             let ping = cx.entropy.octets::<8>();
-            match mux.check_lane(index, now, quiet, patience, ping) {
+            match mux.lanes_mut().check(index, now, quiet, patience, ping) {
                 Some(Liveness::LookAgain(at)) => again = again.min(at),
                 Some(Liveness::Dead) => dead.push(index),
                 None => {}
@@ -198,10 +198,10 @@ impl Sessions {
             return;
         };
         let idle = mux.sweep_idle(now, cx.config.half_close_timeout);
-        for conn in mux.who_looks_still(now) {
+        for conn in mux.streams_mut().who_looks_still(now) {
             cx.effects.probe(conn);
         }
-        if mux.stream_count() > 0 {
+        if !mux.streams().is_empty() {
             let at = now + SWEEP_EVERY;
             cx.effects.timers.arm(Reason::Sweep(key), at);
         }

@@ -112,13 +112,13 @@ impl Sessions {
 
     /// A lane to read into or to write from, which wakes nobody: the mux tells what it brought.
     pub(super) fn lane_mut(&mut self, key: SessionKey, index: usize) -> Option<&mut Channel> {
-        self.all.get_mut(key)?.mux_mut()?.lane_mut(index)
+        self.all.get_mut(key)?.mux_mut()?.lanes_mut().get_mut(index)
     }
 
     /// What a lane has to say next.
     pub(super) fn transmit(&mut self, key: SessionKey, index: usize) -> &[u8] {
         let mux = self.mux(key);
-        if mux.is_some_and(|mux| mux.sends_again(index)) {
+        if mux.is_some_and(|mux| mux.lanes().sends_again(index)) {
             // Behind what is sent again there may be room for those who wait.
             self.mux_mut(key);
         }
@@ -162,10 +162,13 @@ impl Sessions {
         let session = self.all.resolve_mut(key);
         session.touched = false;
         session.note_use(cx.now);
-        if let Some(at) = session.mux().and_then(Session::acknowledges_at) {
+        if let Some(at) = session
+            .mux()
+            .and_then(|session| session.lanes().acknowledges_at())
+        {
             cx.effects.timers.arm_if_unset(Reason::Acks(key), at);
         }
-        if session.mux().is_some_and(|mux| mux.stream_count() > 0) {
+        if session.mux().is_some_and(|mux| !mux.streams().is_empty()) {
             let at = cx.now + SWEEP_EVERY;
             cx.effects.timers.arm_if_unset(Reason::Sweep(key), at);
         }
@@ -227,7 +230,7 @@ impl Sessions {
     pub(super) fn forgive_silence(&mut self, now: Instant) {
         for key in self.keys() {
             if let Some(mux) = self.mux_mut(key) {
-                mux.forgive_silence(now);
+                mux.lanes_mut().forgive_silence(now);
             }
         }
     }
@@ -273,13 +276,13 @@ impl Sessions {
 
     /// Streams of all of them.
     pub(super) fn stream_count(&self) -> usize {
-        self.muxes().map(Session::stream_count).sum()
+        self.muxes().map(|session| session.streams().len()).sum()
     }
 
     /// Whether nothing waits in any lane.
     pub(super) fn are_flushed(&self) -> bool {
         self.muxes()
-            .all(|mux| mux.lanes().all(|(_, lane)| lane.is_flushed()))
+            .all(|mux| mux.lanes().iter().all(|(_, lane)| lane.is_flushed()))
     }
 
     pub(super) fn len(&self) -> usize {

@@ -105,7 +105,7 @@ impl Sessions {
         let received = resume.received?;
         let same = resume.epoch == Some(session.epoch);
         let able = hello.capabilities.have(session.capabilities);
-        let meets = session.mux()?.can_resume(0, received);
+        let meets = session.mux()?.lanes().can_resume(0, received);
         (same && able && meets).then_some(received)
     }
 
@@ -129,7 +129,10 @@ impl Sessions {
         let mut kept = Vec::new();
         let mut left = Vec::new();
         for index in 0..MAX_LANES {
-            let joined = mux.ticket(index).filter(|_| mux.lane(index).is_some());
+            let joined = mux
+                .lanes()
+                .ticket(index)
+                .filter(|_| mux.lanes().get(index).is_some());
             let is_held = held.iter().any(|lane| {
                 let is_it = lane.index as usize == index;
                 is_it && joined.is_some_and(|nonce| nonce.matches(lane.nonce.expose()))
@@ -160,15 +163,19 @@ impl Sessions {
         let key = self.with_id(join.session_id.as_str()).ok_or(unknown)?;
         let session = self.get_mut(key).filter(|it| it.is_open()).ok_or(unknown)?;
         let index = join.index as usize;
-        if session.mux().is_some_and(|mux| mux.lane(index).is_some()) {
+        if session
+            .mux()
+            .is_some_and(|mux| mux.lanes().get(index).is_some())
+        {
             let why = "this index has a connection already";
             return Err((JoinErrCode::IndexInUse, why));
         }
         let nonce = session.tickets.redeem(index, &join.nonce, cx.now)?;
         let mux = self.mux_mut(key).ok_or(unknown)?;
         let received = join.received.filter(|received| {
-            let begins = mux.keeps_streams() && mux.is_unused(index) && *received == 0;
-            begins || mux.can_resume(index, *received)
+            let begins =
+                mux.lanes().keeps_streams() && mux.lanes().is_unused(index) && *received == 0;
+            begins || mux.lanes().can_resume(index, *received)
         });
         if received.is_none() {
             let (_, lost) = mux.give_up(index);
@@ -177,11 +184,11 @@ impl Sessions {
                     let why = "dataReceived is not what this index can have carried";
                     (JoinErrCode::BadTicket, why)
                 })?;
-            mux.set_ticket(index, nonce);
+            mux.lanes_mut().set_ticket(index, nonce);
             let why = "its connection to the client came back without its streams";
             self.fallout.push_back(Fallout::lost(lost, why));
         } else {
-            mux.set_ticket(index, nonce);
+            mux.lanes_mut().set_ticket(index, nonce);
         }
         // A JOIN that was overtaken by this one must not come after it: what it tells is old.
         self.all.resolve_mut(key).tickets.void(index);

@@ -39,7 +39,7 @@ impl Host {
             laptop.told
         );
         let bind = br#"{"clientBindRef":7,"kind":"http","mode":"expose","containerPort":0}"#;
-        laptop.mux.push_control(FrameType::Bind, bind);
+        laptop.mux.lanes_mut().push_control(FrameType::Bind, bind);
         self.exchange(&mut laptop);
         laptop
     }
@@ -101,7 +101,7 @@ impl Host {
 
     /// The laptop comes back with its streams.
     fn come_back(&mut self, laptop: &mut Laptop, attempt: u32) {
-        let received = laptop.mux.received(0);
+        let received = laptop.mux.lanes().received(0);
         let words = format!(r#","epoch":1,"attempt":{attempt},"received":{received}"#);
         let answer = self.hello(laptop, &words);
         let ok = answer.said(FrameType::HelloOk);

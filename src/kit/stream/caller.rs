@@ -123,7 +123,7 @@ impl Callers {
         if let Some(name) = self.stream(conn)
             && let Some(mux) = name.mux(sessions)
         {
-            mux.local_finishes(name.stream);
+            mux.streams_mut().local_finishes(name.stream);
         }
     }
 

@@ -165,7 +165,7 @@ impl Streams {
             return;
         };
         let mux = name.mux(below.sessions);
-        if mux.is_some_and(|mux| mux.system_holds(name.stream, bytes, now)) {
+        if mux.is_some_and(|mux| mux.streams_mut().system_holds(name.stream, bytes, now)) {
             self.visitors.moved(conn, now);
         }
     }

@@ -4,8 +4,6 @@ use crate::clock::Instant;
 use crate::mux::flood::Nuisance;
 use crate::mux::keys::StreamKey;
 use crate::mux::session::Session;
-use crate::mux::session::sending::wake_sender;
-use crate::mux::stream::Waits;
 use crate::mux::terms::Side;
 use crate::mux::transport::{Item, Span};
 use crate::mux::violation::Violation;
@@ -78,18 +76,18 @@ impl<T: Copy> Session<T> {
     /// The next thing that came on lane `index`. A violation ends the session.
     pub fn poll(&mut self, index: usize, now: Instant) -> Result<Option<Incoming<T>>, Violation> {
         loop {
-            let Some(transport) = self.transport_mut(index) else {
+            let Some(transport) = self.lanes.transport_mut(index) else {
                 return Ok(None);
             };
             let (kind, id, payload) = match transport.poll()? {
                 None => {
-                    self.acknowledge(index, now);
+                    self.lanes.acknowledge(index, now);
                     return Ok(None);
                 }
                 Some(Item::Closed { code }) => return Ok(Some(Incoming::Closed { code })),
                 Some(Item::Pinged) => {
                     self.flood.count(Nuisance::Ping, now)?;
-                    self.wake_lane(index);
+                    self.lanes.wake(index);
                     continue;
                 }
                 Some(Item::Frame {
@@ -98,8 +96,8 @@ impl<T: Copy> Session<T> {
                     payload,
                 }) => (kind, stream_id, payload),
             };
-            self.traffic.frames_in += 1;
-            self.took(index, kind, payload.len());
+            self.counted.frames_in += 1;
+            self.lanes.took(index, kind, payload.len());
             let incoming = match kind {
                 FrameType::Data => self.data(index, id, payload, now)?,
                 FrameType::Window => self.window(index, id, &payload, now)?,
@@ -113,12 +111,16 @@ impl<T: Copy> Session<T> {
                 }
                 FrameType::Pong => {
                     // Any byte counts as life; only the probe of the link is waited for.
-                    let echoed = self.payload(index, &payload).try_into();
-                    echoed.into_iter().for_each(|echoed| self.measured(echoed));
+                    if let Ok(echoed) = self.payload(index, &payload).try_into() {
+                        let (streams, lanes) = (&mut self.streams, &mut self.lanes);
+                        self.receiving.measured(streams, lanes, echoed);
+                    }
                     None
                 }
                 FrameType::Ack => {
-                    self.acknowledged(index, &payload)?;
+                    self.lanes.acknowledged(index, &payload)?;
+                    self.call_for_room(index);
+                    self.lanes.wake(index);
                     None
                 }
                 _ => {
@@ -132,21 +134,6 @@ impl<T: Copy> Session<T> {
         }
     }
 
-    /// Takes a stream that the peer opened on lane `index`. `None` when there are too many, which
-    /// the peer was told.
-    pub fn accept(&mut self, index: usize, id: u32, tag: T, now: Instant) -> Option<StreamKey> {
-        let key = self.insert(id, index as u8, tag, now);
-        if key.is_none() {
-            self.refuse(index, id, Code::RefusedStream, "max streams exceeded");
-        }
-        key
-    }
-
-    /// Refuses a stream that the peer opened on lane `index`.
-    pub fn refuse(&mut self, index: usize, id: u32, code: Code, reason: &str) {
-        self.push_reset(index as u8, id, code, reason);
-    }
-
     fn data(
         &mut self,
         index: usize,
@@ -158,15 +145,13 @@ impl<T: Copy> Session<T> {
         if count == 0 {
             self.flood.count(Nuisance::EmptyData, now)?;
         }
-        let live = self.live(index, id)?;
-        self.recv.receive(count).map_err(|_| {
+        let live = self.streams.live(index, id)?;
+        self.receiving.came(count).map_err(|_| {
             Violation::session(Code::FlowControlError, "DATA past the session's window")
         })?;
-        self.channel(index).carried.received += u64::from(count);
-        self.traffic.data_in += u64::from(count);
+        self.lanes.channel(index).carried.received += u64::from(count);
         let Some(key) = live else {
-            self.recv.pass_on(count, 0);
-            self.give_session_credit();
+            self.receiving.give_back(&mut self.lanes, count, 0);
             self.unknown_stream(index, id, FrameType::Data, now)?;
             return Ok(None);
         };
@@ -181,8 +166,7 @@ impl<T: Copy> Session<T> {
             None
         };
         if let Some((code, why)) = fault {
-            self.recv.pass_on(count, 0);
-            self.give_session_credit();
+            self.receiving.give_back(&mut self.lanes, count, 0);
             return Ok(self.stream_violation(key, code, why));
         }
         if stream.recv.buffered() == count {
@@ -192,8 +176,9 @@ impl<T: Copy> Session<T> {
         stream.bytes_in += u64::from(count);
         stream.last_moved = now;
         let tag = stream.tag;
-        self.measure(key, count, now);
-        self.relieve(key, now);
+        let (streams, lanes) = (&mut self.streams, &mut self.lanes);
+        self.receiving.measure(streams, lanes, key, count, now);
+        self.receiving.relieve(streams, lanes, key, now);
         if count == 0 {
             return Ok(None);
         }
@@ -222,14 +207,13 @@ impl<T: Copy> Session<T> {
         if id == 0 {
             let increment = increment
                 .map_err(|fault| Violation::session(Code::ProtocolError, fault.to_string()))?;
-            self.send.add(increment).map_err(|_| {
+            let taken = self.sending.credited(&mut self.streams, increment, now);
+            taken.map_err(|_| {
                 let why = "WINDOW raises the session's window above its size";
                 Violation::session(Code::FlowControlError, why)
             })?;
-            self.channel(index).carried.credit_taken += u64::from(increment);
-            self.credit_moved = now;
-            self.fit_replay();
-            self.call_starved();
+            self.lanes.channel(index).carried.credit_taken += u64::from(increment);
+            self.lanes.fit_replay(self.sending.credit.window());
             return Ok(None);
         }
         let Some(key) = self.found(index, id, FrameType::Window, now)? else {
@@ -248,11 +232,7 @@ impl<T: Copy> Session<T> {
             let why = "WINDOW raises the stream's window above its size";
             return Ok(self.stream_violation(key, Code::FlowControlError, why));
         }
-        match stream.waits {
-            Waits::StreamCredit => wake_sender(&mut self.streams, &mut self.wakes, key),
-            Waits::SessionCredit => self.move_up(key),
-            Waits::No | Waits::Room => {}
-        }
+        self.sending.stream_credited(&mut self.streams, key);
         Ok(None)
     }
 
@@ -267,7 +247,7 @@ impl<T: Copy> Session<T> {
             // A kit opens as many as it has visitors, and any of them may leave again.
             Side::Client => self.flood.opened_stream(),
         }
-        if self.peer_ids.open(id) {
+        if self.streams.peer_gives_id(id) {
             return Ok(Some(Incoming::Opened { id, payload }));
         }
         // An id that was given before would make two streams one: nothing about it can be trusted.
@@ -335,7 +315,7 @@ impl<T: Copy> Session<T> {
         now: Instant,
     ) -> Result<Option<Incoming<T>>, Violation> {
         self.flood.count(Nuisance::OpenReset, now)?;
-        let Some(key) = self.live(index, id)? else {
+        let Some(key) = self.streams.live(index, id)? else {
             // A RESET is never answered with a RESET (PROTOCOL §4).
             return Ok(None);
         };
@@ -362,24 +342,9 @@ impl<T: Copy> Session<T> {
         self.flood.count(Nuisance::Ping, now)?;
         let mut echoed = [0; 8];
         echoed.copy_from_slice(self.payload(index, payload));
-        self.push_sign_of_life(index as u8, FrameType::Pong, &echoed);
+        self.lanes
+            .push_sign_of_life(index as u8, FrameType::Pong, &echoed);
         Ok(())
-    }
-
-    /// The stream with this id, unless it is over: one that is kept until its bytes are passed on
-    /// is over too, and nothing can be added to it or taken from it. Without replay a receiver is
-    /// lenient about the lane that a frame comes on (PROTOCOL §7, §9).
-    fn live(&self, index: usize, id: u32) -> Result<Option<StreamKey>, Violation> {
-        let Some(key) = self.by_id.get(&id).copied() else {
-            return Ok(None);
-        };
-        match self.streams.get(key).filter(|stream| !stream.is_over()) {
-            Some(stream) if self.terms.replay.is_some() && usize::from(stream.lane) != index => {
-                let why = "a stream's frame on a lane that is not the stream's";
-                Err(Violation::session(Code::ProtocolError, why))
-            }
-            stream => Ok(stream.map(|_| key)),
-        }
     }
 
     /// The stream that a frame other than DATA is for.
@@ -391,7 +356,7 @@ impl<T: Copy> Session<T> {
         kind: FrameType,
         now: Instant,
     ) -> Result<Option<StreamKey>, Violation> {
-        match self.live(index, id)? {
+        match self.streams.live(index, id)? {
             Some(key) => Ok(Some(key)),
             None => self.unknown_stream(index, id, kind, now).map(|()| None),
         }
@@ -406,16 +371,11 @@ impl<T: Copy> Session<T> {
         kind: FrameType,
         now: Instant,
     ) -> Result<(), Violation> {
-        let ours = id % 2 == self.terms.side.first_id() % 2;
-        let known = if ours {
-            id < self.next_id
-        } else {
-            self.peer_ids.was_opened(id)
-        };
-        if !known {
+        if !self.streams.was_opened(id) {
             self.flood.count(Nuisance::Asking, now)?;
             let reason = format!("{kind} on a stream that was never opened");
-            self.push_reset(index as u8, id, Code::ProtocolError, &reason);
+            self.lanes
+                .push_reset(index as u8, id, Code::ProtocolError, &reason);
         }
         Ok(())
     }
@@ -428,7 +388,7 @@ impl<T: Copy> Session<T> {
     ) -> Option<Incoming<T>> {
         let stream = self.streams.get(key)?;
         let (tag, id, lane) = (stream.tag, stream.id, stream.lane);
-        self.push_reset(lane, id, code, why);
+        self.lanes.push_reset(lane, id, code, why);
         self.forget(key);
         Some(Incoming::Reset {
             tag,

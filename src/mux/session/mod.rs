@@ -1,73 +1,46 @@
-//! One session, seen from either end: lanes, streams, and the credit that ties them.
+//! One session, seen from either end: a dispatcher over the parts that own what it is made of.
 //!
-//! The session owns the streams and the channels, and its files say what becomes of them: their
-//! lives (here), DATA that goes out (`sending`), what comes in (`incoming`), credit that goes back
-//! (`relieving`), what only time does (`sweeping`), what went down with a lane (`settling`), what
-//! waits for a lane's next connection (`resuming`). What can be decided without the session's
-//! tables is decided in the pure rooms beside: `credit`, `share`, `room`, `relief`, `grow`,
-//! `still`, `flood`, `ids`, `losses`, `replay`.
+//! [`Lanes`] own the channels and say what goes out on them, [`Streams`] own the streams, `Sending`
+//! and `Receiving` the credit of both directions and who waits for it. Here stands what needs
+//! several of them: a stream's life (this file), what comes in (`incoming`), what only time does
+//! (`sweeping`).
 
 mod incoming;
-mod relieving;
-mod resuming;
-mod sending;
-mod settling;
 mod sweeping;
 
 pub use incoming::Incoming;
 pub use sweeping::{Account, Swept};
 
-use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
-
 use crate::clock::Instant;
-use crate::limits::MAX_LANES;
+#[cfg(test)]
+use crate::limits::BULK_PAYLOAD;
 use crate::machine::ConnKey;
 use crate::mux::channel::{Channel, Told};
-use crate::mux::credit::{RecvCredit, SendCredit};
 use crate::mux::flood::Flood;
-use crate::mux::grow::Probe;
-use crate::mux::ids::PeerIds;
-use crate::mux::keys::{StreamKey, StreamMark};
-use crate::mux::relief::Relief;
-use crate::mux::room::Turns;
-use crate::mux::share::Line;
-use crate::mux::still::Pace;
-use crate::mux::stream::{State, Stream, Waits};
+use crate::mux::keys::StreamKey;
+use crate::mux::lanes::Lanes;
+use crate::mux::losses::CannotBe;
+use crate::mux::receiving::Receiving;
+use crate::mux::sending::Sending;
+use crate::mux::streams::Streams;
 use crate::mux::terms::Terms;
-use crate::mux::transport::{Liveness, Span, Transport};
+use crate::mux::transport::{Span, Transport};
 use crate::outflow::Loan;
-use crate::shares::{Shares, may_hold};
-use crate::table::Table;
 use crate::wire::code::Code;
-use crate::wire::control::{self, ControlPayload, Secret};
-use crate::wire::frame::{FrameType, Reset};
+use crate::wire::control::ControlPayload;
+use crate::wire::frame::FrameType;
 
 /// A session's lanes and streams. `T` is what the owner hangs on a stream.
 #[derive(Debug)]
 pub struct Session<T> {
-    pub(super) terms: Terms,
-    /// By the index of the lane.
-    pub(super) channels: Vec<Channel>,
-    pub(super) streams: Table<StreamMark, Stream<T>>,
-    /// Whose they are, where that is counted.
-    holders: Shares<u128>,
-    pub(super) by_id: BTreeMap<u32, StreamKey>,
-    pub(super) next_id: u32,
-    pub(super) peer_ids: PeerIds,
-    pub(super) send: SendCredit,
-    pub(super) recv: RecvCredit,
-    /// Streams whose senders wait for their share of the session's credit.
-    pub(super) line: Line,
-    pub(super) relief: Relief,
-    pub(super) wakes: VecDeque<Wake<T>>,
-    /// DATA frames sent, as a clock for taking turns.
-    pub(super) turns: u64,
-    pub(super) probe: Probe,
-    pub(super) flood: Flood,
-    /// When session credit last came or went.
-    pub(super) credit_moved: Instant,
-    pub(super) traffic: Traffic,
+    terms: Terms,
+    pub(super) lanes: Lanes,
+    pub(super) streams: Streams<T>,
+    pub(super) sending: Sending,
+    pub(super) receiving: Receiving,
+    flood: Flood,
+    /// What was counted before the session [began anew](Session::restart), and frames that came.
+    counted: Traffic,
 }
 
 /// Who may go on.
@@ -129,150 +102,194 @@ impl<T: Copy> Session<T> {
         debug_assert!(terms.stream_window <= stream_top && terms.session_window <= session_top);
         Session {
             terms,
-            channels: Vec::new(),
-            streams: Table::new(terms.max_streams),
-            holders: Shares::new(),
-            by_id: BTreeMap::new(),
-            next_id: terms.side.first_id(),
-            peer_ids: PeerIds::new(
-                terms.side.other().first_id(),
-                terms.replay.map_or(0, |_| terms.max_streams),
-            ),
-            send: SendCredit::new(terms.session_window, session_top),
-            recv: RecvCredit::new(terms.session_window),
-            line: Line::default(),
-            relief: Relief::new(terms.session_window),
-            wakes: VecDeque::new(),
-            turns: 0,
-            probe: Probe::default(),
+            lanes: Lanes::new(terms),
+            streams: Streams::new(terms),
+            sending: Sending::new(&terms, now),
+            receiving: Receiving::new(&terms),
             flood: Flood::new(now),
-            credit_moved: now,
-            traffic: Traffic::default(),
+            counted: Traffic::default(),
         }
     }
 
     /// Begins anew: windows are whole and ids start over (PROTOCOL §6). What lasts are the
     /// channels, with their tickets, and what was counted. No lane stands by now.
     pub fn restart(&mut self, terms: Terms, now: Instant) {
-        assert!(self.lanes().next().is_none(), "a lane of before stands");
-        let mut channels = std::mem::take(&mut self.channels);
-        for channel in &mut channels {
-            channel.forget();
-        }
-        *self = Session {
-            channels,
-            traffic: self.traffic,
-            ..Session::new(terms, now)
-        };
+        self.counted.data_in += self.receiving.bytes();
+        self.counted.data_out += self.sending.bytes();
+        self.terms = terms;
+        self.lanes.restart(terms);
+        self.streams = Streams::new(terms);
+        self.sending = Sending::new(&terms, now);
+        self.receiving = Receiving::new(&terms);
+        self.flood = Flood::new(now);
     }
 
+    /// The agreed terms.
+    pub fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    /// Its lanes.
+    pub fn lanes(&self) -> &Lanes {
+        &self.lanes
+    }
+
+    /// The same, to use.
+    pub fn lanes_mut(&mut self) -> &mut Lanes {
+        &mut self.lanes
+    }
+
+    /// Its streams.
+    pub fn streams(&self) -> &Streams<T> {
+        &self.streams
+    }
+
+    /// The same, to tell what their local sides do.
+    pub fn streams_mut(&mut self) -> &mut Streams<T> {
+        &mut self.streams
+    }
+
+    /// Frames and bytes so far.
+    pub fn traffic(&self) -> Traffic {
+        Traffic {
+            frames_in: self.counted.frames_in,
+            frames_out: self.lanes.frames_out(),
+            data_in: self.counted.data_in + self.receiving.bytes(),
+            data_out: self.counted.data_out + self.sending.bytes(),
+        }
+    }
+
+    /// Who may go on; asked until silent after everything that was told.
+    pub fn poll_wake(&mut self) -> Option<Wake<T>> {
+        if let Some(tag) = self.streams.poll_woken() {
+            return Some(Wake::Sender(tag));
+        }
+        let (conn, told) = self.lanes.poll_woken()?;
+        Some(match told {
+            Told::Last => Wake::LaneLast(conn),
+            Told::Now | Told::No => Wake::Lane(conn),
+        })
+    }
+
+    /// Gives memory back that is not needed now. Never while spans are lent.
+    pub fn release_idle(&mut self) {
+        self.lanes.release_idle();
+        self.streams.shrink();
+    }
+}
+
+/// Its connections.
+impl<T: Copy> Session<T> {
     /// Has a connection carry lane `index`, 0 being the primary. One that did before is gone first.
     /// It goes on with nothing of before: what is kept for replay begins with it (PROTOCOL §9).
     pub fn attach(&mut self, index: usize, transport: Transport) {
-        let conn = transport.conn();
-        let waits = !transport.is_flushed();
-        let replay = self.new_replay(transport.last_heard());
-        self.channel(index).attach(transport, replay);
-        if waits {
-            self.wakes.push_back(Wake::Lane(conn));
-        }
+        self.lanes.attach(index, transport);
     }
 
     /// Takes the connection of a lane; its streams are over, and come out with it.
     pub fn detach(&mut self, index: usize) -> (Option<Transport>, Vec<T>) {
-        let lost: Vec<StreamKey> = self
-            .streams
-            .iter()
-            .filter(|(_, stream)| usize::from(stream.lane) == index)
-            .map(|(key, _)| key)
-            .collect();
-        let channel = self.channels.get_mut(index);
-        let transport = channel.and_then(Channel::detach);
-        let tags = lost
-            .into_iter()
-            .filter_map(|key| self.forget(key))
-            .collect();
-        (transport, tags)
+        let transport = self.lanes.detach(index);
+        (transport, self.forget_all_of(index))
     }
 
-    /// The channel under `index`, whether its lane stands or not.
-    pub(super) fn channel(&mut self, index: usize) -> &mut Channel {
-        assert!(index < MAX_LANES, "a session has at most 16 lanes");
-        if self.channels.len() <= index {
-            self.channels.resize_with(index + 1, Channel::default);
+    /// Takes the connection of a lane that is not waited for any more, if it stands, and all that
+    /// was kept of it: it begins anew when it is joined again. Gives what hung on its streams.
+    pub fn give_up(&mut self, index: usize) -> (Option<Transport>, Vec<T>) {
+        let transport = self.lanes.give_up(index);
+        (transport, self.forget_all_of(index))
+    }
+
+    /// The lane is gone: what credit comes free leaves on another.
+    fn forget_all_of(&mut self, index: usize) -> Vec<T> {
+        let lost = self.streams.on_lane(index).into_iter();
+        lost.filter_map(|key| self.forget(key)).collect()
+    }
+
+    /// Takes the connection of a lane that is to have another one: its streams wait, and so does
+    /// what the peer may not have. What the connection was about to say it may still say.
+    pub fn suspend(&mut self, index: usize, now: Instant) -> Option<Transport> {
+        let transport = self.lanes.suspend(index, now)?;
+        self.receiving.lost_a_lane();
+        Some(transport)
+    }
+
+    /// Has a connection carry a lane on from where the last one was lost, whose peer has taken so
+    /// many frames. Time stood still for its streams meanwhile.
+    ///
+    /// # Panics
+    ///
+    /// When it [cannot be](Lanes::can_resume).
+    pub fn resume(&mut self, index: usize, transport: Transport, received: u64, now: Instant) {
+        let how_long = self.lanes.resume(index, transport, received, now);
+        self.streams.stood_still(index, how_long);
+        self.call_for_room(index);
+    }
+
+    /// The peer joins this lane index again and tells what it has received on it, of DATA and of
+    /// credit; none when it does not tell. Called while no lane has the index.
+    pub fn settle(
+        &mut self,
+        index: usize,
+        received: Option<u64>,
+        credit: Option<u64>,
+    ) -> Result<(), CannotBe> {
+        if let Some(credit) = credit {
+            self.lanes.settle_credit(index, credit)?;
         }
-        &mut self.channels[index]
-    }
-
-    /// The ticket that lane `index` was joined with last, or is to be.
-    pub fn ticket(&self, index: usize) -> Option<&Secret> {
-        self.channels.get(index)?.ticket.as_ref()
-    }
-
-    /// Lane `index` is joined with a ticket.
-    pub fn set_ticket(&mut self, index: usize, ticket: Secret) {
-        self.channel(index).ticket = Some(ticket);
-    }
-
-    /// The lane under `index`, if it stands.
-    pub fn lane(&self, index: usize) -> Option<&Channel> {
-        self.channels.get(index).filter(|channel| channel.stands())
-    }
-
-    /// The lane under `index`, to read into or to write from.
-    pub fn lane_mut(&mut self, index: usize) -> Option<&mut Channel> {
-        let channel = self.channels.get_mut(index);
-        channel.filter(|channel| channel.stands())
-    }
-
-    /// The connection of lane `index`, if it stands.
-    pub fn transport(&self, index: usize) -> Option<&Transport> {
-        self.channels.get(index)?.transport()
-    }
-
-    /// The same, to use.
-    pub(super) fn transport_mut(&mut self, index: usize) -> Option<&mut Transport> {
-        self.channels.get_mut(index)?.transport_mut()
-    }
-
-    /// All lanes that stand, with their indexes.
-    pub fn lanes(&self) -> impl Iterator<Item = (usize, &Channel)> {
-        let channels = self.channels.iter().enumerate();
-        channels.filter(|(_, channel)| channel.stands())
-    }
-
-    /// Bytes from the peer and to it over all connections so far, headers included.
-    pub fn bytes(&self) -> (u64, u64) {
-        let add = |sum: (u64, u64), more: (u64, u64)| (sum.0 + more.0, sum.1 + more.1);
-        self.channels.iter().map(Channel::traffic).fold((0, 0), add)
-    }
-
-    /// Says something of the session; see [`Session::push_control`].
-    pub fn say<P: ControlPayload>(&mut self, payload: &P) {
-        let mut json = Vec::new();
-        control::write(payload, &mut json);
-        self.push_control(P::KIND, &json);
-    }
-
-    /// Queues a session frame with a JSON payload on the primary lane: what counts for replay waits
-    /// for it where it does not stand (PROTOCOL §9).
-    pub fn push_control(&mut self, kind: FrameType, payload: &[u8]) {
-        let lane = match kind {
-            // It concerns the session, not what was said before it (PROTOCOL §9).
-            FrameType::GoAway => self.session_lane(),
-            _ => 0,
+        let Some(received) = received else {
+            return Ok(());
         };
-        self.push_on(lane, kind, 0, payload);
+        let carried = &mut self.lanes.channel(index).carried;
+        let lost = carried.missing(received)?;
+        let regained = self.sending.never_arrived(&mut self.streams, lost);
+        regained.map_err(|_| CannotBe)?;
+        carried.settle(received);
+        Ok(())
     }
 
-    /// Queues a WebSocket close on every lane.
-    pub fn push_close(&mut self, code: u16, reason: &str) {
-        for index in 0..self.channels.len() {
-            self.channels[index].push_close(code, reason);
-            self.wake_lane(index);
+    /// What lane `index` sends next.
+    pub fn transmit(&mut self, index: usize) -> &[u8] {
+        if self.lanes.get_mut(index).is_some_and(Channel::sends_again) {
+            self.call_for_room(index);
         }
+        self.lanes.transmit(index)
     }
 
+    /// Lane `index`'s socket took `count` bytes.
+    pub fn transmitted(&mut self, index: usize, count: usize) {
+        self.lanes.transmitted(index, count);
+        self.call_for_room(index);
+    }
+
+    fn call_for_room(&mut self, lane: usize) {
+        self.sending
+            .call_for_room(&mut self.streams, &mut self.lanes, lane);
+    }
+
+    /// Says something of the session; see [`Lanes::push_control`].
+    pub fn say<P: ControlPayload>(&mut self, payload: &P) {
+        self.lanes.say(payload);
+    }
+
+    /// The payload that a span names, in the buffer of lane `index`.
+    pub fn payload(&self, index: usize, span: &Span) -> &[u8] {
+        self.lanes.payload(index, span)
+    }
+
+    /// Lends the payload that a span names; see [`Lanes::lend`].
+    pub fn lend(&self, index: usize, span: &Span) -> Loan {
+        self.lanes.lend(index, span)
+    }
+
+    /// Whether streams have waited for session credit for so long that it must have gone down with
+    /// a lane whose peer does not tell what it received.
+    pub fn has_run_dry(&self, now: Instant) -> bool {
+        self.sending.has_run_dry(self.lanes.has_unsettled(), now)
+    }
+}
+
+/// A stream's life.
+impl<T: Copy> Session<T> {
     /// [`Session::open_for`] nobody in particular.
     #[cfg(any(test, feature = "testing"))]
     pub fn open(&mut self, tag: T, open: &[u8], now: Instant) -> Result<StreamKey, CannotOpen> {
@@ -290,76 +307,92 @@ impl<T: Copy> Session<T> {
         now: Instant,
     ) -> Result<StreamKey, CannotOpen> {
         let holder = wanted.holder;
-        let is_told = self.bind_oks_known() >= wanted.bind_ok;
-        let may_carry = |index: usize| is_told || index == 0;
-        let (lane, waiting) = self
-            .lanes()
-            .filter(|(index, lane)| may_carry(*index) && lane.may_open())
-            .min_by_key(|(_, lane)| (lane.waiting(), lane.carries))
-            .map(|(index, lane)| (index, lane.waiting()))
-            .ok_or(match self.lanes().any(|(index, _)| may_carry(index)) {
-                true if self.terms.replay.is_some() => CannotOpen::Congested,
-                _ => CannotOpen::NoLane,
-            })?;
+        let (lane, waiting) = self.lanes.to_open_on(wanted.bind_ok)?;
         if self.streams.is_full() {
             return Err(CannotOpen::AtCap);
         }
-        if holder.is_some_and(|holder| !self.may_have_one_more(holder)) {
+        if holder.is_some_and(|holder| !self.streams.may_hold_one_more(holder)) {
             return Err(CannotOpen::OverShare);
         }
         if waiting + open.len() > self.terms.queue_opens {
             return Err(CannotOpen::Congested);
         }
-        if self.refuses_newcomers(now) {
+        if self.receiving.refuses_newcomers(now) {
             return Err(CannotOpen::Dry);
         }
-        let id = self.next_id;
-        self.next_id = id.checked_add(2).ok_or(CannotOpen::IdsUsedUp)?;
-        let key = self
-            .insert(id, lane as u8, tag, now)
-            .ok_or(CannotOpen::AtCap)?;
-        if let Some(stream) = self.streams.get_mut(key) {
-            stream.holder = holder;
-            holder
-                .into_iter()
-                .for_each(|holder| self.holders.take(holder, 1));
+        let id = self.streams.give_id().ok_or(CannotOpen::IdsUsedUp)?;
+        let key = self.insert(id, lane, tag, now);
+        let key = key.ok_or(CannotOpen::AtCap)?;
+        if let Some(holder) = holder {
+            self.streams.hold(key, holder);
         }
         self.flood.opened_stream();
-        self.push_on(lane as u8, FrameType::StreamOpen, id, open);
+        self.lanes.push(lane, FrameType::StreamOpen, id, open);
         Ok(key)
     }
 
+    /// Takes a stream that the peer opened on lane `index`. `None` when there are too many, which
+    /// the peer was told.
+    pub fn accept(&mut self, index: usize, id: u32, tag: T, now: Instant) -> Option<StreamKey> {
+        let key = self.insert(id, index as u8, tag, now);
+        if key.is_none() {
+            self.refuse(index, id, Code::RefusedStream, "max streams exceeded");
+        }
+        key
+    }
+
+    /// Refuses a stream that the peer opened on lane `index`.
+    pub fn refuse(&mut self, index: usize, id: u32, code: Code, reason: &str) {
+        self.lanes.push_reset(index as u8, id, code, reason);
+    }
+
     pub(super) fn insert(&mut self, id: u32, lane: u8, tag: T, now: Instant) -> Option<StreamKey> {
-        let (stream_top, _) = self.terms.ceilings();
-        let stream = Stream {
-            id,
-            tag,
-            holder: None,
-            lane,
-            send: SendCredit::new(self.terms.stream_window, stream_top),
-            recv: RecvCredit::new(self.terms.stream_window),
-            state: State::Open,
-            local_finishes: false,
-            waits: Waits::No,
-            room: None,
-            called: None,
-            turns: Turns::new(),
-            last_turn: 0,
-            place: None,
-            promised: 0,
-            early: 0,
-            since_probe: 0,
-            last_taken: now,
-            pace: Pace::new(now),
-            last_moved: now,
-            unsaid_since: None,
-            bytes_in: 0,
-            bytes_out: 0,
-        };
-        let key = self.streams.insert(stream).ok()?;
-        self.by_id.insert(id, key);
-        self.channel(usize::from(lane)).carries += 1;
+        let key = self.streams.insert(id, lane, tag, now)?;
+        self.lanes.channel(usize::from(lane)).carries += 1;
         Some(key)
+    }
+
+    /// Room for the stream's next DATA, at most `wanted` bytes of it, to be filled in place and
+    /// taken in by [`Session::data_commit`]. Empty when there is no credit or no room: then a
+    /// [`Wake::Sender`] comes when it is worth trying again.
+    pub fn data_space(&mut self, key: StreamKey, wanted: usize) -> &mut [u8] {
+        let (streams, lanes) = (&mut self.streams, &mut self.lanes);
+        match self.sending.may_send(streams, lanes, key, wanted) {
+            Some((lane, room)) => self.lanes.of_stream(lane).out.data_space(room),
+            None => &mut [],
+        }
+    }
+
+    /// Sends the first `count` bytes of the last [`Session::data_space`] as DATA of the stream.
+    pub fn data_commit(&mut self, key: StreamKey, count: usize, now: Instant) {
+        let (streams, lanes) = (&mut self.streams, &mut self.lanes);
+        if count > 0 && self.sending.sent(streams, lanes, key, count, now) {
+            self.flood.sent_data();
+        }
+    }
+
+    /// Sends as much of `bytes` as credit and room allow, by copying it, and says how much that
+    /// was. When it was not all, a [`Wake::Sender`] comes when it is worth trying again.
+    pub fn send(&mut self, key: StreamKey, bytes: &[u8], now: Instant) -> usize {
+        let mut sent = 0;
+        loop {
+            let space = self.data_space(key, bytes.len() - sent);
+            let count = space.len();
+            if count == 0 {
+                return sent;
+            }
+            space.copy_from_slice(&bytes[sent..sent + count]);
+            self.data_commit(key, count, now);
+            sent += count;
+        }
+    }
+
+    /// The local side took `count` bytes of the stream's DATA: their credit goes back.
+    pub fn passed_on(&mut self, key: StreamKey, count: usize, now: Instant) {
+        let (streams, lanes) = (&mut self.streams, &mut self.lanes);
+        self.receiving
+            .passed_on(streams, lanes, key, count as u32, now);
+        self.drop_if_spent(key);
     }
 
     /// Sends a response head (PROTOCOL §4), JSON of at most one frame's payload.
@@ -372,7 +405,8 @@ impl<T: Copy> Session<T> {
         }
         stream.last_moved = now;
         let (id, lane) = (stream.id, stream.lane);
-        self.push_on(lane, FrameType::StreamResponseHead, id, head);
+        self.lanes
+            .push(lane, FrameType::StreamResponseHead, id, head);
     }
 
     /// Half-closes: nothing more will be sent. What came already is still to be passed on.
@@ -385,7 +419,7 @@ impl<T: Copy> Session<T> {
         }
         stream.last_moved = now;
         let (id, lane) = (stream.id, stream.lane);
-        self.push_on(lane, FrameType::Eof, id, &[]);
+        self.lanes.push(lane, FrameType::Eof, id, &[]);
         self.leave_lines(key);
         self.drop_if_spent(key);
     }
@@ -396,129 +430,19 @@ impl<T: Copy> Session<T> {
         let Some(stream) = self.streams.get(key) else {
             return;
         };
-        let (id, lane, over) = (stream.id, stream.lane, stream.is_over());
-        if !over {
-            self.push_reset(lane, id, code, reason);
+        if !stream.is_over() {
+            self.lanes.push_reset(stream.lane, stream.id, code, reason);
         }
         self.forget(key);
     }
 
-    pub(super) fn push_reset(&mut self, lane: u8, id: u32, code: Code, reason: &str) {
-        let mut payload = Vec::with_capacity(2 + reason.len());
-        Reset::write(&mut payload, code, reason);
-        self.push_on(lane, FrameType::Reset, id, &payload);
-    }
-
-    pub(super) fn push_window(&mut self, lane: u8, id: u32, increment: u32) {
-        self.push_with(lane, |channel| channel.push_window(id, increment));
-    }
-
-    pub(super) fn push_on(&mut self, lane: u8, kind: FrameType, id: u32, payload: &[u8]) {
-        self.push_with(lane, |channel| channel.push(kind, id, payload));
-    }
-
-    pub(super) fn push_sign_of_life(&mut self, lane: u8, kind: FrameType, payload: &[u8]) {
-        self.push_with(lane, |channel| channel.push_sign_of_life(kind, payload));
-    }
-
-    /// Adds a frame to a lane, if it stands.
-    fn push_with(&mut self, lane: u8, push: impl FnOnce(&mut Channel) -> bool) {
-        let lane = usize::from(lane);
-        if self.channels.get_mut(lane).is_some_and(push) {
-            self.traffic.frames_out += 1;
-            self.wake_lane(lane);
-        }
-    }
-
-    /// Has the host look at a lane that got something to transmit, once until it has looked.
-    pub(super) fn wake_lane(&mut self, index: usize) {
-        if let Some((conn, told)) = self.channels.get_mut(index).and_then(Channel::tell) {
-            self.wakes.push_back(match told {
-                Told::Now => Wake::Lane(conn),
-                _ => Wake::LaneLast(conn),
-            });
-        }
-    }
-
-    /// What lane `index` sends next.
-    pub fn transmit(&mut self, index: usize) -> &[u8] {
-        if self.lane_mut(index).is_some_and(Channel::sends_again) {
-            self.call_for_room(index);
-        }
-        let channel = self.channels.get_mut(index);
-        channel.map_or(&[], Channel::transmit)
-    }
-
-    /// Lane `index`'s socket took `count` bytes.
-    pub fn transmitted(&mut self, index: usize, count: usize) {
-        let Some(channel) = self.channels.get_mut(index) else {
-            return;
-        };
-        if channel.transmitted(count) {
-            self.wakes.extend(channel.conn().map(Wake::Lane));
-        }
-        self.call_for_room(index);
-    }
-
-    /// Looks after lane `index`; sends a PING after `quiet` without a byte, and calls it dead when
-    /// nothing came for `patience` after the PING (PROTOCOL §6). `None` when it does not stand.
-    pub fn check_lane(
-        &mut self,
-        index: usize,
-        now: Instant,
-        quiet: Duration,
-        patience: Duration,
-        ping: [u8; 8],
-    ) -> Option<Liveness> {
-        let channel = self.channels.get_mut(index)?;
-        let health = channel.check(now, quiet, patience, ping)?;
-        self.wake_lane(index);
-        Some(health)
-    }
-
-    /// Sends a PING on lane `index` for the peer's sake, who is promised to hear something of us.
-    /// Nobody is judged by its answer.
-    pub fn keep_heard(&mut self, index: usize, ping: [u8; 8]) {
-        if let Ok(lane) = u8::try_from(index) {
-            self.push_sign_of_life(lane, FrameType::Ping, &ping);
-        }
-    }
-
-    /// Gives memory back that its lanes do not need now. Never while spans are lent.
-    pub fn release_idle(&mut self) {
-        self.channels.iter_mut().for_each(Channel::release_if_idle);
-        self.streams.shrink();
-    }
-
-    /// The clock jumped: silence until now proves nothing against any lane.
-    pub fn forgive_silence(&mut self, now: Instant) {
-        for channel in &mut self.channels {
-            channel.shows_life(now);
-        }
-    }
-
-    /// Who may go on; asked until silent after everything that was told.
-    pub fn poll_wake(&mut self) -> Option<Wake<T>> {
-        self.wakes.pop_front()
-    }
-
-    /// The payload that a span names, in the buffer of lane `index`.
-    pub fn payload(&self, index: usize, span: &Span) -> &[u8] {
-        self.transport(index).map_or(&[], |it| it.payload(span))
-    }
-
-    /// Lends the payload that a span names, in the buffer of lane `index`, which is attached.
-    ///
-    /// # Panics
-    ///
-    /// When no such lane is attached: then there is no span of it either.
-    pub fn lend(&self, index: usize, span: &Span) -> Loan {
-        let transport = self.transport(index);
-        transport.expect("a span of its lane").lend(span)
+    fn leave_lines(&mut self, key: StreamKey) {
+        self.sending
+            .leave_lines(&mut self.streams, &mut self.lanes, key);
     }
 
     /// Removes a stream that is over and whose bytes are all passed on.
-    pub(super) fn drop_if_spent(&mut self, key: StreamKey) {
+    fn drop_if_spent(&mut self, key: StreamKey) {
         if let Some(stream) = self.streams.get(key)
             && stream.is_over()
             && stream.recv.buffered() == 0
@@ -528,61 +452,82 @@ impl<T: Copy> Session<T> {
     }
 
     /// Removes a stream and gives the session credit of its unread bytes back.
-    pub(super) fn forget(&mut self, key: StreamKey) -> Option<T> {
+    fn forget(&mut self, key: StreamKey) -> Option<T> {
         self.leave_lines(key);
         let stream = self.streams.remove(key)?;
-        let holder = stream.holder.into_iter();
-        holder.for_each(|holder| self.holders.give_back(holder, 1));
-        self.by_id.remove(&stream.id);
-        self.channel(usize::from(stream.lane)).carries -= 1;
+        self.lanes.of_stream(stream.lane).carries -= 1;
         let buffered = stream.recv.buffered();
         if buffered > 0 {
-            self.recv.pass_on(buffered, stream.early);
-            self.give_session_credit();
+            self.receiving
+                .give_back(&mut self.lanes, buffered, stream.early);
         }
         Some(stream.tag)
     }
 
-    /// Whether the share of streams that `holder` has allows for one more.
-    fn may_have_one_more(&self, holder: u128) -> bool {
-        let most = self.terms.max_streams;
-        let left = most.saturating_sub(self.streams.len() + 1);
-        may_hold(self.held_by(holder) + 1, 1, left, most)
-    }
-
-    /// Streams of one holder.
-    pub fn held_by(&self, holder: u128) -> usize {
-        self.holders.of(holder)
-    }
-
-    /// Streams that are not spent.
-    pub fn stream_count(&self) -> usize {
-        self.streams.len()
-    }
-
-    /// What hangs on each stream.
-    pub fn tags(&self) -> impl Iterator<Item = T> {
-        self.streams.iter().map(|(_, stream)| stream.tag)
-    }
-
-    /// Whether bytes that were sent on the stream lie with the peer, as far as it has told.
-    pub fn is_held_by_peer(&self, key: StreamKey) -> bool {
+    /// Whether no timer may judge this stream now: it waits for its lane.
+    pub fn stands_still(&self, key: StreamKey) -> bool {
         let stream = self.streams.get(key);
-        stream.is_some_and(|stream| stream.send.outstanding() > 0)
+        stream.is_some_and(|stream| self.lanes.is_down(stream.lane))
+    }
+
+    /// From when on the clocks of this stream may run: since then its lane stands, and was never
+    /// silent for long.
+    pub fn clocks_run_since(&self, key: StreamKey, now: Instant) -> Instant {
+        let stream = self.streams.get(key);
+        let transport = stream.and_then(|it| self.lanes.transport(usize::from(it.lane)));
+        transport.map_or(now, |it| it.heard_since(now))
     }
 
     /// DATA bytes that came and that no local side has taken.
     pub fn buffered(&self) -> usize {
-        self.recv.buffered() as usize
+        self.receiving.credit.buffered() as usize
+    }
+}
+
+/// What tests of the parts ask for by themselves.
+#[cfg(test)]
+impl<T: Copy> Session<T> {
+    /// Sends as older peers do: whatever credit there is goes to whoever asks first.
+    pub(crate) fn send_greedily(&mut self, key: StreamKey, bytes: &[u8], now: Instant) -> usize {
+        let mut sent = 0;
+        while let Some(stream) = self.streams.get(key) {
+            let credit = stream.send.available();
+            let credit = credit.min(self.sending.credit.available()) as usize;
+            let channel = self.lanes.of_stream(stream.lane);
+            let credit = credit.min(channel.room());
+            let count = credit.min(bytes.len() - sent).min(BULK_PAYLOAD);
+            if count == 0 {
+                break;
+            }
+            let space = channel.out.data_space(count);
+            let count = count.min(space.len());
+            space[..count].copy_from_slice(&bytes[sent..sent + count]);
+            self.data_commit(key, count, now);
+            sent += count;
+        }
+        sent
     }
 
-    /// Frames and bytes so far.
-    pub fn traffic(&self) -> Traffic {
-        self.traffic
+    pub(super) fn call_overdue(&mut self) {
+        self.sending
+            .call_overdue(&mut self.streams, &mut self.lanes);
     }
 
-    /// The agreed terms.
-    pub fn terms(&self) -> &Terms {
-        &self.terms
+    pub(super) fn relieve(&mut self, key: StreamKey, now: Instant) {
+        let (streams, lanes) = (&mut self.streams, &mut self.lanes);
+        self.receiving.relieve(streams, lanes, key, now);
+    }
+
+    pub(super) fn relieve_all(&mut self) -> bool {
+        self.receiving
+            .relieve_all(&mut self.streams, &mut self.lanes)
+    }
+
+    pub(super) fn somebody_is_short(&self) -> bool {
+        self.receiving.somebody_is_short(&self.streams)
+    }
+
+    pub(super) fn refuses_newcomers(&mut self, now: Instant) -> bool {
+        self.receiving.refuses_newcomers(now)
     }
 }

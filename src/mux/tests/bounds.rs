@@ -84,7 +84,7 @@ fn frames_on_streams_that_never_were_are_a_flood_in_the_end() {
         pair.wire_holds = 0;
         flood(&mut pair, 3000, (kind, 1001, payload));
         assert!(calmed(&pair), "{kind}");
-        assert!(pair.kit.mux.lane(0).unwrap().waiting() < 256 * 1024);
+        assert!(pair.kit.mux.lanes().get(0).unwrap().waiting() < 256 * 1024);
     }
 }
 
@@ -101,7 +101,7 @@ fn session_frames_that_want_an_answer_are_a_flood_in_the_end() {
 fn a_peer_that_pings_and_does_not_read_is_not_read_either() {
     let mut pair = Pair::new(Cut::Whole);
     pair.wire_holds = 0;
-    let waiting = |pair: &Pair| pair.kit.mux.lane(0).unwrap().waiting();
+    let waiting = |pair: &Pair| pair.kit.mux.lanes().get(0).unwrap().waiting();
     let ping = |pair: &mut Pair| {
         let mut ping = Vec::new();
         push_frame(
@@ -171,7 +171,7 @@ fn streams_above_the_cap_are_refused_on_both_sides() {
     pair.run();
     assert_eq!(pair.kit.count_left(FrameType::Reset), 2);
     assert_eq!(pair.kit.fault, None);
-    assert_eq!(pair.kit.mux.stream_count(), cap);
+    assert_eq!(pair.kit.mux.streams().len(), cap);
 }
 
 #[test]
@@ -186,5 +186,5 @@ fn a_starved_session_does_not_remember_streams_that_are_gone() {
         let id = pair.kit.open(vec![1; 10], false, pair.now);
         pair.kit.reset(id, Code::Cancel);
     }
-    assert!(pair.kit.mux.line.waiting().count() <= pair.kit.mux.stream_count());
+    assert!(pair.kit.mux.sending.line.waiting().count() <= pair.kit.mux.streams().len());
 }

@@ -87,25 +87,25 @@ fn nothing_is_queued_where_no_connection_stands() {
 #[test]
 fn a_channel_counts_over_its_connections_and_keeps_its_ticket() {
     let mut pair = Pair::with(Cut::Whole, terms(Side::Kit), terms(Side::Client), 2);
-    pair.kit.mux.set_ticket(1, Secret::new("nonce"));
+    pair.kit.mux.lanes_mut().set_ticket(1, Secret::new("nonce"));
     let id = pair.kit.open(pattern(0, 5000), false, pair.now);
     pair.kit.open(pattern(0, 5000), false, pair.now);
     pair.run();
-    let (_, before) = pair.kit.mux.bytes();
+    let (_, before) = pair.kit.mux.lanes().bytes();
     assert!(before > 10_000);
     for end in [&mut pair.kit, &mut pair.client] {
         assert_eq!(end.mux.detach(1).1.len(), 1);
         end.mux.check_invariants();
     }
-    assert_eq!(pair.kit.mux.bytes().1, before);
+    assert_eq!(pair.kit.mux.lanes().bytes().1, before);
     let now = pair.now;
     pair.kit.attach(1, now);
     pair.client.attach(1, now);
     pair.kit.source(id, pattern(1, 100), false);
     pair.kit.open(pattern(0, 5000), false, now);
     pair.run();
-    assert!(pair.kit.mux.bytes().1 > before + 5000);
-    let ticket = pair.kit.mux.ticket(1).expect("it lasts");
+    assert!(pair.kit.mux.lanes().bytes().1 > before + 5000);
+    let ticket = pair.kit.mux.lanes().ticket(1).expect("it lasts");
     assert!(ticket.matches("nonce"));
 }
 
@@ -116,18 +116,18 @@ fn a_session_that_begins_anew_has_whole_windows_and_forgets_nothing_that_it_coun
     let first = pair.kit.open(pattern(0, 200_000), false, pair.now);
     pair.kit.open(pattern(0, 200_000), false, pair.now);
     pair.run();
-    let (traffic, bytes) = (pair.kit.mux.traffic(), pair.kit.mux.bytes());
+    let (traffic, bytes) = (pair.kit.mux.traffic(), pair.kit.mux.lanes().bytes());
     for (end, side) in [(&mut pair.kit, Side::Kit), (&mut pair.client, Side::Client)] {
         end.mux.detach(0);
         end.mux.detach(1);
         end.mux.restart(terms(side), pair.now);
-        assert_eq!(end.mux.data_received(1), 0);
+        assert_eq!(end.mux.lanes().data_received(1), 0);
         end.attach(0, pair.now);
     }
     let after = pair.kit.mux.traffic();
     assert_eq!(after.frames_out, traffic.frames_out);
     assert_eq!(after.data_out, traffic.data_out);
-    assert_eq!(pair.kit.mux.bytes(), bytes);
+    assert_eq!(pair.kit.mux.lanes().bytes(), bytes);
     pair.client.takes = true;
     pair.client.got.clear();
     let id = pair.kit.open(pattern(3, 900_000), false, pair.now);

@@ -172,7 +172,7 @@ fn a_window_that_is_not_used_up_does_not_grow() {
         pair.client.source(id, Vec::new(), true);
         pair.run();
     }
-    assert_eq!(pair.client.mux.recv.window(), 1024 * 1024);
+    assert_eq!(pair.client.mux.receiving.credit.window(), 1024 * 1024);
     pair.assert_quiet();
 }
 

@@ -141,7 +141,7 @@ fn frames_on_a_stream_that_is_over_but_not_taken_do_not_cut_it() {
     pair.client.source(id, pattern(1, 3000), true);
     pair.kit.source(id, Vec::new(), true);
     pair.run();
-    assert_eq!(pair.kit.mux.stream_count(), 1);
+    assert_eq!(pair.kit.mux.streams().len(), 1);
     pair.inject(&[
         (FrameType::Reset, id, &[0, 7]),
         (FrameType::Data, id, &[1; 10]),
@@ -191,7 +191,7 @@ fn a_reset_that_is_cut_short_ends_its_stream_and_is_not_answered() {
     pair.run();
     assert!(pair.kit.was_reset(id).is_some());
     assert_eq!(pair.kit.count_left(FrameType::Reset), before);
-    assert_eq!(pair.kit.mux.stream_count(), 0);
+    assert_eq!(pair.kit.mux.streams().len(), 0);
 }
 
 #[test]

@@ -9,7 +9,7 @@ fn what_the_peer_says_that_it_has_is_held_against_what_was_sent() {
         let mut pair = pair(Cut::Whole, 1 << 20, 1);
         pair.kit.open(pattern(1, 5000), false, pair.now);
         pair.run();
-        let sent = pair.client.mux.received(0);
+        let sent = pair.client.mux.lanes().received(0);
         assert_eq!(sent, 2);
         let octets = (sent + lie).to_be_bytes();
         pair.inject(&[(FrameType::Ack, 0, &octets)]);
@@ -28,7 +28,7 @@ fn what_the_peer_says_that_it_has_is_held_against_what_was_sent() {
         assert_eq!(pair.kit.fault, None, "an old ACK is no lie");
     }
     pair.kit.give_up(0, pair.now);
-    let can = |count| pair.kit.mux.can_resume(0, count);
+    let can = |count| pair.kit.mux.lanes().can_resume(0, count);
     assert!(can(2) && !can(1) && !can(3) && !can(u64::MAX));
 }
 
@@ -38,7 +38,7 @@ fn an_ack_means_nothing_where_nothing_is_kept() {
     pair.inject(&[(FrameType::Ack, 0, &[0xFF; 8])]);
     pair.run();
     assert_eq!(pair.kit.fault, None);
-    assert!(!pair.kit.mux.can_resume(0, 0));
+    assert!(!pair.kit.mux.lanes().can_resume(0, 0));
     pair.kit.open(pattern(1, 300_000), false, pair.now);
     pair.run();
     assert_eq!(pair.client.count_left(FrameType::Ack), 0);
@@ -56,14 +56,16 @@ fn a_peer_that_acknowledges_nothing_stops_what_is_new_and_nothing_else() {
         sent += pair.kit.wire[0].len();
         pair.kit.wire[0].clear();
     }
-    let kept = pair.kit.mux.channels[0].replay().map(|it| it.retained());
+    let kept = pair.kit.mux.lanes.channels[0]
+        .replay()
+        .map(|it| it.retained());
     let kept = kept.expect("something is kept");
     assert!(
         sent >= keeps as usize && kept >= keeps as usize,
         "{sent} {kept}"
     );
     assert!(kept <= keeps as usize + 2 * 65_536 + 100, "{kept} are kept");
-    let capacity = pair.kit.mux.channels[0].capacity();
+    let capacity = pair.kit.mux.lanes.channels[0].capacity();
     assert!(capacity <= kept + 600_000, "{capacity} of memory");
     assert!(pair.kit.mux.open(0, b"{}", pair.now).is_err());
     pair.kit.reset(quick, Code::Cancel);
@@ -71,7 +73,7 @@ fn a_peer_that_acknowledges_nothing_stops_what_is_new_and_nothing_else() {
     assert!(pair.flush(Side::Kit, 0), "the end of a stream leaves");
     pair.kit.mux.passed_on(pair.kit.keys[&id], 0, pair.now);
     // Its word sets it free again.
-    let taken = pair.kit.mux.channels[0].replay().map(|it| it.sent());
+    let taken = pair.kit.mux.lanes.channels[0].replay().map(|it| it.sent());
     let octets = taken.expect("a count").to_be_bytes();
     pair.inject(&[(FrameType::Ack, 0, &octets)]);
     pair.deliver(Side::Client, 0);
@@ -82,7 +84,7 @@ fn a_peer_that_acknowledges_nothing_stops_what_is_new_and_nothing_else() {
 #[test]
 fn acknowledging_costs_little_and_is_never_late() {
     let mut pair = pair(Cut::Whole, 4 << 20, 1);
-    pair.kit.mux.terms.session_window = 1 << 20;
+    pair.kit.mux.lanes.terms.session_window = 1 << 20;
     let id = pair.kit.open(pattern(1, 8 << 20), true, pair.now);
     pair.run();
     assert_eq!(pair.client.got[&id].len(), 8 << 20);
@@ -96,14 +98,21 @@ fn acknowledging_costs_little_and_is_never_late() {
     }
     let before = pair.client.count_left(FrameType::Ack);
     assert_eq!(before, acks + 1);
-    let due = pair.client.mux.acknowledges_at().expect("a deadline");
+    let due = pair
+        .client
+        .mux
+        .lanes()
+        .acknowledges_at()
+        .expect("a deadline");
     assert_eq!(due, pair.now + Duration::from_millis(50));
     pair.now = due;
-    pair.client.mux.acknowledge_all(pair.now);
+    pair.client.mux.lanes_mut().acknowledge_all(pair.now);
     pair.run();
     assert_eq!(pair.client.count_left(FrameType::Ack), before + 1);
-    assert_eq!(pair.client.mux.acknowledges_at(), None);
-    let kept = pair.kit.mux.channels[0].replay().map(|it| it.retained());
+    assert_eq!(pair.client.mux.lanes().acknowledges_at(), None);
+    let kept = pair.kit.mux.lanes.channels[0]
+        .replay()
+        .map(|it| it.retained());
     assert_eq!(kept, Some(0));
 }
 
@@ -193,15 +202,22 @@ fn what_does_not_count_passes_what_is_sent_again() {
     pair.client.give_up(0, pair.now);
     pair.kit
         .mux
+        .lanes_mut()
         .push_control(FrameType::ShardMap, b"{\"lost\":1}");
-    pair.kit.mux.push_control(FrameType::BindOk, b"{}");
+    pair.kit
+        .mux
+        .lanes_mut()
+        .push_control(FrameType::BindOk, b"{}");
     pair.client.resume(0, 0, pair.now);
     let mut transport = pair.kit.transport(0, pair.now);
     transport.push_control(FrameType::HelloOk, b"{}");
     pair.kit.mux.resume(0, transport, 0, pair.now);
     let lost = pair.kit.count_left(FrameType::Data);
     pair.kit.left.clear();
-    pair.kit.mux.push_control(FrameType::GoAway, b"{}");
+    pair.kit
+        .mux
+        .lanes_mut()
+        .push_control(FrameType::GoAway, b"{}");
     pair.run_dry();
     let kinds = pair.kit.left.iter().map(|frame| frame.kind);
     let kinds: Vec<FrameType> = kinds.filter(|kind| *kind != FrameType::Ack).collect();
@@ -253,7 +269,7 @@ fn frames_of_types_that_are_not_known_here_count_where_they_are_numbered() {
     pair.client.wire[0].extend(bytes);
     pair.run();
     assert_eq!(pair.kit.fault, None);
-    assert_eq!(pair.kit.mux.received(0), 1 + 3);
+    assert_eq!(pair.kit.mux.lanes().received(0), 1 + 3);
 }
 
 #[test]

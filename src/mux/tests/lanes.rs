@@ -146,7 +146,10 @@ fn lose_data(rounds: u32, told: bool) -> Pair {
         let (_, lost) = pair.kit.mux.detach(1);
         pair.client.mux.detach(1);
         let (kit, client) = (&mut pair.kit.mux, &mut pair.client.mux);
-        let counts = (client.data_received(1), kit.data_received(1));
+        let counts = (
+            client.lanes().data_received(1),
+            kit.lanes().data_received(1),
+        );
         assert_eq!(kit.settle(1, told.then_some(counts.0), None), Ok(()));
         assert_eq!(client.settle(1, told.then_some(counts.1), None), Ok(()));
         pair.kit.sources.retain(|id, _| !lost.contains(id));
@@ -174,7 +177,7 @@ fn session_credit_that_went_down_with_a_lane_comes_back_when_it_is_joined_again(
             .mux
             .has_run_dry(pair.now + Duration::from_secs(3600))
     );
-    let all = pair.client.mux.data_received(0) + pair.client.mux.data_received(1);
+    let all = pair.client.mux.lanes().data_received(0) + pair.client.mux.lanes().data_received(1);
     assert!(all > 3 << 20);
 }
 
@@ -198,7 +201,7 @@ fn counts_that_cannot_be_are_refused() {
     pair.run();
     for lane in 1..3 {
         pair.kit.mux.detach(lane);
-        let received = pair.client.mux.data_received(lane);
+        let received = pair.client.mux.lanes().data_received(lane);
         assert!(received > 0, "{ids:?}");
         let kit = &mut pair.kit.mux;
         assert!(
@@ -261,7 +264,7 @@ fn a_session_without_lanes_opens_nothing() {
     let mut session: Session<u32> = Session::new(terms(Side::Kit), Instant::ZERO);
     let refused = session.open(1, b"{}", Instant::ZERO);
     assert_eq!(refused, Err(crate::mux::CannotOpen::NoLane));
-    session.next_id = u32::MAX - 1;
+    session.streams.next_id = u32::MAX - 1;
     session.attach(0, Transport::server(conn(0), Instant::ZERO));
     let refused = session.open(1, b"{}", Instant::ZERO);
     assert_eq!(refused, Err(crate::mux::CannotOpen::IdsUsedUp));
@@ -272,8 +275,8 @@ fn a_session_without_lanes_opens_nothing() {
 fn a_lane_is_not_read_while_a_span_of_it_is_lent() {
     let mut pair = three_lanes(Cut::Whole);
     let loan = pair.kit.mux.lend(1, &(0..0));
-    pair.kit.mux.lane_mut(0).unwrap().read_space();
-    pair.kit.mux.lane_mut(1).unwrap().read_space();
+    pair.kit.mux.lanes_mut().get_mut(0).unwrap().read_space();
+    pair.kit.mux.lanes_mut().get_mut(1).unwrap().read_space();
     drop(loan);
 }
 

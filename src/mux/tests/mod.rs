@@ -193,7 +193,7 @@ impl End {
     /// Opens a stream that sends `bytes`, then EOF if `eof`.
     pub(super) fn open(&mut self, bytes: Vec<u8>, eof: bool, now: Instant) -> u32 {
         let key = self.mux.open(0, b"{}", now).expect("a stream");
-        let id = self.mux.streams.resolve(key).id;
+        let id = self.mux.streams.resolve_mut(key).id;
         self.mux.streams.resolve_mut(key).tag = id;
         self.keys.insert(id, key);
         self.source(id, bytes, eof);
@@ -273,7 +273,7 @@ impl End {
         }
         // With hundreds of streams every look takes its time.
         self.looks += 1;
-        if self.mux.stream_count() < 32 || self.looks.is_multiple_of(64) {
+        if self.mux.streams().len() < 32 || self.looks.is_multiple_of(64) {
             self.mux.check_invariants();
         }
     }
@@ -451,7 +451,7 @@ impl Pair {
         let now = self.now;
         let (sender, end) = self.end(from);
         let wire = &mut sender.wire[lane];
-        let Some(receiver) = end.mux.lane_mut(lane) else {
+        let Some(receiver) = end.mux.lanes_mut().get_mut(lane) else {
             wire.clear();
             return false;
         };
@@ -525,7 +525,7 @@ impl Pair {
             assert_eq!(end.fault, None);
             let left: Vec<u32> = end.sources.keys().copied().collect();
             assert!(left.is_empty(), "senders were forgotten: {left:?}");
-            assert_eq!(end.mux.stream_count(), 0, "streams are left");
+            assert_eq!(end.mux.streams().len(), 0, "streams are left");
             assert_eq!(end.mux.buffered(), 0, "credit is held");
         }
     }

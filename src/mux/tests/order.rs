@@ -40,7 +40,7 @@ fn half_close_leaves_the_other_direction_open() {
     let id = pair.client.open(pattern(1, 1000), true, pair.now);
     pair.run();
     assert!(pair.kit.seen.contains(&Seen::Eof(id)));
-    assert_eq!(pair.kit.mux.stream_count(), 1);
+    assert_eq!(pair.kit.mux.streams().len(), 1);
     pair.kit.source(id, pattern(2, 600_000), false);
     pair.run();
     assert!(pair.client.got[&id] == pattern(2, 600_000));
@@ -59,10 +59,14 @@ fn an_end_that_took_its_last_bytes_after_both_eofs_is_only_then_over() {
     pair.run();
     pair.client.source(id, Vec::new(), true);
     pair.run();
-    assert_eq!(pair.kit.mux.stream_count(), 0);
-    assert_eq!(pair.client.mux.stream_count(), 1, "its bytes are not taken");
+    assert_eq!(pair.kit.mux.streams().len(), 0);
+    assert_eq!(
+        pair.client.mux.streams().len(),
+        1,
+        "its bytes are not taken"
+    );
     pair.client.take(id, 4999, pair.now);
-    assert_eq!(pair.client.mux.stream_count(), 1);
+    assert_eq!(pair.client.mux.streams().len(), 1);
     pair.client.take(id, 1, pair.now);
     pair.run();
     pair.assert_quiet();
@@ -97,8 +101,14 @@ fn session_frames_come_through_whole() {
     for cut in cuts() {
         let mut pair = Pair::new(cut);
         let json = vec![b'x'; 60_000];
-        pair.client.mux.push_control(FrameType::Bind, &json);
-        pair.kit.mux.push_control(FrameType::BindOk, b"{}");
+        pair.client
+            .mux
+            .lanes_mut()
+            .push_control(FrameType::Bind, &json);
+        pair.kit
+            .mux
+            .lanes_mut()
+            .push_control(FrameType::BindOk, b"{}");
         pair.run();
         let bind = Seen::Control(FrameType::Bind, json);
         assert!(pair.kit.seen == [bind]);

@@ -67,7 +67,7 @@ impl Alone {
     /// Leaves `left` bytes of the session's credit, by a stream that stands in no line.
     fn leave(&mut self, left: u32) {
         let hog = self.open();
-        let count = self.mux.send.available() - left;
+        let count = self.mux.sending.credit.available() - left;
         self.take(hog, count);
         self.called();
     }
@@ -86,7 +86,7 @@ impl Alone {
     }
 
     fn in_line(&self) -> usize {
-        self.mux.channels[0].line.len()
+        self.mux.lanes.channels[0].line.len()
     }
 
     /// Fills the lane's queue, by a stream that has credit to spare.
@@ -240,7 +240,7 @@ fn what_was_sent_is_counted_by_stream_and_by_session() {
     let traffic = alone.mux.traffic();
     assert_eq!(traffic.data_out, 3210);
     assert_eq!(traffic.frames_out, before.frames_out + 3);
-    let sent = keys.map(|key| alone.mux.streams.resolve(key).bytes_out);
+    let sent = keys.map(|key| alone.mux.streams.resolve_mut(key).bytes_out);
     assert_eq!(sent, [3010, 200]);
 }
 

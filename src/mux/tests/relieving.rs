@@ -30,7 +30,7 @@ fn alone() -> Session<u32> {
 
 /// A stream of the peer's, of whose DATA the local side has not taken `count` bytes.
 fn holder(mux: &mut Session<u32>, count: u32) -> StreamKey {
-    let id = 2 + 2 * mux.stream_count() as u32;
+    let id = 2 + 2 * mux.streams().len() as u32;
     let key = mux.insert(id, 0, id, Instant::ZERO).expect("a place");
     hold(mux, key, count);
     key
@@ -40,7 +40,10 @@ fn hold(mux: &mut Session<u32>, key: StreamKey, count: u32) {
     let stream = mux.streams.get_mut(key).expect("it lives");
     stream.bytes_in += u64::from(count);
     stream.recv.receive(count).expect("within its window");
-    mux.recv.receive(count).expect("within the session's");
+    mux.receiving
+        .credit
+        .receive(count)
+        .expect("within the session's");
 }
 
 fn early(mux: &Session<u32>, key: StreamKey) -> u32 {
@@ -55,7 +58,7 @@ fn a_session_that_gave_nothing_early_and_grew_by_nothing_costs_no_more_than_its_
     mux.set_budget(1000);
     mux.relieve(key, Instant::ZERO);
     assert_eq!((mux.beyond_window(), early(&mux, key)), (1000, 1000));
-    mux.recv.grow(500);
+    mux.receiving.credit.grow(500);
     assert_eq!(mux.beyond_window(), 1500);
 }
 
@@ -106,7 +109,7 @@ fn whoever_holds_most_that_was_not_given_back_makes_it_good() {
     // The large one makes good all that the other comes to hold.
     while mux.streams.get(other).unwrap().recv.buffered() <= WINDOW - early(&mux, large) {
         mux.relieve(large, Instant::ZERO);
-        let left = mux.recv.left();
+        let left = mux.receiving.credit.left();
         assert_eq!(left, keep());
         hold(&mut mux, other, left);
     }
@@ -192,7 +195,7 @@ fn who_stalls_has_something_to_take_and_took_nothing_for_long() {
 #[should_panic(expected = "streams and session disagree")]
 fn a_session_that_lost_bytes_of_its_streams_is_noticed() {
     let mut mux = alone();
-    mux.recv.receive(1).expect("within its window");
+    mux.receiving.credit.receive(1).expect("within its window");
     mux.check_invariants();
 }
 
@@ -218,15 +221,22 @@ fn it_is_asked_of_streams_that_look_still_now_and_then_and_of_few_at_once() {
     holder(&mut mux, 0);
     let now = Instant::ZERO + PROBE_STILL_EVERY;
     let almost = Instant::ZERO + (PROBE_STILL_EVERY - Duration::from_nanos(1));
-    assert!(mux.who_looks_still(almost).is_empty());
-    assert_eq!(mux.who_looks_still(now).len(), PROBES_AT_ONCE);
-    assert!(mux.who_looks_still(now).is_empty(), "asked already");
+    assert!(mux.streams_mut().who_looks_still(almost).is_empty());
+    assert_eq!(mux.streams_mut().who_looks_still(now).len(), PROBES_AT_ONCE);
+    assert!(
+        mux.streams_mut().who_looks_still(now).is_empty(),
+        "asked already"
+    );
     let new = holder(&mut mux, 1);
     let new = mux.streams.get(new).expect("it lives").tag;
     let later = now + PROBE_STILL_EVERY;
-    let asked = mux.who_looks_still(later);
+    let asked = mux.streams_mut().who_looks_still(later);
     assert_eq!(asked.first(), Some(&new), "not asked of for the longest");
-    assert_eq!(mux.who_looks_still(later).len(), 1, "the rest");
+    assert_eq!(
+        mux.streams_mut().who_looks_still(later).len(),
+        1,
+        "the rest"
+    );
 }
 
 #[test]
@@ -235,18 +245,24 @@ fn whose_system_takes_some_has_not_stalled_although_nothing_is_written() {
     let key = taker(&mut mux, 100_000, 1);
     let soon = Instant::ZERO + CUT_STALLED_AFTER / 2;
     let late = Instant::ZERO + CUT_STALLED_AFTER;
-    assert!(!mux.system_holds(key, 100_000, soon), "it took none");
+    assert!(
+        !mux.streams_mut().system_holds(key, 100_000, soon),
+        "it took none"
+    );
     assert_eq!(mux.longest_stalled(late), Some((Instant::ZERO, key)));
-    assert!(mux.system_holds(key, 99_999, soon));
-    assert!(!mux.system_holds(key, 99_999, late), "no more than before");
-    assert_eq!(mux.last_moved(key), Some(soon));
+    assert!(mux.streams_mut().system_holds(key, 99_999, soon));
+    assert!(
+        !mux.streams_mut().system_holds(key, 99_999, late),
+        "no more than before"
+    );
+    assert_eq!(mux.streams().last_moved(key), Some(soon));
     assert_eq!(mux.longest_stalled(late), None);
     let last = soon + CUT_STALLED_AFTER;
     assert_eq!(mux.longest_stalled(last), Some((soon, key)));
     // What is written meanwhile does not hide what is taken.
     write(&mut mux, key, 50_000, late);
-    assert!(!mux.system_holds(key, 149_999, last));
-    assert!(mux.system_holds(key, 149_998, last));
+    assert!(!mux.streams_mut().system_holds(key, 149_999, last));
+    assert!(mux.streams_mut().system_holds(key, 149_998, last));
 }
 
 #[test]
@@ -260,14 +276,14 @@ fn who_took_much_at_once_has_as_long_as_it_lasts_a_slow_reader() {
     ] {
         let mut mux = alone();
         let key = taker(&mut mux, took, 1);
-        assert!(mux.system_holds(key, 0, Instant::ZERO));
-        assert_eq!(mux.patience(key), patience);
+        assert!(mux.streams_mut().system_holds(key, 0, Instant::ZERO));
+        assert_eq!(mux.streams().patience(key), patience);
         let almost = Instant::ZERO + (patience - Duration::from_nanos(1));
         assert_eq!(mux.longest_stalled(almost), None);
         assert!(mux.longest_stalled(Instant::ZERO + patience).is_some());
         // A smaller step does not tell that no large one follows.
         write(&mut mux, key, 1, Instant::ZERO);
-        assert!(mux.system_holds(key, 0, Instant::ZERO));
-        assert_eq!(mux.patience(key), patience);
+        assert!(mux.streams_mut().system_holds(key, 0, Instant::ZERO));
+        assert_eq!(mux.streams().patience(key), patience);
     }
 }

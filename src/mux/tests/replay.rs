@@ -30,7 +30,7 @@ impl End {
     pub(super) fn resume(&mut self, lane: usize, received: u64, now: Instant) {
         let transport = self.transport(lane, now);
         assert!(
-            self.mux.can_resume(lane, received),
+            self.mux.lanes().can_resume(lane, received),
             "{received} cannot be met"
         );
         self.mux.resume(lane, transport, received, now);
@@ -68,7 +68,10 @@ impl Pair {
     }
 
     pub(super) fn come_back(&mut self, lane: usize) {
-        let counts = (self.kit.mux.received(lane), self.client.mux.received(lane));
+        let counts = (
+            self.kit.mux.lanes().received(lane),
+            self.client.mux.lanes().received(lane),
+        );
         self.client.resume(lane, counts.0, self.now);
         self.kit.resume(lane, counts.1, self.now);
     }
@@ -78,8 +81,8 @@ impl Pair {
         for _ in 0..10 {
             self.run();
             self.pass_time(Duration::from_millis(60));
-            self.kit.mux.acknowledge_all(self.now);
-            self.client.mux.acknowledge_all(self.now);
+            self.kit.mux.lanes_mut().acknowledge_all(self.now);
+            self.client.mux.lanes_mut().acknowledge_all(self.now);
         }
         self.run();
     }
@@ -88,19 +91,27 @@ impl Pair {
     pub(super) fn assert_whole(&self) {
         for (from, to) in [(&self.kit, &self.client), (&self.client, &self.kit)] {
             let (from, to) = (&from.mux, &to.mux);
-            assert_eq!(from.send.available(), to.recv.granted(), "session credit");
-            assert_eq!(to.recv.left(), to.recv.window(), "credit was lost");
+            assert_eq!(
+                from.sending.credit.available(),
+                to.receiving.credit.granted(),
+                "session credit"
+            );
+            assert_eq!(
+                to.receiving.credit.left(),
+                to.receiving.credit.window(),
+                "credit was lost"
+            );
             for (_, stream) in from.streams.iter() {
-                let Some(key) = to.by_id.get(&stream.id) else {
+                let Some(key) = to.streams.key_of(stream.id) else {
                     continue;
                 };
-                let peer = to.streams.resolve(*key);
+                let peer = to.streams.get(key).expect("it lives");
                 if peer.remote_done() {
                     continue;
                 }
                 assert_eq!(stream.send.available(), peer.recv.granted());
             }
-            for channel in &from.channels {
+            for channel in &from.lanes.channels {
                 let kept = channel.replay().map(|replay| replay.retained());
                 assert_eq!(kept, Some(0), "what was acknowledged is kept");
                 assert!(!channel.is_down() && channel.is_flushed());
@@ -112,10 +123,16 @@ impl Pair {
 /// A little of everything, in both directions.
 fn begin(pair: &mut Pair) -> (u32, u32) {
     let now = pair.now;
-    pair.kit.mux.push_control(FrameType::BindOk, b"{\"a\":1}");
+    pair.kit
+        .mux
+        .lanes_mut()
+        .push_control(FrameType::BindOk, b"{\"a\":1}");
     let down = pair.kit.open(pattern(1, 700), true, now);
     let up = pair.client.open(pattern(2, 900), true, now);
-    pair.client.mux.push_control(FrameType::Unbind, b"{}");
+    pair.client
+        .mux
+        .lanes_mut()
+        .push_control(FrameType::Unbind, b"{}");
     (down, up)
 }
 
@@ -202,7 +219,7 @@ impl Storm {
         let Ok(key) = end.mux.open(0, b"{}", now) else {
             return;
         };
-        let id = end.mux.streams.resolve(key).id;
+        let id = end.mux.streams.resolve_mut(key).id;
         end.mux.streams.resolve_mut(key).tag = id;
         end.keys.insert(id, key);
         end.source(id, pattern(id, len as usize), true);
@@ -247,7 +264,7 @@ impl Storm {
         };
         let now = self.pair.now;
         for end in [&mut self.pair.kit, &mut self.pair.client] {
-            if end.mux.lane(lane).is_some() {
+            if end.mux.lanes().get(lane).is_some() {
                 end.give_up(lane, now);
             }
         }
@@ -255,11 +272,12 @@ impl Storm {
             self.pair
                 .kit
                 .mux
+                .lanes()
                 .received(lane)
                 .saturating_add_signed(self.planted),
-            self.pair.client.mux.received(lane),
+            self.pair.client.mux.lanes().received(lane),
         );
-        if !self.pair.client.mux.can_resume(lane, counts.0) {
+        if !self.pair.client.mux.lanes().can_resume(lane, counts.0) {
             self.refused = true;
             return;
         }
@@ -276,8 +294,12 @@ impl Storm {
                 6 | 7 => self.mend_one(),
                 8 => {
                     self.pair.pass_time(Duration::from_millis(20));
-                    self.pair.kit.mux.acknowledge_all(self.pair.now);
-                    self.pair.client.mux.acknowledge_all(self.pair.now);
+                    self.pair.kit.mux.lanes_mut().acknowledge_all(self.pair.now);
+                    self.pair
+                        .client
+                        .mux
+                        .lanes_mut()
+                        .acknowledge_all(self.pair.now);
                 }
                 9 => self.reset_one(),
                 10 => self.pair.client.takes = self.dice.below(3) != 0,
@@ -388,7 +410,10 @@ fn a_stream_of_a_binding_goes_ahead_on_no_other_lane_of_what_told_of_it() {
     for at in 0.. {
         let mut pair = pair(Cut::Whole, 1 << 20, 2);
         for _ in 0..2 {
-            pair.kit.mux.push_control(FrameType::BindOk, b"{}");
+            pair.kit
+                .mux
+                .lanes_mut()
+                .push_control(FrameType::BindOk, b"{}");
         }
         // What the primary carries comes behind it anyway.
         let behind = open(&mut pair, 2).expect("the primary stands");
@@ -401,7 +426,7 @@ fn a_stream_of_a_binding_goes_ahead_on_no_other_lane_of_what_told_of_it() {
         pair.lets_through = [usize::MAX; 2];
         pair.kit.give_up(0, pair.now);
         pair.client.give_up(0, pair.now);
-        let known = pair.kit.mux.bind_oks_known();
+        let known = pair.kit.mux.lanes.bind_oks_known();
         for bind_ok in 1..=2 {
             let wanted = if bind_ok <= known {
                 Ok(Some(1))
@@ -413,7 +438,11 @@ fn a_stream_of_a_binding_goes_ahead_on_no_other_lane_of_what_told_of_it() {
         }
         pair.come_back(0);
         pair.run_dry();
-        assert_eq!(pair.kit.mux.bind_oks_known(), 2, "cut after {at} bytes");
+        assert_eq!(
+            pair.kit.mux.lanes.bind_oks_known(),
+            2,
+            "cut after {at} bytes"
+        );
         let mut lanes = BTreeSet::new();
         for _ in 0..4 {
             let key = open(&mut pair, 2).expect("room");

@@ -284,8 +284,8 @@ fn whatever_readers_do_every_byte_arrives_and_both_windows_are_whole_in_the_end(
             let got = pair.client.got.remove(id).unwrap_or_default();
             assert!(got == pattern(n, *size), "seed {seed}, stream {n}");
         }
-        let left = pair.kit.mux.send.available() as usize;
+        let left = pair.kit.mux.sending.credit.available() as usize;
         assert!(left >= SESSION - SESSION / 8, "seed {seed}: {left} is left");
-        assert_eq!(pair.client.mux.recv.left() as usize, SESSION);
+        assert_eq!(pair.client.mux.receiving.credit.left() as usize, SESSION);
     }
 }

@@ -41,7 +41,7 @@ fn a_half_closed_stream_on_which_nothing_moves_is_reset() {
     assert_eq!((swept[0].tag, swept[0].code), (idle, Code::IdleTimeout));
     pair.run();
     assert_eq!(pair.client.was_reset(idle), Some(Code::IdleTimeout));
-    assert_eq!(pair.kit.mux.stream_count(), 1);
+    assert_eq!(pair.kit.mux.streams().len(), 1);
     pair.kit.reset(whole, Code::Cancel);
     pair.run();
     pair.assert_quiet();
@@ -56,19 +56,19 @@ fn what_a_slow_reader_takes_behind_an_eof_is_told_and_counts_as_movement() {
     let key = pair.kit.keys[&id];
     for _ in 0..100 {
         pair.pass_time(HALF_CLOSE / 2);
-        assert!(pair.kit.mux.is_held_by_peer(key));
+        assert!(pair.kit.mux.streams().is_held_by_peer(key));
         pair.client.take(id, 1000, pair.now);
         for _ in 0..2 {
             assert!(pair.client.mux.sweep(pair.now, HALF_CLOSE, 0).is_empty());
             pair.run();
             pair.pass_time(PROGRESS_UNSAID);
         }
-        let moved = pair.kit.mux.last_moved(key).expect("it is alive");
+        let moved = pair.kit.mux.streams().last_moved(key).expect("it is alive");
         assert!(moved + PROGRESS_UNSAID >= pair.now);
         assert!(pair.kit.mux.sweep(pair.now, HALF_CLOSE, 0).is_empty());
     }
     assert_eq!(pair.client.count_left(FrameType::Window), 100);
-    assert!(!pair.kit.mux.is_held_by_peer(key));
+    assert!(!pair.kit.mux.streams().is_held_by_peer(key));
     pair.pass_time(HALF_CLOSE);
     assert_eq!(pair.kit.mux.sweep(pair.now, HALF_CLOSE, 0).len(), 1);
 }
@@ -107,7 +107,8 @@ fn a_quiet_peer_is_pinged_and_one_that_does_not_answer_is_dead() {
         let now = pair.now;
         pair.kit
             .mux
-            .check_lane(0, now, quiet, patience, *b"pingpong")
+            .lanes_mut()
+            .check(0, now, quiet, patience, *b"pingpong")
             .expect("a lane")
     };
     assert_eq!(check(&mut pair), Liveness::LookAgain(pair.now + quiet));
@@ -127,7 +128,7 @@ fn a_quiet_peer_is_pinged_and_one_that_does_not_answer_is_dead() {
     pair.pass_time(Duration::from_nanos(1));
     assert_eq!(check(&mut pair), Liveness::Dead);
     let now = pair.now;
-    pair.kit.mux.forgive_silence(now);
+    pair.kit.mux.lanes_mut().forgive_silence(now);
     assert_eq!(check(&mut pair), Liveness::LookAgain(pair.now + quiet));
 }
 
@@ -139,7 +140,7 @@ fn a_quiet_lane_gives_its_memory_back() {
     pair.client.source(id, Vec::new(), true);
     pair.run();
     let held = |pair: &Pair| {
-        let lanes = [&pair.kit, &pair.client].map(|end| end.mux.lane(0).unwrap().capacity());
+        let lanes = [&pair.kit, &pair.client].map(|end| end.mux.lanes().get(0).unwrap().capacity());
         lanes.iter().sum::<usize>()
     };
     assert!(held(&pair) > 50_000);
@@ -147,7 +148,7 @@ fn a_quiet_lane_gives_its_memory_back() {
     let now = pair.now;
     for end in [&mut pair.kit, &mut pair.client] {
         let second = Duration::from_secs(1);
-        end.mux.check_lane(0, now, second, second, [0; 8]);
+        end.mux.lanes_mut().check(0, now, second, second, [0; 8]);
     }
     assert!(held(&pair) < 2048, "{} are held", held(&pair));
 }

@@ -172,7 +172,10 @@ fn a_session_is_idle_from_when_its_last_binding_went() {
     let mut laptop = host.laptop("192.0.2.1:1000");
     host.pass_with(&mut laptop, span * 2 - INSTANT);
     let unbind = br#"{"bindId":1}"#;
-    laptop.mux.push_control(FrameType::Unbind, unbind);
+    laptop
+        .mux
+        .lanes_mut()
+        .push_control(FrameType::Unbind, unbind);
     host.exchange(&mut laptop);
     host.pass_with(&mut laptop, span - INSTANT);
     assert_eq!(host.kit.sessions.len(), 1);
@@ -201,7 +204,7 @@ fn nobody_is_judged_while_the_signs_of_life_that_were_promised_do_not_come() {
         let hello = format!(r#"{{"version":"hoody-tunnel.v1"{promise}}}"#);
         let mut laptop = host.greet("192.0.2.1:1000", &hello);
         let bind = br#"{"clientBindRef":1,"kind":"http","mode":"expose","containerPort":0}"#;
-        laptop.mux.push_control(FrameType::Bind, bind);
+        laptop.mux.lanes_mut().push_control(FrameType::Bind, bind);
         host.exchange(&mut laptop);
         let conn = host.visit_at(host.bound[0], "192.0.2.2:1").unwrap();
         host.send(conn, GET);
@@ -214,13 +217,13 @@ fn nobody_is_judged_while_the_signs_of_life_that_were_promised_do_not_come() {
             continue;
         }
         // Its lane brings something again: the visitor has as long as ever.
-        laptop.mux.keep_heard(0, [7; 8]);
+        laptop.mux.lanes_mut().keep_heard(0, [7; 8]);
         host.exchange(&mut laptop);
         for (passes, judged) in [(VISITOR_GONE_AFTER - INSTANT, false), (INSTANT, true)] {
             let half = passes / 2;
             for _ in 0..2 {
                 host.pass(half);
-                laptop.mux.keep_heard(0, [7; 8]);
+                laptop.mux.lanes_mut().keep_heard(0, [7; 8]);
                 host.exchange(&mut laptop);
             }
             host.pass(passes - half * 2);

@@ -280,7 +280,10 @@ fn whoever_takes_the_port_over_serves_those_who_wait() {
     let port = host.kit.ports.bound(host.bound[0]).expect("bound").port();
     let wish = format!(r#""containerPort":{port},"takeover":true"#);
     let bind = format!(r#"{{"clientBindRef":1,"kind":"http","mode":"expose",{wish}}}"#);
-    other.mux.push_control(FrameType::Bind, bind.as_bytes());
+    other
+        .mux
+        .lanes_mut()
+        .push_control(FrameType::Bind, bind.as_bytes());
     host.exchange(&mut other);
     host.answer(&mut other, 0, 1);
     assert!(host.receive(conn).starts_with("HTTP/1.1 200 "));

@@ -82,13 +82,13 @@ impl Visitor {
             true => now,
             false if sessions.is_promised_to_be_heard(name.session) => {
                 let since = mux.clocks_run_since(name.stream, now);
-                mux.last_moved(name.stream)?.max(since)
+                mux.streams().last_moved(name.stream)?.max(since)
             }
-            false => mux.last_moved(name.stream)?,
+            false => mux.streams().last_moved(name.stream)?,
         };
         Some(Movement {
             last,
-            held_by_client: mux.is_held_by_peer(name.stream),
+            held_by_client: mux.streams().is_held_by_peer(name.stream),
         })
     }
 
@@ -303,7 +303,8 @@ impl Visitors {
             let visitor = self.all.get(*conn);
             visitor.is_some_and(|visitor| visitor.listener == listener)
         };
-        let all: Vec<ConnKey> = mux.map_or_else(Vec::new, |mux| mux.tags().filter(here).collect());
+        let all: Vec<ConnKey> =
+            mux.map_or_else(Vec::new, |mux| mux.streams().tags().filter(here).collect());
         for conn in all {
             let end = End {
                 outcome: StreamOutcome::TakenOver,
@@ -417,7 +418,7 @@ impl Visitors {
                 if let Some(name) = visitor.stream()
                     && let Some(mux) = name.mux(below.sessions)
                 {
-                    mux.local_finishes(name.stream);
+                    mux.streams_mut().local_finishes(name.stream);
                 }
             }
         }

@@ -452,7 +452,7 @@ fn may_serve_one_more(holder: u128, conns: &Conns, sessions: &Sessions) -> bool 
     let held = || {
         sessions
             .muxes()
-            .map(|mux| mux.held_by(holder))
+            .map(|mux| mux.streams().held_by(holder))
             .sum::<usize>()
     };
     is_plenty(left, most) || may_hold(held() + 1, 1, left, most)

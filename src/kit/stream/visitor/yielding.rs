@@ -170,7 +170,10 @@ impl Visitor {
                 if mux.stands_still(name.stream) {
                     return None;
                 }
-                (mux.last_moved(name.stream)?, mux.patience(name.stream))
+                (
+                    mux.streams().last_moved(name.stream)?,
+                    mux.streams().patience(name.stream),
+                )
             }
             None => (self.http.leaves_since()?, CUT_STALLED_AFTER),
         };
