@@ -149,11 +149,15 @@ impl Conns {
             return;
         };
         let peer = entry.from.ip();
-        if matches!(self.admission.get(leaver), Some((Room::Guessing, ..))) {
+        let room = self.admission.get(leaver).map(|(room, ..)| room);
+        if room == Some(Room::Guessing) {
             self.admission.throttle.failed(peer, cx.now);
         }
         self.close(leaver, CloseHow::Clean, cx);
-        let why = "it had proven nothing, and another one wanted its place";
+        let why = match room {
+            Some(Room::Proven) => "it said no HELLO, and another one wanted its place",
+            _ => "it had proven nothing, and another one wanted its place",
+        };
         cx.refused(peer, RefusalReason::PreAuthDisplaced, why);
     }
 

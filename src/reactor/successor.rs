@@ -90,6 +90,28 @@ pub fn is_init() -> bool {
     std::process::id() == 1
 }
 
+/// For the first process of a container, which gets the children of all others whose parents have
+/// gone: they leave nothing behind when they end.
+///
+/// # Errors
+///
+/// Where the system refuses.
+pub fn forget_children() -> io::Result<()> {
+    on_childs_end(libc::SA_NOCLDWAIT)
+}
+
+fn on_childs_end(flags: libc::c_int) -> io::Result<()> {
+    // SAFETY: all zeroes is a valid sigaction: the default way, and no signal blocked.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_flags = flags;
+    // SAFETY: the pointer describes `action`, which lives through the call; the old one is not
+    // asked for.
+    match unsafe { libc::sigaction(libc::SIGCHLD, &raw const action, std::ptr::null_mut()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// For the first process of a container, whose end would end all others: passes signals on to them
 /// and waits until the last of them has ended. Gives how the last one did.
 pub fn look_after_others() -> i32 {
@@ -98,6 +120,8 @@ pub fn look_after_others() -> i32 {
         // SAFETY: the handler only calls kill(2), which is allowed in one.
         unsafe { libc::signal(signal, pass_on) };
     }
+    // From here on it is to be known how they end.
+    let _ = on_childs_end(0);
     let mut code = 0;
     loop {
         let mut status = 0;

@@ -3,7 +3,7 @@
 //! Each room is one part of the promise: `expose` and `pull` carry traffic, `bad_input`, `bad_bind`
 //! and `visitors` answer nonsense as the protocol says, `sessions` outlive their sockets, `lanes`
 //! are several sockets of one and `paths` what they are good for, `laptop` shares what it has, `one_process` shares it with a kit,
-//! `restart` tells a kit to go, `holding` has visitors wait, `limits` hold, `admin` steers, `proxy`
+//! `restart` tells a kit to go, `holding` has visitors wait, `init` is who starts it, `limits` hold, `admin` steers, `proxy`
 //! stands behind nginx, `network` pulls cables in namespaces of its own, `cli` is what people type,
 //! `odd_flags` are nonsense,
 //! `door` is the kit's own under floods, `readers` of our output stop, `soak` counts what is left after many.
@@ -27,6 +27,7 @@ mod expose;
 mod expose_local;
 mod expose_real;
 mod holding;
+mod init;
 mod lanes;
 mod laptop;
 mod limits;

@@ -76,6 +76,7 @@ impl Start {
 
     /// This kit listens: the one before may go.
     pub fn stands(&mut self) {
+        tell_systemd("READY=1");
         if let Some(mut predecessor) = self.predecessor.take()
             && let Err(why) = predecessor.write_all(STANDS)
         {
@@ -156,7 +157,8 @@ fn await_successor(mut child: Child, mut ours: &UnixStream, handle: &Handle<KitO
             let pid = child.id();
             info!("process {pid} has taken over");
             SUCCESSOR.store(pid, Ordering::SeqCst);
-            tell_systemd(&format!("MAINPID={pid}"));
+            // It speaks for itself only where systemd hears others than the main process.
+            tell_systemd(&format!("MAINPID={pid}\nREADY=1"));
             // Where the kit is gone by now there is nothing left to let go.
             let _ = handle.send(KitOrder::Succeeded);
         }

@@ -16,7 +16,7 @@ use argh::{EarlyExit, FromArgs};
 use hoody_tunnel::kit::config::Config;
 use hoody_tunnel::kit::{Kit, KitNotice};
 use hoody_tunnel::limits::{HOST_DESCRIPTORS, MIN_FD_BUDGET};
-use hoody_tunnel::reactor::{self, Options, Reactor, logging, os_entropy, process};
+use hoody_tunnel::reactor::{self, Options, Reactor, logging, os_entropy, process, successor};
 use hoody_tunnel::secrets;
 use hoody_tunnel::text::visible;
 use hoody_tunnel::units::split_values;
@@ -76,6 +76,10 @@ fn print(text: &str) -> Result<(), Trouble> {
 /// Runs the kit until somebody asks it to stop.
 fn start(flags: &Flags) -> Result<(), Trouble> {
     let start = Start::find()?;
+    if successor::is_init() {
+        let failed = |why| Trouble::Failed(format!("cannot look after children: {why}"));
+        successor::forget_children().map_err(failed)?;
+    }
     let mut config = settings(flags, &Environment::real(), start.listen())?;
     // Before the first thread, so that its few bytes come from where all others do.
     process::return_large_buffers();

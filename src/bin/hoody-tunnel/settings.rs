@@ -187,7 +187,7 @@ pub fn token(file: Option<&Path>, environment: &Environment) -> Result<Option<Se
     let Some(path) = file else {
         return Ok(environment.text("HOODY_TUNNEL_TOKEN")?.map(Secret::new));
     };
-    let failed = |why: String| Trouble::Failed(format!("token file {}: {why}", path.display()));
+    let failed = |why: String| Trouble::Usage(format!("token file {}: {why}", path.display()));
     let text = secrets::read(path, MAX_TOKEN_FILE).map_err(failed)?;
     match text.trim_end_matches(['\r', '\n']) {
         "" => Err(failed("it is empty".to_string())),
@@ -446,14 +446,14 @@ mod tests {
             token(Some(&path), &none)
         };
         assert!(read("hush\r\n").unwrap().unwrap().matches("hush"));
-        assert!(matches!(read("\n"), Err(Trouble::Failed(why)) if why.contains("empty")));
+        assert!(matches!(read("\n"), Err(Trouble::Usage(why)) if why.contains("empty")));
         assert!(matches!(
             read(&"x".repeat(MAX_TOKEN_FILE + 1)),
-            Err(Trouble::Failed(_))
+            Err(Trouble::Usage(_))
         ));
         std::fs::remove_file(&path).unwrap();
         let gone = token(Some(&path), &none).unwrap_err();
-        assert!(matches!(gone, Trouble::Failed(why) if why.contains("token file")));
+        assert!(matches!(gone, Trouble::Usage(why) if why.contains("token file")));
     }
 
     #[test]

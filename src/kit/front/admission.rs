@@ -1,6 +1,6 @@
 //! Connections that have proven nothing yet, and who of them makes room (PROTOCOL §2).
 //!
-//! They wait in three rooms. In the *hall* is whoever has asked nothing, or was answered: each
+//! They wait in four rooms. In the *hall* is whoever has asked nothing, or was answered: each
 //! newcomer gets in there, and at its cap one goes for it, so that whoever asks for `health` is
 //! always read and answered, whatever waits. Who *guesses* shows a wrong token and waits to hear
 //! so; one more guess displaces the oldest, which costs nobody else a place. Who *greets* has
@@ -11,7 +11,9 @@
 //! more than the newcomer's (everybody may be behind one proxy), only those go that had time to
 //! speak, and else the newcomer is told to come again.
 //!
-//! Who has shown the token does not wait here: nobody can take its place.
+//! Who has upgraded with the token and says no HELLO waits in a room of its own, where no stranger
+//! can take its place while there are more of these. But it holds none that others need: where
+//! these are the most, the one that is silent for longest goes.
 
 use std::cmp::Reverse;
 
@@ -28,6 +30,7 @@ pub(in crate::kit) enum Room {
     Guessing,
     Hall,
     Greeting,
+    Proven,
 }
 
 /// Whoever came or asked longest ago is missed least.
@@ -36,8 +39,8 @@ type Missed = Reverse<Instant>;
 /// Who stands where.
 #[derive(Debug)]
 pub(in crate::kit) struct Admission {
-    rooms: [Crowd<ConnKey, u128, Missed>; 3],
-    caps: [usize; 3],
+    rooms: [Crowd<ConnKey, u128, Missed>; 4],
+    caps: [usize; 4],
     /// Who guessed wrong lately.
     pub throttle: Throttle,
     /// Whom an operator keeps away.
@@ -52,8 +55,8 @@ impl Admission {
     pub(crate) fn new(descriptors: usize, greeters: usize) -> Admission {
         let hall = (descriptors / HALL_PART).clamp(MIN_HALL, MAX_HALL);
         Admission {
-            rooms: [Crowd::new(), Crowd::new(), Crowd::new()],
-            caps: [greeters, hall, greeters],
+            rooms: [const { Crowd::new() }; 4],
+            caps: [greeters, hall, greeters, usize::MAX],
             throttle: Throttle::new(),
             bans: Bans::default(),
         }
@@ -109,20 +112,19 @@ impl Admission {
         yields.then_some(Some(conn)).ok_or(())
     }
 
-    /// Who gives its descriptor to somebody who wants one: a guesser, or else one of the fuller
+    /// Who gives its descriptor to somebody who wants one: a guesser, or else one of the fullest
     /// room, so that greeters leave some to those who only ask.
     pub(crate) fn first_to_go(&self) -> Option<ConnKey> {
-        let [guessing, hall, greeting] = &self.rooms;
-        let fuller = match hall.len() < greeting.len() {
-            true => greeting,
-            false => hall,
-        };
-        let first = guessing.first_to_go().or_else(|| fuller.first_to_go());
+        let [guessing, others @ ..] = &self.rooms;
+        // Of rooms that are equally full it is the first.
+        let fullest = others.iter().rev().max_by_key(|room| room.len());
+        let first = guessing.first_to_go();
+        let first = first.or_else(|| fullest?.first_to_go());
         first.map(|(conn, _)| conn)
     }
 }
 
-const ALL: [Room; 3] = [Room::Guessing, Room::Hall, Room::Greeting];
+const ALL: [Room; 4] = [Room::Guessing, Room::Hall, Room::Greeting, Room::Proven];
 
 #[cfg(test)]
 #[path = "admission_tests.rs"]

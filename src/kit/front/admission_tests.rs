@@ -377,3 +377,46 @@ fn an_operator_gets_in_where_silence_and_visitors_hold_all_descriptors() {
     }
     assert!(operator.is_some());
 }
+
+#[test]
+fn whoever_showed_the_token_and_says_no_hello_keeps_nobody_else_waiting() {
+    for (budget, addresses) in [(64, 1), (64, 200), (256, 3)] {
+        let mut host = Host::new(Config {
+            fd_budget: budget,
+            ..guarded()
+        });
+        let mut laptop = host.laptop("192.0.2.1:1000");
+        let silent: Vec<ConnKey> = (0..2 * budget)
+            .map(|n| {
+                let peer = format!("198.51.100.{}:{}", n % addresses, 1000 + n);
+                let conn = host.visit(&peer).expect("a place");
+                host.send(conn, UPGRADE);
+                conn
+            })
+            .collect();
+        for _ in 0..3 {
+            // An operator, another laptop, and a visitor of one that is here.
+            assert!(host.get("health").starts_with("HTTP/1.1 200 "));
+            let more = host.greet("203.0.113.1:1", r#"{"version":"hoody-tunnel.v1"}"#);
+            assert_eq!(more.told[0].0, FrameType::HelloOk);
+            host.kit.handle(
+                Event::Ended {
+                    conn: more.conn,
+                    how: Ended::Reset,
+                },
+                host.now,
+            );
+            host.settle();
+            let port = host.bound[0];
+            let visitor = host.visit_at(port, "203.0.113.2:1").expect("a place");
+            host.send(visitor, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+            host.exchange(&mut laptop);
+        }
+        assert_eq!(laptop.streams.len(), 3);
+        // Those that have been silent for longest went, and the last ones may still speak.
+        let gone = |conn: &&ConnKey| host.closed.contains(conn);
+        let (early, late) = silent.split_at(silent.len() / 2);
+        assert!(early.iter().all(|conn| gone(&conn)) || addresses > 1);
+        assert!(late.iter().filter(gone).count() < late.len() / 2 + 4);
+    }
+}

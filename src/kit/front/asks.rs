@@ -22,6 +22,7 @@ use crate::kit::config::Config;
 use crate::kit::front::guard::{Credential, host_is_ours, origin_is_fine};
 use crate::kit::metrics::RefusalReason;
 use crate::limits::{DEFAULT_KILL_GRACE_MS, MAX_BAN, MAX_KILL_GRACE_MS};
+use crate::text::said;
 use crate::units::{parse_duration, show_duration};
 use crate::wire::control::SessionId;
 use crate::ws::{ClientOffer, HandshakeError, Subprotocol, check_request};
@@ -300,6 +301,11 @@ fn kill(
         return Err(Refusal::json(403, why).because(RefusalReason::Origin));
     }
     authorize(credential)?;
+    if let Some(odd) = names(query).find(|name| !KILL_PARAMETERS.contains(name)) {
+        let odd = said(&String::from_utf8_lossy(odd));
+        let why = format!("no parameter is called `{odd}`; grace_ms and ban are allowed");
+        return Err(Denial::json(400, why));
+    }
     let grace = grace(query).ok_or_else(|| {
         Denial::json(
             400,
@@ -318,7 +324,10 @@ fn kill(
     })
 }
 
-/// `grace_ms` in a query; other parameters are ignored, a second one is not.
+/// What may be said of the end of a session.
+const KILL_PARAMETERS: [&[u8]; 2] = [b"grace_ms", b"ban"];
+
+/// `grace_ms` in a query, once at most.
 fn grace(query: &[u8]) -> Option<Duration> {
     let mut values = values(query, b"grace_ms");
     let Some(value) = values.next() else {
@@ -337,6 +346,14 @@ fn ban(query: &[u8]) -> Option<Option<Duration>> {
     let span = parse_duration(std::str::from_utf8(value).ok()?).ok()?;
     let fits = (Duration::from_secs(1)..=MAX_BAN).contains(&span);
     (values.next().is_none() && fits).then_some(Some(span))
+}
+
+/// The names of a query's parameters.
+fn names(query: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let query = query.strip_prefix(b"?").unwrap_or_default();
+    let pairs = query.split(|octet| *octet == b'&');
+    let pairs = pairs.filter(|pair| !pair.is_empty());
+    pairs.filter_map(|pair| pair.split(|octet| *octet == b'=').next())
 }
 
 /// What a query says under `name`, each time; nothing where there is no `=`.

@@ -20,7 +20,7 @@ pub(in crate::kit) struct Crowd<K, H, W> {
 }
 
 impl<K: Ord + Copy, H: Ord + Copy, W: Ord + Copy> Crowd<K, H, W> {
-    pub(crate) fn new() -> Crowd<K, H, W> {
+    pub(crate) const fn new() -> Crowd<K, H, W> {
         Crowd {
             members: BTreeMap::new(),
             of: BTreeMap::new(),

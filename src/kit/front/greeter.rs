@@ -59,7 +59,7 @@ impl Greeter {
     pub(in crate::kit) fn standing(&self, entry: &ConnEntry, guarded: bool) -> Option<Standing> {
         let room = match &self.held {
             Some(held) => held.wrong.then_some(Room::Guessing)?,
-            None if self.proven && guarded => return None,
+            None if self.proven && guarded => Room::Proven,
             None => Room::Greeting,
         };
         Some(entry.stands_in(room, None))
