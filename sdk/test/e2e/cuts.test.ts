@@ -181,7 +181,9 @@ for (const { lanes, cuts } of [
       }
       isOver = true;
       await Promise.all(all);
-      t.diagnostic(`runs ${JSON.stringify(done)}, lost ${lost.length} ${[...new Set(lost)].join()}, cuts ${cutter.cuts}`);
+      t.diagnostic(
+        `runs ${JSON.stringify(done)}, lost ${lost.length} ${[...new Set(lost)].join()}, cuts ${cutter.cuts}`,
+      );
       for (const [name] of jobs) assert.ok((done[name] ?? 0) > 0, name);
       assert.ok(refused.every((fresh) => !fresh));
       await until(() => session.state === 'online' && session.connections === lanes);
