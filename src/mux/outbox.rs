@@ -248,6 +248,8 @@ impl Outbox {
         }
         self.sealed_len -= count;
         self.message_left(count);
+        let spent = self.replay.as_mut().map_or(0, |it| it.drop_taken());
+        self.let_go(spent);
         if let Some(replay) = &mut self.replay
             && self.left == self.queue.len()
         {
@@ -303,12 +305,18 @@ impl Outbox {
         let Some(replay) = &mut self.replay else {
             return Ok(());
         };
-        self.spent += replay.acknowledged(count)?;
+        let spent = replay.acknowledged(count)?;
+        self.let_go(spent);
+        Ok(())
+    }
+
+    /// Nobody needs so many bytes more of those that have left.
+    fn let_go(&mut self, count: usize) {
+        self.spent += count;
         if self.spent == self.left {
             self.queue.consume(self.left);
             (self.left, self.spent) = (0, 0);
         }
-        Ok(())
     }
 
     /// Leaves all that waits to a connection, which goes on alone.

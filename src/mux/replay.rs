@@ -317,6 +317,12 @@ impl Replay {
             return Err(CannotBe);
         }
         self.acked = self.acked.max(count);
+        Ok(self.drop_taken())
+    }
+
+    /// Drops the messages at the head whose frames the peer has, or of which none counts: no ACK
+    /// would ever come for these alone. Gives how many of their bytes are in the outbox.
+    pub(super) fn drop_taken(&mut self) -> usize {
         let mut elsewhere = 0;
         while let Some(piece) = self.kept.pieces.front()
             && self.first + piece.frames <= self.acked
@@ -326,7 +332,7 @@ impl Replay {
             self.data -= piece.data;
             elsewhere += self.kept.drop_first().map_or(0, |(_, bytes)| bytes);
         }
-        Ok(elsewhere)
+        elsewhere
     }
 
     /// The connection is lost. `unsent` is what waited in the outbox, in `block` behind what is

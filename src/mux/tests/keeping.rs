@@ -291,3 +291,55 @@ fn a_frame_of_a_stream_on_another_lane_is_a_violation() {
         "a stream's frame on a lane that is not the stream's"
     );
 }
+
+#[test]
+fn frames_that_do_not_count_are_not_kept_for_an_ack_that_never_comes() {
+    let mut pair = pair(Cut::Whole, 128 * 1024, 1);
+    for at in 0..1000 {
+        let map = format!(r#"{{"connections":[{at},{}]}}"#, "0,".repeat(200));
+        pair.kit
+            .mux
+            .lanes_mut()
+            .push_control(FrameType::ShardMap, map.as_bytes());
+        pair.kit.settle(pair.now);
+        while pair.flush(Side::Kit, 0) {
+            pair.kit.wire[0].clear();
+        }
+        let kept = pair.kit.mux.lanes.channels[0]
+            .replay()
+            .map(|it| it.retained());
+        assert_eq!(kept, Some(0), "after {at}");
+    }
+    let capacity = pair.kit.mux.lanes.channels[0].capacity();
+    assert!(capacity < 64 * 1024, "{capacity} of memory");
+    assert!(pair.kit.mux.open(0, b"{}", pair.now).is_ok());
+}
+
+#[test]
+fn both_ends_send_a_full_buffer_again_at_once() {
+    let keeps = 128 * 1024;
+    let mut pair = pair(Cut::Whole, keeps, 1);
+    let now = pair.now;
+    let down = pair.kit.open(pattern(1, 1 << 20), true, now);
+    let up = pair.client.open(pattern(2, 1 << 20), true, now);
+    for _ in 0..5 {
+        // Both send until their buffers are full, and nothing of it arrives.
+        for side in [Side::Kit, Side::Client] {
+            pair.end(side).0.settle(now);
+            while pair.flush(side, 0) {
+                pair.end(side).0.wire[0].clear();
+            }
+            let kept = pair.end(side).0.mux.lanes.channels[0]
+                .replay()
+                .map(|it| it.retained());
+            assert!(kept >= Some(keeps as usize / 2), "{kept:?}");
+        }
+        pair.kit.give_up(0, pair.now);
+        pair.client.give_up(0, pair.now);
+        pair.come_back(0);
+    }
+    pair.run_dry();
+    assert!(pair.client.got[&down] == pattern(1, 1 << 20), "other bytes");
+    assert!(pair.kit.got[&up] == pattern(2, 1 << 20), "other bytes");
+    pair.assert_whole();
+}
