@@ -349,6 +349,8 @@ impl Host {
 
 impl Laptop {
     pub(super) fn read(&mut self, mut bytes: &[u8], now: Instant) {
+        // Some may have come behind the answer to its HELLO.
+        self.look(now);
         while !bytes.is_empty() {
             let lane = self.mux.lanes_mut().get_mut(0).expect("its lane");
             let space = lane.read_space();
@@ -356,21 +358,25 @@ impl Laptop {
             space[..count].copy_from_slice(&bytes[..count]);
             lane.received(count, now);
             bytes = &bytes[count..];
-            while let Some(incoming) = self.mux.poll(0, now).expect("a kit that keeps the rules") {
-                let json = |span| {
-                    let payload = self.mux.payload(0, span).to_vec();
-                    String::from_utf8(payload).expect("JSON")
-                };
-                match incoming {
-                    Incoming::Opened { id, payload } => {
-                        self.opens.push(json(&payload));
-                        self.streams.extend(self.mux.accept(0, id, id, now));
-                    }
-                    Incoming::Control { kind, payload } => {
-                        self.told.push((kind, json(&payload)));
-                    }
-                    _ => {}
+            self.look(now);
+        }
+    }
+
+    fn look(&mut self, now: Instant) {
+        while let Some(incoming) = self.mux.poll(0, now).expect("a kit that keeps the rules") {
+            let json = |span| {
+                let payload = self.mux.payload(0, span).to_vec();
+                String::from_utf8(payload).expect("JSON")
+            };
+            match incoming {
+                Incoming::Opened { id, payload } => {
+                    self.opens.push(json(&payload));
+                    self.streams.extend(self.mux.accept(0, id, id, now));
                 }
+                Incoming::Control { kind, payload } => {
+                    self.told.push((kind, json(&payload)));
+                }
+                _ => {}
             }
         }
     }

@@ -77,7 +77,10 @@ impl Sessions {
                 let why = "resumed on another connection";
                 match goes_on {
                     Some(_) => kept = self.make_way(key, hello, conns, cx),
-                    None => self.leave_lanes(key, CLOSE_GOING_AWAY, why, conns, cx),
+                    None => {
+                        self.tell_evicted(key);
+                        self.leave_lanes(key, CLOSE_GOING_AWAY, why, conns, cx);
+                    }
                 }
                 key
             }

@@ -143,13 +143,21 @@ impl Sessions {
             }
         }
         for (index, mut lane) in left {
-            const WHY: &str = "resumed elsewhere";
             if index == 0 {
-                lane.say(&GoAway::new(Code::Cancel, WHY).for_good());
+                lane.say(&resumed_elsewhere());
             }
-            close_lane(&mut lane, CLOSE_GOING_AWAY, WHY, conns, cx);
+            close_lane(&mut lane, CLOSE_GOING_AWAY, ELSEWHERE, conns, cx);
         }
         kept
+    }
+
+    /// A newer HELLO takes the session without its streams: whoever still holds its connection is
+    /// not to come back, or two clients on one id would drive each other out for ever.
+    pub(super) fn tell_evicted(&mut self, key: SessionKey) {
+        let told = self.get(key).is_some_and(KitSession::keeps_streams);
+        if told {
+            self.say(key, &resumed_elsewhere());
+        }
     }
 
     /// JOIN: the session and the lane that it may carry, and whether that goes on. Where it begins
@@ -208,6 +216,13 @@ impl KitSession {
             .then_some(self.epoch)
     }
 }
+
+/// What the connection hears whose session was resumed on another one.
+fn resumed_elsewhere() -> GoAway {
+    GoAway::new(Code::Cancel, ELSEWHERE).for_good()
+}
+
+const ELSEWHERE: &str = "resumed elsewhere";
 
 #[cfg(test)]
 #[path = "returning_tests.rs"]

@@ -108,11 +108,25 @@ impl Host {
         let (_, taken) = ok.split_once(r#""received":"#).expect("with its streams");
         let digits: String = taken.chars().take_while(char::is_ascii_digit).collect();
         let taken = digits.parse().expect("a count");
-        assert!(ok.contains(r#""epoch":1"#) && ok.contains(r#""clientBindRef":7"#));
+        assert!(ok.contains(r#""epoch":1"#) && ok.contains(r#""clientBindRef":"#));
         laptop.conn = answer.conn;
         laptop.mux.resume(0, answer.lane, taken, self.now);
         laptop.read(&[], self.now);
         self.exchange(laptop);
+    }
+
+    /// The old connection is told that its session is on another one, for good.
+    fn heard_that_it_is_elsewhere(&mut self, old: ConnKey) {
+        let mut lane = Transport::client(old, Entropy::from_seed(8), self.now);
+        lane.feed(&self.take(old, usize::MAX), self.now);
+        let goaway = match lane.poll() {
+            Ok(Some(Item::Frame { payload, .. })) => lane.payload(&payload).to_vec(),
+            other => panic!("{other:?}"),
+        };
+        let goaway = String::from_utf8_lossy(&goaway).into_owned();
+        for words in ["resumed elsewhere", r#""code":7"#, r#""final":true"#] {
+            assert!(goaway.contains(words), "{goaway}");
+        }
     }
 
     fn whole_answer(&mut self, laptop: &mut Laptop, visitor: ConnKey) {
@@ -150,16 +164,7 @@ fn a_laptop_that_comes_back_although_it_was_thought_to_be_there_evicts_its_old_s
     let old = laptop.conn;
     laptop.mux.suspend(0, host.now);
     host.come_back(&mut laptop, 1);
-    let mut lane = Transport::client(old, Entropy::from_seed(8), host.now);
-    lane.feed(&host.take(old, usize::MAX), host.now);
-    let goaway = match lane.poll() {
-        Ok(Some(Item::Frame { payload, .. })) => lane.payload(&payload).to_vec(),
-        other => panic!("{other:?}"),
-    };
-    let goaway = String::from_utf8_lossy(&goaway).into_owned();
-    for words in ["resumed elsewhere", r#""code":7"#, r#""final":true"#] {
-        assert!(goaway.contains(words), "{goaway}");
-    }
+    host.heard_that_it_is_elsewhere(old);
     host.whole_answer(&mut laptop, visitor);
 }
 
@@ -320,4 +325,126 @@ fn a_hello_that_the_kit_before_has_outlived_is_old_for_the_next_one_too() {
     );
     let next = host.hello(&laptop, r#","epoch":2,"attempt":6"#);
     assert!(next.said(FrameType::HelloOk).contains(r#""resumed":true"#));
+}
+
+#[test]
+fn whoever_resumes_without_streams_evicts_the_old_socket_for_good() {
+    let mut host = Host::new(guarded());
+    let mut laptop = host.keeper();
+    let visitor = host.ask_for(&mut laptop);
+    let old = laptop.conn;
+    let answer = host.hello(&laptop, "");
+    let ok = answer.said(FrameType::HelloOk);
+    assert!(ok.contains(r#""resumed":true"#) && ok.contains(r#""epoch":2"#));
+    laptop.mux.suspend(0, host.now);
+    host.heard_that_it_is_elsewhere(old);
+    assert!(host.receive(visitor).starts_with("HTTP/1.1 502"));
+}
+
+#[test]
+fn an_answer_without_memory_that_is_lost_leaves_nothing_to_go_on_from() {
+    let mut host = Host::new(guarded());
+    let mut laptop = host.keeper();
+    let visitor = host.ask_for(&mut laptop);
+    host.lose(&mut laptop);
+    // The kit answers so, and nobody hears it.
+    let lost = host.hello(&laptop, r#","epoch":9,"attempt":1,"received":2"#);
+    assert!(lost.said(FrameType::HelloOk).contains(r#""epoch":2"#));
+    assert!(host.receive(visitor).starts_with("HTTP/1.1 502"));
+    // So its client still believes in what was before.
+    let again = host.hello(&laptop, r#","epoch":1,"attempt":2,"received":2"#);
+    let ok = again.said(FrameType::HelloOk);
+    assert!(
+        ok.contains(r#""resumed":true"#) && ok.contains(r#""epoch":3"#),
+        "{ok}"
+    );
+    assert!(!ok.contains(r#""received""#), "{ok}");
+    assert_eq!(host.kit.sessions.stream_count(), 0);
+}
+
+#[test]
+fn what_an_old_socket_brings_after_the_count_was_said_is_not_taken() {
+    let mut host = Host::new(guarded());
+    let mut laptop = host.keeper();
+    let visitor = host.ask_for(&mut laptop);
+    let old = laptop.conn;
+    laptop.head(0, 100_000, host.now);
+    // These bytes are on their way while the laptop gives the socket up.
+    let late = laptop.mux.transmit(0).to_vec();
+    laptop.mux.transmitted(0, late.len());
+    laptop.mux.suspend(0, host.now);
+    let (before, rest) = late.split_at(late.len() / 2);
+    host.send(old, before);
+    host.come_back(&mut laptop, 1);
+    host.send(old, rest);
+    let stream = laptop.streams[0];
+    let mut sent = 0;
+    while sent < 100_000 {
+        sent += laptop.mux.send(stream, &[b'x'; 1000], host.now);
+        host.exchange(&mut laptop);
+    }
+    laptop.mux.send_eof(stream, host.now);
+    host.exchange(&mut laptop);
+    let answer = host.receive(visitor);
+    assert_eq!(answer.matches("HTTP/1.1 200").count(), 1, "one head");
+    assert!(answer.ends_with(&"x".repeat(100_000)));
+}
+
+#[test]
+fn a_session_that_only_pulls_keeps_its_caller() {
+    let mut host = Host::new(guarded());
+    let mut laptop = host.greet("192.0.2.1:1000", &format!("{HELLO}}}"));
+    let bind = br#"{"clientBindRef":7,"kind":"tcp","mode":"pull","containerPort":0}"#;
+    laptop.mux.lanes_mut().push_control(FrameType::Bind, bind);
+    host.exchange(&mut laptop);
+    let port = *host.bound.last().expect("a port");
+    let caller = host.visit_at(port, "127.0.0.1:2000").expect("accepted");
+    host.send(caller, b"begin ");
+    host.exchange(&mut laptop);
+    host.lose(&mut laptop);
+    host.pass(Duration::from_secs(50));
+    assert!(!host.closed.contains(&caller), "it waits");
+    host.come_back(&mut laptop, 1);
+    host.send(caller, b"commit");
+    host.exchange(&mut laptop);
+    laptop.mux.send(laptop.streams[0], b"done", host.now);
+    host.exchange(&mut laptop);
+    assert_eq!(host.receive(caller), "done");
+    assert_eq!(laptop.streams.len(), 1, "it was opened once");
+}
+
+#[test]
+fn a_port_that_is_taken_over_meanwhile_breaks_its_streams_and_what_is_kept_comes_first() {
+    let mut host = Host::new(guarded());
+    let mut laptop = host.keeper();
+    let visitor = host.ask_for(&mut laptop);
+    let port = *host.bound.last().expect("a port");
+    // The head of an answer is on its way.
+    laptop.head(0, 1000, host.now);
+    let ok = &laptop.told.last().expect("BIND_OK").1;
+    let (_, number) = ok.split_once(r#""containerPort":"#).expect("a port");
+    let number: String = number.chars().take_while(char::is_ascii_digit).collect();
+    let more = br#"{"clientBindRef":8,"kind":"tcp","mode":"pull","containerPort":0}"#;
+    laptop.mux.lanes_mut().push_control(FrameType::Bind, more);
+    host.exchange(&mut laptop);
+    host.lose(&mut laptop);
+    let mut other = host.greet("192.0.2.9:1000", &format!("{HELLO}}}"));
+    let bind = format!(
+        r#"{{"clientBindRef":1,"kind":"http","mode":"expose","takeover":true,
+            "containerPort":{number}}}"#
+    );
+    other
+        .mux
+        .lanes_mut()
+        .push_control(FrameType::Bind, bind.as_bytes());
+    host.exchange(&mut other);
+    assert!(host.closed.contains(&visitor) || host.receive(visitor).starts_with("HTTP/1.1 502"));
+    host.come_back(&mut laptop, 1);
+    let told: Vec<FrameType> = laptop.told.iter().map(|(kind, _)| *kind).collect();
+    assert!(told.contains(&FrameType::BindRevoked), "{told:?}");
+    assert_eq!(laptop.mux.streams().len(), 0, "its stream was reset");
+    let newcomer = host.visit_at(port, "192.0.2.3:3000").expect("accepted");
+    host.send(newcomer, GET.as_bytes());
+    host.exchange(&mut other);
+    assert_eq!(other.streams.len(), 1, "the port is the other's now");
 }
