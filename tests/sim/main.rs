@@ -13,6 +13,7 @@
 //! no sessions, no timers, no descriptors.
 
 mod actor;
+mod corners;
 mod crowd;
 mod dice;
 mod echo;

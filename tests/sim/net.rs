@@ -88,7 +88,18 @@ pub enum Sabotage {
     NoCount,
 }
 
+/// What happens to a connection that is yet to be dialled to the kit.
+#[derive(Debug, Clone, Copy)]
+pub enum Misfortune {
+    /// It is reset behind so many bytes from this side.
+    CutAfter(usize, usize),
+    /// What this side sends comes so much later.
+    Late(usize, u64),
+}
+
 pub struct Net {
+    /// One for each of the next connections to the kit.
+    pub misfortunes: VecDeque<Option<Misfortune>>,
     pub now: u64,
     pub dice: Dice,
     wires: BTreeMap<usize, Wire>,
@@ -120,6 +131,7 @@ pub const SECOND: u64 = 1_000_000_000;
 impl Net {
     pub fn new(dice: Dice) -> Net {
         Net {
+            misfortunes: VecDeque::new(),
             now: 0,
             dice,
             wires: BTreeMap::new(),
@@ -179,6 +191,13 @@ impl Net {
         };
         self.wires.insert(id, wire);
         self.alarm((id, 0), self.now + 2 * quality.latency);
+        if self.is_to_kit((id, 0)) {
+            match self.misfortunes.pop_front().flatten() {
+                Some(Misfortune::CutAfter(side, count)) => self.cut_after((id, side), count),
+                Some(Misfortune::Late(side, by)) => self.partition((id, side), self.now + by),
+                None => {}
+            }
+        }
         (id, 0)
     }
 

@@ -58,6 +58,24 @@ pub struct Laptop {
     pub ended: Option<Option<Error>>,
 }
 
+impl Laptop {
+    fn new(index: u16, connections: u32) -> Laptop {
+        Laptop {
+            host: None,
+            connections,
+            expose: 3000 + index,
+            pull: 5000 + index,
+            session: None,
+            bound: BTreeSet::new(),
+            online: false,
+            references: BTreeMap::new(),
+            next_reference: 1,
+            closing: false,
+            ended: None,
+        }
+    }
+}
+
 pub struct World {
     pub net: Net,
     pub dice: Dice,
@@ -155,23 +173,11 @@ impl World {
         world.upstreams(true);
         world.start_kit();
         for index in 0..1 + world.dice.below(3) as u16 {
-            world.laptops.push(Laptop {
-                host: None,
-                connections: if world.dice.once_in(2) {
-                    1
-                } else {
-                    1 + world.dice.below(4) as u32
-                },
-                expose: 3000 + index,
-                pull: 5000 + index,
-                session: None,
-                bound: BTreeSet::new(),
-                online: false,
-                references: BTreeMap::new(),
-                next_reference: 1,
-                closing: false,
-                ended: None,
-            });
+            let connections = match world.dice.once_in(2) {
+                true => 1,
+                false => 1 + world.dice.below(4) as u32,
+            };
+            world.laptops.push(Laptop::new(index, connections));
             world.start_client(usize::from(index));
         }
         world
@@ -201,7 +207,33 @@ impl World {
         self.kit = Some(Host::new(kit, Owner::Kit, dice, &mut self.net));
     }
 
+    /// No laptops but the first, which has so many connections.
+    pub fn keep_one_laptop(&mut self, connections: u32) {
+        for laptop in &mut self.laptops {
+            if let Some(mut host) = laptop.host.take() {
+                host.kill(false, &mut self.net);
+            }
+        }
+        self.laptops.truncate(1);
+        self.laptops[0].connections = connections;
+        self.start_client(0);
+    }
+
+    /// One more laptop, which believes that it is the first.
+    pub fn add_twin(&mut self, session: String) {
+        self.laptops.push(Laptop {
+            session: Some(session),
+            ..Laptop::new(1, 1)
+        });
+        self.start_client_as(1, true);
+    }
+
     pub fn start_client(&mut self, index: usize) {
+        self.start_client_as(index, false);
+    }
+
+    /// Its session may be kept from before; `same`: it is.
+    fn start_client_as(&mut self, index: usize, same: bool) {
         let now = self.now();
         let (entropy, number) = (self.dice.entropy(), self.dice.number());
         let takeover = self.dice.once_in(2);
@@ -216,7 +248,7 @@ impl World {
             // One more way to the same kit, and one that leads nowhere.
             options = options.also_at("ws://10.0.0.9:50").also_at("ws://kit:50");
         }
-        if let Some(id) = laptop.session.clone().filter(|_| number & 2 == 2) {
+        if let Some(id) = laptop.session.clone().filter(|_| same || number & 2 == 2) {
             options = options.resume_session_id(id);
         }
         let client = Client::new(&options, entropy, now).expect("good options");
