@@ -4,7 +4,7 @@
 import { TunnelSession } from '../sdk/dist/index.js';
 
 const [url, ...words] = process.argv.slice(2);
-const session = new TunnelSession({ url });
+const session = new TunnelSession({ url, reconnect: true });
 await session.connect();
 for (const word of words) {
   const [mode, pair] = word.split(':');

@@ -253,12 +253,7 @@ fn a_busy_client_is_at_the_next_kit_at_once_and_its_streams_finish_beside() {
     }
     // Twice: what is left behind by the first is still there at the second.
     for _ in 0..2 {
-        let before = pid(&kit);
-        // SAFETY: kill(2) takes two numbers; the kit is this test's own, or its successor.
-        unsafe { libc::kill(before as i32, libc::SIGUSR2) };
-        eventually("a successor answers", PATIENCE, || {
-            (pid(&kit) != before).then_some(())
-        });
+        replaced(&kit);
         let asked = Instant::now();
         for _ in 0..20 {
             assert_eq!(Talk::port(port).get("/").text(), "quick");
@@ -286,6 +281,43 @@ fn a_busy_client_is_at_the_next_kit_at_once_and_its_streams_finish_beside() {
         (!kit.proc.running()).then_some(())
     });
     assert_eq!(Talk::port(port).get("/").text(), "quick");
+}
+
+/// Who answers is replaced, and the one before may go on for a while.
+#[track_caller]
+fn replaced(kit: &Kit) {
+    let before = pid(kit);
+    // SAFETY: kill(2) takes two numbers; the kit is this test's own, or its successor.
+    unsafe { libc::kill(before as i32, libc::SIGUSR2) };
+    eventually("a successor answers", PATIENCE, || {
+        (pid(kit) != before).then_some(())
+    });
+}
+
+#[test]
+fn wrk_sees_nobody_refused_and_nothing_but_answers_over_upgrades_in_a_row() {
+    let upstream = Upstream::start(|exchange| {
+        exchange.answer(200, "", b"here");
+        true
+    });
+    let kit = Kit::start();
+    let hoody = Hoody::expose(&kit, upstream.port());
+    let url = format!("http://127.0.0.1:{}/", hoody.port());
+    let mut command = std::process::Command::new("wrk");
+    command.args(["-t1", "-c16", "-d8s", "--timeout", "20s", &url]);
+    let mut load = Proc::spawn("wrk", &mut command);
+    for _ in 0..3 {
+        std::thread::sleep(Duration::from_secs(1));
+        replaced(&kit);
+        assert_eq!(Talk::port(hoody.port()).get("/").status, 200);
+    }
+    assert!(load.wait(PATIENCE).success());
+    let said = load.said();
+    assert!(said.contains("requests in"), "{said}");
+    assert!(
+        !said.contains("Socket errors") && !said.contains("Non-2xx"),
+        "{said}"
+    );
 }
 
 #[test]
