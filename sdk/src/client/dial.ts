@@ -13,7 +13,7 @@ import type { Carrier } from '../mux/lane.js';
 import type { KeptMessage } from '../mux/replay.js';
 import { LANE_ROOM_AT } from '../mux/limits.js';
 import { onAbort } from './abort.js';
-import { maskedFrame, recycle, unmasked, type MaskedFrame } from './masked.js';
+import { MaskedFrame } from './masked.js';
 
 /** What to dial. */
 export interface DialOptions {
@@ -154,27 +154,6 @@ class Told {
   }
 }
 
-/** A frame whose memory is used again when it was written, and nobody wants it back. */
-class KeptFrame implements KeptMessage {
-  private reasons = 2;
-
-  constructor(
-    private readonly frame: MaskedFrame,
-    write: (frame: MaskedFrame, written: () => void) => void,
-  ) {
-    write(frame, () => this.release());
-  }
-
-  read(): Buffer {
-    return unmasked(this.frame);
-  }
-
-  release(): void {
-    this.reasons -= 1;
-    if (this.reasons === 0) recycle(this.frame);
-  }
-}
-
 class WsSocket extends Told implements KitSocket {
   private outstanding = 0;
   private full = false;
@@ -209,29 +188,25 @@ class WsSocket extends Told implements KitSocket {
   }
 
   send(message: Buffer): void {
-    const { tcp } = this;
-    if (tcp === undefined) return;
-    const frame = maskedFrame(message);
-    this.write(tcp, frame, () => recycle(frame));
+    this.write(MaskedFrame.of(message, 1));
   }
 
   keep(message: Buffer): KeptMessage {
-    return new KeptFrame(maskedFrame(message), (frame, written) => {
-      if (this.tcp !== undefined) this.write(this.tcp, frame, written);
-    });
+    const frame = MaskedFrame.of(message, 2);
+    this.write(frame);
+    return frame;
   }
 
-  /** `written` is told once the bytes are not needed any more for it. */
-  private write(tcp: Socket, frame: MaskedFrame, written: () => void): void {
+  private write(frame: MaskedFrame): void {
     // `ws` writes its own frames, which are pongs and the close, to this same socket whole.
-    if (this.socket.readyState !== WebSocket.OPEN) return;
+    if (this.socket.readyState !== WebSocket.OPEN || this.tcp === undefined) return;
     const { length } = frame;
     this.outstanding += length;
     if (this.outstanding > LANE_ROOM_AT) this.full = true;
-    tcp.write(frame.bytes, (error) => {
+    this.tcp.write(frame.bytes, (error) => {
       this.outstanding -= length;
       if (error instanceof Error) return;
-      written();
+      frame.release();
       if (!this.full || this.outstanding > LANE_ROOM_AT) return;
       this.full = false;
       this.user.drain();

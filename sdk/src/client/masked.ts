@@ -7,21 +7,10 @@
 import { randomFillSync } from 'node:crypto';
 import { HEADER_BYTES, MAX_PAYLOAD } from '../wire/frame.js';
 
-/** A frame that is ready to be written. */
-export interface MaskedFrame {
-  bytes: Buffer;
-  /** Where it was made: the message begins at `START`, and its mask lies before it. */
-  buffer: Buffer;
-  /** The size of the message. */
-  length: number;
-  /** The whole buffer, to be given back; undefined when it is not one that is kept. */
-  whole: Buffer | undefined;
-}
-
 /** Where the message starts in a buffer: room for the longest header, and aligned for words. */
 const START = 16;
 /** The size of the buffers that are kept: one frame with the largest payload. */
-const KEPT_BYTES = START + HEADER_BYTES + MAX_PAYLOAD + 7;
+const KEPT_BYTES = (START + HEADER_BYTES + MAX_PAYLOAD + 7) & ~3;
 /** How many buffers are kept: what one lane may have on its way. */
 const MAX_KEPT = 64;
 /** Messages up to this size get a small buffer of their own. */
@@ -29,39 +18,83 @@ const SMALL_BYTES = 8 * 1024;
 /** FIN and the opcode of a binary message. */
 const BINARY = 0x82;
 
-const kept: Buffer[] = [];
+const kept: MaskedFrame[] = [];
 const masks = Buffer.allocUnsafeSlow(8192);
 let maskAt = masks.length;
 
-/** Makes the frame of a message; the message may be changed afterwards. */
-export function maskedFrame(message: Uint8Array): MaskedFrame {
-  const { length } = message;
-  const big = length > SMALL_BYTES && START + length <= KEPT_BYTES;
-  const whole = big ? (kept.pop() ?? Buffer.allocUnsafeSlow(KEPT_BYTES)) : undefined;
-  const buffer = whole ?? Buffer.allocUnsafeSlow(START + length);
-  const start = writeHeader(buffer, length);
-  if (maskAt === masks.length) {
-    randomFillSync(masks);
-    maskAt = 0;
+/**
+ * A frame that is ready to be written. Its memory is used again once as many as have to do with it
+ * have released it.
+ */
+export class MaskedFrame {
+  /** What to write. */
+  bytes: Buffer;
+  /** The size of the message. */
+  length = 0;
+  private readonly words: Uint32Array;
+  private users = 0;
+
+  constructor(private readonly buffer: Buffer) {
+    // The memory before `START` stays as it is; the octets of the key are in memory order.
+    this.words = new Uint32Array(buffer.buffer, buffer.byteOffset, buffer.length >>> 2);
+    this.bytes = buffer;
   }
-  masks.copy(buffer, START - 4, maskAt, maskAt + 4);
-  maskAt += 4;
-  buffer.set(message, START);
-  mask(buffer, START + length);
-  return { bytes: buffer.subarray(start, START + length), buffer, length, whole };
-}
 
-/** The message of a frame, as it was; the frame may still be on its way. */
-export function unmasked({ buffer, length }: MaskedFrame): Buffer {
-  const copy = Buffer.allocUnsafeSlow(START + length);
-  buffer.copy(copy, START - 4, START - 4, START + length);
-  mask(copy, START + length);
-  return copy.subarray(START);
-}
+  /** The frame of a message, for so many users; the message may be changed afterwards. */
+  static of(message: Uint8Array, users: number): MaskedFrame {
+    const { length } = message;
+    const big = length > SMALL_BYTES && START + length <= KEPT_BYTES;
+    const size = big ? KEPT_BYTES : (START + length + 3) & ~3;
+    const frame = (big ? kept.pop() : undefined) ?? new MaskedFrame(Buffer.allocUnsafeSlow(size));
+    frame.fill(message);
+    frame.users = users;
+    return frame;
+  }
 
-/** Gives a written frame's buffer back. */
-export function recycle(frame: MaskedFrame): void {
-  if (frame.whole !== undefined && kept.length < MAX_KEPT) kept.push(frame.whole);
+  /** The message, as it was; the frame may still be on its way. */
+  read(): Buffer {
+    const copy = new MaskedFrame(Buffer.allocUnsafeSlow(this.buffer.length));
+    this.buffer.copy(copy.buffer);
+    copy.mask(START + this.length);
+    return copy.buffer.subarray(START, START + this.length);
+  }
+
+  /** One of its users does not need it any more. */
+  release(): void {
+    this.users -= 1;
+    const isKept = this.buffer.length === KEPT_BYTES && kept.length < MAX_KEPT;
+    if (this.users === 0 && isKept) kept.push(this);
+  }
+
+  private fill(message: Uint8Array): void {
+    const { buffer } = this;
+    const { length } = message;
+    const start = writeHeader(buffer, length);
+    if (maskAt === masks.length) {
+      randomFillSync(masks);
+      maskAt = 0;
+    }
+    masks.copy(buffer, START - 4, maskAt, maskAt + 4);
+    maskAt += 4;
+    buffer.set(message, START);
+    this.mask(START + length);
+    // Bulk comes in pieces of one size.
+    if (length !== this.length || this.bytes === buffer) {
+      this.bytes = buffer.subarray(start, START + length);
+      this.length = length;
+    }
+  }
+
+  /** Masks, or unmasks, what lies between the mask and `end`. */
+  private mask(end: number): void {
+    const { buffer, words } = this;
+    const key = words[START / 4 - 1] ?? 0;
+    const whole = end >>> 2;
+    for (let at = START / 4; at < whole; at += 1) words[at] = (words[at] ?? 0) ^ key;
+    for (let at = whole * 4; at < end; at += 1) {
+      buffer[at] = (buffer[at] ?? 0) ^ (buffer[START - 4 + (at & 3)] ?? 0);
+    }
+  }
 }
 
 /** Writes the header, but for the mask, so that it ends where the mask starts. */
@@ -82,15 +115,4 @@ function writeHeader(buffer: Buffer, length: number): number {
   buffer.writeUInt32BE(0, START - 12);
   buffer.writeUInt32BE(length, START - 8);
   return START - 14;
-}
-
-/** Masks what lies between the mask and `end`. The buffer starts at a word of its memory. */
-function mask(buffer: Buffer, end: number): void {
-  const words = new Uint32Array(buffer.buffer, buffer.byteOffset, end >>> 2);
-  const key = words[START / 4 - 1] ?? 0;
-  // The memory before `START` stays as it is; the octets of `key` are in memory order.
-  for (let at = START / 4; at < words.length; at += 1) words[at] = (words[at] ?? 0) ^ key;
-  for (let at = words.length * 4; at < end; at += 1) {
-    buffer[at] = (buffer[at] ?? 0) ^ (buffer[START - 4 + (at & 3)] ?? 0);
-  }
 }

@@ -8,7 +8,7 @@
 import { Batch } from '../wire/batch.js';
 import { FrameType, HEADER_BYTES, isCounted, writeHeader } from '../wire/frame.js';
 import { ACK_WITHIN_MS, LANE_BULK_MAX, LANE_QUEUE_END, LANE_QUEUE_MAX } from './limits.js';
-import { countIn, type KeptMessage, type Load, type Replay } from './replay.js';
+import { countIn, type KeptMessage, type Replay } from './replay.js';
 import { isDueEarlier, Line, type Waiter } from './line.js';
 
 /** What carries messages: a WebSocket, or a test. */
@@ -178,7 +178,7 @@ export class Lane<S extends Waiter> {
     if (this.closed) return;
     writeHeader(buffer, start - HEADER_BYTES, FrameType.Data, streamId, length);
     const message = buffer.subarray(start - HEADER_BYTES, end);
-    this.leave(message, { bytes: message.length, counted: 1, data: length });
+    this.leave(message, 1, length);
   }
 
   /** Sends what has gathered, now. */
@@ -193,23 +193,21 @@ export class Lane<S extends Waiter> {
 
   private flushBatch(): void {
     const { bytes, counted, data } = this.batch;
-    if (bytes > 0) this.leave(this.batch.take(), { bytes, counted, data });
+    if (bytes > 0) this.leave(this.batch.take(), counted, data);
   }
 
-  private leave(message: Buffer, load: Load): void {
+  private leave(message: Buffer, counted: number, data: number): void {
     const { carrier, replay } = this;
-    if (replay === undefined || load.counted === 0) return carrier.send(message);
-    if (carrier.keep !== undefined) return replay.leaves(carrier.keep(message), load);
-    const copy = Buffer.from(message);
-    carrier.send(message);
-    replay.leaves({ read: () => copy, release: () => undefined }, load);
+    if (replay === undefined || counted === 0) return carrier.send(message);
+    const kept = carrier.keep?.(message) ?? sendCopy(carrier, message);
+    replay.leaves(kept, message.length, counted, data);
   }
 
   /** Sends what the last connection lost, as far as there is room: it may be much. */
   private sendAgain(replay: Replay): void {
     while (replay.isResending && this.carrier.backlog < LANE_BULK_MAX) {
       const again = replay.again();
-      if (again !== undefined) this.leave(again.message, again);
+      if (again !== undefined) this.leave(again.message, again.counted, again.data);
     }
   }
 
@@ -259,4 +257,10 @@ export class Lane<S extends Waiter> {
       this.flush();
     });
   }
+}
+
+function sendCopy(carrier: Carrier, message: Buffer): KeptMessage {
+  const copy = Buffer.from(message);
+  carrier.send(message);
+  return { read: () => copy, release: () => undefined };
 }

@@ -155,7 +155,7 @@ export class Replay {
   }
 
   /** A message has left whose frames count. */
-  leaves(kept: KeptMessage, { bytes, counted, data }: Load): void {
+  leaves(kept: KeptMessage, bytes: number, counted: number, data: number): void {
     this.next += counted;
     this.left = Math.max(this.left, this.next);
     this.bytes += bytes;

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { maskedFrame, recycle } from '../../src/client/masked.js';
+import { MaskedFrame } from '../../src/client/masked.js';
 
 /** Reads a masked frame as RFC 6455 says, octet by octet. */
 function unmask(frame: Buffer): Buffer {
@@ -33,9 +33,12 @@ test('a frame of any size comes back as it was', () => {
   for (const size of sizes) {
     for (const offset of [0, 1, 2, 3]) {
       const message = all.subarray(offset, Math.min(offset + size, all.length));
-      const frame = maskedFrame(message);
+      const frame = MaskedFrame.of(message, 1);
       assert.ok(unmask(frame.bytes).equals(message), `${size} at ${offset}`);
-      recycle(frame);
+      // It can be had back as it was, and is what was written all the same.
+      assert.ok(frame.read().equals(message));
+      assert.ok(unmask(frame.bytes).equals(message));
+      frame.release();
     }
   }
 });
@@ -43,7 +46,20 @@ test('a frame of any size comes back as it was', () => {
 test('masks differ from frame to frame', () => {
   const seen = new Set<string>();
   for (let at = 0; at < 5000; at += 1) {
-    seen.add(maskedFrame(Buffer.alloc(1)).bytes.subarray(2, 6).toString('hex'));
+    seen.add(MaskedFrame.of(Buffer.alloc(1), 1).bytes.subarray(2, 6).toString('hex'));
   }
   assert.ok(seen.size > 4990);
+});
+
+test('memory is used again when all its users have released it, and no sooner', () => {
+  const bulk = (fill: number): Buffer => Buffer.alloc(60_000, fill);
+  const first = MaskedFrame.of(bulk(1), 2);
+  first.release();
+  const second = MaskedFrame.of(bulk(2), 1);
+  assert.notEqual(second, first);
+  assert.ok(first.read().equals(bulk(1)));
+  first.release();
+  const third = MaskedFrame.of(bulk(3).subarray(7), 1);
+  assert.equal(third, first);
+  assert.ok(unmask(third.bytes).equals(bulk(3).subarray(7)));
 });
