@@ -247,6 +247,10 @@ impl Channel {
             if kind.is_reliable() {
                 replay.took(payload);
             }
+            if kind == FrameType::BindOk {
+                // On other lanes than this its streams come only then.
+                replay.is_awaited();
+            }
         }
     }
 

@@ -103,6 +103,8 @@ struct Taken {
     told_at: Instant,
     /// Bytes since.
     bytes: usize,
+    /// Whether the peer does something only once it is told.
+    awaited: bool,
 }
 
 impl Replay {
@@ -131,6 +133,7 @@ impl Replay {
                 told: 0,
                 told_at: now,
                 bytes: 0,
+                awaited: false,
             },
         };
         replay.fit(terms, retention, terms.session_window);
@@ -179,6 +182,11 @@ impl Replay {
         self.taken.bytes += HEADER_LEN + payload;
     }
 
+    /// The peer waits for being told of what came last.
+    pub(super) fn is_awaited(&mut self) {
+        self.taken.awaited = true;
+    }
+
     /// Frames came that are not known here, and count all the same.
     pub(super) fn took_unknown(&mut self, count: u64) {
         self.taken.count += count;
@@ -187,7 +195,8 @@ impl Replay {
     /// The count to acknowledge now, if it is time.
     pub(super) fn acknowledges(&mut self, now: Instant) -> Option<u64> {
         let taken = &mut self.taken;
-        let due = taken.bytes >= self.bounds.ack
+        let due = taken.awaited
+            || taken.bytes >= self.bounds.ack
             || taken.count - taken.told >= ACK_FRAMES
             || taken.count != taken.told && now >= taken.told_at + ACK_WITHIN;
         due.then(|| self.tells(now))
@@ -198,6 +207,7 @@ impl Replay {
         self.taken.told = self.taken.count;
         self.taken.told_at = now;
         self.taken.bytes = 0;
+        self.taken.awaited = false;
         self.taken.count
     }
 
