@@ -62,6 +62,11 @@ pub enum SessionEvent {
         /// Connections that the kit granted.
         granted: u32,
     },
+    /// One of several URLs leads to another kit than the one that has the session. It is not used.
+    AnotherKit {
+        /// Its host, and its port where that is not the usual one.
+        authority: String,
+    },
     /// A request came to an end.
     Request(RequestRecord),
     /// A raw connection came to an end.

@@ -233,7 +233,7 @@ impl Kit {
                 let lane = (joining.session, joining.index);
                 conns.place_for_lane(conn, cx)?;
                 if let Some(greeter) = self.front.take_greeter(conn, lane, conns, cx) {
-                    self.sessions.join(&joining, greeter, self.cx.now);
+                    self.sessions.join(&joining, greeter, cx);
                     self.pump(lane.0, lane.1);
                 }
             }

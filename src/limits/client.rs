@@ -54,6 +54,8 @@ pub const UPSTREAM_READ: usize = 16 * 1024;
 pub const CLIENT_WAYS: usize = 16;
 /// After so long a way to the kit that failed is as good as the others.
 pub const WAY_FORGIVEN_AFTER: Duration = Duration::from_secs(30);
+/// For so long a way that led to another kit than the session's is not tried again.
+pub const WAY_ELSEWHERE_FOR: Duration = Duration::from_secs(300);
 /// The first pause between two tries to reach a kit; it doubles up to [`RETRY_MAX`].
 pub const RETRY_FIRST: Duration = Duration::from_millis(250);
 /// The longest pause between two tries to reach a kit.

@@ -361,17 +361,22 @@ pub struct JoinOk {
     /// The sum of WINDOW(0) that the kit took on this index (PROTOCOL §9).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credit_received: Option<u64>,
+    /// Which process answers, where several ways may lead to several (PROTOCOL §9).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
 }
 
 /// JOIN_ERR.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
 pub struct JoinErr {
     /// Why.
     pub code: JoinErrCode,
     /// Why, for people.
     #[serde(default, deserialize_with = "null_is_default")]
     pub message: String,
+    /// Which process answers, where several ways may lead to several (PROTOCOL §9).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
 }
 
 /// SHARD_MAP: informative.

@@ -5,13 +5,17 @@ use crate::support::cutter::{Cut, Cutter};
 use crate::support::http::Talk;
 use crate::support::kit::Kit;
 use crate::support::tcp::TcpServer;
+use crate::support::tunnel::*;
 use crate::support::upstream::{Exchange, Upstream};
-use crate::support::{Noise, PATIENCE, becomes};
+use crate::support::{Noise, PATIENCE, becomes, eventually};
+use serde_json::json;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+const V2: &str = "hoody-tunnel.v2";
+const ACK: u8 = 0x41;
 const LANES: usize = 4;
 /// Events of a stream, and what lies between two of them.
 const EVENTS: usize = 300;
@@ -264,4 +268,92 @@ fn the_first_of_four_connections_falls_silent_and_nobody_sees_more_than_a_pause(
 #[test]
 fn the_third_of_four_connections_falls_silent_and_nobody_sees_more_than_a_pause() {
     one_of_four(2, Loss::Silence);
+}
+
+/// A session of two lanes whose streams are kept, with a port, of which the kit knows that it is
+/// known.
+fn kept(kit: &Kit) -> (Tunnel, Tunnel, u16) {
+    let more = json!({
+        "version": V2, "capabilities": ["multi-ws", "replay"], "replayBuffer": 1 << 20,
+        "maxConnections": 2,
+    });
+    let mut primary = Tunnel::open_with(kit, more);
+    let how = Upgrade {
+        protocols: Some(V2),
+        fields: &[],
+    };
+    let mut other = Tunnel::upgrade(kit, &how).expect("an upgrade");
+    let nonce = primary.hello["joinTickets"][0]["nonce"].clone();
+    let join = json!({ "sessionId": primary.id(), "index": 1, "nonce": nonce, "received": 0 });
+    other.json(JOIN, join);
+    assert_eq!(other.expect(JOIN_OK).json()["received"], 0);
+    let (_, port) = primary.expose(0);
+    (primary, other, port)
+}
+
+/// The kit's BIND_OK is the first frame of the primary that counts.
+fn acknowledge_bind_ok(primary: &mut Tunnel) {
+    primary.frame(ACK, 0, &1u64.to_be_bytes());
+    assert!(primary.alive(), "it was taken in");
+}
+
+#[test]
+fn without_its_primary_a_session_serves_newcomers_and_ends_with_the_grace() {
+    let kit = Kit::with(&["--takeover-grace", "3s"]);
+    let (mut primary, mut other, port) = kept(&kit);
+    acknowledge_bind_ok(&mut primary);
+    primary.vanish(true);
+    let mut talk = Talk::port(port);
+    talk.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let stream = other.expect(STREAM_OPEN).stream;
+    other.respond(stream, 200, b"by the other one");
+    assert_eq!(talk.reply(false).text(), "by the other one");
+    talk.say("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    other.expect(STREAM_OPEN);
+    kit.has_sessions(1);
+    // Nobody comes for the primary.
+    kit.has_sessions(0);
+    assert!(talk.reply(false).status == 502, "it is told in the end");
+}
+
+#[test]
+fn a_binding_that_its_client_may_not_know_of_is_served_by_the_primary_alone() {
+    let kit = Kit::start();
+    let (mut primary, mut other, port) = kept(&kit);
+    let mut talks = Vec::new();
+    for _ in 0..4 {
+        talks.push(primary.visited(port));
+    }
+    acknowledge_bind_ok(&mut primary);
+    let (_talk, _) = other.visited(port);
+    // Another one is bound, and the primary is lost before that is acknowledged.
+    let (_, second) = primary.expose(0);
+    primary.vanish(true);
+    // Whoever comes before the kit sees that goes behind what the primary carries, and waits.
+    let refused = eventually("nobody is asked of it", PATIENCE, || {
+        let mut talk = Talk::port(second);
+        talk.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        (!talk.silent_for(Duration::from_millis(300))).then(|| talk.reply(false).status)
+    });
+    assert_eq!(refused, 503);
+    let mut talk = Talk::port(port);
+    talk.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let stream = other.expect(STREAM_OPEN).stream;
+    other.respond(stream, 200, b"known");
+    assert_eq!(talk.reply(false).text(), "known");
+}
+
+#[test]
+fn streams_of_a_lost_secondary_wait_for_the_grace_and_no_longer() {
+    let kit = Kit::with(&["--takeover-grace", "3s"]);
+    let (mut primary, mut other, port) = kept(&kit);
+    let (_first, _) = primary.visited(port);
+    acknowledge_bind_ok(&mut primary);
+    let (mut talk, _) = other.visited(port);
+    other.vanish(true);
+    assert!(talk.silent_for(Duration::from_secs(1)), "it waits");
+    let reply = talk.reply(false);
+    assert_eq!(reply.status, 502);
+    assert!(primary.alive());
+    kit.has_sessions(1);
 }

@@ -238,3 +238,32 @@ fn several_connections_are_spread_over_all_ways() {
     served_after(hoody.port());
     kit.settles("hoody_tunnel_session_resumes_total", 0);
 }
+
+#[test]
+fn a_url_of_another_kit_is_told_and_left_alone() {
+    let (kit, other, web) = (Kit::start(), Kit::start(), web());
+    let relay = Relay::to(&kit);
+    let urls = [&relay.url()[..], &other.url()];
+    let args = [
+        "expose",
+        &web.port().to_string(),
+        "--connections",
+        "4",
+        "--json",
+    ];
+    let hoody = Hoody::from_command(&mut tunnel(&kit, &urls, &args), 1);
+    let told = hoody.wait_event(0, "notice", PATIENCE);
+    let told = told["message"].as_str().unwrap_or_default();
+    assert!(
+        told.starts_with(&format!("127.0.0.1:{} leads to another kit", other.port)),
+        "{told}"
+    );
+    relay.server.accepts(4);
+    // All connections are lost at once: the session is looked for where it is.
+    relay.cut(true);
+    std::thread::sleep(Duration::from_secs(1));
+    relay.cut(false);
+    served_after(hoody.port());
+    assert_eq!(other.json("sessions")["total"], 0);
+    assert_eq!(kit.json("sessions")["total"], 1);
+}

@@ -418,6 +418,13 @@ fn line(event: SessionEvent) -> Option<Line> {
         }
         SessionEvent::Request(record) => return Some(Line::from(record)),
         SessionEvent::StreamClosed(record) => return Some(Line::from(record)),
+        SessionEvent::AnotherKit { authority } => {
+            let message = format!(
+                "{authority} leads to another kit than the one with this session and is not used: \
+                 several URLs are several ways to one kit"
+            );
+            return Some(Line::Notice { message });
+        }
         SessionEvent::TurnedAway { count, total, why } => {
             let visitors = if count == 1 {
                 "visitor was"

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use crate::client::context::Mux;
+use crate::client::context::{Context, Mux};
 use crate::clock::Instant;
 use crate::limits::{
     ANSWER_ROUND_TRIPS, ANSWER_WITHIN, ANSWER_WITHIN_MAX, ASK_AFTER, LOOKS_AN_ANSWER, MAX_LANES,
@@ -97,11 +97,35 @@ impl Failover {
 }
 
 /// The other lanes of which nothing was heard since then.
-pub(super) fn silent(session: &Mux, index: usize, since: Instant) -> Vec<usize> {
+fn silent(session: &Mux, index: usize, since: Instant) -> Vec<usize> {
     let heard = |lane: &Channel| lane.transport().map(Transport::last_heard);
     let others = session.lanes().iter().filter(|(other, _)| *other != index);
     let silent = others.filter(|(_, lane)| heard(lane).is_none_or(|at| at < since));
     silent.map(|(other, _)| other).collect()
+}
+
+/// While a sign of life of a lane is awaited: when to look again. Once that takes a while, lanes
+/// that are as silent are asked too: whether they answer makes the difference.
+pub(super) fn awaited(
+    session: &mut Mux,
+    index: usize,
+    look: Duration,
+    cx: &mut Context,
+) -> Option<Instant> {
+    let since = session
+        .lanes()
+        .transport(index)
+        .and_then(Transport::pinged)?;
+    if cx.now >= since + look {
+        let patience = cx.config.keepalive * 3 / 2;
+        for other in silent(session, index, since) {
+            let ping = cx.entropy.octets();
+            session
+                .lanes_mut()
+                .check(other, cx.now, Duration::ZERO, patience, ping);
+        }
+    }
+    Some(cx.now + look)
 }
 
 /// More make no difference.

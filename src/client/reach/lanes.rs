@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::client::context::{Context, Mux, Timer};
-use crate::client::reach::failover::silent;
+use crate::client::context::{Context, Timer};
+use crate::client::reach::failover::awaited;
 use crate::client::reach::failure::Failure;
 use crate::client::reach::rejoin::Rejoin;
 use crate::client::reach::retry::Stage;
@@ -351,7 +351,10 @@ impl Reach {
                 Ok(ok) => return Some(self.joined(cx, conn, index, &ok)),
                 Err(error) => malformed(&error),
             },
-            (FrameType::JoinErr, 1..) => return Some(self.join_refused(cx, index)),
+            (FrameType::JoinErr, 1..) => match control::parse(payload) {
+                Ok(err) => return Some(self.join_refused(cx, conn, index, err)),
+                Err(error) => malformed(&error),
+            },
             (FrameType::GoAway, _) => {
                 let goaway: control::GoAway = control::parse(payload).unwrap_or_default();
                 Failure::from(goaway)
@@ -547,6 +550,9 @@ impl Reach {
                 let looks = watch.and_then(|watch| awaited(session, index, watch.look, cx));
                 let at = looks.map_or(at, |looks| at.min(looks));
                 cx.effects.timers.arm(Timer::Lane(index as u8), at);
+                if let (0, Some(heard)) = (index, heard) {
+                    self.tell_of_other_kits(cx, heard);
+                }
                 Then::Nothing
             }
             Liveness::Dead => {
@@ -565,25 +571,6 @@ impl Reach {
             timers.arm(timer, soon);
         }
     }
-}
-
-/// While a sign of life of a lane is awaited: when to look again. Once that takes a while, lanes
-/// that are as silent are asked too: whether they answer makes the difference.
-fn awaited(session: &mut Mux, index: usize, look: Duration, cx: &mut Context) -> Option<Instant> {
-    let since = session
-        .lanes()
-        .transport(index)
-        .and_then(Transport::pinged)?;
-    if cx.now >= since + look {
-        let patience = cx.config.keepalive * 3 / 2;
-        for other in silent(session, index, since) {
-            let ping = cx.entropy.octets();
-            session
-                .lanes_mut()
-                .check(other, cx.now, Duration::ZERO, patience, ping);
-        }
-    }
-    Some(cx.now + look)
 }
 
 /// How often something leaves on every lane, as HELLO says it; none where that is not often enough

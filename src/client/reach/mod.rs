@@ -203,6 +203,7 @@ impl Reach {
             queue_opens: LANE_QUEUE_OPENS,
             replay: retention(&cx.config, ok, granted),
         };
+        let way = self.conns.get(lane.conn()).map(|it| it.way);
         let goes_on = self.goes_on_from(ok);
         self.let_go_of_lanes(cx, if goes_on.is_some() { &ok.lanes } else { &[] });
         match (goes_on, self.session.attached_mut()) {
@@ -218,6 +219,9 @@ impl Reach {
         }
         cx.effects.timers.disarm(Timer::Waits);
         self.ways.new_round();
+        if let Some(way) = way {
+            self.ways.session_is_at(way, ok.instance.as_deref(), cx.now);
+        }
         let came_back = self.retry.online(ok.session_id.clone(), ok.resumed, cx.now);
         let id = ok.session_id.to_string();
         cx.effects.notify(Notice::Session(ok.session_id.clone()));
@@ -333,7 +337,7 @@ impl Reach {
     /// The session is dropped: plans the next try, or gives the error that ends it all.
     pub(super) fn retry(&mut self, cx: &mut Context, failure: &Failure) -> Option<Error> {
         let why = failure.error();
-        let more = self.ways.has_more();
+        let more = self.ways.has_more(cx.now);
         match self.retry.failure(failure, more, &mut cx.entropy, cx.now) {
             After::Retry(retry_in) => {
                 cx.effects.timers.arm(Timer::Retry, cx.now + retry_in);
@@ -426,6 +430,16 @@ impl Reach {
         let retry_in = due.map_or(Duration::ZERO, |due| due.since(cx.now));
         self.told_lost = true;
         cx.notify(SessionEvent::Lost { why, retry_in });
+    }
+
+    /// The kit was heard then on the primary lane: tells of ways that lead to another one.
+    fn tell_of_other_kits(&mut self, cx: &mut Context, heard: Instant) {
+        for way in self.ways.lead_elsewhere(heard) {
+            if let Some(endpoint) = cx.config.endpoints.get(way) {
+                let authority = endpoint.authority();
+                cx.notify(SessionEvent::AnotherKit { authority });
+            }
+        }
     }
 
     fn tell_lanes(&mut self, cx: &mut Context) {

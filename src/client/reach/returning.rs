@@ -11,7 +11,7 @@ use crate::limits::{MAX_LANES, STREAMS_WAIT_FOR};
 use crate::machine::{CloseHow, ConnKey};
 use crate::mux::{Retention, Violation};
 use crate::wire::code::Code;
-use crate::wire::control::{Capabilities, HelloOk, JoinOk, MissingLane, Resume, Secret};
+use crate::wire::control::{Capabilities, HelloOk, JoinErr, JoinOk, MissingLane, Resume, Secret};
 
 /// What is kept of each lane, where the kit granted it.
 pub(super) fn retention(config: &Config, ok: &HelloOk, lanes: u32) -> Option<Retention> {
@@ -173,11 +173,26 @@ impl Reach {
         }
     }
 
-    /// The kit refused a JOIN: a later ticket, if one came, voided its own.
-    pub(super) fn join_refused(&mut self, cx: &mut Context, index: usize) -> Then {
-        let later = self.lanes.rejoin.refused(index);
+    /// A kit refused a JOIN. Where it is not the session's, its ticket is good for another way;
+    /// else a later one, if it came, voided it.
+    pub(super) fn join_refused(
+        &mut self,
+        cx: &mut Context,
+        conn: ConnKey,
+        index: usize,
+        err: JoinErr,
+    ) -> Then {
+        let way = self.conns.get(conn).map(|lane| lane.way);
+        let misled = way.is_some_and(|way| self.ways.refused_by(way, err.instance, cx.now));
+        let mut again = self.lanes.rejoin.refused(index);
+        if misled && again.is_none() {
+            let session = self.session.attached();
+            again = session
+                .and_then(|session| session.lanes().ticket(index))
+                .cloned();
+        }
         let then = self.lane_failed(cx, index, Failure::Unjoined);
-        match later {
+        match again {
             Some(nonce) => {
                 self.join_lane(cx, index, nonce);
                 Then::Nothing
@@ -206,6 +221,9 @@ impl Reach {
             }
         }
         self.lanes.rejoin.joined(index, cx.now);
+        if let (Some(lane), Some(kit)) = (self.conns.get(conn), &ok.instance) {
+            self.ways.session_is_at(lane.way, Some(kit), cx.now);
+        }
         self.tell_lanes(cx);
         Then::Anew(index, lost)
     }

@@ -3,15 +3,24 @@
 //! The best one first: one that did not fail lately, and among those the one by which a connection
 //! came about in the least time; then those that failed, the longest ago first. Each is tried once
 //! before any is tried again.
+//!
+//! Each kit's process has a name (`instance`, PROTOCOL §9). A way that leads to another kit than
+//! the session's is of no use to it, however well it is. But a name also changes when a kit starts
+//! anew, so only what both say at the same time counts: a JOIN that another process refuses while
+//! the session's is heard, or a HELLO that is answered by the one of before again.
 
 use std::time::Duration;
 
 use crate::clock::Instant;
-use crate::limits::WAY_FORGIVEN_AFTER;
+use crate::limits::{WAY_ELSEWHERE_FOR, WAY_FORGIVEN_AFTER};
 
 /// See the module. A way is named by its place in the configuration.
 #[derive(Debug)]
-pub(in crate::client) struct Ways(Vec<Way>);
+pub(in crate::client) struct Ways {
+    all: Vec<Way>,
+    /// The process that has the session, where it says its name.
+    kit: Option<String>,
+}
 
 #[derive(Debug, Default, Clone)]
 struct Way {
@@ -21,60 +30,121 @@ struct Way {
     took: Option<Duration>,
     /// In this round.
     tried: bool,
+    /// The process that answered last.
+    kit: Option<String>,
+    /// When that turned out not to be the session's, and whether it was told.
+    elsewhere: Option<(Instant, bool)>,
 }
 
 impl Ways {
     /// So many, of which nothing is known.
     pub(super) fn new(count: usize) -> Ways {
-        Ways(vec![Way::default(); count])
+        Ways {
+            all: vec![Way::default(); count],
+            kit: None,
+        }
     }
 
     /// By which way to try to reach the kit now.
     pub(super) fn next(&mut self, now: Instant) -> usize {
-        if !self.has_more() {
+        if !self.has_more(now) {
             self.new_round();
         }
-        let untried = self.0.iter().enumerate().filter(|(_, way)| !way.tried);
+        let untried = self.useful(now).filter(|(_, way)| !way.tried);
         let best = untried.min_by_key(|(_, way)| way.rank(now));
         let best = best.map_or(0, |(index, _)| index);
-        if let Some(way) = self.0.get_mut(best) {
+        if let Some(way) = self.all.get_mut(best) {
             way.tried = true;
         }
         best
     }
 
     /// Whether there is one that was not tried in this round.
-    pub(super) fn has_more(&self) -> bool {
-        self.0.iter().any(|way| !way.tried)
+    pub(super) fn has_more(&self, now: Instant) -> bool {
+        self.useful(now).any(|(_, way)| !way.tried)
     }
 
     /// By which way one more connection is dialled while others stand, of which so many are on each
     /// way.
     pub(super) fn beside(&self, lanes: impl Fn(usize) -> usize, now: Instant) -> usize {
-        let all = self.0.iter().enumerate();
-        let best = all.min_by_key(|(index, way)| {
+        let best = self.useful(now).min_by_key(|(index, way)| {
             let (failed, took) = way.rank(now);
             (failed, lanes(*index), took)
         });
         best.map_or(0, |(index, _)| index)
     }
 
+    /// Those that lead to the session's kit, as far as is known.
+    fn useful(&self, now: Instant) -> impl Iterator<Item = (usize, &Way)> {
+        let all = self.all.iter().enumerate();
+        all.filter(move |(_, way)| {
+            let lately = |(at, _)| now < at + WAY_ELSEWHERE_FOR;
+            way.kit == self.kit || !way.elsewhere.is_some_and(lately)
+        })
+    }
+
     /// A connection that took so long carries the session.
     pub(super) fn stands(&mut self, way: usize, took: Duration) {
-        if let Some(way) = self.0.get_mut(way) {
+        if let Some(way) = self.all.get_mut(way) {
             way.failed = None;
             way.took = Some(took);
         }
     }
 
+    /// The session is with this process, which answered by this way.
+    pub(super) fn session_is_at(&mut self, way: usize, kit: Option<&str>, now: Instant) {
+        let kit = kit.map(str::to_owned);
+        let before = std::mem::replace(&mut self.kit, kit.clone());
+        let Some(answered) = self.all.get_mut(way) else {
+            return;
+        };
+        answered.elsewhere = None;
+        let answered_before = std::mem::replace(&mut answered.kit, kit.clone());
+        if kit.is_some() && kit != before && kit == answered_before {
+            // It is the one that was there before another one was, so both are.
+            let others = self.all.iter_mut();
+            others
+                .filter(|way| way.kit.is_some() && way.kit == before)
+                .for_each(|way| way.elsewhere = Some((now, false)));
+        }
+    }
+
+    /// A JOIN by this way was refused by this process. Says whether that is another one than the
+    /// session's.
+    pub(super) fn refused_by(&mut self, way: usize, kit: Option<String>, now: Instant) -> bool {
+        let is_another = kit.is_some() && self.kit.is_some() && kit != self.kit;
+        if let Some(way) = self.all.get_mut(way).filter(|_| is_another) {
+            let was_told = way.kit == kit && way.elsewhere.is_some_and(|(_, told)| told);
+            way.kit = kit;
+            way.elsewhere = Some((now, was_told));
+        }
+        is_another
+    }
+
+    /// The session's kit was heard then: those that led to another one before do not lead to one
+    /// that took its place. Gives those that were not given before.
+    pub(super) fn lead_elsewhere(&mut self, heard: Instant) -> Vec<usize> {
+        let mut others = Vec::new();
+        for (index, way) in self.all.iter_mut().enumerate() {
+            if way.kit != self.kit
+                && let Some((at, told)) = &mut way.elsewhere
+                && *at < heard
+                && !std::mem::replace(told, true)
+            {
+                others.push(index);
+            }
+        }
+        others
+    }
+
     /// The next try is the first one of a round.
     pub(super) fn new_round(&mut self) {
-        self.0.iter_mut().for_each(|way| way.tried = false);
+        self.all.iter_mut().for_each(|way| way.tried = false);
     }
 
     /// A connection, or a try to make one, failed.
     pub(super) fn failed(&mut self, way: usize, now: Instant) {
-        if let Some(way) = self.0.get_mut(way) {
+        if let Some(way) = self.all.get_mut(way) {
             way.failed = Some(now);
         }
     }
@@ -82,7 +152,7 @@ impl Ways {
     /// The network is another one: failures of before mean nothing.
     pub(super) fn refresh(&mut self) {
         self.new_round();
-        self.0.iter_mut().for_each(|way| way.failed = None);
+        self.all.iter_mut().for_each(|way| way.failed = None);
     }
 }
 
@@ -107,14 +177,14 @@ mod tests {
         for _ in 0..2 {
             for wanted in 0..3 {
                 assert_eq!(ways.next(now), wanted);
-                assert_eq!(ways.has_more(), wanted < 2);
+                assert_eq!(ways.has_more(now), wanted < 2);
                 ways.failed(wanted, now);
             }
         }
         let mut only = Ways::new(1);
         for _ in 0..3 {
             assert_eq!(only.next(now), 0);
-            assert!(!only.has_more());
+            assert!(!only.has_more(now));
         }
     }
 
@@ -138,7 +208,10 @@ mod tests {
         now = now + MS;
         ways.failed(1, now);
         assert_eq!(order(&mut ways, now), [0, 2, 1]);
-        let mut refreshed = Ways(ways.0.clone());
+        let mut refreshed = Ways {
+            all: ways.all.clone(),
+            kit: None,
+        };
         refreshed.refresh();
         assert_eq!(order(&mut refreshed, now), [1, 2, 0]);
         now = now + WAY_FORGIVEN_AFTER;
@@ -160,5 +233,50 @@ mod tests {
         }
         assert_eq!(lanes, [3, 0, 3]);
         assert_eq!(ways.beside(|way| lanes[way], now + WAY_FORGIVEN_AFTER), 1);
+    }
+
+    #[test]
+    fn a_way_to_another_kit_is_not_taken_and_a_kit_that_was_started_anew_is_no_other() {
+        let mut now = Instant::ZERO;
+        let kit = |name: &str| Some(name.to_owned());
+        let mut ways = Ways::new(2);
+        let tried = |ways: &mut Ways, now| {
+            ways.new_round();
+            let first = ways.next(now);
+            let more = ways.has_more(now);
+            (first, more)
+        };
+        let later = |now| now + MS;
+        // Started anew: each way tells another name than before, one after the other.
+        for (way, name) in [(0, "a"), (1, "b"), (0, "b")] {
+            ways.session_is_at(way, Some(name), now);
+        }
+        assert_eq!(tried(&mut ways, now), (0, true));
+        // The one of before is there again: there are two.
+        ways.session_is_at(0, Some("a"), now);
+        assert_eq!(tried(&mut ways, now), (0, true));
+        ways.session_is_at(1, Some("b"), now);
+        assert_eq!(tried(&mut ways, now), (1, false));
+        assert_eq!(ways.beside(|way| way, now), 1);
+        assert_eq!(ways.lead_elsewhere(later(now)), [0]);
+        // It is told once, and asked again after a while.
+        assert!(ways.refused_by(0, kit("a"), now));
+        assert_eq!(ways.lead_elsewhere(later(now)), [0; 0]);
+        now = now + WAY_ELSEWHERE_FOR;
+        assert_eq!(tried(&mut ways, now), (0, true));
+        assert!(ways.refused_by(0, kit("c"), now));
+        assert_eq!(
+            ways.lead_elsewhere(now),
+            [0; 0],
+            "the session's may be gone"
+        );
+        assert_eq!(ways.lead_elsewhere(later(now)), [0], "another one");
+        assert!(!ways.refused_by(0, kit("b"), now), "it is the same");
+        assert!(!ways.refused_by(0, None, now), "an older kit");
+        // A JOIN that met the one that took the place of the session's was not misled.
+        assert!(ways.refused_by(0, kit("d"), now));
+        ways.session_is_at(1, Some("d"), now);
+        assert_eq!(ways.lead_elsewhere(later(now)), [0; 0]);
+        assert!(ways.beside(|way| 1 - way, now) == 1 && tried(&mut ways, now).1);
     }
 }

@@ -1,6 +1,7 @@
 //! Several URLs of one kit.
 
 use super::*;
+use crate::client::SessionEvent;
 use crate::machine::{DialTarget, Ended};
 
 fn three() -> TunnelOptions {
@@ -142,4 +143,58 @@ fn lanes_are_spread_over_all_ways_and_a_lost_one_goes_where_it_is_well() {
     let tickets = format!(r#"{{"joinTickets":[{{"index":{lost},"nonce":"d"}}]}}"#);
     kit.control(&mut world, FrameType::ReissueJoinTickets, &tickets);
     assert_eq!(port(&world), 51);
+}
+
+#[test]
+fn a_url_of_another_kit_is_said_to_be_one_and_used_by_no_lane() {
+    let options = options().also_at("ws://127.0.0.1:51").connections(3);
+    let mut world = World::new(&options);
+    world.pass(MS);
+    let mut kit = FakeKit::new();
+    let ok = r#"{"sessionId":"S-1","connectionsGranted":3,"instance":"ours","joinTickets":[
+        {"index":1,"nonce":"a"},{"index":2,"nonce":"b"}]}"#;
+    come_online(&mut world, &mut kit, ok);
+    let told = SessionEvent::AnotherKit {
+        authority: "127.0.0.1:51".to_owned(),
+    };
+    let mut events = Vec::new();
+    let mut join = |world: &mut World, index: usize, nonce: &str| {
+        let at = port(world);
+        let conn = world.accept();
+        let mut other = FakeKit::new();
+        let answers = if at == 51 { &mut other } else { &mut kit };
+        let (_, json) = answers.upgrade(world, conn);
+        assert!(json.contains(&format!(r#""nonce":"{nonce}""#)), "{json}");
+        match at {
+            51 => {
+                let no = r#"{"code":"UNKNOWN_SESSION","message":"no","instance":"theirs"}"#;
+                other.greet(world, 0, FrameType::JoinErr, no);
+            }
+            _ => {
+                let ok = format!(r#"{{"index":{index},"instance":"ours"}}"#);
+                kit.greet(world, index, FrameType::JoinOk, &ok);
+            }
+        }
+        events.extend(world.events());
+        at
+    };
+    // The first of them is spread to the other URL, and comes back with the same ticket at once.
+    assert_eq!(join(&mut world, 1, "a"), 51);
+    assert_eq!(join(&mut world, 2, "b"), 50);
+    assert_eq!(join(&mut world, 1, "a"), 50);
+    assert!(
+        !events.contains(&told),
+        "the session's kit was not heard since"
+    );
+    assert_eq!(
+        events.last(),
+        Some(&SessionEvent::Lanes {
+            standing: 3,
+            granted: 3
+        })
+    );
+    for _ in 0..100 {
+        pass_with(&mut world, &mut kit, SECOND / 10);
+    }
+    assert_eq!(world.events(), [told]);
 }

@@ -360,8 +360,11 @@ impl Front {
         let Some(greeter) = self.greeters.get_mut(conn) else {
             return;
         };
-        let message = why.to_owned();
-        greeter.lane.say(&JoinErr { code, message });
+        greeter.lane.say(&JoinErr {
+            code,
+            message: why.to_owned(),
+            instance: Some(cx.instance()),
+        });
         close_lane(&mut greeter.lane, 1008, why, conns, cx);
     }
 }

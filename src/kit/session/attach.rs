@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use log::info;
 
-use crate::clock::Instant;
 use crate::entropy::Entropy;
 use crate::kit::conns::Conns;
 use crate::kit::context::Context;
@@ -227,7 +226,7 @@ impl Sessions {
     }
 
     /// The connection that said JOIN carries a lane from now on.
-    pub(in crate::kit) fn join(&mut self, joining: &Joining, greeter: Greeter, now: Instant) {
+    pub(in crate::kit) fn join(&mut self, joining: &Joining, greeter: Greeter, cx: &mut Context) {
         let (key, index) = (joining.session, joining.index);
         let mut lane = greeter.lane;
         if let Some(mux) = self.mux_mut(key) {
@@ -237,10 +236,11 @@ impl Sessions {
                 received: joining.received.map(|_| mux.lanes().received(index)),
                 data_received: anew.then(|| mux.lanes().data_received(index)),
                 credit_received: mux.lanes().credit_received(index).filter(|_| anew),
+                instance: mux.lanes().keeps_streams().then(|| cx.instance()),
             };
             lane.say(&answer);
             match joining.received.filter(|_| !mux.lanes().is_unused(index)) {
-                Some(received) => mux.resume(index, lane, received, now),
+                Some(received) => mux.resume(index, lane, received, cx.now),
                 None => mux.attach(index, lane),
             }
         }
