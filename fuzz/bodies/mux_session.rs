@@ -3,6 +3,8 @@
 //! shut down, and nothing may be left.
 //!
 //! An input is a list of steps: an octet that says what is done, two for a length, and as many octets.
+//! One that begins with an octet above 239 is a session with replay (PROTOCOL §9), whose client lies
+//! about what it has taken, its epoch and its attempts, in resumes, JOINs and ACKs.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -17,6 +19,10 @@ use hoody_tunnel::ws::{OpCode, Role, push_frame};
 
 const HELLO: &[u8] = br#"{"version":"hoody-tunnel.v2","capabilities":["multi-ws","grow-windows"],
     "maxConnections":3}"#;
+const HELLO_REPLAY: &[u8] = br#"{"version":"hoody-tunnel.v2","capabilities":["multi-ws",
+    "grow-windows","replay"],"maxConnections":3,"replayBuffer":1048576,"pingEveryMs":2000}"#;
+/// Octets from here on are steps of a client that lies.
+const LIES: u8 = 240;
 const BIND_EXPOSE: &[u8] =
     br#"{"clientBindRef":1,"kind":"http","mode":"expose","containerPort":3000}"#;
 const BIND_PULL: &[u8] = br#"{"clientBindRef":2,"kind":"tcp","mode":"pull","containerPort":5432}"#;
@@ -26,8 +32,12 @@ const UPGRADE: &[u8] = b"GET /api/v1/tunnel/connect HTTP/1.1\r\nHost: localhost\
 
 /// Runs one input.
 pub fn run(data: &[u8]) {
-    let mut world = World::new();
-    let mut lane = world.session();
+    let replays = data.first().is_some_and(|first| *first >= LIES);
+    let mut world = World::new(replays);
+    let mut lane = match replays {
+        true => world.session_that_says(HELLO_REPLAY),
+        false => world.session(),
+    };
     let mut guest = None;
     let mut rest = data;
     for _ in 0..MAX_STEPS {
@@ -37,6 +47,12 @@ pub fn run(data: &[u8]) {
         let wanted = usize::from(u16::from_be_bytes([*high, *low]));
         let (bytes, after) = after.split_at(wanted.min(after.len()));
         rest = after;
+        if *what >= LIES {
+            if let Some(again) = world.lie(lane, *what, bytes) {
+                lane = again;
+            }
+            continue;
+        }
         match what % 12 {
             0 => world.send(lane, bytes),
             1 => world.message(lane, bytes),
@@ -64,17 +80,22 @@ struct World {
     /// No socket takes anything.
     full: bool,
     stopped: bool,
+    /// The id of the session that the kit told of last.
+    session_id: Option<String>,
 }
 
 impl World {
-    fn new() -> World {
+    fn new(replays: bool) -> World {
         let config = Config {
             listen: ([127, 0, 0, 1], 50).into(),
             no_auth: true,
             max_sessions: 3,
             fd_budget: 64,
-            // So little that streams have to share it.
-            memory: hoody_tunnel::limits::MIN_MEMORY,
+            // So little that streams have to share it, or enough to keep something.
+            memory: match replays {
+                true => hoody_tunnel::limits::DEFAULT_MEMORY,
+                false => hoody_tunnel::limits::MIN_MEMORY,
+            },
             ..Config::default()
         };
         let kit = Kit::new(config, Entropy::from_seed(1), Instant::ZERO);
@@ -85,6 +106,7 @@ impl World {
             alive: Vec::new(),
             full: false,
             stopped: false,
+            session_id: None,
         };
         world.settle();
         world
@@ -92,15 +114,68 @@ impl World {
 
     /// A client that says what a client says first.
     fn session(&mut self) -> ConnKey {
+        self.session_that_says(HELLO)
+    }
+
+    fn session_that_says(&mut self, hello: &[u8]) -> ConnKey {
         let Some(lane) = self.arrive(50, UPGRADE) else {
             return ConnKey::unpack(0);
         };
-        self.message(lane, &frame(0x01, HELLO));
+        self.message(lane, &frame(0x01, hello));
         self.message(
             lane,
             &[frame(0x03, BIND_EXPOSE), frame(0x03, BIND_PULL)].concat(),
         );
         lane
+    }
+
+    /// Some count, epoch or attempt that may be true or not. Gives the connection of a resume.
+    fn lie(&mut self, lane: ConnKey, what: u8, bytes: &[u8]) -> Option<ConnKey> {
+        let number = |at: usize| u64::from(bytes.get(at).copied().unwrap_or(0));
+        let count = match bytes.first_chunk::<8>() {
+            Some(octets) => u64::from_be_bytes(*octets),
+            None => number(0),
+        };
+        let id = self.session_id.clone().unwrap_or_default();
+        let resume = |words: String| {
+            let hello = String::from_utf8_lossy(HELLO_REPLAY);
+            let hello = hello.trim_end_matches('}');
+            format!(r#"{hello},"resume":{{"sessionId":"{id}"{words}}}}}"#)
+        };
+        match what % 4 {
+            0 => self.message(lane, &frame(0x41, &count.to_be_bytes())),
+            1 => {
+                let (epoch, attempt) = (number(1), number(2));
+                let words = format!(r#","epoch":{epoch},"attempt":{attempt},"received":{count}"#);
+                return Some(self.session_that_says(resume(words).as_bytes()));
+            }
+            2 => {
+                let words = format!(r#","epoch":{count},"attempt":{count}"#);
+                return Some(self.session_that_says(resume(words).as_bytes()));
+            }
+            _ => {
+                let nonce = String::from_utf8_lossy(bytes.get(3..).unwrap_or_default());
+                let nonce: String = nonce.chars().filter(char::is_ascii_alphanumeric).collect();
+                let join = format!(
+                    r#"{{"sessionId":"{id}","index":{},"nonce":"{nonce}","received":{count}}}"#,
+                    number(1) % 4
+                );
+                let other = self.arrive(50, UPGRADE)?;
+                self.message(other, &frame(0x09, join.as_bytes()));
+            }
+        }
+        None
+    }
+
+    /// Looks for the id of a session in what the kit sends.
+    fn look(&mut self, conn: ConnKey) {
+        const KEY: &[u8] = b"\"sessionId\":\"";
+        let bytes = self.kit.transmit(conn, self.now);
+        if let Some(at) = bytes.windows(KEY.len()).position(|some| some == KEY) {
+            let id = bytes[at + KEY.len()..].split(|octet| *octet == b'"').next();
+            let id = id.map(|id| String::from_utf8_lossy(id).into_owned());
+            self.session_id = id.or(self.session_id.take());
+        }
     }
 
     fn arrive(&mut self, port: u16, bytes: &[u8]) -> Option<ConnKey> {
@@ -211,6 +286,7 @@ impl World {
             if self.full || !self.alive.contains(&conn) {
                 continue;
             }
+            self.look(conn);
             let count = self.kit.transmit(conn, self.now).len();
             if count > 0 {
                 self.kit.transmitted(conn, count, self.now);
