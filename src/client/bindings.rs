@@ -9,7 +9,8 @@ use crate::client::error::Error;
 use crate::client::event::SessionEvent;
 use crate::client::messages::Notice;
 use crate::client::reach::failure;
-use crate::limits::{CLAIM_WITHIN, CLIENT_BINDINGS};
+use crate::clock::Instant;
+use crate::limits::{CLAIM_SOON, CLAIM_WITHIN, CLIENT_BINDINGS};
 use crate::mux::Session;
 use crate::wire::control::{
     self, BindErr, BindErrCode, BindMode, BindOk, BindRevoked, ControlError, ResumedBind,
@@ -23,6 +24,8 @@ pub(super) struct Bindings {
     all: Vec<Bound>,
     /// Bindings that a session which an earlier process left had; to be claimed by a user's bind.
     unclaimed: Vec<ResumedBind>,
+    /// Until when these are to be claimed before anything else is heard of the kit.
+    claimed_by: Option<Instant>,
     /// A session that is lost to us, and may hold our ports for a while.
     replaces: Option<SessionId>,
     /// One was forgotten since this was asked last.
@@ -226,6 +229,7 @@ impl Bindings {
     ) {
         self.replaces = lost;
         self.unclaimed.clear();
+        self.claimed_by = None;
         if let Some(binds) = resumed {
             let first = self.all.iter().all(|bound| bound.binding.is_none());
             for unknown in self.session_resumed(binds) {
@@ -250,8 +254,26 @@ impl Bindings {
         }
         self.ask(cx, Some(session));
         if !self.unclaimed.is_empty() {
-            cx.effects.timers.arm(Timer::Claim, cx.now + CLAIM_WITHIN);
+            let soon = cx.now + CLAIM_SOON;
+            self.claimed_by = Some(soon);
+            cx.effects.timers.arm(Timer::Claim, soon);
         }
+    }
+
+    /// Whether visitors may come whose bindings a user is about to claim.
+    pub(super) fn awaits_claims(&self, now: Instant) -> bool {
+        !self.unclaimed.is_empty() && self.claimed_by.is_some_and(|at| now < at)
+    }
+
+    /// What an earlier process left was not claimed in time: at first it is waited for without
+    /// keeping others from anything. Says whether that is so.
+    pub(super) fn claims_take_long(&mut self, cx: &mut Context) -> bool {
+        let soon = self.claimed_by.take().is_some();
+        if soon {
+            let at = cx.now + CLAIM_WITHIN.saturating_sub(CLAIM_SOON);
+            cx.effects.timers.arm(Timer::Claim, at);
+        }
+        soon
     }
 
     /// What an earlier process left had its time to be claimed.

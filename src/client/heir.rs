@@ -13,6 +13,7 @@ use crate::client::context::Timer;
 use crate::client::event::SessionEvent;
 use crate::client::machine::Client;
 use crate::client::messages::{Notice, Order};
+use crate::client::reach::retry::Stage;
 use crate::client::reach::{Reach, Trace};
 use crate::clock::Instant;
 use crate::entropy::Entropy;
@@ -90,6 +91,18 @@ impl Client {
     /// It has an heir, whose business this order is.
     pub(super) fn pass_on(&mut self, order: Order) {
         self.cx.effects.notify(Notice::Passed(order));
+    }
+
+    /// Whether another machine has the session now.
+    pub(super) fn has_heir(&self) -> bool {
+        self.reach.retry.stage == Stage::Departing
+    }
+
+    /// Only last words are on their way.
+    pub(super) fn ended(&mut self) {
+        let (local, mut around) = self.local();
+        local.close_all(&mut around);
+        self.reach.over(&mut self.cx);
     }
 
     /// Nothing follows, and its heir has all that is to be said.

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use crate::limits::MAX_LANES;
+use crate::machine::ConnKey;
 use crate::table::Key;
 
 /// Marks keys that name exchanges.
@@ -18,3 +19,8 @@ pub(super) const LANE_CONNS: usize = 2 * MAX_LANES;
 /// For whom a bound is shared: one address, which for IPv6 is a network of 2^64 of them, since any
 /// host has so many. `None` is everybody of whom the kit does not tell.
 pub(super) type Origin = Option<IpAddr>;
+
+/// Whether a connection is one to the kit; else it is to a local server.
+pub(super) fn is_lanes(conn: ConnKey) -> bool {
+    conn.index() < LANE_CONNS
+}

@@ -11,8 +11,7 @@ use crate::client::bindings::Bindings;
 use crate::client::config::Config;
 use crate::client::context::{Context, Mux, Timer};
 use crate::client::event::{SessionEvent, Shortage};
-use crate::client::keys::ExchangeKey;
-use crate::client::keys::LANE_CONNS;
+use crate::client::keys::{ExchangeKey, is_lanes};
 use crate::client::local::{Around, LocalSide};
 use crate::client::messages::{Notice, Order};
 use crate::client::reach::failure::Failure;
@@ -71,7 +70,7 @@ impl Client {
     }
 
     /// The local side, and what it needs around it.
-    fn local(&mut self) -> (&mut LocalSide, Around<'_>) {
+    pub(super) fn local(&mut self) -> (&mut LocalSide, Around<'_>) {
         let around = Around {
             cx: &mut self.cx,
             mux: self.reach.session.attached_mut(),
@@ -97,6 +96,7 @@ impl Client {
                     let (bindings, cx, session) = self.bindings();
                     bindings.ask(cx, session);
                 }
+                Timer::Claim if self.bindings.claims_take_long(&mut self.cx) => self.hear_all(),
                 Timer::Claim => {
                     let (bindings, _, session) = self.bindings();
                     bindings.give_back_unclaimed(session);
@@ -175,8 +175,21 @@ impl Client {
         }
     }
 
+    /// Everything that came on any lane and was not heard yet.
+    fn hear_all(&mut self) {
+        for index in 0..MAX_LANES {
+            if let Some(conn) = self.reach.lanes.conns[index] {
+                self.poll_lane(index);
+                self.cx.effects.wake(conn);
+            }
+        }
+    }
+
     /// Everything that came on a lane, one after the other.
     fn poll_lane(&mut self, index: usize) {
+        if self.bindings.awaits_claims(self.cx.now) {
+            return;
+        }
         loop {
             let Some(session) = self.reach.session.attached_mut() else {
                 return;
@@ -281,7 +294,7 @@ impl Client {
             self.drop_session("closed");
             return self.over(None);
         }
-        if self.reach.retry.stage == retry::Stage::Departing {
+        if self.has_heir() {
             self.reach.retry.stage = retry::Stage::Over;
             self.drop_session("the kit has gone before they were done");
             return self.departed();
@@ -360,7 +373,7 @@ impl Client {
 
     /// Ends the session without parking it (PROTOCOL §6).
     pub(super) fn say_goodbye(&mut self) {
-        let departs = self.reach.retry.stage == retry::Stage::Departing;
+        let departs = self.has_heir();
         if departs || self.reach.retry.stage == retry::Stage::Closing {
             // From here on no stream that ends brings us here again.
             self.reach.retry.stage = retry::Stage::Over;
@@ -384,13 +397,6 @@ impl Client {
         self.bindings.over(&mut self.cx, error.as_ref());
         self.ended();
         self.cx.notify(SessionEvent::Closed { error });
-    }
-
-    /// Only last words are on their way.
-    pub(super) fn ended(&mut self) {
-        let (local, mut around) = self.local();
-        local.close_all(&mut around);
-        self.reach.over(&mut self.cx);
     }
 
     /// Lets those go on who may, and looks whether everything still fits.
@@ -460,11 +466,6 @@ impl Client {
 /// RFC 6455 §7.4.1: the purpose is fulfilled.
 const CLOSE_NORMAL: u16 = 1000;
 
-/// Whether a connection is one to the kit; else it is to a local server.
-fn is_lanes(conn: ConnKey) -> bool {
-    conn.index() < LANE_CONNS
-}
-
 impl Machine for Client {
     type Order = Order;
     type Notice = Notice;
@@ -494,8 +495,6 @@ impl Machine for Client {
             }
             Event::Timeout => self.timeout(),
             Event::Shutdown => self.close(false),
-            // The laptop's program has no successor.
-            Event::Upgrade => {}
             Event::Disturbed => {
                 let then = self.reach.disturbed(&mut self.cx);
                 self.follow(then);
@@ -508,8 +507,8 @@ impl Machine for Client {
             // What a local server said before its end is owed to whoever is slow in taking it, and
             // the kit knows when that is nobody any more. Lanes are asked for signs of life.
             Event::PeerFinished { .. } => {}
-            // A client listens nowhere.
-            Event::Listening { .. } | Event::AcceptFailed { .. } => {}
+            // A client listens nowhere, and its program has no successor.
+            Event::Listening { .. } | Event::AcceptFailed { .. } | Event::Upgrade => {}
         }
         self.settle();
     }
@@ -520,13 +519,16 @@ impl Machine for Client {
 
     fn order(&mut self, order: Order, now: Instant) {
         self.cx.now = now;
-        let departs = self.reach.retry.stage == retry::Stage::Departing;
         match order {
-            Order::Bind { .. } | Order::Unbind { .. } if departs => self.pass_on(order),
+            Order::Bind { .. } | Order::Unbind { .. } if self.has_heir() => self.pass_on(order),
             Order::Stay(heir) => self.stay(*heir),
             Order::Bind { reference, spec } => {
+                let awaited = self.bindings.awaits_claims(now);
                 let (bindings, cx, session) = self.bindings();
-                bindings.bind(cx, session, reference, spec.0)
+                bindings.bind(cx, session, reference, spec.0);
+                if awaited {
+                    self.hear_all();
+                }
             }
             Order::Unbind { reference } => {
                 self.bindings
@@ -546,6 +548,9 @@ impl Machine for Client {
             return self
                 .local
                 .read_space(self.reach.session.attached_mut(), conn);
+        }
+        if self.bindings.awaits_claims(self.cx.now) {
+            return &mut [];
         }
         self.local.spill(self.reach.session.attached());
         self.reach.read_space(conn)

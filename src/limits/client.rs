@@ -88,6 +88,9 @@ pub const PROMISE_SLACK: Duration = Duration::from_secs(2);
 pub const REBIND_EVERY: Duration = Duration::from_secs(2);
 /// The longest pause between two such tries.
 pub const REBIND_MAX: Duration = Duration::from_secs(30);
+/// For so long nothing is heard of a kit after it told of bindings that an earlier process left:
+/// its visitors come with the session, and would find nobody.
+pub const CLAIM_SOON: Duration = Duration::from_secs(2);
 /// For so long a binding that an earlier process left waits for a user to claim it. Then the kit
 /// has it back: its visitors would be answered by nobody.
 pub const CLAIM_WITHIN: Duration = Duration::from_secs(30);

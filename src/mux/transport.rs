@@ -410,6 +410,7 @@ impl Transport {
         if self.parsed == self.received.len() && self.frames.is_empty() {
             self.received.consume(self.parsed);
             self.parsed = 0;
+            self.frames = 0..0;
             self.received.release_if_idle(0);
         }
         self.ahead.release_if_idle();

@@ -512,3 +512,32 @@ fn an_unbind_is_answered_and_its_idle_connections_go() {
         })
     ));
 }
+
+#[test]
+fn visitors_of_what_an_earlier_process_left_wait_until_it_is_claimed() {
+    for claimed in [true, false] {
+        let options = options().resume_session_id("S-1");
+        let mut world = World::new(&options);
+        let mut kit = FakeKit::new();
+        world.pass(MS);
+        let listed = r#"{"bindId":1,"kind":"http","mode":"expose","containerPort":3000,
+            "publicUrl":null}"#;
+        let ok = format!(r#"{{"sessionId":"S-1","resumed":true,"resumedBinds":[{listed}]}}"#);
+        come_online(&mut world, &mut kit, &ok);
+        let stream = kit.open(&mut world, &get("/"));
+        kit.eof(&mut world, stream);
+        world.pass(SECOND);
+        kit.run(&mut world);
+        assert!(kit.seen(stream).reset.is_none(), "it waits");
+        if claimed {
+            order_bind(&mut world, &mut kit, 1, spec(BindMode::Expose, 3000));
+            assert!(outcome(&mut world, 1).is_ok());
+            let local = world.accept();
+            assert!(world.text(local).starts_with("GET / "));
+        } else {
+            // Nobody claims it: others are not kept waiting for that.
+            pass_with(&mut world, &mut kit, 2 * SECOND);
+            assert!(kit.seen(stream).reset.is_some());
+        }
+    }
+}
