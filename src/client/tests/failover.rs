@@ -354,3 +354,33 @@ fn a_client_says_what_it_keeps_and_offers_nothing_where_that_is_nothing() {
     let none = offers(options().replay_buffer(0));
     assert!(!none.contains("replay"), "{none}");
 }
+
+#[test]
+fn a_close_frame_of_whatever_code_is_no_goodbye_where_streams_are_kept() {
+    // A proxy that is restarted says 1000 or 1001, and some say nothing.
+    for close in [
+        &[0x88, 2, 0x03, 0xE8][..],
+        &[0x88, 2, 0x03, 0xE9],
+        &[0x88, 0],
+    ] {
+        let (mut world, mut kit) = with_lanes(1);
+        let (stream, local) = streams(&mut world, &mut kit)[0];
+        kit.data(&mut world, stream, b"before ");
+        let lost = silence(&mut kit, 0);
+        world.write(lost, close);
+        kit.session.suspend(0, world.now);
+        assert_eq!(world.is_closed(local), None, "{close:?}");
+        world.until_dialled();
+        let conn = world.accept();
+        let (kind, json) = kit.upgrade(&mut world, conn);
+        assert_eq!(kind, FrameType::Hello);
+        let received = kit.session.lanes().received(0);
+        let ok = format!(
+            r#"{{"sessionId":"S-1","resumed":true,"connectionsGranted":1,{REPLAY},"lanes":[],
+               "received":{received}}}"#
+        );
+        kit.come_back(&mut world, 0, FrameType::HelloOk, &ok, counted(&json));
+        kit.data(&mut world, stream, b"and after");
+        assert_eq!(world.take(local), b"before and after", "{close:?}");
+    }
+}
