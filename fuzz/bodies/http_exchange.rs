@@ -28,6 +28,7 @@ fn exchange(open: &OpenHttp<'_>) -> (HttpExchange, Option<&'static str>) {
     let naming = Naming {
         authority: "localhost:3000",
         host_header: &HostHeader::Rewrite,
+        public_url: None,
     };
     HttpExchange::open(open, Buffer::new(), naming)
 }

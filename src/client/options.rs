@@ -246,6 +246,10 @@ pub(super) enum To {
 }
 
 /// What the local server sees as `Host`.
+///
+/// Unless it is kept, what else names the visitor's own scheme and host follows in requests
+/// (`Origin`, `Referer`, `Destination`), and in answers what names the local authority (`Location`,
+/// `Content-Location`, `Refresh`, a cookie's `Domain`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum HostHeader {
     /// The target's own name, so that development servers accept it unchanged.

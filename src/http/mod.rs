@@ -41,6 +41,7 @@ pub mod forward;
 mod head;
 mod refusal;
 mod relay;
+pub mod rewrite;
 mod scan;
 pub mod trail;
 pub mod write;

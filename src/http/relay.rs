@@ -7,6 +7,7 @@ use super::connection::ConnectionOptions;
 use super::fields::{Field, is_host, is_name, is_token, is_value, parse_content_length};
 use super::forward::{end_to_end, upgrade_fields};
 use super::head::{Asked, RequestBody, ResponseBody, Version, is_bodiless, is_interim};
+use super::rewrite::Names;
 use super::{Unwritable, write};
 use crate::limits::MAX_PASSED_FIELDS;
 
@@ -108,22 +109,22 @@ impl<'a, I: Iterator<Item = Field<'a>> + Clone> RequestPlan<'a, I> {
             .filter(move |(name, _)| !is(name, "host") && !is(name, "content-length"))
     }
 
-    /// Appends the head. `host` is written as `Host`; `origin`, when given, replaces an `Origin`
-    /// that is there, to match a rewritten host. Both are the user's configuration and are checked.
+    /// Appends the head. `host`, which is the user's configuration and is checked, is written as
+    /// `Host`; where that is another than was asked, `names` have the other fields follow.
     pub fn write(
         &self,
         out: &mut Vec<u8>,
         host: &[u8],
-        origin: Option<&[u8]>,
+        names: Option<&Names<'_>>,
     ) -> Result<(), Unwritable> {
-        if !is_value(host) || !origin.is_none_or(is_value) {
+        if !is_value(host) {
             return Err(Unwritable("The host contains a control character."));
         }
         write::put_request_line(out, self.method, self.target);
         write::put_checked_field(out, b"host", host);
         for (name, value) in self.fields() {
-            let replaced = origin.filter(|_| name.eq_ignore_ascii_case(b"origin"));
-            write::put_checked_field(out, name, replaced.unwrap_or(value));
+            let rewritten = names.and_then(|names| names.inwards(name, value));
+            write::put_checked_field(out, name, rewritten.as_deref().unwrap_or(value));
         }
         match self.body {
             RequestBody::None => {}

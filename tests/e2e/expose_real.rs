@@ -4,7 +4,7 @@ use crate::support::client::{Hoody, hoody};
 use crate::support::http::Talk;
 use crate::support::kit::Kit;
 use crate::support::proc::{Proc, bash};
-use crate::support::servers::{Server, file_nginx, nginx_in};
+use crate::support::servers::{Server, file_nginx, nginx, nginx_in};
 use crate::support::{Noise, PATIENCE, TempDir, eventually};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
@@ -101,6 +101,62 @@ fn curl(port: u16, args: &str, nginx: &Server) -> Vec<String> {
     lines.extend(framing);
     lines.push(format!("exit {:?}", output.status.code()));
     lines
+}
+
+#[test]
+fn what_a_server_says_of_its_own_address_is_the_visitors() {
+    let nginx = nginx(
+        "server { listen 127.0.0.1:%PORT%; server_name localhost; root %DIR%/www;\n\
+         location / { dav_methods PUT DELETE MOVE COPY; }\n\
+         location = /cookie { add_header Set-Cookie \"a=b; Domain=localhost; Path=/\";\n\
+         add_header Refresh \"5; url=http://$http_host/b\"; return 204; }\n\
+         location = /said { return 200 \"$http_host $http_origin $http_referer\"; }\n\
+         location = /elsewhere { return 302 http://localhost:1/; } }",
+    );
+    nginx.dir.write("www/app/index.html", "here\n");
+    let kit = Kit::start();
+    for (keeps, flags) in [(false, ""), (true, "--host-header keep")] {
+        let flags: Vec<&str> = flags.split_whitespace().collect();
+        let hoody = Hoody::expose_with(&kit, nginx.port, &flags);
+        let public = format!("http://127.0.0.1:{}", hoody.port());
+        let local = match keeps {
+            true => public.clone(),
+            false => format!("http://127.0.0.1:{}", nginx.port),
+        };
+        let ask = |args: &str| {
+            let url = args.replace("PUBLIC", &public);
+            bash(20, &format!("curl -s --max-time 10 {url}"))
+        };
+        let redirect = ask("-o /dev/null -w '%{redirect_url}' PUBLIC/app");
+        let own = format!("{public}/app/");
+        assert!(redirect == own || keeps, "{redirect} for {own}");
+        assert_eq!(
+            ask("-o /dev/null -w '%{redirect_url}' PUBLIC/elsewhere"),
+            "http://localhost:1/"
+        );
+        let cookie = ask("-D - PUBLIC/cookie").to_lowercase();
+        assert_eq!(
+            cookie.contains("set-cookie: a=b; path=/\r"),
+            !keeps,
+            "{cookie}"
+        );
+        assert_eq!(
+            cookie.contains(&format!("refresh: 5; url={public}/b\r")),
+            true,
+            "{cookie}"
+        );
+        let said = ask("-H 'Origin: PUBLIC' -e PUBLIC/x?y PUBLIC/said");
+        let host = local.trim_start_matches("http://");
+        assert_eq!(said, format!("{host} {local} {local}/x?y"));
+        let foreign = ask("-H 'Origin: http://evil.example' PUBLIC/said");
+        assert_eq!(foreign, format!("{host} http://evil.example "));
+        nginx.dir.write("www/a.txt", "moves\n");
+        let moved = ask(
+            "-o /dev/null -w '%{http_code}' -X MOVE -H 'Destination: PUBLIC/b.txt' PUBLIC/a.txt",
+        );
+        assert_eq!(moved, "204", "MOVE by an address of the visitor's");
+        assert_eq!(ask("PUBLIC/b.txt"), "moves\n");
+    }
 }
 
 #[test]

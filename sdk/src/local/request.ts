@@ -7,13 +7,13 @@ import {
   allOf,
   checkHeaders,
   contentLength,
-  firstOf,
   HttpFault,
   isNamed,
   isTarget,
   isToken,
   withoutHopByHop,
 } from './head.js';
+import { namesFor, type Names } from './rewrite.js';
 import type { HostHeader } from './terms.js';
 
 /** How a request's body is framed; `unknown` until its first bytes, for an older kit does not say. */
@@ -26,6 +26,8 @@ export interface LocalRequest {
   headers: Headers;
   body: RequestBody;
   length: number;
+  /** What the answer's head is rewritten by; none where the Host was kept. */
+  names: Names | undefined;
 }
 
 /** What a request is rewritten for. */
@@ -54,10 +56,11 @@ export function localRequest(open: OpenHttp, rewrite: RewriteFor): LocalRequest 
   const length = contentLength(open.headers);
   const body = bodyKind(open, length);
   const headers = withoutHopByHop(open.headers);
-  setHost(headers, open, rewrite);
+  const names = namesFor(headers, rewrite.host, rewrite.publicUrl, open.isUpgrade);
+  setHost(headers, rewrite.host, names);
   if (body === 'chunked') headers.push(['transfer-encoding', 'chunked']);
   if (open.isUpgrade) headers.push(['connection', 'Upgrade'], ['upgrade', 'websocket']);
-  return { method: open.method, target: open.target, headers, body, length: length ?? 0 };
+  return { method: open.method, target: open.target, headers, body, length: length ?? 0, names };
 }
 
 const REPEATABLE = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE']);
@@ -83,23 +86,10 @@ function bodyKind(open: OpenHttp, length: number | undefined): RequestBody {
   return open.method === 'GET' || open.method === 'HEAD' ? 'none' : 'unknown';
 }
 
-function setHost(headers: Headers, open: OpenHttp, rewrite: RewriteFor): void {
-  const { host } = rewrite;
+function setHost(headers: Headers, host: string | undefined, names: Names | undefined): void {
   if (host === undefined) return;
+  for (const field of headers) field[1] = names?.inwards(field[0], field[1]) ?? field[1];
   const at = headers.findIndex((field) => isNamed(field[0], 'host'));
-  const before = headers[at]?.[1];
   if (at < 0) headers.unshift(['host', host]);
   else headers[at] = ['host', host];
-  if (!open.isUpgrade) return;
-  const ours = new Set([before, firstOf(headers, 'x-forwarded-host'), hostOf(rewrite.publicUrl)]);
-  for (const field of headers) {
-    // A page of another site stays visible as such: only our own Origin follows the Host.
-    const own = isNamed(field[0], 'origin') && ours.has(hostOf(field[1]));
-    if (own) field[1] = `http://${host}`;
-  }
-}
-
-function hostOf(url: string | null): string | undefined {
-  if (url === null || !URL.canParse(url)) return undefined;
-  return new URL(url).host;
 }

@@ -22,6 +22,7 @@ import { busyPage, type Capacity } from './capacity.js';
 import type { Pool } from './pool.js';
 import { answerPlain, SOON, Tally, type Report } from './report.js';
 import { isRepeatable, localRequest, type LocalRequest } from './request.js';
+import { namedOutwards } from './rewrite.js';
 import type { SlotUser, Ticket } from './slots.js';
 import type { LocalSocket } from './socket.js';
 import type { ConnectUser, Target, Unreachable } from './target.js';
@@ -292,7 +293,8 @@ class HttpExchange implements StreamSink, ConnectUser, SlotUser {
     this.tally.status = head.status;
     this.personal ||= asksToLogIn(head.headers);
     const connection = listOf(head.headers, 'connection');
-    const headers = withoutHopByHop(head.headers, connection);
+    const kept = withoutHopByHop(head.headers, connection);
+    const headers = namedOutwards(kept, this.request.names);
     if (!this.stream.head({ status: head.status, headers, final })) {
       throw new HttpFault('a head that is too large');
     }
@@ -300,6 +302,7 @@ class HttpExchange implements StreamSink, ConnectUser, SlotUser {
     this.phase = 'body';
     // It is not sent again from here on, and an answer may last for hours.
     this.open.headers = this.request.headers = [];
+    this.request.names = undefined;
     this.stream.releaseHead();
     this.decoder = decoder;
     this.reusable =
@@ -313,12 +316,13 @@ class HttpExchange implements StreamSink, ConnectUser, SlotUser {
     if (!this.open.isUpgrade || !upgrades.includes('websocket') || this.socket === undefined) {
       throw new HttpFault('a 101 that was not asked for');
     }
-    const headers = withoutHopByHop(head.headers);
+    const headers = namedOutwards(withoutHopByHop(head.headers), this.request.names);
     headers.push(['connection', 'Upgrade'], ['upgrade', 'websocket']);
     this.tally.status = 101;
     this.stream.head({ status: 101, headers, final: true });
     this.phase = 'raw';
     this.open.headers = this.request.headers = [];
+    this.request.names = undefined;
     this.stream.releaseHead();
     this.flushWaiting(this.socket);
     if (this.requestEnded) this.socket.end();

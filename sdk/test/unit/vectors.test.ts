@@ -28,6 +28,7 @@ import {
 import { isFault, throws } from '../support/assert.js';
 import { readHello } from '../support/kit-control.js';
 import { localRequest } from '../../src/local/request.js';
+import { Names } from '../../src/local/rewrite.js';
 
 import { SessionRecvCredit, StreamRecvCredit } from '../../src/mux/credit.js';
 import { isWorthACall, leave, share } from '../../src/mux/share.js';
@@ -218,6 +219,21 @@ test('STREAM_RESPONSE_HEAD is read, or refused, as the vectors say', () => {
     assert.deepEqual(hex(head.headers), decoded['headersHex'], one.name);
     if (one['canonical'] === true) {
       assert.equal(JSON.stringify(head), one['payload'], one.name);
+    }
+  }
+});
+
+test('what names the server is rewritten both ways as the vectors say', () => {
+  for (const one of load('http/rewrite')) {
+    const asked = { host: undefined, forwardedHost: undefined, forwardedProto: undefined };
+    const visitor = { ...asked, publicUrl: null, upgrade: false, ...(one['visitor'] as object) };
+    const names = new Names(one['local'] as string, visitor);
+    type Field = [name: string, value: string, becomes: string | null];
+    for (const [name, value, becomes] of one['request'] as Field[]) {
+      assert.equal(names.inwards(name, value), becomes ?? value, `${one.name}: ${name}: ${value}`);
+    }
+    for (const [name, value, becomes] of one['answer'] as Field[]) {
+      assert.equal(names.outwards(name, value), becomes ?? value, `${one.name}: ${name}: ${value}`);
     }
   }
 });

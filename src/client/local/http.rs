@@ -10,8 +10,9 @@
 //! local server, and after bytes [`HttpExchange::next`] until it waits.
 
 use crate::buffer::Buffer;
-use crate::client::local::naming::{Naming, host_and_origin};
+use crate::client::local::naming::Naming;
 use crate::client::local::visitor::asks_to_log_in;
+use crate::http::rewrite::{AskedAs, Back, Names};
 use crate::http::write::LAST_CHUNK;
 use crate::http::{
     Asked, BodyDecoder, BodyHint, HeadScanner, LengthBody, RequestBody, RequestPlan, ResponseHead,
@@ -26,6 +27,8 @@ pub struct HttpExchange {
     method: String,
     target: String,
     asked: Asked,
+    /// What the answer's head is rewritten by, until it came.
+    back: Option<Back>,
     /// The head for the local server, kept in case that it has to be sent again.
     head: Vec<u8>,
     upload: Upload,
@@ -158,9 +161,15 @@ impl HttpExchange {
                 RequestBody::Length(length) => Upload::Length(length),
                 RequestBody::Chunked => Upload::Chunked,
             };
-            let origin = header(&open.headers, "origin");
-            let (host, origin) = host_and_origin(naming, plan.host, origin, open.is_upgrade);
-            plan.write(&mut http.head, host, origin.as_deref())
+            let (host, names) = naming.names(AskedAs {
+                host: plan.host,
+                forwarded_host: header(&open.headers, "x-forwarded-host"),
+                forwarded_proto: header(&open.headers, "x-forwarded-proto"),
+                public_url: None,
+                upgrade: open.is_upgrade,
+            });
+            http.back = names.as_ref().and_then(Names::back);
+            plan.write(&mut http.head, host, names.as_ref())
         });
         let unfit = written.err().map(|refused| refused.0);
         if unfit.is_some() {
@@ -179,6 +188,7 @@ impl HttpExchange {
                 keep_alive: true,
                 upgrade: false,
             },
+            back: None,
             head: Vec::with_capacity(TYPICAL_HEAD),
             upload: Upload::Complete,
             body_began: false,
@@ -349,6 +359,12 @@ impl HttpExchange {
         }
         json.clear();
         let fields = forward::response_fields(&head, switches);
+        let back = self.back.as_ref();
+        let rewritten = back.map_or_else(Vec::new, |back| back.rewritten(fields.clone()));
+        let fields = fields.enumerate().map(|(at, (name, value))| {
+            let new = rewritten.iter().find(|(place, _)| *place == at);
+            (name, new.map_or(value, |(_, new)| new))
+        });
         if write_response_head(json, head.status, fields, !interim).is_err() {
             return Err("its head is too long");
         }
@@ -357,6 +373,7 @@ impl HttpExchange {
         if interim {
             self.scanner = HeadScanner::new();
         } else {
+            self.back = None;
             self.status = Some(head.status);
             self.reusable = head.reusable(self.asked);
             (self.download, self.upload) = match switches {

@@ -15,6 +15,7 @@ fn opened(json: &str) -> (HttpExchange, Option<&'static str>) {
     let naming = Naming {
         authority: "localhost:1",
         host_header: &HostHeader::Rewrite,
+        public_url: None,
     };
     HttpExchange::open(&open, Buffer::new(), naming)
 }

@@ -117,6 +117,10 @@ impl LocalSide {
         let naming = Naming {
             authority: &bound.authority,
             host_header: &bound.spec.host_header,
+            public_url: bound
+                .binding
+                .as_ref()
+                .and_then(|it| it.public_url.as_deref()),
         };
         let (http, unfit) = HttpExchange::open(open, received, naming);
         let mut out = Outflow::new();

@@ -5,6 +5,7 @@ mod bodies;
 mod forwarding;
 mod heads;
 mod relaying;
+mod rewriting;
 mod splits;
 mod writing;
 

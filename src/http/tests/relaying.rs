@@ -1,6 +1,7 @@
 //! Heads that came as JSON: what is written, and what is refused.
 
 use super::*;
+use crate::http::rewrite::{AskedAs, Names};
 
 type Pairs<'a> = &'a [(&'a str, &'a str)];
 
@@ -79,24 +80,27 @@ fn a_body_that_an_older_kit_does_not_describe_is_inferred() {
 }
 
 #[test]
-fn host_and_origin_are_replaced_as_configured() {
+fn the_host_is_replaced_as_configured_and_what_names_it_follows() {
     let pairs: Pairs<'_> = &[
         ("host", "app.test"),
-        ("Origin", "https://app.test"),
-        ("b", "1"),
+        ("Origin", "http://app.test"),
+        ("b", "http://app.test"),
     ];
     let plan = RequestPlan::new("GET", b"/", fields(pairs), BodyHint::None, false);
     let plan = plan.expect("acceptable");
     assert_eq!(plan.host, Some(b"app.test".as_slice()));
+    let asked_as = AskedAs {
+        host: plan.host,
+        ..AskedAs::default()
+    };
     let mut out = Vec::new();
-    plan.write(&mut out, b"h", Some(b"http://h"))
+    plan.write(&mut out, b"h", Some(&Names::new(b"h", asked_as)))
         .expect("writable");
     assert_eq!(
         out,
-        b"GET / HTTP/1.1\r\nhost: h\r\nOrigin: http://h\r\nb: 1\r\n\r\n"
+        b"GET / HTTP/1.1\r\nhost: h\r\nOrigin: http://h\r\nb: http://app.test\r\n\r\n"
     );
     assert!(plan.write(&mut out, b"h\r\nX: 1", None).is_err());
-    assert!(plan.write(&mut out, b"h", Some(b"\n")).is_err());
 }
 
 fn refuses_request(

@@ -1,0 +1,143 @@
+/**
+ * Two names of one server: what visitors call it, and what it is told that it is called.
+ *
+ * Whoever rewrites `Host` has the rest follow, or the server speaks of itself by a name that its
+ * visitors cannot reach. What names the visitor's own scheme and host on the way in gets the local
+ * name, and what names the local authority on the way out gets the visitor's. Other hosts, and other
+ * ports of the same, stay what they are; so does all in bodies.
+ */
+import type { Headers } from '../wire/control.js';
+import { firstOf } from './head.js';
+
+/** What a request says of what its visitor calls the server, and how it came. */
+export interface AskedAs {
+  host: string | undefined;
+  forwardedHost: string | undefined;
+  forwardedProto: string | undefined;
+  publicUrl: string | null;
+  upgrade: boolean;
+}
+
+type Scheme = 'http' | 'https';
+
+const AUTHORITY = /^[A-Za-z0-9\-._~!$&'()*+,;=%:[\]]+$/;
+const URL_PARTS = /^(?:(https?):)?\/\/([^/?#\\]*)(.*)$/is;
+/** HTML, "shared declarative refresh steps". */
+const REFRESH = /^([0-9.\t ]+[;,][\t ]*(?:url[\t ]*=[\t ]*)?["']?)(.*)$/is;
+
+/** The names that one exchange is rewritten by. */
+export class Names {
+  private readonly own: string[];
+  private readonly scheme: Scheme;
+
+  constructor(
+    private readonly local: string,
+    private readonly asked: AskedAs,
+  ) {
+    const address = asked.publicUrl === null ? undefined : split(asked.publicUrl);
+    const forwarded = first(asked.forwardedHost);
+    const named = [
+      forwarded !== undefined && AUTHORITY.test(forwarded) ? forwarded : undefined,
+      asked.host,
+      address?.authority,
+    ];
+    this.own = named.filter((name) => name !== undefined && name !== '').map((name) => name ?? '');
+    const called = this.own[0];
+    const byAddress =
+      called !== undefined && same(address?.authority, called) ? address?.scheme : undefined;
+    const said = first(asked.forwardedProto)?.toLowerCase();
+    const secure = byAddress === 'https' || said === 'https' || said === 'wss';
+    this.scheme = secure ? 'https' : 'http';
+  }
+
+  /** What a field of the request becomes. */
+  inwards(name: string, value: string): string {
+    const field = name.toLowerCase();
+    // A socket of a page of the same host is its own, whatever scheme the page has: the edge that
+    // ended TLS may not have said so. Where a resource goes is no question of trust at all.
+    const lenient = field === 'destination' || (field === 'origin' && this.asked.upgrade);
+    if (!lenient && field !== 'origin' && field !== 'referer') return value;
+    const url = split(value);
+    if (url?.scheme === undefined) return value;
+    const isOwn = this.own.some((name) => same(name, url.authority));
+    const fits = isOwn && (lenient || url.scheme === this.scheme);
+    return fits ? `http://${this.local}${url.rest}` : value;
+  }
+
+  /** What a field of the answer becomes. */
+  outwards(name: string, value: string): string {
+    switch (name.toLowerCase()) {
+      case 'location':
+      case 'content-location':
+        return this.url(value);
+      case 'refresh': {
+        const [, before, url] = REFRESH.exec(value) ?? [];
+        return before === undefined || url === undefined ? value : before + this.url(url);
+      }
+      case 'set-cookie':
+        return this.cookie(value);
+      default:
+        return value;
+    }
+  }
+
+  private url(value: string): string {
+    const url = split(value);
+    const called = this.own[0];
+    if (url === undefined || called === undefined || !same(url.authority, this.local)) return value;
+    return `${url.scheme === undefined ? '' : `${this.scheme}:`}//${called}${url.rest}`;
+  }
+
+  /** A cookie of the local name is one of whatever host the visitor asked: it has no Domain. */
+  private cookie(value: string): string {
+    const host = this.local.replace(/:[0-9]*$/, '');
+    const [cookie, ...attributes] = value.split(';');
+    const kept = attributes.filter((attribute) => {
+      const [, domain] = /^[\t ]*domain[\t ]*=[\t ]*\.?(.*?)[\t ]*$/is.exec(attribute) ?? [];
+      return domain === undefined || !(same(domain, 'localhost') || same(domain, host));
+    });
+    return [cookie, ...kept].join(';');
+  }
+}
+
+/** Has the fields of an answer follow the names, in place. */
+export function namedOutwards(headers: Headers, names: Names | undefined): Headers {
+  if (names === undefined) return headers;
+  for (const field of headers) field[1] = names.outwards(field[0], field[1]);
+  return headers;
+}
+
+/** The names for a request whose Host becomes `host`; none where that is kept. */
+export function namesFor(
+  headers: Headers,
+  host: string | undefined,
+  publicUrl: string | null,
+  upgrade: boolean,
+): Names | undefined {
+  if (host === undefined) return undefined;
+  return new Names(host, {
+    host: firstOf(headers, 'host'),
+    forwardedHost: firstOf(headers, 'x-forwarded-host'),
+    forwardedProto: firstOf(headers, 'x-forwarded-proto'),
+    publicUrl,
+    upgrade,
+  });
+}
+
+function split(
+  url: string,
+): { scheme: Scheme | undefined; authority: string; rest: string } | undefined {
+  const [, scheme, authority, rest] = URL_PARTS.exec(url) ?? [];
+  if (authority === undefined || rest === undefined) return undefined;
+  const lower = scheme?.toLowerCase();
+  return { scheme: lower === 'http' || lower === 'https' ? lower : undefined, authority, rest };
+}
+
+function first(list: string | undefined): string | undefined {
+  const one = list?.split(',')[0]?.trim();
+  return one === '' ? undefined : one;
+}
+
+function same(one: string | undefined, other: string): boolean {
+  return one?.toLowerCase() === other.toLowerCase();
+}

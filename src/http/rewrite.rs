@@ -1,0 +1,232 @@
+//! Two names of one server: what visitors call it, and what it is told that it is called.
+//!
+//! Whoever rewrites `Host` has the rest follow, or the server speaks of itself by a name that its
+//! visitors cannot reach. What names the visitor's own scheme and host on the way in gets the local
+//! name ([`Names::inwards`]), and what names the local authority on the way out gets the visitor's
+//! ([`Back::outwards`]). Other hosts, and other ports of the same, stay what they are; so does all
+//! in bodies.
+
+use super::fields::{is_host, trim_whitespace};
+
+/// The names that a request is rewritten by.
+#[derive(Debug, Clone, Copy)]
+pub struct Names<'a> {
+    /// What the server gets as `Host`.
+    local: &'a [u8],
+    /// How the visitor came: `http` or `https`.
+    scheme: &'static str,
+    /// What the visitor calls the server, best first.
+    own: [Option<&'a [u8]>; 3],
+    /// A socket of a page of the same host is its own, whatever scheme the page has: the edge that
+    /// ended TLS may not have said so.
+    upgrade: bool,
+}
+
+/// What a request says of what its visitor calls the server, and how it came.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AskedAs<'a> {
+    /// `Host`, as it was asked.
+    pub host: Option<&'a [u8]>,
+    /// `X-Forwarded-Host`.
+    pub forwarded_host: Option<&'a [u8]>,
+    /// `X-Forwarded-Proto`.
+    pub forwarded_proto: Option<&'a [u8]>,
+    /// The address that the kit gives for the binding.
+    pub public_url: Option<&'a str>,
+    /// It asks for an upgrade.
+    pub upgrade: bool,
+}
+
+/// What an answer is rewritten by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Back {
+    local: Vec<u8>,
+    scheme: &'static str,
+    public: Vec<u8>,
+}
+
+impl<'a> Names<'a> {
+    /// For a server that gets `local` as `Host`. The kit has set the forwarding facts from what it
+    /// saw, or kept a trusted proxy's (PROTOCOL §11).
+    pub fn new(local: &'a [u8], visitor: AskedAs<'a>) -> Names<'a> {
+        let public_url = visitor.public_url.and_then(|url| split(url.as_bytes()));
+        let public_url = public_url.map(|url| (url.scheme, url.authority));
+        let first = |list: &'a [u8]| trim_whitespace(list.split(|&it| it == b',').next()?).into();
+        let forwarded = visitor.forwarded_host.and_then(first);
+        let own = [
+            forwarded.filter(|host| is_host(host)),
+            visitor.host.filter(|host| !host.is_empty()),
+            public_url.map(|(_, authority)| authority),
+        ];
+        let called = own.iter().flatten().next().copied();
+        let by_address = public_url.filter(|(_, it)| called.is_some_and(|called| same(it, called)));
+        let by_address = by_address.and_then(|(scheme, _)| scheme);
+        let said = visitor.forwarded_proto.and_then(first);
+        let is_secure = |said: &[u8]| same(said, b"https") || same(said, b"wss");
+        let scheme = match by_address {
+            Some("https") => "https",
+            _ if said.is_some_and(is_secure) => "https",
+            _ => "http",
+        };
+        Names {
+            local,
+            scheme,
+            own,
+            upgrade: visitor.upgrade,
+        }
+    }
+
+    /// What a field of the request becomes, if it names the visitor's own scheme and host.
+    pub fn inwards(&self, name: &[u8], value: &[u8]) -> Option<Vec<u8>> {
+        let lenient = match name {
+            _ if same(name, b"origin") => self.upgrade,
+            _ if same(name, b"referer") => false,
+            // Where a resource goes is no question of trust (RFC 4918 §10.3).
+            _ if same(name, b"destination") => true,
+            _ => return None,
+        };
+        let url = split(value)?;
+        let scheme = url.scheme?;
+        let is_own = self
+            .own
+            .iter()
+            .flatten()
+            .any(|own| same(own, url.authority));
+        let fits = is_own && (lenient || scheme == self.scheme);
+        fits.then(|| [b"http://", self.local, url.rest].concat())
+    }
+
+    /// What the answer is rewritten by; nothing where the visitor named no host.
+    pub fn back(&self) -> Option<Back> {
+        let public = self.own.iter().flatten().next()?;
+        Some(Back {
+            local: self.local.to_vec(),
+            scheme: self.scheme,
+            public: public.to_vec(),
+        })
+    }
+}
+
+impl Back {
+    /// What a field of the answer becomes, if it names the local authority.
+    pub fn outwards(&self, name: &[u8], value: &[u8]) -> Option<Vec<u8>> {
+        if same(name, b"location") || same(name, b"content-location") {
+            return self.url(value);
+        }
+        if same(name, b"refresh") {
+            let at = refresh_url(value)?;
+            let (before, url) = value.split_at_checked(at)?;
+            return Some([before, &self.url(url)?].concat());
+        }
+        match same(name, b"set-cookie") {
+            true => self.cookie(value),
+            false => None,
+        }
+    }
+
+    /// Which of `fields` change, by their places, and what they become.
+    pub fn rewritten<'f>(
+        &self,
+        fields: impl Iterator<Item = (&'f [u8], &'f [u8])>,
+    ) -> Vec<(usize, Vec<u8>)> {
+        let changed = |(at, (name, value))| Some((at, self.outwards(name, value)?));
+        fields.enumerate().filter_map(changed).collect()
+    }
+
+    fn url(&self, value: &[u8]) -> Option<Vec<u8>> {
+        let url = split(value)?;
+        let ours = same(url.authority, &self.local);
+        let scheme = match url.scheme {
+            Some(_) => [self.scheme.as_bytes(), b":"].concat(),
+            None => Vec::new(),
+        };
+        ours.then(|| [&scheme, b"//".as_slice(), &self.public, url.rest].concat())
+    }
+
+    /// A cookie of the local name is one of whatever host the visitor asked: it has no `Domain`
+    /// (RFC 6265 §5.2.3).
+    fn cookie(&self, value: &[u8]) -> Option<Vec<u8>> {
+        let host = without_port(&self.local);
+        let is_local = |part: &&[u8]| {
+            let Some(equals) = part.iter().position(|&octet| octet == b'=') else {
+                return false;
+            };
+            let (name, domain) = part.split_at(equals);
+            let domain = trim_whitespace(&domain[1..]);
+            let domain = domain.strip_prefix(b".").unwrap_or(domain);
+            same(trim_whitespace(name), b"domain")
+                && (same(domain, b"localhost") || same(domain, host))
+        };
+        let mut parts = value.split(|&octet| octet == b';');
+        let cookie = parts.next()?;
+        let kept: Vec<&[u8]> = std::iter::once(cookie)
+            .chain(parts.clone().filter(|part| !is_local(part)))
+            .collect();
+        (kept.len() <= parts.count()).then(|| kept.join(&b';'))
+    }
+}
+
+/// An absolute URL of HTTP, or one without a scheme (RFC 3986 §4.2).
+struct Url<'a> {
+    scheme: Option<&'static str>,
+    authority: &'a [u8],
+    /// Path, query and fragment.
+    rest: &'a [u8],
+}
+
+fn split(value: &[u8]) -> Option<Url<'_>> {
+    let after = |start: &str| {
+        let (first, rest) = value.split_at_checked(start.len())?;
+        same(first, start.as_bytes()).then_some(rest)
+    };
+    let (scheme, rest) = match (after("http://"), after("https://"), after("//")) {
+        (Some(rest), _, _) => (Some("http"), rest),
+        (_, Some(rest), _) => (Some("https"), rest),
+        (_, _, Some(rest)) => (None, rest),
+        _ => return None,
+    };
+    let ends = |octet: &u8| matches!(octet, b'/' | b'?' | b'#' | b'\\');
+    let end = rest.iter().position(ends).unwrap_or(rest.len());
+    let (authority, rest) = rest.split_at(end);
+    Some(Url {
+        scheme,
+        authority,
+        rest,
+    })
+}
+
+/// Where the URL begins in `Refresh: 5; url='…'` (HTML, "shared declarative refresh steps").
+fn refresh_url(value: &[u8]) -> Option<usize> {
+    let skip = |at: usize, of: &dyn Fn(u8) -> bool| {
+        let more = value[at..].iter().take_while(|&&octet| of(octet)).count();
+        at + more
+    };
+    let blank = |octet: u8| octet == b' ' || octet == b'\t';
+    let at = skip(0, &|octet| {
+        octet.is_ascii_digit() || octet == b'.' || blank(octet)
+    });
+    if at == 0 || !matches!(value.get(at), Some(b';' | b',')) {
+        return None;
+    }
+    let mut at = skip(at + 1, &blank);
+    let word = value.get(at..at + 3).is_some_and(|word| same(word, b"url"));
+    let equals = skip(at + 3 * usize::from(word), &blank);
+    if word && value.get(equals) == Some(&b'=') {
+        at = skip(equals + 1, &blank);
+    }
+    let quoted = matches!(value.get(at), Some(b'"' | b'\''));
+    Some(at + usize::from(quoted))
+}
+
+fn without_port(authority: &[u8]) -> &[u8] {
+    let colon = authority.iter().rposition(|&octet| octet == b':');
+    let bracket = authority.iter().rposition(|&octet| octet == b']');
+    match colon {
+        Some(colon) if bracket.is_none_or(|bracket| bracket < colon) => &authority[..colon],
+        _ => authority,
+    }
+}
+
+fn same(one: &[u8], other: &[u8]) -> bool {
+    one.eq_ignore_ascii_case(other)
+}
