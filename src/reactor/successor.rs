@@ -72,6 +72,47 @@ fn is_socket(fd: RawFd) -> bool {
     status.is_some_and(|status| status.st_mode & libc::S_IFMT == libc::S_IFSOCK)
 }
 
+/// Whether a process of this machine holds a socket that listens at `port`: what answers there may
+/// be a proxy, or a program in a container, which numbers processes by itself.
+///
+/// # Errors
+///
+/// Where that cannot be seen: without `/proc`, or of a process that is somebody else's.
+pub fn listens(pid: i32, port: u16) -> io::Result<bool> {
+    let mut sockets = Vec::new();
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        match std::fs::read_to_string(table) {
+            Ok(table) => sockets.extend(table.lines().filter_map(|line| listener(line, port))),
+            // Without IPv6 there is no such table.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !sockets.is_empty() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    for entry in std::fs::read_dir(format!("/proc/{pid}/fd"))? {
+        // One may have been closed meanwhile.
+        let Ok(target) = entry.and_then(|entry| std::fs::read_link(entry.path())) else {
+            continue;
+        };
+        if sockets
+            .iter()
+            .any(|socket| target.as_os_str() == socket.as_str())
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// What a link to the socket of a line of `/proc/net/tcp` says, if it listens at `port` (proc(5)).
+fn listener(line: &str, port: u16) -> Option<String> {
+    let mut fields = line.split_ascii_whitespace().skip(1);
+    let (_, at) = fields.next()?.rsplit_once(':')?;
+    let state = fields.nth(1)?;
+    let inode = fields.nth(5)?;
+    let is_it = state == "0A" && u16::from_str_radix(at, 16) == Ok(port);
+    is_it.then(|| format!("socket:[{inode}]"))
+}
+
 /// Asks a running program for its successor.
 ///
 /// # Errors

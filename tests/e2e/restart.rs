@@ -1,5 +1,6 @@
 //! A kit that is told to go: what runs may finish, and nobody new is refused while it does.
 
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -363,6 +364,38 @@ fn the_command_upgrades_and_says_who_took_over() {
     let output = run(command.args(["upgrade", "--listen", &nowhere]));
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("no answer from"));
+}
+
+#[test]
+fn the_command_signals_nobody_but_the_kit_that_listens_there() {
+    let mut stranger = std::process::Command::new("sleep");
+    let mut stranger = stranger.arg("300").spawn().expect("coreutils");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let at = listener.local_addr().expect("an address");
+    let body = format!(
+        r#"{{"status":"ok","service":"hoody-tunnel","pid":{}}}"#,
+        stranger.id()
+    );
+    let answers = std::thread::spawn(move || {
+        let (mut conn, _) = listener.accept().expect("it asks");
+        let mut asked = [0; 1024];
+        let _ = conn.read(&mut asked).expect("a request");
+        let length = body.len();
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+        conn.write_all((head + &body).as_bytes()).expect("it reads");
+    });
+    let mut command = std::process::Command::new(kit_program());
+    let output = run(command.args(["upgrade", "--timeout", "2s", "--listen", &at.to_string()]));
+    answers.join().expect("it answered");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("does not listen there"), "{said}");
+    assert!(
+        stranger.try_wait().expect("ours").is_none(),
+        "it was signalled"
+    );
+    stranger.kill().expect("ours");
+    stranger.wait().expect("ours");
 }
 
 #[test]

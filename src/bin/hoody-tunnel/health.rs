@@ -45,6 +45,11 @@ impl Kit {
         Ok(Kit { addr, request })
     }
 
+    /// Where it is asked.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
     /// What it tells of its health.
     pub fn health(&self, timeout: Duration) -> Result<String, Trouble> {
         let addr = self.addr;

@@ -12,11 +12,24 @@ use crate::settings::{Environment, Trouble};
 pub fn run(flags: &Flags, more: &Upgrade, environment: &Environment) -> Result<(), Trouble> {
     let kit = Kit::find(more.listen.or(flags.listen), flags, None, environment)?;
     let before = pid(&kit, Duration::from_secs(3))?;
-    successor::ask(before).map_err(|why| {
-        Trouble::Failed(format!(
-            "cannot signal process {before}: {why}; run this where the kit runs, as its user"
-        ))
-    })?;
+    let at = kit.addr();
+    match successor::listens(before, at.port()) {
+        Ok(true) => {}
+        Ok(false) => {
+            return Err(Trouble::Failed(format!(
+                "{at} says that it is process {before}, but here that process does not listen \
+                 there: run this where the kit runs"
+            )));
+        }
+        Err(why) => {
+            return Err(Trouble::Failed(format!(
+                "cannot see whether process {before} is the kit at {at}: {why}; run this where \
+                 the kit runs, as its user"
+            )));
+        }
+    }
+    successor::ask(before)
+        .map_err(|why| Trouble::Failed(format!("cannot signal process {before}: {why}")))?;
     let until = Instant::now() + more.timeout;
     while Instant::now() < until {
         // While two processes listen either may answer.
