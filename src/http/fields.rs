@@ -164,32 +164,59 @@ pub fn is_value(value: &[u8]) -> bool {
         .all(|&octet| octet == b'\t' || (octet >= b' ' && octet != 0x7F))
 }
 
-/// Whether `authority` may stand in a `Host` field: a name or address, and perhaps a port.
+/// Whether `authority` may stand in a `Host` field: a name or an address, and perhaps a port (RFC
+/// 3986 §3.2.2, RFC 9112 §3.2).
 ///
 /// User information, a path or a list are refused, since parsers disagree about where the host is
 /// in them. An empty value is legal.
 pub(super) fn is_host(authority: &[u8]) -> bool {
-    authority.iter().all(|octet| {
-        octet.is_ascii_alphanumeric()
-            || matches!(
-                octet,
-                b'-' | b'.'
-                    | b'_'
-                    | b'~'
-                    | b':'
-                    | b'['
-                    | b']'
-                    | b'%'
-                    | b'!'
-                    | b'$'
-                    | b'&'
-                    | b'\''
-                    | b'('
-                    | b')'
-                    | b'*'
-                    | b'+'
-                    | b';'
-                    | b'='
-            )
-    })
+    let literal = authority.strip_prefix(b"[").map(|after| {
+        let end = after.iter().position(|&octet| octet == b']');
+        after.split_at(end.unwrap_or(0))
+    });
+    let (is_valid, port) = match literal {
+        Some((address, rest)) => (is_address(address), rest.get(1..).unwrap_or_default()),
+        None => {
+            let colon = authority.iter().position(|&octet| octet == b':');
+            let (name, port) = authority.split_at(colon.unwrap_or(authority.len()));
+            (is_registered_name(name), port)
+        }
+    };
+    let is_port = match port {
+        [] => true,
+        [b':', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    is_valid && is_port
+}
+
+/// What may stand in brackets: an IPv6 address, or one of a kind that is to come. A zone names an
+/// interface of whoever asks, and means nothing here.
+fn is_address(literal: &[u8]) -> bool {
+    if let [b'v' | b'V', future @ ..] = literal {
+        let dot = future.iter().position(|&octet| octet == b'.');
+        let (version, address) = future.split_at(dot.unwrap_or(0));
+        return !version.is_empty()
+            && version.iter().all(u8::is_ascii_hexdigit)
+            && address.len() > 1
+            && address
+                .iter()
+                .all(|&octet| octet == b':' || is_name_octet(octet));
+    }
+    let text = std::str::from_utf8(literal);
+    text.is_ok_and(|text| text.parse::<std::net::Ipv6Addr>().is_ok())
+}
+
+fn is_registered_name(name: &[u8]) -> bool {
+    let is_escape = |at: usize| {
+        let digits = name.get(at + 1..at + 3);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    let fits = |(at, &octet): (usize, &u8)| is_name_octet(octet) || octet == b'%' && is_escape(at);
+    name.iter().enumerate().all(fits)
+}
+
+/// Of a name, but for escapes; no comma, which makes a list.
+fn is_name_octet(octet: u8) -> bool {
+    octet.is_ascii_alphanumeric() || b"-._~!$&'()*+;=".contains(&octet)
 }

@@ -379,6 +379,9 @@ type Target<'a> = (Cow<'a, [u8]>, Option<&'a [u8]>);
 /// The target in origin-form, and the authority when it came in absolute-form (RFC 9112 §3.2).
 fn read_target<'a>(method: &str, target: &'a str) -> Result<Target<'a>, Reject> {
     let octets = target.as_bytes();
+    if octets.contains(&b'#') {
+        return Err(Reject::bad("The request target has a fragment."));
+    }
     match octets {
         [b'/', ..] => return Ok((Cow::Borrowed(octets), None)),
         b"*" if method == "OPTIONS" => return Ok((Cow::Borrowed(octets), None)),
@@ -393,9 +396,7 @@ fn read_target<'a>(method: &str, target: &'a str) -> Result<Target<'a>, Reject> 
         .find(|scheme| is_scheme(scheme));
     let after = scheme.and_then(|scheme| octets.get(scheme.len()..));
     let rest = after.ok_or(Reject::bad("The request target is malformed."))?;
-    let end = rest
-        .iter()
-        .position(|octet| matches!(octet, b'/' | b'?' | b'#'));
+    let end = rest.iter().position(|octet| matches!(octet, b'/' | b'?'));
     let (authority, path) = rest.split_at(end.unwrap_or(rest.len()));
     if authority.is_empty() || !is_host(authority) {
         return Err(Reject::bad("The host in the request target is malformed."));

@@ -551,3 +551,37 @@ fn a_status_below_200_announces_another_head_unless_it_switches() {
         assert_eq!(response(head.as_bytes()).is_interim(), interim, "{status}");
     }
 }
+
+#[test]
+fn a_host_is_a_name_or_an_address_and_perhaps_a_port() {
+    let good = "a,A.b-c_d~e,a:,a:80,a:065535,127.0.0.1:1,[::1],[::1]:,[2001:db8::a:1]:443,\
+                [::ffff:1.2.3.4],[v1.a:b],[vF.x]:1,%41b,a%c3%A4:1,*.a,a!$&'()*+;=";
+    let bad = "[::1,::1,[::1]80,[::1]:x,[::1]:8:0,[],[]:80,[a],[1.2.3.4],[fe80::1%25eth0],[v.a],\
+               [v1.],[v1],[vg.a],a:b,a:80:80,a:-1,a: 1,%zz,%4,a%,a@b,u:p@h,a/b,a?b,a#b,a b,a\\b,\
+               a\"b,<a>,a^b,{a},a|b,]:80,[::1]],[[::1]]";
+    for (list, status) in [(good, 0), (bad, 400)] {
+        for host in list.split(',') {
+            let head = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
+            assert_eq!(status_of_raw(head.as_bytes()), status, "{host}");
+            let head = format!("GET http://{host}/ HTTP/1.1\r\nHost: a\r\n\r\n");
+            let path_follows = host.contains(['/', '?']);
+            let status = if path_follows { 0 } else { status };
+            assert_eq!(
+                status_of_raw(head.as_bytes()),
+                status,
+                "{host} in the target"
+            );
+        }
+    }
+    assert_eq!(status_of_raw(b"GET / HTTP/1.1\r\nHost: a,b\r\n\r\n"), 400);
+    assert_eq!(status_of_raw(b"GET / HTTP/1.1\r\nHost:\r\n\r\n"), 0);
+}
+
+#[test]
+fn a_fragment_is_nothing_to_ask_a_server_for() {
+    for target in ["/a#b", "/#", "#a", "http://a/#b", "http://a#b", "/a?b#c"] {
+        let head = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(status_of_raw(head.as_bytes()), 400, "{target}");
+    }
+    assert_eq!(status_of_raw(b"GET /a%23b HTTP/1.1\r\nHost: a\r\n\r\n"), 0);
+}
