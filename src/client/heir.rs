@@ -53,7 +53,10 @@ impl Client {
 
     /// The kit restarts while streams run, which it gives so long to finish.
     pub(super) fn depart(&mut self, grace: Duration) {
-        let Some(trace) = self.reach.departs().filter(|_| self.has_heirs) else {
+        if !self.has_heirs {
+            return;
+        }
+        let Some(trace) = self.reach.departs() else {
             return;
         };
         let heir = Heir {
