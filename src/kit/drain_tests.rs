@@ -279,6 +279,41 @@ fn a_successor_has_the_sessions_and_their_ports_and_lets_visitors_wait_for_them(
 }
 
 #[test]
+fn a_successor_keeps_away_whom_the_operator_has_sent_away() {
+    let (mut before, mut laptop, _visitor) = serving();
+    let (banned, id) = (before.laptop("192.0.2.7:1000"), id_of(&laptop));
+    let kill = |host: &mut Host, id: &str, ban: &str| {
+        let path = format!("DELETE /api/v1/tunnel/sessions/{id}?grace_ms=0{ban}");
+        let answer = host.ask(&path, "Authorization: Bearer hush\r\n");
+        assert!(answer.starts_with("HTTP/1.1 202 "), "{answer}");
+    };
+    kill(&mut before, &id, "");
+    kill(&mut before, &id_of(&banned), "&ban=10m");
+    before.exchange(&mut laptop);
+    before.laptop("192.0.2.9:1000");
+    let mut host = Host::around(successor(handed_by(&mut before)));
+    let refused = |host: &mut Host, peer: &str, hello: &str| {
+        let mut again = host.greet(peer, hello);
+        host.exchange(&mut again);
+        let (kind, goaway) = again.told.pop().expect("told");
+        assert!(kind == FrameType::GoAway && goaway.contains(r#""final":true"#));
+        goaway
+    };
+    let goaway = refused(&mut host, "192.0.2.1:2000", &resume(&id));
+    assert!(goaway.contains("closed by the operator"), "{goaway}");
+    let hello = r#"{"version":"hoody-tunnel.v1"}"#;
+    let goaway = refused(&mut host, "192.0.2.7:2000", hello);
+    assert!(goaway.contains("keeps this address away"), "{goaway}");
+    host.pass(Duration::from_secs(600));
+    host.laptop("192.0.2.7:3000");
+}
+
+fn id_of(laptop: &Laptop) -> String {
+    let (_, id) = laptop.told[0].1.split_once(r#""sessionId":""#).expect("id");
+    id.split('"').next().unwrap_or_default().to_owned()
+}
+
+#[test]
 fn visitors_wait_for_a_laptop_that_does_not_come_back_only_so_long() {
     let (mut before, ..) = serving();
     let mut host = Host::around(successor(handed_by(&mut before)));

@@ -1,11 +1,11 @@
 //! What a kit tells its successor: which sessions there are and what ports they hold, and nothing
-//! of their streams (PROTOCOL §6).
+//! of their streams (PROTOCOL §6); and whom the operator keeps away.
 //!
 //! It is written as JSON by one program and read by the next, which may be newer or older: keys
 //! that are not known are ignored. The ids in it are capabilities, so it travels where only these
 //! two can read.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +19,22 @@ pub struct Handover {
     pub listen: SocketAddr,
     /// The sessions whose clients may come back.
     pub sessions: Vec<HandedSession>,
+    /// The sessions that the operator has ended, oldest first.
+    #[serde(default)]
+    pub(super) killed: Vec<SessionId>,
+    /// The addresses that the operator keeps away.
+    #[serde(default)]
+    pub(super) bans: Vec<HandedBan>,
+}
+
+/// An address that is kept away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct HandedBan {
+    /// In IPv6 any of its /64.
+    pub(super) peer: IpAddr,
+    /// For how many milliseconds more.
+    pub(super) left_ms: u64,
 }
 
 /// One session.

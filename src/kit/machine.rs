@@ -1,6 +1,7 @@
 //! The kit's machine: tells each part what came, and has others see to what follows.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::clock::Instant;
 use crate::entropy::Entropy;
@@ -272,6 +273,12 @@ impl Kit {
     fn bind(&mut self, key: SessionKey, mut bind: Bind) {
         let (conns, sessions) = (&mut self.conns, &mut self.sessions);
         let cx = &mut self.cx;
+        let lost = bind.replaces.as_ref();
+        if lost.is_some_and(|id| sessions.is_killed(id.as_str())) {
+            // It is the client of that session, in another one.
+            sessions.kill(key, Duration::ZERO, conns, cx);
+            return self.settle_sessions();
+        }
         let Some(listener) = self.ports.bind(key, &mut bind, conns, sessions, cx) else {
             return;
         };
@@ -539,7 +546,7 @@ impl Machine for Kit {
         self.cx.effects.timers.next().map(|(at, _)| at)
     }
 
-    fn turn_ended(&mut self, busy: std::time::Duration, _conns: usize) {
+    fn turn_ended(&mut self, busy: Duration, _conns: usize) {
         self.cx.metrics.loop_turn.observe(busy);
     }
 }

@@ -6,7 +6,8 @@ use super::*;
 use crate::kit::config::Config;
 use crate::kit::testing::{Host, guarded};
 use crate::limits::{AUTH_DELAY_MAX, AUTH_FREE_FAILURES, MIN_HALL};
-use crate::machine::Machine;
+use crate::machine::{Ended, Event, Machine};
+use crate::wire::frame::FrameType;
 
 fn body(answer: &str) -> &str {
     answer.split_once("\r\n\r\n").map_or("", |(_, body)| body)
@@ -184,6 +185,70 @@ fn a_request_cut_anywhere_gets_the_same_answer() {
 }
 
 #[test]
+fn who_was_away_when_its_session_was_killed_is_told_when_it_comes_back() {
+    for parked in [true, false] {
+        let mut host = Host::new(guarded());
+        let laptop = host.laptop("192.0.2.7:1000");
+        let id = host.get("sessions");
+        let id = body(&id).split('"').nth(5).expect("an id").to_owned();
+        if parked {
+            let (conn, how) = (laptop.conn, Ended::Reset);
+            host.kit.handle(Event::Ended { conn, how }, host.now);
+            host.settle();
+            let tunnels = host.get("tunnels");
+            assert!(tunnels.contains(r#""orphanedSessions":1"#), "{tunnels}");
+        }
+        let path = format!("DELETE /api/v1/tunnel/sessions/{id}");
+        let answer = host.ask(&path, "Authorization: Bearer hush\r\n");
+        assert!(answer.starts_with("HTTP/1.1 202 "), "{answer}");
+        // However late, and as often as it likes.
+        for (at, after) in [0, 1, 3600].into_iter().enumerate() {
+            host.pass(Duration::from_secs(after));
+            let hello = format!(
+                r#"{{"version":"hoody-tunnel.v1","resume":{{"sessionId":"{id}","attempt":{at}}}}}"#
+            );
+            let mut again = host.greet("192.0.2.7:2000", &hello);
+            host.exchange(&mut again);
+            let (kind, goaway) = again.told.pop().expect("told");
+            assert!(kind == FrameType::GoAway && again.told.is_empty());
+            assert!(goaway.contains(r#""code":7"#), "{goaway}");
+            assert!(goaway.contains(r#""final":true"#), "{goaway}");
+            assert!(goaway.contains("closed by the operator"), "{goaway}");
+        }
+        assert_eq!(host.kit.sessions.len(), 0);
+        let metrics = host.get("metrics");
+        assert!(metrics.contains("refusals_total{reason=\"killed\"} 3\n"));
+        // A session of its own is nobody's business.
+        host.laptop("192.0.2.7:3000");
+    }
+}
+
+#[test]
+fn a_client_in_another_session_that_wants_the_ports_of_a_killed_one_is_told_too() {
+    let mut host = Host::new(guarded());
+    host.laptop("192.0.2.7:1000");
+    let id = host.get("sessions");
+    let id = body(&id).split('"').nth(5).expect("an id").to_owned();
+    host.end_all_sessions();
+    let mut again = host.greet("192.0.2.7:2000", r#"{"version":"hoody-tunnel.v1"}"#);
+    host.exchange(&mut again);
+    for replaces in ["S-another", &id] {
+        assert_eq!(host.kit.sessions.len(), 1, "it is there until then");
+        let bind = format!(
+            r#"{{"clientBindRef":1,"kind":"http","mode":"expose","containerPort":0,
+                "replaces":"{replaces}"}}"#
+        );
+        let lanes = again.mux.lanes_mut();
+        lanes.push_control(FrameType::Bind, bind.as_bytes());
+        host.exchange(&mut again);
+    }
+    let (kind, goaway) = again.told.last().expect("told");
+    assert!(*kind == FrameType::GoAway, "{goaway}");
+    assert!(goaway.contains(r#""code":7"#) && goaway.contains(r#""final":true"#));
+    assert_eq!(host.kit.sessions.len(), 0);
+}
+
+#[test]
 fn a_ban_keeps_who_was_killed_away_from_its_address_for_its_time() {
     let mut host = Host::new(guarded());
     let mut laptop = host.laptop("192.0.2.7:1000");
@@ -211,7 +276,7 @@ fn a_ban_keeps_who_was_killed_away_from_its_address_for_its_time() {
     );
     // Whoever else has the token comes in, and operators at that address still ask.
     host.laptop("192.0.2.8:1000");
-    let health = "GET /api/v1/tunnel/health HTTP/1.1\r\nHost: ::1\r\n\r\n";
+    let health = "GET /api/v1/tunnel/health HTTP/1.1\r\nHost: [::1]\r\n\r\n";
     let near = host.visit("192.0.2.7:3000").expect("accepted");
     host.send(near, health.as_bytes());
     assert!(host.receive(near).starts_with("HTTP/1.1 200 "));

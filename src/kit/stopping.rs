@@ -133,6 +133,8 @@ impl Kit {
         let handed = Handover {
             listen: self.cx.config.listen,
             sessions: sessions.collect(),
+            killed: self.sessions.killed().cloned().collect(),
+            bans: self.conns.admission.bans.handed(self.cx.now),
         };
         self.cx.effects.notify(KitNotice::HandOver(handed));
     }
@@ -166,6 +168,11 @@ impl Kit {
     /// they came for are back, for a while.
     pub(super) fn inherit(&mut self, handed: Handover) {
         let count = handed.sessions.len();
+        let bans = &mut self.conns.admission.bans;
+        bans.inherit(&handed.bans, self.cx.now);
+        for id in handed.killed {
+            self.sessions.inherit_killed(id);
+        }
         for one in handed.sessions {
             let (conns, cx) = (&mut self.conns, &mut self.cx);
             let Some(key) = self.sessions.inherit(&one, cx) else {

@@ -209,7 +209,7 @@ impl Host {
         let close = "Connection: close\r\n";
         self.send(
             conn,
-            format!("{request} HTTP/1.1\r\nHost: ::1\r\n{close}{fields}\r\n").as_bytes(),
+            format!("{request} HTTP/1.1\r\nHost: [::1]\r\n{close}{fields}\r\n").as_bytes(),
         );
         let answer = self.receive(conn);
         self.finish(conn);

@@ -10,6 +10,8 @@ pub const DEFAULT_KILL_GRACE_MS: u64 = 50;
 pub const MAX_BAN: Duration = Duration::from_secs(24 * 60 * 60);
 /// Addresses that are kept away at once, at most.
 pub const MAX_BANS: usize = 256;
+/// Sessions that an operator has ended whose clients, back late, are still told so, at most.
+pub const MAX_KILLED_KEPT: usize = 256;
 /// How long visitors wait in the backlog for laptops whose sessions a kit before has handed over.
 pub const HANDED_WAITS: Duration = Duration::from_secs(5);
 /// How long laptops and visitors get at most to take the last words of a kit that ends.

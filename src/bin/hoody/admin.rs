@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use hoody_tunnel::client::{self, AdminReply, AdminRequest, TunnelOptions};
 use hoody_tunnel::limits::OUTSIDE_TEXT;
+use hoody_tunnel::units::show_duration;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -48,7 +49,7 @@ fn answer(ask: Ask<'_>, request: &AdminRequest, json: bool) -> Result<String, Fa
         AdminRequest::Sessions => read(&body).map(|all: Sessions| all.render()),
         AdminRequest::Bindings => read(&body).map(|all: Bindings| all.render()),
         AdminRequest::Tunnels => read(&body).map(|all: Tunnels| all.render()),
-        AdminRequest::Kill { .. } => read(&body).map(|closing: Closing| closing.render()),
+        AdminRequest::Kill { ban, .. } => read(&body).map(|closing: Closing| closing.render(*ban)),
         AdminRequest::Metrics => Ok(body),
     }
 }
@@ -305,13 +306,26 @@ struct Closing {
 }
 
 impl Closing {
-    fn render(&self) -> String {
+    /// A kit that has done it has kept the address away too.
+    fn render(&self, ban: Option<Duration>) -> String {
         let id = short(&self.session_id);
+        let away = ban.map(|span| format!("; its address is kept away for {}", spoken(span)));
         format!(
-            "session {} is {}\n",
+            "session {} is {}{}\n",
             text::visible(&id),
-            text::visible(&self.status)
+            text::visible(&self.status),
+            away.unwrap_or_default()
         )
+    }
+}
+
+/// A time as it was asked for: in the largest unit that it is whole in.
+fn spoken(span: Duration) -> String {
+    let seconds = span.as_secs();
+    match span.subsec_millis() {
+        0 if seconds.is_multiple_of(3600) => format!("{}h", seconds / 3600),
+        0 if seconds.is_multiple_of(60) => format!("{}m", seconds / 60),
+        _ => show_duration(span),
     }
 }
 

@@ -110,6 +110,25 @@ fn the_start_of_an_id_names_one_session_only() {
 }
 
 #[test]
+fn a_ban_is_told_with_its_time() {
+    for (ban, told) in [
+        (600_000, "10m"),
+        (7_200_000, "2h"),
+        (90_000, "90s"),
+        (1_500, "1500ms"),
+    ] {
+        let request = AdminRequest::Kill {
+            session_id: "S-466".into(),
+            grace_ms: None,
+            ban: Some(Duration::from_millis(ban)),
+        };
+        let wanted =
+            format!("session S-466ab70d is closing; its address is kept away for {told}\n");
+        assert_eq!(answer(&kit, &request, false), Ok(wanted));
+    }
+}
+
+#[test]
 fn a_refusal_is_told_in_the_kits_words() {
     let refuse = |_: &AdminRequest| reply(401, r#"{"error":"missing token"}"#);
     let why = answer(&refuse, &AdminRequest::Tunnels, false).unwrap_err();

@@ -320,7 +320,7 @@ fn a_kill_needs_the_token_and_no_foreign_page() {
 
 #[test]
 fn pipelined_requests_come_in_order_however_they_are_cut() {
-    let one = "GET /api/v1/tunnel/health HTTP/1.1\r\nHost: ::1\r\n\r\n";
+    let one = "GET /api/v1/tunnel/health HTTP/1.1\r\nHost: [::1]\r\n\r\n";
     let two =
         "HEAD /api/v1/tunnel/metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let text = [one, two, "GET"].concat();

@@ -1,10 +1,11 @@
 //! Addresses that an operator keeps away for a while, whatever token they show.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::clock::Instant;
-use crate::limits::MAX_BANS;
+use crate::kit::handover::HandedBan;
+use crate::limits::{MAX_BAN, MAX_BANS};
 
 use super::throttle::place;
 
@@ -32,6 +33,24 @@ impl Bans {
         let (_, until) = all.find(|(other, until)| *other == banned && *until > now)?;
         Some(until.since(now))
     }
+
+    /// What a successor of the kit has to know of them.
+    pub(in crate::kit) fn handed(&self, now: Instant) -> Vec<HandedBan> {
+        let handed = |(banned, until): &(u128, Instant)| HandedBan {
+            peer: Ipv6Addr::from_bits(*banned).into(),
+            left_ms: until.since(now).as_millis() as u64,
+        };
+        let lasting = self.0.iter().filter(|(_, until)| *until > now);
+        lasting.map(handed).collect()
+    }
+
+    /// What the kit before has told of them. None lasts longer than one may.
+    pub(in crate::kit) fn inherit(&mut self, handed: &[HandedBan], now: Instant) {
+        for ban in handed {
+            let left = Duration::from_millis(ban.left_ms).min(MAX_BAN);
+            self.ban(ban.peer, now + left, now);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -55,6 +74,25 @@ mod tests {
         bans.ban(addr("2001:db8::1"), now + span(5), now);
         assert!(bans.left(addr("2001:db8::2"), now).is_some(), "one house");
         assert!(bans.left(addr("2001:db8:0:1::2"), now).is_none());
+    }
+
+    #[test]
+    fn a_successor_keeps_away_whom_the_kit_before_did_for_the_rest_of_their_time() {
+        let (mut bans, now) = (Bans::default(), Instant::ZERO);
+        let span = Duration::from_secs;
+        bans.ban(addr("192.0.2.1"), now + span(60), now);
+        bans.ban(addr("2001:db8::1"), now + span(5), now);
+        let mut next = Bans::default();
+        next.inherit(&bans.handed(now + span(20)), now);
+        assert_eq!(next.left(addr("192.0.2.1"), now), Some(span(40)));
+        assert_eq!(next.left(addr("2001:db8::2"), now), None, "it was over");
+        let mut next = Bans::default();
+        next.inherit(&bans.handed(now), now);
+        assert_eq!(next.left(addr("2001:db8::2"), now), Some(span(5)));
+        let peer = addr("192.0.2.3");
+        let left_ms = u64::MAX;
+        next.inherit(&[HandedBan { peer, left_ms }], now);
+        assert_eq!(next.left(peer, now), Some(MAX_BAN));
     }
 
     #[test]

@@ -64,6 +64,8 @@ label! {
         PreAuthDisplaced = "pre_auth_displaced",
         /// An operator keeps its address away.
         Banned = "banned",
+        /// An operator has ended the session that it wants back.
+        Killed = "killed",
         /// A JOIN that fits no session.
         Join = "join",
     }

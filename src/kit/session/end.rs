@@ -15,7 +15,7 @@ use crate::machine::ConnKey;
 use crate::mux::Violation;
 use crate::text::said;
 use crate::wire::code::Code;
-use crate::wire::control::GoAway;
+use crate::wire::control::{GoAway, SessionId};
 
 use super::entry::Closing;
 use super::{KitSession, Sessions};
@@ -227,20 +227,21 @@ impl Sessions {
         conns: &mut Conns,
         cx: &mut Context,
     ) {
-        const WHY: &str = "closed by the operator";
         let Some(session) = self.get_mut(key) else {
             return;
         };
         let before = std::mem::replace(&mut session.closing, Closing::ForGood);
         if before != Closing::ForGood {
-            let goaway = GoAway::new(Code::Cancel, WHY).for_good();
+            let goaway = GoAway::new(Code::Cancel, KILLED).for_good();
             self.say(key, &with_grace(goaway, grace));
         }
         let session = self.all.resolve(key);
+        // Its client may not be there to hear it.
+        self.killed.note(SessionId::new(session.id()));
         let streams = session.mux().map_or(0, |session| session.streams().len());
         // What waits for its client would not finish anyway.
         if grace.is_zero() || streams == 0 || session.is_parked() {
-            return self.end(key, SessionEnd::Killed, WHY, Some(1000), conns, cx);
+            return self.end(key, SessionEnd::Killed, KILLED, Some(1000), conns, cx);
         }
         let timers = &mut cx.effects.timers;
         let due = timers.deadline(Reason::Grace(key));
@@ -261,7 +262,7 @@ impl Sessions {
         };
         let (how, why, close) = match session.closing {
             Closing::No => (SessionEnd::GraceOver, "nobody came back in time", None),
-            _ => (SessionEnd::Killed, "closed by the operator", Some(1000)),
+            _ => (SessionEnd::Killed, KILLED, Some(1000)),
         };
         self.end(key, how, why, close, conns, cx);
     }
@@ -308,6 +309,9 @@ fn disarm_all(key: SessionKey, cx: &mut Context) {
 
 /// What clients are told on a drain (PROTOCOL §6).
 pub(in crate::kit) const RESTARTING: &str = "restarting";
+
+/// What clients are told whom the operator has sent away.
+pub(super) const KILLED: &str = "closed by the operator";
 
 /// RFC 6455 §7.4.1: an endpoint is going away.
 pub(super) const CLOSE_GOING_AWAY: u16 = 1001;

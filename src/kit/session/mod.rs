@@ -16,6 +16,7 @@
 //! | `frames` | what comes on a lane |
 //! | `lanes` | lanes that fall silent, streams that stand still |
 //! | `end` | park, kill, end |
+//! | `killed` | whom the operator has sent away for good |
 //!
 //! Invariants: a session is found by its id; one that holds no lane is parked or gone; whose mux
 //! may have somebody to wake is listed.
@@ -24,6 +25,7 @@ mod attach;
 mod end;
 mod entry;
 mod frames;
+mod killed;
 mod lanes;
 mod returning;
 mod tickets;
@@ -40,12 +42,13 @@ use crate::machine::ConnKey;
 use crate::mux::{Channel, Session, Span, Swept, Transport, Wake};
 use crate::outflow::Loan;
 use crate::table::Table;
-use crate::wire::control;
+use crate::wire::control::{self, SessionId};
 
 use super::Reason;
 pub(super) use end::{End, Fallout, Over, RESTARTING};
 pub(super) use entry::{KitSession, Mux};
 pub(super) use frames::Arrived;
+use killed::Killed;
 
 /// All sessions. Whoever changes the mux of one gets it here, so that none is forgotten whose mux
 /// then has somebody to wake.
@@ -61,6 +64,8 @@ pub(super) struct Sessions {
     pool: Pool,
     /// What others have to see to.
     fallout: VecDeque<Fallout>,
+    /// Those that the operator has ended.
+    killed: Killed,
 }
 
 impl Sessions {
@@ -73,6 +78,7 @@ impl Sessions {
             waking: None,
             pool,
             fallout: VecDeque::new(),
+            killed: Killed::default(),
         }
     }
 
@@ -86,6 +92,21 @@ impl Sessions {
 
     pub(super) fn with_id(&self, id: &str) -> Option<SessionKey> {
         self.by_id.get(id).copied()
+    }
+
+    /// Whether the operator has ended a session of this id, so that its client is not wanted back.
+    pub(super) fn is_killed(&self, id: &str) -> bool {
+        self.killed.has(id)
+    }
+
+    /// The ids of those, for a successor of the kit.
+    pub(super) fn killed(&self) -> impl Iterator<Item = &SessionId> {
+        self.killed.ids()
+    }
+
+    /// A session that the operator had the kit before end.
+    pub(super) fn inherit_killed(&mut self, id: SessionId) {
+        self.killed.note(id);
     }
 
     /// The mux to look at, of a session that is attached.

@@ -16,7 +16,7 @@ use crate::wire::code::Code;
 use crate::wire::control::{Capabilities, GoAway, Hello, Join, JoinErrCode};
 use crate::ws::Subprotocol;
 
-use super::end::{CLOSE_GOING_AWAY, Fallout};
+use super::end::{CLOSE_GOING_AWAY, Fallout, KILLED};
 use super::entry::Closing;
 use super::{KitSession, Sessions};
 
@@ -69,6 +69,15 @@ impl Sessions {
         let Some(resume) = &hello.resume else {
             return Ok(None);
         };
+        if self.is_killed(resume.session_id.as_str()) {
+            return Err(Dismissal {
+                reason: RefusalReason::Killed,
+                goaway: Some(Code::Cancel),
+                is_final: Some(true),
+                close: 1000,
+                why: KILLED.into(),
+            });
+        }
         let key = self.with_id(resume.session_id.as_str());
         let key = key.filter(|key| {
             self.get(*key)

@@ -225,8 +225,10 @@ fn an_older_hello_changes_nothing() {
 #[test]
 fn a_client_that_wants_its_session_and_no_other_is_told_that_it_is_over() {
     let mut host = Host::new(guarded());
-    let laptop = host.keeper();
-    host.end_all_sessions();
+    let mut laptop = host.keeper();
+    host.lose(&mut laptop);
+    host.pass(Duration::from_secs(60));
+    assert_eq!(host.kit.sessions.len(), 0);
     let answer = host.hello(
         &laptop,
         r#","epoch":1,"attempt":1,"received":0,"only":true"#,
