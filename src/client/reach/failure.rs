@@ -33,6 +33,8 @@ pub(in crate::client) enum Failure {
     },
     /// The kit closed the WebSocket, with this code.
     Closed(Option<u16>),
+    /// The session that was asked for is another process's by now.
+    Taken,
     /// The kit broke the protocol.
     Violation(Violation),
     /// The kit did not let this connection join the session.
@@ -98,10 +100,10 @@ impl Failure {
 
     /// Whether it may be the way's fault, so that another one may be better.
     pub(crate) fn is_the_ways(&self) -> bool {
-        use Failure::{Closed, Disturbed, Goaway, Unjoined, Violation};
+        use Failure::{Closed, Disturbed, Goaway, Taken, Unjoined, Violation};
         !matches!(
             self,
-            Goaway { .. } | Closed(_) | Violation(_) | Unjoined | Disturbed
+            Goaway { .. } | Closed(_) | Taken | Violation(_) | Unjoined | Disturbed
         )
     }
 
@@ -172,6 +174,9 @@ impl Failure {
                 quoted(&plain(message))
             )),
             Failure::Goaway { code, message, .. } => goaway(*code, message),
+            Failure::Taken => {
+                Error::Lost("another process has this session; opening one of our own".into())
+            }
             Failure::Closed(Some(1008)) => Error::Auth("the kit does not accept the token".into()),
             Failure::Closed(Some(1013)) => {
                 Error::SessionLimit("the kit has as many sessions as it may have".into())

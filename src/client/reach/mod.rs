@@ -336,6 +336,7 @@ impl Reach {
 
     /// The session is dropped: plans the next try, or gives the error that ends it all.
     pub(super) fn retry(&mut self, cx: &mut Context, failure: &Failure) -> Option<Error> {
+        let failure = &self.retry.understood(failure);
         let why = failure.error();
         let more = self.ways.has_more(cx.now);
         match self.retry.failure(failure, more, &mut cx.entropy, cx.now) {

@@ -114,6 +114,23 @@ impl Retry {
         same
     }
 
+    /// Whether the session is another process's by now: the kit had let us in before, and closes
+    /// like this when the session is asked for, because another HELLO came later (PROTOCOL §9).
+    pub(crate) fn is_taken(&self, failure: &Failure) -> bool {
+        let asked = self.stage == Stage::Reaching && self.ever_online && self.session.is_some();
+        asked && matches!(failure, Failure::Closed(Some(1008)))
+    }
+
+    /// What a failure means to us. A session that is taken is not asked for again; a kit that
+    /// closes the next try in the same way means the token.
+    pub(crate) fn understood(&mut self, failure: &Failure) -> Failure {
+        if !self.is_taken(failure) {
+            return failure.clone();
+        }
+        self.session = None;
+        Failure::Taken
+    }
+
     /// A try failed, or the session lost its connection. `more` says that there is a way to the kit
     /// that was not tried yet.
     pub(crate) fn failure(
@@ -195,6 +212,28 @@ mod tests {
 
     fn at(millis: u64) -> Instant {
         Instant::ZERO + Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn a_session_that_another_process_has_is_not_asked_for_again_and_the_token_is_no_matter() {
+        const CLOSED: Failure = Failure::Closed(Some(1008));
+        let id = || SessionId::new("S-1");
+        let mut entropy = Entropy::from_seed(1);
+        let mut fails = |retry: &mut Retry| {
+            retry.reach();
+            let failure = retry.understood(&CLOSED);
+            retry.failure(&failure, false, &mut entropy, at(0))
+        };
+        let is_about_the_token = |after| matches!(after, After::GiveUp(Error::Auth(_)));
+        let mut retry = Retry::new(None, Some(id()), at(0));
+        assert!(is_about_the_token(fails(&mut retry)), "never let in");
+        let mut retry = Retry::new(None, None, at(0));
+        retry.reach();
+        retry.online(id(), false, at(0));
+        retry.failure(&LOST, false, &mut Entropy::from_seed(1), at(0));
+        assert!(matches!(fails(&mut retry), After::Retry(_)));
+        assert_eq!((&retry.session, &retry.lost), (&None, &None));
+        assert!(is_about_the_token(fails(&mut retry)), "it is no session's");
     }
 
     #[test]

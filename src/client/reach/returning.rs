@@ -23,7 +23,7 @@ pub(super) fn retention(config: &Config, ok: &HelloOk, lanes: u32) -> Option<Ret
 impl Reach {
     /// Whether streams wait for the kit after it was lost like this.
     pub(in crate::client) fn waits_after(&self, failure: &Failure) -> bool {
-        let ends = matches!(failure, Failure::Violation(_));
+        let ends = matches!(failure, Failure::Violation(_)) || self.retry.is_taken(failure);
         self.session.keeps_streams().is_some() && self.goaway.is_none() && !ends
     }
 

@@ -57,6 +57,30 @@ fn a_resumed_session_keeps_its_bindings_and_resets_its_streams() {
 }
 
 #[test]
+fn a_session_that_another_process_has_is_left_to_it() {
+    let (mut world, kit) = bound();
+    let mut kit = lose(&mut world, &kit);
+    let conn = world.accept();
+    let (_, hello) = kit.upgrade(&mut world, conn);
+    assert!(hello.contains(r#""resume":{"sessionId":"S-1"}"#));
+    world.events();
+    kit.greet(&mut world, 0, FrameType::ShardMap, "{}");
+    kit.session.lanes_mut().push_close(1008, "later");
+    kit.run(&mut world);
+    let told = world.events().into_iter().any(|event| match event {
+        SessionEvent::Lost { why, .. } => why.contains("another process has this session"),
+        _ => false,
+    });
+    assert!(told && !world.stopped);
+    world.until_dialled();
+    let mut kit = FakeKit::new();
+    let ok = r#"{"sessionId":"S-2","resumed":false}"#;
+    let hello = come_online(&mut world, &mut kit, ok);
+    assert!(!hello.contains("resume\""), "{hello}");
+    assert_eq!(kit.came(FrameType::Bind).len(), 2);
+}
+
+#[test]
 fn a_fresh_session_gets_everything_bound_again_on_the_same_ports() {
     let (mut world, kit) = bound();
     let mut kit = lose(&mut world, &kit);
