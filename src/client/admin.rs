@@ -113,7 +113,7 @@ impl Fetch {
             out: Buffer::new(),
             reached: false,
             received: Buffer::new(),
-            scanner: HeadScanner::new(),
+            scanner: HeadScanner::for_answer(),
             reply: None,
             until,
             commands: VecDeque::from([Command::Dial { conn, target }]),
@@ -197,7 +197,7 @@ impl Fetch {
             self.reply = Some((reply, BodyDecoder::for_response(head.body(ASKED))));
         }
         self.received.consume(length);
-        self.scanner = HeadScanner::new();
+        self.scanner = HeadScanner::for_answer();
         Ok(true)
     }
 }

@@ -59,6 +59,8 @@ impl LengthBody {
 enum Expect {
     /// A digit of the chunk's size, or what ends it; so many digits were seen.
     Size { digits: u8 },
+    /// A blank behind the size, or what follows them; so many were seen.
+    Blank { seen: usize },
     /// More of an extension, or its CR; so many octets were seen.
     Extension { seen: usize },
     /// The LF after size and extension.
@@ -87,6 +89,8 @@ pub struct ChunkedDecoder {
     size: u64,
     /// Octets of trailers so far.
     trailers: usize,
+    /// Blanks may stand behind the size without an extension.
+    lenient: bool,
 }
 
 impl Default for ChunkedDecoder {
@@ -102,6 +106,16 @@ impl ChunkedDecoder {
             expect: Expect::Size { digits: 0 },
             size: 0,
             trailers: 0,
+            lenient: false,
+        }
+    }
+
+    /// The same for the answer of a server, which is chunked anew before anybody else reads it:
+    /// blanks behind the size mean nothing, as to all who read answers.
+    pub fn for_answer() -> Self {
+        Self {
+            lenient: true,
+            ..Self::new()
         }
     }
 
@@ -143,6 +157,13 @@ impl ChunkedDecoder {
         let malformed = |why| Err(BodyError::Malformed(why));
         match (self.expect, octet) {
             (Expect::Size { digits }, _) => self.step_size(digits, octet),
+            // Before an extension blanks are grammar (RFC 9112 §7.1.1).
+            (Expect::Blank { .. }, b';') => Ok(Expect::Extension { seen: 0 }),
+            (Expect::Blank { .. }, b'\r') if self.lenient => Ok(Expect::SizeLf),
+            (Expect::Blank { seen }, b' ' | b'\t') if seen < MAX_CHUNK_EXTENSION => {
+                Ok(Expect::Blank { seen: seen + 1 })
+            }
+            (Expect::Blank { .. }, _) => malformed("A chunk size is malformed."),
             (Expect::Extension { .. }, b'\r') => Ok(Expect::SizeLf),
             (Expect::Extension { seen }, _) => {
                 if !is_value(&[octet]) {
@@ -178,6 +199,7 @@ impl ChunkedDecoder {
             b'A'..=b'F' => octet - b'A' + 10,
             b'\r' if digits > 0 => return Ok(Expect::SizeLf),
             b';' if digits > 0 => return Ok(Expect::Extension { seen: 0 }),
+            b' ' | b'\t' if digits > 0 => return Ok(Expect::Blank { seen: 1 }),
             _ => return Err(BodyError::Malformed("A chunk size is malformed.")),
         };
         // Sixteen digits are 64 bits: the shift below never loses any.
@@ -233,7 +255,7 @@ impl BodyDecoder {
         match body {
             ResponseBody::None => Self::None,
             ResponseBody::Length(length) => Self::Length(LengthBody::new(length)),
-            ResponseBody::Chunked => Self::Chunked(ChunkedDecoder::new()),
+            ResponseBody::Chunked => Self::Chunked(ChunkedDecoder::for_answer()),
             ResponseBody::UntilClose => Self::UntilClose,
         }
     }

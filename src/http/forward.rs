@@ -92,7 +92,14 @@ pub fn response_fields<'a>(
     head: &'a ResponseHead<'a>,
     switches: bool,
 ) -> impl Iterator<Item = Field<'a>> + Clone {
-    end_to_end(head.fields.iter(), &head.options).chain(upgrade_fields(switches))
+    let is_length = |name: &[u8]| name.eq_ignore_ascii_case(b"content-length");
+    let mut length = head.length();
+    end_to_end(head.fields.iter(), &head.options)
+        .filter_map(move |(name, value)| match is_length(name) {
+            true => length.take().map(|length| (name, length)),
+            false => Some((name, value)),
+        })
+        .chain(upgrade_fields(switches))
 }
 
 /// `fields` without those that end at this hop.

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 
 use super::Reject;
 use super::connection::ConnectionOptions;
-use super::fields::{Fields, is_host, parse_content_length};
+use super::fields::{Fields, is_host, parse_content_length, trim_whitespace};
 use super::scan::HeadScanner;
 use crate::limits::{MAX_HEADER_FIELDS, MAX_HTTP_HEAD};
 
@@ -113,7 +113,10 @@ pub fn parse_request(buffer: &[u8]) -> Result<Option<(RequestHead<'_>, usize)>, 
 
 /// As [`parse_request`], for a response.
 pub fn parse_response(buffer: &[u8]) -> Result<Option<(ResponseHead<'_>, usize)>, Reject> {
-    let Some(length) = HeadScanner::new().scan(buffer).map_err(from_upstream)? else {
+    let Some(length) = HeadScanner::for_answer()
+        .scan(buffer)
+        .map_err(from_upstream)?
+    else {
         return Ok(None);
     };
     let head = ResponseHead::parse(buffer.get(..length).unwrap_or_default())?;
@@ -186,11 +189,9 @@ impl<'a> ResponseHead<'a> {
         }
         let mut storage = [const { MaybeUninit::uninit() }; MAX_HEADER_FIELDS];
         let mut response = httparse::Response::new(&mut []);
-        let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
-            &mut response,
-            head,
-            &mut storage,
-        );
+        let mut config = httparse::ParserConfig::default();
+        config.allow_spaces_after_header_name_in_responses(true);
+        let parsed = config.parse_response_with_uninit_headers(&mut response, head, &mut storage);
         check_whole(parsed, head)?;
         let status = response.code.unwrap_or_default();
         if status < 100 {
@@ -199,8 +200,8 @@ impl<'a> ResponseHead<'a> {
         let version = version_of(response.version);
         let fields = Fields::locate(head, response.headers);
         let options = ConnectionOptions::gather(fields.iter()).ok_or(TOO_MANY_NAMES)?;
-        let declared = declared_body(&fields, version)?;
-        let keep_alive = keeps_alive(version, &options);
+        let (declared, ambiguous) = answers_body(&fields, version)?;
+        let keep_alive = keeps_alive(version, &options) && !ambiguous;
         Ok(Self {
             status,
             version,
@@ -223,6 +224,15 @@ impl<'a> ResponseHead<'a> {
             && asked.upgrade
             && self.options.upgrade
             && upgrades_to_websocket(&self.fields)
+    }
+
+    /// The length that the head tells, also of a body that does not come (RFC 9110 §8.6): one
+    /// value, however often it was said, and none beside chunks.
+    pub fn length(&self) -> Option<&'a [u8]> {
+        match self.declared {
+            RequestBody::Length(_) => list(self.fields.get("content-length")?).next(),
+            RequestBody::None | RequestBody::Chunked => None,
+        }
     }
 
     /// How the body is delimited, given the request (RFC 9112 §6.3).
@@ -328,6 +338,53 @@ fn keeps_alive(version: Version, options: &ConnectionOptions<'_>) -> bool {
     !options.close && (version == Version::Http11 || options.keep_alive)
 }
 
+/// What an answer says of its body, and whether that could be read in two ways: then its connection
+/// carries nothing more. Lengths that are equal are one, and chunks go before any (RFC 9112 §6.3).
+fn answers_body(fields: &Fields<'_>, version: Version) -> Result<(RequestBody, bool), Reject> {
+    let mut lengths = fields.all("content-length").flat_map(list);
+    let (first, mut more) = (lengths.next(), false);
+    for length in lengths {
+        if Some(length) != first {
+            return Err(Reject::bad("There is more than one Content-Length."));
+        }
+        more = true;
+    }
+    let length = first.map(parse_content_length);
+    let coded = fields.get("transfer-encoding").is_some();
+    if !coded {
+        return match length {
+            None => Ok((RequestBody::None, false)),
+            Some(Some(length)) => Ok((RequestBody::Length(length), more)),
+            Some(None) => Err(Reject::bad("Content-Length is malformed.")),
+        };
+    }
+    let mut codings = fields.all("transfer-encoding");
+    let coding = codings.next().unwrap_or_default();
+    judge_coding(coding, version)?;
+    match codings.next() {
+        Some(_) => Err(TWO_LENGTHS),
+        None => Ok((RequestBody::Chunked, length.is_some())),
+    }
+}
+
+/// The elements of a list, empty ones included: `5,` is no length.
+fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
+    value.split(|&octet| octet == b',').map(trim_whitespace)
+}
+
+fn judge_coding(coding: &[u8], version: Version) -> Result<(), Reject> {
+    if version == Version::Http10 {
+        return Err(Reject::bad("Transfer-Encoding does not exist in HTTP/1.0."));
+    }
+    if !coding.eq_ignore_ascii_case(b"chunked") {
+        let why = "The only Transfer-Encoding served here is chunked.";
+        return Err(Reject::bad(why));
+    }
+    Ok(())
+}
+
+const TWO_LENGTHS: Reject = Reject::bad("The length of the body is declared more than once.");
+
 /// The one reading of `Content-Length` and `Transfer-Encoding`, or a refusal (RFC 9112 §6.3).
 fn declared_body(fields: &Fields<'_>, version: Version) -> Result<RequestBody, Reject> {
     let mut body = RequestBody::None;
@@ -336,22 +393,13 @@ fn declared_body(fields: &Fields<'_>, version: Version) -> Result<RequestBody, R
             let length = parse_content_length(value);
             RequestBody::Length(length.ok_or(Reject::bad("Content-Length is malformed."))?)
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
-            if version == Version::Http10 {
-                return Err(Reject::bad("Transfer-Encoding does not exist in HTTP/1.0."));
-            }
-            if !value.eq_ignore_ascii_case(b"chunked") {
-                return Err(Reject::bad(
-                    "The only Transfer-Encoding served here is chunked.",
-                ));
-            }
+            judge_coding(value, version)?;
             RequestBody::Chunked
         } else {
             continue;
         };
         if body != RequestBody::None {
-            return Err(Reject::bad(
-                "The length of the body is declared more than once.",
-            ));
+            return Err(TWO_LENGTHS);
         }
         body = declares;
     }

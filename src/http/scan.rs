@@ -18,12 +18,23 @@ pub struct HeadScanner {
     line_start: usize,
     /// Lines seen in full: the first line and the fields.
     lines: usize,
+    /// A bare LF ends a line too.
+    bare_lf: bool,
 }
 
 impl HeadScanner {
     /// A scanner at the start of a head.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same for the answer of a server, which is written anew before anybody else reads it: a
+    /// bare LF ends a line there, as it does for all who read answers (RFC 9112 §2.2).
+    pub fn for_answer() -> Self {
+        Self {
+            bare_lf: true,
+            ..Self::default()
+        }
     }
 
     /// The length of the head in `buffer`, its empty line included, once it is all there.
@@ -40,7 +51,12 @@ impl HeadScanner {
                 [] => break,
                 [b'\t', ..] => self.scanned += 1,
                 [b'\r', b'\n', ..] => {
-                    if self.end_line()? {
+                    if self.end_line(2)? {
+                        return Ok(Some(self.scanned));
+                    }
+                }
+                [b'\n', ..] if self.bare_lf => {
+                    if self.end_line(1)? {
                         return Ok(Some(self.scanned));
                     }
                 }
@@ -65,10 +81,10 @@ impl HeadScanner {
         self.lines == 0 && buffer.iter().all(|octet| matches!(octet, b'\r' | b'\n'))
     }
 
-    /// Takes the CR LF under the cursor; true when it ends the head.
-    fn end_line(&mut self) -> Result<bool, Reject> {
+    /// Takes the octets under the cursor that end a line; true when they end the head.
+    fn end_line(&mut self, octets: usize) -> Result<bool, Reject> {
         let is_empty = self.line_start == self.scanned;
-        self.scanned += 2;
+        self.scanned += octets;
         self.line_start = self.scanned;
         if is_empty {
             return Ok(self.lines > 0);

@@ -1,6 +1,7 @@
 //! Sessions that outlive their sockets: parking, resume, takeover, liveness and ends.
 
 use crate::support::client::Hoody;
+use crate::support::cutter::{Cut, Cutter};
 use crate::support::http::Talk;
 use crate::support::kit::{Kit, KitPlan};
 use crate::support::tunnel::*;
@@ -539,19 +540,14 @@ fn clients_tell_their_states_and_unbind_when_they_stop() {
     first.wait_state(0, "connecting", PATIENCE);
     first.wait_state(0, "online", PATIENCE);
     let mark = first.mark();
-    let mut second = Hoody::start(&kit, &[&args[..], &["--takeover"]].concat(), 1);
+    let way = Cutter::before(&kit);
+    let mut second = way.hoody(&kit, &[&args[..], &["--takeover"]].concat(), 1);
     first.wait_state(mark, "taken over", PATIENCE);
     // The socket of the second is cut under it: it resumes what it had.
     let mark = second.mark();
-    let id = kit.json("bindings")["bindings"][0]["sessionId"]
-        .as_str()
-        .expect("an id")
-        .to_owned();
-    let thief = Tunnel::resume(&kit, &id);
-    assert_eq!(thief.hello["resumed"], true);
+    assert_eq!(way.cut(Cut::Reset, None), 1);
     second.wait_state(mark, "lost", PATIENCE);
     second.wait_state(mark, "resumed", PATIENCE);
-    drop(thief);
     second.proc.signal(libc::SIGTERM);
     assert_eq!(second.proc.wait(PATIENCE).code(), Some(0));
     eventually("the port is free", PATIENCE, || {
@@ -561,6 +557,6 @@ fn clients_tell_their_states_and_unbind_when_they_stop() {
     first.proc.wait(PATIENCE);
     // Who says goodbye is not waited for: a parked one would stay for longer than this waits.
     kit.has_sessions(0);
-    kit.counts("hoody_tunnel_session_resumes_total", "", 2);
+    kit.counts("hoody_tunnel_session_resumes_total", "", 1);
     kit.settles("hoody_tunnel_takeovers_total", 1);
 }

@@ -3,7 +3,7 @@
  *
  * A decoder is fed reads and hands on the parts of them that are body, where they lie.
  */
-import { contentLength, firstOf, HttpFault, listOf, type Head } from './head.js';
+import { allOf, contentLength, firstOf, HttpFault, isNamed, listOf, type Head } from './head.js';
 
 /** Gets the parts of a read that are body. */
 export type Emit = (buffer: Buffer, start: number, end: number) => void;
@@ -14,34 +14,50 @@ export interface BodyDecoder {
   readonly done: boolean;
   /** Whether the end of the connection completes it. */
   readonly endsWithConnection: boolean;
+  /** Whether its end could be read in two ways: then nothing else comes over its connection. */
+  readonly isAmbiguous: boolean;
   /** Takes a read; returns where in it the body ended, or `end`. */
   feed(buffer: Buffer, start: number, end: number, emit: Emit): number;
 }
 
-/** Chooses the decoder that a response's head asks for; throws on ambiguous framing. */
+/**
+ * Chooses the decoder that a response's head asks for, and leaves one length in the head, or none
+ * beside chunks: lengths that are equal are one, and chunks go before any (RFC 9112 §6.3).
+ */
 export function bodyOf(head: Head, method: string): BodyDecoder {
   // A field without a value is one all the same: another reader may see a coding in it.
   const coded = firstOf(head.headers, 'transfer-encoding') !== undefined;
-  const length = contentLength(head.headers);
+  const lengths = allOf(head.headers, 'content-length').flatMap((value) => value.split(','));
+  const length = lengths[0]?.trim();
+  if (lengths.some((other) => other.trim() !== length)) {
+    throw new HttpFault('more than one Content-Length');
+  }
+  if (length !== undefined) {
+    head.headers = head.headers.filter((field) => !isNamed(field[0], 'content-length'));
+    if (!coded) head.headers.push(['content-length', length]);
+  }
   if (coded) {
     const codings = listOf(head.headers, 'transfer-encoding');
-    if (length !== undefined) throw new HttpFault('both Content-Length and Transfer-Encoding');
     if (codings.length !== 1 || codings[0] !== 'chunked' || head.minor === 0) {
       throw new HttpFault('a Transfer-Encoding other than chunked');
     }
   }
+  const count = contentLength(head.headers);
   if (method === 'HEAD' || head.status < 200 || head.status === 204 || head.status === 304) {
-    return new LengthBody(0);
+    return new LengthBody(0, lengths.length > (coded ? 0 : 1));
   }
-  if (coded) return new ChunkedBody();
-  return length === undefined ? new CloseBody() : new LengthBody(length);
+  if (coded) return new ChunkedBody(lengths.length > 0);
+  return count === undefined ? new CloseBody() : new LengthBody(count, lengths.length > 1);
 }
 
 /** A body of a known length. */
 class LengthBody implements BodyDecoder {
   readonly endsWithConnection = false;
 
-  constructor(private left: number) {}
+  constructor(
+    private left: number,
+    readonly isAmbiguous: boolean,
+  ) {}
 
   get done(): boolean {
     return this.left === 0;
@@ -61,6 +77,7 @@ class LengthBody implements BodyDecoder {
 class CloseBody implements BodyDecoder {
   readonly done = false;
   readonly endsWithConnection = true;
+  readonly isAmbiguous = false;
 
   feed(buffer: Buffer, start: number, end: number, emit: Emit): number {
     if (end > start) emit(buffer, start, end);
@@ -81,6 +98,8 @@ class ChunkedBody implements BodyDecoder {
   private left = 0;
   private line = '';
   private trailerBytes = 0;
+
+  constructor(readonly isAmbiguous: boolean) {}
 
   feed(buffer: Buffer, start: number, end: number, emit: Emit): number {
     let at = start;
@@ -116,7 +135,7 @@ class ChunkedBody implements BodyDecoder {
       if (line !== '') throw new HttpFault('a chunk that is longer than its size');
       this.state = 'size';
     } else if (this.state === 'size') {
-      const match = /^([0-9a-fA-F]{1,13})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?$/.exec(line);
+      const match = /^([0-9a-fA-F]{1,13})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?$/.exec(line);
       if (match?.[1] === undefined) throw new HttpFault('a malformed chunk size');
       this.left = parseInt(match[1], 16);
       this.state = this.left === 0 ? 'trailers' : 'data';

@@ -10,6 +10,7 @@ import type { Head } from './head.js';
 /** The largest response head, in bytes; it must fit one frame after it became JSON. */
 const MAX_HEAD = 48 * 1024;
 const END = '\r\n\r\n';
+const BARE_LF = /(?:^|[^\r])\n/;
 /** What every first line starts with. */
 const START = 'HTTP/1.';
 
@@ -35,8 +36,10 @@ export class HeadReader {
       // Mostly it comes in one piece.
       const most = Math.min(end, start + MAX_HEAD + END.length);
       const length = buffer.subarray(start, most).indexOf(END);
-      if (length >= 0) {
-        this.head = parseResponseHead(buffer.toString('latin1', start, start + length));
+      const text = length < 0 ? '' : buffer.toString('latin1', start, start + length);
+      // One with a bare LF may have ended before, and is read line by line.
+      if (length >= 0 && !BARE_LF.test(text)) {
+        this.head = parseResponseHead(text);
         return start + length + END.length;
       }
     }
@@ -73,8 +76,8 @@ export class HeadReader {
 
   /** The line is complete; `text` is its end. */
   private onLine(text: string): void {
-    if (!text.endsWith('\r\n')) throw new HttpFault('a line of the head that ends in a bare LF');
-    const line = this.line + text.slice(0, -2);
+    // An answer is written anew, so a bare LF may end a line as it does for other readers.
+    const line = this.line + text.slice(0, text.endsWith('\r\n') ? -2 : -1);
     this.line = '';
     if (this.partial === undefined) this.partial = parseStatusLine(line);
     else if (line === '') this.head = this.partial;

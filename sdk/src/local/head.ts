@@ -74,10 +74,10 @@ export function parseStatusLine(line: string): Head {
   return { minor: Number(match[1]), status: Number(match[2]), headers: [] };
 }
 
-/** Parses the line of a field. */
+/** Parses the line of an answer's field; blanks before its colon mean nothing (RFC 9112 §5.1). */
 export function parseField(line: string): [string, string] {
   const colon = line.indexOf(':');
-  const name = line.slice(0, Math.max(colon, 0));
+  const name = line.slice(0, Math.max(colon, 0)).replace(/[\t ]+$/, '');
   if (!isToken(name)) throw new HttpFault(`a line that is no field: ${quote(line)}`);
   const value = trim(line.slice(colon + 1));
   if (!isFieldValue(value)) throw new HttpFault(`a bad value in field ${quote(name)}`);

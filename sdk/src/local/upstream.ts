@@ -306,7 +306,10 @@ class HttpExchange implements StreamSink, ConnectUser, SlotUser {
     this.stream.releaseHead();
     this.decoder = decoder;
     this.reusable =
-      head.minor === 1 && !decoder.endsWithConnection && !connection.includes('close');
+      head.minor === 1 &&
+      !decoder.endsWithConnection &&
+      !decoder.isAmbiguous &&
+      !connection.includes('close');
     this.noteKeepAlive(head);
   }
 

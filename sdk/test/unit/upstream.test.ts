@@ -295,18 +295,14 @@ test('an answer in octets of one still is the same answer', async () => {
 
 test('answers that two readers would read in two ways are 502', async () => {
   const bad = [
-    'HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n',
     'HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd',
     'HTTP/1.1 200 OK\r\nContent-Length: +3\r\n\r\nabc',
-    'HTTP/1.1 200 OK\r\nContent-Length: 3, 3\r\n\r\nabc',
     'HTTP/1.1 200 OK\r\nTransfer-Encoding: \r\n\r\n',
     'HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding:\r\n\r\nabc',
     'HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n',
     'HTTP/1.1 200 OK\r\nA: b\r\n folded\r\nContent-Length: 0\r\n\r\n',
-    'HTTP/1.1 200 OK\r\nA : b\r\nContent-Length: 0\r\n\r\n',
     'HTTP/1.1 200 OK\r\nA: b\rc\r\nContent-Length: 0\r\n\r\n',
     'HTTP/1.1 200 OK\r\nA: b\0c\r\nContent-Length: 0\r\n\r\n',
-    'HTTP/1.1 200 OK\nA: b\r\nContent-Length: 0\r\n\r\n',
     'HTTP/2 200 OK\r\n\r\n',
     'HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n',
     'SSH-2.0-OpenSSH\r\n\r\n',

