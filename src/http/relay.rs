@@ -66,7 +66,8 @@ impl<'a, I: Iterator<Item = Field<'a>> + Clone> RequestPlan<'a, I> {
             return Err(Unwritable("The method is malformed."));
         }
         let is_origin = target.first() == Some(&b'/') || (target == b"*" && method == "OPTIONS");
-        if !is_origin || target.iter().any(|&octet| octet <= b' ' || octet == 0x7F) {
+        let is_bad = |octet: &u8| *octet <= b' ' || matches!(octet, 0x7F | b'#');
+        if !is_origin || target.iter().any(is_bad) {
             return Err(Unwritable("The request target is malformed."));
         }
         let checked = Checked::new(fields.clone())?;

@@ -33,7 +33,8 @@ const HOP_BY_HOP = new Set([
 const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
 const VALUE = /^[\t\x20-\x7e\x80-\xff]*$/;
 const STATUS_LINE = /^HTTP\/1\.([01]) ([1-9][0-9]{2})(?: [\t\x20-\x7e\x80-\xff]*)?$/;
-const TARGET = /^[\x21-\x7e\x80-\xff]+$/;
+/** Without a fragment, which is nothing to ask a server for. */
+const TARGET = /^[\x21\x22\x24-\x7e\x80-\xff]+$/;
 
 /** Whether a string is a method or a field name. */
 export function isToken(text: string): boolean {
