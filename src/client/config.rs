@@ -135,9 +135,7 @@ impl Config {
             ca_pem: read_ca(options)?,
         })
     }
-}
 
-impl Config {
     /// Bytes that are kept of each lane until the kit has them (PROTOCOL §9), if any are.
     pub(super) fn keeps(&self) -> Option<u32> {
         let kept = self.replay_buffer.min(most_kept(self.connections));

@@ -57,7 +57,7 @@ impl View<'_> {
             peer_addr: session.peer,
             is_v2: session.subprotocol == Subprotocol::V2,
             connections_granted: session.granted,
-            active_streams: session.mux().map_or(0, |session| session.streams().len()),
+            active_streams: session.mux().map_or(0, |mux| mux.streams().len()),
             max_streams: self.config.max_streams_per_session,
             parked: session.is_parked(),
             bindings: session.bindings.iter().map(binding).collect(),

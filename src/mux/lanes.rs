@@ -72,7 +72,8 @@ impl Lanes {
     pub(super) fn suspend(&mut self, index: usize, now: Instant) -> Option<Transport> {
         assert!(self.keeps_streams(), "nothing is kept");
         let transport = self.channels.get_mut(index)?.suspend(now)?;
-        self.redirect_credit(index);
+        let credit = self.channel(index).out.take_window(0);
+        self.regive(index, credit);
         Some(transport)
     }
 
@@ -105,12 +106,7 @@ impl Lanes {
         transport
     }
 
-    /// What session credit waits on a lane without a connection may leave on any lane.
-    fn redirect_credit(&mut self, index: usize) {
-        let credit = self.channel(index).out.take_window(0);
-        self.regive(index, credit);
-    }
-
+    /// Session credit that waited on a lane which lost its connection may leave on any.
     fn regive(&mut self, index: usize, credit: Option<u32>) {
         if let Some(credit) = credit {
             self.channel(index).carried.credit_given -= u64::from(credit);
@@ -141,6 +137,21 @@ impl Lanes {
     pub fn get_mut(&mut self, index: usize) -> Option<&mut Channel> {
         let channel = self.channels.get_mut(index);
         channel.filter(|channel| channel.stands())
+    }
+
+    /// Whether the lane under `index` does.
+    pub fn stands(&self, index: usize) -> bool {
+        self.get(index).is_some()
+    }
+
+    /// Whether none stands.
+    pub fn is_empty(&self) -> bool {
+        self.iter().next().is_none()
+    }
+
+    /// Whether nothing waits to leave on any.
+    pub fn are_flushed(&self) -> bool {
+        self.iter().all(|(_, lane)| lane.is_flushed())
     }
 
     /// All that stand, with their indexes.

@@ -85,7 +85,7 @@ export async function byAny(
     try {
       return await attempt(
         way,
-        n === 0 && all.length === 1 ? timeoutMs : part,
+        all.length === 1 ? timeoutMs : part,
         () => performance.now() - startedAt,
       );
     } catch (error) {

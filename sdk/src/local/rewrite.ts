@@ -41,7 +41,7 @@ export class Names {
       asked.host,
       address?.authority,
     ];
-    this.own = named.filter((name) => name !== undefined && name !== '').map((name) => name ?? '');
+    this.own = named.filter((name): name is string => name !== undefined && name !== '');
     const called = this.own[0];
     const byAddress =
       called !== undefined && same(address?.authority, called) ? address?.scheme : undefined;

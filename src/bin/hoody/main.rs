@@ -26,8 +26,7 @@ use std::time::Duration;
 
 use argh::{EarlyExit, FromArgs};
 use hoody_tunnel::client::{AdminRequest, Error};
-use hoody_tunnel::limits::MAX_BAN;
-use hoody_tunnel::limits::{LOG_LINE, UPSTREAMS};
+use hoody_tunnel::limits::{LOG_LINE, MAX_BAN, UPSTREAMS};
 use hoody_tunnel::reactor::{logging, process};
 use hoody_tunnel::units::split_values;
 

@@ -165,7 +165,7 @@ impl HttpExchange {
                 host: plan.host,
                 forwarded_host: header(&open.headers, "x-forwarded-host"),
                 forwarded_proto: header(&open.headers, "x-forwarded-proto"),
-                public_url: None,
+                public_url: naming.public_url,
                 upgrade: open.is_upgrade,
             });
             http.back = names.as_ref().and_then(Names::back);

@@ -24,11 +24,6 @@ impl<'a> Naming<'a> {
             HostHeader::Name(name) => name.as_bytes(),
             HostHeader::Keep => return (visitor.host.unwrap_or(self.authority.as_bytes()), None),
         };
-        let public_url = self.public_url;
-        let visitor = AskedAs {
-            public_url,
-            ..visitor
-        };
         (local, Some(Names::new(local, visitor)))
     }
 }

@@ -165,7 +165,7 @@ impl Reach {
     /// Whether nothing waits to leave for the kit.
     pub(super) fn is_flushed(&self) -> bool {
         let session = self.session.attached();
-        session.is_none_or(|session| session.lanes().iter().all(|(_, lane)| lane.is_flushed()))
+        session.is_none_or(|session| session.lanes().are_flushed())
     }
 
     /// Tries to reach the kit.
@@ -417,13 +417,13 @@ impl Reach {
     /// Whether any lane of the session stands.
     pub(super) fn has_lanes(&self) -> bool {
         let session = self.session.attached();
-        session.is_some_and(|session| session.lanes().iter().next().is_some())
+        session.is_some_and(|session| !session.lanes().is_empty())
     }
 
     /// Whether the primary does, which carries what is said of the session.
     pub(super) fn has_primary(&self) -> bool {
         let session = self.session.attached();
-        session.is_some_and(|session| session.lanes().get(0).is_some())
+        session.is_some_and(|session| session.lanes().stands(0))
     }
 
     fn tell_lost(&mut self, cx: &mut Context, why: String) {

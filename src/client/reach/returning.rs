@@ -77,7 +77,7 @@ impl Reach {
     pub(super) fn goes_on_from(&self, ok: &HelloOk) -> Option<u64> {
         let received = ok.received.filter(|_| ok.resumed)?;
         let session = self.session.keeps_streams()?;
-        let same = ok.epoch == self.epoch && session.lanes().get(0).is_none();
+        let same = ok.epoch == self.epoch && !session.lanes().stands(0);
         (same && session.lanes().can_resume(0, received)).then_some(received)
     }
 

@@ -261,7 +261,7 @@ impl Sessions {
             let mux = self.mux(key);
             let joined = mux.and_then(|mux| mux.lanes().ticket(index));
             let is_it = joined.is_some_and(|nonce| nonce.matches(missing.nonce.expose()));
-            if is_it && mux.is_some_and(|mux| mux.lanes().get(index).is_some()) {
+            if is_it && mux.is_some_and(|mux| mux.lanes().stands(index)) {
                 self.lane_ended(key, index, "the client gave the connection up", conns, cx);
             }
         }

@@ -238,7 +238,7 @@ impl Sessions {
         let session = self.all.resolve(key);
         // Its client may not be there to hear it.
         self.killed.note(SessionId::new(session.id()));
-        let streams = session.mux().map_or(0, |session| session.streams().len());
+        let streams = session.mux().map_or(0, |mux| mux.streams().len());
         // What waits for its client would not finish anyway.
         if grace.is_zero() || streams == 0 || session.is_parked() {
             return self.end(key, SessionEnd::Killed, KILLED, Some(1000), conns, cx);

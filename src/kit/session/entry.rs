@@ -150,7 +150,7 @@ impl KitSession {
         until: Instant,
     ) -> Option<Transport> {
         let lane = self.mux.suspend(index, now);
-        if self.mux.lanes().iter().next().is_none() {
+        if self.mux.lanes().is_empty() {
             self.state = State::Waiting { until };
         }
         lane
@@ -158,8 +158,7 @@ impl KitSession {
 
     /// Whether its streams wait for their lanes, where lanes are lost (PROTOCOL §9).
     pub(super) fn keeps_streams(&self) -> bool {
-        self.mux()
-            .is_some_and(|session| session.lanes().keeps_streams())
+        self.mux().is_some_and(|mux| mux.lanes().keeps_streams())
     }
 
     /// Whether there is anything to wait for.
@@ -268,9 +267,8 @@ impl KitSession {
     /// The indexes of lanes that it may have and that do not stand, but for the primary and those
     /// that are `kept`.
     pub(super) fn missing_lanes(&self, kept: &[u32]) -> Vec<usize> {
-        let stands = |index: &usize| {
-            self.mux.lanes().get(*index).is_some() || kept.contains(&(*index as u32))
-        };
+        let stands =
+            |index: &usize| self.mux.lanes().stands(*index) || kept.contains(&(*index as u32));
         (1..self.granted).filter(|index| !stands(index)).collect()
     }
 
@@ -278,7 +276,7 @@ impl KitSession {
     pub(super) fn shard_map(&self) -> Option<ShardMap> {
         let mux = self.mux()?;
         let shard = |index: usize| {
-            let stands = mux.lanes().get(index).is_some();
+            let stands = mux.lanes().stands(index);
             Shard {
                 index: index as u32,
                 state: if stands { "open" } else { "missing" }.to_owned(),
@@ -300,10 +298,7 @@ impl KitSession {
 
     pub(super) fn check_invariants(&self) {
         self.mux.check_invariants();
-        let (primary, lanes) = (
-            self.mux.lanes().get(0).is_some(),
-            self.mux.lanes().iter().count(),
-        );
+        let (primary, lanes) = (self.mux.lanes().stands(0), self.mux.lanes().iter().count());
         match self.state {
             State::Attached => {
                 let others = lanes > 0 && self.keeps_streams();

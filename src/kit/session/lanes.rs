@@ -59,10 +59,7 @@ impl Sessions {
         if let Some(mut lane) = lane {
             close_lane(&mut lane, 1000, why, conns, cx);
         }
-        if self
-            .mux(key)
-            .is_some_and(|mux| mux.lanes().iter().next().is_none())
-        {
+        if self.mux(key).is_some_and(|mux| mux.lanes().is_empty()) {
             // It was closing, without its primary.
             return self.park(key, why, conns, cx);
         }

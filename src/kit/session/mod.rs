@@ -183,10 +183,7 @@ impl Sessions {
         let session = self.all.resolve_mut(key);
         session.touched = false;
         session.note_use(cx.now);
-        if let Some(at) = session
-            .mux()
-            .and_then(|session| session.lanes().acknowledges_at())
-        {
+        if let Some(at) = session.mux().and_then(|mux| mux.lanes().acknowledges_at()) {
             cx.effects.timers.arm_if_unset(Reason::Acks(key), at);
         }
         if session.mux().is_some_and(|mux| !mux.streams().is_empty()) {
@@ -297,13 +294,12 @@ impl Sessions {
 
     /// Streams of all of them.
     pub(super) fn stream_count(&self) -> usize {
-        self.muxes().map(|session| session.streams().len()).sum()
+        self.muxes().map(|mux| mux.streams().len()).sum()
     }
 
     /// Whether nothing waits in any lane.
     pub(super) fn are_flushed(&self) -> bool {
-        self.muxes()
-            .all(|mux| mux.lanes().iter().all(|(_, lane)| lane.is_flushed()))
+        self.muxes().all(|mux| mux.lanes().are_flushed())
     }
 
     pub(super) fn len(&self) -> usize {

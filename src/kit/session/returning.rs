@@ -141,7 +141,7 @@ impl Sessions {
             let joined = mux
                 .lanes()
                 .ticket(index)
-                .filter(|_| mux.lanes().get(index).is_some());
+                .filter(|_| mux.lanes().stands(index));
             let is_held = held.iter().any(|lane| {
                 let is_it = lane.index as usize == index;
                 is_it && joined.is_some_and(|nonce| nonce.matches(lane.nonce.expose()))
@@ -180,10 +180,7 @@ impl Sessions {
         let key = self.with_id(join.session_id.as_str()).ok_or(unknown)?;
         let session = self.get_mut(key).filter(|it| it.is_open()).ok_or(unknown)?;
         let index = join.index as usize;
-        if session
-            .mux()
-            .is_some_and(|mux| mux.lanes().get(index).is_some())
-        {
+        if session.mux().is_some_and(|mux| mux.lanes().stands(index)) {
             let why = "this index has a connection already";
             return Err((JoinErrCode::IndexInUse, why));
         }
