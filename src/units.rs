@@ -48,7 +48,8 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
 
 /// The same in 32 bits: what does not fit is out of every range, and refused with the range.
 pub fn parse_size_32(text: &str) -> Result<u32, String> {
-    parse_size(text).map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX))
+    let bytes = parse_size(text)?;
+    u32::try_from(bytes).map_err(|_| format!("`{text}` is too large: sizes here are below 4GiB"))
 }
 
 /// Writes a number of bytes with the largest unit that divides it.
@@ -150,6 +151,9 @@ mod tests {
         ] {
             assert!(parse_size(text).is_err(), "{text}");
         }
+        assert_eq!(parse_size_32("4095MiB"), Ok(4095 << 20));
+        let refused = parse_size_32("10GiB").unwrap_err();
+        assert!(refused.contains("below 4GiB"), "{refused}");
     }
 
     #[test]

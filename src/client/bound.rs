@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::client::config::{NO_ID, is_id};
 use crate::client::error::Error;
 use crate::client::handler::Handler;
 use crate::client::options::{BindOptions, HostHeader, To};
@@ -90,6 +91,8 @@ pub(super) struct BindSpec {
     pub takeover: bool,
     pub host: Option<String>,
     pub host_header: HostHeader,
+    /// The session that had the port, and was lost to its program.
+    pub replaces: Option<SessionId>,
     pub local: Answerer,
 }
 
@@ -191,6 +194,9 @@ impl BindSpec {
                 ));
             }
         }
+        if options.replaces.as_deref().is_some_and(|id| !is_id(id)) {
+            return wrong(NO_ID);
+        }
         if options.takeover && options.mode == BindMode::Pull {
             return wrong("Only what is exposed can be taken over.");
         }
@@ -207,6 +213,7 @@ impl BindSpec {
             takeover: options.takeover,
             host: options.host,
             host_header: options.host_header,
+            replaces: options.replaces.map(SessionId::new),
             local,
         })
     }
@@ -273,6 +280,9 @@ impl Bound {
             BindMode::Pull => BindingKind::Tcp,
             _ => BindingKind::Http,
         };
+        // The one that this client lost counts from then on.
+        let before = self.spec.replaces.as_ref();
+        let before = before.filter(|_| self.binding.is_none());
         Bind {
             client_bind_ref: self.reference,
             kind,
@@ -281,7 +291,7 @@ impl Bound {
             label: self.spec.label.clone(),
             takeover: retake || (self.spec.takeover && self.binding.is_none()),
             host: self.spec.host.clone(),
-            replaces: replaces.cloned(),
+            replaces: before.or(replaces).cloned(),
         }
     }
 
@@ -359,6 +369,7 @@ pub(crate) mod tests {
             takeover: true,
             host: None,
             host_header: HostHeader::Rewrite,
+            replaces: None,
             local: Answerer::Target(Target::from(1)),
         };
         let mut bound = Bound::new(reference, spec);

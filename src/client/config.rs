@@ -119,8 +119,8 @@ impl Config {
             ));
         }
         let resume = options.resume.as_deref().map(str::trim);
-        if resume.is_some_and(|id| id.is_empty() || id.len() > MAX_SESSION_ID || !id.is_ascii()) {
-            return wrong("That is not the id of a session; it looks like S-… .".into());
+        if resume.is_some_and(|id| !is_id(id)) {
+            return wrong(NO_ID.into());
         }
         check_headers(&options.headers)?;
         Ok(Config {
@@ -142,6 +142,14 @@ impl Config {
         (kept > 0).then_some(kept)
     }
 }
+
+/// Whether a text may be the id of a session.
+pub(super) fn is_id(text: &str) -> bool {
+    (1..=MAX_SESSION_ID).contains(&text.len()) && text.is_ascii()
+}
+
+/// What is said of one that cannot be.
+pub(super) const NO_ID: &str = "That is not the id of a session; it looks like S-… .";
 
 /// Bytes that may be kept of each of so many lanes.
 pub(super) fn most_kept(lanes: u32) -> u32 {

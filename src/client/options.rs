@@ -234,6 +234,7 @@ pub struct BindOptions {
     pub(super) takeover: bool,
     pub(super) host: Option<String>,
     pub(super) host_header: HostHeader,
+    pub(super) replaces: Option<String>,
 }
 
 /// Where streams of a binding go.
@@ -284,6 +285,7 @@ impl BindOptions {
             takeover: false,
             host: None,
             host_header: HostHeader::Rewrite,
+            replaces: None,
         }
     }
 
@@ -325,6 +327,13 @@ impl BindOptions {
     /// Which loopback address of the kit a `pull` listens on: `127.0.0.1`, `::1` or `localhost`.
     pub fn host(mut self, host: impl Into<String>) -> BindOptions {
         self.host = Some(host.into());
+        self
+    }
+
+    /// The whole id of a session that a program lost which had the port: the kit then gives it to
+    /// this one, a `pull` too, as long as nobody has come back to that session (PROTOCOL §3).
+    pub fn replaces(mut self, session_id: impl Into<String>) -> BindOptions {
+        self.replaces = Some(session_id.into());
         self
     }
 

@@ -101,6 +101,8 @@ pub const REJOIN_EVERY: Duration = Duration::from_secs(2);
 pub const REJOIN_MAX: Duration = Duration::from_secs(30);
 /// So much of a file with a client's kept session is read, in bytes.
 pub const STATE_BYTES: u64 = 1024 * 1024;
+/// So many files of other runs are looked through at a start.
+pub const STATE_FILES: usize = 256;
 /// How long streams may take to finish when the client closes.
 pub const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 /// How long the last frames may take to leave.

@@ -111,7 +111,7 @@ fn no_length_and_no_number_makes_a_program_panic() {
     let kit = Kit::start();
     let long = "x".repeat(70_000);
     let url = |rest: &str| format!("ws://{rest}");
-    let many: [&[&str]; 14] = [
+    let many: [&[&str]; 17] = [
         &["expose", "3000", "--label", &long],
         &["expose", "3000", "--host-header", &long],
         &["pull", "3000", "--label", &long],
@@ -121,6 +121,17 @@ fn no_length_and_no_number_makes_a_program_panic() {
         &["expose", &long],
         &["expose", "3000", "--keepalive", "99999999999999999999h"],
         &["expose", "3000", "--retry-for", "99999999999999999999"],
+        &["expose", "3000", "--replay-buffer", "10GiB"],
+        &["up", "--expose", "3000=4000", "--expose", "3001=4000"],
+        &[
+            "up",
+            "--pull",
+            "3000",
+            "--pull",
+            "3001=3000",
+            "--container",
+            "far",
+        ],
         &["expose", "3000", "--connections", "0"],
         &["expose", "3000", "--connections", "4294967295"],
         &["expose", "3000", "--container-port", "-1"],

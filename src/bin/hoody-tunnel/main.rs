@@ -100,6 +100,13 @@ fn run(config: Config, mut start: Start) -> Result<(), Trouble> {
             config.listen
         );
     }
+    if config.hold_visitors > config.takeover_grace {
+        log::warn!(
+            "visitors are held for {:?} and not {:?}: after --takeover-grace nobody comes back",
+            config.takeover_grace,
+            config.hold_visitors
+        );
+    }
     if start.handover.is_none() {
         for unused in start.sockets.iter().skip(1) {
             log::info!("{} is open for whoever binds it", unused.addr());

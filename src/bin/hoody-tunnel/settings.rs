@@ -413,9 +413,10 @@ mod tests {
             (&[][..], "--no-auth"),
             (&["--max-sessions", "0"], "between 1 and 4096"),
             (
-                &["--stream-initial-window", "8G"],
+                &["--stream-initial-window", "3G"],
                 "between 256 KiB and 16 MiB",
             ),
+            (&["--stream-initial-window", "8G"], "`8G` is too large"),
             (&["--pong-timeout", "1d"], "not a duration"),
             (&["--listen", "50"], "not an address and port"),
             (&["--public-url-pattern", "https://a"], "{port}"),

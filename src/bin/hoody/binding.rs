@@ -10,7 +10,8 @@ use crate::run::{News, Wish};
 use crate::state::Keeper;
 
 /// Binds one wish after the other, waiting for each answer. The session's id is written down before
-/// it has any port: who is killed then leaves nothing that a next start would not find.
+/// it has any port: who is killed then leaves nothing that a next start would not find. What takes a
+/// port over from others comes last, for when something is refused all of it is given up.
 ///
 /// What an earlier run left is asked for at once: visitors come with the session that comes back,
 /// and nobody would know whose they are.
@@ -20,65 +21,83 @@ pub fn bind(
     state: Keeper,
     tell: SyncSender<News>,
 ) {
+    let binder = Binder {
+        session,
+        state,
+        tell,
+    };
     thread::spawn(move || {
-        let stands = || {
-            // Where it does not stand, the binds say why.
-            let id = session.wait_online(None).ok().and_then(|()| session.id());
-            if let Some(id) = id
-                && let Err(why) = state.keep(|state| state.stands(&id))
-            {
-                let _ = tell.send(News::Notice(why));
-            }
-        };
-        let one = |index: usize, wish: &Wish| {
-            let before = state.look(|state| state.port(index));
-            bind_one(&session, wish, before, &tell)
-        };
-        let told = |index, outcome: Result<Binding, Error>| {
-            let failed = outcome.is_err();
-            tell.send(News::Bound(index, outcome)).is_ok() && !failed
-        };
-        let wishes = wishes.iter().enumerate();
-        if state.look(|state| state.session().map(|_| ())).is_none() {
-            stands();
-            for (index, wish) in wishes {
-                if !told(index, one(index, wish)) {
-                    return;
-                }
-            }
-            return;
+        let takes_over = |index: usize, wish: &Wish| wish.takes_over && !binder.had(index);
+        let all = wishes.iter().enumerate();
+        let (last, first): (Vec<_>, Vec<_>) = all.partition(|(at, wish)| takes_over(*at, wish));
+        if binder
+            .state
+            .look(|state| state.session().map(|_| ()))
+            .is_none()
+        {
+            binder.stands();
+            let mut wishes = first.into_iter().chain(last);
+            return wishes.all(|(index, wish)| binder.told(index, binder.one(index, wish)));
         }
-        thread::scope(|scope| {
-            let asked = wishes.map(|(index, wish)| scope.spawn(move || one(index, wish)));
-            let asked: Vec<_> = asked.collect();
-            stands();
-            for (index, asked) in asked.into_iter().enumerate() {
-                if !asked.join().is_ok_and(|outcome| told(index, outcome)) {
-                    return;
-                }
-            }
+        let at = &binder;
+        let is_well = thread::scope(|scope| {
+            let ask = |(index, wish)| (index, scope.spawn(move || at.one(index, wish)));
+            let asked: Vec<_> = first.into_iter().map(ask).collect();
+            binder.stands();
+            let mut asked = asked.into_iter();
+            asked.all(|(index, asked)| asked.join().is_ok_and(|it| binder.told(index, it)))
         });
+        let mut last = last.into_iter();
+        is_well && last.all(|(index, wish)| binder.told(index, binder.one(index, wish)))
     });
 }
 
-/// Binds one wish, to the port it had `before` if it can have that.
-fn bind_one(
-    session: &TunnelSession,
-    wish: &Wish,
-    before: Option<u16>,
-    tell: &SyncSender<News>,
-) -> Result<Binding, Error> {
-    let outcome = session.bind(wish.first(before));
-    if let Err(Error::Bind { code, .. }) = &outcome
-        && wish.any_port
-        && let Some(why) = another_port_may_do(*code)
-    {
-        let port = wish.port;
-        let note = format!("port {port} of the container {why}: asking for another");
-        let _ = tell.send(News::Notice(note));
-        return session.bind((wish.make)(0));
+struct Binder {
+    session: Arc<TunnelSession>,
+    state: Keeper,
+    tell: SyncSender<News>,
+}
+
+impl Binder {
+    /// Waits for the session, and writes its id down. Where it does not stand, the binds say why.
+    fn stands(&self) {
+        let online = self.session.wait_online(None).ok();
+        if let Some(id) = online.and_then(|()| self.session.id())
+            && let Err(why) = self.state.keep(|state| state.stands(&id))
+        {
+            let _ = self.tell.send(News::Notice(why));
+        }
     }
-    outcome
+
+    /// Whether an earlier run had this port.
+    fn had(&self, index: usize) -> bool {
+        self.state.look(|state| state.port(index)).is_some()
+    }
+
+    /// Tells how it went, and whether to go on.
+    fn told(&self, index: usize, outcome: Result<Binding, Error>) -> bool {
+        let failed = outcome.is_err();
+        self.tell.send(News::Bound(index, outcome)).is_ok() && !failed
+    }
+
+    /// Binds one wish, to the port it had before if it can have that.
+    fn one(&self, index: usize, wish: &Wish) -> Result<Binding, Error> {
+        let before = self.state.look(|state| state.port(index));
+        let replaces = self
+            .state
+            .look(|state| state.replaces(index).map(str::to_owned));
+        let outcome = self.session.bind(wish.first(before, replaces));
+        if let Err(Error::Bind { code, .. }) = &outcome
+            && wish.any_port
+            && let Some(why) = another_port_may_do(*code)
+        {
+            let port = wish.port;
+            let note = format!("port {port} of the container {why}: asking for another");
+            let _ = self.tell.send(News::Notice(note));
+            return self.session.bind((wish.make)(0));
+        }
+        outcome
+    }
 }
 
 /// Why a port was refused, if another one may be had.

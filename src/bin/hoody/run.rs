@@ -18,7 +18,7 @@ use hoody_tunnel::client::{
 use crate::binding::bind;
 use crate::interrupt::Signals;
 use crate::render::{self, Line, Paper, Ready, Screen, Style};
-use crate::state::{Keeper, State};
+use crate::state::{Asked, Keeper, State};
 
 /// One binding that is wanted.
 pub struct Wish {
@@ -30,18 +30,32 @@ pub struct Wish {
     pub port: u16,
     /// Whether any other port will do when that one cannot be had.
     pub any_port: bool,
+    /// Whether it costs another session its port.
+    pub takes_over: bool,
     /// Makes the bind for a port.
     pub make: Box<dyn Fn(u16) -> BindOptions + Send + Sync>,
 }
 
 impl Wish {
-    /// The bind to try first, where a run before had this port.
-    pub fn first(&self, before: Option<u16>) -> BindOptions {
+    /// What a next run knows it by.
+    pub fn asked(&self) -> Asked {
+        Asked {
+            name: self.name.clone(),
+            port: if self.any_port { 0 } else { self.port },
+        }
+    }
+
+    /// The bind to try first, where a run before had this port, perhaps in another session.
+    pub fn first(&self, before: Option<u16>, replaces: Option<String>) -> BindOptions {
         let may_differ = self.any_port || self.port == 0;
-        match before.filter(|_| may_differ) {
+        let options = match before.filter(|_| may_differ) {
             // Whoever has it by now has it with good reason.
             Some(port) => (self.make)(port).any_port(true).takeover(false),
             None => (self.make)(self.port),
+        };
+        match replaces {
+            Some(session) => options.replaces(session),
+            None => options,
         }
     }
 }
@@ -66,15 +80,23 @@ pub enum News {
     Unread(io::Error),
 }
 
-/// Runs a session with `wishes` until it is over, and tells `notices` first. `state` is what a run
-/// before has left of it.
+/// What a run begins with.
+pub struct Begin {
+    /// What is told first.
+    pub notices: Vec<String>,
+    /// What a run before has left of the session.
+    pub state: Option<State>,
+    /// How many connections the kit is asked for.
+    pub connections: u32,
+}
+
+/// Runs a session with `wishes` until it is over.
 pub fn run(
     options: TunnelOptions,
     wishes: Vec<Wish>,
     signals: Signals,
     style: Style,
-    notices: Vec<String>,
-    state: Option<State>,
+    begin: Begin,
 ) -> Result<Outcome, Error> {
     let (tell, news) = sync_channel(QUEUE);
     let signal = tell.clone();
@@ -88,10 +110,10 @@ pub fn run(
         let _ = unread.send(News::Unread(error));
     });
     let mut screen = Screen::new(paper, style);
-    for message in notices {
+    for message in begin.notices {
         screen.print(&Line::Notice { message });
     }
-    let state = Keeper::new(state);
+    let state = Keeper::new(begin.state);
     let options = match state.look(|state| state.session().map(str::to_owned)) {
         Some(id) => options.resume_session_id(id),
         None => options,
@@ -106,6 +128,7 @@ pub fn run(
         screen,
         online: false,
         attached: false,
+        connections: begin.connections,
         state: state.clone(),
         early: Vec::new(),
         stopping: None,
@@ -154,6 +177,8 @@ struct Run<P> {
     online: bool,
     /// Whether it stands.
     attached: bool,
+    /// How many connections the kit was asked for.
+    connections: u32,
     /// What a next run finds of this one.
     state: Keeper,
     /// Bindings that were answered before we heard that the session stands: the two come by
@@ -285,17 +310,28 @@ impl<P: Paper> Run<P> {
                 self.gone(&binding, Error::Closed(text));
             }
             other => {
+                let fewer = match &other {
+                    SessionEvent::Online { connections, .. } => self.fewer(*connections),
+                    _ => None,
+                };
                 match &other {
                     SessionEvent::Online { .. } | SessionEvent::Resumed { .. } => self.stands(),
                     SessionEvent::Lost { .. } => self.attached = false,
                     _ => {}
                 }
-                if let Some(line) = line(other) {
+                for line in line(other).into_iter().chain(fewer) {
                     self.screen.print(&line);
                 }
                 self.tell_early();
             }
         }
+    }
+
+    /// What to tell where the kit allows fewer connections than were asked for.
+    fn fewer(&self, granted: u32) -> Option<Line> {
+        let asked = self.connections;
+        let message = format!("the kit allows {granted} of the {asked} connections asked for");
+        (granted < asked).then_some(Line::Notice { message })
     }
 
     fn stands(&mut self) {

@@ -4,14 +4,19 @@
 //! One file for each kit and set of tunnels, in a directory that is nobody else's. Whoever has the
 //! lock on it has the session; a second process with the same tunnels makes one of its own. The id
 //! is a capability, and no token stands there.
+//!
+//! Who starts with other tunnels than before has another file. So files that processes left which
+//! are gone are looked through too: the session of the one with most of the tunnels is come back
+//! to, and ports of the others are asked for with their sessions' ids as proof.
 
+use std::cmp::Reverse;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use hoody_tunnel::limits::STATE_BYTES;
+use hoody_tunnel::limits::{STATE_BYTES, STATE_FILES};
 use serde::{Deserialize, Serialize};
 
 use crate::options::Env;
@@ -24,6 +29,27 @@ pub struct State {
     kept: Kept,
     /// What is in the file.
     written: Vec<u8>,
+    /// What others left that had tunnels of ours.
+    left: Vec<Left>,
+}
+
+/// The state of a process that is gone and had tunnels of ours.
+#[derive(Debug)]
+struct Left {
+    state: State,
+    /// Which of its tunnels are which of ours.
+    pairs: Vec<(usize, usize)>,
+    /// Whether that is all it had.
+    all: bool,
+}
+
+/// A tunnel that is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// What it is among the tunnels of other runs.
+    pub name: String,
+    /// The port that it must have; 0 where several will do.
+    pub port: u16,
 }
 
 /// The same for several threads: until it cannot be written any more.
@@ -63,8 +89,15 @@ impl Keeper {
     }
 }
 
+impl Asked {
+    /// Whether both cannot be had.
+    pub fn is_for_the_port_of(&self, other: &Asked) -> bool {
+        self.port != 0 && self.port == other.port && is_pull(&self.name) == is_pull(&other.name)
+    }
+}
+
 /// What the file says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Kept {
     /// Which kit: not its URL, in which a secret may stand.
     kit: u64,
@@ -90,36 +123,79 @@ pub fn dir(env: Env<'_>) -> Option<PathBuf> {
 
 impl State {
     /// What is known of these tunnels to this kit. None where another process has them open.
-    pub fn open(dir: &Path, kit: &str, tunnels: Vec<String>) -> io::Result<Option<State>> {
+    pub fn open(dir: &Path, kit: &str, tunnels: &[Asked]) -> io::Result<Option<State>> {
         ensure_dir(dir)?;
-        let names = tunnels.iter().map(String::as_str);
+        let names = tunnels.iter().map(|tunnel| tunnel.name.as_str());
         let name = format!("{:016x}.json", number([kit].into_iter().chain(names)));
         let asked = Kept {
             kit: number([kit].into_iter()),
             session: None,
-            tunnels: tunnels.into_iter().map(KeptTunnel::new).collect(),
+            tunnels: tunnels.iter().map(KeptTunnel::new).collect(),
         };
         let path = dir.join(name);
         // Who removes a file holds its lock: then the next look finds another one there, or none.
         for _ in 0..RACES {
-            let file = open_own(&path)?;
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Ok(None),
-                Err(TryLockError::Error(error)) => return Err(error),
+            let file = open_own(&path, true)?;
+            if !lock(&file)? {
+                return Ok(None);
             }
             if is_still_there(&file, &path) {
-                let written = read(&file)?;
-                let kept = Kept::parse(&written).filter(|kept| kept.is_of(&asked));
-                return Ok(Some(State {
-                    file,
-                    path,
-                    kept: kept.unwrap_or(asked),
-                    written,
-                }));
+                let mut state = State::read(file, path)?;
+                if !state.kept.is_of(&asked) {
+                    state.kept = asked;
+                }
+                state.look_around(dir, tunnels);
+                return Ok(Some(state));
             }
         }
         Ok(None)
+    }
+
+    /// What a file of ours says.
+    fn read(file: File, path: PathBuf) -> io::Result<State> {
+        let mut written = Vec::new();
+        (&file).take(STATE_BYTES).read_to_end(&mut written)?;
+        Ok(State {
+            file,
+            path,
+            kept: Kept::parse(&written).unwrap_or_default(),
+            written,
+            left: Vec::new(),
+        })
+    }
+
+    /// Finds what others left that had tunnels of ours. What cannot be looked at is nobody's.
+    fn look_around(&mut self, dir: &Path, tunnels: &[Asked]) {
+        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        let others = entries
+            .map(|entry| entry.path())
+            .filter(|path| is_name(path));
+        for path in others.filter(|path| *path != self.path).take(STATE_FILES) {
+            let Ok(file) = open_own(&path, false) else {
+                continue;
+            };
+            if !matches!(lock(&file), Ok(true)) || !is_still_there(&file, &path) {
+                continue;
+            }
+            let Ok(state) = State::read(file, path) else {
+                continue;
+            };
+            let pairs = state.kept.pairs(tunnels);
+            let is_of_use = state.kept.kit == self.kept.kit && state.kept.session.is_some();
+            if is_of_use && !pairs.is_empty() {
+                let all = pairs.len() == state.kept.tunnels.len();
+                self.left.push(Left { state, pairs, all });
+            }
+        }
+        self.left.sort_by_key(|left| Reverse(left.pairs.len()));
+        if self.kept.session.is_none()
+            && let Some(left) = self.left.first()
+        {
+            self.kept.session.clone_from(&left.state.kept.session);
+            for (theirs, ours) in &left.pairs {
+                self.kept.tunnels[*ours].port = left.state.kept.tunnels[*theirs].port;
+            }
+        }
     }
 
     /// The session to come back to.
@@ -129,14 +205,37 @@ impl State {
 
     /// The port that a tunnel had.
     pub fn port(&self, index: usize) -> Option<u16> {
-        let tunnel = self.kept.tunnels.get(index);
-        tunnel.map(|tunnel| tunnel.port).filter(|port| *port != 0)
+        let own = self.kept.tunnels.get(index).map(|tunnel| tunnel.port);
+        let own = own.filter(|port| *port != 0);
+        own.or_else(|| self.left_with(index).map(|(_, port)| port))
+    }
+
+    /// The id of another session than ours that had a tunnel, and perhaps has it yet.
+    pub fn replaces(&self, index: usize) -> Option<&str> {
+        let session = self.left_with(index).map(|(session, _)| session);
+        session.filter(|id| Some(*id) != self.session())
+    }
+
+    fn left_with(&self, index: usize) -> Option<(&str, u16)> {
+        self.left.iter().find_map(|left| {
+            let (theirs, _) = left.pairs.iter().find(|(_, ours)| *ours == index)?;
+            let port = left.state.kept.tunnels[*theirs].port;
+            Some((left.state.session()?, port)).filter(|_| port != 0)
+        })
     }
 
     /// The session stands.
     pub fn stands(&mut self, session: &str) -> io::Result<()> {
-        self.kept.session = Some(session.to_owned());
-        self.write()
+        let before = self.kept.session.replace(session.to_owned());
+        self.write()?;
+        // Whatever was left of the one that it goes on from is in our file now.
+        for left in self
+            .left
+            .extract_if(.., |left| left.state.kept.session == before)
+        {
+            left.state.forget();
+        }
+        Ok(())
     }
 
     /// A tunnel has this port.
@@ -144,7 +243,17 @@ impl State {
         if let Some(tunnel) = self.kept.tunnels.get_mut(index) {
             tunnel.port = port;
         }
-        self.write()
+        self.write()?;
+        for left in &mut self.left {
+            left.pairs.retain(|(_, ours)| *ours != index);
+        }
+        // A session that has tunnels left is there for whoever asks for those.
+        for left in self.left.extract_if(.., |left| left.pairs.is_empty()) {
+            if left.all {
+                left.state.forget();
+            }
+        }
+        Ok(())
     }
 
     /// There is nothing to come back to.
@@ -168,8 +277,11 @@ impl State {
 }
 
 impl KeptTunnel {
-    fn new(name: String) -> KeptTunnel {
-        KeptTunnel { name, port: 0 }
+    fn new(asked: &Asked) -> KeptTunnel {
+        KeptTunnel {
+            name: asked.name.clone(),
+            port: 0,
+        }
     }
 }
 
@@ -187,6 +299,28 @@ impl Kept {
         }
         self.kit == asked.kit && names(self).eq(names(asked))
     }
+
+    /// Which of these tunnels are which of those that are asked for: the same, or the port's.
+    fn pairs(&self, asked: &[Asked]) -> Vec<(usize, usize)> {
+        let mut pairs: Vec<(usize, usize)> = Vec::new();
+        for (ours, asked) in asked.iter().enumerate() {
+            let is_it = |(theirs, kept): &(usize, &KeptTunnel)| {
+                let is_named = kept.name == asked.name;
+                let has_port = asked.port != 0
+                    && kept.port == asked.port
+                    && is_pull(&kept.name) == is_pull(&asked.name);
+                (is_named || has_port) && pairs.iter().all(|(taken, _)| taken != theirs)
+            };
+            let found = self.tunnels.iter().enumerate().find(is_it);
+            pairs.extend(found.map(|(theirs, _)| (theirs, ours)));
+        }
+        pairs
+    }
+}
+
+/// The ports of pulls are others than those of what is exposed.
+fn is_pull(name: &str) -> bool {
+    name.starts_with("pull ")
 }
 
 /// A number for some texts (FNV-1a): two kits or sets of tunnels that share one lose each other's
@@ -219,13 +353,13 @@ fn ensure_dir(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Opens a file that is ours alone, or makes it. Links are not followed, and what is no file is not
-/// waited for.
-fn open_own(path: &Path) -> io::Result<File> {
+/// Opens a file that is ours alone, or makes it where it is to be made. Links are not followed, and
+/// what is no file is not waited for.
+fn open_own(path: &Path, create: bool) -> io::Result<File> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
-        .create(true)
+        .create(create)
         .truncate(false)
         .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
@@ -251,10 +385,20 @@ fn is_still_there(file: &File, path: &Path) -> bool {
     }
 }
 
-fn read(file: &File) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    file.take(STATE_BYTES).read_to_end(&mut bytes)?;
-    Ok(bytes)
+/// Whether a file's lock could be had.
+fn lock(file: &File) -> io::Result<bool> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Whether a path ends in a name that we give.
+fn is_name(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let number = name.and_then(|name| name.strip_suffix(".json"));
+    number.is_some_and(|it| it.len() == 16 && it.bytes().all(|octet| octet.is_ascii_hexdigit()))
 }
 
 #[cfg(test)]
@@ -265,9 +409,26 @@ mod tests {
 
     const KIT: &str = "ws://kit/";
 
+    fn asked(tunnels: &[(&str, u16)]) -> Vec<Asked> {
+        let tunnels = tunnels.iter();
+        tunnels
+            .map(|(name, port)| Asked {
+                name: (*name).to_owned(),
+                port: *port,
+            })
+            .collect()
+    }
+
+    fn open_as(dir: &Path, kit: &str, tunnels: &[(&str, u16)]) -> State {
+        State::open(dir, kit, &asked(tunnels))
+            .unwrap()
+            .expect("nobody has it")
+    }
+
+    const TUNNELS: [(&str, u16); 2] = [("expose a", 0), ("pull b", 5432)];
+
     fn open(dir: &Path) -> Option<State> {
-        let tunnels = vec!["expose 0 a".to_owned(), "pull 5432 b".to_owned()];
-        State::open(dir, KIT, tunnels).unwrap()
+        State::open(dir, KIT, &asked(&TUNNELS)).unwrap()
     }
 
     fn only_file(dir: &Path) -> PathBuf {
@@ -316,21 +477,93 @@ mod tests {
         state.stands("S").unwrap();
         drop(state);
         assert_eq!(open(&dir).unwrap().session(), Some("S"));
-        let other = |kit: &str, tunnels: &[&str]| {
-            let tunnels = tunnels.iter().map(|name| (*name).to_owned()).collect();
-            State::open(&dir, kit, tunnels).unwrap().unwrap()
-        };
-        for other in [
-            other("ws://other/", &["expose 0 a", "pull 5432 b"]),
-            other(KIT, &["expose 0 a"]),
-            other(KIT, &["pull 5432 b", "expose 0 a"]),
-            other(KIT, &["expose 0 apull 5432 b"]),
-            other(KIT, &[]),
-        ] {
+        let foreign: [(&str, &[(&str, u16)]); 3] = [
+            ("ws://other/", &TUNNELS),
+            (KIT, &[("expose apull b", 0), ("expose c", 80)]),
+            (KIT, &[]),
+        ];
+        for (kit, tunnels) in foreign {
+            let other = open_as(&dir, kit, tunnels);
             assert_eq!((other.session(), other.port(0)), (None, None));
         }
         open(&dir).unwrap().forget();
         assert_eq!(open(&dir).unwrap().session(), None);
+    }
+
+    #[test]
+    fn who_starts_with_other_tunnels_goes_on_from_what_those_that_are_gone_had() {
+        let dir = TempDir::new();
+        let dir = dir.path();
+        let files = || std::fs::read_dir(dir).unwrap().count();
+        let leave = |session: &str, tunnels: &[(&str, u16)], ports: &[u16]| {
+            let mut state = open_as(dir, KIT, tunnels);
+            state.stands(session).unwrap();
+            for (index, port) in ports.iter().enumerate() {
+                state.bound(index, *port).unwrap();
+            }
+        };
+        leave(
+            "S-two",
+            &[("expose a", 0), ("pull b", 0)],
+            &[20_001, 20_002],
+        );
+        let alive = {
+            let mut state = open_as(dir, KIT, &[("expose f", 0)]);
+            state.stands("S-alive").unwrap();
+            state.bound(0, 20_009).unwrap();
+            state
+        };
+        leave("S-c", &[("pull c", 5432)], &[5432]);
+        leave(
+            "S-de",
+            &[("expose d", 0), ("expose e", 0)],
+            &[20_004, 20_005],
+        );
+        let edited = [
+            ("pull b", 0),
+            ("expose a", 0),
+            // By its port, for it has another target now.
+            ("pull other", 5432),
+            ("expose d", 0),
+            ("expose f", 0),
+            // Its port is a pull's.
+            ("expose g", 5432),
+        ];
+        let known = |state: &State| {
+            let one = |at| (state.port(at), state.replaces(at).map(str::to_owned));
+            (
+                state.session().map(str::to_owned),
+                [0, 1, 2, 3, 4, 5].map(one),
+            )
+        };
+        let from = |id: &str| Some(id.to_owned());
+        let wanted = [
+            (Some(20_002), None),
+            (Some(20_001), None),
+            (Some(5432), from("S-c")),
+            (Some(20_004), from("S-de")),
+            (None, None),
+            (None, None),
+        ];
+        // Who is killed before it has said anything leaves all as it was.
+        for _ in 0..2 {
+            let state = open_as(dir, KIT, &edited);
+            assert_eq!(known(&state), (from("S-two"), wanted.clone()));
+        }
+        let mut state = open_as(dir, KIT, &edited);
+        state.stands("S-two").unwrap();
+        assert_eq!(known(&state), (from("S-two"), wanted));
+        for at in 0..6 {
+            state.bound(at, 30_000).unwrap();
+            assert_eq!((state.port(at), state.replaces(at)), (Some(30_000), None));
+        }
+        // Its own, the one that lives, and the one of `expose e`, which is nobody's yet.
+        assert_eq!(files(), 3);
+        drop((state, alive));
+        let mut last = open_as(dir, KIT, &[("expose e", 0)]);
+        assert_eq!((last.session(), last.port(0)), (Some("S-de"), Some(20_005)));
+        last.stands("S-new").unwrap();
+        assert_eq!((last.session(), files()), (Some("S-new"), 3));
     }
 
     #[test]
@@ -341,13 +574,7 @@ mod tests {
         let states = dir.path().join("states");
         open(&states).unwrap().stands("S-1").unwrap();
         let path = only_file(&states);
-        let refused = || {
-            State::open(
-                &states,
-                KIT,
-                vec!["expose 0 a".into(), "pull 5432 b".into()],
-            )
-        };
+        let refused = || State::open(&states, KIT, &asked(&TUNNELS));
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
         assert!(refused().is_err(), "others have read the id");
         std::fs::remove_file(&path).unwrap();
@@ -366,8 +593,8 @@ mod tests {
         let link = dir.path().join("link");
         std::fs::set_permissions(&states, std::fs::Permissions::from_mode(0o700)).unwrap();
         symlink(&states, &link).unwrap();
-        assert!(State::open(&link, KIT, Vec::new()).is_err(), "a link");
-        assert!(State::open(&target, KIT, Vec::new()).is_err(), "a file");
+        assert!(State::open(&link, KIT, &[]).is_err(), "a link");
+        assert!(State::open(&target, KIT, &[]).is_err(), "a file");
         assert_eq!(std::fs::read_to_string(&target).unwrap(), "precious");
     }
 

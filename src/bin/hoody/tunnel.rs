@@ -13,8 +13,8 @@ use crate::flags::{Expose, Pull, Serve, Up};
 use crate::interrupt::Signals;
 use crate::options::{Manner, Reach, Urls};
 use crate::render::Style;
-use crate::run::{self, Outcome, Wish};
-use crate::state::{self, State};
+use crate::run::{self, Begin, Outcome, Wish};
+use crate::state::{self, Asked, State};
 use crate::{complain, ended, environment, refused, usage};
 
 /// What all these commands share.
@@ -95,6 +95,7 @@ pub fn serve(flags: Serve) -> ExitCode {
             target,
             port: flags.container_port.unwrap_or(0),
             any_port: false,
+            takes_over: takeover,
             make: Box::new(make),
         }]
     })
@@ -141,11 +142,12 @@ fn expose_wish(target: &Target, port: Option<u16>, details: Details, near: bool)
     let to = target.clone();
     let (first, any_port) = first_port(target, port, near);
     Wish {
-        name: format!("expose {target} {port:?}"),
+        name: format!("expose {target}{}", at(port)),
         target: target.to_string(),
         port: first,
         // Taking over means this very port.
         any_port: any_port && !details.takeover,
+        takes_over: details.takeover,
         make: Box::new(move |port| {
             let options = BindOptions::expose(port)
                 .to(to.clone())
@@ -165,11 +167,15 @@ fn pull_wish(
 ) -> Wish {
     let to = target.clone();
     let (first, any_port) = first_port(target, port, near);
+    let on = host
+        .as_ref()
+        .map_or_else(String::new, |host| format!(" on {host}"));
     Wish {
-        name: format!("pull {target} {port:?} {host:?}"),
+        name: format!("pull {target}{}{on}", at(port)),
         target: target.to_string(),
         port: first,
         any_port,
+        takes_over: false,
         make: Box::new(move |port| {
             let mut options = BindOptions::pull(port).to(to.clone());
             if let Some(host) = &host {
@@ -178,6 +184,11 @@ fn pull_wish(
             labelled(options, label.as_deref())
         }),
     }
+}
+
+/// The port that somebody wants, as a part of a tunnel's name.
+fn at(port: Option<u16>) -> String {
+    port.map_or_else(String::new, |port| format!(" at {port}"))
 }
 
 /// The port to ask for, and whether another one will do. Without a wish it is the target's own. But
@@ -246,8 +257,16 @@ fn open(common: &Common, wishes: impl FnOnce(bool) -> Vec<Wish>) -> ExitCode {
 
 /// What cannot be bound at all is told before anything is started for it.
 fn checked(wishes: Vec<Wish>) -> Result<Vec<Wish>, Error> {
-    for wish in &wishes {
+    for (index, wish) in wishes.iter().enumerate() {
         (wish.make)(wish.port).check()?;
+        let asked = wish.asked();
+        let same = |before: &&Wish| before.asked().is_for_the_port_of(&asked);
+        if let Some(before) = wishes[..index].iter().find(same) {
+            return Err(Error::Options(format!(
+                "Port {} of the container cannot lead to both {} and {}.",
+                wish.port, before.target, wish.target
+            )));
+        }
     }
     Ok(wishes)
 }
@@ -269,9 +288,9 @@ fn embedded(common: &Common, wishes: Vec<Wish>, signals: Signals) -> Result<Outc
 /// What a run before has left of these tunnels, if it can be had.
 fn kept(urls: &Urls, wishes: &[Wish], notices: &mut Vec<String>) -> Option<State> {
     let dir = state::dir(&environment)?;
-    let names = wishes.iter().map(|wish| wish.name.clone()).collect();
+    let asked: Vec<Asked> = wishes.iter().map(Wish::asked).collect();
     let kit = urls.iter().collect::<Vec<_>>().join(" ");
-    State::open(&dir, &kit, names).unwrap_or_else(|error| {
+    State::open(&dir, &kit, &asked).unwrap_or_else(|error| {
         let dir = dir.display();
         notices.push(format!(
             "a next start will not find this session: its state cannot be kept in {dir}: {error}"
@@ -291,5 +310,10 @@ fn session(
     let options = common.manner.apply(options);
     options.check()?;
     let style = Style::of_stdout(common.json, common.quiet, wishes.len() > 1, &environment);
-    run::run(options, wishes, signals, style, notices, state)
+    let begin = Begin {
+        notices,
+        state,
+        connections: common.manner.connections.unwrap_or(1),
+    };
+    run::run(options, wishes, signals, style, begin)
 }

@@ -49,6 +49,8 @@ pub(in crate::client) enum Failure {
     HungUp,
     /// The network changed, so a new try is better than the one that runs.
     Disturbed,
+    /// Another way to the kit carries fewer lanes, so this one is to go there.
+    Moved,
 }
 
 impl From<GoAway> for Failure {
@@ -100,10 +102,10 @@ impl Failure {
 
     /// Whether it may be the way's fault, so that another one may be better.
     pub(crate) fn is_the_ways(&self) -> bool {
-        use Failure::{Closed, Disturbed, Goaway, Taken, Unjoined, Violation};
+        use Failure::{Closed, Disturbed, Goaway, Moved, Taken, Unjoined, Violation};
         !matches!(
             self,
-            Goaway { .. } | Closed(_) | Taken | Violation(_) | Unjoined | Disturbed
+            Goaway { .. } | Closed(_) | Taken | Violation(_) | Unjoined | Disturbed | Moved
         )
     }
 
@@ -196,6 +198,7 @@ impl Failure {
                 Error::Lost(format!("the connection broke: {}", failure.text))
             }
             Failure::Disturbed => Error::Lost("the network changed".into()),
+            Failure::Moved => Error::Lost("another URL carries the connection from now on".into()),
         }
     }
 }

@@ -510,7 +510,12 @@ impl Reach {
         if let Some(failure) = slow {
             return self.lane_failed(cx, index, failure);
         }
-        let Some(session) = self.session.attached_mut() else {
+        let way = entry.way;
+        if self.is_to_move(index, way, now) {
+            return self.lane_failed(cx, index, Failure::Moved);
+        }
+        let (Some(session), Some(entry)) = (self.session.attached_mut(), self.conns.get_mut(conn))
+        else {
             return Then::Nothing;
         };
         if index == 0 && session.has_run_dry(now) {

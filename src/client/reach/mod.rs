@@ -514,9 +514,23 @@ impl Reach {
 
     /// A connection is made for lane `index`, which has the right to join it.
     pub(super) fn join_lane(&mut self, cx: &mut Context, index: usize, nonce: Secret) {
-        let on = |way| self.conns.iter().filter(|(_, it)| it.way == way).count();
-        let way = self.ways.beside(on, cx.now);
+        let way = self.ways.beside(|way| self.lanes_on(way), cx.now);
         self.dial_lane(cx, index, way, Some(nonce));
+    }
+
+    /// How many connections there are by a way.
+    fn lanes_on(&self, way: usize) -> usize {
+        self.conns.iter().filter(|(_, it)| it.way == way).count()
+    }
+
+    /// Whether a secondary lane that stands had better join again by another way: nobody notices,
+    /// for nothing runs on it, and what is opened just now is kept.
+    fn is_to_move(&self, index: usize, way: usize, now: Instant) -> bool {
+        let session = self.session.keeps_streams();
+        let idle = session.is_some_and(|session| session.lanes().carries(index) == 0);
+        // One at a time: what is missing has not chosen yet.
+        let all = self.lanes.conns.iter().flatten().count() == self.lanes.granted as usize;
+        index != 0 && idle && all && self.ways.is_crowded(way, |way| self.lanes_on(way), now)
     }
 
     /// Whether no connection is left.

@@ -74,6 +74,20 @@ impl Ways {
         best.map_or(0, |(index, _)| index)
     }
 
+    /// Whether a lane on this way would be better off on another that is well, so that one that
+    /// failed and is well again gets its share back.
+    pub(super) fn is_crowded(
+        &self,
+        way: usize,
+        lanes: impl Fn(usize) -> usize,
+        now: Instant,
+    ) -> bool {
+        let mut well = self
+            .useful(now)
+            .filter(|(_, way)| way.rank(now).0.is_none());
+        well.any(|(other, _)| lanes(other) + 1 < lanes(way))
+    }
+
     /// Those that lead to the session's kit, as far as is known.
     fn useful(&self, now: Instant) -> impl Iterator<Item = (usize, &Way)> {
         let all = self.all.iter().enumerate();
@@ -232,7 +246,19 @@ mod tests {
             lanes[way] += 1;
         }
         assert_eq!(lanes, [3, 0, 3]);
-        assert_eq!(ways.beside(|way| lanes[way], now + WAY_FORGIVEN_AFTER), 1);
+        let later = now + WAY_FORGIVEN_AFTER;
+        assert_eq!(ways.beside(|way| lanes[way], later), 1);
+        // One at a time goes back, until it makes no difference.
+        let crowded = |ways: &Ways, lanes: [usize; 3], now| {
+            [0, 1, 2].map(|way| ways.is_crowded(way, |way| lanes[way], now))
+        };
+        assert_eq!(crowded(&ways, lanes, now), [false; 3]);
+        assert_eq!(crowded(&ways, lanes, later), [true, false, true]);
+        assert_eq!(crowded(&ways, [2, 1, 3], later), [false, false, true]);
+        assert_eq!(crowded(&ways, [2, 2, 2], later), [false; 3]);
+        assert_eq!(crowded(&ways, [2, 1, 2], later), [false; 3]);
+        let only = Ways::new(1);
+        assert!(!only.is_crowded(0, |_| 16, now));
     }
 
     #[test]

@@ -9,7 +9,12 @@ const REPLAY: &str = r#""capabilities":["replay"],"replayBuffer":4194304,"epoch"
 
 /// A client with so many lanes whose streams are kept, and a pull.
 fn with_lanes(lanes: u32) -> (World, FakeKit) {
-    let mut world = World::new(&options().connections(lanes));
+    with_lanes_by(&options().connections(lanes), lanes)
+}
+
+/// The same by ways that the options name.
+pub(super) fn with_lanes_by(options: &TunnelOptions, lanes: u32) -> (World, FakeKit) {
+    let mut world = World::new(options);
     let mut kit = keeper(lanes);
     world.pass(MS);
     let tickets: Vec<String> = (1..lanes)
@@ -49,7 +54,7 @@ fn ticket(index: usize, nonce: &str) -> String {
 }
 
 /// A stream on every lane, and the local connections that serve them, by lane.
-fn streams(world: &mut World, kit: &mut FakeKit) -> Vec<(usize, ConnKey)> {
+pub(super) fn streams(world: &mut World, kit: &mut FakeKit) -> Vec<(usize, ConnKey)> {
     let mut streams = Vec::new();
     for _ in 0..kit.conns.len() {
         let stream = kit.open(world, r#"{"kind":"tcp","bindId":1}"#);
@@ -59,7 +64,7 @@ fn streams(world: &mut World, kit: &mut FakeKit) -> Vec<(usize, ConnKey)> {
 }
 
 /// Lets time pass in which the kit answers, on the lanes that carry anything.
-fn wait(world: &mut World, kit: &mut FakeKit, span: Duration) {
+pub(super) fn wait(world: &mut World, kit: &mut FakeKit, span: Duration) {
     let until = world.now + span;
     while world.now < until {
         world.pass((20 * MS).min(until.since(world.now)));
@@ -84,7 +89,7 @@ fn silence(kit: &mut FakeKit, index: usize) -> ConnKey {
 }
 
 /// The kit lets the lane go that the client asks a ticket for, and the client joins it again.
-fn rejoin(world: &mut World, kit: &mut FakeKit, index: usize, nonce: &str) {
+pub(super) fn rejoin(world: &mut World, kit: &mut FakeKit, index: usize, nonce: &str) {
     let asked = kit.came(FrameType::ReissueJoinTickets);
     assert!(
         asked.concat().contains(&format!(r#"{{"index":{index},"#)),

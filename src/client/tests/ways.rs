@@ -198,3 +198,57 @@ fn a_url_of_another_kit_is_said_to_be_one_and_used_by_no_lane() {
     }
     assert_eq!(world.events(), [told]);
 }
+
+#[test]
+fn a_way_that_is_well_again_gets_its_share_of_the_lanes_back_when_they_are_idle() {
+    let options = options().also_at("ws://127.0.0.1:51").connections(4);
+    let (mut world, mut kit) = failover::with_lanes_by(&options, 4);
+    let ways = |world: &World, kit: &FakeKit| {
+        let ports = kit
+            .conns
+            .iter()
+            .flatten()
+            .map(|conn| &world.wires[conn].target);
+        let second = ports.filter(|it| matches!(it, DialTarget::Addr(at) if at.port() == 51));
+        second.count()
+    };
+    assert_eq!(ways(&world, &kit), 2);
+    // The second way fails: its lanes join again by the first.
+    let by_the_second: Vec<usize> = (1..4)
+        .filter(|index| {
+            let conn = kit.conns[*index].expect("it stands");
+            matches!(&world.wires[&conn].target, DialTarget::Addr(at) if at.port() == 51)
+        })
+        .collect();
+    for index in by_the_second {
+        let conn = kit.conns[index].take().expect("it stands");
+        world.end(conn, Ended::Reset);
+        failover::wait(&mut world, &mut kit, SECOND);
+        failover::rejoin(&mut world, &mut kit, index, "again");
+    }
+    assert_eq!(ways(&world, &kit), 0);
+    // A stream on each: none of them moves for as long as it runs.
+    let streams = failover::streams(&mut world, &mut kit);
+    failover::wait(&mut world, &mut kit, 60 * SECOND);
+    assert_eq!((ways(&world, &kit), world.dials.len()), (0, 0));
+    for (_, conn) in &streams {
+        world.end(*conn, Ended::Reset);
+    }
+    // Two of four go, one after the other, and no more.
+    for _ in 0..2 {
+        let before = kit.conns.clone();
+        let moved = loop {
+            failover::wait(&mut world, &mut kit, SECOND);
+            let gone =
+                |index: &usize| before[*index].is_some_and(|conn| world.is_closed(conn).is_some());
+            if let Some(index) = (1..4).find(gone) {
+                break index;
+            }
+        };
+        kit.conns[moved] = None;
+        failover::wait(&mut world, &mut kit, SECOND);
+        failover::rejoin(&mut world, &mut kit, moved, "moved");
+    }
+    failover::wait(&mut world, &mut kit, 60 * SECOND);
+    assert_eq!((ways(&world, &kit), world.dials.len()), (2, 0));
+}

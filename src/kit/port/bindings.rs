@@ -136,7 +136,7 @@ impl Ports {
         };
         self.check_port(mode, port, &cx.config)?;
         if let Some(listener) = self.by_name.get(&(mode, port)).copied() {
-            return self.bind_held_port(key, bind, (listener, addr), sessions, &cx.config);
+            return self.bind_held_port(key, bind, (listener, addr), sessions, cx);
         }
         self.check_bind_cap(key, sessions, &cx.config)?;
         let tries = if port == 0 && mode == Mode::Expose {
@@ -207,20 +207,10 @@ impl Ports {
         bind: &Bind,
         (listener, addr): (ListenerKey, SocketAddr),
         sessions: &Sessions,
-        config: &Config,
+        cx: &Context,
     ) -> Result<Option<ListenerKey>, NotBound> {
-        let held = || {
-            let hint = if bind.mode == BindMode::Expose {
-                "; takeover moves it"
-            } else {
-                ""
-            };
-            let text = format!(
-                "port {} is held by a tunnel session{hint}",
-                bind.container_port
-            );
-            (BindErrCode::AlreadyBound, text)
-        };
+        let owner = self.bound(listener).map(|binding| binding.owner);
+        let held = || held_port(bind, owner.and_then(|owner| sessions.get(owner)), cx.now);
         let binding = self.bound(listener).ok_or_else(held)?;
         let is_taken = binding.mode == Mode::Expose && bind.takeover;
         // The socket moves as it is, so it must be the one that is asked for.
@@ -229,7 +219,7 @@ impl Ports {
             return Err(held());
         }
         if binding.owner != key {
-            self.check_bind_cap(key, sessions, config)?;
+            self.check_bind_cap(key, sessions, &cx.config)?;
         }
         Ok(Some(listener))
     }
@@ -495,6 +485,23 @@ fn is_replaced(bind: &Bind, owner: SessionKey, sessions: &Sessions) -> bool {
     let lost = bind.replaces.as_ref();
     let is_it = lost.and_then(|id| sessions.with_id(id.as_str())) == Some(owner);
     is_it && sessions.get(owner).is_some_and(KitSession::is_parked)
+}
+
+/// What somebody hears who asks for a port that another one holds.
+fn held_port(bind: &Bind, owner: Option<&KitSession>, now: Instant) -> NotBound {
+    let until = owner.and_then(KitSession::parked_until);
+    let parked = until.map(|until| {
+        let left = until.since(now).as_secs() + 1;
+        format!(" that lost its connection and is waited for; it ends in {left} s")
+    });
+    let hint = match bind.mode {
+        BindMode::Expose => "; takeover moves it",
+        _ => "",
+    };
+    let port = bind.container_port;
+    let parked = parked.unwrap_or_default();
+    let text = format!("port {port} is held by a tunnel session{parked}{hint}");
+    (BindErrCode::AlreadyBound, text)
 }
 
 fn refuse_bind(
