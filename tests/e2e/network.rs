@@ -5,6 +5,7 @@ use crate::support::client::Hoody;
 use crate::support::http::Talk;
 use crate::support::kit::{Kit, KitPlan};
 use crate::support::netns::Net;
+use crate::support::ongoing::{go_on_over, goes_on};
 use crate::support::tcp::TcpServer;
 use crate::support::upstream::Upstream;
 use crate::support::{PATIENCE, becomes, eventually, long};
@@ -34,8 +35,10 @@ impl Scene {
         let kit = net.in_kit(|| KitPlan::new().on(at).flags(kit_flags).start());
         let upstream = net.in_laptop(|| {
             Upstream::start(|exchange| {
-                exchange.answer(200, "", b"here");
-                true
+                goes_on(exchange).unwrap_or_else(|| {
+                    exchange.answer(200, "", b"here");
+                    true
+                })
             })
         });
         let hoody = net.in_laptop(|| Hoody::expose(&kit, upstream.port()));
@@ -72,10 +75,52 @@ impl Scene {
         start.elapsed()
     }
 
+    /// What is open while something happens to the network goes on.
+    fn go_on_over(&self, work: impl FnOnce(&AtomicUsize)) {
+        let at: SocketAddr = (self.kit.address, self.port).into();
+        let connect = || TcpStream::connect(at).expect("it listens");
+        go_on_over([(); 2].map(|()| self.net.in_kit(connect)), work);
+    }
+
     /// Waits until the kit has so many sessions, parked ones among them.
     fn has_sessions(&self, count: u64) {
         self.net.in_kit(|| self.kit.has_sessions(count));
     }
+}
+
+#[test]
+fn what_runs_goes_on_after_whatever_happens_to_the_network_and_the_laptop() {
+    let scene = Scene::new(&[]);
+    // In the long form the outages are those that a person causes.
+    let pick = |short: u64, whole: u64| Duration::from_secs(if long() { whole } else { short });
+    let stopped = |scene: &Scene, span| {
+        scene.hoody.proc.signal(libc::SIGSTOP);
+        std::thread::sleep(span);
+        scene.hoody.proc.signal(libc::SIGCONT);
+    };
+    scene.go_on_over(|came| {
+        let then = |what: &str, trouble: &dyn Fn()| {
+            trouble();
+            let (before, start) = (came.load(Ordering::Relaxed), Instant::now());
+            becomes("more comes", true, || {
+                came.load(Ordering::Relaxed) > before + 200
+            });
+            println!("{what}: 200 lines more after {:?}", start.elapsed());
+        };
+        then("the cable was out", &|| {
+            scene.net.cable(false);
+            std::thread::sleep(pick(4, 30));
+            scene.net.cable(true);
+        });
+        then("the address changed", &|| scene.net.move_laptop(2, 3));
+        then("nothing passed", &|| {
+            scene.net.black_hole(true);
+            std::thread::sleep(pick(3, 20));
+            scene.net.black_hole(false);
+        });
+        then("the laptop slept", &|| stopped(&scene, pick(10, 50)));
+    });
+    scene.has_sessions(1);
 }
 
 fn visit(at: SocketAddr, patience: Duration) -> bool {

@@ -4,15 +4,18 @@
 use crate::support::client::{Hoody, hoody};
 use crate::support::http::Talk;
 use crate::support::kit::{Kit, TOKEN};
+use crate::support::ongoing::{go_on_over, goes_on};
 use crate::support::proc::{Proc, bash, run};
 use crate::support::servers::{Server, certificates, nginx_in};
 use crate::support::tcp::TcpServer;
 use crate::support::upstream::Upstream;
-use crate::support::{Noise, PATIENCE, free_port};
+use crate::support::{Noise, PATIENCE, becomes, free_port};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// nginx with TLS: `localhost` leads to the kit's `/connect`, `app-N.test` to port N.
 fn front(kit: &Kit, app: u16) -> Server {
@@ -87,6 +90,37 @@ fn https_to_expose_and_wss_to_connect_through_nginx() {
         ),
     );
     assert!(out.to_lowercase().contains("x-saw-proto: https"), "{out}");
+}
+
+#[test]
+fn what_runs_goes_on_after_nginx_in_the_middle_was_reloaded_or_started_anew() {
+    let upstream = Upstream::start(|exchange| goes_on(exchange).unwrap_or(false));
+    let kit = Kit::start();
+    let port = free_port();
+    let mut front = front(&kit, port);
+    let mut command = hoody();
+    command
+        .args(dial_args(&front, upstream.port(), port))
+        .arg("--ca")
+        .arg(front.dir.join("ca.pem"));
+    let _hoody = Hoody::from_command(&mut command, 1);
+    let connect = || TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+    go_on_over([connect(), connect()], |came| {
+        for signal in [libc::SIGHUP, libc::SIGTERM, libc::SIGHUP, libc::SIGTERM] {
+            front.proc.signal(signal);
+            if signal != libc::SIGHUP {
+                front.proc.wait(PATIENCE);
+                // Whatever is sent meanwhile finds nobody.
+                std::thread::sleep(Duration::from_millis(300));
+                front.nginx_again();
+            }
+            let before = came.load(Ordering::Relaxed);
+            becomes("more comes", true, || {
+                came.load(Ordering::Relaxed) > before + 100
+            });
+        }
+    });
+    kit.has_sessions(1);
 }
 
 #[test]

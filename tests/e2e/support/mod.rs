@@ -6,6 +6,7 @@ pub mod cutter;
 pub mod http;
 pub mod kit;
 pub mod netns;
+pub mod ongoing;
 pub mod proc;
 pub mod servers;
 pub mod tcp;

@@ -8,24 +8,35 @@ use std::process::Command;
 
 /// A running server.
 pub struct Server {
-    _proc: Proc,
+    /// Its process.
+    pub proc: Proc,
     /// Where it listens.
     pub port: u16,
     /// Its files.
     pub dir: TempDir,
 }
 
+impl Server {
+    /// Starts nginx again, after its process has ended, as it was.
+    #[track_caller]
+    pub fn nginx_again(&mut self) {
+        self.proc = Proc::spawn("nginx", &mut nginx_at(&self.dir));
+        until_listening("nginx", &mut self.proc, self.port);
+    }
+}
+
 #[track_caller]
-fn listening(name: &str, mut proc: Proc, port: u16, dir: TempDir) -> Server {
+fn until_listening(name: &str, proc: &mut Proc, port: u16) {
     eventually(&format!("{name} listens"), PATIENCE, || {
         assert!(proc.running(), "{name} ended at once\n{}", proc.said());
         TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()
     });
-    Server {
-        _proc: proc,
-        port,
-        dir,
-    }
+}
+
+#[track_caller]
+fn listening(name: &str, mut proc: Proc, port: u16, dir: TempDir) -> Server {
+    until_listening(name, &mut proc, port);
+    Server { proc, port, dir }
 }
 
 /// nginx with these `http { … }` contents; `%PORT%` and `%DIR%` in it are replaced.
@@ -53,11 +64,18 @@ pub fn nginx_in(dir: TempDir, http: &str) -> Server {
          proxy_temp_path {folder}/proxy;\n  fastcgi_temp_path {folder}/fastcgi;\n\
          uwsgi_temp_path {folder}/uwsgi;\n  scgi_temp_path {folder}/scgi;\n{http}\n}}\n"
     );
-    let path = dir.write("nginx.conf", config);
+    dir.write("nginx.conf", config);
+    let proc = Proc::spawn("nginx", &mut nginx_at(&dir));
+    listening("nginx", proc, port, dir)
+}
+
+/// nginx in the foreground, with the configuration in a folder.
+fn nginx_at(dir: &TempDir) -> Command {
     let mut command = Command::new("nginx");
-    command.arg("-p").arg(dir.path()).arg("-c").arg(path);
+    command.arg("-p").arg(dir.path());
+    command.arg("-c").arg(dir.join("nginx.conf"));
     command.args(["-e", "stderr", "-g", "daemon off;"]);
-    listening("nginx", Proc::spawn("nginx", &mut command), port, dir)
+    command
 }
 
 /// nginx that serves files and takes them with PUT.
