@@ -10,8 +10,8 @@ use crate::run::{News, Wish};
 use crate::state::Keeper;
 
 /// Binds one wish after the other, waiting for each answer. The session's id is written down before
-/// it has any port: who is killed then leaves nothing that a next start would not find. What takes a
-/// port over from others comes last, for when something is refused all of it is given up.
+/// it has any port: who is killed then leaves nothing that a next start would not find. What takes
+/// a port over from others comes last, for when something is refused all of it is given up.
 ///
 /// What an earlier run left is asked for at once: visitors come with the session that comes back,
 /// and nobody would know whose they are.
