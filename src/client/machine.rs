@@ -253,8 +253,10 @@ impl Client {
                     Then::Nothing
                 })
             }
-            FrameType::GoAway => control::parse(&payload)
-                .map(|goaway| reach.kit_goes_away(cx, goaway, !self.local.is_idle())),
+            FrameType::GoAway => {
+                let idle = self.local.is_idle() && reach.all_has_arrived();
+                control::parse(&payload).map(|goaway| reach.kit_goes_away(cx, goaway, !idle))
+            }
             _ => {
                 let told = self.bindings.told(cx, session, kind, &payload);
                 told.map(|()| Then::Nothing)
@@ -366,7 +368,7 @@ impl Client {
             retry::Stage::Departing => self.reach.is_flushed(),
             _ => false,
         };
-        if done && self.local.is_idle() {
+        if done && self.local.is_idle() && self.reach.others_have_arrived() {
             self.say_goodbye();
         }
     }

@@ -131,6 +131,11 @@ impl Role {
     pub(super) fn has_stream(self) -> bool {
         matches!(self, Role::Visitor | Role::Caller)
     }
+
+    /// Whether what waits to be sent is a visitor's, a caller's, or the last that anybody hears.
+    pub(super) fn is_served(self) -> bool {
+        self.has_stream() || matches!(self, Role::Leaving { .. })
+    }
 }
 
 /// What is done with a connection once everything was sent.
@@ -432,13 +437,23 @@ impl Conns {
         };
         *patience = patience.saturating_sub(count);
         if *patience == 0 {
-            self.close(conn, CloseHow::Clean, cx);
+            self.dismiss(conn, cx);
         } else if count == 0 {
             entry.read_closed = true;
             if entry.out.is_empty() {
                 self.close(conn, CloseHow::Clean, cx);
             }
         }
+    }
+
+    /// Waits no longer for one that leaves. What it did not take must not look whole.
+    pub(super) fn dismiss(&mut self, conn: ConnKey, cx: &mut Context) {
+        let entry = self.table.get(conn);
+        let how = match entry.is_some_and(|entry| entry.out.is_empty()) {
+            true => CloseHow::Clean,
+            false => CloseHow::Reset,
+        };
+        self.close(conn, how, cx);
     }
 
     /// Ends all loans: whoever borrowed copies what is left.

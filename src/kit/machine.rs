@@ -19,7 +19,8 @@ use crate::kit::metrics::{SessionEnd, StreamRefusal};
 use crate::kit::port::{Ports, Purpose};
 use crate::kit::session::{Arrived, KitSession, Sessions};
 use crate::kit::stream::{Below, Streams};
-use crate::machine::{CloseHow, Command, ConnKey, Ended, Event, ListenerKey, Machine};
+use crate::limits::LEAVING_FOR;
+use crate::machine::{Command, ConnKey, Ended, Event, ListenerKey, Machine};
 use crate::mux::Channel;
 use crate::outflow::Piece;
 use crate::wire::code::Code;
@@ -106,7 +107,7 @@ impl Kit {
                 let (streams, mut below) = self.streams();
                 streams.visitors.timeout(conn, &mut below);
             }
-            Role::Leaving { .. } => self.conns.close(conn, CloseHow::Clean, &mut self.cx),
+            Role::Leaving { .. } => self.conns.dismiss(conn, &mut self.cx),
             Role::Lane(..) | Role::Caller => {}
         }
     }
@@ -523,6 +524,8 @@ impl Machine for Kit {
                 self.serve(conn, None);
                 self.cx.effects.wake(conn);
             }
+            // Whoever takes its last words slowly is waited for as long as it takes any.
+            Role::Leaving { .. } if count > 0 => self.cx.arm_conn(conn, now + LEAVING_FOR),
             _ => {}
         }
         if drained {

@@ -15,7 +15,7 @@ use crate::kit::front::greeter::Dismissal;
 use crate::kit::front::throttle::place;
 use crate::kit::metrics::RefusalReason;
 use crate::limits::LOOPBACK_RESERVE;
-use crate::machine::{CloseHow, ConnKey};
+use crate::machine::ConnKey;
 
 /// A permit for a newcomer; and who has to be closed once the newcomer is in, for it was its.
 pub(super) type Place = (FdPermit, Option<ConnKey>);
@@ -63,7 +63,7 @@ impl Conns {
     fn hurry_leaving(&mut self, cx: &mut Context) -> bool {
         let oldest = self.oldest_leaving();
         if let Some(conn) = oldest {
-            self.close(conn, CloseHow::Clean, cx);
+            self.dismiss(conn, cx);
         }
         oldest.is_some()
     }
@@ -153,7 +153,7 @@ impl Conns {
         if room == Some(Room::Guessing) {
             self.admission.throttle.failed(peer, cx.now);
         }
-        self.close(leaver, CloseHow::Clean, cx);
+        self.dismiss(leaver, cx);
         let why = match room {
             Some(Room::Proven) => "it said no HELLO, and another one wanted its place",
             _ => "it had proven nothing, and another one wanted its place",

@@ -8,7 +8,7 @@ use crate::kit::handover::Handover;
 use crate::kit::metrics::SessionEnd;
 use crate::kit::session::RESTARTING;
 use crate::limits::{HANDED_WAITS, LAST_WORDS, YIELDS_FOR};
-use crate::machine::{CloseHow, Command, ConnKey};
+use crate::machine::{Command, ConnKey};
 
 use super::{Kit, KitNotice, Reason};
 
@@ -64,7 +64,7 @@ impl Kit {
     /// Goes on with the end, where nothing is left to wait for.
     pub(super) fn go_on_stopping(&mut self) {
         let silent = |(_, entry): (_, &ConnEntry)| entry.out.is_empty();
-        let served = |(_, entry): (_, &ConnEntry)| !entry.role.has_stream() || entry.out.is_empty();
+        let served = |(_, entry): (_, &ConnEntry)| !entry.role.is_served() || entry.out.is_empty();
         match self.cx.stopping {
             Stopping::Draining { .. } => {
                 let idle = self.sessions.stream_count() == 0 && self.sessions.are_flushed();
@@ -106,7 +106,7 @@ impl Kit {
         self.cx.stopping = Stopping::Done;
         let all: Vec<ConnKey> = self.conns.iter().map(|(key, _)| key).collect();
         for conn in all {
-            self.conns.close(conn, CloseHow::Clean, &mut self.cx);
+            self.conns.dismiss(conn, &mut self.cx);
         }
         for reason in [
             Reason::Shutdown,

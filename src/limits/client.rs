@@ -54,8 +54,12 @@ pub const UPSTREAM_READ: usize = 16 * 1024;
 pub const CLIENT_WAYS: usize = 16;
 /// After so long a way to the kit that failed is as good as the others.
 pub const WAY_FORGIVEN_AFTER: Duration = Duration::from_secs(30);
-/// For so long a way that led to another kit than the session's is not tried again.
-pub const WAY_ELSEWHERE_FOR: Duration = Duration::from_secs(300);
+/// For so long a way that led to another kit than the session's is not tried again. Each time that
+/// it does so again it is twice as long, up to [`WAY_ELSEWHERE_MAX`]: while a kit hands over to its
+/// successor one address leads to both.
+pub const WAY_ELSEWHERE_FOR: Duration = Duration::from_secs(5);
+/// The longest such time.
+pub const WAY_ELSEWHERE_MAX: Duration = Duration::from_secs(300);
 /// The first pause between two tries to reach a kit; it doubles up to [`RETRY_MAX`].
 pub const RETRY_FIRST: Duration = Duration::from_millis(250);
 /// The longest pause between two tries to reach a kit.

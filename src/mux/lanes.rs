@@ -154,6 +154,16 @@ impl Lanes {
         self.iter().all(|(_, lane)| lane.is_flushed())
     }
 
+    /// Whether all that was said on those but the primary has left, and is acknowledged where that
+    /// is told: what is said on the primary then overtakes nothing.
+    pub fn others_have_arrived(&self) -> bool {
+        let others = self.channels.iter().skip(1);
+        let kept = |channel: &Channel| channel.replay().map_or(0, Replay::retained);
+        others
+            .filter(|channel| channel.stands() || kept(channel) > 0)
+            .all(|channel| channel.is_flushed() && kept(channel) == 0)
+    }
+
     /// All that stand, with their indexes.
     pub fn iter(&self) -> impl Iterator<Item = (usize, &Channel)> {
         let channels = self.channels.iter().enumerate();

@@ -227,9 +227,11 @@ impl Replay {
         self.retained() + queued >= self.bounds.bytes
     }
 
-    /// How many bytes of DATA may be added where `queued` bytes wait in the outbox.
+    /// How many bytes of DATA may be added where `queued` bytes wait in the outbox. It leaves room
+    /// for streams: whoever comes while others send much finds some.
     pub(super) fn room(&self, queued: usize) -> usize {
-        if self.phase != Phase::Sending || self.is_full(queued) {
+        let for_streams = self.bounds.bytes / 8;
+        if self.phase != Phase::Sending || self.is_full(queued + for_streams) {
             return 0;
         }
         self.bounds.data.saturating_sub(self.data)

@@ -1,9 +1,13 @@
 //! Corners that a random cutter misses (PROTOCOL §9): a new connection that is lost at each byte of
 //! the first words on it, while streams wait for it; words that come late; two clients on one id.
 
+use std::time::Duration;
+
 use crate::net::{Gone, MILLI, Misfortune, Owner};
+use crate::plan::Style;
 use crate::run::{drain, finish, prove, wait_until_bound};
-use crate::world::{Trouble, World};
+use crate::succession;
+use crate::world::{Act, Trouble, World};
 
 /// A world with one laptop of so many connections, where only connections are lost.
 fn world(seed: u64, connections: u32) -> World {
@@ -111,5 +115,57 @@ fn of_two_clients_on_one_id_one_goes_on_and_the_other_ends() {
         assert_eq!(driven_out(&world), 1, "{}", world.describe());
         let online = world.laptops.iter().filter(|laptop| laptop.online);
         assert_eq!(online.count(), 2, "{}", world.describe());
+    }
+}
+
+/// New versions come one after the other while visitors and callers do, and what was begun is
+/// served to its end by the kit that began it.
+#[test]
+fn of_upgrades_in_a_row_nobody_notices_anything() {
+    let seeds = crate::number("HOODY_SIM_RUNS").unwrap_or(10);
+    for seed in 0..seeds {
+        let mut world = world(seed, 1 + (seed % 3) as u32);
+        // Once more, as one that runs several machines.
+        world.laptops[0].heirs = true;
+        world.keep_one_laptop(1 + (seed % 3) as u32);
+        wait_until_bound(&mut world, 60);
+        world.config.drain = Duration::from_secs(60);
+        // The first one still has the drain of before.
+        succession::upgrade(&mut world);
+        world.run_for(10_000);
+        for _ in 0..10 {
+            for _ in 0..12 {
+                let when = world.dice.below(4000);
+                let act = match world.dice.below(4) {
+                    0 => Act::Crowd(0, Style::Slow),
+                    1 => Act::Crowd(0, Style::Calm),
+                    _ => Act::Caller(0),
+                };
+                world.after(when, act);
+            }
+            let when = world.dice.below(4000);
+            world.after(when, Act::Upgrade);
+            world.run_for(4000);
+        }
+        let upgrades = world
+            .log
+            .iter()
+            .filter(|it| it.contains("a successor stands"));
+        assert!(upgrades.count() > 5, "seed {seed}: {}", world.describe());
+        let tally = &world.tally;
+        assert_eq!(
+            (tally.refused, tally.broken),
+            (0, 0),
+            "seed {seed}: {:?} {}",
+            tally.notes,
+            world.describe()
+        );
+        world.run_for(70_000);
+        assert!(
+            world.succession.before.is_empty(),
+            "seed {seed}: {}",
+            world.describe()
+        );
+        nobody_noticed(world);
     }
 }

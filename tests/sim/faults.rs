@@ -124,6 +124,12 @@ fn harm(world: &mut World, index: usize) {
             world.excuses.excuse(Some(index), now, now + 20 * SECOND);
             tell_client(world, index, Event::Shutdown);
         }
+        12 => {
+            // What is cut of the kit before does not come back.
+            let until = now + world.config.drain.as_nanos() as u64 + 10 * SECOND;
+            world.excuses.excuse(None, now, until);
+            crate::succession::upgrade(world);
+        }
         _ => world.visitors_vanish(),
     }
 }
@@ -199,6 +205,10 @@ fn kill_kit(world: &mut World) {
         let silently = world.dice.once_in(3);
         world.note(format!("the kit is killed, silently: {silently}"));
         kit.kill(silently, &mut world.net);
+        for mut before in std::mem::take(&mut world.succession.before) {
+            before.kill(silently, &mut world.net);
+        }
+        world.succession.forget();
     }
     let millis = world.dice.below(8000);
     let until = world.net.now + millis * MILLI + 25 * SECOND;
@@ -211,6 +221,7 @@ fn kill_client(world: &mut World, index: usize) {
         let silently = world.dice.once_in(3);
         world.note(format!("client {index} is killed, silently: {silently}"));
         host.kill(silently, &mut world.net);
+        world.laptops[index].leaving.clear();
         world.laptops[index].online = false;
         world.laptops[index].bound.clear();
     }

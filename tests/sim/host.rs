@@ -25,6 +25,8 @@ pub struct Host<M: Machine> {
     socks: BTreeMap<ConnKey, Sock>,
     by_end: BTreeMap<End, ConnKey>,
     listeners: BTreeMap<ListenerKey, Listening>,
+    /// Sockets that listen already, of the process before.
+    inherited: BTreeSet<SocketAddr>,
     woken: VecDeque<ConnKey>,
     /// These are flushed once nobody else has work.
     woken_last: Vec<ConnKey>,
@@ -96,6 +98,17 @@ struct Listening {
 
 impl<M: Machine> Host<M> {
     pub fn new(machine: M, owner: Owner, dice: Dice, net: &mut Net) -> Host<M> {
+        Host::inheriting(machine, owner, dice, BTreeSet::new(), net)
+    }
+
+    /// With sockets that listen already.
+    pub fn inheriting(
+        machine: M,
+        owner: Owner,
+        dice: Dice,
+        inherited: BTreeSet<SocketAddr>,
+        net: &mut Net,
+    ) -> Host<M> {
         let mut dice = dice;
         let cut = [Cut::Whole, Cut::Parts, Cut::Crumbs][dice.below(3) as usize];
         // Who is given a few bytes a turn waits for as many turns: nothing is bounded by then.
@@ -108,6 +121,7 @@ impl<M: Machine> Host<M> {
             socks: BTreeMap::new(),
             by_end: BTreeMap::new(),
             listeners: BTreeMap::new(),
+            inherited,
             woken: VecDeque::new(),
             woken_last: Vec::new(),
             posted: Posted::default(),
@@ -577,10 +591,11 @@ impl<M: Machine> Host<M> {
         if addr.port() == 0 {
             addr.set_port(33_000 + self.dice.below(1000) as u16);
         }
-        let taken = net.listeners.keys().any(|other| {
-            let wild = other.ip().is_unspecified() || addr.ip().is_unspecified();
-            other.port() == addr.port() && (other.ip() == addr.ip() || wild)
-        });
+        let taken = !self.inherited.remove(&addr)
+            && net.listeners.keys().any(|other| {
+                let wild = other.ip().is_unspecified() || addr.ip().is_unspecified();
+                other.port() == addr.port() && (other.ip() == addr.ip() || wild)
+            });
         let it = Listening {
             addr,
             open: !taken,
@@ -600,7 +615,29 @@ impl<M: Machine> Host<M> {
         self.answers.push_back((listener, outcome));
     }
 
+    /// Another process has the same sockets from now on.
+    pub fn share(&mut self, net: &mut Net) -> BTreeSet<SocketAddr> {
+        let open = self.listeners.values().filter(|it| it.open);
+        let open: BTreeSet<SocketAddr> = open.map(|it| it.addr).collect();
+        for addr in &open {
+            *net.shared.entry(*addr).or_default() += 1;
+        }
+        open
+    }
+
+    /// What was inherited and is of no use is closed.
+    pub fn leave_rest(&mut self, net: &mut Net) {
+        for addr in std::mem::take(&mut self.inherited) {
+            self.close_listener(addr, net);
+        }
+    }
+
+    /// A socket that more processes have goes on listening when one of them closes it.
     fn close_listener(&mut self, addr: SocketAddr, net: &mut Net) {
+        if let Some(more) = net.shared.get_mut(&addr).filter(|more| **more > 0) {
+            *more -= 1;
+            return;
+        }
         net.listeners.remove(&addr);
         let waiting: Vec<End> = net
             .backlog

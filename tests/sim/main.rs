@@ -27,6 +27,7 @@ mod posted;
 mod raw;
 mod run;
 mod server;
+mod succession;
 mod text;
 mod told;
 mod visitor;

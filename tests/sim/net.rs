@@ -107,6 +107,8 @@ pub struct Net {
     alarms: BinaryHeap<Reverse<(u64, End)>>,
     changed: BTreeSet<End>,
     pub listeners: BTreeMap<SocketAddr, Owner>,
+    /// How many more processes have one.
+    pub shared: BTreeMap<SocketAddr, u32>,
     /// Connections that wait to be accepted, and where.
     pub backlog: Vec<(SocketAddr, End)>,
     pub sabotage: Option<(Sabotage, u64)>,
@@ -139,6 +141,7 @@ impl Net {
             alarms: BinaryHeap::new(),
             changed: BTreeSet::new(),
             listeners: BTreeMap::new(),
+            shared: BTreeMap::new(),
             backlog: Vec::new(),
             sabotage: None,
             refused: BTreeSet::new(),

@@ -25,6 +25,7 @@ pub fn read_notice(world: &mut World, index: usize, notice: Notice) {
                 read_event(world, index, event);
             }
         }
+        Notice::Heir(heir) => crate::succession::inherit(world, index, *heir),
         Notice::Session(id) => {
             world.laptops[index].session = Some(id.as_str().to_owned());
         }

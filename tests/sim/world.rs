@@ -22,6 +22,7 @@ use crate::operator::Operator;
 use crate::plan::{Plan, Style};
 use crate::raw::Raw;
 use crate::server::Server;
+use crate::succession::{self, Succession};
 use crate::visitor::Visitor;
 
 /// What happens at a time.
@@ -38,11 +39,17 @@ pub enum Act {
     Upstreams(bool),
     Descriptors,
     WakeUp(usize),
+    Upgrade,
+    Succeed,
 }
 
 /// A laptop: a process that may be restarted, and what its user wants.
 pub struct Laptop {
     pub host: Option<Host<Client>>,
+    /// Machines that have an heir, and finish what they have begun.
+    pub leaving: Vec<Host<Client>>,
+    /// It runs several machines, as the library does.
+    pub heirs: bool,
     pub connections: u32,
     pub expose: u16,
     pub pull: u16,
@@ -59,9 +66,19 @@ pub struct Laptop {
 }
 
 impl Laptop {
+    fn hosts(&self) -> impl Iterator<Item = &Host<Client>> {
+        self.host.iter().chain(&self.leaving)
+    }
+
+    fn hosts_mut(&mut self) -> impl Iterator<Item = &mut Host<Client>> {
+        self.host.iter_mut().chain(&mut self.leaving)
+    }
+
     fn new(index: u16, connections: u32) -> Laptop {
         Laptop {
             host: None,
+            leaving: Vec::new(),
+            heirs: false,
             connections,
             expose: 3000 + index,
             pull: 5000 + index,
@@ -80,6 +97,7 @@ pub struct World {
     pub net: Net,
     pub dice: Dice,
     pub kit: Option<Host<Kit>>,
+    pub succession: Succession,
     pub config: Config,
     pub laptops: Vec<Laptop>,
     actors: BTreeMap<usize, (End, Box<dyn Actor>)>,
@@ -152,6 +170,7 @@ impl World {
             most_held: 0,
             net,
             kit: None,
+            succession: Succession::default(),
             config,
             laptops: Vec::new(),
             actors: BTreeMap::new(),
@@ -251,7 +270,11 @@ impl World {
         if let Some(id) = laptop.session.clone().filter(|_| same || number & 2 == 2) {
             options = options.resume_session_id(id);
         }
-        let client = Client::new(&options, entropy, now).expect("good options");
+        let mut client = Client::new(&options, entropy, now).expect("good options");
+        laptop.heirs |= number & 4 == 4;
+        if laptop.heirs {
+            client = client.with_heirs();
+        }
         let owner = Owner::Client(index);
         let host = Host::new(client, owner, Dice::new(number), &mut self.net);
         laptop.host = Some(host);
@@ -429,6 +452,8 @@ impl World {
             }
             Act::Upstreams(up) => self.upstreams(up),
             Act::Descriptors => {}
+            Act::Upgrade => succession::upgrade(self),
+            Act::Succeed => succession::succeed(self),
             Act::WakeUp(index) => crate::faults::wake_up(self, index),
         }
     }
@@ -442,10 +467,12 @@ impl World {
             let clients = self
                 .laptops
                 .iter()
-                .filter_map(|laptop| laptop.host.as_ref()?.next_timeout());
+                .flat_map(Laptop::hosts)
+                .filter_map(Host::next_timeout);
             let agenda = self.agenda.keys().next().map(|(at, _)| *at);
             let alarms = self.net.next_alarm();
-            for at in clients.chain(kit).chain(agenda).chain(alarms) {
+            let before = self.succession.next_timeout();
+            for at in clients.chain(kit).chain(before).chain(agenda).chain(alarms) {
                 next = next.min(at);
             }
             self.instant_steps += 1;
@@ -475,11 +502,10 @@ impl World {
         loop {
             for end in self.net.take_changed() {
                 match self.net.owner(end) {
-                    Owner::Kit => self.kit.iter_mut().for_each(|kit| kit.post(end)),
+                    Owner::Kit => self.kits().for_each(|kit| kit.post(end)),
                     Owner::Client(index) => {
-                        if let Some(host) = &mut self.laptops[index].host {
-                            host.post(end);
-                        }
+                        let laptop = &mut self.laptops[index];
+                        laptop.hosts_mut().for_each(|host| host.post(end));
                     }
                     Owner::Actor(id) => self.step_actor(id),
                     Owner::Nobody => {}
@@ -558,14 +584,22 @@ impl World {
         for offset in 0..count {
             let at = ((first + offset) % count) as usize;
             moved |= match self.laptops.get_mut(at) {
-                Some(laptop) => laptop
-                    .host
-                    .as_mut()
-                    .is_some_and(|host| host.step(&mut self.net)),
-                None => self.kit.as_mut().is_some_and(|kit| kit.step(&mut self.net)),
+                Some(laptop) => {
+                    let mut moved = false;
+                    laptop
+                        .hosts_mut()
+                        .for_each(|host| moved |= host.step(&mut self.net));
+                    moved
+                }
+                None => {
+                    let kits = self.kit.iter_mut().chain(&mut self.succession.before);
+                    let mut moved = false;
+                    kits.for_each(|kit| moved |= kit.step(&mut self.net));
+                    moved
+                }
             };
         }
-        if let Some(kit) = &self.kit {
+        for kit in self.kit.iter().chain(&self.succession.before) {
             let open = kit.descriptors();
             assert!(open <= self.config.fd_budget, "{open} descriptors are open");
             let held = kit.machine.held() as u64;
@@ -575,21 +609,27 @@ impl World {
         moved
     }
 
+    fn kits(&mut self) -> impl Iterator<Item = &mut Host<Kit>> {
+        self.kit.iter_mut().chain(&mut self.succession.before)
+    }
+
     fn read_notices(&mut self) {
-        if let Some(kit) = &mut self.kit {
-            kit.notices.clear();
-            if kit.stopped && !self.finishing {
-                assert_eq!(kit.machine.leftovers(), [0; 4], "after a shutdown");
-                assert_eq!(kit.descriptors(), 0, "a kit stopped with descriptors");
-                self.kit = None;
-                let millis = self.dice.below(3000);
-                self.note("the kit has ended".into());
-                let until = self.net.now + millis * MILLI + 20 * SECOND;
-                self.excuses.excuse(None, self.net.now, until);
-                self.after(millis, Act::StartKit);
-            }
+        succession::read_notices(self);
+        if let Some(kit) = &mut self.kit
+            && kit.stopped
+            && !self.finishing
+        {
+            assert_eq!(kit.machine.leftovers(), [0; 4], "after a shutdown");
+            assert_eq!(kit.descriptors(), 0, "a kit stopped with descriptors");
+            self.kit = None;
+            let millis = self.dice.below(3000);
+            self.note("the kit has ended".into());
+            let until = self.net.now + millis * MILLI + 20 * SECOND;
+            self.excuses.excuse(None, self.net.now, until);
+            self.after(millis, Act::StartKit);
         }
         for index in 0..self.laptops.len() {
+            succession::pass_on(self, index);
             let laptop = &mut self.laptops[index];
             let Some(host) = &mut laptop.host else {
                 continue;
@@ -615,17 +655,19 @@ impl World {
             .values()
             .map(|(end, actor)| format!("{} at {}", actor.describe(), self.net.describe(*end)))
             .collect();
-        let kit = self.kit.as_ref().map(|kit| kit.describe(&self.net));
+        let kits = self.kit.iter().chain(&self.succession.before);
+        let kits: Vec<String> = kits.map(|kit| kit.describe(&self.net)).collect();
         let clients: Vec<String> = self
             .laptops
             .iter()
-            .filter_map(|laptop| Some(laptop.host.as_ref()?.describe(&self.net)))
+            .flat_map(Laptop::hosts)
+            .map(|host| host.describe(&self.net))
             .collect();
         let log = &self.log[self.log.len().saturating_sub(60)..];
         format!(
             "actors:\n{}\nkit:\n{}\nclients:\n{}\nlog:\n{}",
             actors.join("\n"),
-            kit.unwrap_or_default(),
+            kits.join("\n"),
             clients.join("\n"),
             log.join("\n")
         )

@@ -168,6 +168,17 @@ impl Reach {
         session.is_none_or(|session| session.lanes().are_flushed())
     }
 
+    /// Whether the kit has all of what streams that are over here have said, as far as is known.
+    pub(super) fn all_has_arrived(&self) -> bool {
+        self.is_flushed() && self.others_have_arrived()
+    }
+
+    /// Whether a goodbye overtakes nothing that was said on another connection.
+    pub(super) fn others_have_arrived(&self) -> bool {
+        let session = self.session.attached();
+        session.is_none_or(|session| session.lanes().others_have_arrived())
+    }
+
     /// Tries to reach the kit.
     pub(super) fn reach(&mut self, cx: &mut Context) {
         if self.retry.stage != Stage::Waiting {
@@ -338,6 +349,9 @@ impl Reach {
     pub(super) fn retry(&mut self, cx: &mut Context, failure: &Failure) -> Option<Error> {
         let failure = &self.retry.understood(failure);
         let why = failure.error();
+        if failure.is_restart() {
+            self.ways.kit_restarts();
+        }
         let more = self.ways.has_more(cx.now);
         match self.retry.failure(failure, more, &mut cx.entropy, cx.now) {
             After::Retry(retry_in) => {

@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 use crate::clock::Instant;
-use crate::limits::{WAY_ELSEWHERE_FOR, WAY_FORGIVEN_AFTER};
+use crate::limits::{WAY_ELSEWHERE_FOR, WAY_ELSEWHERE_MAX, WAY_FORGIVEN_AFTER};
 
 /// See the module. A way is named by its place in the configuration.
 #[derive(Debug)]
@@ -32,8 +32,24 @@ struct Way {
     tried: bool,
     /// The process that answered last.
     kit: Option<String>,
-    /// When that turned out not to be the session's, and whether it was told.
-    elsewhere: Option<(Instant, bool)>,
+    elsewhere: Option<Elsewhere>,
+}
+
+/// The process that answered last turned out not to be the session's.
+#[derive(Debug, Default, Clone, Copy)]
+struct Elsewhere {
+    /// When, and how often in a row before.
+    at: Instant,
+    before: u32,
+    told: bool,
+}
+
+impl Elsewhere {
+    /// Until when the way is left alone.
+    fn until(self) -> Instant {
+        let doubled = WAY_ELSEWHERE_FOR.saturating_mul(1 << self.before.min(8));
+        self.at + doubled.min(WAY_ELSEWHERE_MAX)
+    }
 }
 
 impl Ways {
@@ -92,7 +108,7 @@ impl Ways {
     fn useful(&self, now: Instant) -> impl Iterator<Item = (usize, &Way)> {
         let all = self.all.iter().enumerate();
         all.filter(move |(_, way)| {
-            let lately = |(at, _)| now < at + WAY_ELSEWHERE_FOR;
+            let lately = |elsewhere: Elsewhere| now < elsewhere.until();
             way.kit == self.kit || !way.elsewhere.is_some_and(lately)
         })
     }
@@ -119,7 +135,7 @@ impl Ways {
             let others = self.all.iter_mut();
             others
                 .filter(|way| way.kit.is_some() && way.kit == before)
-                .for_each(|way| way.elsewhere = Some((now, false)));
+                .for_each(|way| way.leads_elsewhere(false, now));
         }
     }
 
@@ -128,9 +144,9 @@ impl Ways {
     pub(super) fn refused_by(&mut self, way: usize, kit: Option<String>, now: Instant) -> bool {
         let is_another = kit.is_some() && self.kit.is_some() && kit != self.kit;
         if let Some(way) = self.all.get_mut(way).filter(|_| is_another) {
-            let was_told = way.kit == kit && way.elsewhere.is_some_and(|(_, told)| told);
+            let same = way.kit == kit;
             way.kit = kit;
-            way.elsewhere = Some((now, was_told));
+            way.leads_elsewhere(same, now);
         }
         is_another
     }
@@ -141,14 +157,22 @@ impl Ways {
         let mut others = Vec::new();
         for (index, way) in self.all.iter_mut().enumerate() {
             if way.kit != self.kit
-                && let Some((at, told)) = &mut way.elsewhere
-                && *at < heard
-                && !std::mem::replace(told, true)
+                && let Some(elsewhere) = &mut way.elsewhere
+                && elsewhere.at < heard
+                && !std::mem::replace(&mut elsewhere.told, true)
             {
                 others.push(index);
             }
         }
         others
+    }
+
+    /// The session's kit says that another process takes its place: one that answered already,
+    /// while both were there, is perhaps that one.
+    pub(super) fn kit_restarts(&mut self) {
+        let once = |way: &&mut Way| way.elsewhere.is_some_and(|it| it.before == 0);
+        let met_once = self.all.iter_mut().filter(once);
+        met_once.for_each(|way| way.elsewhere = None);
     }
 
     /// The next try is the first one of a round.
@@ -171,6 +195,16 @@ impl Ways {
 }
 
 impl Way {
+    /// It does so now, to the `same` one as before or not.
+    fn leads_elsewhere(&mut self, same: bool, now: Instant) {
+        let before = self.elsewhere;
+        self.elsewhere = Some(Elsewhere {
+            at: now,
+            before: before.map_or(0, |it| it.before + 1),
+            told: same && before.is_some_and(|it| it.told),
+        });
+    }
+
     /// The less, the better.
     fn rank(&self, now: Instant) -> (Option<Instant>, Duration) {
         let failed = self.failed.filter(|at| now < *at + WAY_FORGIVEN_AFTER);
@@ -289,6 +323,8 @@ mod tests {
         assert!(ways.refused_by(0, kit("a"), now));
         assert_eq!(ways.lead_elsewhere(later(now)), [0; 0]);
         now = now + WAY_ELSEWHERE_FOR;
+        assert_eq!(tried(&mut ways, now), (1, false), "longer each time");
+        now = now + WAY_ELSEWHERE_FOR;
         assert_eq!(tried(&mut ways, now), (0, true));
         assert!(ways.refused_by(0, kit("c"), now));
         assert_eq!(
@@ -299,6 +335,16 @@ mod tests {
         assert_eq!(ways.lead_elsewhere(later(now)), [0], "another one");
         assert!(!ways.refused_by(0, kit("b"), now), "it is the same");
         assert!(!ways.refused_by(0, None, now), "an older kit");
+        // Nor is one known to that has answered once, when the session's kit hands over.
+        assert!(ways.beside(|way| way, now) == 1);
+        ways.kit_restarts();
+        assert_eq!(tried(&mut ways, now), (1, false), "it did so before");
+        let mut other = Ways::new(2);
+        other.session_is_at(0, Some("a"), now);
+        assert!(other.refused_by(1, kit("b"), now));
+        assert_eq!(tried(&mut other, now), (0, false));
+        other.kit_restarts();
+        assert_eq!(tried(&mut other, now), (0, true));
         // A JOIN that met the one that took the place of the session's was not misled.
         assert!(ways.refused_by(0, kit("d"), now));
         ways.session_is_at(1, Some("d"), now);

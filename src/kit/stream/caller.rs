@@ -153,10 +153,16 @@ impl Callers {
         }
     }
 
-    /// RESET, or the lane is gone: the caller sees a reset.
+    /// RESET, or the lane is gone: the caller sees a reset, unless all of the answer came.
     pub(super) fn broken(&mut self, conn: ConnKey, end: End<'_>, below: &mut Below<'_>) {
         let End { outcome, code, why } = end;
         let Below { cx, conns, .. } = below;
+        let ended = |it: &Caller| it.pipe.stream_has_ended();
+        if outcome != StreamOutcome::Stalled && self.0.get(conn).is_some_and(ended) {
+            conns.log_end(conn, LIVED, "finished", cx.now);
+            cx.metrics.stream_ended(StreamOutcome::Finished);
+            return conns.say_and_leave(conn, b"", cx);
+        }
         debug!("caller broken: {} ({})", said(why), code.name());
         conns.log_end(conn, LIVED, why, cx.now);
         cx.metrics.stream_ended(outcome);

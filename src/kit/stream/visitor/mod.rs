@@ -276,6 +276,11 @@ impl Visitors {
                 };
                 self.answer(conn, owed, &refusal, below);
             }
+            Broken::Drains => {
+                let Below { cx, conns, .. } = below;
+                conns.log_end(conn, "visitor's stream", "finished", cx.now);
+                conns.say_and_leave(conn, b"", cx);
+            }
             Broken::Cut => {
                 let Below { cx, conns, .. } = below;
                 conns.log_end(conn, "visitor's stream", why, cx.now);

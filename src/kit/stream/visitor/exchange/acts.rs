@@ -149,6 +149,8 @@ pub enum Broken {
     Fine,
     /// An answer.
     Unanswered(Owed),
+    /// All of a raw stream came, and some of it is yet to leave.
+    Drains,
     /// A cut body, which must never look whole (PROTOCOL §4).
     Cut,
 }

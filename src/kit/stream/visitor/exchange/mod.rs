@@ -470,6 +470,7 @@ impl HttpExchange {
                 it.open = false;
                 Broken::Fine
             }
+            State::Raw(pipe) if pipe.stream_has_ended() && !cut => Broken::Drains,
             State::Serving(_) | State::Raw(_) => Broken::Cut,
         }
     }
