@@ -31,6 +31,7 @@ export {
   ProtocolError,
   ResumeExpiredError,
   SessionLimitError,
+  StateError,
   TokenError,
   TlsError,
   TunnelError,

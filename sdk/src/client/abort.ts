@@ -47,3 +47,13 @@ export function joinSignals(
     for (const stop of stops) stop();
   };
 }
+
+/** Resolves when a promise does, or the signal is aborted. */
+export async function orAborted(promise: Promise<void>, signal: AbortSignal): Promise<void> {
+  let stop = nothing;
+  const aborted = new Promise<void>((resolve) => {
+    stop = onAbort(signal, resolve);
+    if (signal.aborted) resolve();
+  });
+  await Promise.race([promise, aborted]).finally(stop);
+}

@@ -5,7 +5,7 @@
  */
 import { performance } from 'node:perf_hooks';
 import { onAbort } from './abort.js';
-import { LostError, TlsError, TunnelTimeoutError } from './errors.js';
+import { LostError, ResumeExpiredError, TlsError, TunnelTimeoutError } from './errors.js';
 import { hasNetwork } from './network.js';
 import type { Way, Ways } from './ways.js';
 
@@ -90,7 +90,7 @@ export async function byAny(
       );
     } catch (error) {
       ways.failed(way, Date.now());
-      const isTheWays = [LostError, TunnelTimeoutError, TlsError].some(
+      const isTheWays = [LostError, TunnelTimeoutError, TlsError, ResumeExpiredError].some(
         (kind) => error instanceof kind,
       );
       // What may be better soon says more than what will not.

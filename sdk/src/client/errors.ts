@@ -13,6 +13,7 @@ export type TunnelErrorCode =
   | 'OPTIONS'
   | 'AUTH'
   | 'TOKEN'
+  | 'STATE'
   | 'SESSION_LIMIT'
   | 'BIND_ERR'
   | 'RESUME_EXPIRED'
@@ -51,14 +52,30 @@ export class AuthError extends TunnelError {
   }
 }
 
+/** What the caller's own code threw, in words. */
+function whatOf(cause: unknown): string {
+  return cause instanceof Error ? cause.message : String(cause);
+}
+
 /** The token function failed; `cause` is what it threw. */
 export class TokenError extends TunnelError {
   override readonly name = 'TokenError';
   constructor(cause: unknown) {
-    const why = cause instanceof Error ? cause.message : String(cause);
     super(
       'TOKEN',
-      `The token function failed: ${why}. Mend what it asks, then connect again.`,
+      `The token function failed: ${whatOf(cause)}. Mend what it asks, then connect again.`,
+      cause,
+    );
+  }
+}
+
+/** The store of the caller's that keeps the state failed; `cause` is what it threw. */
+export class StateError extends TunnelError {
+  override readonly name = 'StateError';
+  constructor(cause: unknown) {
+    super(
+      'STATE',
+      `state.get failed: ${whatOf(cause)}. Mend the store, or connect with state: false.`,
       cause,
     );
   }

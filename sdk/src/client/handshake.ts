@@ -23,6 +23,7 @@ import {
   ClosedError,
   LostError,
   ProtocolError,
+  ResumeExpiredError,
   SessionLimitError,
   TunnelError,
   TunnelTimeoutError,
@@ -87,6 +88,10 @@ export async function sayHello(
   if (known !== undefined) hello.resume = known;
   const limits = { left: left(), of: timeoutMs, signal };
   await exchange(socket, FrameType.Hello, hello, limits, (type, payload, rest) => {
+    if (type === FrameType.Goaway && known?.only === true) {
+      const { code, final } = readGoaway(payload);
+      if (code === Code.Cancel && final !== true) throw new ResumeExpiredError();
+    }
     if (type !== FrameType.HelloOk) return false;
     accepted(socket, readHelloOk(payload), rest);
     return true;
@@ -160,7 +165,10 @@ function exchange(
       clearTimeout(timer);
       stop();
     };
+    // Of one that was given up, an answer may still be read.
+    let isOver = false;
     const over = (error: unknown): void => {
+      isOver = true;
       settle();
       socket.terminate();
       reject(error);
@@ -171,6 +179,7 @@ function exchange(
     if (signal.aborted) return aborted();
     socket.user = {
       message: (message) => {
+        if (isOver) return;
         try {
           if (!firstFrame(message, take)) return;
           settle();
@@ -194,9 +203,9 @@ function firstFrame(
 ): boolean {
   const frame = decodeMessage(message)[0];
   if (frame === undefined) return false;
-  if (frame.type === FrameType.Goaway) throw goawayError(readGoaway(frame.payload));
   const rest = message.subarray(HEADER_BYTES + frame.payload.length);
   if (take(frame.type, frame.payload, rest)) return true;
+  if (frame.type === FrameType.Goaway) throw goawayError(readGoaway(frame.payload));
   throw new ProtocolError(`The kit answered with a frame of type 0x${frame.type.toString(16)}`);
 }
 

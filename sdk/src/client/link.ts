@@ -24,40 +24,17 @@ import { MuxSession, type MuxHost } from '../mux/session.js';
 import type { MuxStream, StreamLane } from '../mux/stream.js';
 import { Violation } from '../mux/violation.js';
 import { Backoff, byAny } from './backoff.js';
-import { isPongTimeout } from './ends.js';
+import type { Around, LinkHost } from './around.js';
+import { endOf, isParked, isTakenBy, type LinkEnd } from './ends.js';
+import { ResumeExpiredError } from './errors.js';
 import { gaveUp, judge } from './failover.js';
-import { hear, LOST_AFTER_MS, measure, memberOf, ping, type Member } from './member.js';
+import { hear, hold, holds, LOST_AFTER_MS, measure } from './member.js';
+import { memberOf, ping, type Member } from './member.js';
 import { Memory } from './memory.js';
 import type { KitSocket } from './dial.js';
 import { JoinRefused, PING_EVERY_MS, sayHello, sayJoin } from './handshake.js';
 import type { CheckedSession } from './options.js';
 import type { Way, Ways } from './ways.js';
-
-/** How a link ended. */
-export type LinkEnd =
-  | { kind: 'lost'; reason: string }
-  /** Somebody else resumed the session. */
-  | { kind: 'taken'; reason: string }
-  | { kind: 'goaway'; goaway: Goaway }
-  | { kind: 'violation'; reason: string };
-
-/** What a link goes on from. */
-export interface Around {
-  ways: Ways;
-  memory: Memory | undefined;
-  before: Link | undefined;
-}
-
-/** What a link asks of the session above it. */
-export interface LinkHost {
-  /** HELLO_OK came; told before any other frame. */
-  online(link: Link): void;
-  accept(stream: MuxStream, open: StreamOpen): void;
-  control(frame: Frame): void;
-  /** The primary is lost, and the session goes on without it until there is another. */
-  limps(link: Link): void;
-  ended(link: Link, end: LinkEnd): void;
-}
 
 /** How often links are looked after, in milliseconds. */
 const TICK_MS = 500;
@@ -71,18 +48,12 @@ const WAKE_MS = 1000;
 const GOAWAY_MS = 6000;
 /** The same of a kit that drains and says how long. */
 const DRAIN_MS = 3_600_000;
-/** What a kit calls a session that was resumed on another socket, where it says so (PROTOCOL §9). */
-const ELSEWHERE = 'resumed elsewhere';
 /** How long a close may take before the connection is dropped. */
 const CLOSE_MS = 1000;
 /** The maximum of streams when the kit names none. */
 const DEFAULT_STREAMS = 1024;
 /** How long streams wait for a connection, in milliseconds; a kit keeps them for its grace. */
 export const KEEP_MS = 600_000;
-
-/** How the kit closes the sockets of a session that was resumed on others (PROTOCOL §6). */
-const GOING_AWAY = 1001;
-const TAKEN_REASON = 'resumed on another connection';
 
 /** The sockets of a session. */
 export class Link implements MuxHost {
@@ -108,10 +79,12 @@ export class Link implements MuxHost {
   private goaway: Goaway | undefined;
   private goawayAt = 0;
   private over = false;
+  /** Until when the kit may take the session away for another object of this process. */
+  private yieldsUntil = 0;
   private whenClosed: (() => void) | undefined;
 
   private constructor(
-    private readonly config: CheckedSession,
+    private config: CheckedSession,
     private host: LinkHost,
     /** What the kit answered. */
     readonly hello: HelloOk,
@@ -127,7 +100,7 @@ export class Link implements MuxHost {
       lane !== undefined && memory !== undefined
         ? memory.mux
         : new MuxSession({ streamWindow, sessionWindow, maxStreams }, this, this.lastTick);
-    this.memory = lane === undefined ? Memory.of(config, hello, this.mux) : memory;
+    this.memory = lane === undefined ? Memory.of(config, hello, this.mux, memory) : memory;
     this.backoff = new Backoff(config.connectUrl.hostname);
     this.ways = ways;
     ways.begin();
@@ -147,11 +120,19 @@ export class Link implements MuxHost {
     host: LinkHost,
     around: Around,
   ): Promise<void> {
-    const resume = resumeId === undefined ? undefined : { sessionId: resumeId };
-    const { memory, before, ways } = around;
-    const known = (): Resume | undefined => memory?.resume(before?.held() ?? []) ?? resume;
-    return byAny(ways, timeoutMs, signal, (way, ms, took) =>
-      sayHello(config, way.url, known, ms, signal, (socket, hello, rest) => {
+    const { memory, before, ways, wants } = around;
+    const known = (): Resume | undefined => {
+      if (resumeId === undefined) return undefined;
+      const resume = memory?.resume(before?.held() ?? []) ?? { sessionId: resumeId };
+      // What comes by the socket of before is not taken once it was said what was.
+      if ('received' in resume) before?.holdPrimary(true);
+      return wants === 'any' ? resume : { ...resume, only: true };
+    };
+    const offer = { ...config, ...memory?.offer };
+    return byAny(ways, timeoutMs, signal, async (way, ms, took) => {
+      const accepted = (socket: KitSocket, hello: HelloOk, rest: Buffer): void => {
+        // An older kit does not know what `only` means.
+        if (wants === 'before alone' && !hello.resumed) throw new ResumeExpiredError();
         ways.stands(way, took());
         const link = new Link(config, host, hello, socket, way, around);
         host.online(link);
@@ -160,8 +141,14 @@ export class Link implements MuxHost {
         link.joinAll(hello.joinTickets);
         // One that the kit keeps may be gone by now.
         if (link.missing().length > 0) link.askForTickets();
-      }),
-    );
+      };
+      try {
+        await sayHello(offer, way.url, known, ms, signal, accepted);
+      } catch (error) {
+        before?.holdPrimary(false);
+        throw error;
+      }
+    });
   }
 
   /** Sends a session frame. */
@@ -176,14 +163,13 @@ export class Link implements MuxHost {
     return this.shut(1000, goodbye);
   }
 
-  /** Whether a session of such options would have made the same connection. */
+  /** Whether a session of such options would have reached the same kit in the same way. */
   serves(config: CheckedSession): boolean {
     const mine = this.config;
     const headers = JSON.stringify(config.kitHeaders) === JSON.stringify(mine.kitHeaders);
     const way = String(config.urls) === String(mine.urls) && headers;
     const proof = config.token === mine.token && String(config.ca) === String(mine.ca);
-    const same = config.maxConnections === mine.maxConnections && !this.isLimping;
-    return way && proof && same && this.goaway === undefined;
+    return way && proof && !this.over && !this.isLimping && this.goaway === undefined;
   }
 
   /** Whether its sockets are still there. */
@@ -202,8 +188,27 @@ export class Link implements MuxHost {
   }
 
   /** Another session takes it over as it is. */
-  handTo(host: LinkHost): void {
+  handTo(host: LinkHost, config: CheckedSession): void {
     this.host = host;
+    this.config = config;
+    this.yieldsUntil = 0;
+  }
+
+  /** Another object asks for the session: when the kit takes it from here, it is not lost for good. */
+  yields(isAsked: boolean): void {
+    // What the kit did for one that gave up may still be on its way.
+    this.yieldsUntil = isAsked ? Infinity : Date.now() + LOST_AFTER_MS;
+  }
+
+  /** Takes nothing of the primary socket until it is told to, and then all of it. */
+  private holdPrimary(isHeld: boolean): void {
+    const member = this.members.get(0);
+    if (member === undefined) return;
+    if (isHeld) return hold(member);
+    const { held = [] } = member;
+    member.held = undefined;
+    for (const message of held) this.receive(member, message);
+    this.readOn(member);
   }
 
   /** The other lanes that stand. */
@@ -221,11 +226,12 @@ export class Link implements MuxHost {
       if (index > 0 && kept.includes(index)) {
         this.addMember(index, socket, way, lane);
       } else {
-        if (this.isRevived) this.mux.suspend(lane, this.lastTick);
+        if (this.isRevived && index > 0) this.mux.suspend(lane, this.lastTick);
         socket.terminate();
       }
     }
     before.members.clear();
+    if (!this.isRevived) before.mux.abandon('the session was resumed without its streams');
   }
 
   /** Drops the sockets without a word; the kit parks the session. */
@@ -259,9 +265,18 @@ export class Link implements MuxHost {
     const { lane } = member;
     // What a socket brings that was given up is not taken: the kit was told so.
     if (this.over || this.members.get(lane.index) !== member) return;
+    if (member.held !== undefined) {
+      if (holds(member, message)) return;
+      return this.giveUp(member, 'too much came while another object asked the kit');
+    }
     this.orEnd(() => {
       this.mux.receive(lane, message);
     });
+  }
+
+  private giveUp(member: Member, reason: string): void {
+    member.socket.terminate();
+    this.onClosed(member.lane.index, member, { kind: 'lost', reason });
   }
 
   /** Does what may show that the kit broke the protocol, which ends the session. */
@@ -329,7 +344,7 @@ export class Link implements MuxHost {
       },
       closed: (code, reason) => {
         const why = `closed with ${code}${reason === '' ? '' : `: ${reason}`}`;
-        const taken = code === GOING_AWAY && reason === TAKEN_REASON;
+        const taken = isTakenBy(code, reason) && Date.now() >= this.yieldsUntil;
         this.onClosed(index, member, { kind: taken ? 'taken' : 'lost', reason: why });
       },
     };
@@ -347,7 +362,7 @@ export class Link implements MuxHost {
   }
 
   private readOn(member: Member): void {
-    if (!member.paused || member.lane.choked) return;
+    if (!member.paused || member.lane.choked || member.held !== undefined) return;
     member.paused = false;
     member.socket.resume();
   }
@@ -374,6 +389,8 @@ export class Link implements MuxHost {
 
   private onGoaway(goaway: Goaway): void {
     if (this.goaway !== undefined || this.over) return;
+    // What is kept waits for the other object, or for the next connection.
+    if (Date.now() < this.yieldsUntil && endOf(goaway).kind === 'taken') return;
     this.goaway = goaway;
     this.goawayAt = Date.now();
     // A kit that restarts is dialled while what runs here comes to its end.
@@ -414,23 +431,21 @@ export class Link implements MuxHost {
     this.mux.sweep(now);
     const primary = this.members.get(0);
     if (this.mux.ranDry && primary !== undefined) {
-      primary.socket.terminate();
-      const reason = 'credit was lost with a connection';
-      return this.onClosed(0, primary, { kind: 'lost', reason });
+      return this.giveUp(primary, 'credit was lost with a connection');
     }
     for (const index of this.used.keys()) {
       const lane = this.mux.lane(index);
       const isOverdue = now - (lane?.downSince ?? now) > KEEP_MS;
       if (isOverdue && lane !== undefined) this.mux.dropLane(lane, 'the lane did not come back');
     }
-    for (const [index, member] of [...this.members]) {
+    for (const member of [...this.members.values()]) {
       if (this.over) return;
-      this.look(index, member, now, jumped);
+      this.look(member, now, jumped);
     }
     this.finishGoaway(now);
   }
 
-  private look(index: number, member: Member, now: number, jumped: boolean): void {
+  private look(member: Member, now: number, jumped: boolean): void {
     const bytes = member.socket.received();
     this.holdBack(member);
     if (this.over) return;
@@ -439,7 +454,8 @@ export class Link implements MuxHost {
     // One that we do not read from shows that it lives by reading.
     const reads = member.paused && backlog < member.backlog;
     member.backlog = backlog;
-    if (reads || bytes !== member.bytes || member.heardAt > now) hear(member, bytes, now);
+    const isHeld = member.held !== undefined;
+    if (reads || isHeld || bytes !== member.bytes || member.heardAt > now) hear(member, bytes, now);
     else if (jumped) {
       // Asleep: what arrived in the meantime is read right after this; without it the link is dead.
       member.heardAt = now - (LOST_AFTER_MS - WAKE_MS);
@@ -447,9 +463,7 @@ export class Link implements MuxHost {
     }
     const silence = now - member.heardAt;
     if (silence >= LOST_AFTER_MS) {
-      member.socket.terminate();
-      const reason = `no sign of life for ${LOST_AFTER_MS} ms`;
-      this.onClosed(index, member, { kind: 'lost', reason });
+      this.giveUp(member, `no sign of life for ${LOST_AFTER_MS} ms`);
     } else if (now - member.pingedAt >= PING_EVERY_MS - TICK_MS) {
       // Also while much is heard: the kit was told how often it hears something of us.
       ping(member, now);
@@ -478,7 +492,7 @@ export class Link implements MuxHost {
       // Where we were kept from looking, nothing is known of how long it took.
       if (late || bytes !== member.bytes || member.paused) hear(member, bytes, now);
     }
-    for (const [index, member] of [...this.members]) {
+    for (const member of [...this.members.values()]) {
       if (this.over) return;
       const others = [...this.members.values()].filter((other) => other !== member);
       const verdict = judge(member.lane, member, carrying.has(member.lane), others, now);
@@ -487,8 +501,7 @@ export class Link implements MuxHost {
         ping(member, now);
       } else if (verdict === 'give up') {
         gaveUp(member.lane);
-        member.socket.terminate();
-        this.onClosed(index, member, { kind: 'lost', reason: 'no answer to PING' });
+        this.giveUp(member, 'no answer to PING');
       }
     }
   }
@@ -579,14 +592,4 @@ export class Link implements MuxHost {
     const all = [...this.used].map(([index, nonce]) => ({ index, nonce }));
     return all.filter(({ index }) => !this.members.has(index) && !this.joining.has(index));
   }
-}
-
-/** Whether a kit that says this, or nothing, keeps the session. */
-function isParked(goaway: Goaway | undefined): boolean {
-  return goaway === undefined || isPongTimeout(goaway);
-}
-
-function endOf(goaway: Goaway): LinkEnd {
-  const taken = goaway.final === true && goaway.message === ELSEWHERE;
-  return taken ? { kind: 'taken', reason: ELSEWHERE } : { kind: 'goaway', goaway };
 }

@@ -2,6 +2,7 @@
  * A socket of a session, with what is known of whether it lives.
  */
 import { FrameType } from '../wire/frame.js';
+import { MAX_SESSION_WINDOW } from '../mux/limits.js';
 import type { StreamLane } from '../mux/stream.js';
 import type { KitSocket } from './dial.js';
 import type { Pulse } from './failover.js';
@@ -9,6 +10,9 @@ import type { Way } from './ways.js';
 
 /** Silence after which a socket is given up (PROTOCOL §6). */
 export const LOST_AFTER_MS = 5000;
+
+/** The most that is held: what a window lets a kit send, and frames without DATA. */
+const HELD_MAX = 2 * MAX_SESSION_WINDOW;
 
 /** See the module. Times are milliseconds. */
 export interface Member extends Pulse {
@@ -20,6 +24,8 @@ export interface Member extends Pulse {
   /** Not read from, because what we said before still waits; of that, so much when last looked at. */
   paused: boolean;
   backlog: number;
+  /** What came, and is not taken while another object asks the kit for the session. */
+  held: Buffer[] | undefined;
 }
 
 /** A socket that stands since `now`. */
@@ -35,6 +41,7 @@ export function memberOf(socket: KitSocket, way: Way, lane: StreamLane, now: num
     pingedAt: now,
     paused: false,
     backlog: 0,
+    held: undefined,
   };
 }
 
@@ -43,6 +50,18 @@ export function hear(member: Member, bytes: number, now: number): void {
   member.bytes = bytes;
   member.heardAt = now;
   member.askedAt = undefined;
+}
+
+/** Takes nothing of a socket until `held` is undefined again. */
+export function hold(member: Member): void {
+  member.held ??= [];
+  member.paused ||= member.socket.pause();
+}
+
+/** Keeps what is not taken yet, for not every runtime can stop reading; false when it is too much. */
+export function holds({ held = [] }: Member, message: Buffer): boolean {
+  held.push(message);
+  return held.reduce((sum, { length }) => sum + length, 0) <= HELD_MAX;
 }
 
 /** Asks for a sign of life; the answer brings back when that was. */

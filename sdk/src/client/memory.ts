@@ -13,7 +13,6 @@ import type { CheckedSession } from './options.js';
 
 /** See the module. */
 export class Memory {
-  private attempt = 0;
   private isOver = false;
   private readonly bounds: ReplayBounds;
 
@@ -21,20 +20,37 @@ export class Memory {
     readonly sessionId: string,
     private readonly epoch: number,
     readonly mux: MuxSession,
-    config: CheckedSession,
+    /** What HELLO offered; who offers less is not taken for the same client. */
+    readonly offer: Pick<CheckedSession, 'maxConnections' | 'replayBuffer'>,
     lanes: number,
+    /** How many HELLOs told of it, or of one before. */
+    private attempt: number,
   ) {
-    const buffer = Math.max(config.replayBuffer, REPLAY_BUFFER_LEAST);
+    const buffer = Math.max(offer.replayBuffer, REPLAY_BUFFER_LEAST);
     // A lane that is lost must not keep all of the credit from the others.
     this.bounds = { buffer, data: Math.floor(mux.sendCredit.window / 2 / lanes) };
   }
 
   /** Begins one, where the kit granted it. */
-  static of(config: CheckedSession, hello: HelloOk, mux: MuxSession): Memory | undefined {
+  static of(
+    config: CheckedSession,
+    hello: HelloOk,
+    mux: MuxSession,
+    before: Memory | undefined,
+  ): Memory | undefined {
     const { epoch, capabilities, sessionId } = hello;
     const granted = config.replayBuffer > 0 && capabilities.includes('replay');
     if (!granted || epoch === undefined) return undefined;
-    return new Memory(sessionId, epoch, mux, config, Math.max(1, hello.connectionsGranted));
+    const { maxConnections, replayBuffer } = config;
+    const lanes = Math.max(1, hello.connectionsGranted);
+    const offer = { maxConnections, replayBuffer };
+    // The kit may know the session from before, and takes a lower number for one that comes late.
+    return new Memory(sessionId, epoch, mux, offer, lanes, before?.attempt ?? 0);
+  }
+
+  /** Whether there is something that a fresh session would not have. */
+  get hasStreams(): boolean {
+    return this.mux.size > 0;
   }
 
   /** What a lane keeps that begins. */
@@ -62,6 +78,8 @@ export class Memory {
       return undefined;
     }
     const lane = this.mux.primary;
+    // It stands where another object of this process asked for the session.
+    if (lane !== undefined) this.mux.suspend(lane, now);
     if (lane !== undefined && this.mux.revive(lane, carrier, received, now)) {
       this.mux.handTo(host);
       return lane;

@@ -23,7 +23,7 @@ interface PendingBind {
 export class Requests {
   private readonly binds = new Map<number, PendingBind>();
   private readonly unbinds = new Map<number, () => void>();
-  private nextRef = 1;
+  private next = 1;
 
   constructor(private readonly timeoutMs: number) {}
 
@@ -39,7 +39,7 @@ export class Requests {
   ): Promise<T> {
     signal?.throwIfAborted();
     return new Promise<T>((resolve, reject) => {
-      const ref = this.nextRef++;
+      const ref = this.next++;
       const off = (): void => {
         clearTimeout(timer);
         stop();
@@ -70,9 +70,14 @@ export class Requests {
     });
   }
 
-  /** Whether nothing waits. */
-  get idle(): boolean {
-    return this.binds.size === 0 && this.unbinds.size === 0;
+  /** By which the next BIND is known. */
+  get nextRef(): number {
+    return this.next;
+  }
+
+  /** The session is that of another object, to whose BINDs an answer may still come. */
+  goOnFrom(nextRef: number): void {
+    this.next = Math.max(this.next, nextRef);
   }
 
   /** Notes an UNBIND; resolves when the kit answered, or did not in time. */

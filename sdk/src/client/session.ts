@@ -23,6 +23,7 @@ import type { Report } from '../local/report.js';
 import { joinSignals, onAbort } from './abort.js';
 import { Backoff, attempts, sleep } from './backoff.js';
 import { Binding, type BindingOwner, type Grant } from './binding.js';
+import { Bequest, type Belongings, type Estate } from './estate.js';
 import {
   BindError,
   ClosedError,
@@ -32,25 +33,18 @@ import {
   type TunnelError,
 } from './errors.js';
 import { TunnelEventTarget, type TunnelEventMap } from './events.js';
-import { fatalEnd, isFatal } from './ends.js';
-import { KEEP_MS, Link, type LinkEnd, type LinkHost } from './link.js';
-import {
-  checkBind,
-  checkCall,
-  checkGrace,
-  checkSession,
-  type BindOptions,
-  type CheckedBind,
-  type CheckedSession,
-  type SessionOptions,
-} from './options.js';
-import { Orphans } from './orphans.js';
+import { fatalEnd, isFatal, type LinkEnd } from './ends.js';
+import type { LinkHost, Wants } from './around.js';
+import { KEEP_MS, Link } from './link.js';
+import { checkBind, checkCall, checkGrace, checkSession } from './options.js';
+import type { BindOptions, CheckedBind, CheckedSession, SessionOptions } from './options.js';
 import type { Memory } from './memory.js';
+import { Ports } from './ports.js';
 import { bindAgain } from './rebind.js';
 import { Requests } from './requests.js';
 import { Keeper, type KeptSession } from './state.js';
 import { Ways } from './ways.js';
-import type { HelloOk, ResumedBind } from '../wire/terms.js';
+import type { HelloOk } from '../wire/terms.js';
 import type { ExchangeReport } from '../local/terms.js';
 
 /** Where a session is in its life. */
@@ -60,6 +54,8 @@ export type SessionState = 'idle' | 'connecting' | 'online' | 'lost' | 'closed';
 const REDIAL_MS = 10_000;
 /** A session that was up this long is dialled at once when it is lost, in milliseconds. */
 const STEADY_MS = 250;
+/** For so long after a loss a session with streams is not given up for another, in milliseconds. */
+const HOPE_MS = 10_000;
 /** How long the kit may take to answer UNBIND when a session is closed, in milliseconds. */
 const FAREWELL_MS = 1000;
 /** How often a session that closes looks whether anything still runs, in milliseconds. */
@@ -71,19 +67,16 @@ export class TunnelSession extends TunnelEventTarget {
   readonly closed: Promise<TunnelError | undefined>;
   private readonly config: CheckedSession;
   private readonly requests: Requests;
-  private readonly orphans = new Orphans();
-  private readonly granted = new Map<number, Binding>();
-  /** Bindings that we gave back, until the kit has heard of it. */
-  private readonly leaving = new Map<number, Binding>();
-  /** Bindings that a fresh session has to ask for again. */
-  private readonly unbound = new Set<Binding>();
-  /** Bindings of an earlier object, until they are bound here. */
-  private readonly restored = new Set<Binding>();
+  private readonly ports: Ports;
   private readonly keeper: Keeper;
   /** Connections to a kit that restarts, on which what ran comes to its end. */
   private readonly draining = new Set<Link>();
   /** What an earlier object, or process, left of the session to take up. */
   private inherited: KeptSession | undefined;
+  /** All that the earlier object has, until the kit has said whether it is ours. */
+  private estate: Estate | undefined;
+  /** Another object that asks the kit for all that is here. */
+  private readonly bequest: Bequest;
   /** The session before this one, which may hold its ports parked. */
   private previousId: string | undefined;
   private readonly abort = new AbortController();
@@ -127,8 +120,14 @@ export class TunnelSession extends TunnelEventTarget {
       }),
       unbind: (binding) => this.unbind(binding),
     };
-    const { origin, pathname } = this.config.connectUrl;
-    this.keeper = new Keeper(this.config.state, origin + pathname, (message) => {
+    this.ports = new Ports(this.owner);
+    this.bequest = new Bequest({
+      belongings: () => this.belongings(),
+      asked: () => this.asked(),
+      taken: () => this.taken(),
+      kept: () => this.link?.yields(false),
+    });
+    this.keeper = new Keeper(this.config, (message) => {
       this.emit('unsaved', { message });
     });
     this.closed = new Promise((resolve) => {
@@ -157,7 +156,7 @@ export class TunnelSession extends TunnelEventTarget {
 
   /** The ports that the kit has granted, those of a session that was taken up among them. */
   get bindings(): Binding[] {
-    return [...this.granted.values()];
+    return this.ports.granted;
   }
 
   /** WebSockets that are joined right now. */
@@ -181,17 +180,22 @@ export class TunnelSession extends TunnelEventTarget {
     this.current = 'connecting';
     try {
       signal.throwIfAborted();
-      const kept = await this.keeper.find(this.config.resumeSessionId);
-      signal.throwIfAborted();
+      const { kept, estate } = await this.keeper.claim(this.config.resumeSessionId, signal);
       this.inherited = kept;
-      const link = kept?.holder?.detach(this.config);
-      if (kept !== undefined && link !== undefined) this.inherit(link, kept);
+      this.estate = estate;
+      if (estate?.link?.serves(this.config) === true) this.inherit(estate, estate.link);
       else {
         const wanted = this.config.resumeSessionId ?? kept?.sessionId;
-        await attempts(this.config, signal, (ms) => this.openLink(wanted, ms, signal));
+        const wants = this.config.resumeSessionId === undefined ? 'any' : 'before alone';
+        await attempts(this.config, signal, (ms) => this.openLink(wanted, ms, signal, wants));
       }
     } catch (error) {
-      if (this.in('connecting')) this.current = 'idle';
+      this.estate?.giveBack();
+      this.estate = undefined;
+      if (this.in('connecting')) {
+        this.current = 'idle';
+        this.keeper.leave();
+      }
       throw error;
     } finally {
       stop();
@@ -208,9 +212,12 @@ export class TunnelSession extends TunnelEventTarget {
     if (this.current === 'closed' || this.closing) throw new ClosedError('nothing can be bound');
     // Before anything is taken up: one that is aborted leaves all as it was.
     options.signal?.throwIfAborted();
-    const again = this.bindRestored(checked);
-    if (again !== undefined) return again;
-    const adopted = this.orphans.adopt(checked.kind, checked.mode, checked.containerPort);
+    const again = this.ports.takeRestored(checked);
+    if (again !== undefined) {
+      this.note();
+      return again;
+    }
+    const adopted = this.ports.orphans.adopt(checked.kind, checked.mode, checked.containerPort);
     if (adopted === undefined || 'replace' in adopted) {
       const ours = adopted && { containerPort: adopted.replace, takeover: true };
       try {
@@ -236,20 +243,15 @@ export class TunnelSession extends TunnelEventTarget {
   async unbind(binding: Binding): Promise<void> {
     if (!(binding instanceof Binding)) throw new OptionsError('unbind takes a binding');
     const { bindId } = binding;
-    this.unbound.delete(binding);
-    if (this.granted.get(bindId) !== binding) return;
-    this.granted.delete(bindId);
+    if (!this.ports.leave(binding)) return;
     this.note();
     const to = this.link ?? this.memory;
     if (to !== undefined) {
-      // Until the kit answers, visitors come whom it let in before.
-      this.leaving.set(bindId, binding);
       await this.requests.unbind(bindId, () => {
         to.send(FrameType.Unbind, { bindId });
       });
-      this.leaving.delete(bindId);
     }
-    binding.release();
+    this.ports.left(bindId);
   }
 
   /**
@@ -269,7 +271,7 @@ export class TunnelSession extends TunnelEventTarget {
     if (this.current === 'closed') return this.over;
     this.closing = true;
     if (this.link !== undefined) {
-      const all = [...this.granted.values()].map((binding) => this.unbind(binding));
+      const all = this.ports.granted.map((binding) => this.unbind(binding));
       await Promise.race([Promise.all(all), sleep(FAREWELL_MS, this.abort.signal)]);
       await this.drained(graceMs);
     }
@@ -290,47 +292,48 @@ export class TunnelSession extends TunnelEventTarget {
     resumeId: string | undefined,
     timeoutMs: number,
     signal: AbortSignal,
+    wants: Wants,
   ): Promise<void> {
-    const around = { ways: this.ways, before: this.link, memory: this.memory ?? this.link?.memory };
+    const from = this.estate ?? { link: this.link, memory: this.memory };
+    const memory = from.memory ?? from.link?.memory;
+    const around = { ways: this.ways, before: from.link, memory, wants };
     await Link.open(this.config, resumeId, timeoutMs, signal, this.linkHost, around);
-    if (this.in('connecting')) {
-      // The kit answered with a fresh session where a certain one was asked for.
-      const { link } = this;
-      this.link = undefined;
-      await link?.close();
-      throw new ResumeExpiredError();
-    }
+    await this.bindUnbound();
+  }
+
+  /** Binds anew what the session of now does not have. */
+  private async bindUnbound(): Promise<void> {
     const send = (bind: Bind): void => this.sendBind(bind);
     if (this.link?.isRevived !== true) this.requests.repeat(send);
     const ask = (binding: Binding, port: number, until: AbortSignal): Promise<void> => {
       const bind = { ...binding.again(port), replaces: this.previousId };
       return this.requests.bind(bind, until, (ok) => this.renew(binding, ok), send);
     };
-    const wants = (binding: Binding): boolean => this.unbound.has(binding);
+    const wants = (binding: Binding): boolean => this.ports.isUnbound(binding);
     const refused = (detail: TunnelEventMap['bindRefused']): void => {
       this.emit('bindRefused', detail);
     };
     const { signal: lost } = this.setup;
-    await bindAgain(this.unbound, { ask, wants, refused }, lost);
+    await bindAgain(this.ports.unbound, { ask, wants, refused }, lost);
     lost.throwIfAborted();
   }
 
   private onHello(link: Link): void {
     const { hello } = link;
     const first = this.current === 'connecting';
-    const expected = this.config.resumeSessionId !== undefined;
+    const { estate } = this;
     this.link = link;
     this.setup = new AbortController();
     this.memory = undefined;
-    this.orphans.clear();
-    if (first && expected && !hello.resumed) return;
+    if (estate !== undefined) return this.inherit(estate, link);
+    this.ports.orphans.clear();
     const before = this.answer?.sessionId ?? this.inherited?.sessionId;
     if (!hello.resumed) this.previousId = before;
     this.answer = hello;
     // What was said before is said again, and the kit's frames are: there is nothing to compare.
     if (link.isRevived) return;
     if (hello.resumed) this.takeUp(link, first);
-    else this.forgetBinds();
+    else this.ports.forget();
     if (first) this.goOnline(hello.sessionId);
     else this.note();
   }
@@ -342,98 +345,91 @@ export class TunnelSession extends TunnelEventTarget {
     this.emit('online', { sessionId });
   }
 
-  /** Goes on with the connection of an earlier object of this process, and all that it carries. */
-  private inherit(link: Link, { sessionId, bindings }: KeptSession): void {
-    link.handTo(this.linkHost);
+  /** Has what an earlier object of this process had, on its connection or on one in its place. */
+  private inherit(estate: Estate, link: Link): void {
+    const { hello } = link;
+    const isSame = estate.link === link;
+    const goesOn = isSame || link.isRevived;
+    const bindings = estate.ports.kept;
+    this.estate = undefined;
+    if (isSame) link.handTo(this.linkHost, this.config);
+    if (goesOn || hello.resumed) this.ports.inherit(estate.ports, goesOn);
+    this.requests.goOnFrom(estate.nextRef);
+    for (const old of estate.draining) {
+      old.handTo(this.linkHost, this.config);
+      this.draining.add(old);
+    }
+    estate.take();
     this.link = link;
-    const resumedBinds = bindings.map(({ options: { kind, mode }, grant }): ResumedBind => {
-      return { kind, mode, ...grant };
-    });
-    this.answer = { ...link.hello, resumed: true, resumedBinds };
-    for (const { options, grant } of bindings) this.restored.add(this.enter(options, grant));
-    this.goOnline(sessionId);
+    if (isSame) void this.bindUnbound().catch(() => undefined);
+    if (goesOn) {
+      this.answer = { ...hello, resumed: true, resumedBinds: this.ports.resumed };
+    } else {
+      this.inherited &&= { ...this.inherited, bindings };
+      this.answer = hello;
+      if (hello.resumed) this.takeUp(link, true);
+      else this.previousId = this.inherited?.sessionId;
+    }
+    this.goOnline(hello.sessionId);
   }
 
-  /** @internal Lets go of the session, which another object of this process takes up. */
-  detach(config: CheckedSession): Link | undefined {
-    const { link, requests } = this;
-    const whole = this.in('online') && !this.closing && requests.idle && this.unbound.size === 0;
+  /** Another object of this process asks for all that is here; whether it may. */
+  private asked(): boolean {
+    if (this.closing || this.in('closed')) return false;
+    this.link?.yields(true);
+    return true;
+  }
+
+  private belongings(): Belongings {
+    const { link, memory, ports, draining } = this;
+    return { link, memory, ports, draining, nextRef: this.requests.nextRef };
+  }
+
+  /** The kit has given the session to another object. */
+  private taken(): void {
     this.link = undefined;
+    this.memory = undefined;
+    this.draining.clear();
     this.keeper.leave();
     this.setup.abort();
     void this.finish(new ClosedError('another session of this process has taken it up'));
-    if (whole && link?.serves(config) === true) return link;
-    link?.drop();
-    return undefined;
-  }
-
-  /** What is bound already, by an earlier object of this session: only its target is new. */
-  private bindRestored(checked: CheckedBind): Binding | undefined {
-    const binding = [...this.restored].find((known) => known.fits(checked));
-    if (binding === undefined) return undefined;
-    this.restored.delete(binding);
-    const { grant } = binding.kept;
-    if (this.granted.get(grant.bindId) !== binding) return undefined;
-    binding.release();
-    return this.enter(checked, grant);
   }
 
   /** Keeps what a later session has to know to come back to these ports. */
   private note(): void {
     if (this.answer === undefined || this.closing || this.in('closed')) return;
-    const all = [...this.granted.values(), ...this.unbound];
-    const kept = all.map((binding) => binding.kept);
-    this.keeper.keep(this.answer.sessionId, kept, this);
+    this.keeper.keep(this.answer.sessionId, this.ports.kept, this.bequest);
   }
 
   /** Compares what the kit still holds for us with what we think we have. */
   private takeUp(link: Link, first: boolean): void {
     const { resumedBinds } = link.hello;
     const held = new Set(resumedBinds.map(({ bindId }) => bindId));
-    for (const bindId of [...this.granted.keys()]) {
+    for (const { bindId } of this.ports.granted) {
       if (!held.has(bindId)) this.revoked(bindId, 'taken over while the connection was lost');
     }
     for (const bind of resumedBinds) {
-      if (this.granted.has(bind.bindId)) continue;
+      if (this.ports.has(bind.bindId)) continue;
       // At first these are an earlier one's; later they answer a BIND whose answer was lost.
-      if (first) this.takeUpOne(bind);
+      const named = this.config.resumeSessionId !== undefined;
+      // Only who named the session gets the targets of before back without naming them as well.
+      if (first) this.ports.takeUp(bind, named ? (this.inherited?.bindings ?? []) : []);
       else link.send(FrameType.Unbind, { bindId: bind.bindId });
     }
   }
 
-  /** Only who named the session gets the targets of before back without naming them as well. */
-  private takeUpOne(bind: ResumedBind): void {
-    const { containerPort, kind, mode, bindId } = bind;
-    const named = this.config.resumeSessionId !== undefined;
-    const known = this.inherited?.bindings.find(
-      ({ options, grant }) =>
-        grant.containerPort === containerPort && options.kind === kind && options.mode === mode,
-    );
-    if (known === undefined || !named) return this.orphans.add(bind);
-    const publicUrl = bind.publicUrl ?? known.grant.publicUrl;
-    this.restored.add(this.enter(known.options, { bindId, containerPort, publicUrl }));
-  }
-
-  private forgetBinds(): void {
-    for (const binding of this.granted.values()) this.unbound.add(binding);
-    this.granted.clear();
-  }
-
   private enter(options: CheckedBind, grant: Grant): Binding {
-    const binding = new Binding(this.owner, options, grant);
-    this.granted.set(grant.bindId, binding);
+    const binding = this.ports.enter(options, grant);
     this.note();
     return binding;
   }
 
   private renew(binding: Binding, grant: Grant): void {
-    if (!this.unbound.delete(binding)) {
+    if (!this.ports.renew(binding, grant)) {
       // It was closed while the kit bound it again.
       this.link?.send(FrameType.Unbind, { bindId: grant.bindId });
       return;
     }
-    binding.renew(grant);
-    this.granted.set(grant.bindId, binding);
     this.note();
   }
 
@@ -466,33 +462,17 @@ export class TunnelSession extends TunnelEventTarget {
   }
 
   private revoked(bindId: number, reason: string): void {
-    const binding = this.granted.get(bindId);
-    const containerPort = binding?.containerPort ?? this.orphans.revoke(bindId)?.containerPort;
+    const containerPort = this.ports.revoke(bindId);
     if (containerPort === undefined) return;
-    this.granted.delete(bindId);
-    binding?.release();
     this.note();
     this.emit('takenOver', { bindId, containerPort, reason });
   }
 
   private accept(stream: MuxStream, open: StreamOpen): void {
-    const { bindId, containerPort, kind } = open;
     const report: Report = this.wants('request') ? this.report : undefined;
-    const binding =
-      bindId === undefined
-        ? this.byPort(kind, containerPort)
-        : (this.granted.get(bindId) ?? this.leaving.get(bindId));
-    if (binding !== undefined) binding.accept(stream, open, report);
-    else if (!this.orphans.accept(stream, open)) {
+    if (!this.ports.accept(stream, open, report)) {
       stream.reset(Code.RefusedStream, 'no such binding');
     }
-  }
-
-  /** Older kits name the port, or nothing when there is only one binding. */
-  private byPort(kind: string, port: number | undefined): Binding | undefined {
-    const fitting = [...this.granted.values()].filter((binding) => binding.kind === kind);
-    if (port === undefined) return fitting.length === 1 ? fitting[0] : undefined;
-    return fitting.find((binding) => binding.containerPort === port);
   }
 
   private onEnded(link: Link, end: LinkEnd): void {
@@ -508,6 +488,13 @@ export class TunnelSession extends TunnelEventTarget {
     const error = fatal ?? new LostError(`The connection was lost: ${reason}`);
     this.setup.abort(error);
     // Whoever closes the session sees that the link is gone, and ends it.
+    if (this.closing) return;
+    // Where another object asks for the session, its answer tells what is to be done about the loss.
+    if (fatal === undefined) this.bequest.afterwards(() => this.onLost(undefined, error, reason));
+    else this.onLost(fatal, error, reason);
+  }
+
+  private onLost(fatal: TunnelError | undefined, error: TunnelError, reason: string): void {
     if (this.closing) return;
     if (this.in('online')) {
       const retrying = fatal === undefined && this.config.reconnect;
@@ -529,15 +516,27 @@ export class TunnelSession extends TunnelEventTarget {
     const backoff = new Backoff(this.config.connectUrl.hostname);
     // One that is lost as soon as it is up is not dialled at once again and again.
     let pause = Math.max(backoff.next(), STEADY_MS - (lostAt - this.onlineAt));
+    let hopes = true;
     for (; this.wantsBack(); pause = backoff.next()) {
       await sleep(pause, this.abort.signal);
+      while (this.bequest.isAsked) await this.bequest.undecided;
       if (performance.now() - lostAt > KEEP_MS) (this.memory ?? this.link?.memory)?.end();
       if (!this.wantsBack()) return;
+      const attempt = new AbortController();
+      const stop = joinSignals(attempt, [this.abort.signal, this.bequest.begun]);
+      // Where streams wait, a kit that does not know the session is not asked for another one yet.
+      hopes &&= (this.memory ?? this.link?.memory)?.hasStreams === true;
+      hopes &&= performance.now() - lostAt < HOPE_MS;
       try {
-        await this.openLink(this.id, REDIAL_MS, this.abort.signal);
+        await this.openLink(this.id, REDIAL_MS, attempt.signal, hopes ? 'before' : 'any');
       } catch (error) {
         if (isFatal(error)) return void this.finish(error);
+        if (!(error instanceof ResumeExpiredError)) continue;
+        hopes = false;
+        backoff.reset();
         continue;
+      } finally {
+        stop();
       }
       this.goBackOnline(lostAt);
     }
@@ -581,13 +580,9 @@ export class TunnelSession extends TunnelEventTarget {
     this.link = undefined;
     this.memory?.end();
     this.requests.fail(reason);
-    for (const binding of [...this.granted.values(), ...this.unbound]) binding.release();
-    this.granted.clear();
-    this.unbound.clear();
-    this.restored.clear();
-    this.orphans.clear();
+    this.ports.release();
     await gone;
-    await this.keeper.done;
+    await this.keeper.done();
     this.owner.capacity.close();
     this.emit('closed', { error });
     this.resolveClosed(error);

@@ -10,8 +10,9 @@
 import { randomBytes } from 'node:crypto';
 import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs';
 import { renameSync, rmSync, writeFileSync } from 'node:fs';
+import { orAborted } from './abort.js';
 import type { Grant } from './binding.js';
-import { OptionsError } from './errors.js';
+import { OptionsError, StateError, TunnelTimeoutError } from './errors.js';
 import {
   checkBind,
   isId,
@@ -20,13 +21,18 @@ import {
   type CheckedSession,
   type StateStore,
 } from './options.js';
-import type { Link } from './link.js';
+import type { Estate } from './estate.js';
+import { inTime } from './in-time.js';
 import { FileLock } from './lock.js';
 
 /** An object of this process that has a session. */
 export interface Holder {
-  /** Lets go of it; returns its connection, if that serves a session of such options as well. */
-  detach(config: CheckedSession): Link | undefined;
+  /** Offers all it has to another object, unless it does already, or cannot. */
+  begin(): Estate | undefined;
+  /** Whether it offers it to somebody already. */
+  readonly isAsked: boolean;
+  /** Resolves when it offers it to nobody. */
+  readonly undecided: Promise<void>;
 }
 
 /** A binding that was granted. */
@@ -45,13 +51,19 @@ export interface KeptSession {
   holder: Holder | undefined;
 }
 
+/** What a session object begins with. */
+export interface Claim {
+  kept: KeptSession | undefined;
+  estate: Estate | undefined;
+}
+
 /** Sessions of this process that are remembered; those that were kept first go first. */
 const MOST_REMEMBERED = 64;
 /** The longest text that is read. */
 const MOST_BYTES = 1024 * 1024;
 
 /** Also by a module that is loaded anew in the same process, as some runtimes do on a change. */
-const REMEMBERED = Symbol.for('@hoody-ai/hoody-tunnel-sdk sessions 1');
+const REMEMBERED = Symbol.for('@hoody-ai/hoody-tunnel-sdk sessions 2');
 const shared = globalThis as unknown as Record<symbol, Map<string, KeptSession> | undefined>;
 const remembered = (shared[REMEMBERED] ??= new Map<string, KeptSession>());
 
@@ -61,25 +73,49 @@ export class Keeper {
   private lock: FileLock | undefined;
   private readonly inMemory: boolean;
   private written: string | undefined;
-  /** Writes are made one after the other. */
-  private last: Promise<void> = Promise.resolve();
+  /** Writes are made one after the other, and of those that wait only the last one. */
+  private writing: Promise<void> | undefined;
+  private next: { text: string | undefined } | undefined;
   private id: string | undefined;
+  private readonly kit: string;
+  /** How long each call of a store may take, in milliseconds. */
+  private readonly patience: number;
 
   constructor(
-    state: string | false | StateStore | undefined,
-    private readonly kit: string,
+    { state, connectUrl, connectTimeout }: CheckedSession,
     private readonly failed: (message: string) => void,
   ) {
+    this.kit = connectUrl.origin + connectUrl.pathname;
+    this.patience = connectTimeout;
     this.inMemory = state !== false;
     if (typeof state === 'object') this.store = state;
     else if (typeof state === 'string') this.store = new StateFile(state);
   }
 
+  /**
+   * Finds what is known of a session, and asks the object of this process that has it for all that is
+   * there. Where yet another one asks, that one has it then, or the one of before still.
+   */
+  async claim(sessionId: string | undefined, signal: AbortSignal): Promise<Claim> {
+    for (;;) {
+      const kept = await this.find(sessionId, signal);
+      signal.throwIfAborted();
+      const { holder } = kept ?? {};
+      const estate = holder?.begin();
+      if (holder?.isAsked !== true || estate !== undefined) return { kept, estate };
+      await orAborted(holder.undecided, signal);
+      signal.throwIfAborted();
+    }
+  }
+
   /** What is known of a session, or of the one that was kept last where no id is given. */
-  async find(sessionId: string | undefined): Promise<KeptSession | undefined> {
+  private async find(
+    sessionId: string | undefined,
+    signal: AbortSignal,
+  ): Promise<KeptSession | undefined> {
     if (!this.inMemory) return undefined;
     this.takeLock();
-    const stored = this.store === undefined ? undefined : this.read(await this.store.get());
+    const stored = this.read(await this.text(signal));
     const id = sessionId ?? stored?.sessionId;
     const known = id === undefined ? undefined : remembered.get(id);
     if (known?.kit === this.kit) return known;
@@ -123,9 +159,28 @@ export class Keeper {
     this.unlock();
   }
 
-  /** Resolves when all that was to be written is. */
-  get done(): Promise<void> {
-    return this.last;
+  /** Resolves when all that was to be written is, or took too long. */
+  async done(): Promise<void> {
+    const limits = { ms: this.patience, signal: undefined };
+    const late = (ms: number): Error => new TunnelTimeoutError('Writing the state', ms);
+    try {
+      await inTime(() => this.writing, limits, late, asItIs);
+    } catch (error) {
+      this.failed(messageOf(error));
+    }
+  }
+
+  private async text(signal: AbortSignal): Promise<unknown> {
+    const { store } = this;
+    if (store === undefined || store instanceof StateFile) return store?.get();
+    const late = (ms: number): Error => new TunnelTimeoutError('state.get', ms);
+    const limits = { ms: this.patience, signal };
+    return inTime(
+      () => store.get(),
+      limits,
+      late,
+      (error) => new StateError(error),
+    );
   }
 
   private takeLock(): void {
@@ -152,13 +207,23 @@ export class Keeper {
     if (store === undefined || text === this.written) return;
     this.written = text;
     if (store instanceof StateFile) return this.attempt(() => store.set(text));
-    this.last = this.last.then(async () => {
+    this.next = { text };
+    this.writing ??= this.writeAll(store);
+  }
+
+  private async writeAll(store: StateStore): Promise<void> {
+    const late = (ms: number): Error => new TunnelTimeoutError('state.set', ms);
+    const limits = { ms: this.patience, signal: undefined };
+    for (let { next } = this; next !== undefined; next = this.next) {
+      const { text } = next;
+      this.next = undefined;
       try {
-        await store.set(text);
+        await inTime(() => store.set(text), limits, late, asItIs);
       } catch (error) {
         this.failed(messageOf(error));
       }
-    });
+    }
+    this.writing = undefined;
   }
 
   /** At once, so that a process which is killed now leaves it behind. */
@@ -171,7 +236,7 @@ export class Keeper {
   }
 
   /** A text that is broken, or of another kit, says nothing. */
-  private read(text: string | undefined): KeptSession | undefined {
+  private read(text: unknown): KeptSession | undefined {
     if (typeof text !== 'string' || text.length > MOST_BYTES) return undefined;
     try {
       const json = JSON.parse(text) as Record<string, unknown>;
@@ -246,6 +311,10 @@ function fromJson(value: unknown): KeptBinding | undefined {
     options: checkBind(rest as unknown as BindOptions),
     grant: { bindId: bindId as number, containerPort: containerPort as number, publicUrl: url },
   };
+}
+
+function asItIs(error: unknown): Error {
+  return error instanceof Error ? error : new Error(String(error));
 }
 
 function messageOf(error: unknown): string {

@@ -1,8 +1,8 @@
 /**
  * The token of a kit, as it is at the moment; a function is asked for it, and may fail or hang.
  */
-import { onAbort } from './abort.js';
 import { OptionsError, TokenError, TunnelTimeoutError } from './errors.js';
+import { inTime } from './in-time.js';
 import { isGoodToken, type Token } from './options.js';
 
 /** Gets the token. Rejects with a `TunnelError`, or with the signal's reason. */
@@ -13,38 +13,11 @@ export async function currentToken(
 ): Promise<string | undefined> {
   if (typeof token !== 'function') return token;
   signal?.throwIfAborted();
-  const value = await inTime(token, timeoutMs, signal);
+  const late = (ms: number): Error => new TunnelTimeoutError('The token function', ms);
+  const failed = (error: unknown): Error => new TokenError(error);
+  const value: unknown = await inTime(token, { ms: timeoutMs, signal }, late, failed);
   if (!isGoodToken(value)) {
     throw new OptionsError('the token function must return a string of printable characters');
   }
   return value;
-}
-
-function inTime(
-  token: () => string | Promise<string>,
-  timeoutMs: number,
-  signal: AbortSignal | undefined,
-): Promise<unknown> {
-  return new Promise((resolve, reject) => {
-    const settle = (act: () => void): void => {
-      clearTimeout(timer);
-      stop();
-      act();
-    };
-    const aborted = (): void => {
-      const reason: unknown = signal?.reason;
-      settle(() => reject(reason));
-    };
-    const timer = setTimeout(() => {
-      settle(() => reject(new TunnelTimeoutError('The token function', timeoutMs)));
-    }, timeoutMs);
-    const stop = onAbort(signal, aborted);
-    // Inside `then`, so that what the function throws at once is caught like a rejection.
-    Promise.resolve()
-      .then(token)
-      .then(
-        (value) => settle(() => resolve(value)),
-        (error: unknown) => settle(() => reject(new TokenError(error))),
-      );
-  });
 }

@@ -32,6 +32,8 @@ export interface Resume {
   attempt?: number;
   received?: number;
   lanes?: HeldLane[];
+  /** A fresh session in its place would be of no use. */
+  only?: true;
 }
 
 /** A lane by the ticket that it was joined with. */

@@ -80,6 +80,8 @@ export class KitSession {
   readonly channels = new Map<number, Lane<Waiter>>();
   replays = false;
   epoch = 1;
+  /** The number of the client's last HELLO. */
+  attempt = 0;
   nextBind = 1;
   nextStream = 2;
 
@@ -290,6 +292,8 @@ export class FixtureKit {
   readonly hellos: Buffer[] = [];
   /** Resumes without memory while set. */
   forgets = false;
+  /** Does not know what `only` means. */
+  isOlder = false;
   /** Does not want anybody back. */
   banned = false;
   readonly events = new EventEmitter();
@@ -305,8 +309,10 @@ export class FixtureKit {
   helloOk: object = {};
   /** The same of JOIN. */
   joinOk: object = {};
-  /** Does not answer HELLO while set. */
+  /** Answers nothing while set. */
   silent = false;
+  /** The same of HELLO alone: whoever is there already is served. */
+  greetsNobody = false;
   private readonly server: Server;
   private readonly sockets = new WebSocketServer({
     noServer: true,
@@ -390,7 +396,9 @@ export class FixtureKit {
     let index = 0;
     socket.on('error', () => undefined);
     socket.on('message', (data: Buffer) => {
-      if (this.silent) return;
+      if (this.silent || (this.greetsNobody && session === undefined)) return;
+      // What a socket brings whose client came back on another one is not taken.
+      if (session !== undefined && session.lanes.get(index) !== socket) return;
       const frames = decodeMessage(Buffer.from(data));
       if (session !== undefined) session.messages += 1;
       const take = (): void => {
@@ -445,8 +453,16 @@ export class FixtureKit {
     if (old === undefined && this.sessions.size >= (this.config.maxSessions ?? 8)) {
       return this.refuse(socket, Code.ResourceExhausted, 'session limit reached', 1013);
     }
-    const session = old ?? new KitSession(this);
     const resume = parseObject(frame.payload, 'HELLO')['resume'] as Resume | null;
+    if (old === undefined && resume?.only === true && !this.isOlder) {
+      return this.refuse(socket, Code.Cancel, 'over', 1008);
+    }
+    if (old !== undefined && (resume?.attempt ?? Infinity) <= old.attempt) {
+      socket.close(1008, 'a later HELLO came before');
+      return undefined;
+    }
+    const session = old ?? new KitSession(this);
+    if (old !== undefined) old.attempt = resume?.attempt ?? 0;
     const known = old?.replays === true && resume?.epoch === old.epoch && !this.forgets;
     const kept = known ? old.held(resume.lanes ?? []) : [];
     if (old !== undefined) {

@@ -51,7 +51,7 @@ test(
     await until(() => session.count(FrameType.Unbind) === 1);
     await rejects(app.session.bind({ mode: 'pull', containerPort: 1 }), ClosedError);
     // A visitor on the heels of UNBIND_OK would still be served: this one comes a moment later.
-    await until(() => app.session['leaving'].size === 0);
+    await until(() => app.session['ports']['leaving'].size === 0);
     const late = session.get('/late', { bindId });
     await rejects(late.head(), Error);
     assert.equal(session.count(FrameType.Goaway), 0);

@@ -4,7 +4,15 @@ import { rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { ClosedError, OptionsError, TunnelSession, type StateStore } from '../../src/index.js';
+import {
+  AuthError,
+  ClosedError,
+  OptionsError,
+  StateError,
+  TunnelSession,
+  TunnelTimeoutError,
+  type StateStore,
+} from '../../src/index.js';
 import { FrameType } from '../../src/wire/frame.js';
 import { parseObject } from '../../src/wire/control.js';
 import { rejects } from '../support/assert.js';
@@ -41,6 +49,11 @@ function stored(text?: string): StateStore & { text: string | undefined } {
   };
   return store;
 }
+
+/** Throws at once. */
+const thrower = (error: Error) => (): never => {
+  throw error;
+};
 
 /** What BIND said last. */
 const lastBind = (kit: FixtureKit): Record<string, unknown> => {
@@ -95,7 +108,7 @@ test('a lost session comes back with its bindings and their targets', async () =
       kit.session.drop();
       await first.closed;
     }
-    // With other options a connection of its own is made, and the older one goes.
+    // With another number of connections as well.
     const second = new TunnelSession({ url: kit.url, resumeSessionId: id, ...options });
     await second.connect();
     assert.ok((await first.closed) !== undefined);
@@ -179,6 +192,82 @@ test('a store is asked, told, and emptied by a clean close', async () => {
   await until(() => store.text?.includes('"bindings":[]') === true);
   await session.close();
   assert.equal(store.text, undefined);
+  await kit.stop();
+});
+
+test('a store that throws, rejects or hangs is told of in time, and can be asked again', async () => {
+  const kit = await FixtureKit.start();
+  const never = new Promise<never>(() => undefined);
+  let get: StateStore['get'] = () => undefined;
+  const store: StateStore = { get: () => get(), set: () => undefined };
+  const session = new TunnelSession({ url: kit.url, state: store, connectTimeout: 1000 });
+  const cause = new Error('no disk');
+  for (const fails of [() => Promise.reject(cause), thrower(cause)]) {
+    get = fails;
+    const error = await rejects(session.connect(), StateError);
+    assert.deepEqual([error.code, error.cause], ['STATE', cause]);
+  }
+  get = () => never;
+  await rejects(session.connect(), TunnelTimeoutError);
+  const signal = AbortSignal.timeout(50);
+  assert.equal((await rejects(session.connect({ signal }), Error)).name, 'TimeoutError');
+  assert.equal(kit.upgrades.length, 0);
+  get = () => 12 as never;
+  await session.connect();
+  await session.close();
+  await kit.stop();
+});
+
+test('a store that cannot write is told of, keeps nobody from closing, and hears the last', async () => {
+  const kit = await FixtureKit.start();
+  const never = new Promise<never>(() => undefined);
+  for (const set of [
+    () => Promise.reject(new Error('full')),
+    thrower(new Error('full')),
+    () => never,
+  ]) {
+    const told: (string | undefined)[] = [];
+    let fails = true;
+    const note = (text: string | undefined): void | Promise<void> => {
+      told.push(text);
+      return fails ? set() : undefined;
+    };
+    const state = { get: () => undefined, set: note };
+    const session = new TunnelSession({ url: kit.url, state, connectTimeout: 1000 });
+    const unsaved: string[] = [];
+    session.addEventListener('unsaved', ({ detail }) => unsaved.push(detail.message));
+    await session.connect();
+    await session.bind(saying('one'));
+    await session.bind({ ...saying('two'), containerPort: 3001 });
+    await until(() => unsaved.length > 0);
+    assert.match(unsaved[0] ?? '', /full|state\.set took more than 1000 ms/);
+    fails = false;
+    await until(() => told.at(-1)?.includes('3001') === true);
+    fails = true;
+    await session.close();
+    await until(() => told.at(-1) === undefined);
+    assert.equal(await session.closed, undefined);
+  }
+  await kit.stop();
+});
+
+test('an attempt that fails leaves no lock behind', async () => {
+  const kit = await FixtureKit.start({ token: 'right' });
+  await withFile(async (state) => {
+    const options = { url: kit.url, state };
+    const failing = new TunnelSession({ ...options, token: 'wrong' });
+    await rejects(failing.connect(), AuthError);
+    assert.ok(!existsSync(`${state}.lock`) && !existsSync(state));
+    const session = new TunnelSession({ ...options, token: 'right' });
+    await session.connect();
+    assert.ok(existsSync(`${state}.lock`));
+    // Of one object of two that share it.
+    await rejects(failing.connect(), AuthError);
+    assert.ok(existsSync(`${state}.lock`));
+    assert.equal(session.state, 'online');
+    await session.close();
+    assert.ok(!existsSync(`${state}.lock`));
+  });
   await kit.stop();
 });
 

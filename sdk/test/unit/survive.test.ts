@@ -167,6 +167,13 @@ test('a kit without memory, or that lies about its count, costs the streams and 
       assert.equal(session.id, before.id);
       assert.equal(session.bindings.length, 2);
       assert.notEqual(session['link']?.mux, mux);
+      // And goes on once more.
+      const again = new Promise((resolve) =>
+        session.addEventListener('resumed', resolve, { once: true }),
+      );
+      kit.session.drop();
+      await Promise.race([again, session.closed]);
+      assert.deepEqual([session.state, session.id], ['online', before.id]);
     });
   }
 });
