@@ -73,7 +73,7 @@ export async function sayHello(
   const version = socket.protocol === V2 ? V2 : V1;
   const hello: Hello = { version, pingEveryMs: PING_EVERY_MS };
   if (token !== undefined) hello.auth = { kind: 'bearer', token };
-  const capabilities: string[] = [];
+  const capabilities = ['header-case'];
   if (version === V2) {
     capabilities.push('multi-ws');
     hello.maxConnections = config.maxConnections;
@@ -82,7 +82,7 @@ export async function sayHello(
     capabilities.push('replay');
     hello.replayBuffer = config.replayBuffer;
   }
-  if (capabilities.length > 0) hello.capabilities = capabilities;
+  hello.capabilities = capabilities;
   // As late as this, for it tells which lanes stand.
   const known = resume();
   if (known !== undefined) hello.resume = known;

@@ -94,12 +94,14 @@ export class Link implements MuxHost {
   ) {
     const { streamWindow, sessionWindow } = hello;
     const maxStreams = hello.maxStreams ?? DEFAULT_STREAMS;
+    const headerCase = hello.capabilities.includes('header-case');
+    const granted = { streamWindow, sessionWindow, maxStreams, headerCase };
     const lane = memory?.revive(hello, this, socket, this.lastTick);
     this.isRevived = lane !== undefined;
     this.mux =
       lane !== undefined && memory !== undefined
         ? memory.mux
-        : new MuxSession({ streamWindow, sessionWindow, maxStreams }, this, this.lastTick);
+        : new MuxSession(granted, this, this.lastTick);
     this.memory = lane === undefined ? Memory.of(config, hello, this.mux, memory) : memory;
     this.backoff = new Backoff(config.connectUrl.hostname);
     this.ways = ways;

@@ -3,7 +3,16 @@
  *
  * A decoder is fed reads and hands on the parts of them that are body, where they lie.
  */
-import { allOf, contentLength, firstOf, HttpFault, isNamed, listOf, type Head } from './head.js';
+import {
+  allOf,
+  contentLength,
+  firstOf,
+  HttpFault,
+  isNamed,
+  listOf,
+  nameIn,
+  type Head,
+} from './head.js';
 
 /** Gets the parts of a read that are body. */
 export type Emit = (buffer: Buffer, start: number, end: number) => void;
@@ -33,8 +42,9 @@ export function bodyOf(head: Head, method: string): BodyDecoder {
     throw new HttpFault('more than one Content-Length');
   }
   if (length !== undefined) {
+    const name = nameIn(head.headers, 'Content-Length');
     head.headers = head.headers.filter((field) => !isNamed(field[0], 'content-length'));
-    if (!coded) head.headers.push(['content-length', length]);
+    if (!coded) head.headers.push([name, length]);
   }
   if (coded) {
     const codings = listOf(head.headers, 'transfer-encoding');

@@ -10,7 +10,7 @@ import type { Headers } from '../wire/control.js';
 export interface Head {
   minor: number;
   status: number;
-  /** Names are in lower case, which is how they travel to the kit. */
+  /** Names are as the server wrote them. */
   headers: Headers;
 }
 
@@ -82,7 +82,7 @@ export function parseField(line: string): [string, string] {
   if (!isToken(name)) throw new HttpFault(`a line that is no field: ${quote(line)}`);
   const value = trim(line.slice(colon + 1));
   if (!isFieldValue(value)) throw new HttpFault(`a bad value in field ${quote(name)}`);
-  return [name.toLowerCase(), value];
+  return [name, value];
 }
 
 /** Writes a head; the fields have been checked. */
@@ -105,6 +105,12 @@ export function withoutHopByHop(headers: Headers, named = listOf(headers, 'conne
 /** Whether a name, in any case, is `wanted`, which is in lower case. */
 export function isNamed(name: string, wanted: string): boolean {
   return name.length === wanted.length && name.toLowerCase() === wanted;
+}
+
+/** A field's name as a head has it, or as it is mostly written. */
+export function nameIn(headers: Headers, usual: string): string {
+  const wanted = usual.toLowerCase();
+  return headers.find(([name]) => isNamed(name, wanted))?.[0] ?? usual;
 }
 
 /** Every value of a field. */

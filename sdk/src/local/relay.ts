@@ -138,7 +138,7 @@ class Relay implements StreamSink, ConnectUser, SlotUser {
 
   private fail(reason: string, code: number = Code.Cancel): void {
     this.leave();
-    this.stream.reset(code, reason);
+    this.stream.break(code, reason);
     this.tally.done(reason);
   }
 

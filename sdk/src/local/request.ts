@@ -11,6 +11,7 @@ import {
   isNamed,
   isTarget,
   isToken,
+  nameIn,
   withoutHopByHop,
 } from './head.js';
 import { namesFor, type Names } from './rewrite.js';
@@ -59,7 +60,10 @@ export function localRequest(open: OpenHttp, rewrite: RewriteFor): LocalRequest 
   const names = namesFor(headers, rewrite.host, rewrite.publicUrl, open.isUpgrade);
   setHost(headers, rewrite.host, names);
   if (body === 'chunked') headers.push(['transfer-encoding', 'chunked']);
-  if (open.isUpgrade) headers.push(['connection', 'Upgrade'], ['upgrade', 'websocket']);
+  if (open.isUpgrade) {
+    headers.push([nameIn(open.headers, 'Connection'), 'Upgrade']);
+    headers.push([nameIn(open.headers, 'Upgrade'), 'websocket']);
+  }
   return { method: open.method, target: open.target, headers, body, length: length ?? 0, names };
 }
 
@@ -91,5 +95,5 @@ function setHost(headers: Headers, host: string | undefined, names: Names | unde
   for (const field of headers) field[1] = names?.inwards(field[0], field[1]) ?? field[1];
   const at = headers.findIndex((field) => isNamed(field[0], 'host'));
   if (at < 0) headers.unshift(['host', host]);
-  else headers[at] = ['host', host];
+  else headers[at] = [nameIn(headers, 'Host'), host];
 }

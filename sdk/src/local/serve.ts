@@ -327,7 +327,7 @@ class FetchExchange implements StreamSink, SlotUser {
 
   /** The handler failed: the visitor learns that, and nothing about why. */
   private fail(error: unknown): void {
-    if (this.headSent) this.stream.reset(Code.InternalError, messageOf(error));
+    if (this.headSent) this.stream.break(Code.InternalError, messageOf(error));
     else {
       const [status, text] = error instanceof BadStatus ? BAD_GATEWAY : INTERNAL_ERROR;
       answerPlain(this.stream, this.tally, status, `${status} ${text}\n`);

@@ -14,6 +14,7 @@ import {
   formatRequestHead,
   HttpFault,
   listOf,
+  nameIn,
   withoutHopByHop,
   type Head,
 } from './head.js';
@@ -319,8 +320,13 @@ class HttpExchange implements StreamSink, ConnectUser, SlotUser {
     if (!this.open.isUpgrade || !upgrades.includes('websocket') || this.socket === undefined) {
       throw new HttpFault('a 101 that was not asked for');
     }
-    const headers = namedOutwards(withoutHopByHop(head.headers), this.request.names);
-    headers.push(['connection', 'Upgrade'], ['upgrade', 'websocket']);
+    const connection = listOf(head.headers, 'connection');
+    if (!connection.includes('upgrade')) {
+      throw new HttpFault('a 101 without Connection: Upgrade, which is no upgrade');
+    }
+    const headers = namedOutwards(withoutHopByHop(head.headers, connection), this.request.names);
+    headers.push([nameIn(head.headers, 'Connection'), 'Upgrade']);
+    headers.push([nameIn(head.headers, 'Upgrade'), 'websocket']);
     this.tally.status = 101;
     this.stream.head({ status: 101, headers, final: true });
     this.phase = 'raw';
@@ -414,7 +420,7 @@ class HttpExchange implements StreamSink, ConnectUser, SlotUser {
 
   private abort(code: number, reason: string): void {
     this.dropSocket();
-    this.stream.reset(code, reason);
+    this.stream.break(code, reason);
     this.complete(reason);
   }
 

@@ -107,6 +107,12 @@ export const FLOODS = {
 /** WINDOW frames that one DATA frame of ours explains. */
 export const WINDOWS_PER_DATA = 4;
 
+/**
+ * Milliseconds within which what was said before a stream broke must have left; as long as an exchange
+ * may stand still that is half closed (PROTOCOL §4).
+ */
+export const BREAKS_WITHIN_MS = 300_000;
+
 /** Bytes that a local side holds above which what comes in small pieces gathers for it. */
 export const GATHER_ABOVE = 4 * KIB;
 /** What gathers at the most before it is handed on. */

@@ -52,6 +52,7 @@ export interface MuxLimits {
   streamWindow: number;
   sessionWindow: number;
   maxStreams: number;
+  headerCase?: boolean;
 }
 
 /** What was taken on a lane index: DATA, session credit, and frames that count. */
@@ -72,6 +73,7 @@ export class MuxSession implements StreamOwner {
   readonly line = new Line<MuxStream>(holdsLess);
   /** Milliseconds as `sweep` last saw them; good enough to tell a stall. */
   clock: number;
+  readonly keepsCase: boolean;
   private readonly limits: MuxLimits;
   private readonly recvCredit: SessionRecvCredit;
   private readonly flood: Flood;
@@ -107,6 +109,7 @@ export class MuxSession implements StreamOwner {
       sessionWindow: Math.min(granted.sessionWindow, MAX_SESSION_WINDOW),
       maxStreams: Math.min(granted.maxStreams, MAX_STREAMS),
     };
+    this.keepsCase = granted.headerCase === true;
     this.sendCredit = new SendCredit(this.limits.sessionWindow);
     this.recvCredit = new SessionRecvCredit(this.limits.sessionWindow, EARLY_BUDGET);
   }
@@ -439,9 +442,7 @@ export class MuxSession implements StreamOwner {
 
   /** Whether there are some who have nothing to pass on, or would be, had they not been refused. */
   private get isSomebodyShort(): boolean {
-    if (this.hasRefused) return true;
-    for (const stream of this.streams.values()) if (stream.isHungry) return true;
-    return false;
+    return this.hasRefused || [...this.streams.values()].some((stream) => stream.isHungry);
   }
 
   /** Has those who hold most make good what is missing, as far as the budget goes. */
@@ -500,10 +501,10 @@ export class MuxSession implements StreamOwner {
   }
 
   /** A frame that costs its stream; a RESET is never answered with another. */
-  private onFault(frame: Frame, fault: FrameFault, lane: StreamLane): void {
+  private onFault({ type, streamId }: Frame, fault: FrameFault, lane: StreamLane): void {
     const code = faultCode(fault);
-    if (frame.type !== FrameType.Reset) this.find(frame.streamId, lane)?.fail(code, fault);
-    else this.streams.get(frame.streamId)?.onReset(code, fault);
+    if (type !== FrameType.Reset) this.find(streamId, lane)?.fail(code, fault);
+    else this.streams.get(streamId)?.onReset(code, fault);
   }
 
   private onOpen(id: number, payload: Buffer, lane: StreamLane): void {
@@ -521,8 +522,7 @@ export class MuxSession implements StreamOwner {
     }
     const full = this.whyFull(payload.length) ?? this.whyDry(open);
     if (full !== undefined) {
-      lane.push(FrameType.Reset, id, encodeReset(Code.RefusedStream, full));
-      return;
+      return lane.push(FrameType.Reset, id, encodeReset(Code.RefusedStream, full));
     }
     const stream = new MuxStream(this, lane, id, this.limits.streamWindow);
     stream.headBytes = payload.length;

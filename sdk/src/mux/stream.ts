@@ -8,7 +8,7 @@ import type { ResponseHead } from '../wire/control.js';
 import { SendCredit, StreamRecvCredit } from './credit.js';
 import { alone, Gather } from './gather.js';
 import type { Lane } from './lane.js';
-import { GATHER_ABOVE, PROGRESS_UNSAID_MS, SMALL_BYTES } from './limits.js';
+import { BREAKS_WITHIN_MS, GATHER_ABOVE, PROGRESS_UNSAID_MS, SMALL_BYTES } from './limits.js';
 import type { Line, Waiter } from './line.js';
 
 /** The local side of a stream: what it is told. */
@@ -46,6 +46,8 @@ export type StreamLane = Lane<MuxStream>;
 export interface StreamOwner {
   /** What the session may send. */
   readonly sendCredit: SendCredit;
+  /** Whether field names travel as they were written. */
+  readonly keepsCase: boolean;
   /** Streams that wait for their share of it. */
   readonly line: Line<MuxStream>;
   /** The time of the last sweep. */
@@ -108,6 +110,8 @@ export class MuxStream implements Waiter {
   private localEnded = false;
   private remoteEnded = false;
   private wasReset = false;
+  /** Says that it broke, once what is queued has left or has waited for too long. */
+  private breaking: { say: () => void; timer: NodeJS.Timeout } | undefined;
 
   constructor(
     private readonly session: StreamOwner,
@@ -152,7 +156,7 @@ export class MuxStream implements Waiter {
   /** Sends the head of a response. */
   head(head: ResponseHead): boolean {
     if (!this.sendable) return true;
-    const text = JSON.stringify(head);
+    const text = JSON.stringify(this.session.keepsCase ? head : inLowerCase(head));
     const length = Buffer.byteLength(text);
     if (length > MAX_PAYLOAD) return false;
     this.lane.pushText(FrameType.StreamResponseHead, this.id, text, length);
@@ -203,6 +207,15 @@ export class MuxStream implements Waiter {
     if (this.over) return;
     this.lane.push(FrameType.Reset, this.id, encodeReset(code, reason));
     this.finishReset();
+  }
+
+  /** Ends both directions behind what is queued: that was said before our side broke. */
+  break(code: number, reason: string): void {
+    if (this.over || this.breaking !== undefined) return;
+    if (this.queue.length === 0) return this.reset(code, reason);
+    const say = (): void => this.reset(code, reason);
+    this.breaking = { say, timer: setTimeout(say, BREAKS_WITHIN_MS).unref() };
+    this.endQueued = true;
   }
 
   /** The local side has passed `bytes` on: credit goes back. */
@@ -277,7 +290,8 @@ export class MuxStream implements Waiter {
 
   /** Called by the session after `pump` emptied the queue. */
   drained(): void {
-    if (this.endQueued) this.sendEof();
+    if (this.breaking !== undefined) this.breaking.say();
+    else if (this.endQueued) this.sendEof();
     else if (this.sendable) this.sink?.drain();
   }
 
@@ -387,6 +401,7 @@ export class MuxStream implements Waiter {
 
   private finishReset(): void {
     this.wasReset = true;
+    clearTimeout(this.breaking?.timer);
     this.queue = [];
     this.queued = 0;
     this.session.unpark(this);
@@ -400,3 +415,8 @@ export class MuxStream implements Waiter {
 }
 
 const EMPTY = new Uint8Array(0);
+
+/** The head as a kit expects it that has not granted any other. */
+function inLowerCase({ status, headers, final }: ResponseHead): ResponseHead {
+  return { status, headers: headers.map(([name, value]) => [name.toLowerCase(), value]), final };
+}

@@ -56,7 +56,7 @@ test('a request arrives as it was sent, but for the hop-by-hop fields and the Ho
     await kit.session.get('/p?q=\u00e9', { headers }).head();
     assert.deepEqual(local.heads[0]?.split('\r\n'), [
       'GET /p?q=\u00e9 HTTP/1.1',
-      `host: 127.0.0.1:${local.port}`,
+      `Host: 127.0.0.1:${local.port}`,
       'X-Order: 1',
       'x-order: 2',
       'x-octets: \u0080\u00e9\u00ff',

@@ -276,7 +276,8 @@ function readAnswer(answer: Buffer, method: string, piece: number): Record<strin
     });
   }
   assert.equal(at, answer.length, 'nothing follows');
-  const headers = withoutHopByHop(head.headers).sort();
+  const kept = withoutHopByHop(head.headers);
+  const headers = kept.map(([name, value]) => [name.toLowerCase(), value]).sort();
   return { status: head.status, headers, body, again: head.minor === 1 && !decoder.isAmbiguous };
 }
 
