@@ -402,6 +402,11 @@ pub const AHEAD_LEAST: usize = 512;
 pub const LEAVING_DRAINS: usize = 256 * 1024;
 /// How long a leaving connection's peer may take to close.
 pub const LEAVING_FOR: Duration = Duration::from_secs(5);
+/// How often it is looked whether the system has passed on what precedes a reset, and how many
+/// times.
+pub const BREAK_LOOKS: Duration = Duration::from_millis(100);
+/// See [`BREAK_LOOKS`].
+pub const BREAK_TRIES: usize = 50;
 /// The first port that the kit picks for EXPOSE (PROTOCOL §3).
 pub const AUTO_PORT_FIRST: u16 = 20_000;
 /// The last one.

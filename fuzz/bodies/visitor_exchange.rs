@@ -281,7 +281,7 @@ impl<'a> Play<'a> {
     fn breaks(&mut self, cut: bool) {
         match self.http.stream_broken(cut) {
             Broken::Fine => {}
-            Broken::Drains | Broken::Cut => self.is_closed = true,
+            Broken::Drains | Broken::Cut { .. } => self.is_closed = true,
             Broken::Unanswered(owed) => self.answers(owed),
         }
     }

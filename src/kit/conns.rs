@@ -20,8 +20,8 @@ use crate::kit::keys::SessionKey;
 use crate::kit::leaving::Leaving;
 use crate::kit::metrics::StreamOutcome;
 use crate::limits::{
-    CONN_MEMORY, FEW_CONNS, FREED_GOES_AFTER, FREED_MATTERS, FREED_WHEN_QUIET, LEAVING_DRAINS,
-    LEAVING_FOR, MAX_CONNS,
+    BREAK_LOOKS, BREAK_TRIES, CONN_MEMORY, FEW_CONNS, FREED_GOES_AFTER, FREED_MATTERS,
+    FREED_WHEN_QUIET, LEAVING_DRAINS, LEAVING_FOR, MAX_CONNS,
 };
 use crate::machine::{CloseHow, Conn, ConnKey};
 use crate::mux::Span;
@@ -147,6 +147,8 @@ pub(super) enum After {
     Leave,
     /// It was half-closed, and leaves.
     Finished,
+    /// A reset, once the system has passed everything on.
+    Break,
 }
 
 /// See the module.
@@ -367,6 +369,11 @@ impl Conns {
 
     /// Sends `bytes` and then leaves politely.
     pub(super) fn say_and_leave(&mut self, conn: ConnKey, bytes: &[u8], cx: &mut Context) {
+        self.leave(conn, bytes, After::Leave, cx);
+    }
+
+    /// Sends `bytes` behind what waits, and then does what comes after.
+    fn leave(&mut self, conn: ConnKey, bytes: &[u8], after: After, cx: &mut Context) {
         let Some(entry) = self.table.get_mut(conn) else {
             return;
         };
@@ -374,7 +381,7 @@ impl Conns {
         let role = std::mem::replace(&mut entry.role, Role::Leaving { patience });
         let head = std::mem::replace(&mut entry.head, Waiting::Head(0));
         entry.out.push(bytes);
-        entry.after = After::Leave;
+        entry.after = after;
         self.leaves_part(conn, role, head);
         cx.arm_conn(conn, cx.now + LEAVING_FOR);
         cx.effects.wake(conn);
@@ -411,20 +418,57 @@ impl Conns {
         (passed, drained)
     }
 
+    /// A response or a stream was cut: what came of it is sent, and then its end. That is a FIN
+    /// where the framing has `shown` that something is missing, else a reset, which a body without
+    /// framing needs so that it does not look whole (PROTOCOL §4).
+    pub(super) fn cut(&mut self, conn: ConnKey, shown: bool, cx: &mut Context) {
+        let after = if shown { After::Leave } else { After::Break };
+        self.leave(conn, b"", after, cx);
+    }
+
     /// Leaves once everything was sent, if that was wanted.
     pub(super) fn after_sending(&mut self, conn: ConnKey, cx: &mut Context) {
         let Some(entry) = self.table.get_mut(conn) else {
             return;
         };
-        if !entry.out.is_empty() || entry.after != After::Leave {
+        if !entry.out.is_empty() {
             return;
         }
-        entry.after = After::Finished;
-        if entry.read_closed {
-            self.close(conn, CloseHow::Clean, cx);
-        } else {
-            cx.finish(conn);
+        match entry.after {
+            After::Stay | After::Finished => {}
+            After::Break => {
+                cx.effects.probe(conn);
+                cx.arm_conn(conn, cx.now + BREAK_LOOKS);
+            }
+            After::Leave if entry.read_closed => self.close(conn, CloseHow::Clean, cx),
+            After::Leave => {
+                entry.after = After::Finished;
+                cx.finish(conn);
+            }
         }
+    }
+
+    /// The system still holds so many bytes for one that leaves.
+    pub(super) fn leaver_is_held(&mut self, conn: ConnKey, bytes: usize, cx: &mut Context) {
+        let breaks = |entry: &ConnEntry| entry.after == After::Break && entry.out.is_empty();
+        if bytes == 0 && self.table.get(conn).is_some_and(breaks) {
+            self.close(conn, CloseHow::Reset, cx);
+        }
+    }
+
+    /// The time of one that leaves has come: it goes, or its bytes are looked for once more.
+    pub(super) fn leaver_timeout(&mut self, conn: ConnKey, cx: &mut Context) {
+        if let Some(entry) = self.table.get_mut(conn)
+            && let Role::Leaving { patience } = &mut entry.role
+            && entry.after == After::Break
+            && entry.out.is_empty()
+        {
+            *patience = patience.saturating_sub(LEAVING_DRAINS / BREAK_TRIES);
+            if *patience > 0 {
+                return self.after_sending(conn, cx);
+            }
+        }
+        self.dismiss(conn, cx);
     }
 
     /// Reads of a leaving connection: thrown away, up to a bound.
@@ -441,15 +485,15 @@ impl Conns {
         } else if count == 0 {
             entry.read_closed = true;
             if entry.out.is_empty() {
-                self.close(conn, CloseHow::Clean, cx);
+                self.dismiss(conn, cx);
             }
         }
     }
 
     /// Waits no longer for one that leaves. What it did not take must not look whole.
     pub(super) fn dismiss(&mut self, conn: ConnKey, cx: &mut Context) {
-        let entry = self.table.get(conn);
-        let how = match entry.is_some_and(|entry| entry.out.is_empty()) {
+        let whole = |entry: &ConnEntry| entry.out.is_empty() && entry.after != After::Break;
+        let how = match self.table.get(conn).is_some_and(whole) {
             true => CloseHow::Clean,
             false => CloseHow::Reset,
         };

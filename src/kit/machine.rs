@@ -107,7 +107,7 @@ impl Kit {
                 let (streams, mut below) = self.streams();
                 streams.visitors.timeout(conn, &mut below);
             }
-            Role::Leaving { .. } => self.conns.dismiss(conn, &mut self.cx),
+            Role::Leaving { .. } => self.conns.leaver_timeout(conn, &mut self.cx),
             Role::Lane(..) | Role::Caller => {}
         }
     }
@@ -398,6 +398,7 @@ impl Machine for Kit {
                 self.ports.accept_failed(listener, &why, &mut self.cx);
             }
             Event::Holds { conn, bytes } => {
+                self.conns.leaver_is_held(conn, bytes, &mut self.cx);
                 let (streams, mut below) = self.streams();
                 streams.system_holds(conn, bytes, now, &mut below);
             }

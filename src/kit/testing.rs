@@ -21,6 +21,8 @@ pub(super) struct Host {
     pub front: ListenerKey,
     pub now: Instant,
     pub closed: Vec<ConnKey>,
+    /// Connections that were sent a FIN.
+    pub finished: Vec<ConnKey>,
     pub unlistened: Vec<ListenerKey>,
     pub stopped: bool,
     /// What a successor was to be told.
@@ -51,6 +53,7 @@ impl Host {
             front: listener,
             now: Instant::ZERO,
             closed: Vec::new(),
+            finished: Vec::new(),
             unlistened: Vec::new(),
             stopped: false,
             handed: None,
@@ -72,6 +75,7 @@ impl Host {
         while let Some(command) = self.kit.poll_command() {
             match command {
                 Command::Close { conn, .. } => self.closed.push(conn),
+                Command::Finish { conn } => self.finished.push(conn),
                 Command::Accept { listener, on } => {
                     self.accepts = on;
                     match on {

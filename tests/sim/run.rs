@@ -187,7 +187,7 @@ pub fn prove(world: &mut World) {
     let leftovers = |world: &World| world.kit.as_ref().expect("a kit").machine.leftovers();
     // Idle lanes go back to a way that is well again, one after the other.
     for _ in 0..60 {
-        if leftovers(world)[2] == lanes {
+        if leftovers(world)[2] == lanes && world.retains_nothing() {
             break;
         }
         world.run_for(1000);
@@ -204,8 +204,12 @@ pub fn prove(world: &mut World) {
     balance(world);
 }
 
-/// Both ends agree on every byte of credit, and neither keeps what the other has.
+/// Both ends agree on every byte of credit, and neither keeps what the other has. A lie that could be
+/// true is not noticed, and the counts are off from then on.
 fn balance(world: &World) {
+    if world.kit_lies {
+        return;
+    }
     let kit = world.kit.as_ref().expect("a kit");
     for (index, laptop) in world.laptops.iter().enumerate() {
         let id = laptop.session.as_deref().expect("a session");

@@ -645,6 +645,17 @@ impl World {
         }
     }
 
+    /// Whether all that was sent is acknowledged.
+    pub fn retains_nothing(&self) -> bool {
+        let accounts = self.laptops.iter().flat_map(|laptop| {
+            let kit = self.kit.as_ref().zip(laptop.session.as_deref());
+            let ours = kit.and_then(|(kit, id)| kit.machine.account(id));
+            let host = laptop.host.as_ref();
+            [ours, host.and_then(|host| host.machine.account())]
+        });
+        accounts.flatten().all(|account| account.retained == 0)
+    }
+
     pub fn actors_left(&self) -> usize {
         self.actors.len()
     }

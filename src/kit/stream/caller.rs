@@ -171,7 +171,11 @@ impl Callers {
         {
             cx.stream_refused(entry.from.ip(), StreamRefusal::Client);
         }
-        conns.close(conn, CloseHow::Reset, cx);
+        match outcome {
+            // What came of it takes memory.
+            StreamOutcome::Stalled => conns.close(conn, CloseHow::Reset, cx),
+            _ => conns.cut(conn, false, cx),
+        }
     }
 
     /// The caller's connection is gone.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::kit::config::Config;
 use crate::kit::testing::{Host, Laptop, guarded};
-use crate::limits::{PROGRESS_UNSAID, SWEEP_EVERY, VISITOR_GONE_AFTER};
+use crate::limits::{BREAK_LOOKS, PROGRESS_UNSAID, SWEEP_EVERY, VISITOR_GONE_AFTER};
 use crate::machine::{ConnKey, Machine};
 use crate::wire::frame::FrameType;
 
@@ -124,6 +124,9 @@ fn an_upgraded_visitor_who_left_counts_as_half_closed() {
         host.pass_with(&mut laptop, Duration::from_secs(20) - INSTANT);
         assert_eq!(host.closed, []);
         host.pass_with(&mut laptop, SWEEP_EVERY * 2);
+        assert_eq!(host.closed, [], "what came before goes first");
+        host.held.insert(conn, 0);
+        host.pass_with(&mut laptop, BREAK_LOOKS);
         assert_eq!(host.closed, [conn]);
     }
 }

@@ -281,10 +281,13 @@ impl Visitors {
                 conns.log_end(conn, "visitor's stream", "finished", cx.now);
                 conns.say_and_leave(conn, b"", cx);
             }
-            Broken::Cut => {
+            Broken::Cut { at_once, shown } => {
                 let Below { cx, conns, .. } = below;
                 conns.log_end(conn, "visitor's stream", why, cx.now);
-                conns.close(conn, CloseHow::Reset, cx);
+                match at_once {
+                    true => conns.close(conn, CloseHow::Reset, cx),
+                    false => conns.cut(conn, shown, cx),
+                }
             }
         }
     }

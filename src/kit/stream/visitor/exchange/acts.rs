@@ -152,7 +152,12 @@ pub enum Broken {
     /// All of a raw stream came, and some of it is yet to leave.
     Drains,
     /// A cut body, which must never look whole (PROTOCOL §4).
-    Cut,
+    Cut {
+        /// What came of it is to be dropped, for it takes memory.
+        at_once: bool,
+        /// Its framing tells that something is missing.
+        shown: bool,
+    },
 }
 
 /// To whom an answer is owed that is not the client's.

@@ -471,7 +471,14 @@ impl HttpExchange {
                 Broken::Fine
             }
             State::Raw(pipe) if pipe.stream_has_ended() && !cut => Broken::Drains,
-            State::Serving(_) | State::Raw(_) => Broken::Cut,
+            State::Serving(it) => Broken::Cut {
+                at_once: cut,
+                shown: it.response != Response::Body(ResponseBody::UntilClose),
+            },
+            State::Raw(_) => Broken::Cut {
+                at_once: cut,
+                shown: false,
+            },
         }
     }
 
