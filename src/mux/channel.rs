@@ -72,6 +72,8 @@ impl Channel {
 
     /// Takes its connection, with all that still waits to leave on it. Nothing is kept.
     pub(super) fn detach(&mut self) -> Option<Transport> {
+        // Its peer may not have got all of it, which is settled when it begins anew.
+        self.given_up |= self.stands() || self.keeps();
         let out = std::mem::take(&mut self.out);
         self.down_since = None;
         let transport = self.transport.as_mut()?;

@@ -142,3 +142,28 @@ fn a_session_does_not_begin_anew_under_a_lane_that_stands() {
     let mut pair = Pair::new(Cut::Whole);
     pair.kit.mux.restart(terms(Side::Kit), pair.now);
 }
+
+#[test]
+fn a_lane_that_is_not_waited_for_does_not_pass_for_one_that_never_carried_anything() {
+    let mut pair = replay::pair(Cut::Whole, 1 << 20, 3);
+    let whole = pair.kit.mux.sending.credit.available();
+    for n in 0..3 {
+        pair.kit.open(pattern(n, 5000), false, pair.now);
+    }
+    assert!(pair.kit.mux.sending.credit.available() < whole);
+    // The client waits for both lanes, and has taken nothing on them; the kit waits for none.
+    for lane in [1, 2] {
+        pair.client.mux.suspend(lane, pair.now);
+        assert_eq!(pair.client.mux.lanes().joins_with(lane), Some(0));
+        pair.kit.mux.detach(lane);
+        // With counts of 0 it would begin as if nothing had been lost.
+        assert!(!pair.kit.mux.lanes().is_unused(lane));
+        assert_eq!(pair.kit.mux.lanes().joins_with(lane), None);
+        assert_eq!(pair.kit.mux.settle(lane, Some(0), Some(0)), Ok(()));
+    }
+    assert_eq!(pair.kit.mux.sending.credit.available(), whole - 5000);
+    assert!(pair.kit.mux.lanes().is_unused(3));
+    pair.kit.attach(1, pair.now);
+    pair.kit.mux.detach(1);
+    assert!(!pair.kit.mux.lanes().is_unused(1));
+}
