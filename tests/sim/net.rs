@@ -342,6 +342,12 @@ impl Net {
         self.refused.contains(&end.0) || accepted.is_some_and(|at| self.now < at + MILLI)
     }
 
+    /// Whether nobody ever took it: there was no listener, or none any more.
+    pub fn was_never_accepted(&self, end: End) -> bool {
+        let wire = self.wires.get(&end.0);
+        wire.is_some_and(|wire| wire.accepted_at.is_none())
+    }
+
     /// Whether what is sent on it arrives nowhere, and nobody knows.
     pub fn has_vanished(&self, end: End) -> bool {
         self.wires.get(&end.0).is_some_and(|wire| wire.vanished)

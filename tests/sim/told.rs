@@ -50,7 +50,12 @@ fn read_event(world: &mut World, index: usize, event: SessionEvent) {
         SessionEvent::NotBound { binding, why } => {
             let port = binding.container_port;
             laptop.bound.remove(&port);
+            let mine = port == laptop.expose || port == laptop.pull;
             world.note(format!("client {index} is refused port {port}: {why}"));
+            // The client tries by itself, but never takes from somebody what it has lost.
+            if mine {
+                world.after(5000, Act::Retake(index, port));
+            }
         }
         SessionEvent::TakenOver { binding, .. } => {
             let port = binding.container_port;

@@ -36,6 +36,7 @@ pub enum Act {
     StartKit,
     StartClient(usize),
     Bind(usize, u16),
+    Retake(usize, u16),
     Upstreams(bool),
     Descriptors,
     WakeUp(usize),
@@ -305,6 +306,21 @@ impl World {
         host.order(Order::Bind { reference, spec }, &mut self.net);
     }
 
+    /// Its user no longer waits for a port that somebody else has, and asks for it anew.
+    fn retake(&mut self, index: usize, port: u16) {
+        let laptop = &mut self.laptops[index];
+        let found = laptop.references.iter().rev().find(|it| *it.1 == port);
+        let Some((reference, _)) = found.filter(|_| !laptop.bound.contains(&port)) else {
+            return;
+        };
+        let reference = *reference;
+        if let Some(host) = laptop.host.as_mut().filter(|_| !laptop.closing) {
+            host.order(Order::Unbind { reference }, &mut self.net);
+            laptop.references.remove(&reference);
+            self.act(Act::Bind(index, port));
+        }
+    }
+
     /// Its user gives one of a laptop's ports up, and wants it back a little later.
     pub fn unbind(&mut self, index: usize) {
         let at = self.dice.below(2) as usize;
@@ -450,6 +466,7 @@ impl World {
                 let takeover = self.dice.once_in(2) || self.healing;
                 self.bind(index, port, takeover);
             }
+            Act::Retake(index, port) => self.retake(index, port),
             Act::Upstreams(up) => self.upstreams(up),
             Act::Descriptors => {}
             Act::Upgrade => succession::upgrade(self),
@@ -533,8 +550,9 @@ impl World {
         };
         let before = self.tally.lost;
         let vanished = self.net.has_vanished(end);
+        let closed = self.net.was_never_accepted(end) && self.is_without(id, self.net.port(end));
         actor.step(&mut self.net, end, &mut self.tally);
-        if self.tally.lost > before && !vanished && !self.is_excused(id) {
+        if self.tally.lost > before && !vanished && !closed && !self.is_excused(id) {
             let (what, notes) = (actor.describe(), self.tally.notes.last());
             panic!(
                 "a stream was lost at {}: {what} {notes:?}\n{}",
@@ -545,6 +563,13 @@ impl World {
         if !actor.is_done() {
             self.actors.insert(id, (end, actor));
         }
+    }
+
+    /// Whether somebody came to a port that his laptop knows it does not have: whoever had it before
+    /// was waited for as long as the grace, and it is closed until the laptop asks for it again.
+    fn is_without(&self, id: usize, port: u16) -> bool {
+        let came = self.came.get(&id);
+        came.is_some_and(|(index, _)| !self.laptops[*index].bound.contains(&port))
     }
 
     /// Whether somebody may be cut now: streams do not survive here, or not what went wrong.
