@@ -117,6 +117,7 @@ fn session() -> Session<u32> {
         session_window: 16 << 20,
         max_streams: 1,
         grow_windows: false,
+        header_case: true,
         queue_opens: LANE_QUEUE_OPENS,
         replay: None,
     };
@@ -255,6 +256,7 @@ const FIELDS: [(&[u8], &[u8]); 12] = [
 
 fn write_open(out: &mut Vec<u8>) {
     let parts = OpenHttpParts {
+        names: open::NameCase::Lower,
         bind_id: 1,
         container_port: 3000,
         method: "GET",
@@ -271,8 +273,14 @@ fn json_cases() -> Vec<Case> {
     let (mut opened, mut answered, mut out) = (Vec::new(), Vec::new(), Vec::new());
     write_open(&mut opened);
     let head = |out: &mut Vec<u8>| {
-        open::write_response_head(out, black_box(200), FIELDS.into_iter().take(6), true)
-            .expect("it fits");
+        open::write_response_head(
+            out,
+            black_box(200),
+            FIELDS.into_iter().take(6),
+            true,
+            open::NameCase::Lower,
+        )
+        .expect("it fits");
     };
     head(&mut answered);
     let mut answer = Vec::new();

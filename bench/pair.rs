@@ -49,6 +49,7 @@ impl Pair {
             session_window: 16 << 20,
             max_streams: 1024,
             grow_windows: false,
+            header_case: true,
             queue_opens: hoody_tunnel::limits::LANE_QUEUE_OPENS,
             replay: keeps.then_some(Retention {
                 keeps: 4 << 20,

@@ -83,6 +83,7 @@ fn response_heads_read_as_their_vectors_say() {
                         head.status,
                         fields(&head.headers),
                         head.is_final,
+                        open::NameCase::Lower,
                     )
                     .expect("a vector fits a frame");
                     assert_same_text(name, &out, &payload);
@@ -305,6 +306,7 @@ fn write_open(open: &StreamOpen<'_>) -> Vec<u8> {
     match open {
         StreamOpen::Http(http) => {
             let parts = OpenHttpParts {
+                names: open::NameCase::Lower,
                 bind_id: http.bind_id.expect("a binding"),
                 container_port: http.container_port.expect("a port"),
                 method: &http.method,

@@ -63,6 +63,7 @@ fn stream_open(payload: &[u8]) {
     match &read {
         StreamOpen::Http(http) => {
             let parts = OpenHttpParts {
+                names: open::NameCase::Lower,
                 bind_id: http.bind_id.unwrap_or_default(),
                 container_port: http.container_port.unwrap_or_default(),
                 method: &http.method,
@@ -111,8 +112,14 @@ fn response_head(payload: &[u8]) {
         Err(error) => return short(&error),
     };
     let mut out = Vec::new();
-    if open::write_response_head(&mut out, read.status, fields(&read.headers), read.is_final)
-        .is_ok()
+    if open::write_response_head(
+        &mut out,
+        read.status,
+        fields(&read.headers),
+        read.is_final,
+        open::NameCase::Lower,
+    )
+    .is_ok()
     {
         assert_eq!(ResponseHead::parse(&out), ResponseHead::parse_any(&out));
         let again = ResponseHead::parse(&out).expect("what was written may be read");
@@ -128,7 +135,15 @@ fn response_head(payload: &[u8]) {
 fn octets(octets: &[u8]) {
     let mut out = Vec::new();
     let header = (octets, octets);
-    if open::write_response_head(&mut out, 200, [header].into_iter(), true).is_err() {
+    if open::write_response_head(
+        &mut out,
+        200,
+        [header].into_iter(),
+        true,
+        open::NameCase::Lower,
+    )
+    .is_err()
+    {
         return;
     }
     let read = ResponseHead::parse(&out).expect("what was written may be read");

@@ -52,6 +52,8 @@ pub(super) struct ConnEntry {
     pub(super) out: Outflow<LaneName>,
     /// What is done once `out` is empty.
     pub(super) after: After,
+    /// A FIN was sent behind the end of its stream.
+    is_finished: bool,
     /// The peer sent FIN.
     pub(super) read_closed: bool,
     /// The peer sent FIN, and there are bytes in front of it that nobody has read yet.
@@ -230,6 +232,7 @@ impl Conns {
             role,
             out: Outflow::new(),
             after: After::Stay,
+            is_finished: false,
             read_closed: false,
             fin_ahead: false,
             peer,
@@ -381,7 +384,10 @@ impl Conns {
         let role = std::mem::replace(&mut entry.role, Role::Leaving { patience });
         let head = std::mem::replace(&mut entry.head, Waiting::Head(0));
         entry.out.push(bytes);
-        entry.after = after;
+        entry.after = match after {
+            After::Leave if entry.is_finished => After::Finished,
+            after => after,
+        };
         self.leaves_part(conn, role, head);
         cx.arm_conn(conn, cx.now + LEAVING_FOR);
         cx.effects.wake(conn);
@@ -393,7 +399,12 @@ impl Conns {
     pub(super) fn flows(&mut self, conn: ConnKey, flow: Flow, what: &str, cx: &mut Context) {
         match flow {
             Flow::Goes | Flow::Eof => {}
-            Flow::Finish => cx.finish(conn),
+            Flow::Finish => {
+                if let Some(entry) = self.table.get_mut(conn) {
+                    entry.is_finished = true;
+                }
+                cx.finish(conn);
+            }
             Flow::Over => {
                 self.log_end(conn, what, "finished", cx.now);
                 cx.metrics.stream_ended(StreamOutcome::Finished);

@@ -283,6 +283,7 @@ impl Host {
             session_window: self.kit.cx.plan.session_window,
             max_streams: 4096,
             grow_windows: false,
+            header_case: false,
             queue_opens: crate::limits::LANE_QUEUE_OPENS,
             replay: hello.contains("replay").then_some(Retention {
                 keeps: 1 << 20,

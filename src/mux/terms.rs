@@ -24,6 +24,8 @@ pub struct Terms {
     pub max_streams: usize,
     /// Both said `grow-windows` (PROTOCOL §5).
     pub grow_windows: bool,
+    /// Both said `header-case` (PROTOCOL §4).
+    pub header_case: bool,
     /// Bytes that may wait in a lane before no further stream is opened on it.
     pub queue_opens: usize,
     /// `replay` was granted (PROTOCOL §9).

@@ -142,7 +142,9 @@ impl<'a> Cursor<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::open::{OpenHttpParts, StreamOpen, write_open_http, write_response_head};
+    use super::super::open::{
+        NameCase, OpenHttpParts, StreamOpen, write_open_http, write_response_head,
+    };
     use super::*;
 
     const FIELDS: [(&[u8], &[u8]); 3] =
@@ -153,6 +155,7 @@ mod tests {
         for count in 0..=FIELDS.len() {
             let fields = || FIELDS.into_iter().take(count);
             let parts = OpenHttpParts {
+                names: NameCase::Lower,
                 bind_id: [0, 1, 10, u64::MAX][count],
                 container_port: 3000,
                 method: "GET",
@@ -164,7 +167,8 @@ mod tests {
             };
             let (mut open, mut head) = (Vec::new(), Vec::new());
             write_open_http(&mut open, &parts, fields()).expect("it fits");
-            write_response_head(&mut head, 404, fields(), count != 1).expect("it fits");
+            write_response_head(&mut head, 404, fields(), count != 1, NameCase::Lower)
+                .expect("it fits");
             let read = open_http(&open).expect("our own form");
             assert_eq!(read.headers.len(), count);
             assert_eq!(StreamOpen::parse_any(&open), Ok(StreamOpen::Http(read)));

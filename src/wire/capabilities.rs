@@ -35,6 +35,8 @@ impl Capabilities {
     pub const MULTI_WS: Capabilities = Capabilities(1 << 0);
     /// Windows above their first size (PROTOCOL §5).
     pub const GROW_WINDOWS: Capabilities = Capabilities(1 << 1);
+    /// Names of fields travel as they were written (PROTOCOL §4).
+    pub const HEADER_CASE: Capabilities = Capabilities(1 << 2);
     /// Streams survive a dropped socket (PROTOCOL §9).
     pub const REPLAY: Capabilities = Capabilities(1 << 3);
     /// All words of the protocol, whether or not an end of ours speaks them.

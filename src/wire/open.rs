@@ -24,6 +24,8 @@ pub use super::json::ControlError;
 /// What an http STREAM_OPEN says, beside the header fields.
 #[derive(Clone, Copy, Debug)]
 pub struct OpenHttpParts<'a> {
+    /// How names of fields travel.
+    pub names: NameCase,
     /// The binding that the visitor came to.
     pub bind_id: u64,
     /// The port that the visitor came to.
@@ -54,6 +56,15 @@ impl fmt::Display for TooLong {
 
 impl std::error::Error for TooLong {}
 
+/// How names of fields travel (PROTOCOL §4): they mean the same in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NameCase {
+    /// As they were written, where both ends said `header-case`: some programs look them up so.
+    AsWritten,
+    /// In lower case, as peers that did not say so expect them.
+    Lower,
+}
+
 /// Appends the payload of an http STREAM_OPEN.
 ///
 /// A head within [`crate::limits::MAX_HTTP_HEAD`] may still be too long, because an octet outside
@@ -73,7 +84,7 @@ pub fn write_open_http<'h>(
     out.extend_from_slice(br#","target":"#);
     push_octets(out, parts.target);
     out.extend_from_slice(br#","headers":"#);
-    push_headers(out, headers);
+    push_headers(out, headers, parts.names);
     out.extend_from_slice(match parts.is_upgrade {
         true => br#","isUpgrade":true,"body":""#,
         false => br#","isUpgrade":false,"body":""#,
@@ -123,12 +134,13 @@ pub fn write_response_head<'h>(
     status: u16,
     headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
     is_final: bool,
+    names: NameCase,
 ) -> Result<(), TooLong> {
     let start = out.len();
     out.extend_from_slice(br#"{"status":"#);
     push_number(out, status.into());
     out.extend_from_slice(br#","headers":"#);
-    push_headers(out, headers);
+    push_headers(out, headers, names);
     out.extend_from_slice(match is_final {
         true => br#","final":true}"#,
         false => br#","final":false}"#,
@@ -136,15 +148,19 @@ pub fn write_response_head<'h>(
     bounded(out, start)
 }
 
-/// Names go in lower case: they mean the same in any, and existing peers were only ever sent that
-/// one (PROTOCOL §4 shows it), so some look fields up by it.
-fn push_headers<'h>(out: &mut Vec<u8>, headers: impl Iterator<Item = (&'h [u8], &'h [u8])>) {
+fn push_headers<'h>(
+    out: &mut Vec<u8>,
+    headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
+    names: NameCase,
+) {
     out.push(b'[');
     for (index, (name, value)) in headers.enumerate() {
         out.extend_from_slice(if index == 0 { b"[" } else { b",[" });
         let start = out.len();
         push_octets(out, name);
-        out[start..].make_ascii_lowercase();
+        if names == NameCase::Lower {
+            out[start..].make_ascii_lowercase();
+        }
         out.push(b',');
         push_octets(out, value);
         out.push(b']');
@@ -337,14 +353,14 @@ mod tests {
         let mut out = b"before".to_vec();
         let octets = vec![0xFF; MAX_FRAME_PAYLOAD / 2];
         assert_eq!(
-            write_response_head(&mut out, 200, one(&octets), true),
+            write_response_head(&mut out, 200, one(&octets), true, NameCase::Lower),
             Err(TooLong)
         );
         assert_eq!(out, b"before");
         assert_eq!(TooLong.to_string(), "the head is too long for a frame");
         let octets = vec![b'a'; MAX_FRAME_PAYLOAD / 2];
         assert_eq!(
-            write_response_head(&mut out, 200, one(&octets), true),
+            write_response_head(&mut out, 200, one(&octets), true, NameCase::Lower),
             Ok(())
         );
     }
@@ -353,7 +369,7 @@ mod tests {
     fn a_head_may_fill_its_frame_to_the_last_byte() {
         let len = |value: &[u8]| {
             let mut out = b"before".to_vec();
-            let written = write_response_head(&mut out, 200, one(value), true);
+            let written = write_response_head(&mut out, 200, one(value), true, NameCase::Lower);
             written.map(|()| out.len() - b"before".len())
         };
         let around = len(b"").expect("it is short");
@@ -378,7 +394,7 @@ mod tests {
         let field = vec![b'"'; MAX_HTTP_HEAD / MAX_PASSED_FIELDS - 5];
         let fields = (0..MAX_PASSED_FIELDS).map(|_| (&b"x"[..], &field[..]));
         assert_eq!(
-            write_response_head(&mut Vec::new(), 200, fields, true),
+            write_response_head(&mut Vec::new(), 200, fields, true, NameCase::Lower),
             Ok(())
         );
     }
@@ -405,5 +421,21 @@ mod tests {
             value: b"id=1"[..].into(),
         };
         assert_eq!(format!("{field:?}"), "cookie: (4 bytes)");
+    }
+
+    #[test]
+    fn names_go_as_they_were_written_or_in_lower_case() {
+        let field: (&[u8], &[u8]) = (b"X-Hub-Signature-256", b"A");
+        for (names, wanted) in [
+            (NameCase::AsWritten, "X-Hub-Signature-256"),
+            (NameCase::Lower, "x-hub-signature-256"),
+        ] {
+            let mut out = Vec::new();
+            let fields = [field].into_iter();
+            assert!(write_response_head(&mut out, 200, fields, true, names).is_ok());
+            let head = ResponseHead::parse(&out).unwrap();
+            assert_eq!(head.headers[0].name.as_ref(), wanted.as_bytes());
+            assert_eq!(head.headers[0].value.as_ref(), b"A");
+        }
     }
 }

@@ -126,3 +126,51 @@ fn requests_share_a_bounded_pool_of_local_connections() {
         "a hundred requests in a row dialled {dialled} times"
     );
 }
+
+/// What a raw client reads of a raw server, and what that one was sent, octet by octet.
+#[test]
+fn names_of_fields_arrive_as_they_were_written_both_ways() {
+    let (tell, seen) = std::sync::mpsc::channel();
+    let tell = std::sync::Mutex::new(tell);
+    let server = TcpServer::start(move |mut stream| {
+        let mut head = Vec::new();
+        let mut octet = [0];
+        while !head.ends_with(b"\r\n\r\n") && stream.read(&mut octet).is_ok_and(|it| it == 1) {
+            head.push(octet[0]);
+        }
+        let answer = "HTTP/1.1 200 OK\r\nX-Odd-CASE: Yes\r\nETag: \"a\"\r\n\
+                      set-Cookie: a=1\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+        let _ = stream.write_all(answer.as_bytes());
+        let _ = tell.lock().expect("a channel").send(head);
+    });
+    let kit = Kit::start();
+    let hoody = Hoody::expose(&kit, server.port);
+    let mut visitor = TcpStream::connect((Ipv4Addr::LOCALHOST, hoody.port())).expect("it listens");
+    let request = "POST / HTTP/1.1\r\nHost: a\r\nX-Hub-Signature-256: sha256=1\r\nx-lower: 1\r\n\
+                   SHOUTED: 2\r\nX-Hub-Signature-256: sha256=2\r\nContent-Length: 2\r\n\
+                   Connection: close\r\n\r\nhi";
+    visitor.write_all(request.as_bytes()).expect("it reads");
+    let mut answer = String::new();
+    visitor.read_to_string(&mut answer).expect("it answers");
+    let head = seen.recv_timeout(crate::support::PATIENCE).expect("a head");
+    let head = String::from_utf8(head).expect("text");
+    for line in [
+        "X-Hub-Signature-256: sha256=1",
+        "x-lower: 1",
+        "SHOUTED: 2",
+        "X-Hub-Signature-256: sha256=2",
+    ] {
+        assert_eq!(
+            head.lines().filter(|it| *it == line).count(),
+            1,
+            "{line} in {head}"
+        );
+    }
+    for line in ["X-Odd-CASE: Yes", "ETag: \"a\"", "set-Cookie: a=1"] {
+        assert_eq!(
+            answer.lines().filter(|it| *it == line).count(),
+            1,
+            "{line} in {answer}"
+        );
+    }
+}

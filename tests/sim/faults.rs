@@ -208,7 +208,7 @@ fn kill_kit(world: &mut World) {
         for mut before in std::mem::take(&mut world.succession.before) {
             before.kill(silently, &mut world.net);
         }
-        world.succession.forget();
+        world.succession.abandon(&mut world.net);
     }
     let millis = world.dice.below(8000);
     let until = world.net.now + millis * MILLI + 25 * SECOND;

@@ -495,7 +495,7 @@ impl<M: Machine> Host<M> {
                 if let Some(it) = self.listeners.remove(&listener)
                     && it.open
                 {
-                    self.close_listener(it.addr, net);
+                    net.close_listener(it.addr);
                 }
             }
             Command::Accept { listener, on } => {
@@ -628,26 +628,7 @@ impl<M: Machine> Host<M> {
     /// What was inherited and is of no use is closed.
     pub fn leave_rest(&mut self, net: &mut Net) {
         for addr in std::mem::take(&mut self.inherited) {
-            self.close_listener(addr, net);
-        }
-    }
-
-    /// A socket that more processes have goes on listening when one of them closes it.
-    fn close_listener(&mut self, addr: SocketAddr, net: &mut Net) {
-        if let Some(more) = net.shared.get_mut(&addr).filter(|more| **more > 0) {
-            *more -= 1;
-            return;
-        }
-        net.listeners.remove(&addr);
-        let waiting: Vec<End> = net
-            .backlog
-            .iter()
-            .filter(|(at, _)| *at == addr)
-            .map(|(_, end)| *end)
-            .collect();
-        for end in waiting {
-            net.refused.insert(end.0);
-            net.reset(end);
+            net.close_listener(addr);
         }
     }
 
@@ -656,7 +637,7 @@ impl<M: Machine> Host<M> {
         self.stopped = true;
         let addrs: Vec<SocketAddr> = self.listeners.values().map(|it| it.addr).collect();
         for addr in addrs {
-            self.close_listener(addr, net);
+            net.close_listener(addr);
         }
         for end in net.ends_of(self.owner) {
             net.kill(end, silently);

@@ -99,7 +99,15 @@ fn every_byte_arrives_in_order_and_once_or_is_visibly_cut_in_odd_seeds() {
 }
 
 /// Seeds in which something was wrong once, and what.
-const FOUND: [(u64, &str); 6] = [
+const FOUND: [(u64, &str); 8] = [
+    (
+        3_000_017,
+        "one that had its FIN was sent another with its session's end",
+    ),
+    (
+        3_000_535,
+        "a kit ended while its successor was being started",
+    ),
     (
         1_108_575,
         "credit of a lane that was not waited for was lost",

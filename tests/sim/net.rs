@@ -299,6 +299,21 @@ impl Net {
         }
     }
 
+    /// A listening socket is closed. One that more processes have goes on listening.
+    pub fn close_listener(&mut self, addr: SocketAddr) {
+        if let Some(more) = self.shared.get_mut(&addr).filter(|more| **more > 0) {
+            *more -= 1;
+            return;
+        }
+        self.listeners.remove(&addr);
+        let waiting = self.backlog.iter().filter(|(at, _)| *at == addr);
+        let waiting: Vec<End> = waiting.map(|(_, end)| *end).collect();
+        for end in waiting {
+            self.refused.insert(end.0);
+            self.reset(end);
+        }
+    }
+
     pub fn has_changed(&self) -> bool {
         !self.changed.is_empty()
     }

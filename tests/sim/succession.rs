@@ -11,7 +11,7 @@ use hoody_tunnel::machine::Event;
 
 use crate::dice::Dice;
 use crate::host::Host;
-use crate::net::Owner;
+use crate::net::{Net, Owner};
 use crate::world::{Act, World};
 
 /// Kits besides the one that is there.
@@ -26,9 +26,13 @@ pub struct Succession {
 }
 
 impl Succession {
-    /// Nothing of it is left.
-    pub fn forget(&mut self) {
-        *self = Succession::default();
+    /// The kit is gone: nobody begins where it stood.
+    pub fn abandon(&mut self, net: &mut Net) {
+        self.is_new = false;
+        let sockets = self.starting.take().map(|(_, sockets)| sockets);
+        for addr in sockets.into_iter().flatten() {
+            net.close_listener(addr);
+        }
     }
 
     pub fn next_timeout(&self) -> Option<u64> {

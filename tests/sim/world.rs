@@ -647,6 +647,7 @@ impl World {
             assert_eq!(kit.machine.leftovers(), [0; 4], "after a shutdown");
             assert_eq!(kit.descriptors(), 0, "a kit stopped with descriptors");
             self.kit = None;
+            self.succession.abandon(&mut self.net);
             let millis = self.dice.below(3000);
             self.note("the kit has ended".into());
             let until = self.net.now + millis * MILLI + 20 * SECOND;
@@ -660,11 +661,12 @@ impl World {
                 continue;
             };
             let notices: Vec<Notice> = host.notices.drain(..).collect();
-            let stopped = host.stopped;
             for notice in notices {
                 crate::told::read_notice(self, index, notice);
             }
-            if stopped {
+            // Another machine may have taken its place.
+            let host = self.laptops[index].host.as_ref();
+            if host.is_some_and(|host| host.stopped) {
                 crate::told::client_stopped(self, index);
             }
         }

@@ -19,7 +19,7 @@ use crate::http::{
     Version, forward,
 };
 use crate::limits::{BULK_PAYLOAD, INTERIM_HEADS, UPSTREAM_READ};
-use crate::wire::open::{BodyKind, OpenHttp, header, write_response_head};
+use crate::wire::open::{BodyKind, NameCase, OpenHttp, header, write_response_head};
 
 /// See the module.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub struct HttpExchange {
     asked: Asked,
     /// What the answer's head is rewritten by, until it came.
     back: Option<Back>,
+    /// How names of fields travel to the kit.
+    names: NameCase,
     /// The head for the local server, kept in case that it has to be sent again.
     head: Vec<u8>,
     upload: Upload,
@@ -178,6 +180,11 @@ impl HttpExchange {
         (http, unfit)
     }
 
+    /// How names of fields travel to the kit; in lower case unless this says otherwise.
+    pub fn set_names(&mut self, names: NameCase) {
+        self.names = names;
+    }
+
     fn new(method: &str, target: &[u8], received: Buffer) -> HttpExchange {
         HttpExchange {
             method: method.to_owned(),
@@ -189,6 +196,7 @@ impl HttpExchange {
                 upgrade: false,
             },
             back: None,
+            names: NameCase::Lower,
             head: Vec::with_capacity(TYPICAL_HEAD),
             upload: Upload::Complete,
             body_began: false,
@@ -365,7 +373,7 @@ impl HttpExchange {
             let new = rewritten.iter().find(|(place, _)| *place == at);
             (name, new.map_or(value, |(_, new)| new))
         });
-        if write_response_head(json, head.status, fields, !interim).is_err() {
+        if write_response_head(json, head.status, fields, !interim, self.names).is_err() {
             return Err("its head is too long");
         }
         let asks = |(name, value)| asks_to_log_in(name, value);
@@ -426,7 +434,8 @@ impl HttpExchange {
         ];
         let count = if status == 503 { 4 } else { 3 };
         json.clear();
-        if write_response_head(json, status, fields.into_iter().take(count), true).is_err() {
+        let fields = fields.into_iter().take(count);
+        if write_response_head(json, status, fields, true, self.names).is_err() {
             return false;
         }
         self.status = Some(status);

@@ -17,7 +17,7 @@ use crate::outflow::Outflow;
 use crate::pipe::RawPipe;
 use crate::wire::code::Code;
 use crate::wire::control::BindMode;
-use crate::wire::open::{OpenHttp, StreamOpen};
+use crate::wire::open::{NameCase, OpenHttp, StreamOpen};
 
 /// What a STREAM_OPEN came to: an exchange to be, and why the local server must not see it if it
 /// must not; or why the stream is refused.
@@ -72,6 +72,10 @@ impl LocalSide {
     /// Reads a STREAM_OPEN and makes of it what can be made without a stream.
     fn judge_open(&mut self, around: &mut Around<'_>, index: usize, payload: &Span) -> Opened {
         let session = around.mux.as_deref();
+        let names = match session.is_some_and(|session| session.terms().header_case) {
+            true => NameCase::AsWritten,
+            false => NameCase::Lower,
+        };
         let payload = session.map_or(&[][..], |session| session.payload(index, payload));
         let open = StreamOpen::parse(payload)
             .map_err(|_| (Code::ProtocolError, "malformed STREAM_OPEN"))?;
@@ -96,7 +100,7 @@ impl LocalSide {
         let (mut exchange, unfit) = match open {
             StreamOpen::Http(open) => {
                 let received = self.spare.pop().unwrap_or_default();
-                LocalSide::judge_request(bound, &open, received, around.cx.now)
+                LocalSide::judge_request(bound, &open, received, names, around.cx.now)
             }
             StreamOpen::Tcp(open) => {
                 let remote = open.remote_addr.as_deref();
@@ -112,6 +116,7 @@ impl LocalSide {
         bound: &Bound,
         open: &OpenHttp<'_>,
         received: Buffer,
+        names: NameCase,
         now: Instant,
     ) -> (Exchange, Option<&'static str>) {
         let naming = Naming {
@@ -122,7 +127,8 @@ impl LocalSide {
                 .as_ref()
                 .and_then(|it| it.public_url.as_deref()),
         };
-        let (http, unfit) = HttpExchange::open(open, received, naming);
+        let (mut http, unfit) = HttpExchange::open(open, received, naming);
+        http.set_names(names);
         let mut out = Outflow::new();
         if unfit.is_none() {
             out.push(http.head());

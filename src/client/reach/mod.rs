@@ -211,6 +211,7 @@ impl Reach {
             session_window: ok.session_window.min(MAX_SESSION_WINDOW),
             max_streams: streams.clamp(1, CLIENT_STREAMS),
             grow_windows: ok.capabilities.have(Capabilities::GROW_WINDOWS),
+            header_case: ok.capabilities.have(Capabilities::HEADER_CASE),
             queue_opens: LANE_QUEUE_OPENS,
             replay: retention(&cx.config, ok, granted),
         };

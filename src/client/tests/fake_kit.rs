@@ -42,6 +42,7 @@ pub(super) fn terms() -> Terms {
         session_window: 16 << 20,
         max_streams: 1024,
         grow_windows: false,
+        header_case: false,
         queue_opens: crate::limits::LANE_QUEUE_OPENS,
         replay: None,
     }

@@ -43,6 +43,7 @@ pub(super) fn agree(hello: &Hello, cx: &Context) -> (usize, Terms) {
         session_window: cx.plan.session_window,
         max_streams: cx.config.max_streams_per_session,
         grow_windows: hello.capabilities.have(Capabilities::GROW_WINDOWS),
+        header_case: hello.capabilities.have(Capabilities::HEADER_CASE),
         queue_opens: cx.plan.queue_opens,
         replay: retention(hello, &cx.plan, lanes),
     };
@@ -60,6 +61,7 @@ fn retention(hello: &Hello, plan: &Plan, lanes: usize) -> Option<Retention> {
 pub(super) fn capabilities(lanes: usize, terms: &Terms) -> Capabilities {
     Capabilities::MULTI_WS.only_if(lanes > 1)
         | Capabilities::GROW_WINDOWS.only_if(terms.grow_windows)
+        | Capabilities::HEADER_CASE.only_if(terms.header_case)
         | Capabilities::REPLAY.only_if(terms.replay.is_some())
 }
 

@@ -126,6 +126,7 @@ pub(super) fn terms(side: Side) -> Terms {
         session_window: 1024 * 1024,
         max_streams: 64,
         grow_windows: false,
+        header_case: false,
         queue_opens: crate::limits::LANE_QUEUE_OPENS,
         replay: None,
     }

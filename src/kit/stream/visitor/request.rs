@@ -19,7 +19,7 @@ use crate::machine::{CloseHow, ConnKey};
 use crate::mux::{CannotOpen, Wanted};
 use crate::pipe::Flow;
 use crate::shares::{is_plenty, may_hold};
-use crate::wire::open::{BodyKind, OpenHttpParts, write_open_http};
+use crate::wire::open::{BodyKind, NameCase, OpenHttpParts, write_open_http};
 
 use super::exchange::{AtFin, Outgoing, Owed, Room, Turn, Upload};
 use super::holding::Held;
@@ -126,7 +126,10 @@ impl Visitors {
     /// that.
     pub(super) fn next_head(&mut self, conn: ConnKey, was: Option<Held>, below: &mut Below<'_>) {
         let Below {
-            cx, conns, ports, ..
+            cx,
+            conns,
+            sessions,
+            ports,
         } = below;
         let (Some(entry), Some(visitor)) = (conns.get(conn), self.all.get_mut(conn)) else {
             return;
@@ -149,7 +152,12 @@ impl Visitors {
             // Unbound while the visitor kept its connection.
             return conns.close(conn, CloseHow::Clean, cx);
         };
-        let request = Request::read(head, entry.peer, conn.generation(), owner, cx);
+        let mux = sessions.mux(owner.owner);
+        let names = match mux.is_some_and(|mux| mux.terms().header_case) {
+            true => NameCase::AsWritten,
+            false => NameCase::Lower,
+        };
+        let request = Request::read(head, (entry.peer, conn.generation()), owner, names, cx);
         let length = head.len();
         match request {
             Ok(request) => self.begin(conn, &request, length, was, below),
@@ -397,9 +405,9 @@ impl Request {
     /// Parses a head and writes its STREAM_OPEN to `Context::text`.
     fn read(
         head: &[u8],
-        peer: SocketAddr,
-        connection: u32,
+        (peer, connection): (SocketAddr, u32),
         owner: &Binding,
+        names: NameCase,
         cx: &mut Context,
     ) -> Result<Request, Reject> {
         let parsed = RequestHead::parse(head)?;
@@ -413,6 +421,7 @@ impl Request {
         let origin = Origin::of(&parsed, peer, &config.trusted_proxies);
         let forwarded = Forwarded::new(&parsed, peer.ip(), origin.by_proxy, "http");
         let parts = OpenHttpParts {
+            names,
             bind_id: owner.bind_id,
             container_port: owner.port(),
             method: parsed.method,
