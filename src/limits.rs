@@ -398,15 +398,17 @@ pub const VISITOR_AHEAD: usize = 16 * 1024;
 pub const AHEAD_SHARE: usize = 256;
 /// Bytes that are read of a visitor at once, at least, however much of others waits.
 pub const AHEAD_LEAST: usize = 512;
-/// Bytes of an unwanted request body that are read away so that the visitor gets its answer.
+/// Bytes of an unwanted request body that are read away so that the visitor gets its answer, before
+/// a pause.
 pub const LEAVING_DRAINS: usize = 256 * 1024;
-/// How long a leaving connection's peer may take to close.
+/// How long that pause is: so many bytes in so much time are 1 MiB a second.
+pub const LEAVING_PAUSE: Duration = Duration::from_millis(250);
+/// How long a visitor who has his answer may go on sending.
+pub const LEAVING_UPLOADS: Duration = Duration::from_secs(30);
+/// How long a leaving connection's peer may take to close, from its last sign of life.
 pub const LEAVING_FOR: Duration = Duration::from_secs(5);
-/// How often it is looked whether the system has passed on what precedes a reset, and how many
-/// times.
+/// How often it is looked whether the system has passed on what precedes a reset.
 pub const BREAK_LOOKS: Duration = Duration::from_millis(100);
-/// See [`BREAK_LOOKS`].
-pub const BREAK_TRIES: usize = 50;
 /// The first port that the kit picks for EXPOSE (PROTOCOL §3).
 pub const AUTO_PORT_FIRST: u16 = 20_000;
 /// The last one.

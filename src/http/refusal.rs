@@ -84,10 +84,11 @@ impl Refusal {
         reply.write(out, asked);
     }
 
-    /// The same to somebody whose request could not be read; the close is announced.
-    pub fn write_and_close(&self, out: &mut Vec<u8>) {
+    /// The same to somebody whose request could not be read, but for its beginning; the close is
+    /// announced. Behind a refused HEAD comes no content either (RFC 9110 §9.3.2).
+    pub fn write_and_close(&self, out: &mut Vec<u8>, request: &[u8]) {
         let unreadable = Asked {
-            head: false,
+            head: request.starts_with(b"HEAD "),
             version: Version::Http11,
             keep_alive: false,
             upgrade: false,

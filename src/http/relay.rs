@@ -4,7 +4,9 @@
 //! plan exists only for a head that can be written safely, and holds what was decided about it.
 
 use super::connection::ConnectionOptions;
-use super::fields::{Field, is_host, is_name, is_token, is_value, parse_content_length};
+use super::fields::{
+    Field, is_host, is_name, is_token, is_value, parse_content_length, trim_whitespace,
+};
 use super::forward::{end_to_end, upgrade_fields};
 use super::head::{Asked, RequestBody, ResponseBody, Version, is_bodiless, is_interim};
 use super::rewrite::Names;
@@ -206,10 +208,18 @@ impl<'a, I: Iterator<Item = Field<'a>> + Clone> ResponsePlan<'a, I> {
         }
         write::put_status_line(out, self.status);
         let fields = end_to_end(self.fields.clone(), &self.options);
+        let (mut events, mut buffering) = (false, false);
         for (name, value) in
             fields.filter(|(name, _)| !name.eq_ignore_ascii_case(b"content-length"))
         {
+            let is = |wanted: &[u8]| name.eq_ignore_ascii_case(wanted);
+            events |= is(b"content-type") && are_events(value);
+            buffering |= is(b"x-accel-buffering");
             write::put_checked_field(out, name, value);
+        }
+        if events && !buffering && !self.is_interim() {
+            // Else nginx gathers events until they fill its buffer.
+            write::put_checked_field(out, b"x-accel-buffering", b"no");
         }
         if let Some(length) = self.length {
             write::put_content_length(out, length);
@@ -226,6 +236,12 @@ impl<'a, I: Iterator<Item = Field<'a>> + Clone> ResponsePlan<'a, I> {
         }
         out.extend_from_slice(write::CRLF);
     }
+}
+
+/// Whether a type is that of server-sent events (HTML, "Server-sent events").
+fn are_events(content_type: &[u8]) -> bool {
+    let essence = content_type.split(|&octet| octet == b';').next();
+    trim_whitespace(essence.unwrap_or_default()).eq_ignore_ascii_case(b"text/event-stream")
 }
 
 const CHUNKED: &[u8] = b"transfer-encoding: chunked\r\n";

@@ -20,6 +20,8 @@ pub struct Names<'a> {
     /// A socket of a page of the same host is its own, whatever scheme the page has: the edge that
     /// ended TLS may not have said so.
     upgrade: bool,
+    /// It brings a form of one of the server's own pages.
+    own_form: bool,
 }
 
 /// What a request says of what its visitor calls the server, and how it came.
@@ -35,6 +37,10 @@ pub struct AskedAs<'a> {
     pub public_url: Option<&'a str>,
     /// It asks for an upgrade.
     pub upgrade: bool,
+    /// `Origin`.
+    pub origin: Option<&'a [u8]>,
+    /// `Content-Type`.
+    pub content_type: Option<&'a [u8]>,
 }
 
 /// What an answer is rewritten by.
@@ -68,12 +74,17 @@ impl<'a> Names<'a> {
             _ if said.is_some_and(is_secure) => "https",
             _ => "http",
         };
-        Names {
+        let mut names = Names {
             local,
             scheme,
             own,
             upgrade: visitor.upgrade,
-        }
+            own_form: false,
+        };
+        let is_own = |origin| names.inwards(b"origin", origin).is_some();
+        names.own_form =
+            visitor.origin.is_some_and(is_own) && visitor.content_type.is_some_and(is_form);
+        names
     }
 
     /// What a field of the request becomes, if it names the visitor's own scheme and host.
@@ -83,6 +94,11 @@ impl<'a> Names<'a> {
             _ if same(name, b"referer") => false,
             // Where a resource goes is no question of trust (RFC 4918 §10.3).
             _ if same(name, b"destination") => true,
+            // Servers that let this field count hold it against `Origin`, where forged requests are
+            // to be told apart: those that a form can make. All else learns from it where it is.
+            _ if same(name, b"x-forwarded-host") => {
+                return self.own_form.then(|| self.local.to_vec());
+            }
             _ => return None,
         };
         let url = split(value)?;
@@ -225,6 +241,19 @@ fn without_port(authority: &[u8]) -> &[u8] {
         Some(colon) if bracket.is_none_or(|bracket| bracket < colon) => &authority[..colon],
         _ => authority,
     }
+}
+
+/// Whether a body's type is one of those that a page of anybody may send without being asked
+/// (Fetch, "CORS-safelisted request-header").
+fn is_form(content_type: &[u8]) -> bool {
+    let essence = content_type.split(|&octet| octet == b';').next();
+    let essence = trim_whitespace(essence.unwrap_or_default());
+    let forms: [&[u8]; 3] = [
+        b"application/x-www-form-urlencoded",
+        b"multipart/form-data",
+        b"text/plain",
+    ];
+    forms.iter().any(|form| same(form, essence))
 }
 
 fn same(one: &[u8], other: &[u8]) -> bool {

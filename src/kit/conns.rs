@@ -20,8 +20,7 @@ use crate::kit::keys::SessionKey;
 use crate::kit::leaving::Leaving;
 use crate::kit::metrics::StreamOutcome;
 use crate::limits::{
-    BREAK_LOOKS, BREAK_TRIES, CONN_MEMORY, FEW_CONNS, FREED_GOES_AFTER, FREED_MATTERS,
-    FREED_WHEN_QUIET, LEAVING_DRAINS, LEAVING_FOR, MAX_CONNS,
+    CONN_MEMORY, FEW_CONNS, FREED_GOES_AFTER, FREED_MATTERS, FREED_WHEN_QUIET, MAX_CONNS,
 };
 use crate::machine::{CloseHow, Conn, ConnKey};
 use crate::mux::Span;
@@ -53,7 +52,7 @@ pub(super) struct ConnEntry {
     /// What is done once `out` is empty.
     pub(super) after: After,
     /// A FIN was sent behind the end of its stream.
-    is_finished: bool,
+    pub(super) is_finished: bool,
     /// The peer sent FIN.
     pub(super) read_closed: bool,
     /// The peer sent FIN, and there are bytes in front of it that nobody has read yet.
@@ -118,8 +117,10 @@ pub(super) enum Role {
     /// Said all it had to say, and reads on so that the peer gets it (a close with unread bytes is
     /// a reset, which may destroy what is on its way).
     Leaving {
-        /// Bytes that may still be read and thrown away.
+        /// Bytes that may still be read and thrown away, before a pause or for good.
         patience: usize,
+        /// How long it may go on sending, with pauses.
+        until: Instant,
     },
 }
 
@@ -346,7 +347,7 @@ impl Conns {
     }
 
     /// A connection is nobody's any more.
-    fn leaves_part(&mut self, conn: ConnKey, role: Role, head: Waiting) {
+    pub(super) fn leaves_part(&mut self, conn: ConnKey, role: Role, head: Waiting) {
         self.pre_auth -= usize::from(role.is_pre_auth());
         self.admission.set(conn, None);
         self.heads.change(conn, head, Waiting::Head(0));
@@ -368,31 +369,6 @@ impl Conns {
     pub(super) fn shrink(&mut self) {
         self.freed = 0;
         self.table.shrink();
-    }
-
-    /// Sends `bytes` and then leaves politely.
-    pub(super) fn say_and_leave(&mut self, conn: ConnKey, bytes: &[u8], cx: &mut Context) {
-        self.leave(conn, bytes, After::Leave, cx);
-    }
-
-    /// Sends `bytes` behind what waits, and then does what comes after.
-    fn leave(&mut self, conn: ConnKey, bytes: &[u8], after: After, cx: &mut Context) {
-        let Some(entry) = self.table.get_mut(conn) else {
-            return;
-        };
-        let patience = LEAVING_DRAINS;
-        let role = std::mem::replace(&mut entry.role, Role::Leaving { patience });
-        let head = std::mem::replace(&mut entry.head, Waiting::Head(0));
-        entry.out.push(bytes);
-        entry.after = match after {
-            After::Leave if entry.is_finished => After::Finished,
-            after => after,
-        };
-        self.leaves_part(conn, role, head);
-        cx.arm_conn(conn, cx.now + LEAVING_FOR);
-        cx.effects.wake(conn);
-        self.lingers(conn, cx);
-        self.after_sending(conn, cx);
     }
 
     /// Does to a raw connection what its pipe says. `what` is its name in the log.
@@ -427,88 +403,6 @@ impl Conns {
             cx.metrics.relay_wait.observe(waited);
         }
         (passed, drained)
-    }
-
-    /// A response or a stream was cut: what came of it is sent, and then its end. That is a FIN
-    /// where the framing has `shown` that something is missing, else a reset, which a body without
-    /// framing needs so that it does not look whole (PROTOCOL §4).
-    pub(super) fn cut(&mut self, conn: ConnKey, shown: bool, cx: &mut Context) {
-        let after = if shown { After::Leave } else { After::Break };
-        self.leave(conn, b"", after, cx);
-    }
-
-    /// Leaves once everything was sent, if that was wanted.
-    pub(super) fn after_sending(&mut self, conn: ConnKey, cx: &mut Context) {
-        let Some(entry) = self.table.get_mut(conn) else {
-            return;
-        };
-        if !entry.out.is_empty() {
-            return;
-        }
-        match entry.after {
-            After::Stay | After::Finished => {}
-            After::Break => {
-                cx.effects.probe(conn);
-                cx.arm_conn(conn, cx.now + BREAK_LOOKS);
-            }
-            After::Leave if entry.read_closed => self.close(conn, CloseHow::Clean, cx),
-            After::Leave => {
-                entry.after = After::Finished;
-                cx.finish(conn);
-            }
-        }
-    }
-
-    /// The system still holds so many bytes for one that leaves.
-    pub(super) fn leaver_is_held(&mut self, conn: ConnKey, bytes: usize, cx: &mut Context) {
-        let breaks = |entry: &ConnEntry| entry.after == After::Break && entry.out.is_empty();
-        if bytes == 0 && self.table.get(conn).is_some_and(breaks) {
-            self.close(conn, CloseHow::Reset, cx);
-        }
-    }
-
-    /// The time of one that leaves has come: it goes, or its bytes are looked for once more.
-    pub(super) fn leaver_timeout(&mut self, conn: ConnKey, cx: &mut Context) {
-        if let Some(entry) = self.table.get_mut(conn)
-            && let Role::Leaving { patience } = &mut entry.role
-            && entry.after == After::Break
-            && entry.out.is_empty()
-        {
-            *patience = patience.saturating_sub(LEAVING_DRAINS / BREAK_TRIES);
-            if *patience > 0 {
-                return self.after_sending(conn, cx);
-            }
-        }
-        self.dismiss(conn, cx);
-    }
-
-    /// Reads of a leaving connection: thrown away, up to a bound.
-    pub(super) fn leaving_received(&mut self, conn: ConnKey, count: usize, cx: &mut Context) {
-        let Some(entry) = self.table.get_mut(conn) else {
-            return;
-        };
-        let Role::Leaving { patience } = &mut entry.role else {
-            return;
-        };
-        *patience = patience.saturating_sub(count);
-        if *patience == 0 {
-            self.dismiss(conn, cx);
-        } else if count == 0 {
-            entry.read_closed = true;
-            if entry.out.is_empty() {
-                self.dismiss(conn, cx);
-            }
-        }
-    }
-
-    /// Waits no longer for one that leaves. What it did not take must not look whole.
-    pub(super) fn dismiss(&mut self, conn: ConnKey, cx: &mut Context) {
-        let whole = |entry: &ConnEntry| entry.out.is_empty() && entry.after != After::Break;
-        let how = match self.table.get(conn).is_some_and(whole) {
-            true => CloseHow::Clean,
-            false => CloseHow::Reset,
-        };
-        self.close(conn, how, cx);
     }
 
     /// Ends all loans: whoever borrowed copies what is left.

@@ -1,12 +1,18 @@
 //! Connections that were told all they will be told, and linger so that they hear it.
 //!
 //! A close with unread bytes is a reset, which may destroy the last words on their way; so whoever
-//! was answered for good stays until it closes, or a few seconds. It is owed nothing more: the
+//! was answered for good stays until it closes, or a few seconds; a visitor who is still sending
+//! stays longer, and is slowed down. It is owed nothing more: the
 //! class has a cap, at which the oldest goes, and whoever wants a descriptor gets theirs first.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
-use crate::machine::ConnKey;
+use crate::kit::conns::{After, ConnEntry, Conns, Role};
+use crate::kit::context::Context;
+use crate::kit::heads::Waiting;
+use crate::limits::{BREAK_LOOKS, LEAVING_DRAINS, LEAVING_FOR, LEAVING_PAUSE, LEAVING_UPLOADS};
+use crate::machine::{CloseHow, ConnKey};
 
 /// Connections that began to leave, oldest first, and some that are gone by now.
 #[derive(Debug, Default)]
@@ -33,5 +39,147 @@ impl Leaving {
         if self.0.len() > 2 * standing + 64 {
             self.0.retain(|conn| stands(*conn));
         }
+    }
+}
+
+impl Conns {
+    /// Sends `bytes` and then leaves politely.
+    pub(super) fn say_and_leave(&mut self, conn: ConnKey, bytes: &[u8], cx: &mut Context) {
+        self.leave(conn, bytes, After::Leave, cx);
+    }
+
+    /// Sends `bytes` behind what waits, and then does what comes after.
+    fn leave(&mut self, conn: ConnKey, bytes: &[u8], after: After, cx: &mut Context) {
+        let Some(entry) = self.table.get_mut(conn) else {
+            return;
+        };
+        let lasts = match (after, entry.role.has_stream()) {
+            (After::Break, _) => LEAVING_FOR,
+            (_, true) => LEAVING_UPLOADS,
+            // Of somebody who came for no stream little is taken.
+            (_, false) => Duration::ZERO,
+        };
+        let role = Role::Leaving {
+            patience: LEAVING_DRAINS,
+            until: cx.now + lasts,
+        };
+        let role = std::mem::replace(&mut entry.role, role);
+        let head = std::mem::replace(&mut entry.head, Waiting::Head(0));
+        entry.out.push(bytes);
+        entry.after = match after {
+            After::Leave if entry.is_finished => After::Finished,
+            after => after,
+        };
+        self.leaves_part(conn, role, head);
+        cx.arm_conn(conn, cx.now + LEAVING_FOR);
+        cx.effects.wake(conn);
+        self.lingers(conn, cx);
+        self.after_sending(conn, cx);
+    }
+
+    /// A response or a stream was cut: what came of it is sent, and then its end. That is a FIN
+    /// where the framing has `shown` that something is missing, else a reset, which a body without
+    /// framing needs so that it does not look whole (PROTOCOL §4).
+    pub(super) fn cut(&mut self, conn: ConnKey, shown: bool, cx: &mut Context) {
+        let after = if shown { After::Leave } else { After::Break };
+        self.leave(conn, b"", after, cx);
+    }
+
+    /// Leaves once everything was sent, if that was wanted.
+    pub(super) fn after_sending(&mut self, conn: ConnKey, cx: &mut Context) {
+        let Some(entry) = self.table.get_mut(conn) else {
+            return;
+        };
+        if !entry.out.is_empty() {
+            return;
+        }
+        match entry.after {
+            After::Stay | After::Finished => {}
+            After::Break => {
+                cx.effects.probe(conn);
+                cx.arm_conn(conn, cx.now + BREAK_LOOKS);
+            }
+            After::Leave if entry.read_closed => self.close(conn, CloseHow::Clean, cx),
+            After::Leave => {
+                entry.after = After::Finished;
+                cx.finish(conn);
+            }
+        }
+    }
+
+    /// The system still holds so many bytes for one that leaves.
+    pub(super) fn leaver_is_held(&mut self, conn: ConnKey, bytes: usize, cx: &mut Context) {
+        let breaks = |entry: &ConnEntry| entry.after == After::Break && entry.out.is_empty();
+        if bytes == 0 && self.table.get(conn).is_some_and(breaks) {
+            self.close(conn, CloseHow::Reset, cx);
+        }
+    }
+
+    /// The time of one that leaves has come: it goes, or it is looked after once more.
+    pub(super) fn leaver_timeout(&mut self, conn: ConnKey, cx: &mut Context) {
+        let Some(entry) = self.table.get_mut(conn) else {
+            return;
+        };
+        let Role::Leaving { patience, until } = &mut entry.role else {
+            return;
+        };
+        if cx.now >= *until {
+            return self.dismiss(conn, cx);
+        }
+        if entry.after == After::Break && entry.out.is_empty() {
+            return self.after_sending(conn, cx);
+        }
+        if *patience > 0 {
+            return self.dismiss(conn, cx);
+        }
+        *patience = LEAVING_DRAINS;
+        cx.arm_conn(conn, cx.now + LEAVING_FOR);
+        cx.effects.wake(conn);
+    }
+
+    /// How much of a leaving connection may be read now.
+    pub(super) fn leaving_space(&self, conn: ConnKey) -> usize {
+        match self.role(conn) {
+            Some(Role::Leaving { patience, .. }) => patience,
+            _ => 0,
+        }
+    }
+
+    /// Reads of a leaving connection: thrown away. A visitor who is still sending what nobody wants
+    /// any more is slowed down, and not reset, for that might take his answer from him: he reads it
+    /// and stops, or he has sent it all.
+    pub(super) fn leaving_received(&mut self, conn: ConnKey, count: usize, cx: &mut Context) {
+        let Some(entry) = self.table.get_mut(conn) else {
+            return;
+        };
+        let Role::Leaving { patience, until } = &mut entry.role else {
+            return;
+        };
+        *patience = patience.saturating_sub(count);
+        if count == 0 {
+            entry.read_closed = true;
+            if entry.out.is_empty() {
+                self.dismiss(conn, cx);
+            }
+        } else if *patience > 0 {
+            // Its time counts from its last sign.
+            if cx.now < *until && entry.after != After::Break {
+                cx.arm_conn(conn, cx.now + LEAVING_FOR);
+            }
+        } else if cx.now + LEAVING_PAUSE < *until {
+            cx.arm_conn(conn, cx.now + LEAVING_PAUSE);
+        } else {
+            self.dismiss(conn, cx);
+        }
+    }
+
+    /// Waits no longer for one that leaves. What it did not take must not look whole.
+    pub(super) fn dismiss(&mut self, conn: ConnKey, cx: &mut Context) {
+        let whole = |entry: &ConnEntry| entry.out.is_empty() && entry.after != After::Break;
+        let how = match self.table.get(conn).is_some_and(whole) {
+            true => CloseHow::Clean,
+            false => CloseHow::Reset,
+        };
+        self.close(conn, how, cx);
     }
 }

@@ -349,7 +349,7 @@ impl Kit {
             return streams.visitors.reject(conn, &refusal, &mut below);
         }
         let mut text = Vec::new();
-        Refusal::json(503, why.sentence()).write_and_close(&mut text);
+        Refusal::json(503, why.sentence()).write_and_close(&mut text, b"");
         self.conns.say_and_leave(conn, &text, &mut self.cx);
     }
 
@@ -451,7 +451,13 @@ impl Machine for Kit {
             }
             Role::Caller => self.streams.callers.space(conn, &mut self.sessions),
             Role::Front if !entry.out.is_empty() => &mut [],
-            Role::Front | Role::Leaving { .. } => self.cx.scratch_space(),
+            Role::Front => self.cx.scratch_space(),
+            Role::Leaving { .. } => {
+                let most = self.conns.leaving_space(conn);
+                let space = self.cx.scratch_space();
+                let most = most.min(space.len());
+                &mut space[..most]
+            }
         }
     }
 

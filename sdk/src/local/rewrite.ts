@@ -16,12 +16,17 @@ export interface AskedAs {
   forwardedProto: string | undefined;
   publicUrl: string | null;
   upgrade: boolean;
+  origin: string | undefined;
+  contentType: string | undefined;
 }
 
 type Scheme = 'http' | 'https';
 
 const AUTHORITY = /^[A-Za-z0-9\-._~!$&'()*+,;=%:[\]]+$/;
 const URL_PARTS = /^(?:(https?):)?\/\/([^/?#\\]*)(.*)$/is;
+/** What a page of anybody may send without being asked (Fetch, "CORS-safelisted request-header"). */
+const FORM =
+  /^[\t ]*(?:application\/x-www-form-urlencoded|multipart\/form-data|text\/plain)[\t ]*(?:;|$)/i;
 /** HTML, "shared declarative refresh steps". */
 const REFRESH = /^([0-9.\t ]+[;,][\t ]*(?:url[\t ]*=[\t ]*)?["']?)(.*)$/is;
 
@@ -29,6 +34,8 @@ const REFRESH = /^([0-9.\t ]+[;,][\t ]*(?:url[\t ]*=[\t ]*)?["']?)(.*)$/is;
 export class Names {
   private readonly own: string[];
   private readonly scheme: Scheme;
+  /** It brings a form of one of the server's own pages. */
+  private readonly ownForm: boolean;
 
   constructor(
     private readonly local: string,
@@ -48,11 +55,17 @@ export class Names {
     const said = first(asked.forwardedProto)?.toLowerCase();
     const secure = byAddress === 'https' || said === 'https' || said === 'wss';
     this.scheme = secure ? 'https' : 'http';
+    const { origin, contentType } = asked;
+    const isOwn = origin !== undefined && this.inwards('origin', origin) !== origin;
+    this.ownForm = isOwn && contentType !== undefined && FORM.test(contentType);
   }
 
   /** What a field of the request becomes. */
   inwards(name: string, value: string): string {
     const field = name.toLowerCase();
+    // Servers that let this field count hold it against Origin, where forged requests are to be told
+    // apart: those that a form can make. All else learns from it where it is.
+    if (field === 'x-forwarded-host') return this.ownForm ? this.local : value;
     // A socket of a page of the same host is its own, whatever scheme the page has: the edge that
     // ended TLS may not have said so. Where a resource goes is no question of trust at all.
     const lenient = field === 'destination' || (field === 'origin' && this.asked.upgrade);
@@ -121,6 +134,8 @@ export function namesFor(
     forwardedProto: firstOf(headers, 'x-forwarded-proto'),
     publicUrl,
     upgrade,
+    origin: firstOf(headers, 'origin'),
+    contentType: firstOf(headers, 'content-type'),
   });
 }
 

@@ -228,7 +228,13 @@ test('STREAM_RESPONSE_HEAD is read, or refused, as the vectors say', () => {
 
 test('what names the server is rewritten both ways as the vectors say', () => {
   for (const one of load('http/rewrite')) {
-    const asked = { host: undefined, forwardedHost: undefined, forwardedProto: undefined };
+    const asked = {
+      host: undefined,
+      forwardedHost: undefined,
+      forwardedProto: undefined,
+      origin: undefined,
+      contentType: undefined,
+    };
     const visitor = { ...asked, publicUrl: null, upgrade: false, ...(one['visitor'] as object) };
     const names = new Names(one['local'] as string, visitor);
     type Field = [name: string, value: string, becomes: string | null];

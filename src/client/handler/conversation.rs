@@ -368,7 +368,7 @@ impl Conversation {
     /// What came is no request: the last answer on this connection.
     fn reject(&self, state: &mut State, refusal: &Refusal) {
         let mut out = Vec::new();
-        refusal.write_and_close(&mut out);
+        refusal.write_and_close(&mut out, b"");
         state.out.extend(&out);
         self.end(state);
     }

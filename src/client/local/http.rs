@@ -169,6 +169,8 @@ impl HttpExchange {
                 forwarded_proto: header(&open.headers, "x-forwarded-proto"),
                 public_url: naming.public_url,
                 upgrade: open.is_upgrade,
+                origin: header(&open.headers, "origin"),
+                content_type: header(&open.headers, "content-type"),
             });
             http.back = names.as_ref().and_then(Names::back);
             plan.write(&mut http.head, host, names.as_ref())

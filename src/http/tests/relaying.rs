@@ -221,6 +221,29 @@ fn a_response_is_framed_for_its_visitor() {
         ),
         (200, sized, head, "200 OK\r\na: b\r\ncontent-length: 5\r\n"),
         (
+            200,
+            &[("Content-Type", "Text/Event-Stream ; charset=utf-8")],
+            GET,
+            "200 OK\r\nContent-Type: Text/Event-Stream ; charset=utf-8\r\n\
+             x-accel-buffering: no\r\ntransfer-encoding: chunked\r\n",
+        ),
+        (
+            200,
+            &[
+                ("x-Accel-Buffering", "yes"),
+                ("content-type", "text/event-stream"),
+            ],
+            GET,
+            "200 OK\r\nx-Accel-Buffering: yes\r\ncontent-type: text/event-stream\r\n\
+             transfer-encoding: chunked\r\n",
+        ),
+        (
+            200,
+            &[("content-type", "text/event-streams")],
+            GET,
+            "200 OK\r\ncontent-type: text/event-streams\r\ntransfer-encoding: chunked\r\n",
+        ),
+        (
             304,
             sized,
             GET,

@@ -41,6 +41,8 @@ fn what_names_the_server_is_rewritten_both_ways_as_the_vectors_say() {
                 forwarded_proto: octets(visitor, "forwardedProto"),
                 public_url: visitor["publicUrl"].as_str(),
                 upgrade: visitor["upgrade"] == true,
+                origin: octets(visitor, "origin"),
+                content_type: octets(visitor, "contentType"),
             },
         );
         check(name, &case["request"], |field, value| {

@@ -47,7 +47,7 @@ fn a_refusal_is_a_whole_response() {
 #[test]
 fn a_refusal_for_programs_is_json_whatever_it_says() {
     let mut out = Vec::new();
-    Refusal::json(404, "no \"such\"\nthing").write_and_close(&mut out);
+    Refusal::json(404, "no \"such\"\nthing").write_and_close(&mut out, b"");
     let text = String::from_utf8_lossy(&out);
     assert!(
         text.ends_with("\r\n\r\n{\"error\":\"no \\\"such\\\"\\nthing\"}"),
@@ -64,7 +64,7 @@ fn what_could_not_be_read_is_refused_with_what_would_be_allowed() {
         status: 405,
         why: "no",
     };
-    Refusal::from(connect).write_and_close(&mut out);
+    Refusal::from(connect).write_and_close(&mut out, b"");
     assert!(String::from_utf8_lossy(&out).contains("\r\nallow: GET, HEAD, "));
 }
 
@@ -118,5 +118,21 @@ fn every_registered_status_has_words_of_its_own_and_no_other_has_any() {
         let is_registered = registered.iter().any(|range| range.contains(&status));
         assert_eq!(!reason(status).is_empty(), is_registered, "{status}");
         assert!(!is_registered || words.insert(reason(status)), "{status}");
+    }
+}
+
+#[test]
+fn behind_a_refused_head_there_is_no_content() {
+    for (request, has_content) in [
+        (&b"HEAD / HTTP/1.1\r\nHost: [::1\r\n\r\n"[..], false),
+        (b"GET / HTTP/1.1\r\nHost: [::1\r\n\r\n", true),
+        (b"HEADER / HTTP/1.1\r\n\r\n", true),
+        (b"HEA", true),
+    ] {
+        let mut out = Vec::new();
+        Refusal::text(400, "no").write_and_close(&mut out, request);
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("content-length: 3\r\n"), "{text}");
+        assert_eq!(text.ends_with("\r\n\r\nno\n"), has_content, "{text}");
     }
 }

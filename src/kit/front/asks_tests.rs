@@ -357,7 +357,7 @@ fn what_is_no_request_is_malformed() {
         panic!("a TLS hello is no HTTP")
     };
     let mut out = Vec::new();
-    Refusal::json(reject.status, reject.why).write_and_close(&mut out);
+    Refusal::json(reject.status, reject.why).write_and_close(&mut out, b"");
     assert!(out.starts_with(b"HTTP/1.1 400 "));
 }
 

@@ -223,7 +223,7 @@ fn refuse(
     cx: &mut Context,
 ) {
     let mut text = Vec::new();
-    refusal.write_and_close(&mut text);
+    refusal.write_and_close(&mut text, b"");
     if let Some(entry) = conns.get(conn) {
         cx.complain_refused(entry.peer.ip(), reason, refusal.why());
     }

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use crate::kit::config::Config;
 use crate::kit::testing::{Host, Laptop, guarded};
-use crate::limits::{BREAK_LOOKS, PROGRESS_UNSAID, SWEEP_EVERY, VISITOR_GONE_AFTER};
-use crate::machine::{ConnKey, Machine};
+use crate::limits::{
+    BREAK_LOOKS, LEAVING_FOR, LEAVING_PAUSE, PROGRESS_UNSAID, SWEEP_EVERY, VISITOR_GONE_AFTER,
+};
+use crate::machine::{ConnKey, Ended, Event, Machine};
 use crate::wire::frame::FrameType;
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -128,6 +130,65 @@ fn an_upgraded_visitor_who_left_counts_as_half_closed() {
         host.held.insert(conn, 0);
         host.pass_with(&mut laptop, BREAK_LOOKS);
         assert_eq!(host.closed, [conn]);
+    }
+}
+
+/// A visitor who sends a body of this length to a laptop that is gone, whatever he is told: the
+/// bytes that the kit takes, and how long it goes on.
+fn uploads_in_vain(length: usize) -> (Host, ConnKey, usize, Duration) {
+    let mut host = Host::new(guarded());
+    let laptop = host.laptop("192.0.2.1:1000");
+    let how = Ended::Reset;
+    let conn = laptop.conn;
+    host.kit.handle(Event::Ended { conn, how }, host.now);
+    host.settle();
+    let conn = host.visit_at(host.bound[0], "192.0.2.2:1").unwrap();
+    host.send(conn, PUT);
+    let (start, piece) = (host.now, vec![b'x'; 4 << 20]);
+    let mut sent = 0;
+    while sent < length && !host.closed.contains(&conn) {
+        let most = piece.len().min(length - sent);
+        sent += host.send_some(conn, &piece[..most]);
+        host.pass(LEAVING_PAUSE);
+    }
+    let took = host.now.since(start);
+    (host, conn, sent, took)
+}
+
+#[test]
+fn who_sends_on_although_he_has_his_answer_is_slowed_down_and_not_reset() {
+    let length = 20 << 20;
+    let (mut host, conn, sent, took) = uploads_in_vain(length);
+    assert_eq!((sent, &host.closed[..]), (length, &[][..]));
+    assert!(took >= Duration::from_secs(19), "a MiB a second: {took:?}");
+    assert!(host.receive(conn).starts_with("HTTP/1.1 503 "));
+    host.finish(conn);
+    assert_eq!(host.closed, [conn]);
+    // But not for ever, and not if he is silent.
+    let (host, conn, sent, took) = uploads_in_vain(90_000_000);
+    assert!(
+        host.closed.contains(&conn) && sent < 32 << 20,
+        "{sent} in {took:?}"
+    );
+    assert!(took >= Duration::from_secs(29), "{took:?}");
+    let (mut host, conn, _, _) = uploads_in_vain(5000);
+    host.pass(LEAVING_FOR - LEAVING_PAUSE - INSTANT);
+    assert_eq!(host.closed, []);
+    host.pass(2 * INSTANT);
+    assert_eq!(host.closed, [conn]);
+}
+
+#[test]
+fn a_refused_head_gets_no_content_and_another_does() {
+    for (method, has_content) in [("HEAD", false), ("GET", true)] {
+        let mut host = Host::new(guarded());
+        let _laptop = host.laptop("192.0.2.1:1000");
+        let conn = host.visit_at(host.bound[0], "192.0.2.2:1").unwrap();
+        let request = format!("{method} / HTTP/1.1\r\nHost: [::1\r\n\r\n");
+        host.send(conn, request.as_bytes());
+        let answer = host.receive(conn);
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+        assert_eq!(!answer.ends_with("\r\n\r\n"), has_content, "{answer}");
     }
 }
 

@@ -233,7 +233,9 @@ impl Visitors {
         );
         let mut text = std::mem::take(&mut below.cx.text);
         text.clear();
-        refusal.write_and_close(&mut text);
+        let visitor = self.all.get(conn);
+        let request = visitor.map_or(&[][..], |visitor| visitor.http.ahead());
+        refusal.write_and_close(&mut text, request);
         self.count_request(conn, refusal.status, below);
         below.conns.say_and_leave(conn, &text, below.cx);
         below.cx.text = text;

@@ -104,6 +104,11 @@ impl HttpExchange {
         }
     }
 
+    /// What came and was not used yet, the next head first.
+    pub fn ahead(&self) -> &[u8] {
+        self.inbound.bytes()
+    }
+
     /// Whether a stream serves it.
     pub fn is_open(&self) -> bool {
         match &self.state {
