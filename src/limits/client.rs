@@ -54,6 +54,9 @@ pub const UPSTREAM_READ: usize = 16 * 1024;
 pub const CLIENT_WAYS: usize = 16;
 /// After so long a way to the kit that failed is as good as the others.
 pub const WAY_FORGIVEN_AFTER: Duration = Duration::from_secs(30);
+/// After so long without a failure idle lanes go back to a way that has worked before: a try that
+/// fails costs a lane for a moment.
+pub const WAY_SHARES_AFTER: Duration = Duration::from_secs(300);
 /// For so long a way that led to another kit than the session's is not tried again. Each time that
 /// it does so again it is twice as long, up to [`WAY_ELSEWHERE_MAX`]: while a kit hands over to its
 /// successor one address leads to both.

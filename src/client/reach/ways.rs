@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 use crate::clock::Instant;
-use crate::limits::{WAY_ELSEWHERE_FOR, WAY_ELSEWHERE_MAX, WAY_FORGIVEN_AFTER};
+use crate::limits::{WAY_ELSEWHERE_FOR, WAY_ELSEWHERE_MAX, WAY_FORGIVEN_AFTER, WAY_SHARES_AFTER};
 
 /// See the module. A way is named by its place in the configuration.
 #[derive(Debug)]
@@ -98,9 +98,9 @@ impl Ways {
         lanes: impl Fn(usize) -> usize,
         now: Instant,
     ) -> bool {
-        let mut well = self
-            .useful(now)
-            .filter(|(_, way)| way.rank(now).0.is_none());
+        let rested = |at: Instant| now >= at + WAY_SHARES_AFTER;
+        let is_well = |way: &Way| way.took.is_some() && way.failed.is_none_or(rested);
+        let mut well = self.useful(now).filter(|(_, way)| is_well(way));
         well.any(|(other, _)| lanes(other) + 1 < lanes(way))
     }
 
@@ -286,6 +286,12 @@ mod tests {
         let crowded = |ways: &Ways, lanes: [usize; 3], now| {
             [0, 1, 2].map(|way| ways.is_crowded(way, |way| lanes[way], now))
         };
+        let later = later + WAY_SHARES_AFTER;
+        assert_eq!(crowded(&ways, lanes, later), [false; 3], "it never worked");
+        for way in 0..3 {
+            ways.stands(way, MS);
+        }
+        ways.failed(1, now);
         assert_eq!(crowded(&ways, lanes, now), [false; 3]);
         assert_eq!(crowded(&ways, lanes, later), [true, false, true]);
         assert_eq!(crowded(&ways, [2, 1, 3], later), [false, false, true]);
