@@ -104,6 +104,12 @@ pub fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter(|token| !token.is_empty())
 }
 
+/// A `Content-Type` without its parameters (RFC 9110 §8.3.1).
+pub(super) fn media_type(content_type: &[u8]) -> &[u8] {
+    let essence = content_type.split(|&octet| octet == b';').next();
+    trim_whitespace(essence.unwrap_or_default())
+}
+
 /// `value` without the spaces and tabs around it.
 pub fn trim_whitespace(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = value {

@@ -5,7 +5,7 @@
 
 use super::connection::ConnectionOptions;
 use super::fields::{
-    Field, is_host, is_name, is_token, is_value, parse_content_length, trim_whitespace,
+    Field, is_host, is_name, is_token, is_value, media_type, parse_content_length,
 };
 use super::forward::{end_to_end, upgrade_fields};
 use super::head::{Asked, RequestBody, ResponseBody, Version, is_bodiless, is_interim};
@@ -213,7 +213,7 @@ impl<'a, I: Iterator<Item = Field<'a>> + Clone> ResponsePlan<'a, I> {
             fields.filter(|(name, _)| !name.eq_ignore_ascii_case(b"content-length"))
         {
             let is = |wanted: &[u8]| name.eq_ignore_ascii_case(wanted);
-            events |= is(b"content-type") && are_events(value);
+            events |= is(b"content-type") && media_type(value).eq_ignore_ascii_case(EVENTS);
             buffering |= is(b"x-accel-buffering");
             write::put_checked_field(out, name, value);
         }
@@ -238,12 +238,8 @@ impl<'a, I: Iterator<Item = Field<'a>> + Clone> ResponsePlan<'a, I> {
     }
 }
 
-/// Whether a type is that of server-sent events (HTML, "Server-sent events").
-fn are_events(content_type: &[u8]) -> bool {
-    let essence = content_type.split(|&octet| octet == b';').next();
-    trim_whitespace(essence.unwrap_or_default()).eq_ignore_ascii_case(b"text/event-stream")
-}
-
+/// The type of server-sent events (HTML, "Server-sent events").
+const EVENTS: &[u8] = b"text/event-stream";
 const CHUNKED: &[u8] = b"transfer-encoding: chunked\r\n";
 
 /// What all fields of a peer's head say together, once each of them was found writable.

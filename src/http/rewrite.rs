@@ -6,7 +6,7 @@
 //! ([`Back::outwards`]). Other hosts, and other ports of the same, stay what they are; so does all
 //! in bodies.
 
-use super::fields::{is_host, trim_whitespace};
+use super::fields::{is_host, media_type, trim_whitespace};
 
 /// The names that a request is rewritten by.
 #[derive(Debug, Clone, Copy)]
@@ -246,14 +246,14 @@ fn without_port(authority: &[u8]) -> &[u8] {
 /// Whether a body's type is one of those that a page of anybody may send without being asked
 /// (Fetch, "CORS-safelisted request-header").
 fn is_form(content_type: &[u8]) -> bool {
-    let essence = content_type.split(|&octet| octet == b';').next();
-    let essence = trim_whitespace(essence.unwrap_or_default());
     let forms: [&[u8]; 3] = [
         b"application/x-www-form-urlencoded",
         b"multipart/form-data",
         b"text/plain",
     ];
-    forms.iter().any(|form| same(form, essence))
+    forms
+        .iter()
+        .any(|form| same(form, media_type(content_type)))
 }
 
 fn same(one: &[u8], other: &[u8]) -> bool {

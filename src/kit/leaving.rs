@@ -137,14 +137,6 @@ impl Conns {
         cx.effects.wake(conn);
     }
 
-    /// How much of a leaving connection may be read now.
-    pub(super) fn leaving_space(&self, conn: ConnKey) -> usize {
-        match self.role(conn) {
-            Some(Role::Leaving { patience, .. }) => patience,
-            _ => 0,
-        }
-    }
-
     /// Reads of a leaving connection: thrown away. A visitor who is still sending what nobody wants
     /// any more is slowed down, and not reset, for that might take his answer from him: he reads it
     /// and stops, or he has sent it all.

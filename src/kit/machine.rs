@@ -452,10 +452,9 @@ impl Machine for Kit {
             Role::Caller => self.streams.callers.space(conn, &mut self.sessions),
             Role::Front if !entry.out.is_empty() => &mut [],
             Role::Front => self.cx.scratch_space(),
-            Role::Leaving { .. } => {
-                let most = self.conns.leaving_space(conn);
+            Role::Leaving { patience, .. } => {
                 let space = self.cx.scratch_space();
-                let most = most.min(space.len());
+                let most = patience.min(space.len());
                 &mut space[..most]
             }
         }

@@ -65,6 +65,16 @@ pub enum NameCase {
     Lower,
 }
 
+impl NameCase {
+    /// What follows from whether `header-case` was granted.
+    pub fn granted(header_case: bool) -> NameCase {
+        match header_case {
+            true => NameCase::AsWritten,
+            false => NameCase::Lower,
+        }
+    }
+}
+
 /// Appends the payload of an http STREAM_OPEN.
 ///
 /// A head within [`crate::limits::MAX_HTTP_HEAD`] may still be too long, because an octet outside

@@ -89,6 +89,26 @@ impl Scene {
     }
 }
 
+/// Ports of the kit for a web server and an echo, and how `up` is told of both.
+struct Ports {
+    expose: u16,
+    pull: u16,
+    expose_at: String,
+    pull_at: String,
+}
+
+impl Ports {
+    fn of(web: &Upstream, echo: &TcpServer) -> Ports {
+        let (expose, pull) = (free_port(), free_port());
+        Ports {
+            expose,
+            pull,
+            expose_at: format!("{}={expose}", web.port()),
+            pull_at: format!("{}={pull}", echo.port),
+        }
+    }
+}
+
 /// What `ready` tells of a binding.
 fn bound(hoody: &Hoody, index: usize) -> (u64, u16) {
     let id = hoody.ready[index]["bindId"].as_u64().expect("an id");
@@ -168,25 +188,23 @@ fn after_kill_9_session_bindings_and_ports_are_the_same_and_pull_too() {
 fn with_one_more_tunnel_or_one_less_it_comes_back_all_the_same() {
     let (web, echo) = (web(), echo());
     let kit = Kit::start();
-    let (expose, pull, more) = (free_port(), free_port(), free_port());
-    let at = |target: u16, port: u16| format!("{target}={port}");
-    let (expose_at, pull_at) = (at(web.port(), expose), at(echo.port, pull));
-    let more_at = at(echo.port, more);
+    let at = Ports::of(&web, &echo);
+    let more_at = format!("{}={}", echo.port, free_port());
     let mut scene = Scene::new(&[]);
     let sets: [&[&str]; 4] = [
-        &["up", "--expose", &expose_at, "--pull", &pull_at],
+        &["up", "--expose", &at.expose_at, "--pull", &at.pull_at],
         &[
             "up",
             "--expose",
-            &expose_at,
+            &at.expose_at,
             "--pull",
-            &pull_at,
+            &at.pull_at,
             "--pull",
             &more_at,
             "--takeover",
         ],
-        &["up", "--pull", &pull_at, "--pull", &more_at],
-        &["up", "--pull", &pull_at, "--expose", &expose_at],
+        &["up", "--pull", &at.pull_at, "--pull", &more_at],
+        &["up", "--pull", &at.pull_at, "--expose", &at.expose_at],
     ];
     let mut session = None;
     for (count, set) in [2, 3, 2, 2].into_iter().zip(sets) {
@@ -195,10 +213,10 @@ fn with_one_more_tunnel_or_one_less_it_comes_back_all_the_same() {
         let stands = session_of(&kit);
         assert_eq!(*session.get_or_insert(stands.clone()), stands);
         let ports: Vec<u16> = (0..count).map(|index| hoody.port_of(index)).collect();
-        assert!(ports.contains(&pull), "{ports:?}");
-        echoes(pull);
+        assert!(ports.contains(&at.pull), "{ports:?}");
+        echoes(at.pull);
         if set.contains(&"--expose") {
-            assert_eq!(Talk::port(expose).get("/").text(), "here");
+            assert_eq!(Talk::port(at.expose).get("/").text(), "here");
         }
         scene.kill(&kit, hoody);
         assert_eq!(scene.files().len(), 1);
@@ -209,23 +227,21 @@ fn with_one_more_tunnel_or_one_less_it_comes_back_all_the_same() {
 fn two_that_were_killed_come_back_as_one() {
     let (web, echo) = (web(), echo());
     let kit = Kit::start();
-    let (expose, pull) = (free_port(), free_port());
-    let expose_at = format!("{}={expose}", web.port());
-    let pull_at = format!("{}={pull}", echo.port);
-    let mut scene = Scene::new(&["up", "--expose", &expose_at]);
+    let at = Ports::of(&web, &echo);
+    let mut scene = Scene::new(&["up", "--expose", &at.expose_at]);
     let one = scene.start(&kit, 1);
-    scene.args = ["up", "--pull", &pull_at].map(str::to_owned).to_vec();
+    scene.args = ["up", "--pull", &at.pull_at].map(str::to_owned).to_vec();
     let two = scene.start(&kit, 1);
     for hoody in [one, two] {
         hoody.proc.signal(libc::SIGKILL);
     }
     kit.has_parked(2);
-    scene.args = ["up", "--pull", &pull_at, "--expose", &expose_at]
+    scene.args = ["up", "--pull", &at.pull_at, "--expose", &at.expose_at]
         .map(str::to_owned)
         .to_vec();
     let hoody = scene.start(&kit, 2);
-    assert_eq!(Talk::port(expose).get("/").text(), "here");
-    echoes(pull);
+    assert_eq!(Talk::port(at.expose).get("/").text(), "here");
+    echoes(at.pull);
     kit.has_sessions(1);
     assert_eq!(scene.files().len(), 1);
     drop(hoody);
@@ -235,18 +251,16 @@ fn two_that_were_killed_come_back_as_one() {
 fn nobody_loses_a_port_to_one_who_gives_up() {
     let (web, echo) = (web(), echo());
     let kit = Kit::start();
-    let (expose, pull) = (free_port(), free_port());
-    let expose_at = format!("{}={expose}", web.port());
-    let pull_at = format!("{}={pull}", echo.port);
-    let args = ["up", "--expose", &expose_at, "--pull", &pull_at];
+    let at = Ports::of(&web, &echo);
+    let args = ["up", "--expose", &at.expose_at, "--pull", &at.pull_at];
     let holder = Scene::new(&args);
     let hoody = holder.start(&kit, 2);
     let other = Scene::new(&[&args[..], &["--takeover"]].concat());
     let mut other = Hoody::from_command(&mut other.command(&kit, &[]), 0);
     assert_eq!(other.proc.wait(PATIENCE).code(), Some(1));
     kit.has_sessions(1);
-    assert_eq!(Talk::port(expose).get("/").text(), "here");
-    echoes(pull);
+    assert_eq!(Talk::port(at.expose).get("/").text(), "here");
+    echoes(at.pull);
     drop(hoody);
 }
 

@@ -310,12 +310,13 @@ impl<P: Paper> Run<P> {
                 self.gone(&binding, Error::Closed(text));
             }
             other => {
-                let fewer = match &other {
-                    SessionEvent::Online { connections, .. } => self.fewer(*connections),
-                    _ => None,
-                };
+                let mut fewer = None;
                 match &other {
-                    SessionEvent::Online { .. } | SessionEvent::Resumed { .. } => self.stands(),
+                    SessionEvent::Online { connections, .. } => {
+                        fewer = self.fewer(*connections);
+                        self.stands();
+                    }
+                    SessionEvent::Resumed { .. } => self.stands(),
                     SessionEvent::Lost { .. } => self.attached = false,
                     _ => {}
                 }

@@ -72,10 +72,8 @@ impl LocalSide {
     /// Reads a STREAM_OPEN and makes of it what can be made without a stream.
     fn judge_open(&mut self, around: &mut Around<'_>, index: usize, payload: &Span) -> Opened {
         let session = around.mux.as_deref();
-        let names = match session.is_some_and(|session| session.terms().header_case) {
-            true => NameCase::AsWritten,
-            false => NameCase::Lower,
-        };
+        let granted = session.is_some_and(|session| session.terms().header_case);
+        let names = NameCase::granted(granted);
         let payload = session.map_or(&[][..], |session| session.payload(index, payload));
         let open = StreamOpen::parse(payload)
             .map_err(|_| (Code::ProtocolError, "malformed STREAM_OPEN"))?;

@@ -36,7 +36,7 @@ struct Way {
 }
 
 /// The process that answered last turned out not to be the session's.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct Elsewhere {
     /// When, and how often in a row before.
     at: Instant,

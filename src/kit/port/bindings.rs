@@ -209,9 +209,10 @@ impl Ports {
         sessions: &Sessions,
         cx: &Context,
     ) -> Result<Option<ListenerKey>, NotBound> {
-        let owner = self.bound(listener).map(|binding| binding.owner);
-        let held = || held_port(bind, owner.and_then(|owner| sessions.get(owner)), cx.now);
-        let binding = self.bound(listener).ok_or_else(held)?;
+        let binding = self.bound(listener);
+        let owner = binding.and_then(|binding| sessions.get(binding.owner));
+        let held = || held_port(bind, owner, cx.now);
+        let binding = binding.ok_or_else(held)?;
         let is_taken = binding.mode == Mode::Expose && bind.takeover;
         // The socket moves as it is, so it must be the one that is asked for.
         let is_replaced = || binding.addr == addr && is_replaced(bind, binding.owner, sessions);

@@ -261,10 +261,9 @@ impl Visitors {
         let Some(visitor) = self.all.get_mut(conn) else {
             return;
         };
-        match visitor
-            .http
-            .stream_broken(outcome == StreamOutcome::Stalled)
-        {
+        // What came of it takes memory.
+        let at_once = outcome == StreamOutcome::Stalled;
+        match visitor.http.stream_broken(at_once) {
             Broken::Fine => {}
             // It has no place for one more, which passes (PROTOCOL §11).
             Broken::Unanswered(owed) if code == Code::RefusedStream => {
@@ -283,7 +282,7 @@ impl Visitors {
                 conns.log_end(conn, "visitor's stream", "finished", cx.now);
                 conns.say_and_leave(conn, b"", cx);
             }
-            Broken::Cut { at_once, shown } => {
+            Broken::Cut { shown } => {
                 let Below { cx, conns, .. } = below;
                 conns.log_end(conn, "visitor's stream", why, cx.now);
                 match at_once {

@@ -153,10 +153,7 @@ impl Visitors {
             return conns.close(conn, CloseHow::Clean, cx);
         };
         let mux = sessions.mux(owner.owner);
-        let names = match mux.is_some_and(|mux| mux.terms().header_case) {
-            true => NameCase::AsWritten,
-            false => NameCase::Lower,
-        };
+        let names = NameCase::granted(mux.is_some_and(|mux| mux.terms().header_case));
         let request = Request::read(head, (entry.peer, conn.generation()), owner, names, cx);
         let length = head.len();
         match request {

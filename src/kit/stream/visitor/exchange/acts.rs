@@ -153,8 +153,6 @@ pub enum Broken {
     Drains,
     /// A cut body, which must never look whole (PROTOCOL §4).
     Cut {
-        /// What came of it is to be dropped, for it takes memory.
-        at_once: bool,
         /// Its framing tells that something is missing.
         shown: bool,
     },

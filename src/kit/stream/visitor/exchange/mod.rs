@@ -477,13 +477,9 @@ impl HttpExchange {
             }
             State::Raw(pipe) if pipe.stream_has_ended() && !cut => Broken::Drains,
             State::Serving(it) => Broken::Cut {
-                at_once: cut,
                 shown: it.response != Response::Body(ResponseBody::UntilClose),
             },
-            State::Raw(_) => Broken::Cut {
-                at_once: cut,
-                shown: false,
-            },
+            State::Raw(_) => Broken::Cut { shown: false },
         }
     }
 
