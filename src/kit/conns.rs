@@ -9,6 +9,7 @@
 
 use std::cmp::Reverse;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::clock::Instant;
 use crate::kit::budget::{Class, FdBudget, FdPermit};
@@ -119,8 +120,13 @@ pub(super) enum Role {
     Leaving {
         /// Bytes that may still be read and thrown away, before a pause or for good.
         patience: usize,
-        /// How long it may go on sending, with pauses.
+        /// How long it may go on sending, with pauses; or how long a reset waits for what precedes
+        /// it.
         until: Instant,
+        /// How long it may take nothing of what waits for it.
+        stalls: Duration,
+        /// Bytes that its system holds, when last looked.
+        held: usize,
     },
 }
 

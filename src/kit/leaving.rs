@@ -11,7 +11,9 @@ use std::time::Duration;
 use crate::kit::conns::{After, ConnEntry, Conns, Role};
 use crate::kit::context::Context;
 use crate::kit::heads::Waiting;
-use crate::limits::{BREAK_LOOKS, LEAVING_DRAINS, LEAVING_FOR, LEAVING_PAUSE, LEAVING_UPLOADS};
+use crate::limits::{
+    BREAK_LOOKS, CUT_STALLED_AFTER, LEAVING_DRAINS, LEAVING_FOR, LEAVING_PAUSE, LEAVING_UPLOADS,
+};
 use crate::machine::{CloseHow, ConnKey};
 
 /// Connections that began to leave, oldest first, and some that are gone by now.
@@ -53,15 +55,17 @@ impl Conns {
         let Some(entry) = self.table.get_mut(conn) else {
             return;
         };
-        let lasts = match (after, entry.role.has_stream()) {
-            (After::Break, _) => LEAVING_FOR,
-            (_, true) => LEAVING_UPLOADS,
-            // Of somebody who came for no stream little is taken.
-            (_, false) => Duration::ZERO,
+        // Of somebody who came for no stream little is taken, and for him little is waited.
+        let (lasts, stalls) = match (after, entry.role.has_stream()) {
+            (After::Break, _) => (CUT_STALLED_AFTER, CUT_STALLED_AFTER),
+            (_, true) => (LEAVING_UPLOADS, CUT_STALLED_AFTER),
+            (_, false) => (Duration::ZERO, LEAVING_FOR),
         };
         let role = Role::Leaving {
             patience: LEAVING_DRAINS,
             until: cx.now + lasts,
+            stalls,
+            held: usize::MAX,
         };
         let role = std::mem::replace(&mut entry.role, role);
         let head = std::mem::replace(&mut entry.head, Waiting::Head(0));
@@ -71,7 +75,7 @@ impl Conns {
             after => after,
         };
         self.leaves_part(conn, role, head);
-        cx.arm_conn(conn, cx.now + LEAVING_FOR);
+        cx.arm_conn(conn, cx.now + stalls);
         cx.effects.wake(conn);
         self.lingers(conn, cx);
         self.after_sending(conn, cx);
@@ -102,16 +106,41 @@ impl Conns {
             After::Leave if entry.read_closed => self.close(conn, CloseHow::Clean, cx),
             After::Leave => {
                 entry.after = After::Finished;
+                cx.arm_conn(conn, cx.now + LEAVING_FOR);
                 cx.finish(conn);
             }
         }
     }
 
+    /// One that leaves took some of what waits for it: it is waited for as long as it takes any.
+    pub(super) fn leaver_took(&mut self, conn: ConnKey, cx: &mut Context) {
+        if let Some(entry) = self.table.get_mut(conn)
+            && let Role::Leaving { until, stalls, .. } = &mut entry.role
+        {
+            *until = (cx.now + *stalls).max(*until);
+            cx.arm_conn(conn, cx.now + *stalls);
+        }
+    }
+
     /// The system still holds so many bytes for one that leaves.
     pub(super) fn leaver_is_held(&mut self, conn: ConnKey, bytes: usize, cx: &mut Context) {
-        let breaks = |entry: &ConnEntry| entry.after == After::Break && entry.out.is_empty();
-        if bytes == 0 && self.table.get(conn).is_some_and(breaks) {
-            self.close(conn, CloseHow::Reset, cx);
+        let breaks = |entry: &&mut ConnEntry| entry.after == After::Break && entry.out.is_empty();
+        let Some(entry) = self.table.get_mut(conn).filter(breaks) else {
+            return;
+        };
+        if bytes == 0 {
+            return self.close(conn, CloseHow::Reset, cx);
+        }
+        if let Role::Leaving {
+            until,
+            stalls,
+            held,
+            ..
+        } = &mut entry.role
+            && bytes < *held
+        {
+            *held = bytes;
+            *until = cx.now + *stalls;
         }
     }
 
@@ -120,7 +149,10 @@ impl Conns {
         let Some(entry) = self.table.get_mut(conn) else {
             return;
         };
-        let Role::Leaving { patience, until } = &mut entry.role else {
+        let Role::Leaving {
+            patience, until, ..
+        } = &mut entry.role
+        else {
             return;
         };
         if cx.now >= *until {
@@ -144,7 +176,10 @@ impl Conns {
         let Some(entry) = self.table.get_mut(conn) else {
             return;
         };
-        let Role::Leaving { patience, until } = &mut entry.role else {
+        let Role::Leaving {
+            patience, until, ..
+        } = &mut entry.role
+        else {
             return;
         };
         *patience = patience.saturating_sub(count);

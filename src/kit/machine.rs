@@ -19,7 +19,6 @@ use crate::kit::metrics::{SessionEnd, StreamRefusal};
 use crate::kit::port::{Ports, Purpose};
 use crate::kit::session::{Arrived, KitSession, Sessions};
 use crate::kit::stream::{Below, Streams};
-use crate::limits::LEAVING_FOR;
 use crate::machine::{Command, ConnKey, Ended, Event, ListenerKey, Machine};
 use crate::mux::Channel;
 use crate::outflow::Piece;
@@ -530,8 +529,7 @@ impl Machine for Kit {
                 self.serve(conn, None);
                 self.cx.effects.wake(conn);
             }
-            // Whoever takes its last words slowly is waited for as long as it takes any.
-            Role::Leaving { .. } if count > 0 => self.cx.arm_conn(conn, now + LEAVING_FOR),
+            Role::Leaving { .. } if count > 0 => self.conns.leaver_took(conn, &mut self.cx),
             _ => {}
         }
         if drained {

@@ -5,9 +5,11 @@ use std::time::Duration;
 use crate::kit::config::Config;
 use crate::kit::testing::{Host, Laptop, guarded};
 use crate::limits::{
-    BREAK_LOOKS, LEAVING_FOR, LEAVING_PAUSE, PROGRESS_UNSAID, SWEEP_EVERY, VISITOR_GONE_AFTER,
+    BREAK_LOOKS, CUT_STALLED_AFTER, LEAVING_FOR, LEAVING_PAUSE, PROGRESS_UNSAID, SWEEP_EVERY,
+    VISITOR_GONE_AFTER,
 };
 use crate::machine::{ConnKey, Ended, Event, Machine};
+use crate::wire::code::Code;
 use crate::wire::frame::FrameType;
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -176,6 +178,52 @@ fn who_sends_on_although_he_has_his_answer_is_slowed_down_and_not_reset() {
     assert_eq!(host.closed, []);
     host.pass(2 * INSTANT);
     assert_eq!(host.closed, [conn]);
+}
+
+/// A visitor whose answer broke in the middle of its body, and who has taken nothing of it yet.
+fn broken(fields: &str, piece: usize) -> (Host, Laptop, ConnKey) {
+    let mut host = Host::new(guarded());
+    let mut laptop = host.laptop("192.0.2.1:1000");
+    let conn = host.visit_at(host.bound[0], "192.0.2.2:1").unwrap();
+    host.send(conn, b"GET / HTTP/1.0\r\nHost: a\r\n\r\n");
+    host.exchange(&mut laptop);
+    let stream = laptop.streams[0];
+    let head = format!(r#"{{"status":200,"headers":[{fields}],"final":true}}"#);
+    laptop.mux.send_head(stream, head.as_bytes(), host.now);
+    assert_eq!(laptop.mux.send(stream, &vec![b'x'; piece], host.now), piece);
+    host.exchange(&mut laptop);
+    laptop.mux.reset(stream, Code::Cancel, "broken");
+    host.exchange(&mut laptop);
+    (host, laptop, conn)
+}
+
+#[test]
+fn what_came_before_a_break_reaches_who_takes_it_slowly_or_pauses() {
+    for fields in [r#"["content-length","90000000"]"#, ""] {
+        let (mut host, mut laptop, conn) = broken(fields, 40_000);
+        let mut got = 0;
+        while got <= 40_000 {
+            host.pass_with(&mut laptop, CUT_STALLED_AFTER - INSTANT);
+            let some = host.take(conn, 2000).len();
+            assert!(some > 0, "{got} came of {fields:?}");
+            got += some;
+        }
+        assert_eq!(host.take(conn, 1), b"");
+        // What the system holds is the visitor's, too, where a reset would destroy it.
+        for held in [9000, 100, 1] {
+            host.held.insert(conn, held);
+            host.pass_with(&mut laptop, CUT_STALLED_AFTER - LEAVING_FOR);
+            assert_eq!(host.closed.contains(&conn), !fields.is_empty(), "{held}");
+        }
+        host.pass_with(&mut laptop, CUT_STALLED_AFTER);
+        assert_eq!(host.closed, [conn]);
+        // But who takes nothing is not waited for any longer.
+        let (mut host, mut laptop, conn) = broken(fields, 40_000);
+        host.pass_with(&mut laptop, CUT_STALLED_AFTER - INSTANT);
+        assert_eq!(host.closed, []);
+        host.pass_with(&mut laptop, 2 * INSTANT);
+        assert_eq!(host.closed, [conn]);
+    }
 }
 
 #[test]
