@@ -329,7 +329,8 @@ pub const HANDLER_AHEAD: usize = 128 * 1024;
 pub const HANDLER_IDLE: Duration = Duration::from_secs(10);
 /// Bytes thrown away before a clean close, at most, so that the kernel sends FIN and not RST.
 pub const CLOSE_DRAIN: usize = 256 * 1024;
-/// How far a witness clock may move against ours before it counts as a jump.
+/// How far a witness clock may move against ours before it counts as a jump, and how late a turn
+/// may be before it counts as one.
 pub const CLOCK_JUMP: Duration = Duration::from_millis(1500);
 /// How long after the first message a change of network is told: they come in bursts.
 pub const NETWORK_SETTLE: Duration = Duration::from_millis(300);

@@ -52,8 +52,12 @@ pub const POOL_FRESH_FOR: Duration = Duration::from_secs(1);
 pub const UPSTREAM_READ: usize = 16 * 1024;
 /// URLs of one kit that a client may be given.
 pub const CLIENT_WAYS: usize = 16;
-/// After so long a way to the kit that failed is as good as the others.
+/// After so long a way to the kit that failed is as good as the others. Each failure after another
+/// makes it twice as long, up to [`WAY_FORGIVEN_MAX`]: a lane that is tried as seldom would else
+/// come back to the same dead way each time.
 pub const WAY_FORGIVEN_AFTER: Duration = Duration::from_secs(30);
+/// The longest such time.
+pub const WAY_FORGIVEN_MAX: Duration = Duration::from_secs(3600);
 /// After so long without a failure idle lanes go back to a way that has worked before: a try that
 /// fails costs a lane for a moment.
 pub const WAY_SHARES_AFTER: Duration = Duration::from_secs(300);
@@ -84,6 +88,9 @@ pub const QUICK_TRIES: u32 = 2;
 pub const STEP_WITHIN: Duration = Duration::from_secs(10);
 /// How long a kit may take to answer after the network changed.
 pub const PROBE_WITHIN: Duration = Duration::from_millis(1200);
+/// How long after it what comes may have been on its way before, in our system's buffers say, and
+/// is no sign of life.
+pub const STALE_WITHIN: Duration = Duration::from_millis(600);
 /// What a client may promise about how often it sends (PROTOCOL §6), from and to.
 pub const PROMISE_MIN: Duration = Duration::from_millis(500);
 /// See [`PROMISE_MIN`].

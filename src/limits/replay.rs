@@ -25,6 +25,9 @@ pub const MOST_KEPT: u32 = 256 * 1024 * 1024;
 pub const EPOCHS_AHEAD: u64 = 1 << 20;
 /// How long a client's streams wait for its kit, which mostly gives up long before.
 pub const STREAMS_WAIT_FOR: Duration = Duration::from_secs(600);
+/// How long streams that the peer opened on a lane may wait for it although we know of none: as
+/// long as a kit waits for its client, if it was told nothing else.
+pub const UNSEEN_WAIT_FOR: Duration = Duration::from_secs(60);
 /// How long a lane may bring nothing until it counts as silent, where its peer promised to be heard
 /// more often: nobody who waits for it is judged meanwhile (PROTOCOL §6, §9).
 pub const LANE_SILENT_AFTER: Duration = Duration::from_secs(3);

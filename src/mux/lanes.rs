@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::clock::Instant;
-use crate::limits::MAX_LANES;
+use crate::limits::{MAX_LANES, UNSEEN_WAIT_FOR};
 use crate::machine::ConnKey;
 use crate::mux::channel::{Channel, Told};
 use crate::mux::losses::CannotBe;
@@ -395,6 +395,14 @@ impl Lanes {
     /// How many streams are pinned to lane `index`, whether it stands or not.
     pub fn carries(&self, index: usize) -> usize {
         self.channels.get(index).map_or(0, Channel::carries)
+    }
+
+    /// Whether streams may wait for lane `index`, which is down: those that we know of, and for a
+    /// while those that the peer opened on it and that did not come.
+    pub fn is_awaited(&self, index: usize, now: Instant) -> bool {
+        let down_since = self.channels.get(index).and_then(Channel::down_since);
+        let lately = down_since.is_some_and(|since| now < since + UNSEEN_WAIT_FOR);
+        self.keeps_streams() && (self.carries(index) > 0 || lately)
     }
 
     /// The lanes but the primary that have waited for so long that nobody waits any more.

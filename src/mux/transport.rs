@@ -52,6 +52,8 @@ pub struct Transport {
     pinged: Option<Instant>,
     /// The last PING, and since when its answer is awaited.
     asked: Option<([u8; 8], Instant)>,
+    /// When the last PING was answered.
+    answered: Option<Instant>,
     /// How long an answer takes; of late, the longest.
     round_trip: Option<Duration>,
     /// The peer's close frame came: nothing it sends afterwards counts.
@@ -118,6 +120,7 @@ impl Transport {
             heard_since: now,
             pinged: None,
             asked: None,
+            answered: None,
             round_trip: None,
             closed: false,
             skipped: 0,
@@ -256,6 +259,7 @@ impl Transport {
             && self.payload(payload) == asked
         {
             self.asked = None;
+            self.answered = Some(self.last_heard);
             self.measured(self.last_heard.since(at));
         }
     }
@@ -356,6 +360,12 @@ impl Transport {
         }
         self.last_heard = now;
         self.pinged = None;
+    }
+
+    /// Whether a sign of life came that was not on its way already at that moment: the answer to
+    /// what was asked then, or anything so much later.
+    pub fn lives_since(&self, then: Instant, later: Duration) -> bool {
+        self.answered.is_some_and(|at| at >= then) || self.last_heard >= then + later
     }
 
     /// When the last byte came.

@@ -2,7 +2,8 @@
 //!
 //! `CLOCK_MONOTONIC` stands still while the machine sleeps, so deadlines alone would not notice a
 //! night in a bag. Two other clocks go on: the one that counts sleep and the wall clock. A jump
-//! between them and ours means that the world went on without us.
+//! between them and ours means that the world went on without us, and so does a turn that comes
+//! long after it was due.
 
 use std::time::Duration;
 
@@ -45,6 +46,12 @@ impl Clock {
         let jumped = (0..ahead.len()).any(|n| (ahead[n] - self.ahead[n]).abs() > limit);
         self.ahead = ahead;
         jumped
+    }
+
+    /// Whether it is much later than it should be by now: the process was stopped, which no clock
+    /// tells (SIGSTOP, a frozen cgroup, a paused virtual machine).
+    pub fn overslept(&self, due: Instant) -> bool {
+        now() > due + CLOCK_JUMP
     }
 }
 
@@ -94,6 +101,15 @@ mod tests {
             last = now;
         }
         assert!(!clock.jumped());
+    }
+
+    #[test]
+    fn who_comes_back_long_after_it_was_due_overslept() {
+        let clock = Clock::new();
+        let now = clock.now();
+        assert!(!clock.overslept(now + Duration::from_secs(3600)));
+        assert!(!clock.overslept(now));
+        assert!(clock.overslept(Instant::ZERO));
     }
 
     #[test]

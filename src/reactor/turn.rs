@@ -1,7 +1,6 @@
 //! The turn: what a reactor does, in which order, over and over.
 
 use std::io;
-use std::time::Duration;
 
 use crate::clock::Instant;
 use crate::limits::{ACCEPTS_A_TURN, READ_QUANTUM, WRITE_QUANTUM};
@@ -25,11 +24,11 @@ impl<M: Machine> Reactor<M> {
         if self.stopped {
             return Ok(());
         }
-        self.wait()?;
+        let due = self.wait()?;
         self.turn += 1;
         self.now = self.clock.now();
         self.latch();
-        self.tell_disturbed();
+        self.tell_disturbed(due);
         self.accept();
         self.serve_posted();
         // After the bytes: when the process was stopped for a while, what arrived meanwhile proves
@@ -40,25 +39,26 @@ impl<M: Machine> Reactor<M> {
         Ok(())
     }
 
-    fn wait(&mut self) -> io::Result<()> {
-        let span = self.span_to_wait();
+    /// Waits for something to do; says when it meant to be back at the latest.
+    fn wait(&mut self) -> io::Result<Option<Instant>> {
+        let due = self.due();
+        let span = due.map(|due| due.since(self.clock.now()));
         match self.poll.poll(&mut self.events, span) {
+            Ok(()) => {}
             // A signal: what it means comes as readiness with the next turn.
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                self.events.clear();
-                Ok(())
-            }
-            outcome => outcome,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
+            Err(error) => return Err(error),
         }
+        Ok(due)
     }
 
-    /// How long there is nothing to do; `None` is for ever.
-    fn span_to_wait(&mut self) -> Option<Duration> {
+    /// Until when there is nothing to do; `None` is for ever.
+    fn due(&mut self) -> Option<Instant> {
         let has_work =
             !self.posted.is_empty() || !self.accepting.is_empty() || !self.woken.is_empty();
         debug_assert!(self.woken_last.is_empty(), "bytes wait while the host does");
         if has_work {
-            return Some(Duration::ZERO);
+            return Some(self.now);
         }
         let mut next: Option<Instant> = None;
         let mut consider = |at: Option<Instant>| {
@@ -71,7 +71,7 @@ impl<M: Machine> Reactor<M> {
         consider(self.dial_timers.next().map(|(at, _)| at));
         consider(self.network.as_ref().and_then(super::Network::due));
         consider(self.hurry_departing());
-        next.map(|at| at.since(self.clock.now()))
+        next
     }
 
     /// Turns events into bits and queues. Only the host's own sources are read here.
@@ -160,8 +160,9 @@ impl<M: Machine> Reactor<M> {
         self.settle();
     }
 
-    fn tell_disturbed(&mut self) {
-        let jumped = self.clock.jumped();
+    /// The world went on without us, or our addresses changed.
+    fn tell_disturbed(&mut self, due: Option<Instant>) {
+        let jumped = self.clock.jumped() | due.is_some_and(|due| self.clock.overslept(due));
         let network = &mut self.network;
         let changed = network.as_mut().is_some_and(|net| net.changed(self.now));
         if jumped || changed {

@@ -1,5 +1,6 @@
 //! What goes wrong, one thing at a time, at random.
 
+use hoody_tunnel::limits::CLOCK_JUMP;
 use hoody_tunnel::machine::Event;
 
 use crate::net::{End, Gone, MILLI, SECOND};
@@ -184,14 +185,17 @@ fn sleep(world: &mut World, index: usize) {
     let until = world.net.now + millis * MILLI;
     world.excuses.away(index, world.net.now, until);
     if let Some(host) = &mut world.laptops[index].host {
-        host.asleep_until = until;
+        host.sleep(world.net.now, until);
         world.at(until, Act::WakeUp(index));
     }
 }
 
 pub fn wake_up(world: &mut World, index: usize) {
-    let tells = world.dice.once_in(2);
-    if tells {
+    let now = world.net.now;
+    let host = world.laptops[index].host.as_mut();
+    // Its host notices that it overslept; less, where its clocks show it.
+    let overslept = host.is_some_and(|host| now > host.asleep_since + CLOCK_JUMP.as_nanos() as u64);
+    if world.dice.once_in(2) || overslept {
         tell_client(world, index, Event::Disturbed);
     }
     if let Some(host) = &mut world.laptops[index].host {

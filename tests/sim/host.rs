@@ -49,6 +49,8 @@ pub struct Host<M: Machine> {
     pub no_descriptors_until: u64,
     /// The process is not scheduled until then.
     pub asleep_until: u64,
+    /// Since when, if it does.
+    pub asleep_since: u64,
     /// How far from the net everything is that it dials.
     pub is_far: bool,
     /// A planted bug: one wake of so many is lost.
@@ -137,6 +139,7 @@ impl<M: Machine> Host<M> {
             now,
             no_descriptors_until: 0,
             asleep_until: 0,
+            asleep_since: 0,
             is_far: true,
             lose_every: None,
             wakes: 0,
@@ -165,6 +168,14 @@ impl<M: Machine> Host<M> {
     }
 
     /// The process is scheduled again: everything may have changed.
+    /// It does nothing until then; who sleeps already goes on with that.
+    pub fn sleep(&mut self, now: u64, until: u64) {
+        if self.asleep_until <= now {
+            self.asleep_since = now;
+        }
+        self.asleep_until = until;
+    }
+
     pub fn post_all(&mut self) {
         for conn in self.socks.keys() {
             self.posted.insert(*conn);

@@ -99,7 +99,7 @@ fn every_byte_arrives_in_order_and_once_or_is_visibly_cut_in_odd_seeds() {
 }
 
 /// Seeds in which something was wrong once, and what.
-const FOUND: [(u64, &str); 8] = [
+const FOUND: [(u64, &str); 14] = [
     (
         3_000_017,
         "one that had its FIN was sent another with its session's end",
@@ -123,6 +123,27 @@ const FOUND: [(u64, &str); 8] = [
     (1_006_179, "the same, beside others"),
     (1_055_667, "a caller came to a port that had just closed"),
     (1_007_970, "the same, behind one that was killed"),
+    (
+        1_010_577,
+        "who woke up took what had come before for a sign of life",
+    ),
+    (3_013_193, "the same, beside others"),
+    (
+        1_007_457,
+        "a lane paused for which only the kit knew streams to wait",
+    ),
+    (
+        1_010_367,
+        "a client refused a stream whose forerunner ended on another lane",
+    ),
+    (
+        3_012_914,
+        "who paused for 5 s lost what had come before a break",
+    ),
+    (
+        4_044_347,
+        "a missing lane came back to the same dead way each time",
+    ),
 ];
 
 #[test]

@@ -93,7 +93,10 @@ export class Link implements MuxHost {
     { ways, memory, before }: Around,
   ) {
     const { streamWindow, sessionWindow } = hello;
-    const maxStreams = hello.maxStreams ?? DEFAULT_STREAMS;
+    // The kit keeps to it, but of some streams it knows the end before we do: while a local server
+    // takes the last bytes slowly, or where the end comes on a lane that is slower than that of the
+    // next stream's beginning.
+    const maxStreams = 2 * (hello.maxStreams ?? DEFAULT_STREAMS);
     const headerCase = hello.capabilities.includes('header-case');
     const granted = { streamWindow, sessionWindow, maxStreams, headerCase };
     const lane = memory?.revive(hello, this, socket, this.lastTick);

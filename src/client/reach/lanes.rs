@@ -12,7 +12,8 @@ use crate::client::reach::upgrade::Upgrade;
 use crate::client::reach::{Reach, Then};
 use crate::clock::Instant;
 use crate::limits::{
-    ASK_AFTER, MAX_LANES, PROBE_WITHIN, PROMISE_MAX, PROMISE_MIN, REACH_WITHIN, STEP_WITHIN,
+    ASK_AFTER, MAX_LANES, PROBE_WITHIN, PROMISE_MAX, PROMISE_MIN, REACH_WITHIN, STALE_WITHIN,
+    STEP_WITHIN,
 };
 use crate::machine::{CloseHow, Command, ConnKey, Ended};
 use crate::mux::{Item, Liveness, Transport, Violation};
@@ -41,7 +42,7 @@ pub(in crate::client) struct LaneConn {
     pub phase: Phase,
     /// Since when bytes have waited for its socket.
     pub backlog_since: Option<Instant>,
-    /// The network changed then, and nothing was heard since.
+    /// The network changed then, and no sign of life came since.
     hurried: Option<Instant>,
     /// When bytes left last, and when HELLO or JOIN was said.
     said: Instant,
@@ -522,10 +523,14 @@ impl Reach {
         if index == 0 && session.has_run_dry(now) {
             return self.lane_failed(cx, 0, Failure::Slow("credit was awaited"));
         }
-        let heard = session.lanes().transport(index).map(Transport::last_heard);
-        entry.hurried = entry
-            .hurried
-            .filter(|at| heard.is_some_and(|heard| *at > heard));
+        let transport = session.lanes().transport(index);
+        let heard = transport.map(Transport::last_heard);
+        let lives = |at| transport.is_some_and(|lane| lane.lives_since(at, STALE_WITHIN));
+        entry.hurried = entry.hurried.filter(|at| !lives(*at));
+        if entry.hurried.is_some_and(|at| now >= at + PROBE_WITHIN) {
+            self.failover.gives_up(session, index);
+            return self.lane_failed(cx, index, Failure::Silent);
+        }
         // The kit is promised to hear of us, also while it is the only one who has much to say.
         let is_owed = now >= entry.said + keepalive;
         let watch = self.failover.watch(session, index);

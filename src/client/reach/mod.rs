@@ -204,6 +204,10 @@ impl Reach {
         let streams = ok
             .max_streams
             .map_or(CLIENT_STREAMS, |streams| streams as usize);
+        // The kit keeps to it, but of some streams it knows the end before we do: while a local
+        // server takes the last bytes slowly, or where the end comes on a lane that is slower than
+        // that of the next stream's beginning.
+        let streams = streams.saturating_mul(2);
         let terms = Terms {
             side: Side::Client,
             // What it says binds it, too: no kit makes us keep more than this.
@@ -305,7 +309,7 @@ impl Reach {
         let Some(session) = self.session.attached() else {
             return;
         };
-        let awaited = session.lanes().keeps_streams() && session.lanes().carries(index) > 0;
+        let awaited = session.lanes().is_awaited(index, cx.now);
         if stood {
             self.tell_lanes(cx);
         }

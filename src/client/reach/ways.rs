@@ -12,7 +12,9 @@
 use std::time::Duration;
 
 use crate::clock::Instant;
-use crate::limits::{WAY_ELSEWHERE_FOR, WAY_ELSEWHERE_MAX, WAY_FORGIVEN_AFTER, WAY_SHARES_AFTER};
+use crate::limits::{
+    WAY_ELSEWHERE_FOR, WAY_ELSEWHERE_MAX, WAY_FORGIVEN_AFTER, WAY_FORGIVEN_MAX, WAY_SHARES_AFTER,
+};
 
 /// See the module. A way is named by its place in the configuration.
 #[derive(Debug)]
@@ -24,8 +26,9 @@ pub(in crate::client) struct Ways {
 
 #[derive(Debug, Default, Clone)]
 struct Way {
-    /// When a connection failed that was the last one by it.
+    /// When a connection failed that was the last one by it, and how often in a row before.
     failed: Option<Instant>,
+    failures: u32,
     /// How long the last connection took until it carried a session.
     took: Option<Duration>,
     /// In this round.
@@ -117,6 +120,7 @@ impl Ways {
     pub(super) fn stands(&mut self, way: usize, took: Duration) {
         if let Some(way) = self.all.get_mut(way) {
             way.failed = None;
+            way.failures = 0;
             way.took = Some(took);
         }
     }
@@ -183,6 +187,7 @@ impl Ways {
     /// A connection, or a try to make one, failed.
     pub(super) fn failed(&mut self, way: usize, now: Instant) {
         if let Some(way) = self.all.get_mut(way) {
+            way.failures += u32::from(way.failed.is_some());
             way.failed = Some(now);
         }
     }
@@ -190,7 +195,9 @@ impl Ways {
     /// The network is another one: failures of before mean nothing.
     pub(super) fn refresh(&mut self) {
         self.new_round();
-        self.all.iter_mut().for_each(|way| way.failed = None);
+        for way in &mut self.all {
+            (way.failed, way.failures) = (None, 0);
+        }
     }
 }
 
@@ -207,7 +214,9 @@ impl Way {
 
     /// The less, the better.
     fn rank(&self, now: Instant) -> (Option<Instant>, Duration) {
-        let failed = self.failed.filter(|at| now < *at + WAY_FORGIVEN_AFTER);
+        let span = WAY_FORGIVEN_AFTER.saturating_mul(1 << self.failures.min(8));
+        let span = span.min(WAY_FORGIVEN_MAX);
+        let failed = self.failed.filter(|at| now < *at + span);
         (failed, self.took.unwrap_or(Duration::MAX))
     }
 }
@@ -237,6 +246,26 @@ mod tests {
     }
 
     #[test]
+    fn a_dead_way_is_not_what_a_lane_comes_back_to_each_time_however_long_it_pauses() {
+        for pause in [Duration::from_secs(1), WAY_FORGIVEN_AFTER] {
+            let mut now = Instant::ZERO;
+            let mut ways = Ways::new(2);
+            ways.stands(0, MS);
+            let lanes = |way: usize| usize::from(way == 0);
+            let mut in_vain = 0;
+            for _ in 0..10 {
+                match ways.beside(lanes, now) {
+                    1 => ways.failed(1, now),
+                    _ => break,
+                }
+                in_vain += 1;
+                now = now + pause;
+            }
+            assert!(in_vain <= 2, "pauses of {pause:?}");
+        }
+    }
+
+    #[test]
     fn a_way_that_failed_comes_last_until_it_is_forgiven_and_then_the_quickest_is_first() {
         let mut now = Instant::ZERO;
         let mut ways = Ways::new(3);
@@ -262,6 +291,8 @@ mod tests {
         };
         refreshed.refresh();
         assert_eq!(order(&mut refreshed, now), [1, 2, 0]);
+        now = now + WAY_FORGIVEN_AFTER;
+        assert_eq!(order(&mut ways, now), [2, 0, 1], "1 failed twice");
         now = now + WAY_FORGIVEN_AFTER;
         assert_eq!(order(&mut ways, now), [1, 2, 0]);
         ways.failed(0, now);

@@ -179,6 +179,15 @@ impl FakeKit {
         came
     }
 
+    /// Its last bytes on the primary come; it reads nothing any more.
+    pub(super) fn says_only(&mut self, world: &mut World, kind: FrameType, json: &str) {
+        self.session.lanes_mut().push_control(kind, json.as_bytes());
+        while self.session.poll_wake().is_some() {}
+        let bytes = self.session.transmit(0).to_vec();
+        self.session.transmitted(0, bytes.len());
+        world.write(self.conns[0].unwrap(), &bytes);
+    }
+
     /// Carries bytes between both until nothing moves.
     pub(super) fn run(&mut self, world: &mut World) {
         loop {

@@ -225,6 +225,18 @@ fn a_changed_network_is_probed_at_once() {
 }
 
 #[test]
+fn what_had_come_before_the_network_changed_is_no_sign_of_life() {
+    let (mut world, mut kit) = online(&options());
+    bind(&mut world, &mut kit, 1, BindMode::Pull, 5432);
+    let conn = kit.conns[0].unwrap();
+    world.pass(10 * MS);
+    world.tell(Event::Disturbed);
+    kit.says_only(&mut world, FrameType::ShardMap, "{}");
+    world.pass(1300 * MS);
+    assert!(world.is_closed(conn).is_some(), "it did not answer");
+}
+
+#[test]
 fn a_full_socket_that_moves_again_is_alive() {
     let (mut world, mut kit) = online(&options());
     bind(&mut world, &mut kit, 1, BindMode::Pull, 5432);
