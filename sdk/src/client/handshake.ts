@@ -16,6 +16,7 @@ import {
   type Resume,
 } from '../wire/control.js';
 import { decodeMessage, encodeFrame, FrameType, HEADER_BYTES, WireError } from '../wire/frame.js';
+import type { MuxLimits } from '../mux/limits.js';
 import { onAbort } from './abort.js';
 import { dial, DialTimeout, UpgradeRefused, type DialOptions, type KitSocket } from './dial.js';
 import {
@@ -35,6 +36,9 @@ import type { HelloOk } from '../wire/terms.js';
 
 /** How often something is sent on every lane, in milliseconds; told in HELLO (PROTOCOL §6). */
 export const PING_EVERY_MS = 2000;
+
+/** Streams of a session, where an older kit does not say. */
+const DEFAULT_STREAMS = 1024;
 
 /** The subprotocol with one socket, and the one with several. */
 const V1 = 'hoody-tunnel.v1';
@@ -73,7 +77,7 @@ export async function sayHello(
   const version = socket.protocol === V2 ? V2 : V1;
   const hello: Hello = { version, pingEveryMs: PING_EVERY_MS };
   if (token !== undefined) hello.auth = { kind: 'bearer', token };
-  const capabilities = ['header-case'];
+  const capabilities = ['header-case', 'trailers'];
   if (version === V2) {
     capabilities.push('multi-ws');
     hello.maxConnections = config.maxConnections;
@@ -243,4 +247,16 @@ function closeError(code: number, reason: string): TunnelError {
   if (code === 1013) return new SessionLimitError(reason);
   if (code === 1002 || code === 1003) return new ProtocolError(why);
   return new LostError(why);
+}
+
+/** What a kit's answer to HELLO allows the streams of the session. */
+export function grantedBy(hello: HelloOk): MuxLimits {
+  const { streamWindow, sessionWindow, capabilities } = hello;
+  // The kit keeps to it, but of some streams it knows the end before we do: while a local server
+  // takes the last bytes slowly, or where the end comes on a lane that is slower than that of the
+  // next stream's beginning.
+  const maxStreams = 2 * (hello.maxStreams ?? DEFAULT_STREAMS);
+  const headerCase = capabilities.includes('header-case');
+  const trailers = capabilities.includes('trailers');
+  return { streamWindow, sessionWindow, maxStreams, headerCase, trailers };
 }

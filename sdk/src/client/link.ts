@@ -32,7 +32,7 @@ import { hear, hold, holds, LOST_AFTER_MS, measure } from './member.js';
 import { memberOf, ping, type Member } from './member.js';
 import { Memory } from './memory.js';
 import type { KitSocket } from './dial.js';
-import { JoinRefused, PING_EVERY_MS, sayHello, sayJoin } from './handshake.js';
+import { grantedBy, JoinRefused, PING_EVERY_MS, sayHello, sayJoin } from './handshake.js';
 import type { CheckedSession } from './options.js';
 import type { Way, Ways } from './ways.js';
 
@@ -50,8 +50,6 @@ const GOAWAY_MS = 6000;
 const DRAIN_MS = 3_600_000;
 /** How long a close may take before the connection is dropped. */
 const CLOSE_MS = 1000;
-/** The maximum of streams when the kit names none. */
-const DEFAULT_STREAMS = 1024;
 /** How long streams wait for a connection, in milliseconds; a kit keeps them for its grace. */
 export const KEEP_MS = 600_000;
 
@@ -92,19 +90,12 @@ export class Link implements MuxHost {
     way: Way,
     { ways, memory, before }: Around,
   ) {
-    const { streamWindow, sessionWindow } = hello;
-    // The kit keeps to it, but of some streams it knows the end before we do: while a local server
-    // takes the last bytes slowly, or where the end comes on a lane that is slower than that of the
-    // next stream's beginning.
-    const maxStreams = 2 * (hello.maxStreams ?? DEFAULT_STREAMS);
-    const headerCase = hello.capabilities.includes('header-case');
-    const granted = { streamWindow, sessionWindow, maxStreams, headerCase };
     const lane = memory?.revive(hello, this, socket, this.lastTick);
     this.isRevived = lane !== undefined;
     this.mux =
       lane !== undefined && memory !== undefined
         ? memory.mux
-        : new MuxSession(granted, this, this.lastTick);
+        : new MuxSession(grantedBy(hello), this, this.lastTick);
     this.memory = lane === undefined ? Memory.of(config, hello, this.mux, memory) : memory;
     this.backoff = new Backoff(config.connectUrl.hostname);
     this.ways = ways;

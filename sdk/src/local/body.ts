@@ -13,6 +13,8 @@ import {
   nameIn,
   type Head,
 } from './head.js';
+import type { Headers } from '../wire/control.js';
+import { MAX_TRAILER_FIELDS, MAX_TRAILERS, trailersOf } from './trailers.js';
 
 /** Gets the parts of a read that are body. */
 export type Emit = (buffer: Buffer, start: number, end: number) => void;
@@ -27,6 +29,8 @@ export interface BodyDecoder {
   readonly isAmbiguous: boolean;
   /** Takes a read; returns where in it the body ended, or `end`. */
   feed(buffer: Buffer, start: number, end: number, emit: Emit): number;
+  /** The fields behind a body that is complete. */
+  readonly trailers?: Headers;
 }
 
 /**
@@ -97,10 +101,10 @@ class CloseBody implements BodyDecoder {
 
 /** The longest line of chunk framing, in bytes: size, extensions, or a trailer field. */
 const MAX_LINE = 4096;
-/** The most bytes of trailer fields; they are read over, as hop-by-hop framing. */
-const MAX_TRAILERS = 16 * 1024;
+/** Octets of a trailer's line that would end it for somebody else, or go on with the one before. */
+const NO_LINE = /^[ \t]|[^\t\x20-\x7e\x80-\xff]/;
 
-/** A chunked body. Extensions and trailers are read over. */
+/** A chunked body. Extensions are read over. */
 class ChunkedBody implements BodyDecoder {
   readonly endsWithConnection = false;
   done = false;
@@ -108,8 +112,13 @@ class ChunkedBody implements BodyDecoder {
   private left = 0;
   private line = '';
   private trailerBytes = 0;
+  private readonly lines: string[] = [];
 
   constructor(readonly isAmbiguous: boolean) {}
+
+  get trailers(): Headers {
+    return trailersOf(this.lines);
+  }
 
   feed(buffer: Buffer, start: number, end: number, emit: Emit): number {
     let at = start;
@@ -152,8 +161,12 @@ class ChunkedBody implements BodyDecoder {
     } else if (line === '') {
       this.done = true;
     } else {
+      if (NO_LINE.test(line)) throw new HttpFault('a malformed trailer');
       this.trailerBytes += line.length;
-      if (this.trailerBytes > MAX_TRAILERS) throw new HttpFault('too many trailer fields');
+      this.lines.push(line);
+      if (this.trailerBytes > MAX_TRAILERS || this.lines.length > MAX_TRAILER_FIELDS) {
+        throw new HttpFault('too many trailer fields');
+      }
     }
   }
 }

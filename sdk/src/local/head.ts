@@ -153,7 +153,7 @@ export function contentLength(headers: Headers): number | undefined {
 }
 
 /** Only space and tab surround a value; `trim` of the language takes more. */
-function trim(text: string): string {
+export function trim(text: string): string {
   let start = 0;
   let end = text.length;
   while (start < end && isBlank(text.charCodeAt(start))) start += 1;

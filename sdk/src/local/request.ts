@@ -11,6 +11,7 @@ import {
   isNamed,
   isTarget,
   isToken,
+  listOf,
   nameIn,
   withoutHopByHop,
 } from './head.js';
@@ -45,7 +46,11 @@ export function hostFor(authority: string, hostHeader: HostHeader): string | und
 }
 
 /** Checks a visitor's request and makes it the local server's. Throws `HttpFault`. */
-export function localRequest(open: OpenHttp, rewrite: RewriteFor): LocalRequest {
+export function localRequest(
+  open: OpenHttp,
+  rewrite: RewriteFor,
+  carriesTrailers = false,
+): LocalRequest {
   if (!isToken(open.method) || open.method === 'CONNECT') {
     throw new HttpFault('a method that cannot be passed on');
   }
@@ -60,11 +65,22 @@ export function localRequest(open: OpenHttp, rewrite: RewriteFor): LocalRequest 
   const names = namesFor(headers, rewrite.host, rewrite.publicUrl, open.isUpgrade);
   setHost(headers, rewrite.host, names);
   if (body === 'chunked') headers.push(['transfer-encoding', 'chunked']);
+  if (carriesTrailers) headers.push(...announced(open, body));
   if (open.isUpgrade) {
     headers.push([nameIn(open.headers, 'Connection'), 'Upgrade']);
     headers.push([nameIn(open.headers, 'Upgrade'), 'websocket']);
   }
   return { method: open.method, target: open.target, headers, body, length: length ?? 0, names };
+}
+
+/** What tells of trailers: where they are announced, and where they are taken (RFC 9110 §10.1.4). */
+function announced(open: OpenHttp, body: RequestBody): Headers {
+  const told: Headers = [];
+  if (body === 'chunked') told.push(...open.headers.filter(([name]) => isNamed(name, 'trailer')));
+  if (!open.isUpgrade && listOf(open.headers, 'te').includes('trailers')) {
+    told.push(['te', 'trailers'], ['connection', 'TE']);
+  }
+  return told;
 }
 
 const REPEATABLE = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE']);

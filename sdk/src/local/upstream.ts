@@ -6,13 +6,14 @@
  * that is complete before its request leaves the rest of the request to be read over.
  */
 import { Code } from '../wire/code.js';
-import type { OpenHttp } from '../wire/control.js';
+import type { Headers, OpenHttp } from '../wire/control.js';
 import type { MuxStream, StreamSink } from '../mux/stream.js';
 import { bodyOf, type BodyDecoder } from './body.js';
 import {
   firstOf,
   formatRequestHead,
   HttpFault,
+  isNamed,
   listOf,
   nameIn,
   withoutHopByHop,
@@ -27,6 +28,7 @@ import { namedOutwards } from './rewrite.js';
 import type { SlotUser, Ticket } from './slots.js';
 import type { LocalSocket } from './socket.js';
 import type { ConnectUser, Target, Unreachable } from './target.js';
+import { lastChunk } from './trailers.js';
 import type { Shortage } from './terms.js';
 import { asksToLogIn, logsIn, originOf, visitorOf } from './visitor.js';
 
@@ -53,7 +55,7 @@ export function serveFromUpstream(
   const tally = new Tally(open, report);
   let request: LocalRequest;
   try {
-    request = localRequest(open, upstream);
+    request = localRequest(open, upstream, stream.carriesTrailers);
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error);
     stream.reset(Code.ProtocolError, why);
@@ -75,6 +77,8 @@ class HttpExchange implements StreamSink, ConnectUser, SlotUser {
   private requestSent = false;
   private requestEnded = false;
   private left: number;
+  /** What is written behind a chunked body. */
+  private trailing: string | undefined;
   private reader = new HeadReader();
   private interim = 0;
   private decoder: BodyDecoder | undefined;
@@ -149,6 +153,12 @@ class HttpExchange implements StreamSink, ConnectUser, SlotUser {
     } else {
       this.writeBody(this.socket, chunk);
     }
+  }
+
+  trailers(fields: Headers): void {
+    // Those of any other body are nobody's, and so are further ones.
+    if (this.phase === 'over' || this.request.body !== 'chunked') return;
+    this.trailing ??= lastChunk(fields);
   }
 
   end(): void {
@@ -268,7 +278,7 @@ class HttpExchange implements StreamSink, ConnectUser, SlotUser {
     if (this.phase === 'raw') {
       socket.end();
     } else if (this.request.body === 'chunked') {
-      socket.writeText('0\r\n\r\n');
+      socket.writeText(this.trailing ?? lastChunk([]));
     } else if (this.left > 0) {
       this.abort(Code.ProtocolError, 'a body shorter than its Content-Length');
     }
@@ -295,6 +305,10 @@ class HttpExchange implements StreamSink, ConnectUser, SlotUser {
     this.personal ||= asksToLogIn(head.headers);
     const connection = listOf(head.headers, 'connection');
     const kept = withoutHopByHop(head.headers, connection);
+    const announces = this.stream.carriesTrailers && decoder?.trailers !== undefined;
+    if (announces && !connection.includes('trailer')) {
+      kept.push(...head.headers.filter(([name]) => isNamed(name, 'trailer')));
+    }
     const headers = namedOutwards(kept, this.request.names);
     if (!this.stream.head({ status: head.status, headers, final })) {
       throw new HttpFault('a head that is too large');
@@ -366,7 +380,7 @@ class HttpExchange implements StreamSink, ConnectUser, SlotUser {
     const { socket } = this;
     this.complete();
     this.socket = undefined;
-    this.stream.end();
+    this.stream.end(this.decoder?.trailers);
     if (socket === undefined) return;
     // Without a visitor to belong to, nobody may have it.
     if (this.personal) socket.owner = this.visitor;

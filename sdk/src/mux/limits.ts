@@ -128,3 +128,14 @@ export const ACK_WITHIN_MS = 25;
 export const REPLAY_BUFFER = 4 * MIB;
 /** A kit does not keep less. */
 export const REPLAY_BUFFER_LEAST = 512 * KIB;
+
+/** Windows and bounds that HELLO_OK named. */
+export interface MuxLimits {
+  streamWindow: number;
+  sessionWindow: number;
+  maxStreams: number;
+  /** Field names travel as they were written. */
+  headerCase?: boolean;
+  /** Trailers travel. */
+  trailers?: boolean;
+}

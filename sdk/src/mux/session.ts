@@ -29,6 +29,7 @@ import {
   MAX_STREAM_WINDOW,
   PROGRESS_AT_ONCE,
   MAX_STREAMS,
+  type MuxLimits,
 } from './limits.js';
 import { holdsLess, Line } from './line.js';
 import { Losses } from './losses.js';
@@ -45,14 +46,6 @@ export interface MuxHost {
   control(frame: Frame, lane: StreamLane): void;
   /** How many bytes lie unread below local sides. */
   readonly unread: Unread;
-}
-
-/** Windows and bounds that HELLO_OK named. */
-export interface MuxLimits {
-  streamWindow: number;
-  sessionWindow: number;
-  maxStreams: number;
-  headerCase?: boolean;
 }
 
 /** What was taken on a lane index: DATA, session credit, and frames that count. */
@@ -73,8 +66,7 @@ export class MuxSession implements StreamOwner {
   readonly line = new Line<MuxStream>(holdsLess);
   /** Milliseconds as `sweep` last saw them; good enough to tell a stall. */
   clock: number;
-  readonly keepsCase: boolean;
-  private readonly limits: MuxLimits;
+  readonly limits: MuxLimits;
   private readonly recvCredit: SessionRecvCredit;
   private readonly flood: Flood;
   private readonly lanes = new Map<number, StreamLane>();
@@ -105,11 +97,11 @@ export class MuxSession implements StreamOwner {
     this.flood = new Flood(now);
     this.stalls = new Stalls(host.unread);
     this.limits = {
+      ...granted,
       streamWindow: Math.min(granted.streamWindow, MAX_STREAM_WINDOW),
       sessionWindow: Math.min(granted.sessionWindow, MAX_SESSION_WINDOW),
       maxStreams: Math.min(granted.maxStreams, MAX_STREAMS),
     };
-    this.keepsCase = granted.headerCase === true;
     this.sendCredit = new SendCredit(this.limits.sessionWindow);
     this.recvCredit = new SessionRecvCredit(this.limits.sessionWindow, EARLY_BUDGET);
   }
@@ -484,6 +476,9 @@ export class MuxSession implements StreamOwner {
         return lane.push(FrameType.Pong, 0, payload);
       case FrameType.Ack:
         return this.onAck(payload, lane);
+      case FrameType.StreamTrailers:
+        // Where they were not agreed on they are an extension like any other, and nobody's.
+        return this.limits.trailers ? this.find(streamId, lane)?.onTrailers(payload) : undefined;
       case FrameType.StreamResponseHead:
         return this.find(streamId, lane)?.fail(Code.ProtocolError, 'a response head from the kit');
       default:

@@ -4,7 +4,7 @@
  */
 import { Code } from '../wire/code.js';
 import { encodeReset, FrameType, MAX_PAYLOAD } from '../wire/frame.js';
-import type { ResponseHead } from '../wire/control.js';
+import { readTrailers, type Headers, type ResponseHead } from '../wire/control.js';
 import { SendCredit, StreamRecvCredit } from './credit.js';
 import { alone, Gather } from './gather.js';
 import type { Lane } from './lane.js';
@@ -15,6 +15,8 @@ import type { Line, Waiter } from './line.js';
 export interface StreamSink {
   /** Bytes arrived. The sink says `stream.consumed` once it has passed them on. */
   data(chunk: Buffer): void;
+  /** Fields behind a chunked body; `end` follows. */
+  trailers?(fields: Headers): void;
   /** The peer sends no more. */
   end(): void;
   /** The stream is over in both directions. Told once, and never after both sides ended. */
@@ -46,8 +48,8 @@ export type StreamLane = Lane<MuxStream>;
 export interface StreamOwner {
   /** What the session may send. */
   readonly sendCredit: SendCredit;
-  /** Whether field names travel as they were written. */
-  readonly keepsCase: boolean;
+  /** What was agreed on. */
+  readonly limits: { readonly headerCase?: boolean; readonly trailers?: boolean };
   /** Streams that wait for their share of it. */
   readonly line: Line<MuxStream>;
   /** The time of the last sweep. */
@@ -107,6 +109,8 @@ export class MuxStream implements Waiter {
   /** The bytes in `queue`. */
   private queued = 0;
   private endQueued = false;
+  /** The payload of what leaves ahead of our EOF. */
+  private trailing: string | undefined;
   private localEnded = false;
   private remoteEnded = false;
   private wasReset = false;
@@ -156,7 +160,7 @@ export class MuxStream implements Waiter {
   /** Sends the head of a response. */
   head(head: ResponseHead): boolean {
     if (!this.sendable) return true;
-    const text = JSON.stringify(this.session.keepsCase ? head : inLowerCase(head));
+    const text = JSON.stringify(this.session.limits.headerCase ? head : inLowerCase(head));
     const length = Buffer.byteLength(text);
     if (length > MAX_PAYLOAD) return false;
     this.lane.pushText(FrameType.StreamResponseHead, this.id, text, length);
@@ -195,10 +199,19 @@ export class MuxStream implements Waiter {
     return now === length || this.write(Buffer.from(buffer.subarray(start + now, end)));
   }
 
-  /** Our side is done, once what is queued has left. */
-  end(): void {
+  /** Whether the kit takes trailers. */
+  get carriesTrailers(): boolean {
+    return this.session.limits.trailers === true;
+  }
+
+  /** Our side is done, once what is queued has left, with these fields behind it. */
+  end(trailers: Headers = []): void {
     if (!this.sendable) return;
     this.endQueued = true;
+    if (trailers.length > 0 && this.carriesTrailers) {
+      const headers = this.session.limits.headerCase ? trailers : namesInLowerCase(trailers);
+      this.trailing = JSON.stringify({ headers });
+    }
     if (this.queue.length === 0) this.sendEof();
   }
 
@@ -322,6 +335,19 @@ export class MuxStream implements Waiter {
     if (this.gathered.bytes > 0) this.sink?.data(this.gathered.take());
   }
 
+  /** STREAM_TRAILERS arrived. */
+  onTrailers(payload: Buffer): void {
+    if (this.remoteEnded) return;
+    this.handGathered();
+    // What it was handed may have ended it.
+    if (this.wasReset) return;
+    try {
+      this.sink?.trailers?.(readTrailers(payload));
+    } catch (error) {
+      this.fail(Code.ProtocolError, error instanceof Error ? error.message : 'malformed trailers');
+    }
+  }
+
   /** EOF arrived. */
   onEof(): void {
     if (this.remoteEnded) return;
@@ -395,6 +421,11 @@ export class MuxStream implements Waiter {
 
   private sendEof(): void {
     this.localEnded = true;
+    const { trailing } = this;
+    if (trailing !== undefined) {
+      this.trailing = undefined;
+      this.lane.pushText(FrameType.StreamTrailers, this.id, trailing, Buffer.byteLength(trailing));
+    }
     this.lane.push(FrameType.Eof, this.id, EMPTY);
     this.session.settle(this);
   }
@@ -418,5 +449,9 @@ const EMPTY = new Uint8Array(0);
 
 /** The head as a kit expects it that has not granted any other. */
 function inLowerCase({ status, headers, final }: ResponseHead): ResponseHead {
-  return { status, headers: headers.map(([name, value]) => [name.toLowerCase(), value]), final };
+  return { status, headers: namesInLowerCase(headers), final };
+}
+
+function namesInLowerCase(headers: Headers): Headers {
+  return headers.map(([name, value]) => [name.toLowerCase(), value]);
 }

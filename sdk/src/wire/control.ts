@@ -314,6 +314,16 @@ export function readResponseHead(payload: Buffer): ResponseHead {
   return { status, headers, final: json['final'] !== false };
 }
 
+/** Reads STREAM_TRAILERS. */
+export function readTrailers(payload: Buffer): Headers {
+  const headers = readHeaders(
+    parseObject(payload, 'STREAM_TRAILERS')['headers'],
+    'STREAM_TRAILERS',
+  );
+  checkAllOctets(headers, 'STREAM_TRAILERS');
+  return headers;
+}
+
 /** Reads GOAWAY. */
 export function readGoaway(payload: Buffer): Goaway {
   const json = parseObject(payload, 'GOAWAY');

@@ -2,7 +2,7 @@
  * A stream that the fixture kit opened, as its visitor or caller sees it.
  */
 import { EventEmitter, once } from 'node:events';
-import type { ResponseHead } from '../../src/wire/control.js';
+import type { Headers, ResponseHead } from '../../src/wire/control.js';
 import { encodeReset, FrameType } from '../../src/wire/frame.js';
 import type { KitSession } from './kit.js';
 
@@ -10,6 +10,8 @@ import type { KitSession } from './kit.js';
 export class KitStream {
   readonly heads: ResponseHead[] = [];
   readonly chunks: Buffer[] = [];
+  /** How many bytes had come when trailers did, and they. */
+  readonly trailers: [number, Headers][] = [];
   received = 0;
   ended = false;
   reset: { code: number; reason: string } | undefined;

@@ -9,7 +9,12 @@ import type { AddressInfo } from 'node:net';
 import { performance } from 'node:perf_hooks';
 import { WebSocketServer, type WebSocket } from 'ws';
 import { Code } from '../../src/wire/code.js';
-import { parseObject, readResponseHead, type Resume } from '../../src/wire/control.js';
+import {
+  parseObject,
+  readResponseHead,
+  readTrailers,
+  type Resume,
+} from '../../src/wire/control.js';
 import { Lane } from '../../src/mux/lane.js';
 import type { Waiter } from '../../src/mux/line.js';
 import { Replay } from '../../src/mux/replay.js';
@@ -209,6 +214,9 @@ export class KitSession {
   private onStream(stream: KitStream, frame: Frame): void {
     const { payload } = frame;
     if (frame.type === FrameType.StreamResponseHead) stream.heads.push(readResponseHead(payload));
+    if (frame.type === FrameType.StreamTrailers) {
+      stream.trailers.push([stream.received, readTrailers(payload)]);
+    }
     if (frame.type === FrameType.Data) {
       stream.chunks.push(Buffer.from(payload));
       stream.received += payload.length;

@@ -10,6 +10,7 @@ import { FixtureKit } from '../support/kit.js';
 import { TunnelSession } from '../../src/index.js';
 import { Code } from '../../src/wire/code.js';
 import { parseObject } from '../../src/wire/control.js';
+import { FrameType } from '../../src/wire/frame.js';
 
 /** An exposed port of a kit that grants `capabilities`. */
 async function granting(
@@ -29,6 +30,9 @@ async function granting(
     await kit.stop();
   }
 }
+
+/** What a server says in all, far above a window, before it breaks. */
+const SAID = 300 * 1024;
 
 const ANSWER =
   'HTTP/1.1 200 OK\r\nX-Hub-Signature-256: a\r\nset-Cookie: b\r\nContent-LENGTH: 0\r\n' +
@@ -66,6 +70,74 @@ test('field names travel as they were written, where the kit grants that', async
   await local.stop();
 });
 
+const CHUNKED = 'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum, Grpc-Status\r\n';
+
+test('trailers of an answer come behind its last byte, where the kit takes them', async () => {
+  for (const size of [0, 5, SAID]) {
+    const piece = size === 0 ? '' : `${size.toString(16)}\r\n${'x'.repeat(size)}\r\n`;
+    const fields = 'X-Sum: 1\r\ncontent-length: 5\r\nGrpc-Status: 0\r\n';
+    const local = await answering(`${CHUNKED}\r\n${piece}0\r\n${fields}\r\n`);
+    for (const capabilities of [['trailers', 'header-case'], ['trailers'], []]) {
+      await granting(local.port, capabilities, async (kit) => {
+        const stream = kit.session.get('/');
+        assert.equal((await stream.text()).length, size);
+        const lower = !capabilities.includes('header-case');
+        const sum = lower ? 'x-sum' : 'X-Sum';
+        const status = lower ? 'grpc-status' : 'Grpc-Status';
+        const taken = capabilities.includes('trailers');
+        const told = [
+          [sum, '1'],
+          [status, '0'],
+        ];
+        assert.deepEqual(stream.trailers, taken ? [[size, told]] : []);
+        const names = (await stream.head()).headers.map(([name]) => name.toLowerCase());
+        assert.equal(names.includes('trailer'), taken);
+      });
+    }
+    // Connections are used again behind them.
+    await local.stop();
+  }
+});
+
+test('trailers of a request come behind its last byte', async () => {
+  for (const [body, text] of [
+    ['', '0\r\nX-Sum: 1\r\n\r\n'],
+    ['hello', '5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n'],
+  ] as const) {
+    let got = '';
+    const local = await listen((socket) => {
+      socket.on('data', (chunk) => {
+        got += chunk.toString();
+        if (got.endsWith('\r\n\r\n') && got.includes('0\r\nX-Sum')) {
+          socket.write('HTTP/1.1 204 No Content\r\n\r\n');
+        }
+      });
+    });
+    await granting(local.port, ['trailers'], async (kit) => {
+      const headers = [
+        ['host', 'a'],
+        ['trailer', 'X-Sum'],
+        ['te', 'trailers'],
+      ];
+      const stream = kit.session.request('POST', '/', { headers, body: 'chunked' });
+      if (body !== '') stream.send(Buffer.from(body));
+      kit.session.json(FrameType.StreamTrailers, { headers: [['X-Sum', '1']] }, stream.id);
+      kit.session.json(FrameType.StreamTrailers, { headers: [['X-Sum', '2']] }, stream.id);
+      stream.end();
+      assert.equal((await stream.head()).status, 204);
+      const [head = '', ...rest] = got.split('\r\n\r\n');
+      assert.equal(rest.join('\r\n\r\n'), text);
+      assert.match(head, /\r\ntrailer: X-Sum\r\nte: trailers\r\nconnection: TE$/);
+      // A bad one costs its stream, and no more.
+      const bad = kit.session.request('POST', '/', { headers, body: 'chunked' });
+      kit.session.json(FrameType.StreamTrailers, { headers: [['a', 'b\r\nc: d']] }, bad.id);
+      await bad.until(() => bad.reset !== undefined);
+      assert.equal(bad.reset!.code, Code.ProtocolError);
+    });
+    await local.stop();
+  }
+});
+
 const SWITCH = 'HTTP/1.1 101 Switching Protocols\r\n';
 
 test('a 101 is an upgrade only where Connection says so', async () => {
@@ -97,9 +169,6 @@ test('a 101 is an upgrade only where Connection says so', async () => {
     await local.stop();
   }
 });
-
-/** What a server says in all, far above a window, before it breaks. */
-const SAID = 300 * 1024;
 
 /** Servers that break, by how their visitors see them; each has said `SAID` bytes. */
 const BREAKING = {

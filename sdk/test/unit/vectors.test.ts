@@ -16,6 +16,7 @@ import {
   readResponseHead,
   readStreamOpen,
   readTickets,
+  readTrailers,
   type Headers,
 } from '../../src/wire/control.js';
 import {
@@ -32,7 +33,7 @@ import { HeadReader } from '../../src/local/head-reader.js';
 import { HttpFault, withoutHopByHop } from '../../src/local/head.js';
 import { localRequest } from '../../src/local/request.js';
 import { Names } from '../../src/local/rewrite.js';
-
+import { lastChunk } from '../../src/local/trailers.js';
 import { SessionRecvCredit, StreamRecvCredit } from '../../src/mux/credit.js';
 import { isWorthACall, leave, share } from '../../src/mux/share.js';
 
@@ -263,6 +264,54 @@ test('answers are read as the vectors say, however they come', () => {
     }
   }
 });
+
+test('trailers pass, or do not, as the vectors say', () => {
+  const rules: Record<string, (text: string) => Headers> = {
+    read: readTrailing,
+    write: (payload) => [['', lastChunk(readTrailers(Buffer.from(payload)))]],
+  };
+  for (const one of load('http/trailers')) {
+    const rule = rules[one['rule'] as string];
+    if (rule === undefined) continue;
+    const given = (one['sent'] ?? one['payload']) as string;
+    if (one['error'] === true) throws(() => rule(given), Error, one.name);
+    else assert.deepEqual(rule(given), one['fields'] ?? [['', one['text']]], one.name);
+  }
+});
+
+test('trailers are announced as the vectors say', () => {
+  for (const one of load('http/trailers').filter((it) => it['rule'] === 'request')) {
+    const body = one['chunked'] === true ? 'chunked' : 'none';
+    const headers = one['opens'] as Headers;
+    const open = readStreamOpen(Buffer.from(JSON.stringify({ ...GET, headers, body })));
+    assert.ok(open.kind === 'http');
+    const about = ['te', 'trailer', 'connection'];
+    const told = (carries: boolean): Headers => {
+      const all = localRequest(open, { host: 'a', publicUrl: null }, carries).headers;
+      return all.filter(([name]) => about.includes(name));
+    };
+    assert.deepEqual(told(true), one['local'], one.name);
+    assert.deepEqual(told(false), [], one.name);
+  }
+});
+
+const GET = { kind: 'http', bindId: 1, containerPort: 3000, method: 'GET', target: '/' };
+
+/** The trailers of a body in chunks that has these lines behind it, however it comes. */
+function readTrailing(lines: string): Headers {
+  const headers: Headers = [['transfer-encoding', 'chunked']];
+  const bytes = Buffer.from(`1\r\nx\r\n0\r\n${lines}\r\n`, 'latin1');
+  const read = [1, 5, bytes.length].map((piece) => {
+    const decoder = bodyOf({ minor: 1, status: 200, headers }, 'GET');
+    for (let at = 0; at < bytes.length; at += piece) {
+      decoder.feed(bytes, at, Math.min(bytes.length, at + piece), () => undefined);
+    }
+    assert.ok(decoder.done);
+    return decoder.trailers ?? [];
+  });
+  assert.deepEqual(read, [read[0], read[0], read[0]]);
+  return read[0]!;
+}
 
 /** Reads an answer of which `piece` octets come at a time. */
 function readAnswer(answer: Buffer, method: string, piece: number): Record<string, unknown> {
