@@ -1,4 +1,5 @@
-//! Numbers and addresses as text, without the machinery of `fmt`: each request has some of them.
+//! Numbers, addresses and dates as text, without the machinery of `fmt`: each request has some of
+//! them.
 
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -43,6 +44,27 @@ pub fn push_addr(out: &mut Vec<u8>, address: SocketAddr) {
     push_ip(out, address.ip());
     out.push(b':');
     push_number(out, address.port().into());
+}
+
+/// Appends a number of two digits; what is above them is left out.
+pub fn push_two(out: &mut Vec<u8>, number: u64) {
+    out.push(b'0' + (number / 10 % 10) as u8);
+    out.push(b'0' + (number % 10) as u8);
+}
+
+/// Year, month and day of the `days`-th day since 1970-01-01. Years are counted from March, so that
+/// the leap day is a year's last day; eras of 400 years all have the same number of days.
+pub fn civil(days: u64) -> (u64, u64, u64) {
+    let since_year_0 = days + 719_468;
+    let (era, day_of_era) = (since_year_0 / 146_097, since_year_0 % 146_097);
+    let leaps = day_of_era / 1460 - day_of_era / 36_524 + day_of_era / 146_096;
+    let year_of_era = (day_of_era - leaps) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = (month_from_march + 2) % 12 + 1;
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    (year, month, day)
 }
 
 #[cfg(test)]

@@ -250,6 +250,10 @@ impl<M: Machine> Machine for Lawful<M> {
         self.machine.poll_timeout()
     }
 
+    fn dated(&mut self, unix_seconds: u64) {
+        self.machine.dated(unix_seconds);
+    }
+
     fn turn_ended(&mut self, busy: Duration, conns: usize) {
         self.machine.turn_ended(busy, conns);
     }

@@ -89,6 +89,12 @@ pub trait Machine {
     /// The next deadline. When it has come the host tells [`Event::Timeout`].
     fn poll_timeout(&self) -> Option<Instant>;
 
+    /// Told where the host has a wall clock, whenever its second is another: so many passed since
+    /// 1970, and it may go back. No command may follow from it.
+    fn dated(&mut self, unix_seconds: u64) {
+        let _ = unix_seconds;
+    }
+
     /// Told, for metrics only: a turn of the host's loop took `busy` without the waiting, and
     /// `conns` connections are open. No command may follow from it.
     fn turn_ended(&mut self, busy: Duration, conns: usize) {

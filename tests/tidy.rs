@@ -69,7 +69,7 @@ const DOORS: &[(&str, &[&str])] = &[
     (
         "reactor",
         &[
-            "clock", "entropy", "limits", "machine", "table", "text", "timers",
+            "clock", "digits", "entropy", "limits", "machine", "table", "text", "timers",
         ],
     ),
 ];

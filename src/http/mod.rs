@@ -36,6 +36,7 @@
 
 mod body;
 mod connection;
+mod date;
 mod fields;
 pub mod forward;
 mod head;
@@ -44,11 +45,11 @@ mod relay;
 pub mod rewrite;
 mod scan;
 pub mod trail;
-pub mod trailers;
 pub mod write;
 
 pub use body::{BodyDecoder, BodyError, ChunkedDecoder, Decoded, LengthBody};
 pub use connection::ConnectionOptions;
+pub use date::HttpDate;
 pub use fields::{
     Field, Fields, is_name, is_token, is_value, parse_content_length, tokens, trim_whitespace,
 };
@@ -56,7 +57,7 @@ pub use head::{
     Asked, RequestBody, RequestHead, ResponseBody, ResponseHead, Version, parse_request,
     parse_response,
 };
-pub use refusal::Refusal;
+pub use refusal::{Refusal, begins_head};
 pub use relay::{BodyHint, RequestPlan, ResponsePlan};
 pub use scan::HeadScanner;
 

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use super::Reject;
+use super::date::HttpDate;
 use super::head::{Asked, Version};
 use super::write::Reply;
 
@@ -59,8 +60,9 @@ impl Refusal {
         }
     }
 
-    /// Appends the answer to the request that `asked`; the connection stays if that says so.
-    pub fn write(&self, out: &mut Vec<u8>, asked: Asked) {
+    /// Appends the answer to the request that `asked`; the connection stays if that says so. `date`
+    /// is the second, for whoever has a clock.
+    pub fn write(&self, out: &mut Vec<u8>, asked: Asked, date: Option<HttpDate>) {
         let (body, is_json) = match &self.body {
             Body::Text(why) => ([why, "\n"].concat().into_bytes(), false),
             Body::Json(why) => {
@@ -79,22 +81,29 @@ impl Refusal {
             status: self.status,
             content_type,
             fields: self.fields,
+            date,
             body: &body,
         };
         reply.write(out, asked);
     }
 
-    /// The same to somebody whose request could not be read, but for its beginning; the close is
-    /// announced. Behind a refused HEAD comes no content either (RFC 9110 §9.3.2).
-    pub fn write_and_close(&self, out: &mut Vec<u8>, request: &[u8]) {
+    /// The same to somebody whose request could not be read, or not to its end; the close is
+    /// announced. Behind a refused `head` comes no content either (RFC 9110 §9.3.2).
+    pub fn write_and_close(&self, out: &mut Vec<u8>, head: bool, date: Option<HttpDate>) {
         let unreadable = Asked {
-            head: request.starts_with(b"HEAD "),
+            head,
             version: Version::Http11,
             keep_alive: false,
             upgrade: false,
         };
-        self.write(out, unreadable);
+        self.write(out, unreadable, date);
     }
+}
+
+/// Whether the beginning of a request that cannot be read says HEAD.
+pub fn begins_head(request: &[u8]) -> bool {
+    let line = request.trim_ascii_start();
+    line.starts_with(b"HEAD ")
 }
 
 impl From<Reject> for Refusal {

@@ -4,13 +4,12 @@
 //! plan exists only for a head that can be written safely, and holds what was decided about it.
 
 use super::connection::ConnectionOptions;
+use super::date::HttpDate;
 use super::fields::{
-    Field, is_host, is_name, is_token, is_value, media_type, parse_content_length, tokens,
+    Field, is_host, is_name, is_token, is_value, media_type, parse_content_length,
 };
 use super::forward::{end_to_end, upgrade_fields};
-use super::head::{
-    Asked, RequestBody, ResponseBody, Version, is_bodiless, is_interim, is_trailers,
-};
+use super::head::{Asked, RequestBody, ResponseBody, Version, is_bodiless, is_interim};
 use super::rewrite::Names;
 use super::{Unwritable, write};
 use crate::limits::MAX_PASSED_FIELDS;
@@ -52,10 +51,6 @@ pub struct RequestPlan<'a, I> {
     target: &'a [u8],
     options: ConnectionOptions<'a>,
     fields: I,
-    /// The peer says that trailers are taken.
-    takes_trailers: bool,
-    /// The local server is told so.
-    asks_for_trailers: bool,
 }
 
 impl<'a, I: Iterator<Item = Field<'a>> + Clone> RequestPlan<'a, I> {
@@ -99,12 +94,7 @@ impl<'a, I: Iterator<Item = Field<'a>> + Clone> RequestPlan<'a, I> {
             keep_alive,
             upgrade,
         };
-        let Checked {
-            host,
-            options,
-            takes_trailers,
-            ..
-        } = checked;
+        let Checked { host, options, .. } = checked;
         Ok(Self {
             body,
             host,
@@ -113,16 +103,7 @@ impl<'a, I: Iterator<Item = Field<'a>> + Clone> RequestPlan<'a, I> {
             target,
             options,
             fields,
-            takes_trailers,
-            asks_for_trailers: false,
         })
-    }
-
-    /// Trailers travel: the local server is told where they are announced, and where they are taken
-    /// (RFC 9110 §10.1.4).
-    pub fn pass_trailers(&mut self) {
-        self.options.passes_trailer = self.body == RequestBody::Chunked;
-        self.asks_for_trailers = self.takes_trailers && !self.asked.upgrade;
     }
 
     /// The peer's fields that go on, without `Host`, lengths and what ends at this hop.
@@ -157,9 +138,6 @@ impl<'a, I: Iterator<Item = Field<'a>> + Clone> RequestPlan<'a, I> {
         for (name, value) in upgrade_fields(self.asked.upgrade) {
             write::put_checked_field(out, name, value);
         }
-        if self.asks_for_trailers {
-            out.extend_from_slice(TAKES_TRAILERS);
-        }
         out.extend_from_slice(write::CRLF);
         Ok(())
     }
@@ -172,6 +150,9 @@ pub struct ResponsePlan<'a, I> {
     pub body: ResponseBody,
     /// The connection stays after this response. May be set to false before writing.
     pub keep_alive: bool,
+    /// What `Date` says where the peer sent none. May be set before writing, by whoever has a
+    /// clock.
+    pub date: Option<HttpDate>,
     status: u16,
     version: Version,
     /// The `Content-Length` to write: it may be there without a body (HEAD, 304).
@@ -206,17 +187,13 @@ impl<'a, I: Iterator<Item = Field<'a>> + Clone> ResponsePlan<'a, I> {
         Ok(Self {
             body,
             keep_alive,
+            date: None,
             status,
             version,
             length,
             options,
             fields,
         })
-    }
-
-    /// Trailers travel, and the visitor takes them: what announces them goes on.
-    pub fn pass_trailers(&mut self) {
-        self.options.passes_trailer = self.body == ResponseBody::Chunked;
     }
 
     /// Whether another head follows: 1xx, but not 101.
@@ -236,18 +213,22 @@ impl<'a, I: Iterator<Item = Field<'a>> + Clone> ResponsePlan<'a, I> {
         }
         write::put_status_line(out, self.status);
         let fields = end_to_end(self.fields.clone(), &self.options);
-        let (mut events, mut buffering) = (false, false);
+        let (mut events, mut buffering, mut dated) = (false, false, false);
         for (name, value) in
             fields.filter(|(name, _)| !name.eq_ignore_ascii_case(b"content-length"))
         {
             let is = |wanted: &[u8]| name.eq_ignore_ascii_case(wanted);
             events |= is(b"content-type") && media_type(value).eq_ignore_ascii_case(EVENTS);
             buffering |= is(b"x-accel-buffering");
+            dated |= is(b"date");
             write::put_checked_field(out, name, value);
         }
         if events && !buffering && !self.is_interim() {
             // Else nginx gathers events until they fill its buffer.
             write::put_checked_field(out, b"x-accel-buffering", b"no");
+        }
+        if !dated && !is_interim(self.status) && !self.switches() {
+            write::put_date(out, self.date);
         }
         if let Some(length) = self.length {
             write::put_content_length(out, length);
@@ -269,14 +250,12 @@ impl<'a, I: Iterator<Item = Field<'a>> + Clone> ResponsePlan<'a, I> {
 /// The type of server-sent events (HTML, "Server-sent events").
 const EVENTS: &[u8] = b"text/event-stream";
 const CHUNKED: &[u8] = b"transfer-encoding: chunked\r\n";
-const TAKES_TRAILERS: &[u8] = b"te: trailers\r\nconnection: TE\r\n";
 
 /// What all fields of a peer's head say together, once each of them was found writable.
 struct Checked<'a> {
     host: Option<&'a [u8]>,
     length: Option<u64>,
     options: ConnectionOptions<'a>,
-    takes_trailers: bool,
 }
 
 impl<'a> Checked<'a> {
@@ -287,7 +266,6 @@ impl<'a> Checked<'a> {
             host: None,
             length: None,
             options,
-            takes_trailers: false,
         };
         for (index, (name, value)) in fields.enumerate() {
             if index >= MAX_PASSED_FIELDS {
@@ -312,8 +290,6 @@ impl<'a> Checked<'a> {
                 if checked.host.replace(value).is_some() {
                     return Err(Unwritable("There is more than one Host."));
                 }
-            } else if name.eq_ignore_ascii_case(b"te") {
-                checked.takes_trailers |= tokens(value).any(is_trailers);
             }
         }
         Ok(checked)

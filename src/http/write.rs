@@ -4,6 +4,7 @@
 //! checks, the others are for what this room has decided or parsed itself.
 
 use super::Unwritable;
+use super::date::HttpDate;
 use super::fields::{is_name, is_value};
 use super::head::{Asked, Version};
 use crate::digits::push_number;
@@ -100,6 +101,13 @@ pub fn put_content_length(out: &mut Vec<u8>, length: u64) {
     out.extend_from_slice(CRLF);
 }
 
+/// Appends `Date`, if it is known.
+pub(super) fn put_date(out: &mut Vec<u8>, date: Option<HttpDate>) {
+    if let Some(date) = date {
+        put_checked_field(out, b"date", date.as_bytes());
+    }
+}
+
 /// Appends `Connection` where the version does not say it already.
 pub(super) fn put_persistence(out: &mut Vec<u8>, keep_alive: bool, version: Version) {
     match (keep_alive, version) {
@@ -119,6 +127,8 @@ pub struct Reply<'a> {
     /// More fields, such as `Retry-After`. They are our own words; one that could end the line is
     /// left out.
     pub fields: &'a [(&'a str, &'a str)],
+    /// When it is said; whoever has no clock does not say it (RFC 9110 §6.6.1).
+    pub date: Option<HttpDate>,
     /// The body.
     pub body: &'a [u8],
 }
@@ -127,6 +137,7 @@ impl Reply<'_> {
     /// Appends the response to the request that `asked`; the connection stays if it can.
     pub fn write(&self, out: &mut Vec<u8>, asked: Asked) {
         put_status_line(out, self.status);
+        put_date(out, self.date);
         if !super::head::is_bodiless(self.status) {
             let _ = put_field(out, b"content-type", self.content_type.as_bytes());
             put_content_length(out, self.body.len() as u64);

@@ -10,6 +10,7 @@ use log::Level;
 use crate::clock::Instant;
 use crate::effects::Effects;
 use crate::entropy::Entropy;
+use crate::http::HttpDate;
 use crate::kit::config::Config;
 use crate::kit::memory::Plan;
 use crate::kit::metrics::{Metrics, RefusalReason, StreamOutcome, StreamRefusal};
@@ -36,6 +37,8 @@ pub(super) struct Context {
     pub(super) text: Vec<u8>,
     pub(super) stopping: Stopping,
     pub(super) now: Instant,
+    /// The second by the wall clock, where the host has one.
+    pub(super) date: Option<HttpDate>,
     /// Names this process, once somebody wants to know.
     instance: Option<String>,
 }
@@ -54,6 +57,7 @@ impl Context {
             text: Vec::new(),
             stopping: Stopping::No,
             now,
+            date: None,
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::clock::Instant;
 use crate::entropy::Entropy;
-use crate::http::Refusal;
+use crate::http::{HttpDate, Refusal};
 use crate::kit::budget::FdBudget;
 use crate::kit::config::Config;
 use crate::kit::conns::{ConnEntry, Conns, Lanes, Role};
@@ -347,8 +347,8 @@ impl Kit {
             let refusal = Refusal::text(503, why.sentence());
             return streams.visitors.reject(conn, &refusal, &mut below);
         }
-        let mut text = Vec::new();
-        Refusal::json(503, why.sentence()).write_and_close(&mut text, b"");
+        let (mut text, head) = (Vec::new(), self.front.asks_head(conn));
+        Refusal::json(503, why.sentence()).write_and_close(&mut text, head, self.cx.date);
         self.conns.say_and_leave(conn, &text, &mut self.cx);
     }
 
@@ -551,6 +551,10 @@ impl Machine for Kit {
 
     fn poll_timeout(&self) -> Option<Instant> {
         self.cx.effects.timers.next().map(|(at, _)| at)
+    }
+
+    fn dated(&mut self, unix_seconds: u64) {
+        self.cx.date = Some(HttpDate::from_unix(unix_seconds));
     }
 
     fn turn_ended(&mut self, busy: Duration, _conns: usize) {

@@ -101,7 +101,7 @@ fn refuse(denial: &Denial, peer: IpAddr, out: &mut Vec<u8>, asked: Asked, cx: &m
         cx.metrics.refused(reason);
     }
     cx.metrics.admin_answered(refusal.status);
-    refusal.write(out, asked);
+    refusal.write(out, asked, cx.date);
 }
 
 impl Kit {
@@ -118,6 +118,7 @@ impl Kit {
     /// Appends the answer to one request, and does what it asks.
     pub(super) fn admin(&mut self, route: Wanted, peer: IpAddr, out: &mut Vec<u8>, asked: Asked) {
         let about = &self.cx.config.about;
+        let said = (asked, self.cx.date);
         let (status, body) = match route {
             Wanted::Health => (200, admin::health(about, (about.usage)())),
             Wanted::Sessions => (200, admin::sessions(self.view().rows())),
@@ -134,7 +135,7 @@ impl Kit {
                 self.cx
                     .metrics
                     .render(&gauges, &self.cx.config.about, &mut page);
-                return write_answer(out, asked, 200, metrics::CONTENT_TYPE, &page);
+                return write_answer(out, said, 200, metrics::CONTENT_TYPE, &page);
             }
             Wanted::Kill {
                 session,
@@ -160,7 +161,7 @@ impl Kit {
             Wanted::Connect(_) => return,
         };
         self.cx.metrics.admin_answered(status);
-        write_answer(out, asked, status, "application/json", &body);
+        write_answer(out, said, status, "application/json", &body);
     }
 }
 

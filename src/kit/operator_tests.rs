@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::kit::config::Config;
 use crate::kit::testing::{Host, guarded};
-use crate::limits::{AUTH_DELAY_MAX, AUTH_FREE_FAILURES, MIN_HALL};
+use crate::limits::{AUTH_DELAY_MAX, AUTH_FREE_FAILURES, FRONT_HEAD_TIMEOUT, MIN_HALL};
 use crate::machine::{Ended, Event, Machine};
 use crate::wire::frame::FrameType;
 
@@ -282,4 +282,47 @@ fn a_ban_keeps_who_was_killed_away_from_its_address_for_its_time() {
     assert!(host.receive(near).starts_with("HTTP/1.1 200 "));
     host.pass(Duration::from_secs(600));
     host.laptop("192.0.2.7:4000");
+}
+
+#[test]
+fn whatever_the_kit_says_itself_carries_the_date_once_it_is_known() {
+    let mut host = Host::new(guarded());
+    let dated = "\r\ndate: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
+    let asks = [
+        ("GET /api/v1/tunnel/health HTTP/1.1\r\nHost: a\r\n\r\n", 200),
+        (
+            "GET /api/v1/tunnel/metrics HTTP/1.1\r\nHost: a\r\n\r\n",
+            401,
+        ),
+        ("GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n", 404),
+        ("GET / HTTP/1.1\r\nHost: [::1\r\n\r\n", 400),
+        ("HEAD / HTTP/1.1\r\nHost: [::1\r\n\r\n", 400),
+    ];
+    for (clock, seconds) in [(false, None), (true, Some(784_111_777))] {
+        if let Some(seconds) = seconds {
+            host.kit.dated(seconds);
+        }
+        for (ask, status) in asks {
+            let conn = host.visit("192.0.2.1:1").expect("accepted");
+            host.send(conn, ask.as_bytes());
+            let said = host.receive(conn);
+            assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{said}");
+            assert_eq!(said.contains(dated), clock, "{said}");
+            let has_content = !said.ends_with("\r\n\r\n");
+            assert_eq!(has_content, !ask.starts_with("HEAD"), "{said}");
+        }
+    }
+}
+
+#[test]
+fn behind_a_head_that_comes_too_slowly_there_is_no_content() {
+    let mut host = Host::new(guarded());
+    for (ask, has_content) in [("HEAD / HTTP/1.1\r\n", false), ("GET / HTTP/1.1\r\n", true)] {
+        let conn = host.visit("192.0.2.1:1").expect("accepted");
+        host.send(conn, ask.as_bytes());
+        host.pass(FRONT_HEAD_TIMEOUT);
+        let said = host.receive(conn);
+        assert!(said.starts_with("HTTP/1.1 408 "), "{said}");
+        assert_eq!(!said.ends_with("\r\n\r\n"), has_content, "{said}");
+    }
 }

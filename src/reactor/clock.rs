@@ -37,6 +37,11 @@ impl Clock {
         now()
     }
 
+    /// The second by the wall clock, since 1970.
+    pub fn wall_second(&self) -> u64 {
+        u64::try_from(nanos_of(libc::CLOCK_REALTIME) / 1_000_000_000).unwrap_or(0)
+    }
+
     /// Whether a witness moved against our clock since the last look: the machine slept, or
     /// somebody set the time.
     pub fn jumped(&mut self) -> bool {

@@ -11,6 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use super::outlet::{Manner, Outlet, Standard};
+use crate::digits::civil;
 use crate::limits::{LOG_LINE, LOG_WAITING, OUTSIDE_TEXT};
 use crate::text::{cut, push_json_string, visible};
 
@@ -171,21 +172,6 @@ pub fn rfc3339(time: SystemTime) -> String {
         second_of_day % 60,
     );
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
-}
-
-/// Year, month and day of the `days`-th day since 1970-01-01. Years are counted from March, so that
-/// the leap day is a year's last day; eras of 400 years all have the same number of days.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let since_year_0 = days + 719_468;
-    let (era, day_of_era) = (since_year_0 / 146_097, since_year_0 % 146_097);
-    let leaps = day_of_era / 1460 - day_of_era / 36_524 + day_of_era / 146_096;
-    let year_of_era = (day_of_era - leaps) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = (month_from_march + 2) % 12 + 1;
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    (year, month, day)
 }
 
 #[cfg(test)]

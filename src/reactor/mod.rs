@@ -96,6 +96,8 @@ pub struct Reactor<M: Machine> {
     events: Events,
     clock: Clock,
     now: Instant,
+    /// The second of the wall clock that the machine knows.
+    dated: Option<u64>,
     turn: u64,
     stopped: bool,
     conns: Conns,
@@ -159,6 +161,7 @@ impl<M: Machine> Reactor<M> {
         Ok(Reactor {
             machine,
             now: clock.now(),
+            dated: None,
             clock,
             poll,
             events: Events::with_capacity(EVENTS_A_TURN),

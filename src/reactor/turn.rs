@@ -27,6 +27,7 @@ impl<M: Machine> Reactor<M> {
         let due = self.wait()?;
         self.turn += 1;
         self.now = self.clock.now();
+        self.tell_date();
         self.latch();
         self.tell_disturbed(due);
         self.accept();
@@ -158,6 +159,13 @@ impl<M: Machine> Reactor<M> {
     fn tell(&mut self, event: Event) {
         self.machine.handle(event, self.now);
         self.settle();
+    }
+
+    fn tell_date(&mut self) {
+        let second = self.clock.wall_second();
+        if self.dated.replace(second) != Some(second) {
+            self.machine.dated(second);
+        }
     }
 
     /// The world went on without us, or our addresses changed.

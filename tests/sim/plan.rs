@@ -220,11 +220,6 @@ impl Plan {
         self.number ^ 0x2222
     }
 
-    /// Whether its visitor takes trailers.
-    pub fn takes_trailers(&self) -> bool {
-        self.number.is_multiple_of(2) && !matches!(self.up, Body::Raw(_))
-    }
-
     /// The octets of the request up to its body.
     pub fn request_head(&self) -> Vec<u8> {
         let mut head = format!(
@@ -233,9 +228,6 @@ impl Plan {
             self.number,
             self.style.name()
         );
-        if self.takes_trailers() {
-            head += "Connection: TE\r\nTE: trailers\r\n";
-        }
         match self.up {
             Body::Length(len) => head += &format!("Content-Length: {len}\r\n"),
             Body::Chunked(_) => head += "Transfer-Encoding: chunked\r\n",
@@ -249,13 +241,7 @@ impl Plan {
     }
 }
 
-/// What follows a chunked body.
-pub fn trailer(name: u64) -> String {
-    format!("X-Sum: {name:x}")
-}
-
-/// Frames a body as it will be on the wire, in chunks with a trailer that passes and one that does
-/// not.
+/// Frames a body as it will be on the wire.
 pub fn framed(body: Body, name: u64) -> Vec<u8> {
     let all = crate::dice::octets(name, 0, body.len());
     if !matches!(body, Body::Chunked(_)) {
@@ -271,11 +257,6 @@ pub fn framed(body: Body, name: u64) -> Vec<u8> {
         out.extend_from_slice(b"\r\n");
         at += count;
     }
-    out.extend_from_slice(b"0\r\n");
-    for trailer in [&trailer(name), "Content-Length: 1"] {
-        out.extend_from_slice(trailer.as_bytes());
-        out.extend_from_slice(b"\r\n");
-    }
-    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(b"0\r\n\r\n");
     out
 }

@@ -19,7 +19,7 @@ use crate::client::keys::Origin;
 use crate::http::write::{
     CRLF, LAST_CHUNK, chunk_header, put_content_length, put_field, put_status_line,
 };
-use crate::http::{Asked, BodyDecoder, HeadScanner, Refusal, RequestHead};
+use crate::http::{Asked, BodyDecoder, HeadScanner, Refusal, RequestHead, begins_head};
 use crate::limits::{HANDLER_AHEAD, HANDLER_SKIP};
 use crate::machine::{Inside, Stir};
 
@@ -367,8 +367,8 @@ impl Conversation {
 
     /// What came is no request: the last answer on this connection.
     fn reject(&self, state: &mut State, refusal: &Refusal) {
-        let mut out = Vec::new();
-        refusal.write_and_close(&mut out, b"");
+        let (mut out, head) = (Vec::new(), begins_head(state.received.bytes()));
+        refusal.write_and_close(&mut out, head, None);
         state.out.extend(&out);
         self.end(state);
     }
@@ -383,7 +383,7 @@ impl Conversation {
     /// Answers by ourselves.
     fn refuse_with(self: &Arc<Self>, state: &mut State, refusal: &Refusal) {
         let mut out = Vec::new();
-        refusal.write(&mut out, state.asked);
+        refusal.write(&mut out, state.asked, None);
         state.out.extend(&out);
         self.answered(state);
         (self.stir)();

@@ -8,7 +8,6 @@ mod heads;
 mod relaying;
 mod rewriting;
 mod splits;
-mod trailing;
 mod writing;
 
 use super::*;

@@ -322,6 +322,36 @@ fn a_101_is_written_only_to_whoever_asked() {
 }
 
 #[test]
+fn an_answer_without_a_date_gets_one_from_whoever_has_a_clock() {
+    let date = HttpDate::from_unix(784_111_777);
+    let ours = "date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
+    let text = |status, pairs: Pairs<'_>, date| {
+        let asked = Asked {
+            upgrade: true,
+            ..GET
+        };
+        let mut plan = ResponsePlan::new(status, fields(pairs), asked).expect("acceptable");
+        plan.date = date;
+        let mut out = Vec::new();
+        plan.write(&mut out);
+        String::from_utf8(out).expect("text")
+    };
+    for status in [200, 204, 304, 404, 500] {
+        assert_eq!(text(status, &[], Some(date)).matches(ours).count(), 1);
+        assert!(!text(status, &[], None).contains("date"));
+    }
+    // Those of before the answer may go without (RFC 9110 §6.6.1).
+    for status in [100, 101, 103] {
+        assert!(!text(status, &[], Some(date)).contains("date"));
+    }
+    let said = text(200, &[("DATE", "yesterday")], Some(date));
+    assert!(said.contains("\r\nDATE: yesterday\r\n") && !said.contains(ours));
+    // Connection may not erase it and leave none.
+    let erased = text(200, &[("connection", "date"), ("date", "x")], Some(date));
+    assert!(erased.contains(ours), "{erased}");
+}
+
+#[test]
 fn a_full_head_of_a_visitor_is_not_too_full_for_the_client() {
     let more: String = (1..128).map(|n| format!("a{n}: {n}\r\n")).collect();
     let text = format!("GET / HTTP/1.1\r\nHost: a\r\n{more}\r\n");

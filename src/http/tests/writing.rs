@@ -31,7 +31,7 @@ fn a_refusal_is_a_whole_response() {
     let mut out = Vec::new();
     Refusal::text(503, "away")
         .with(&[("Retry-After", "5"), ("X", "a\r\nb")])
-        .write(&mut out, GET);
+        .write(&mut out, GET, None);
     assert_eq!(
         String::from_utf8_lossy(&out),
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain; charset=utf-8\r\n\
@@ -47,7 +47,7 @@ fn a_refusal_is_a_whole_response() {
 #[test]
 fn a_refusal_for_programs_is_json_whatever_it_says() {
     let mut out = Vec::new();
-    Refusal::json(404, "no \"such\"\nthing").write_and_close(&mut out, b"");
+    Refusal::json(404, "no \"such\"\nthing").write_and_close(&mut out, false, None);
     let text = String::from_utf8_lossy(&out);
     assert!(
         text.ends_with("\r\n\r\n{\"error\":\"no \\\"such\\\"\\nthing\"}"),
@@ -64,7 +64,7 @@ fn what_could_not_be_read_is_refused_with_what_would_be_allowed() {
         status: 405,
         why: "no",
     };
-    Refusal::from(connect).write_and_close(&mut out, b"");
+    Refusal::from(connect).write_and_close(&mut out, false, None);
     assert!(String::from_utf8_lossy(&out).contains("\r\nallow: GET, HEAD, "));
 }
 
@@ -74,6 +74,7 @@ fn a_small_response_to_head_has_no_body() {
         status,
         content_type: "application/json",
         fields: &[],
+        date: None,
         body,
     };
     let (mut out, head) = (Vec::new(), Asked { head: true, ..GET });
@@ -126,11 +127,12 @@ fn behind_a_refused_head_there_is_no_content() {
     for (request, has_content) in [
         (&b"HEAD / HTTP/1.1\r\nHost: [::1\r\n\r\n"[..], false),
         (b"GET / HTTP/1.1\r\nHost: [::1\r\n\r\n", true),
+        (b"\r\nHEAD / HTTP/1.1\r\nHost: [::1\r\n\r\n", false),
         (b"HEADER / HTTP/1.1\r\n\r\n", true),
         (b"HEA", true),
     ] {
         let mut out = Vec::new();
-        Refusal::text(400, "no").write_and_close(&mut out, request);
+        Refusal::text(400, "no").write_and_close(&mut out, begins_head(request), None);
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains("content-length: 3\r\n"), "{text}");
         assert_eq!(text.ends_with("\r\n\r\nno\n"), has_content, "{text}");

@@ -17,7 +17,9 @@ use std::time::Duration;
 use crate::buffer::Buffer;
 use crate::http::trail::Origin;
 use crate::http::write::Reply;
-use crate::http::{Asked, HeadScanner, Refusal, Reject, RequestBody, RequestHead, Version};
+use crate::http::{
+    Asked, HeadScanner, HttpDate, Refusal, Reject, RequestBody, RequestHead, Version, begins_head,
+};
 use crate::kit::config::Config;
 use crate::kit::front::guard::{Credential, host_is_ours, origin_is_fine};
 use crate::kit::metrics::RefusalReason;
@@ -161,7 +163,7 @@ impl Refusal {
 /// Appends an answer that is not a refusal. Nothing here may be kept by a cache or guessed at.
 pub(crate) fn write_answer(
     out: &mut Vec<u8>,
-    asked: Asked,
+    (asked, date): (Asked, Option<HttpDate>),
     status: u16,
     content_type: &str,
     body: &[u8],
@@ -174,6 +176,7 @@ pub(crate) fn write_answer(
         status,
         content_type,
         fields,
+        date,
         body,
     }
     .write(out, asked);
@@ -188,6 +191,11 @@ impl AskReader {
     /// Whether no request has begun: the connection can be closed without a word.
     pub(crate) fn is_idle(&self) -> bool {
         self.scanner.is_untouched(self.inbound.bytes())
+    }
+
+    /// Whether the next request is a HEAD, as far as it can be seen.
+    pub(crate) fn asks_head(&self) -> bool {
+        begins_head(self.inbound.bytes())
     }
 
     /// Bytes of memory under those that wait.
@@ -210,7 +218,8 @@ impl AskReader {
         let bytes = self.inbound.bytes().get(..length).unwrap_or_default();
         let step = match RequestHead::parse(bytes) {
             Ok(head) => Heard::Asked(ask(&head, config, peer)),
-            Err(reject) => Heard::Malformed(reject),
+            // It stays, so that the refusal can be of its kind.
+            Err(reject) => return Heard::Malformed(reject),
         };
         self.inbound.consume(length);
         self.scanner = HeadScanner::new();

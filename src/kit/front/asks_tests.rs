@@ -43,7 +43,7 @@ fn refused(ask: Ask) -> (u16, String) {
     match ask.wanted {
         Wanted::Refuse(denial) => {
             let mut out = Vec::new();
-            denial.refusal.write(&mut out, ask.asked);
+            denial.refusal.write(&mut out, ask.asked, None);
             (denial.refusal.status, String::from_utf8(out).unwrap())
         }
         wanted => panic!("not refused but {wanted:?}"),
@@ -357,7 +357,7 @@ fn what_is_no_request_is_malformed() {
         panic!("a TLS hello is no HTTP")
     };
     let mut out = Vec::new();
-    Refusal::json(reject.status, reject.why).write_and_close(&mut out, b"");
+    Refusal::json(reject.status, reject.why).write_and_close(&mut out, false, None);
     assert!(out.starts_with(b"HTTP/1.1 400 "));
 }
 

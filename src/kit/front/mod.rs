@@ -142,6 +142,12 @@ impl Front {
         }
     }
 
+    /// Whether the request that comes on a connection is a HEAD, as far as it can be seen.
+    pub(super) fn asks_head(&self, conn: ConnKey) -> bool {
+        let front = self.fronts.get(conn);
+        front.is_some_and(|it| it.asks.asks_head())
+    }
+
     /// How many connections are known here.
     pub(super) fn len(&self) -> usize {
         self.fronts.len() + self.greeters.len()

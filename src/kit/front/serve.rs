@@ -116,7 +116,7 @@ impl Front {
             }
             Heard::Malformed(reject) => {
                 let refusal = Refusal::json(reject.status, reject.why);
-                refuse(conn, "malformed", &refusal, conns, cx);
+                self.refuse(conn, "malformed", &refusal, conns, cx);
                 None
             }
             Heard::Asked(ask) => {
@@ -208,24 +208,25 @@ impl Front {
             conns.close(conn, CloseHow::Clean, cx);
         } else {
             let refusal = Refusal::json(408, "the head of the request took too long");
-            refuse(conn, "slow", &refusal, conns, cx);
+            self.refuse(conn, "slow", &refusal, conns, cx);
         }
         None
     }
-}
 
-/// Says no to somebody whose request could not be read.
-fn refuse(
-    conn: ConnKey,
-    reason: &'static str,
-    refusal: &Refusal,
-    conns: &mut Conns,
-    cx: &mut Context,
-) {
-    let mut text = Vec::new();
-    refusal.write_and_close(&mut text, b"");
-    if let Some(entry) = conns.get(conn) {
-        cx.complain_refused(entry.peer.ip(), reason, refusal.why());
+    /// Says no to somebody whose request could not be read.
+    fn refuse(
+        &self,
+        conn: ConnKey,
+        reason: &'static str,
+        refusal: &Refusal,
+        conns: &mut Conns,
+        cx: &mut Context,
+    ) {
+        let mut text = Vec::new();
+        refusal.write_and_close(&mut text, self.asks_head(conn), cx.date);
+        if let Some(entry) = conns.get(conn) {
+            cx.complain_refused(entry.peer.ip(), reason, refusal.why());
+        }
+        conns.say_and_leave(conn, &text, cx);
     }
-    conns.say_and_leave(conn, &text, cx);
 }

@@ -21,8 +21,6 @@ use super::{KitSession, Sessions};
 pub(in crate::kit) enum Arrived {
     /// The head of a response, for a visitor.
     Head(ConnKey, Span),
-    /// The trailers of a response.
-    Trailers(ConnKey, Span),
     /// Bytes for whoever has the stream.
     Data(ConnKey, Span),
     /// The laptop says no more on a stream.
@@ -93,7 +91,6 @@ impl Sessions {
     ) -> Result<Option<Arrived>, Violation> {
         Ok(Some(match incoming {
             Incoming::Head { tag, payload, .. } => Arrived::Head(tag, payload),
-            Incoming::Trailers { tag, payload } => Arrived::Trailers(tag, payload),
             Incoming::Data { tag, payload, .. } => Arrived::Data(tag, payload),
             Incoming::Eof { tag, .. } => Arrived::Eof(tag),
             Incoming::Reset {

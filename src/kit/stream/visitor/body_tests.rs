@@ -64,6 +64,27 @@ fn a_body_that_stops_is_told_408_whatever_its_framing() {
 }
 
 #[test]
+fn behind_a_head_whose_body_stops_or_is_malformed_there_is_no_content() {
+    for (begun, status) in [(&b"5\r\nab"[..], 408), (b"no number\r\n", 400)] {
+        let mut host = Host::new(guarded());
+        let mut laptop = host.laptop("192.0.2.1:1000");
+        let conn = host.visit_at(host.bound[0], "192.0.2.2:1").unwrap();
+        host.send(
+            conn,
+            format!("HEAD / HTTP/1.1\r\nHost: a\r\n{CHUNKED}\r\n").as_bytes(),
+        );
+        host.exchange(&mut laptop);
+        host.send(conn, begun);
+        let answer = next_words(&mut host, &mut laptop, conn, timeout() + MOMENT);
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{answer}"
+        );
+        assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+    }
+}
+
+#[test]
 fn a_slow_body_is_not_a_stalled_one() {
     for fields in [LENGTH, CHUNKED] {
         let (mut host, mut laptop, conn) = uploading(fields);

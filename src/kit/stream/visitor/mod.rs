@@ -203,7 +203,7 @@ impl Visitors {
             keep_alive,
             ..owed.asked
         };
-        refusal.write(&mut text, asked);
+        refusal.write(&mut text, asked, below.cx.date);
         self.count_request(conn, refusal.status, below);
         let Below { cx, conns, .. } = below;
         if !keep_alive {
@@ -234,8 +234,8 @@ impl Visitors {
         let mut text = std::mem::take(&mut below.cx.text);
         text.clear();
         let visitor = self.all.get(conn);
-        let request = visitor.map_or(&[][..], |visitor| visitor.http.ahead());
-        refusal.write_and_close(&mut text, request);
+        let head = visitor.is_some_and(|visitor| visitor.http.asks_head());
+        refusal.write_and_close(&mut text, head, below.cx.date);
         self.count_request(conn, refusal.status, below);
         below.conns.say_and_leave(conn, &text, below.cx);
         below.cx.text = text;

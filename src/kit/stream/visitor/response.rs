@@ -5,6 +5,7 @@ use std::ops::Range;
 use log::debug;
 
 use crate::clock::Instant;
+use crate::http::write::LAST_CHUNK;
 use crate::kit::conns::LaneName;
 use crate::kit::metrics::StreamOutcome;
 use crate::kit::session::End;
@@ -12,15 +13,8 @@ use crate::kit::stream::Below;
 use crate::machine::ConnKey;
 use crate::wire::code::Code;
 
-use super::exchange::{AtEof, Data, Headed, HttpExchange, Left, NoHead};
+use super::exchange::{AtEof, Data, Headed, Left, NoHead};
 use super::{LIVED, Visitors};
-
-/// What is known when something is written for a visitor.
-struct About {
-    /// Bytes that wait for it.
-    waiting: usize,
-    now: Instant,
-}
 
 impl Visitors {
     /// STREAM_RESPONSE_HEAD.
@@ -31,14 +25,30 @@ impl Visitors {
         span: &Range<usize>,
         below: &mut Below<'_>,
     ) {
-        let headed = self.write_for(conn, (lane, span), below, |http, payload, text, about| {
-            http.stream_head(payload, about.waiting, text, about.now)
-        });
-        let Some(headed) = headed else { return };
+        let Below {
+            cx,
+            conns,
+            sessions,
+            ..
+        } = below;
+        let (Some(entry), Some(visitor)) = (conns.get_mut(conn), self.all.get_mut(conn)) else {
+            return;
+        };
+        let mux = sessions.mux(lane.0);
+        let payload = mux.map_or(&[][..], |mux| mux.payload(lane.1, span));
+        let (waiting, text) = (entry.out.len(), &mut cx.text);
+        text.clear();
+        let (http, now, date) = (&mut visitor.http, cx.now, cx.date);
+        let headed = http.stream_head(payload, waiting, text, now, date);
+        if headed.is_ok() {
+            entry.starts_waiting(cx.now);
+            entry.out.push(text);
+            cx.effects.wake(conn);
+        }
         match headed {
             Ok(Headed::Interim) => {}
             Ok(Headed::Switch) => {
-                let fin_ahead = below.conns.get(conn).is_some_and(|entry| entry.fin_ahead);
+                let fin_ahead = entry.fin_ahead;
                 self.count_request(conn, 101, below);
                 if fin_ahead {
                     self.ends_ahead(conn, below);
@@ -46,7 +56,7 @@ impl Visitors {
                 self.go_on(conn, below);
             }
             Ok(Headed::Final { after, upload }) => {
-                below.cx.metrics.response_head.observe(after);
+                cx.metrics.response_head.observe(after);
                 if upload {
                     self.upload(conn, below);
                 }
@@ -115,53 +125,6 @@ impl Visitors {
         }
     }
 
-    /// STREAM_TRAILERS.
-    pub(in crate::kit) fn trailers(
-        &mut self,
-        conn: ConnKey,
-        lane: LaneName,
-        span: &Range<usize>,
-        below: &mut Below<'_>,
-    ) {
-        let written = self.write_for(conn, (lane, span), below, |http, payload, text, _| {
-            http.stream_trailers(payload, text)
-        });
-        if let Some(Err(why)) = written {
-            self.peer_fault(conn, why, below);
-        }
-    }
-
-    /// Has an exchange read the payload of a frame, and its visitor sent what it writes of that.
-    fn write_for<R, E>(
-        &mut self,
-        conn: ConnKey,
-        (lane, span): (LaneName, &Range<usize>),
-        below: &mut Below<'_>,
-        read: impl FnOnce(&mut HttpExchange, &[u8], &mut Vec<u8>, &About) -> Result<R, E>,
-    ) -> Option<Result<R, E>> {
-        let Below {
-            cx,
-            conns,
-            sessions,
-            ..
-        } = below;
-        let (entry, visitor) = (conns.get_mut(conn)?, self.all.get_mut(conn)?);
-        let mux = sessions.mux(lane.0);
-        let payload = mux.map_or(&[][..], |mux| mux.payload(lane.1, span));
-        let about = About {
-            waiting: entry.out.len(),
-            now: cx.now,
-        };
-        cx.text.clear();
-        let read = read(&mut visitor.http, payload, &mut cx.text, &about);
-        if read.is_ok() && !cx.text.is_empty() {
-            entry.starts_waiting(cx.now);
-            entry.out.push(&cx.text);
-            cx.effects.wake(conn);
-        }
-        Some(read)
-    }
-
     /// EOF: the response is whole, or should be.
     pub(in crate::kit) fn stream_ended(&mut self, conn: ConnKey, below: &mut Below<'_>) {
         let Below { cx, conns, .. } = below;
@@ -174,9 +137,11 @@ impl Visitors {
             Ok(AtEof::Whole {
                 status,
                 after,
-                last,
+                last_chunk,
             }) => {
-                entry.out.push(last);
+                if last_chunk {
+                    entry.out.push(LAST_CHUNK);
+                }
                 debug!("request answered with {status} after {after:?}");
                 let flushed = entry.out.is_empty();
                 cx.effects.wake(conn);

@@ -27,13 +27,15 @@ pub use patience::{Look, Movement, Seen};
 
 use crate::buffer::Buffer;
 use crate::clock::Instant;
-use crate::http::write::{CRLF, LAST_CHUNK};
-use crate::http::{Asked, BodyDecoder, BodyError, HeadScanner, Reject, RequestBody, ResponseBody};
+use crate::http::{
+    Asked, BodyDecoder, BodyError, HeadScanner, HttpDate, Reject, RequestBody, ResponseBody,
+    begins_head,
+};
 pub use crate::kit::conns::Fin;
 use crate::limits::{BULK_PAYLOAD, INTERIM_WAITING, MAX_HTTP_HEAD};
 use crate::pipe::{Flow, RawPipe};
 
-use plan::{Planned, plan_head, write_trailers};
+use plan::{Planned, plan_head};
 
 /// See the module.
 #[derive(Debug)]
@@ -80,8 +82,6 @@ struct Serving {
     /// The visitor holds its body back until the upstream says `100`.
     holds_back: bool,
     keep_alive: bool,
-    /// The visitor takes trailers, and they travel.
-    trailers: bool,
     status: u16,
 }
 
@@ -91,8 +91,6 @@ enum Response {
     Awaited,
     /// The head was sent; for a body of known length this is what is left of it.
     Body(ResponseBody),
-    /// All of it was queued, and trailers but for their end.
-    Trailers,
     /// Everything was queued.
     Done,
 }
@@ -112,6 +110,15 @@ impl HttpExchange {
     /// What came and was not used yet, the next head first.
     pub fn ahead(&self) -> &[u8] {
         self.inbound.bytes()
+    }
+
+    /// Whether its request, or what can be seen of it, is a HEAD.
+    pub fn asks_head(&self) -> bool {
+        match &self.state {
+            State::Waiting => begins_head(self.inbound.bytes()),
+            State::Serving(it) => it.asked.head,
+            State::Raw(_) => false,
+        }
     }
 
     /// Whether a stream serves it.
@@ -144,11 +151,7 @@ impl HttpExchange {
 
     /// Memory of what came and waits.
     pub fn capacity(&self) -> usize {
-        let kept = match &self.state {
-            State::Serving(it) => it.upload.kept(),
-            State::Waiting | State::Raw(_) => 0,
-        };
-        self.inbound.capacity() + kept
+        self.inbound.capacity()
     }
 
     /// When its wait for a head, or the head, began; whether it was served and says nothing; and
@@ -261,26 +264,8 @@ impl HttpExchange {
             body_at: now,
             holds_back: expects,
             keep_alive: asked.keep_alive,
-            trailers: false,
             status: 0,
         });
-    }
-
-    /// Trailers travel; `taken`: the visitor takes them, too.
-    pub fn trailers_travel(&mut self, taken: bool) {
-        if let State::Serving(it) = &mut self.state {
-            it.upload.keep_trailers();
-            it.trailers = taken;
-        }
-    }
-
-    /// The trailers behind the body of the request, which is whole: lines for
-    /// [`trailers::fields`](crate::http::trailers::fields).
-    pub fn take_trailers(&mut self) -> Vec<u8> {
-        match &mut self.state {
-            State::Serving(it) => it.upload.take_trailers(),
-            State::Waiting | State::Raw(_) => Vec::new(),
-        }
     }
 
     /// What is at hand for the stream: asked again after [`HttpExchange::sent`] said so.
@@ -392,6 +377,7 @@ impl HttpExchange {
         waiting: usize,
         text: &mut Vec<u8>,
         now: Instant,
+        date: Option<HttpDate>,
     ) -> Result<Headed, NoHead> {
         let State::Serving(it) = &mut self.state else {
             return Err(NoHead::Fault("a response head where none is due"));
@@ -401,8 +387,7 @@ impl HttpExchange {
         }
         let held_back = it.asked.upgrade && it.upload.is_complete();
         let upload_done = it.upload_done || held_back;
-        let about = (upload_done, it.trailers);
-        match plan_head(payload, it.asked, about, text).map_err(NoHead::Fault)? {
+        match plan_head(payload, it.asked, upload_done, date, text).map_err(NoHead::Fault)? {
             Planned::Interim if waiting > INTERIM_WAITING => Err(NoHead::Waits),
             Planned::Interim => {
                 it.waiting_since = now;
@@ -449,7 +434,7 @@ impl HttpExchange {
         }
         match &mut it.response {
             Response::Awaited => Err("DATA before the response head"),
-            Response::Trailers | Response::Done => Err("DATA behind the response's end"),
+            Response::Done => Err("DATA behind the response's end"),
             // A body where there is none (HEAD).
             Response::Body(ResponseBody::None) => Ok(Data::Dropped),
             Response::Body(ResponseBody::Length(left)) => {
@@ -460,26 +445,6 @@ impl HttpExchange {
             Response::Body(ResponseBody::UntilClose) => Ok(Data::Whole),
             Response::Body(ResponseBody::Chunked) => Ok(Data::Chunk),
         }
-    }
-
-    /// Trailers came on the stream; the first ones behind a chunked body are for the visitor if it
-    /// takes any, and nobody's else. Whether there is something to be sent, in `text`.
-    pub fn stream_trailers(
-        &mut self,
-        payload: &[u8],
-        text: &mut Vec<u8>,
-    ) -> Result<bool, &'static str> {
-        let State::Serving(it) = &mut self.state else {
-            return Ok(false);
-        };
-        if !it.trailers || it.response != Response::Body(ResponseBody::Chunked) {
-            return Ok(false);
-        }
-        let written = write_trailers(payload, text)?;
-        if written {
-            it.response = Response::Trailers;
-        }
-        Ok(written)
     }
 
     /// EOF came on the stream: the response is whole, or should be.
@@ -498,17 +463,13 @@ impl HttpExchange {
             Response::Body(ResponseBody::Length(1..)) => {
                 return Err("EOF before Content-Length bytes");
             }
-            Response::Body(_) | Response::Trailers | Response::Done => {}
+            Response::Body(_) | Response::Done => {}
         }
         it.response = Response::Done;
         Ok(AtEof::Whole {
             status: it.status,
             after: now.since(it.begun),
-            last: match before {
-                Response::Body(ResponseBody::Chunked) => LAST_CHUNK,
-                Response::Trailers => CRLF,
-                Response::Awaited | Response::Body(_) | Response::Done => &[],
-            },
+            last_chunk: before == Response::Body(ResponseBody::Chunked),
         })
     }
 
