@@ -118,6 +118,7 @@ fn session() -> Session<u32> {
         max_streams: 1,
         grow_windows: false,
         header_case: true,
+        trailers: true,
         queue_opens: LANE_QUEUE_OPENS,
         replay: None,
     };

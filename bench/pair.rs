@@ -50,6 +50,7 @@ impl Pair {
             max_streams: 1024,
             grow_windows: false,
             header_case: true,
+            trailers: true,
             queue_opens: hoody_tunnel::limits::LANE_QUEUE_OPENS,
             replay: keeps.then_some(Retention {
                 keeps: 4 << 20,

@@ -109,8 +109,11 @@ const _: () = assert!(
 pub const MAX_CONNECTION_NAMES: usize = 16;
 /// Bytes in the extensions of one chunk, at most: a bound of ours. They are skipped, never kept.
 pub const MAX_CHUNK_EXTENSION: usize = 256;
-/// Bytes in a body's trailers, at most: a bound of ours. They are skipped, never kept.
+/// Bytes in a body's trailers, at most: a bound of ours. Their fields are bounded as a head's are.
 pub const MAX_TRAILERS: usize = 8 * 1024;
+
+// Trailers of that size always fit a frame, however their octets are escaped in JSON.
+const _: () = assert!(2 * MAX_TRAILERS + 8 * MAX_HEADER_FIELDS + 64 <= MAX_FRAME_PAYLOAD);
 
 // A field's place in a head is kept as 16-bit offsets, the count of fields as a byte.
 const _: () = assert!(MAX_HTTP_HEAD <= u16::MAX as usize);

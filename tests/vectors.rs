@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use hoody_tunnel::http::trailers;
+use hoody_tunnel::http::write::{CRLF, LAST_CHUNK};
 use hoody_tunnel::wire::control::{self, ControlError, ControlPayload};
 use hoody_tunnel::wire::frame::{Frame, FrameType, HEADER_LEN, PayloadFault, encode_header};
 use hoody_tunnel::wire::message::{DecodeError, FrameDecoder};
@@ -91,6 +93,27 @@ fn response_heads_read_as_their_vectors_say() {
             }
             Err(error) => assert_eq!(case["error"], true, "{name}: {error}"),
         }
+    }
+}
+
+#[test]
+fn trailers_of_a_peer_are_written_as_their_vectors_say() {
+    let octets = |text: &str| -> Vec<u8> { text.chars().map(|it| it as u8).collect() };
+    for case in cases("http/trailers.json") {
+        if case["rule"] != "write" {
+            continue;
+        }
+        let (name, mut out) = (text(&case["name"]), Vec::new());
+        let read = open::parse_trailers(text(&case["payload"]).as_bytes());
+        let written = read
+            .ok()
+            .and_then(|read| trailers::write(&mut out, fields(&read)).ok());
+        let Some(any) = written else {
+            assert!(out.is_empty() && case["error"] == true, "{name}");
+            continue;
+        };
+        out.extend_from_slice(if any { CRLF } else { LAST_CHUNK });
+        assert_same_text(name, &out, &octets(text(&case["text"])));
     }
 }
 

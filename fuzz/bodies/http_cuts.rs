@@ -2,10 +2,11 @@
 
 use hoody_tunnel::http::{BodyDecoder, BodyError, Field, HeadScanner, Reject};
 
-/// How long the head is, after it was seen to be the same in pieces as whole.
-pub fn scan(data: &[u8]) -> Result<Option<usize>, Reject> {
-    let whole = HeadScanner::new().scan(data);
-    let mut scanner = HeadScanner::new();
+/// How long the head is that this scanner finds, after it was seen to be the same in pieces as
+/// whole.
+pub fn scan(scanner: &HeadScanner, data: &[u8]) -> Result<Option<usize>, Reject> {
+    let whole = scanner.clone().scan(data);
+    let mut scanner = scanner.clone();
     let mut pieces = Ok(None);
     for end in ends(data) {
         pieces = scanner.scan(data.get(..end).unwrap_or_default());

@@ -4,9 +4,9 @@
 
 use hoody_tunnel::buffer::Buffer;
 use hoody_tunnel::client::HostHeader;
-use hoody_tunnel::client::exchange::{HttpExchange, Pass, Space, Step};
+use hoody_tunnel::client::exchange::{Agreed, HttpExchange, Pass, Space, Step};
 use hoody_tunnel::client::naming::Naming;
-use hoody_tunnel::wire::open::{OpenHttp, StreamOpen};
+use hoody_tunnel::wire::open::{NameCase, OpenHttp, StreamOpen, parse_trailers};
 
 /// Runs one input.
 pub fn run(data: &[u8]) {
@@ -30,7 +30,11 @@ fn exchange(open: &OpenHttp<'_>) -> (HttpExchange, Option<&'static str>) {
         host_header: &HostHeader::Rewrite,
         public_url: None,
     };
-    HttpExchange::open(open, Buffer::new(), naming)
+    let agreed = Agreed {
+        names: NameCase::AsWritten,
+        trailers: true,
+    };
+    HttpExchange::open(open, Buffer::new(), naming, agreed)
 }
 
 /// The request's body, in pieces whose sizes are the answer's octets.
@@ -45,7 +49,17 @@ fn ask(open: &OpenHttp<'_>, sizes: &[u8]) {
             Err(_) => return,
         }
     }
-    let _ = http.eof();
+    let mut text = Vec::new();
+    match http.trailers(sizes, &mut text) {
+        Ok(true) => {
+            assert!(text.starts_with(b"0\r\n") && text.ends_with(b"\r\n"));
+            assert!(!text.ends_with(b"\r\n\r\n"), "their end is not said yet");
+            assert_eq!(http.trailers(sizes, &mut text), Ok(false), "only the first");
+            assert_eq!(http.eof(), Ok(&b"\r\n"[..]));
+        }
+        Ok(false) => assert!(text.is_empty() && (plain > 0 || http.eof() != Ok(b"\r\n"))),
+        Err(_) => assert!(text.is_empty()),
+    }
 }
 
 /// What was passed on, and how it ended.
@@ -54,6 +68,7 @@ struct Heard {
     heads: Vec<Vec<u8>>,
     body: Vec<u8>,
     end: Option<Result<(), &'static str>>,
+    trailers: Vec<u8>,
 }
 
 fn hear(open: &OpenHttp<'_>, answer: &[u8], bite: usize, credit: usize) -> Heard {
@@ -62,6 +77,7 @@ fn hear(open: &OpenHttp<'_>, answer: &[u8], bite: usize, credit: usize) -> Heard
         heads: Vec::new(),
         body: Vec::new(),
         end: None,
+        trailers: Vec::new(),
     };
     let mut rest = answer;
     while !rest.is_empty() && heard.end.is_none() {
@@ -89,6 +105,10 @@ fn hear(open: &OpenHttp<'_>, answer: &[u8], bite: usize, credit: usize) -> Heard
     }
     if heard.end.is_none() && http.fin() {
         heard.end = Some(Ok(()));
+    }
+    if heard.end == Some(Ok(())) && http.say_trailers(&mut heard.trailers) {
+        let trailers = parse_trailers(&heard.trailers).expect("our own");
+        assert!(!trailers.is_empty());
     }
     heard
 }

@@ -3,7 +3,8 @@
 //! hostile peer.
 
 use hoody_tunnel::http::{
-    BodyDecoder, BodyHint, RequestBody, RequestHead, RequestPlan, forward, parse_request,
+    BodyDecoder, BodyHint, HeadScanner, RequestBody, RequestHead, RequestPlan, forward,
+    parse_request,
 };
 
 use super::http_cuts as cuts;
@@ -18,7 +19,7 @@ pub fn run(data: &[u8]) {
 fn visit(data: &[u8]) {
     let mut rest = data;
     for _ in 0..3 {
-        let Ok(Some(length)) = cuts::scan(rest) else {
+        let Ok(Some(length)) = cuts::scan(&HeadScanner::new(), rest) else {
             return;
         };
         let (head, after) = rest.split_at(length);

@@ -3,7 +3,8 @@
 //! hostile peer. The first octet chooses who asked.
 
 use hoody_tunnel::http::{
-    Asked, BodyDecoder, ResponseBody, ResponseHead, ResponsePlan, Version, forward, parse_response,
+    Asked, BodyDecoder, HeadScanner, ResponseBody, ResponseHead, ResponsePlan, Version, forward,
+    parse_response,
 };
 
 use super::http_cuts as cuts;
@@ -29,7 +30,7 @@ pub fn run(data: &[u8]) {
 fn answer(data: &[u8], asked: Asked) {
     let mut rest = data;
     for _ in 0..4 {
-        let Ok(Some(length)) = cuts::scan(rest) else {
+        let Ok(Some(length)) = cuts::scan(&HeadScanner::for_answer(), rest) else {
             return;
         };
         let (head, after) = rest.split_at(length);

@@ -39,6 +39,14 @@ const HEADS: [&str; 7] = [
     "{",
 ];
 
+/// Trailers that a client may send.
+const TRAILERS: [&str; 4] = [
+    r#"{"headers":[["x-sum","1"],["host","a"]]}"#,
+    r#"{"headers":[["host","a"]]}"#,
+    r#"{"headers":[["a\r\nb","c"]]}"#,
+    "{",
+];
+
 /// Both sides of an exchange, as the kit keeps them.
 struct Play<'a> {
     http: HttpExchange,
@@ -80,7 +88,7 @@ impl<'a> Play<'a> {
     }
 
     fn step(&mut self, what: u8, much: usize) {
-        match what % 9 {
+        match what % 10 {
             0 | 1 => self.visitor_sends(much),
             2 => {
                 self.credit += 16 * much;
@@ -91,6 +99,7 @@ impl<'a> Play<'a> {
             5 => self.client_ends(),
             6 => self.flushes(),
             7 => self.visitor_ends(much),
+            8 => self.client_trails(TRAILERS[much % TRAILERS.len()]),
             _ => self.time_passes(much),
         }
         self.check();
@@ -144,9 +153,13 @@ impl<'a> Play<'a> {
             return;
         };
         let (asked, body, expects) = (parsed.asked(), parsed.body, parsed.expects_continue);
+        let takes_trailers = parsed.takes_trailers();
         self.http.head_read(length);
         self.http.begin(asked, body, expects, self.now);
-        self.body = Some((body_at, BodyDecoder::for_request(body)));
+        self.http.trailers_travel(takes_trailers);
+        let mut decoder = BodyDecoder::for_request(body);
+        decoder.keep_trailers();
+        self.body = Some((body_at, decoder));
         self.got.clear();
         self.upload();
     }
@@ -159,6 +172,7 @@ impl<'a> Play<'a> {
                     let (data, end) = self.expected();
                     assert_eq!(self.got, data, "EOF behind the whole body");
                     assert!(matches!(end, Ok((_, true))));
+                    let _ = self.http.take_trailers();
                     break;
                 }
                 Ok(Outgoing::Data(bytes)) => {
@@ -232,6 +246,25 @@ impl<'a> Play<'a> {
         }
     }
 
+    fn client_trails(&mut self, trailers: &str) {
+        if !self.http.is_open() {
+            return;
+        }
+        let mut text = Vec::new();
+        match self.http.stream_trailers(trailers.as_bytes(), &mut text) {
+            Ok(true) => {
+                assert_eq!(text, b"0\r\nx-sum: 1\r\n");
+                let again = self.http.stream_trailers(trailers.as_bytes(), &mut text);
+                assert_eq!(again, Ok(false), "only the first");
+                let more = self.http.stream_data(1, false, self.now);
+                assert!(more.is_err(), "a body ends before its trailers");
+                self.waiting += text.len();
+            }
+            Ok(false) => assert!(text.is_empty()),
+            Err(_) => self.breaks(false),
+        }
+    }
+
     fn client_ends(&mut self) {
         if !self.http.is_open() {
             return;
@@ -239,8 +272,8 @@ impl<'a> Play<'a> {
         match self.http.stream_ended(self.waiting == 0, self.now) {
             Ok(AtEof::Ignored) => panic!("a stream of no exchange"),
             Ok(AtEof::Raw(_)) => self.is_closed = self.http.is_over(),
-            Ok(AtEof::Whole { last_chunk, .. }) => {
-                self.waiting += usize::from(last_chunk);
+            Ok(AtEof::Whole { last, .. }) => {
+                self.waiting += last.len();
                 if self.waiting == 0 {
                     self.flushes();
                 }

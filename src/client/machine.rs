@@ -214,6 +214,7 @@ impl Client {
                 self.reach.carries_more(&mut self.cx, index);
             }
             Incoming::Data { tag, payload, .. } => local.data(&mut around, tag, index, payload),
+            Incoming::Trailers { tag, payload } => local.trailers(&mut around, tag, index, payload),
             Incoming::Eof { tag, .. } => local.remote_eof(&mut around, tag),
             Incoming::Reset {
                 tag, code, reason, ..

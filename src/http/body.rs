@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::fields::is_value;
 use super::head::{RequestBody, ResponseBody};
-use crate::limits::{MAX_CHUNK_EXTENSION, MAX_TRAILERS};
+use crate::limits::{MAX_CHUNK_EXTENSION, MAX_HEADER_FIELDS, MAX_TRAILERS};
 
 /// What one step of a decoder found in its input.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,14 +81,18 @@ enum Expect {
     Nothing,
 }
 
-/// A body in chunks. Extensions and trailers are checked for octets that end lines, and dropped.
+/// A body in chunks. Extensions and trailers are checked for octets that end lines, and dropped;
+/// trailers are kept where they are wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChunkedDecoder {
     expect: Expect,
     /// The size of the chunk while it is being read, then how much of the chunk is to come.
     size: u64,
-    /// Octets of trailers so far.
+    /// Octets of trailers so far, and fields.
     trailers: usize,
+    trailer_fields: usize,
+    /// Their lines, each with LF behind it, where they are wanted.
+    kept: Option<Vec<u8>>,
     /// Blanks may stand behind the size without an extension.
     lenient: bool,
 }
@@ -106,6 +110,8 @@ impl ChunkedDecoder {
             expect: Expect::Size { digits: 0 },
             size: 0,
             trailers: 0,
+            trailer_fields: 0,
+            kept: None,
             lenient: false,
         }
     }
@@ -183,7 +189,7 @@ impl ChunkedDecoder {
             (Expect::Trailer, b' ' | b'\t') => malformed("A trailer is folded."),
             (Expect::TrailerRest, b'\r') => Ok(Expect::TrailerLf),
             (Expect::Trailer | Expect::TrailerRest, _) => self.step_trailer(octet),
-            (Expect::TrailerLf, b'\n') => Ok(Expect::Trailer),
+            (Expect::TrailerLf, b'\n') => self.end_trailer(),
             (Expect::LastLf, b'\n') => Ok(Expect::Nothing),
             (Expect::SizeLf | Expect::TrailerLf | Expect::LastLf, _) => {
                 malformed("A CR in the chunk framing is not followed by LF.")
@@ -223,7 +229,21 @@ impl ChunkedDecoder {
         if self.trailers > MAX_TRAILERS {
             return Err(BodyError::Malformed("The trailers are too long."));
         }
+        if let Some(kept) = &mut self.kept {
+            kept.push(octet);
+        }
         Ok(Expect::TrailerRest)
+    }
+
+    fn end_trailer(&mut self) -> Result<Expect, BodyError> {
+        self.trailer_fields += 1;
+        if self.trailer_fields > MAX_HEADER_FIELDS {
+            return Err(BodyError::Malformed("There are too many trailers."));
+        }
+        if let Some(kept) = &mut self.kept {
+            kept.push(b'\n');
+        }
+        Ok(Expect::Trailer)
     }
 }
 
@@ -285,6 +305,29 @@ impl BodyDecoder {
             Self::Length(body) => body.left == 0,
             Self::Chunked(body) => body.expect == Expect::Nothing,
             Self::UntilClose => false,
+        }
+    }
+
+    /// Has trailers kept, if there can be any.
+    pub fn keep_trailers(&mut self) {
+        if let Self::Chunked(body) = self {
+            body.kept = Some(Vec::new());
+        }
+    }
+
+    /// Memory of trailers that are kept.
+    pub fn kept(&self) -> usize {
+        match self {
+            Self::Chunked(body) => body.kept.as_ref().map_or(0, Vec::capacity),
+            Self::None | Self::Length(_) | Self::UntilClose => 0,
+        }
+    }
+
+    /// The lines of the trailers that came and were kept; [`super::trailers`] reads them.
+    pub fn take_trailers(&mut self) -> Vec<u8> {
+        match self {
+            Self::Chunked(body) => body.kept.take().unwrap_or_default(),
+            Self::None | Self::Length(_) | Self::UntilClose => Vec::new(),
         }
     }
 

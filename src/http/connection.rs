@@ -13,6 +13,8 @@ pub struct ConnectionOptions<'a> {
     pub keep_alive: bool,
     /// The `Upgrade` field is meant for us.
     pub upgrade: bool,
+    /// Trailers go on, and so does the field that announces them.
+    pub(super) passes_trailer: bool,
     /// Names of other fields that end at this hop.
     named: [&'a [u8]; MAX_CONNECTION_NAMES],
     count: usize,
@@ -25,6 +27,7 @@ impl<'a> ConnectionOptions<'a> {
             close: false,
             keep_alive: false,
             upgrade: false,
+            passes_trailer: false,
             named: [&[]; MAX_CONNECTION_NAMES],
             count: 0,
         };
@@ -55,7 +58,8 @@ impl<'a> ConnectionOptions<'a> {
     /// `Connection` cannot remove `Host` or `Content-Length`: what they say was already decided
     /// on, and a message without them would be another message.
     pub fn removes(&self, name: &[u8]) -> bool {
-        if is_hop_by_hop(name) {
+        let announces = self.passes_trailer && name.eq_ignore_ascii_case(b"trailer");
+        if is_hop_by_hop(name) && !announces {
             return true;
         }
         let named = self.named.get(..self.count).unwrap_or_default();

@@ -55,7 +55,8 @@ impl<'a> Forwarded<'a> {
 /// `Host` comes first and is the host that was asked (of the absolute-form target, if it was one).
 /// `Content-Length` stays. On an upgrade `Connection: Upgrade` and `Upgrade: websocket` follow,
 /// written by us, so that nothing else that `Connection` said passes along. Names with `_` stay
-/// behind: many servers read `X_Real_IP` as if it were `X-Real-IP`.
+/// behind: many servers read `X_Real_IP` as if it were `X-Real-IP`. Where trailers travel
+/// ([`RequestHead::pass_trailers`]), `TE: trailers` does, for the client to say it again.
 pub fn request_fields<'a>(
     head: &'a RequestHead<'a>,
     forwarded: &'a Forwarded<'a>,
@@ -83,6 +84,7 @@ pub fn request_fields<'a>(
     host.into_iter()
         .chain(passing)
         .chain(added.into_iter().flatten())
+        .chain(takes_trailers(head.asks_for_trailers))
         .chain(upgrade_fields(head.upgrade))
 }
 
@@ -108,6 +110,12 @@ pub(super) fn end_to_end<'a>(
     options: &ConnectionOptions<'a>,
 ) -> impl Iterator<Item = Field<'a>> + Clone {
     fields.filter(move |(name, _)| !options.removes(name))
+}
+
+/// The field that says that trailers are taken, or none.
+fn takes_trailers<'a>(taken: bool) -> impl Iterator<Item = Field<'a>> + Clone {
+    let field: Field<'a> = (b"te", b"trailers");
+    taken.then_some(field).into_iter()
 }
 
 /// The two fields that make an upgrade, or none.

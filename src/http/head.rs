@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 
 use super::Reject;
 use super::connection::ConnectionOptions;
-use super::fields::{Fields, is_host, parse_content_length, trim_whitespace};
+use super::fields::{Fields, is_host, parse_content_length, tokens, trim_whitespace};
 use super::scan::HeadScanner;
 use crate::limits::{MAX_HEADER_FIELDS, MAX_HTTP_HEAD};
 
@@ -79,6 +79,8 @@ pub struct RequestHead<'a> {
     pub upgrade: bool,
     /// What the `Connection` fields said.
     pub(super) options: ConnectionOptions<'a>,
+    /// That its sender takes trailers goes on.
+    pub(super) asks_for_trailers: bool,
 }
 
 /// A response's head with one reading.
@@ -163,7 +165,19 @@ impl<'a> RequestHead<'a> {
             expects_continue,
             upgrade,
             options,
+            asks_for_trailers: false,
         })
+    }
+
+    /// Whether the sender takes trailers (RFC 9110 §10.1.4).
+    pub fn takes_trailers(&self) -> bool {
+        self.fields.all("te").flat_map(tokens).any(is_trailers)
+    }
+
+    /// Trailers travel: what announces them, and whether they are taken, goes on.
+    pub fn pass_trailers(&mut self) {
+        self.options.passes_trailer = self.body == RequestBody::Chunked;
+        self.asks_for_trailers = !self.upgrade && self.takes_trailers();
     }
 
     /// What must be remembered of this request for its response.
@@ -210,6 +224,11 @@ impl<'a> ResponseHead<'a> {
             declared,
             options,
         })
+    }
+
+    /// Trailers travel: what announces them goes on.
+    pub fn pass_trailers(&mut self) {
+        self.options.passes_trailer = self.declared == RequestBody::Chunked;
     }
 
     /// Whether this is a head before the final one: 1xx, but not 101.
@@ -260,6 +279,11 @@ impl<'a> ResponseHead<'a> {
 }
 
 const TOO_MANY_NAMES: Reject = Reject::bad("Connection names too many fields.");
+
+/// Whether an element of `TE` says that trailers are taken.
+pub(super) fn is_trailers(token: &[u8]) -> bool {
+    token.eq_ignore_ascii_case(b"trailers")
+}
 
 /// Whether a status belongs to a head before the final one: 1xx, but not 101.
 pub(super) fn is_interim(status: u16) -> bool {

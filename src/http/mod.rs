@@ -45,6 +45,7 @@ mod relay;
 pub mod rewrite;
 mod scan;
 pub mod trail;
+pub mod trailers;
 pub mod write;
 
 pub use body::{BodyDecoder, BodyError, ChunkedDecoder, Decoded, LengthBody};

@@ -6,10 +6,12 @@
 use super::connection::ConnectionOptions;
 use super::date::HttpDate;
 use super::fields::{
-    Field, is_host, is_name, is_token, is_value, media_type, parse_content_length,
+    Field, is_host, is_name, is_token, is_value, media_type, parse_content_length, tokens,
 };
 use super::forward::{end_to_end, upgrade_fields};
-use super::head::{Asked, RequestBody, ResponseBody, Version, is_bodiless, is_interim};
+use super::head::{
+    Asked, RequestBody, ResponseBody, Version, is_bodiless, is_interim, is_trailers,
+};
 use super::rewrite::Names;
 use super::{Unwritable, write};
 use crate::limits::MAX_PASSED_FIELDS;
@@ -51,6 +53,10 @@ pub struct RequestPlan<'a, I> {
     target: &'a [u8],
     options: ConnectionOptions<'a>,
     fields: I,
+    /// The peer says that trailers are taken.
+    takes_trailers: bool,
+    /// The local server is told so.
+    asks_for_trailers: bool,
 }
 
 impl<'a, I: Iterator<Item = Field<'a>> + Clone> RequestPlan<'a, I> {
@@ -94,7 +100,12 @@ impl<'a, I: Iterator<Item = Field<'a>> + Clone> RequestPlan<'a, I> {
             keep_alive,
             upgrade,
         };
-        let Checked { host, options, .. } = checked;
+        let Checked {
+            host,
+            options,
+            takes_trailers,
+            ..
+        } = checked;
         Ok(Self {
             body,
             host,
@@ -103,7 +114,16 @@ impl<'a, I: Iterator<Item = Field<'a>> + Clone> RequestPlan<'a, I> {
             target,
             options,
             fields,
+            takes_trailers,
+            asks_for_trailers: false,
         })
+    }
+
+    /// Trailers travel: the local server is told where they are announced, and where they are taken
+    /// (RFC 9110 §10.1.4).
+    pub fn pass_trailers(&mut self) {
+        self.options.passes_trailer = self.body == RequestBody::Chunked;
+        self.asks_for_trailers = self.takes_trailers && !self.asked.upgrade;
     }
 
     /// The peer's fields that go on, without `Host`, lengths and what ends at this hop.
@@ -137,6 +157,9 @@ impl<'a, I: Iterator<Item = Field<'a>> + Clone> RequestPlan<'a, I> {
         }
         for (name, value) in upgrade_fields(self.asked.upgrade) {
             write::put_checked_field(out, name, value);
+        }
+        if self.asks_for_trailers {
+            out.extend_from_slice(TAKES_TRAILERS);
         }
         out.extend_from_slice(write::CRLF);
         Ok(())
@@ -196,6 +219,11 @@ impl<'a, I: Iterator<Item = Field<'a>> + Clone> ResponsePlan<'a, I> {
         })
     }
 
+    /// Trailers travel, and the visitor takes them: what announces them goes on.
+    pub fn pass_trailers(&mut self) {
+        self.options.passes_trailer = self.body == ResponseBody::Chunked;
+    }
+
     /// Whether another head follows: 1xx, but not 101.
     pub fn is_interim(&self) -> bool {
         is_interim(self.status)
@@ -250,12 +278,14 @@ impl<'a, I: Iterator<Item = Field<'a>> + Clone> ResponsePlan<'a, I> {
 /// The type of server-sent events (HTML, "Server-sent events").
 const EVENTS: &[u8] = b"text/event-stream";
 const CHUNKED: &[u8] = b"transfer-encoding: chunked\r\n";
+const TAKES_TRAILERS: &[u8] = b"te: trailers\r\nconnection: TE\r\n";
 
 /// What all fields of a peer's head say together, once each of them was found writable.
 struct Checked<'a> {
     host: Option<&'a [u8]>,
     length: Option<u64>,
     options: ConnectionOptions<'a>,
+    takes_trailers: bool,
 }
 
 impl<'a> Checked<'a> {
@@ -266,6 +296,7 @@ impl<'a> Checked<'a> {
             host: None,
             length: None,
             options,
+            takes_trailers: false,
         };
         for (index, (name, value)) in fields.enumerate() {
             if index >= MAX_PASSED_FIELDS {
@@ -290,6 +321,8 @@ impl<'a> Checked<'a> {
                 if checked.host.replace(value).is_some() {
                     return Err(Unwritable("There is more than one Host."));
                 }
+            } else if name.eq_ignore_ascii_case(b"te") {
+                checked.takes_trailers |= tokens(value).any(is_trailers);
             }
         }
         Ok(checked)

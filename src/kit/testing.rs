@@ -284,6 +284,7 @@ impl Host {
             max_streams: 4096,
             grow_windows: false,
             header_case: false,
+            trailers: false,
             queue_opens: crate::limits::LANE_QUEUE_OPENS,
             replay: hello.contains("replay").then_some(Retention {
                 keeps: 1 << 20,

@@ -26,6 +26,8 @@ pub struct Terms {
     pub grow_windows: bool,
     /// Both said `header-case` (PROTOCOL §4).
     pub header_case: bool,
+    /// Both said `trailers` (PROTOCOL §4).
+    pub trailers: bool,
     /// Bytes that may wait in a lane before no further stream is opened on it.
     pub queue_opens: usize,
     /// `replay` was granted (PROTOCOL §9).

@@ -39,6 +39,8 @@ impl Capabilities {
     pub const HEADER_CASE: Capabilities = Capabilities(1 << 2);
     /// Streams survive a dropped socket (PROTOCOL §9).
     pub const REPLAY: Capabilities = Capabilities(1 << 3);
+    /// Trailer fields travel (PROTOCOL §4).
+    pub const TRAILERS: Capabilities = Capabilities(1 << 6);
     /// All words of the protocol, whether or not an end of ours speaks them.
     pub const ALL: Capabilities = Capabilities((1 << WORDS.len()) - 1);
 

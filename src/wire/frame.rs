@@ -42,6 +42,7 @@ pub enum FrameType {
     GoAway = 0x30,
     BindRevoked = 0x40,
     Ack = 0x41,
+    StreamTrailers = 0x42,
 }
 
 /// Which stream ids a type may travel on.
@@ -57,7 +58,7 @@ pub enum StreamRule {
 
 impl FrameType {
     /// Every type, in the order of its number.
-    pub const ALL: [FrameType; 24] = [
+    pub const ALL: [FrameType; 25] = [
         FrameType::Hello,
         FrameType::HelloOk,
         FrameType::Bind,
@@ -82,6 +83,7 @@ impl FrameType {
         FrameType::GoAway,
         FrameType::BindRevoked,
         FrameType::Ack,
+        FrameType::StreamTrailers,
     ];
 
     /// The type with this number, if the protocol knows it.
@@ -112,6 +114,7 @@ impl FrameType {
             0x30 => FrameType::GoAway,
             0x40 => FrameType::BindRevoked,
             0x41 => FrameType::Ack,
+            0x42 => FrameType::StreamTrailers,
             _ => return None,
         })
     }
@@ -131,7 +134,8 @@ impl FrameType {
             | FrameType::Data
             | FrameType::Eof
             | FrameType::Reset
-            | FrameType::StreamResponseHead => StreamRule::NonZero,
+            | FrameType::StreamResponseHead
+            | FrameType::StreamTrailers => StreamRule::NonZero,
             _ => StreamRule::Zero,
         }
     }
@@ -182,6 +186,7 @@ impl FrameType {
             FrameType::GoAway => "GOAWAY",
             FrameType::BindRevoked => "BIND_REVOKED",
             FrameType::Ack => "ACK",
+            FrameType::StreamTrailers => "STREAM_TRAILERS",
         }
     }
 }
@@ -388,7 +393,7 @@ mod tests {
             .map(|k| k.name())
             .collect();
         let expected = "BIND BIND_OK BIND_ERR UNBIND UNBIND_OK UNBIND_ERR STREAM_OPEN DATA EOF \
-            RESET WINDOW STREAM_RESPONSE_HEAD BIND_REVOKED";
+            RESET WINDOW STREAM_RESPONSE_HEAD BIND_REVOKED STREAM_TRAILERS";
         assert_eq!(counted.join(" "), expected);
     }
 

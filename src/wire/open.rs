@@ -158,6 +158,29 @@ pub fn write_response_head<'h>(
     bounded(out, start)
 }
 
+/// Appends the payload of a STREAM_TRAILERS; nothing, and false, where there are none.
+pub fn write_trailers<'h>(
+    out: &mut Vec<u8>,
+    trailers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
+    names: NameCase,
+) -> Result<bool, TooLong> {
+    let start = out.len();
+    let mut trailers = trailers.peekable();
+    if trailers.peek().is_none() {
+        return Ok(false);
+    }
+    out.extend_from_slice(br#"{"headers":"#);
+    push_headers(out, trailers, names);
+    out.push(b'}');
+    bounded(out, start).map(|()| true)
+}
+
+/// Reads the payload of a STREAM_TRAILERS. A malformed one costs only its stream (PROTOCOL §1.4).
+pub fn parse_trailers(payload: &[u8]) -> Result<Vec<Header<'_>>, ControlError> {
+    let raw: RawTrailers<'_> = json::read_object(TRAILERS, payload)?;
+    Ok(raw.headers.unwrap_or_default().0)
+}
+
 fn push_headers<'h>(
     out: &mut Vec<u8>,
     headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
@@ -188,6 +211,7 @@ fn bounded(out: &mut Vec<u8>, start: usize) -> Result<(), TooLong> {
 
 const OPEN: &str = "STREAM_OPEN";
 const RESPONSE_HEAD: &str = "STREAM_RESPONSE_HEAD";
+const TRAILERS: &str = "STREAM_TRAILERS";
 
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -223,6 +247,12 @@ struct RawResponseHead<'a> {
     headers: Option<Headers<'a>>,
     #[serde(rename = "final")]
     is_final: Option<bool>,
+}
+
+#[derive(serde::Deserialize)]
+struct RawTrailers<'a> {
+    #[serde(borrow)]
+    headers: Option<Headers<'a>>,
 }
 
 impl<'a> StreamOpen<'a> {

@@ -122,7 +122,7 @@ fn extension_frames_are_skipped_and_counted() {
     let kit = Kit::start();
     let mut tunnel = Tunnel::open(&kit);
     let mut message = frame(0x7F, 9, b"whatever").repeat(62);
-    message.extend(frame(0x42, 0, b""));
+    message.extend(frame(0x46, 0, b""));
     message.extend(frame(PING, 0, b"abcdefgh"));
     tunnel.message(message);
     assert_eq!(tunnel.expect(PONG).payload, b"abcdefgh");

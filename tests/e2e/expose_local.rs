@@ -197,3 +197,60 @@ fn names_of_fields_arrive_as_they_were_written_both_ways() {
         );
     }
 }
+
+/// A local server that answers in chunks with trailers, as gRPC-Web's do, and what visitors of it
+/// see, octet by octet; and what it sees of a visitor's.
+#[test]
+fn trailers_arrive_both_ways_where_they_are_taken() {
+    let (tell, seen) = std::sync::mpsc::channel();
+    let tell = std::sync::Mutex::new(tell);
+    let server = TcpServer::start(move |mut stream| {
+        let (mut request, mut octet) = (Vec::new(), [0]);
+        let ends = [&b"\r\n\r\n"[..], b"X-Mine: 1\r\n\r\n"];
+        let chunked = |request: &[u8]| request.windows(7).any(|it| it == b"chunked");
+        while !request.ends_with(ends[usize::from(chunked(&request))])
+            && stream.read(&mut octet).is_ok_and(|it| it == 1)
+        {
+            request.push(octet[0]);
+        }
+        let answer = "HTTP/1.1 200 OK\r\nTrailer: grpc-status\r\nTransfer-Encoding: chunked\r\n\r\n\
+                      2\r\nok\r\n0\r\ngrpc-status: 0\r\nContent-Length: 7\r\nGrpc-Message: a b\r\n\r\n";
+        let _ = stream.write_all(answer.as_bytes());
+        let _ = tell.lock().expect("a channel").send(request);
+        let _ = stream.read(&mut octet);
+    });
+    let kit = Kit::start();
+    let hoody = Hoody::expose(&kit, server.port);
+    let ask = |request: &str| {
+        let to = (Ipv4Addr::LOCALHOST, hoody.port());
+        let mut visitor = TcpStream::connect(to).expect("it listens");
+        visitor.write_all(request.as_bytes()).expect("it reads");
+        let mut answer = String::new();
+        visitor.read_to_string(&mut answer).expect("it answers");
+        let request = seen.recv_timeout(crate::support::PATIENCE).expect("a head");
+        (answer, String::from_utf8(request).expect("text"))
+    };
+    let (answer, request) = ask(
+        "POST / HTTP/1.1\r\nHost: a\r\nConnection: TE, close\r\nTE: trailers\r\n\
+         Trailer: X-Mine\r\nTransfer-Encoding: chunked\r\n\r\n\
+         3\r\nabc\r\n0\r\nHost: evil\r\nX-Mine: 1\r\n\r\n",
+    );
+    let whole = "2\r\nok\r\n0\r\ngrpc-status: 0\r\nGrpc-Message: a b\r\n\r\n";
+    assert!(answer.ends_with(whole), "{answer}");
+    assert!(answer.contains("\r\nTrailer: grpc-status\r\n"), "{answer}");
+    assert!(
+        request.ends_with("3\r\nabc\r\n0\r\nX-Mine: 1\r\n\r\n"),
+        "{request}"
+    );
+    for line in ["te: trailers", "connection: TE", "Trailer: X-Mine"] {
+        assert!(request.lines().any(|it| it == line), "{line} in {request}");
+    }
+    let (answer, request) = ask("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    assert!(answer.ends_with("2\r\nok\r\n0\r\n\r\n"), "{answer}");
+    assert!(!answer.contains("Trailer"), "{answer}");
+    assert!(!request.contains("te: "), "{request}");
+    let (answer, _) = ask("GET / HTTP/1.0\r\nHost: a\r\nTE: trailers\r\n\r\n");
+    assert!(answer.ends_with("\r\n\r\nok"), "{answer}");
+    let head = "HEAD / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: close, TE\r\n\r\n";
+    assert!(ask(head).0.ends_with("\r\n\r\n"));
+}

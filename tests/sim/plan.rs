@@ -220,6 +220,11 @@ impl Plan {
         self.number ^ 0x2222
     }
 
+    /// Whether its visitor takes trailers.
+    pub fn takes_trailers(&self) -> bool {
+        self.number.is_multiple_of(2) && !matches!(self.up, Body::Raw(_))
+    }
+
     /// The octets of the request up to its body.
     pub fn request_head(&self) -> Vec<u8> {
         let mut head = format!(
@@ -228,6 +233,9 @@ impl Plan {
             self.number,
             self.style.name()
         );
+        if self.takes_trailers() {
+            head += "Connection: TE\r\nTE: trailers\r\n";
+        }
         match self.up {
             Body::Length(len) => head += &format!("Content-Length: {len}\r\n"),
             Body::Chunked(_) => head += "Transfer-Encoding: chunked\r\n",
@@ -241,7 +249,13 @@ impl Plan {
     }
 }
 
-/// Frames a body as it will be on the wire.
+/// What follows a chunked body.
+pub fn trailer(name: u64) -> String {
+    format!("X-Sum: {name:x}")
+}
+
+/// Frames a body as it will be on the wire, in chunks with a trailer that passes and one that does
+/// not.
 pub fn framed(body: Body, name: u64) -> Vec<u8> {
     let all = crate::dice::octets(name, 0, body.len());
     if !matches!(body, Body::Chunked(_)) {
@@ -257,6 +271,11 @@ pub fn framed(body: Body, name: u64) -> Vec<u8> {
         out.extend_from_slice(b"\r\n");
         at += count;
     }
-    out.extend_from_slice(b"0\r\n\r\n");
+    out.extend_from_slice(b"0\r\n");
+    for trailer in [&trailer(name), "Content-Length: 1"] {
+        out.extend_from_slice(trailer.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
     out
 }

@@ -3,7 +3,7 @@
 use crate::actor::{Actor, Outgoing, Tally, read};
 use crate::dice::check_octets;
 use crate::net::{End, MILLI, Net};
-use crate::plan::{Body, Fail, Plan, Style, framed};
+use crate::plan::{Body, Fail, Plan, Style, framed, trailer};
 use crate::text::{Framing, Head, Item, Reader};
 
 #[derive(Default)]
@@ -46,6 +46,8 @@ impl Server {
         let plan = Plan::new(number.parse().expect("a number"), Style::of(query));
         assert!(head.first.starts_with(plan.method), "{}", head.first);
         assert!(head.field("x-forwarded-for").is_some());
+        let te = plan.takes_trailers().then_some("trailers");
+        assert_eq!(head.field("te"), te, "whether trailers are taken");
         let framing = match plan.up {
             Body::Raw(_) => {
                 assert_eq!(head.field("upgrade"), Some("websocket"));
@@ -79,6 +81,10 @@ impl Server {
     fn ended(&mut self, net: &mut Net, end: End) {
         let (plan, at) = self.request.as_ref().expect("an end of no request");
         assert_eq!(*at, plan.up.len(), "a request that looks whole");
+        if matches!(plan.up, Body::Chunked(_)) {
+            let wanted = [trailer(plan.request_name())];
+            assert_eq!(self.reader.trailers, wanted, "its trailers");
+        }
         self.complete = true;
         if self.answer_at.is_none() && !self.answered {
             let at = net.now + plan.upstream_waits;

@@ -5,6 +5,8 @@
 pub struct Reader {
     pub buf: Vec<u8>,
     state: State,
+    /// The lines behind the last chunked body.
+    pub trailers: Vec<String>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -128,7 +130,10 @@ impl Reader {
                     };
                     let size = usize::from_str_radix(line.trim(), 16).expect("a chunk's size");
                     self.state = match size {
-                        0 => State::LastLine,
+                        0 => {
+                            self.trailers.clear();
+                            State::LastLine
+                        }
                         size => State::Chunk(size),
                     };
                 }
@@ -154,6 +159,7 @@ impl Reader {
                         self.state = State::Head;
                         return Item::End;
                     }
+                    self.trailers.push(line);
                 }
             }
         }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::actor::{Actor, Outgoing, Tally, read};
 use crate::dice::check_octets;
 use crate::net::{End, MILLI, Net};
-use crate::plan::{Body, Plan, Style, framed};
+use crate::plan::{Body, Plan, Style, framed, trailer};
 use crate::text::{Framing, Head, Item, Reader};
 
 pub struct Visitor {
@@ -200,6 +200,7 @@ impl Visitor {
             Answer::Upstream { closes, .. } => {
                 if plan.method != "HEAD" && plan.status != 204 {
                     assert_eq!(at, plan.down.len(), "{}: it looks whole", self.name);
+                    self.check_trailers(&plan);
                 }
                 tally.whole += 1;
                 closes
@@ -215,6 +216,15 @@ impl Visitor {
         }
         if !self.ahead {
             self.send_request(0);
+        }
+    }
+
+    /// Trailers come to whoever takes them, and those alone that may.
+    fn check_trailers(&self, plan: &Plan) {
+        if matches!(plan.down, Body::Chunked(_)) {
+            let sent = plan.takes_trailers().then(|| trailer(plan.response_name()));
+            let wanted: Vec<String> = sent.into_iter().collect();
+            assert_eq!(self.reader.trailers, wanted, "{}: its trailers", self.name);
         }
     }
 

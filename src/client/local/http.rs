@@ -13,13 +13,15 @@ use crate::buffer::Buffer;
 use crate::client::local::naming::Naming;
 use crate::client::local::visitor::asks_to_log_in;
 use crate::http::rewrite::{AskedAs, Back, Names};
-use crate::http::write::LAST_CHUNK;
+use crate::http::write::{CRLF, LAST_CHUNK};
 use crate::http::{
     Asked, BodyDecoder, BodyHint, HeadScanner, LengthBody, RequestBody, RequestPlan, ResponseHead,
-    Version, forward,
+    Version, forward, trailers,
 };
 use crate::limits::{BULK_PAYLOAD, INTERIM_HEADS, UPSTREAM_READ};
-use crate::wire::open::{BodyKind, NameCase, OpenHttp, header, write_response_head};
+use crate::wire::open::{
+    BodyKind, NameCase, OpenHttp, header, parse_trailers, write_response_head, write_trailers,
+};
 
 /// See the module.
 #[derive(Debug)]
@@ -29,8 +31,7 @@ pub struct HttpExchange {
     asked: Asked,
     /// What the answer's head is rewritten by, until it came.
     back: Option<Back>,
-    /// How names of fields travel to the kit.
-    names: NameCase,
+    agreed: Agreed,
     /// The head for the local server, kept in case that it has to be sent again.
     head: Vec<u8>,
     upload: Upload,
@@ -50,6 +51,15 @@ pub struct HttpExchange {
     reusable: bool,
 }
 
+/// What both ends said about fields (PROTOCOL §4).
+#[derive(Debug, Clone, Copy)]
+pub struct Agreed {
+    /// How their names travel.
+    pub names: NameCase,
+    /// Trailers travel.
+    pub trailers: bool,
+}
+
 /// What becomes of DATA from the kit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Upload {
@@ -59,6 +69,8 @@ enum Upload {
     Length(u64),
     /// Each DATA is a chunk.
     Chunked,
+    /// The last chunk went, and trailers but for their end.
+    Trailers,
     /// Both directions are raw after a 101.
     Raw,
     /// The response is complete, so nobody wants the rest of the request.
@@ -143,8 +155,9 @@ impl HttpExchange {
         open: &OpenHttp<'_>,
         received: Buffer,
         naming: Naming<'_>,
+        agreed: Agreed,
     ) -> (HttpExchange, Option<&'static str>) {
-        let mut http = HttpExchange::new(open.method.as_ref(), &open.target, received);
+        let mut http = HttpExchange::new(open.method.as_ref(), &open.target, received, agreed);
         let fields = open
             .headers
             .iter()
@@ -156,7 +169,10 @@ impl HttpExchange {
             Some(BodyKind::Chunked) => BodyHint::Chunked,
         };
         let plan = RequestPlan::new(&open.method, &open.target, fields, hint, open.is_upgrade);
-        let written = plan.and_then(|plan| {
+        let written = plan.and_then(|mut plan| {
+            if agreed.trailers {
+                plan.pass_trailers();
+            }
             http.asked = plan.asked;
             http.upload = match plan.body {
                 RequestBody::None | RequestBody::Length(0) => Upload::Complete,
@@ -182,12 +198,7 @@ impl HttpExchange {
         (http, unfit)
     }
 
-    /// How names of fields travel to the kit; in lower case unless this says otherwise.
-    pub fn set_names(&mut self, names: NameCase) {
-        self.names = names;
-    }
-
-    fn new(method: &str, target: &[u8], received: Buffer) -> HttpExchange {
+    fn new(method: &str, target: &[u8], received: Buffer, agreed: Agreed) -> HttpExchange {
         HttpExchange {
             method: method.to_owned(),
             target: String::from_utf8_lossy(target).into_owned(),
@@ -198,7 +209,7 @@ impl HttpExchange {
                 upgrade: false,
             },
             back: None,
-            names: NameCase::Lower,
+            agreed,
             head: Vec::with_capacity(TYPICAL_HEAD),
             upload: Upload::Complete,
             body_began: false,
@@ -248,10 +259,32 @@ impl HttpExchange {
                 *left -= count as u64;
                 Pass::Plain
             }
-            Upload::Complete | Upload::Length(_) => return Err("more body than was announced"),
+            Upload::Complete | Upload::Trailers | Upload::Length(_) => {
+                return Err("more body than was announced");
+            }
         };
         self.body_began = true;
         Ok(pass)
+    }
+
+    /// Trailers came from the kit; the first ones behind a chunked body are for the local server,
+    /// any others nobody's. Whether there is something to be sent, which was written to `text`.
+    ///
+    /// # Errors
+    ///
+    /// They are malformed.
+    pub fn trailers(&mut self, payload: &[u8], text: &mut Vec<u8>) -> Result<bool, &'static str> {
+        if self.upload != Upload::Chunked {
+            return Ok(false);
+        }
+        let fields = parse_trailers(payload).map_err(|_| "malformed trailers")?;
+        let fields = fields.iter().map(|field| (&*field.name, &*field.value));
+        let written = trailers::write(text, fields).map_err(|refused| refused.0)?;
+        if written {
+            self.upload = Upload::Trailers;
+            self.body_began = true;
+        }
+        Ok(written)
     }
 
     /// The kit sends nothing more. Gives what is still to be sent for it.
@@ -266,6 +299,10 @@ impl HttpExchange {
                 self.upload = Upload::Complete;
                 self.body_began = true;
                 Ok(LAST_CHUNK)
+            }
+            Upload::Trailers => {
+                self.upload = Upload::Complete;
+                Ok(CRLF)
             }
             Upload::Length(0) => {
                 self.upload = Upload::Complete;
@@ -355,7 +392,10 @@ impl HttpExchange {
             return Ok(Step::Wait);
         };
         let head = self.received.bytes().get(..length).unwrap_or_default();
-        let head = ResponseHead::parse(head).map_err(|reject| reject.why)?;
+        let mut head = ResponseHead::parse(head).map_err(|reject| reject.why)?;
+        if self.agreed.trailers {
+            head.pass_trailers();
+        }
         let switches = head.accepts_upgrade(self.asked);
         if head.status == 101 && !switches {
             return Err("it switched protocols without being asked");
@@ -375,7 +415,7 @@ impl HttpExchange {
             let new = rewritten.iter().find(|(place, _)| *place == at);
             (name, new.map_or(value, |(_, new)| new))
         });
-        if write_response_head(json, head.status, fields, !interim, self.names).is_err() {
+        if write_response_head(json, head.status, fields, !interim, self.agreed.names).is_err() {
             return Err("its head is too long");
         }
         let asks = |(name, value)| asks_to_log_in(name, value);
@@ -389,7 +429,10 @@ impl HttpExchange {
             (self.download, self.upload) = match switches {
                 true => (Download::Raw, Upload::Raw),
                 false => {
-                    let body = BodyDecoder::for_response(head.body(self.asked));
+                    let mut body = BodyDecoder::for_response(head.body(self.asked));
+                    if self.agreed.trailers {
+                        body.keep_trailers();
+                    }
                     (Download::Body(body), self.upload)
                 }
             };
@@ -437,7 +480,7 @@ impl HttpExchange {
         let count = if status == 503 { 4 } else { 3 };
         json.clear();
         let fields = fields.into_iter().take(count);
-        if write_response_head(json, status, fields, true, self.names).is_err() {
+        if write_response_head(json, status, fields, true, self.agreed.names).is_err() {
             return false;
         }
         self.status = Some(status);
@@ -451,6 +494,17 @@ impl HttpExchange {
         }
         self.download = Download::Body(BodyDecoder::Length(body));
         true
+    }
+
+    /// Writes the trailers behind the response's body, which is whole, into `json`, if any of them
+    /// may pass.
+    pub fn say_trailers(&mut self, json: &mut Vec<u8>) -> bool {
+        let Download::Body(body) = &mut self.download else {
+            return false;
+        };
+        let lines = body.take_trailers();
+        json.clear();
+        write_trailers(json, trailers::fields(&lines), self.agreed.names) == Ok(true)
     }
 
     /// The response was passed on whole. Gives back the buffer for bytes of the server, and whether

@@ -6,7 +6,7 @@ use crate::client::local::naming::Naming;
 use crate::client::options::HostHeader;
 use crate::http::write::LAST_CHUNK;
 use crate::limits::BULK_PAYLOAD;
-use crate::wire::open::StreamOpen;
+use crate::wire::open::{NameCase, StreamOpen};
 
 fn opened(json: &str) -> (HttpExchange, Option<&'static str>) {
     let Ok(StreamOpen::Http(open)) = StreamOpen::parse(json.as_bytes()) else {
@@ -17,7 +17,11 @@ fn opened(json: &str) -> (HttpExchange, Option<&'static str>) {
         host_header: &HostHeader::Rewrite,
         public_url: None,
     };
-    HttpExchange::open(&open, Buffer::new(), naming)
+    let agreed = Agreed {
+        names: NameCase::Lower,
+        trailers: true,
+    };
+    HttpExchange::open(&open, Buffer::new(), naming, agreed)
 }
 
 fn request(method: &str, rest: &str) -> HttpExchange {
@@ -195,4 +199,56 @@ fn a_body_until_the_end_is_whole_with_it_and_its_connection_gone() {
     assert_eq!(http.next(&mut json), Step::Wait);
     assert!(http.fin());
     assert!(!http.finish(true).1);
+}
+
+#[test]
+fn trailers_from_the_kit_go_behind_a_chunked_body_and_nowhere_else() {
+    let sum = br#"{"headers":[["x-sum","1"],["host","b"]]}"#;
+    let (mut http, mut text) = (request("POST", r#","body":"chunked""#), Vec::new());
+    assert_eq!(http.data(3), Ok(Pass::Chunk));
+    assert_eq!(http.trailers(sum, &mut text), Ok(true));
+    assert_eq!(text, b"0\r\nx-sum: 1\r\n");
+    assert!(
+        http.is_cut_short() && !http.is_repeatable(),
+        "their end is missing"
+    );
+    assert_eq!(http.trailers(sum, &mut text), Ok(false), "only the first");
+    assert!(http.data(1).is_err(), "the body is whole");
+    assert_eq!(http.eof(), Ok(&b"\r\n"[..]));
+    assert!(!http.is_cut_short());
+    text.clear();
+    assert_eq!(http.trailers(sum, &mut text), Ok(false));
+    let length = r#","headers":[["content-length","5"]],"body":"length""#;
+    for (method, rest) in [("PUT", length), ("GET", "")] {
+        assert_eq!(request(method, rest).trailers(sum, &mut text), Ok(false));
+    }
+    let mut http = request("POST", r#","body":"chunked""#);
+    let none = br#"{"headers":[["host","b"]]}"#;
+    assert_eq!(http.trailers(none, &mut text), Ok(false));
+    assert!(http.trailers(b"{", &mut text).is_err() && text.is_empty());
+    assert_eq!(http.eof(), Ok(LAST_CHUNK));
+}
+
+#[test]
+fn the_local_server_is_told_that_trailers_are_taken_and_its_own_travel() {
+    let mut http = request("GET", r#","headers":[["te","trailers"]]"#);
+    let head = String::from_utf8_lossy(http.head()).into_owned();
+    assert!(
+        head.ends_with("te: trailers\r\nconnection: TE\r\n\r\n"),
+        "{head}"
+    );
+    let answer = b"HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n\
+        2\r\nab\r\n0\r\nX-Sum: 1\r\nContent-Type: a\r\n\r\n";
+    let mut json = Vec::new();
+    answers(&mut http, answer);
+    assert_eq!(http.next(&mut json), Step::Head(LAST));
+    let said = String::from_utf8_lossy(&json).into_owned();
+    assert!(said.contains(r#"["trailer","X-Sum"]"#), "{said}");
+    assert_eq!(http.next(&mut json), Step::Data(2));
+    http.sent(2);
+    assert_eq!(http.next(&mut json), Step::End);
+    assert!(http.say_trailers(&mut json));
+    assert_eq!(json, br#"{"headers":[["x-sum","1"]]}"#);
+    assert!(!http.say_trailers(&mut json), "once");
+    assert!(http.finish(true).1, "the connection stays");
 }

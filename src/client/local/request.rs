@@ -5,7 +5,7 @@ use crate::client::bound::Bound;
 use crate::client::event::Shortage;
 use crate::client::keys::ExchangeKey;
 use crate::client::local::exchange::{Exchange, Work};
-use crate::client::local::http::{HttpExchange, Pass};
+use crate::client::local::http::{Agreed, HttpExchange, Pass};
 use crate::client::local::naming::Naming;
 use crate::client::local::visitor::{logs_in, origin, visitor};
 use crate::client::local::{Around, LocalSide};
@@ -72,8 +72,11 @@ impl LocalSide {
     /// Reads a STREAM_OPEN and makes of it what can be made without a stream.
     fn judge_open(&mut self, around: &mut Around<'_>, index: usize, payload: &Span) -> Opened {
         let session = around.mux.as_deref();
-        let granted = session.is_some_and(|session| session.terms().header_case);
-        let names = NameCase::granted(granted);
+        let terms = session.map(|session| session.terms());
+        let agreed = Agreed {
+            names: NameCase::granted(terms.is_some_and(|terms| terms.header_case)),
+            trailers: terms.is_some_and(|terms| terms.trailers),
+        };
         let payload = session.map_or(&[][..], |session| session.payload(index, payload));
         let open = StreamOpen::parse(payload)
             .map_err(|_| (Code::ProtocolError, "malformed STREAM_OPEN"))?;
@@ -98,7 +101,7 @@ impl LocalSide {
         let (mut exchange, unfit) = match open {
             StreamOpen::Http(open) => {
                 let received = self.spare.pop().unwrap_or_default();
-                LocalSide::judge_request(bound, &open, received, names, around.cx.now)
+                LocalSide::judge_request(bound, &open, received, agreed, around.cx.now)
             }
             StreamOpen::Tcp(open) => {
                 let remote = open.remote_addr.as_deref();
@@ -114,7 +117,7 @@ impl LocalSide {
         bound: &Bound,
         open: &OpenHttp<'_>,
         received: Buffer,
-        names: NameCase,
+        agreed: Agreed,
         now: Instant,
     ) -> (Exchange, Option<&'static str>) {
         let naming = Naming {
@@ -125,8 +128,7 @@ impl LocalSide {
                 .as_ref()
                 .and_then(|it| it.public_url.as_deref()),
         };
-        let (mut http, unfit) = HttpExchange::open(open, received, naming);
-        http.set_names(names);
+        let (http, unfit) = HttpExchange::open(open, received, naming, agreed);
         let mut out = Outflow::new();
         if unfit.is_none() {
             out.push(http.head());
@@ -188,6 +190,31 @@ impl LocalSide {
         }
         if let Some(conn) = connected {
             around.cx.effects.wake(conn);
+        }
+    }
+
+    /// Trailers from the kit.
+    pub(in crate::client) fn trailers(
+        &mut self,
+        around: &mut Around<'_>,
+        key: ExchangeKey,
+        index: usize,
+        span: Span,
+    ) {
+        let (Some(exchange), Some(session)) =
+            (self.exchanges.get_mut(key), around.mux.as_deref_mut())
+        else {
+            return;
+        };
+        let Work::Http(http) = &mut exchange.work else {
+            return;
+        };
+        self.json.clear();
+        match http.trailers(session.payload(index, &span), &mut self.json) {
+            // They leave with their end.
+            Ok(true) => exchange.out.push(&self.json),
+            Ok(false) => {}
+            Err(why) => self.abandon(around, key, Code::ProtocolError, why),
         }
     }
 

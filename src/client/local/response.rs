@@ -182,6 +182,7 @@ impl LocalSide {
         let _ = exchange.pipe.conn_ended();
         let drained = exchange.out.is_empty();
         let Some(http) = exchange.http() else { return };
+        let trails = http.say_trailers(&mut self.json);
         let (mut received, reusable) = http.finish(drained);
         if self.spare.len() < SPARE_BUFFERS && received.capacity() <= UPSTREAM_READ {
             received.truncate(0);
@@ -193,6 +194,9 @@ impl LocalSide {
         self.tell_end(around, key, None);
         let now = around.cx.now;
         if let Some(session) = around.mux.as_deref_mut() {
+            if trails {
+                session.send_trailers(stream, &self.json, now);
+            }
             session.send_eof(stream, now);
             session.passed_on(stream, unwanted, now);
         }

@@ -285,6 +285,7 @@ impl Reach {
             capabilities: Capabilities::MULTI_WS
                 | Capabilities::GROW_WINDOWS
                 | Capabilities::HEADER_CASE
+                | Capabilities::TRAILERS
                 | Capabilities::REPLAY.only_if(keeps.is_some()),
             resume: self.resume(),
             max_connections: v2.then_some(cx.config.connections),

@@ -216,6 +216,7 @@ impl Reach {
             max_streams: streams.clamp(1, CLIENT_STREAMS),
             grow_windows: ok.capabilities.have(Capabilities::GROW_WINDOWS),
             header_case: ok.capabilities.have(Capabilities::HEADER_CASE),
+            trailers: ok.capabilities.have(Capabilities::TRAILERS),
             queue_opens: LANE_QUEUE_OPENS,
             replay: retention(&cx.config, ok, granted),
         };

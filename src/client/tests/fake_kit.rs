@@ -43,6 +43,7 @@ pub(super) fn terms() -> Terms {
         max_streams: 1024,
         grow_windows: false,
         header_case: false,
+        trailers: false,
         queue_opens: crate::limits::LANE_QUEUE_OPENS,
         replay: None,
     }
@@ -254,6 +255,7 @@ impl FakeKit {
                 } => self.streams[tag].1.reset = Some(format!("{code}: {reason}")),
                 Incoming::Closed { code } => self.closed = Some(code),
                 Incoming::Opened { .. } => panic!("the client opened a stream"),
+                Incoming::Trailers { .. } => panic!("they were not agreed on"),
             }
         }
         self.session.check_invariants();

@@ -8,6 +8,7 @@ mod heads;
 mod relaying;
 mod rewriting;
 mod splits;
+mod trailing;
 mod writing;
 
 use super::*;

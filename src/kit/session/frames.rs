@@ -21,6 +21,8 @@ use super::{KitSession, Sessions};
 pub(in crate::kit) enum Arrived {
     /// The head of a response, for a visitor.
     Head(ConnKey, Span),
+    /// The trailers of a response.
+    Trailers(ConnKey, Span),
     /// Bytes for whoever has the stream.
     Data(ConnKey, Span),
     /// The laptop says no more on a stream.
@@ -91,6 +93,7 @@ impl Sessions {
     ) -> Result<Option<Arrived>, Violation> {
         Ok(Some(match incoming {
             Incoming::Head { tag, payload, .. } => Arrived::Head(tag, payload),
+            Incoming::Trailers { tag, payload } => Arrived::Trailers(tag, payload),
             Incoming::Data { tag, payload, .. } => Arrived::Data(tag, payload),
             Incoming::Eof { tag, .. } => Arrived::Eof(tag),
             Incoming::Reset {

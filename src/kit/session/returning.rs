@@ -44,6 +44,7 @@ pub(super) fn agree(hello: &Hello, cx: &Context) -> (usize, Terms) {
         max_streams: cx.config.max_streams_per_session,
         grow_windows: hello.capabilities.have(Capabilities::GROW_WINDOWS),
         header_case: hello.capabilities.have(Capabilities::HEADER_CASE),
+        trailers: hello.capabilities.have(Capabilities::TRAILERS),
         queue_opens: cx.plan.queue_opens,
         replay: retention(hello, &cx.plan, lanes),
     };
@@ -62,6 +63,7 @@ pub(super) fn capabilities(lanes: usize, terms: &Terms) -> Capabilities {
     Capabilities::MULTI_WS.only_if(lanes > 1)
         | Capabilities::GROW_WINDOWS.only_if(terms.grow_windows)
         | Capabilities::HEADER_CASE.only_if(terms.header_case)
+        | Capabilities::TRAILERS.only_if(terms.trailers)
         | Capabilities::REPLAY.only_if(terms.replay.is_some())
 }
 

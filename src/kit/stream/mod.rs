@@ -85,6 +85,9 @@ impl Streams {
     pub(super) fn arrived(&mut self, frame: Arrived, lane: LaneName, below: &mut Below<'_>) {
         match frame {
             Arrived::Head(conn, payload) => self.visitors.head(conn, lane, &payload, below),
+            Arrived::Trailers(conn, payload) => {
+                self.visitors.trailers(conn, lane, &payload, below);
+            }
             Arrived::Data(conn, payload) => self.data(conn, lane, payload, below),
             Arrived::Eof(conn) => self.eof(conn, below),
             Arrived::Reset {

@@ -39,6 +39,13 @@ pub enum Incoming<T> {
         /// Its JSON.
         payload: Span,
     },
+    /// The trailers of a chunked body.
+    Trailers {
+        /// What hangs on the stream.
+        tag: T,
+        /// Their JSON.
+        payload: Span,
+    },
     /// Bytes; their credit goes back by [`Session::passed_on`].
     Data {
         /// The stream.
@@ -103,6 +110,7 @@ impl<T: Copy> Session<T> {
                 FrameType::Window => self.window(index, id, &payload, now)?,
                 FrameType::StreamOpen => self.stream_open(id, payload, now)?,
                 FrameType::StreamResponseHead => self.head(index, id, payload, now)?,
+                FrameType::StreamTrailers => self.trailers(index, id, payload, now)?,
                 FrameType::Eof => self.eof(index, id, &payload, now)?,
                 FrameType::Reset => self.peer_reset(index, id, &payload, now)?,
                 FrameType::Ping => {
@@ -280,6 +288,32 @@ impl<T: Copy> Session<T> {
             tag: stream.tag,
             payload,
         }))
+    }
+
+    /// Where they are not agreed on they are an extension like any other, and nobody's.
+    fn trailers(
+        &mut self,
+        index: usize,
+        id: u32,
+        payload: Span,
+        now: Instant,
+    ) -> Result<Option<Incoming<T>>, Violation> {
+        if !self.terms.trailers {
+            return Ok(None);
+        }
+        let Some(key) = self.found(index, id, FrameType::StreamTrailers, now)? else {
+            return Ok(None);
+        };
+        let Some(stream) = self.streams.get_mut(key) else {
+            return Ok(None);
+        };
+        if stream.remote_done() {
+            self.flood.count(Nuisance::Asking, now)?;
+            return Ok(None);
+        }
+        stream.last_moved = now;
+        let tag = stream.tag;
+        Ok(Some(Incoming::Trailers { tag, payload }))
     }
 
     fn eof(

@@ -409,6 +409,19 @@ impl<T: Copy> Session<T> {
             .push(lane, FrameType::StreamResponseHead, id, head);
     }
 
+    /// Sends the trailers of a chunked body, which [`Session::send_eof`] follows: JSON of at most
+    /// one frame's payload. Nothing where they were not agreed on.
+    pub fn send_trailers(&mut self, key: StreamKey, trailers: &[u8], now: Instant) {
+        let stream = self.streams.get_mut(key).filter(|it| !it.local_done());
+        let Some(stream) = stream.filter(|_| self.terms.trailers) else {
+            return;
+        };
+        stream.last_moved = now;
+        let (id, lane) = (stream.id, stream.lane);
+        self.lanes
+            .push(lane, FrameType::StreamTrailers, id, trailers);
+    }
+
     /// Half-closes: nothing more will be sent. What came already is still to be passed on.
     pub fn send_eof(&mut self, key: StreamKey, now: Instant) {
         let Some(stream) = self.streams.get_mut(key) else {

@@ -50,6 +50,7 @@ pub(super) enum Seen {
     Control(FrameType, Vec<u8>),
     Opened(u32, Vec<u8>),
     Head(u32, Vec<u8>),
+    Trailers(u32, Vec<u8>),
     Eof(u32),
     Reset(u32, Code, bool),
     Closed(Option<u16>),
@@ -127,6 +128,7 @@ pub(super) fn terms(side: Side) -> Terms {
         max_streams: 64,
         grow_windows: false,
         header_case: false,
+        trailers: false,
         queue_opens: crate::limits::LANE_QUEUE_OPENS,
         replay: None,
     }
@@ -306,6 +308,9 @@ impl End {
                 } else {
                     *self.waiting.entry(tag).or_default() += bytes.len();
                 }
+            }
+            Incoming::Trailers { tag, payload: at } => {
+                self.seen.push(Seen::Trailers(tag, payload(&at)));
             }
             Incoming::Eof { tag, .. } => self.seen.push(Seen::Eof(tag)),
             Incoming::Reset {

@@ -154,3 +154,83 @@ fn many_streams_of_random_sizes_end_whole_through_a_narrow_wire() {
         pair.assert_quiet();
     }
 }
+
+/// A kit's stream, where each end did or did not agree on trailers.
+fn trails(kit: bool, client: bool) -> (Pair, u32) {
+    let agreed = |side, trailers| Terms {
+        trailers,
+        ..terms(side)
+    };
+    let (kit, client) = (agreed(Side::Kit, kit), agreed(Side::Client, client));
+    let mut pair = Pair::with(Cut::Random(4), kit, client, 1);
+    let id = pair.kit.open(Vec::new(), true, pair.now);
+    pair.run();
+    (pair, id)
+}
+
+const SUM: &[u8] = br#"{"headers":[["x-sum","1"]]}"#;
+
+#[test]
+fn trailers_come_between_the_last_data_and_eof() {
+    let (mut pair, id) = trails(true, true);
+    let (key, now) = (pair.client.keys[&id], pair.now);
+    pair.client.source(id, pattern(1, 5000), false);
+    pair.client.mux.send_trailers(key, SUM, now);
+    pair.client.source(id, Vec::new(), true);
+    pair.run();
+    assert!(pair.kit.got[&id] == pattern(1, 5000));
+    let wanted = [Seen::Trailers(id, SUM.to_vec()), Seen::Eof(id)];
+    assert_eq!(pair.kit.seen, wanted);
+    pair.client.mux.send_trailers(key, SUM, now);
+    pair.run();
+    assert_eq!(pair.kit.seen.len(), 2, "behind EOF none are sent");
+    pair.assert_quiet();
+}
+
+#[test]
+fn trailers_that_are_not_agreed_on_are_not_sent_and_mean_nothing() {
+    let (mut pair, id) = trails(true, false);
+    let (key, now) = (pair.client.keys[&id], pair.now);
+    pair.client.mux.send_trailers(key, SUM, now);
+    pair.run();
+    assert!(
+        pair.client
+            .left
+            .iter()
+            .all(|it| it.kind != FrameType::StreamTrailers)
+    );
+    let (mut pair, id) = trails(false, true);
+    let key = pair.client.keys[&id];
+    pair.client.mux.send_trailers(key, SUM, now);
+    pair.client.source(id, Vec::new(), true);
+    pair.run();
+    assert_eq!(pair.kit.seen, [Seen::Eof(id)]);
+    pair.assert_quiet();
+}
+
+#[test]
+fn trailers_in_wrong_places_cost_a_peer_nothing_but_a_flood_its_session() {
+    let (mut pair, id) = trails(true, true);
+    let now = pair.now;
+    let trail = |pair: &mut Pair, id, count: u32| {
+        for _ in 0..count {
+            let lanes = pair.client.mux.lanes_mut();
+            lanes.push(0, FrameType::StreamTrailers, id, SUM);
+        }
+        pair.run();
+    };
+    trail(&mut pair, id, 2);
+    pair.client.source(id, Vec::new(), true);
+    trail(&mut pair, id, 1);
+    let two = vec![Seen::Trailers(id, SUM.to_vec()); 2];
+    let wanted = [two, vec![Seen::Eof(id)]].concat();
+    assert_eq!(pair.kit.seen, wanted, "behind EOF nobody is told");
+    assert_eq!(pair.kit.fault, None);
+    // Behind EOF, on a stream that is half-closed, without end.
+    let id = pair.kit.open(Vec::new(), false, now);
+    pair.run();
+    pair.client.source(id, Vec::new(), true);
+    trail(&mut pair, id, 2 * crate::limits::FLOOD_ASKING.burst);
+    let fault = pair.kit.fault.expect("a flood");
+    assert_eq!(fault.code, Code::EnhanceYourCalm);
+}

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use crate::clock::Instant;
 use crate::http::forward::{Forwarded, request_fields};
 use crate::http::trail::Origin;
-use crate::http::{Asked, BodyError, Refusal, Reject, RequestBody, RequestHead};
+use crate::http::{Asked, BodyError, Refusal, Reject, RequestBody, RequestHead, trailers};
 use crate::kit::conns::Conns;
 use crate::kit::context::Context;
 use crate::kit::front::guard::host_is_ours;
@@ -16,10 +16,10 @@ use crate::kit::session::Sessions;
 use crate::kit::stream::{Below, StreamName};
 use crate::limits::{VISITOR_GONE_AFTER, VISITOR_HEAD_TIMEOUT};
 use crate::machine::{CloseHow, ConnKey};
-use crate::mux::{CannotOpen, Wanted};
+use crate::mux::{CannotOpen, Terms, Wanted};
 use crate::pipe::Flow;
 use crate::shares::{is_plenty, may_hold};
-use crate::wire::open::{BodyKind, NameCase, OpenHttpParts, write_open_http};
+use crate::wire::open::{BodyKind, NameCase, OpenHttpParts, write_open_http, write_trailers};
 
 use super::exchange::{AtFin, Outgoing, Owed, Room, Turn, Upload};
 use super::holding::Held;
@@ -33,6 +33,8 @@ struct Request {
     fits: bool,
     /// Its body may wait for a `100` of the upstream.
     expects: bool,
+    /// Trailers travel; whether the visitor takes them, too.
+    trailers: Option<bool>,
     /// Who sent it, as far as it is known.
     from: SocketAddr,
 }
@@ -153,8 +155,8 @@ impl Visitors {
             return conns.close(conn, CloseHow::Clean, cx);
         };
         let mux = sessions.mux(owner.owner);
-        let names = NameCase::granted(mux.is_some_and(|mux| mux.terms().header_case));
-        let request = Request::read(head, (entry.peer, conn.generation()), owner, names, cx);
+        let terms = mux.map(|mux| mux.terms());
+        let request = Request::read(head, (entry.peer, conn.generation()), owner, terms, cx);
         let length = head.len();
         match request {
             Ok(request) => self.begin(conn, &request, length, was, below),
@@ -207,6 +209,9 @@ impl Visitors {
         };
         visitor.last = Some(name);
         visitor.http.begin(asked, body, request.expects, now);
+        if let Some(taken) = request.trailers {
+            visitor.http.trailers_travel(taken);
+        }
         if self.keeps_none {
             visitor.http.answer_is_last();
         }
@@ -384,6 +389,9 @@ impl Visitor {
             match self.http.outgoing(now)? {
                 Outgoing::Nothing => return Ok(()),
                 Outgoing::Eof => {
+                    if let Some(json) = said_trailers(&self.http.take_trailers(), mux.terms()) {
+                        mux.send_trailers(name.stream, &json, now);
+                    }
                     mux.send_eof(name.stream, now);
                     return Ok(());
                 }
@@ -404,10 +412,10 @@ impl Request {
         head: &[u8],
         (peer, connection): (SocketAddr, u32),
         owner: &Binding,
-        names: NameCase,
+        terms: Option<&Terms>,
         cx: &mut Context,
     ) -> Result<Request, Reject> {
-        let parsed = RequestHead::parse(head)?;
+        let mut parsed = RequestHead::parse(head)?;
         let config = &cx.config;
         if config.expose_host.to_canonical().is_loopback() && !host_is_ours(&parsed, config) {
             return Err(Reject {
@@ -417,8 +425,12 @@ impl Request {
         }
         let origin = Origin::of(&parsed, peer, &config.trusted_proxies);
         let forwarded = Forwarded::new(&parsed, peer.ip(), origin.by_proxy, "http");
+        let trailers = terms.is_some_and(|terms| terms.trailers);
+        if trailers {
+            parsed.pass_trailers();
+        }
         let parts = OpenHttpParts {
-            names,
+            names: NameCase::granted(terms.is_some_and(|terms| terms.header_case)),
             bind_id: owner.bind_id,
             container_port: owner.port(),
             method: parsed.method,
@@ -440,9 +452,17 @@ impl Request {
             body: parsed.body,
             fits,
             expects: parsed.expects_continue,
+            trailers: trailers.then(|| parsed.takes_trailers()),
             from: origin.peer,
         })
     }
+}
+
+/// The JSON of a request's trailers, if any of them may pass.
+fn said_trailers(lines: &[u8], terms: &Terms) -> Option<Vec<u8>> {
+    let (mut json, names) = (Vec::new(), NameCase::granted(terms.header_case));
+    let written = write_trailers(&mut json, trailers::fields(lines), names);
+    (written == Ok(true)).then_some(json)
 }
 
 /// Whether nothing follows the head of a request.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use log::debug;
 
 use crate::clock::Instant;
-use crate::http::write::LAST_CHUNK;
+use crate::http::HttpDate;
 use crate::kit::conns::LaneName;
 use crate::kit::metrics::StreamOutcome;
 use crate::kit::session::End;
@@ -13,8 +13,16 @@ use crate::kit::stream::Below;
 use crate::machine::ConnKey;
 use crate::wire::code::Code;
 
-use super::exchange::{AtEof, Data, Headed, Left, NoHead};
+use super::exchange::{AtEof, Data, Headed, HttpExchange, Left, NoHead};
 use super::{LIVED, Visitors};
+
+/// What is known when something is written for a visitor.
+struct About {
+    /// Bytes that wait for it.
+    waiting: usize,
+    now: Instant,
+    date: Option<HttpDate>,
+}
 
 impl Visitors {
     /// STREAM_RESPONSE_HEAD.
@@ -25,30 +33,14 @@ impl Visitors {
         span: &Range<usize>,
         below: &mut Below<'_>,
     ) {
-        let Below {
-            cx,
-            conns,
-            sessions,
-            ..
-        } = below;
-        let (Some(entry), Some(visitor)) = (conns.get_mut(conn), self.all.get_mut(conn)) else {
-            return;
-        };
-        let mux = sessions.mux(lane.0);
-        let payload = mux.map_or(&[][..], |mux| mux.payload(lane.1, span));
-        let (waiting, text) = (entry.out.len(), &mut cx.text);
-        text.clear();
-        let (http, now, date) = (&mut visitor.http, cx.now, cx.date);
-        let headed = http.stream_head(payload, waiting, text, now, date);
-        if headed.is_ok() {
-            entry.starts_waiting(cx.now);
-            entry.out.push(text);
-            cx.effects.wake(conn);
-        }
+        let headed = self.write_for(conn, (lane, span), below, |http, payload, text, about| {
+            http.stream_head(payload, about.waiting, text, about.now, about.date)
+        });
+        let Some(headed) = headed else { return };
         match headed {
             Ok(Headed::Interim) => {}
             Ok(Headed::Switch) => {
-                let fin_ahead = entry.fin_ahead;
+                let fin_ahead = below.conns.get(conn).is_some_and(|entry| entry.fin_ahead);
                 self.count_request(conn, 101, below);
                 if fin_ahead {
                     self.ends_ahead(conn, below);
@@ -56,7 +48,7 @@ impl Visitors {
                 self.go_on(conn, below);
             }
             Ok(Headed::Final { after, upload }) => {
-                cx.metrics.response_head.observe(after);
+                below.cx.metrics.response_head.observe(after);
                 if upload {
                     self.upload(conn, below);
                 }
@@ -125,6 +117,54 @@ impl Visitors {
         }
     }
 
+    /// STREAM_TRAILERS.
+    pub(in crate::kit) fn trailers(
+        &mut self,
+        conn: ConnKey,
+        lane: LaneName,
+        span: &Range<usize>,
+        below: &mut Below<'_>,
+    ) {
+        let written = self.write_for(conn, (lane, span), below, |http, payload, text, _| {
+            http.stream_trailers(payload, text)
+        });
+        if let Some(Err(why)) = written {
+            self.peer_fault(conn, why, below);
+        }
+    }
+
+    /// Has an exchange read the payload of a frame, and its visitor sent what it writes of that.
+    fn write_for<R, E>(
+        &mut self,
+        conn: ConnKey,
+        (lane, span): (LaneName, &Range<usize>),
+        below: &mut Below<'_>,
+        read: impl FnOnce(&mut HttpExchange, &[u8], &mut Vec<u8>, &About) -> Result<R, E>,
+    ) -> Option<Result<R, E>> {
+        let Below {
+            cx,
+            conns,
+            sessions,
+            ..
+        } = below;
+        let (entry, visitor) = (conns.get_mut(conn)?, self.all.get_mut(conn)?);
+        let mux = sessions.mux(lane.0);
+        let payload = mux.map_or(&[][..], |mux| mux.payload(lane.1, span));
+        let about = About {
+            waiting: entry.out.len(),
+            now: cx.now,
+            date: cx.date,
+        };
+        cx.text.clear();
+        let read = read(&mut visitor.http, payload, &mut cx.text, &about);
+        if read.is_ok() && !cx.text.is_empty() {
+            entry.starts_waiting(cx.now);
+            entry.out.push(&cx.text);
+            cx.effects.wake(conn);
+        }
+        Some(read)
+    }
+
     /// EOF: the response is whole, or should be.
     pub(in crate::kit) fn stream_ended(&mut self, conn: ConnKey, below: &mut Below<'_>) {
         let Below { cx, conns, .. } = below;
@@ -137,11 +177,9 @@ impl Visitors {
             Ok(AtEof::Whole {
                 status,
                 after,
-                last_chunk,
+                last,
             }) => {
-                if last_chunk {
-                    entry.out.push(LAST_CHUNK);
-                }
+                entry.out.push(last);
                 debug!("request answered with {status} after {after:?}");
                 let flushed = entry.out.is_empty();
                 cx.effects.wake(conn);

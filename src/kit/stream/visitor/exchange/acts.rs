@@ -119,8 +119,8 @@ pub enum AtEof {
         status: u16,
         /// How long the exchange took.
         after: Duration,
-        /// It ends with a last chunk.
-        last_chunk: bool,
+        /// What is still to be written for its end.
+        last: &'static [u8],
     },
 }
 

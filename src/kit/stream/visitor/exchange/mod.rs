@@ -27,6 +27,7 @@ pub use patience::{Look, Movement, Seen};
 
 use crate::buffer::Buffer;
 use crate::clock::Instant;
+use crate::http::write::{CRLF, LAST_CHUNK};
 use crate::http::{
     Asked, BodyDecoder, BodyError, HeadScanner, HttpDate, Reject, RequestBody, ResponseBody,
     begins_head,
@@ -35,7 +36,7 @@ pub use crate::kit::conns::Fin;
 use crate::limits::{BULK_PAYLOAD, INTERIM_WAITING, MAX_HTTP_HEAD};
 use crate::pipe::{Flow, RawPipe};
 
-use plan::{Planned, plan_head};
+use plan::{Planned, plan_head, write_trailers};
 
 /// See the module.
 #[derive(Debug)]
@@ -82,6 +83,8 @@ struct Serving {
     /// The visitor holds its body back until the upstream says `100`.
     holds_back: bool,
     keep_alive: bool,
+    /// The visitor takes trailers, and they travel.
+    trailers: bool,
     status: u16,
 }
 
@@ -91,6 +94,8 @@ enum Response {
     Awaited,
     /// The head was sent; for a body of known length this is what is left of it.
     Body(ResponseBody),
+    /// All of it was queued, and trailers but for their end.
+    Trailers,
     /// Everything was queued.
     Done,
 }
@@ -151,7 +156,11 @@ impl HttpExchange {
 
     /// Memory of what came and waits.
     pub fn capacity(&self) -> usize {
-        self.inbound.capacity()
+        let kept = match &self.state {
+            State::Serving(it) => it.upload.kept(),
+            State::Waiting | State::Raw(_) => 0,
+        };
+        self.inbound.capacity() + kept
     }
 
     /// When its wait for a head, or the head, began; whether it was served and says nothing; and
@@ -264,8 +273,26 @@ impl HttpExchange {
             body_at: now,
             holds_back: expects,
             keep_alive: asked.keep_alive,
+            trailers: false,
             status: 0,
         });
+    }
+
+    /// Trailers travel; `taken`: the visitor takes them, too.
+    pub fn trailers_travel(&mut self, taken: bool) {
+        if let State::Serving(it) = &mut self.state {
+            it.upload.keep_trailers();
+            it.trailers = taken;
+        }
+    }
+
+    /// The trailers behind the body of the request, which is whole: lines for
+    /// [`trailers::fields`](crate::http::trailers::fields).
+    pub fn take_trailers(&mut self) -> Vec<u8> {
+        match &mut self.state {
+            State::Serving(it) => it.upload.take_trailers(),
+            State::Waiting | State::Raw(_) => Vec::new(),
+        }
     }
 
     /// What is at hand for the stream: asked again after [`HttpExchange::sent`] said so.
@@ -387,7 +414,8 @@ impl HttpExchange {
         }
         let held_back = it.asked.upgrade && it.upload.is_complete();
         let upload_done = it.upload_done || held_back;
-        match plan_head(payload, it.asked, upload_done, date, text).map_err(NoHead::Fault)? {
+        let about = (upload_done, it.trailers);
+        match plan_head(payload, it.asked, about, date, text).map_err(NoHead::Fault)? {
             Planned::Interim if waiting > INTERIM_WAITING => Err(NoHead::Waits),
             Planned::Interim => {
                 it.waiting_since = now;
@@ -434,7 +462,7 @@ impl HttpExchange {
         }
         match &mut it.response {
             Response::Awaited => Err("DATA before the response head"),
-            Response::Done => Err("DATA behind the response's end"),
+            Response::Trailers | Response::Done => Err("DATA behind the response's end"),
             // A body where there is none (HEAD).
             Response::Body(ResponseBody::None) => Ok(Data::Dropped),
             Response::Body(ResponseBody::Length(left)) => {
@@ -445,6 +473,26 @@ impl HttpExchange {
             Response::Body(ResponseBody::UntilClose) => Ok(Data::Whole),
             Response::Body(ResponseBody::Chunked) => Ok(Data::Chunk),
         }
+    }
+
+    /// Trailers came on the stream; the first ones behind a chunked body are for the visitor if it
+    /// takes any, and nobody's else. Whether there is something to be sent, in `text`.
+    pub fn stream_trailers(
+        &mut self,
+        payload: &[u8],
+        text: &mut Vec<u8>,
+    ) -> Result<bool, &'static str> {
+        let State::Serving(it) = &mut self.state else {
+            return Ok(false);
+        };
+        if !it.trailers || it.response != Response::Body(ResponseBody::Chunked) {
+            return Ok(false);
+        }
+        let written = write_trailers(payload, text)?;
+        if written {
+            it.response = Response::Trailers;
+        }
+        Ok(written)
     }
 
     /// EOF came on the stream: the response is whole, or should be.
@@ -463,13 +511,17 @@ impl HttpExchange {
             Response::Body(ResponseBody::Length(1..)) => {
                 return Err("EOF before Content-Length bytes");
             }
-            Response::Body(_) | Response::Done => {}
+            Response::Body(_) | Response::Trailers | Response::Done => {}
         }
         it.response = Response::Done;
         Ok(AtEof::Whole {
             status: it.status,
             after: now.since(it.begun),
-            last_chunk: before == Response::Body(ResponseBody::Chunked),
+            last: match before {
+                Response::Body(ResponseBody::Chunked) => LAST_CHUNK,
+                Response::Trailers => CRLF,
+                Response::Awaited | Response::Body(_) | Response::Done => &[],
+            },
         })
     }
 

@@ -1,7 +1,7 @@
 //! The client's response head, as the visitor gets it.
 
-use crate::http::{Asked, HttpDate, ResponseBody, ResponsePlan};
-use crate::wire::open::ResponseHead;
+use crate::http::{Asked, HttpDate, ResponseBody, ResponsePlan, trailers};
+use crate::wire::open::{ResponseHead, parse_trailers};
 
 /// What a head says of the response.
 pub(super) enum Planned {
@@ -14,11 +14,11 @@ pub(super) enum Planned {
     },
 }
 
-/// Reads the client's JSON and writes the head for the visitor.
+/// Reads the client's JSON and writes the head for the visitor, who takes `trailers`.
 pub(super) fn plan_head(
     payload: &[u8],
     asked: Asked,
-    upload_done: bool,
+    (upload_done, trailers): (bool, bool),
     date: Option<HttpDate>,
     text: &mut Vec<u8>,
 ) -> Result<Planned, &'static str> {
@@ -30,6 +30,9 @@ pub(super) fn plan_head(
     let mut plan = ResponsePlan::new(head.status, fields, asked).map_err(|refused| refused.0)?;
     // A response before the end of the request's body: the rest of it may never come.
     plan.keep_alive &= upload_done;
+    if trailers {
+        plan.pass_trailers();
+    }
     if plan.is_interim() == head.is_final {
         return Err("1xx heads are not final, and all others are");
     }
@@ -46,4 +49,12 @@ pub(super) fn plan_head(
             keep_alive: plan.keep_alive,
         }
     })
+}
+
+/// Reads the client's JSON and writes the last chunk and the trailers for the visitor, but for
+/// their end. False where none may pass.
+pub(super) fn write_trailers(payload: &[u8], text: &mut Vec<u8>) -> Result<bool, &'static str> {
+    let fields = parse_trailers(payload).map_err(|_| "malformed trailers")?;
+    let fields = fields.iter().map(|field| (&*field.name, &*field.value));
+    trailers::write(text, fields).map_err(|refused| refused.0)
 }

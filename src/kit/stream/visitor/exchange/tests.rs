@@ -159,3 +159,99 @@ fn whoever_left_behind_its_request_is_waited_for_less_long() {
     );
     assert_eq!(http.visitor_ended(gone), AtFin::Watch);
 }
+
+const TRAILERS: &[u8] = br#"{"headers":[["x-sum","1"],["content-length","9"]]}"#;
+
+/// What is written for a visitor who does or does not take trailers, whose response has this head
+/// and these trailers, up to its end.
+fn trails(request: &[u8], takes: bool, head: &[u8], trailers: &[u8]) -> Vec<u8> {
+    let mut http = asked(request);
+    http.trailers_travel(takes);
+    assert!(sends(&mut http, 0).1);
+    let (mut text, now) = (Vec::new(), Instant::ZERO);
+    assert_eq!(
+        http.stream_trailers(trailers, &mut text),
+        Ok(false),
+        "none are due"
+    );
+    assert!(http.stream_head(head, 0, &mut text, now, None).is_ok());
+    text.clear();
+    let written = http.stream_trailers(trailers, &mut text);
+    assert_eq!(written, Ok(!text.is_empty()));
+    if !text.is_empty() {
+        assert_eq!(
+            http.stream_trailers(trailers, &mut text),
+            Ok(false),
+            "only the first"
+        );
+        assert!(http.stream_data(1, true, now).is_err(), "the body is whole");
+        let cut = http.stream_broken(false);
+        assert_eq!(
+            cut,
+            Broken::Cut { shown: true },
+            "it does not look whole yet"
+        );
+    }
+    match http.stream_ended(true, now) {
+        Ok(AtEof::Whole { last, .. }) => text.extend_from_slice(last),
+        other => panic!("{other:?}"),
+    }
+    text
+}
+
+#[test]
+fn trailers_come_to_whoever_takes_them_behind_a_chunked_body() {
+    let chunked = br#"{"status":200,"headers":[]}"#;
+    let whole = b"0\r\nx-sum: 1\r\n\r\n";
+    assert_eq!(trails(GET, true, chunked, TRAILERS), whole);
+    assert_eq!(trails(GET, false, chunked, TRAILERS), b"0\r\n\r\n");
+    let none = br#"{"headers":[["host","a"]]}"#;
+    assert_eq!(trails(GET, true, chunked, none), b"0\r\n\r\n");
+    let of_length = br#"{"status":200,"headers":[["content-length","0"]]}"#;
+    assert_eq!(trails(GET, true, of_length, TRAILERS), b"");
+    let head = b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n";
+    assert_eq!(trails(head, true, chunked, TRAILERS), b"");
+    let old = b"GET / HTTP/1.0\r\nTE: trailers\r\n\r\n";
+    assert_eq!(trails(old, true, chunked, TRAILERS), b"");
+}
+
+#[test]
+fn malformed_trailers_are_a_fault_and_write_nothing() {
+    for bad in [
+        &b"{"[..],
+        b"[]",
+        br#"{"headers":[["a b","1"]]}"#,
+        br#"{"headers":[["a","\n"]]}"#,
+    ] {
+        let mut http = asked(GET);
+        http.trailers_travel(true);
+        assert!(sends(&mut http, 0).1);
+        let mut text = Vec::new();
+        let head = br#"{"status":200,"headers":[]}"#;
+        assert!(
+            http.stream_head(head, 0, &mut text, Instant::ZERO, None)
+                .is_ok()
+        );
+        text.clear();
+        assert!(http.stream_trailers(bad, &mut text).is_err() && text.is_empty());
+    }
+}
+
+#[test]
+fn trailers_of_a_request_are_kept_until_its_end_and_weighed() {
+    let rest = b"5\r\nhello\r\n0\r\nX-Sum: 1\r\nHost: b\r\n\r\n";
+    for cut in 0..rest.len() {
+        let mut http = asked(CHUNKED);
+        http.trailers_travel(false);
+        let empty = http.capacity();
+        http.feed(&rest[..cut], Instant::ZERO);
+        let (mut data, _) = sends(&mut http, 9);
+        http.feed(&rest[cut..], Instant::ZERO);
+        let (more, ended) = sends(&mut http, 9);
+        data.extend(more);
+        assert_eq!((&data[..], ended), (&b"hello"[..], true), "cut at {cut}");
+        assert!(http.capacity() > empty);
+        assert_eq!(http.take_trailers(), b"X-Sum: 1\nHost: b\n", "cut at {cut}");
+        assert_eq!(http.take_trailers(), b"");
+    }
+}
