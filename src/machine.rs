@@ -31,6 +31,8 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+#[cfg(feature = "client")]
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -290,6 +292,9 @@ pub enum DialTarget {
     Addr(SocketAddr),
     /// A host name and port; the host resolves it afresh and tries its addresses in turn.
     Name(String, u16),
+    /// A Unix socket, which has no address: it is told as connected to one that names nobody.
+    #[cfg(feature = "client")]
+    Unix(PathBuf),
     /// The in-process handler that the host was given (`serve`), by its number.
     Handler(u32),
 }

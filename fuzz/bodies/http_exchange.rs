@@ -27,6 +27,7 @@ pub fn run(data: &[u8]) {
 fn exchange(open: &OpenHttp<'_>) -> (HttpExchange, Option<&'static str>) {
     let naming = Naming {
         authority: "localhost:3000",
+        prefix: "",
         host_header: &HostHeader::Rewrite,
         public_url: None,
     };

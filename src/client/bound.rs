@@ -3,6 +3,7 @@
 //! A binding is known by our own *reference*, which stays; the kit's `bindId` changes with each new
 //! session.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::client::config::{NO_ID, is_id};
@@ -74,7 +75,7 @@ impl BindOptions {
     /// assert!(BindOptions::pull(5432).takeover(true).check().is_err());
     /// ```
     pub fn check(&self) -> Result<(), Error> {
-        let unused = |_| Ok(Answerer::Target(Target::Addr(([127, 0, 0, 1], 1).into())));
+        let unused = |_| Ok(Answerer::Target(Target::from(1)));
         BindSpec::new(self.clone(), unused).map(|_| ())
     }
 }
@@ -169,13 +170,16 @@ impl BindSpec {
             (None, _) if options.container_port == 0 => {
                 return wrong("Say which local server to use when the kit picks the port.");
             }
-            (Some(To::Target(target)), _) if target.port() == 0 => {
+            (Some(To::Target(target)), _) if target.port() == Some(0) => {
                 return wrong("The target's port must not be 0.");
+            }
+            (Some(To::Target(target)), BindMode::Pull) if !target.prefix().is_empty() => {
+                return wrong("A pull carries raw connections: its target has no path.");
             }
             (Some(To::Target(target)), _) => Answerer::Target(target),
             (None, _) => {
                 let port = options.container_port;
-                Answerer::Target(Target::Addr(([127, 0, 0, 1], port).into()))
+                Answerer::Target(Target::from(SocketAddr::from(([127, 0, 0, 1], port))))
             }
             (Some(To::Handler(handler)), _) => add_handler(handler)?,
         };
@@ -237,6 +241,14 @@ impl Answerer {
         match self {
             Answerer::Target(target) => target.authority(),
             Answerer::Handler(_) => "localhost".into(),
+        }
+    }
+
+    /// What stands in front of each path that it is asked for.
+    pub(super) fn prefix(&self) -> &str {
+        match self {
+            Answerer::Target(target) => target.prefix(),
+            Answerer::Handler(_) => "",
         }
     }
 }

@@ -5,67 +5,122 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use crate::client::Error;
+use crate::http::prefix;
+use crate::limits::UNIX_PATH;
 use crate::machine::DialTarget;
 
 /// A local server.
 ///
-/// Parsed from `3000`, `:3000`, `localhost:3000`, `[::1]:3000` or `host:port`. A bare port means
-/// `localhost`, of which both addresses are tried.
+/// Parsed from `3000`, `:3000`, `localhost:3000`, `[::1]:3000` or `host:port`, from
+/// `http://host:port/path`, whose path then stands in front of each request's, or from
+/// `unix:/run/app.sock`. A bare port means `localhost`, of which both addresses are tried.
+///
+/// ```
+/// use hoody_tunnel::client::Target;
+///
+/// let target = |text: &str| text.parse::<Target>();
+/// assert_eq!(target("3000")?.port(), Some(3000));
+/// assert_eq!(target("http://localhost:8080/shop")?.prefix(), "/shop");
+/// assert_eq!(target("unix:/run/app.sock")?.port(), None);
+/// assert!(target("http://user:password@localhost:8080").is_err());
+/// # Ok::<(), hoody_tunnel::client::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
-    /// A TCP address.
+pub struct Target {
+    place: Place,
+    /// What stands in front of the path of each request: nothing, or `/path`.
+    prefix: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
     Addr(SocketAddr),
     /// A name, looked up afresh for each connection, and a port.
     Name(String, u16),
+    /// A Unix socket's path.
+    Unix(String),
 }
 
 impl Target {
-    /// The port.
-    pub fn port(&self) -> u16 {
-        match self {
-            Target::Addr(addr) => addr.port(),
-            Target::Name(_, port) => *port,
+    fn new(place: Place) -> Target {
+        Target {
+            place,
+            prefix: String::new(),
         }
+    }
+
+    /// The port; a Unix socket has none.
+    pub fn port(&self) -> Option<u16> {
+        match &self.place {
+            Place::Addr(addr) => Some(addr.port()),
+            Place::Name(_, port) => Some(*port),
+            Place::Unix(_) => None,
+        }
+    }
+
+    /// What stands in front of the path of each request: nothing, or as in `/path`.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     /// What a browser would send as `Host` to reach it.
     pub fn authority(&self) -> String {
-        match self {
-            Target::Addr(addr) if addr.port() == 80 => match addr.ip() {
+        match &self.place {
+            Place::Addr(addr) if addr.port() == HTTP => match addr.ip() {
                 IpAddr::V4(ip) => ip.to_string(),
                 IpAddr::V6(ip) => format!("[{ip}]"),
             },
-            Target::Name(name, 80) => name.clone(),
-            _ => self.to_string(),
+            Place::Name(name, HTTP) => name.clone(),
+            Place::Unix(_) => "localhost".into(),
+            place => place.to_string(),
         }
     }
 
     pub(super) fn dial(&self) -> DialTarget {
-        match self {
-            Target::Addr(addr) => DialTarget::Addr(*addr),
-            Target::Name(name, port) => DialTarget::Name(name.clone(), *port),
+        match &self.place {
+            Place::Addr(addr) => DialTarget::Addr(*addr),
+            Place::Name(name, port) => DialTarget::Name(name.clone(), *port),
+            Place::Unix(path) => DialTarget::Unix(path.into()),
+        }
+    }
+
+    /// As a URL, for people who look for a server that does not answer.
+    pub(super) fn shown(&self) -> String {
+        match &self.place {
+            Place::Unix(_) => self.to_string(),
+            place => format!("http://{place}{}", self.prefix),
         }
     }
 }
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.prefix.as_str() {
+            "" => write!(f, "{}", self.place),
+            prefix => write!(f, "http://{}{prefix}", self.place),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Target::Addr(addr) => write!(f, "{addr}"),
-            Target::Name(name, port) => write!(f, "{name}:{port}"),
+            Place::Addr(addr) => write!(f, "{addr}"),
+            Place::Name(name, port) => write!(f, "{name}:{port}"),
+            Place::Unix(path) => write!(f, "unix:{path}"),
         }
     }
 }
 
 impl From<SocketAddr> for Target {
     fn from(addr: SocketAddr) -> Target {
-        Target::Addr(addr)
+        Target::new(Place::Addr(addr))
     }
 }
 
 impl From<u16> for Target {
     fn from(port: u16) -> Target {
-        Target::Name("localhost".into(), port)
+        Target::new(Place::Name("localhost".into(), port))
     }
 }
 
@@ -73,32 +128,100 @@ impl FromStr for Target {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Target, Error> {
-        let wrong = || {
-            Error::Options(format!(
-                "`{}` is not a target: write 3000, localhost:3000, [::1]:3000 or host:port",
-                text.escape_debug()
-            ))
-        };
-        if let Ok(addr) = text.parse::<SocketAddr>() {
-            return match addr.port() {
-                0 => Err(wrong()),
-                _ => Ok(Target::Addr(addr)),
-            };
+        if let Some(path) = after(text, "unix:") {
+            return read_unix(path).map(Target::new);
         }
-        let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
-        let is_number = !port.is_empty() && port.bytes().all(|octet| octet.is_ascii_digit());
-        let port = match port.parse::<u16>() {
-            Ok(port) if is_number && port > 0 => port,
-            _ => return Err(wrong()),
-        };
-        if host.is_empty() {
-            return Ok(Target::from(port));
+        // It may be a password that stands before it, and is not repeated.
+        if text.contains('@') {
+            return wrong("A target has no user and no password.");
         }
-        match is_host_name(host) {
-            true => Ok(Target::Name(host.to_owned(), port)),
-            false => Err(wrong()),
+        let Some(url) = after(text, "http://") else {
+            let place = read_place(text, None).ok_or_else(|| no_target(text))?;
+            return Ok(Target::new(place));
+        };
+        let (authority, path) = url.split_at(url.find(['/', '?', '#']).unwrap_or(url.len()));
+        let place = read_place(authority, Some(HTTP)).ok_or_else(|| no_target(text))?;
+        let prefix = read_prefix(path)?;
+        Ok(Target { place, prefix })
+    }
+}
+
+/// What follows `scheme`, in whichever case it is written.
+fn after<'a>(text: &'a str, scheme: &str) -> Option<&'a str> {
+    let (first, rest) = text.split_at_checked(scheme.len())?;
+    first.eq_ignore_ascii_case(scheme).then_some(rest)
+}
+
+/// A host and a port; where a `usual` port is known the host alone will do, elsewhere the port.
+fn read_place(text: &str, usual: Option<u16>) -> Option<Place> {
+    if let Ok(addr) = text.parse::<SocketAddr>() {
+        return (addr.port() > 0).then_some(Place::Addr(addr));
+    }
+    if let Some(port) = usual {
+        let inside = text.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+        let ip = match inside {
+            Some(inside) => inside.parse().ok().map(IpAddr::V6),
+            None => text.parse().ok().map(IpAddr::V4),
+        };
+        if let Some(ip) = ip {
+            return Some(Place::Addr(SocketAddr::new(ip, port)));
+        }
+        if is_host_name(text) {
+            return Some(Place::Name(text.to_owned(), port));
         }
     }
+    let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
+    let is_number = !port.is_empty() && port.bytes().all(|octet| octet.is_ascii_digit());
+    let port = port.parse::<u16>().ok();
+    let port = port.filter(|&port| is_number && port > 0)?;
+    match host {
+        "" if usual.is_none() => Some(Place::Name("localhost".into(), port)),
+        host => is_host_name(host).then(|| Place::Name(host.to_owned(), port)),
+    }
+}
+
+/// The path of a target's URL, without the slash in the end.
+fn read_prefix(path: &str) -> Result<String, Error> {
+    if path.contains(['?', '#']) {
+        return wrong("A target's URL ends with its path: it has no ? and no #.");
+    }
+    let path = path.strip_suffix('/').unwrap_or(path);
+    if !path.is_empty() && !prefix::is_good(path.as_bytes()) {
+        return wrong(
+            "A target's path has letters, digits and %xx, and no part of it is empty, . or ..",
+        );
+    }
+    Ok(path.to_owned())
+}
+
+/// A Unix socket's path; `unix:///run/app.sock` is one, too.
+fn read_unix(path: &str) -> Result<Place, Error> {
+    let Some(rest) = path.strip_prefix('/') else {
+        return wrong("A Unix socket's path begins with a slash, as in unix:/run/app.sock.");
+    };
+    let path = format!("/{}", rest.trim_start_matches('/'));
+    if path.ends_with('/') || path.chars().any(char::is_control) {
+        return wrong("That is no path of a Unix socket.");
+    }
+    if path.len() > UNIX_PATH {
+        let length = path.len();
+        return wrong(&format!(
+            "A Unix socket's path has at most {UNIX_PATH} bytes; this one has {length}."
+        ));
+    }
+    Ok(Place::Unix(path))
+}
+
+fn no_target(text: &str) -> Error {
+    Error::Options(format!(
+        "`{}` is not a target: write 3000, localhost:3000, [::1]:3000, host:port, \
+         http://host:port/path or unix:/path",
+        text.escape_debug()
+    ))
+}
+
+fn wrong<T>(text: &str) -> Result<T, Error> {
+    Err(Error::Options(text.into()))
 }
 
 /// Whether `text` may be looked up and may stand in a `Host` field.
@@ -107,40 +230,58 @@ pub(super) fn is_host_name(text: &str) -> bool {
     !text.is_empty() && text.len() <= 253 && text.bytes().all(is_plain)
 }
 
+/// The port that a URL of HTTP leaves out.
+const HTTP: u16 = 80;
+
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     #[test]
-    fn every_spelling_of_a_target_is_understood() {
-        let name = |host: &str, port| Target::Name(host.into(), port);
-        for (text, wanted) in [
-            ("3000", name("localhost", 3000)),
-            (":3000", name("localhost", 3000)),
-            ("localhost:80", name("localhost", 80)),
-            ("db.internal:5432", name("db.internal", 5432)),
-            ("[::1]:3000", Target::Addr("[::1]:3000".parse().unwrap())),
-            ("127.0.0.1:1", Target::Addr("127.0.0.1:1".parse().unwrap())),
-        ] {
-            assert_eq!(text.parse::<Target>().unwrap(), wanted, "{text}");
+    fn every_spelling_of_a_target_is_read_as_the_vectors_say() {
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/vectors/http/targets.json"
+        );
+        let text = std::fs::read_to_string(path).expect("the vectors are there");
+        let cases: Vec<Value> = serde_json::from_str(&text).expect("a file of vectors is JSON");
+        assert!(cases.len() > 30);
+        for case in &cases {
+            let text = case["text"].as_str().expect("a text");
+            let read = text.parse::<Target>();
+            if let Some(error) = case["error"].as_str() {
+                let refused = read.expect_err(text).to_string();
+                assert!(refused.contains(error), "{text}: {refused}");
+                assert!(!refused.contains("hunter2"), "{text}: {refused}");
+                continue;
+            }
+            let target = read.unwrap_or_else(|error| panic!("{text}: {error}"));
+            let (host, unix) = match target.dial() {
+                DialTarget::Addr(addr) => (Some(addr.ip().to_string()), None),
+                DialTarget::Name(name, _) => (Some(name), None),
+                DialTarget::Unix(path) => (None, Some(path.display().to_string())),
+                DialTarget::Handler(_) => panic!("{text} is no handler"),
+            };
+            assert_eq!(host.as_deref(), case["host"].as_str(), "{text}");
+            assert_eq!(unix.as_deref(), case["unix"].as_str(), "{text}");
+            let port = target.port().map(u64::from);
+            assert_eq!(port, case["port"].as_u64(), "{text}");
+            assert_eq!(target.prefix(), case["prefix"].as_str().unwrap_or(""));
+            let authority = target.authority();
+            assert_eq!(Some(authority.as_str()), case["hostHeader"].as_str());
+            assert_eq!(Some(target.to_string().as_str()), case["shown"].as_str());
+            let again = target.to_string().parse::<Target>();
+            assert_eq!(again.ok(), Some(target), "what is shown can be given again");
         }
     }
 
     #[test]
-    fn what_is_no_target_is_refused_with_examples() {
-        for text in [
-            "", "0", "x", "a b:3", "h:70000", "::1:3", "h:+3", "host:", "[::1]", "é:1",
-        ] {
-            let refused = text.parse::<Target>().unwrap_err();
-            assert!(refused.to_string().contains("localhost:3000"), "{text}");
-        }
-    }
-
-    #[test]
-    fn the_usual_port_is_left_out_of_the_host_field() {
-        let authority = |text: &str| text.parse::<Target>().unwrap().authority();
-        assert_eq!(authority("localhost:80"), "localhost");
-        assert_eq!(authority("[::1]:80"), "[::1]");
-        assert_eq!(authority("3000"), "localhost:3000");
+    fn a_path_that_no_socket_can_have_is_refused_before_it_is_dialled() {
+        let path = |length: usize| format!("unix:/{}", "x".repeat(length - 1)).parse::<Target>();
+        assert!(path(UNIX_PATH).is_ok());
+        let refused = path(UNIX_PATH + 1).unwrap_err().to_string();
+        assert!(refused.contains("at most"), "{refused}");
     }
 }

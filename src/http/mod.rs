@@ -40,6 +40,7 @@ mod date;
 mod fields;
 pub mod forward;
 mod head;
+pub mod prefix;
 mod refusal;
 mod relay;
 pub mod rewrite;

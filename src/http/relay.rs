@@ -144,9 +144,15 @@ impl<'a, I: Iterator<Item = Field<'a>> + Clone> RequestPlan<'a, I> {
         if !is_value(host) {
             return Err(Unwritable("The host contains a control character."));
         }
-        write::put_request_line(out, self.method, self.target);
+        let target = names.map(|names| names.target(self.target).ok_or(LEADS_OUT));
+        let target = target.transpose()?;
+        let target = target.as_deref().unwrap_or(self.target);
+        write::put_request_line(out, self.method, target);
         write::put_checked_field(out, b"host", host);
         for (name, value) in self.fields() {
+            if names.is_some_and(|names| names.leads_out(name, value)) {
+                return Err(LEADS_OUT);
+            }
             let rewritten = names.and_then(|names| names.inwards(name, value));
             write::put_checked_field(out, name, rewritten.as_deref().unwrap_or(value));
         }
@@ -277,6 +283,8 @@ impl<'a, I: Iterator<Item = Field<'a>> + Clone> ResponsePlan<'a, I> {
 
 /// The type of server-sent events (HTML, "Server-sent events").
 const EVENTS: &[u8] = b"text/event-stream";
+const LEADS_OUT: Unwritable =
+    Unwritable("Its path has `..`, or is none, and only one path of the local server is exposed.");
 const CHUNKED: &[u8] = b"transfer-encoding: chunked\r\n";
 const TAKES_TRAILERS: &[u8] = b"te: trailers\r\nconnection: TE\r\n";
 

@@ -4,15 +4,31 @@
 //! visitors cannot reach. What names the visitor's own scheme and host on the way in gets the local
 //! name ([`Names::inwards`]), and what names the local authority on the way out gets the visitor's
 //! ([`Back::outwards`]). Other hosts, and other ports of the same, stay what they are; so does all
-//! in bodies.
+//! in bodies. A server behind a prefix has that put before paths on the way in and taken off on the
+//! way out (`prefix`), also where `Host` is kept and nothing else is rewritten.
+
+use std::borrow::Cow;
 
 use super::fields::{is_host, media_type, trim_whitespace};
+use super::prefix;
+
+/// What a server is told of itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Local<'a> {
+    /// `http` or `https`.
+    pub scheme: &'static str,
+    /// What it gets as `Host`.
+    pub authority: &'a [u8],
+    /// What stands in front of each path: nothing, or `/path`.
+    pub prefix: &'a [u8],
+    /// That is the host that the visitor asked: no name is rewritten.
+    pub kept: bool,
+}
 
 /// The names that a request is rewritten by.
 #[derive(Debug, Clone, Copy)]
 pub struct Names<'a> {
-    /// What the server gets as `Host`.
-    local: &'a [u8],
+    local: Local<'a>,
     /// How the visitor came: `http` or `https`.
     scheme: &'static str,
     /// What the visitor calls the server, best first.
@@ -47,14 +63,16 @@ pub struct AskedAs<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Back {
     local: Vec<u8>,
+    prefix: Vec<u8>,
+    kept: bool,
     scheme: &'static str,
     public: Vec<u8>,
 }
 
 impl<'a> Names<'a> {
-    /// For a server that gets `local` as `Host`. The kit has set the forwarding facts from what it
+    /// For a server that is told so of itself. The kit has set the forwarding facts from what it
     /// saw, or kept a trusted proxy's (PROTOCOL §11).
-    pub fn new(local: &'a [u8], visitor: AskedAs<'a>) -> Names<'a> {
+    pub fn new(local: Local<'a>, visitor: AskedAs<'a>) -> Names<'a> {
         let public_url = visitor.public_url.and_then(|url| split(url.as_bytes()));
         let public_url = public_url.map(|url| (url.scheme, url.authority));
         let first = |list: &'a [u8]| trim_whitespace(list.split(|&it| it == b',').next()?).into();
@@ -87,6 +105,23 @@ impl<'a> Names<'a> {
         names
     }
 
+    /// What the server is asked for instead of `target`; nothing where that would lead out of its
+    /// prefix.
+    pub fn target<'t>(&self, target: &'t [u8]) -> Option<Cow<'t, [u8]>> {
+        let prefix = self.local.prefix;
+        if prefix.is_empty() {
+            return Some(Cow::Borrowed(target));
+        }
+        let is_inside = target.starts_with(b"/") && !prefix::climbs(target);
+        is_inside.then(|| Cow::Owned(prefix::put_on(prefix, target)))
+    }
+
+    /// Whether a field of the request would have something done outside the prefix.
+    pub fn leads_out(&self, name: &[u8], value: &[u8]) -> bool {
+        let path = split(value).map_or(value, |url| url.rest);
+        !self.local.prefix.is_empty() && same(name, b"destination") && prefix::climbs(path)
+    }
+
     /// What a field of the request becomes, if it names the visitor's own scheme and host.
     pub fn inwards(&self, name: &[u8], value: &[u8]) -> Option<Vec<u8>> {
         let lenient = match name {
@@ -97,11 +132,19 @@ impl<'a> Names<'a> {
             // Servers that let this field count hold it against `Origin`, where forged requests are
             // to be told apart: those that a form can make. All else learns from it where it is.
             _ if same(name, b"x-forwarded-host") => {
-                return self.own_form.then(|| self.local.to_vec());
+                let wanted = self.own_form && !self.local.kept;
+                return wanted.then(|| self.local.authority.to_vec());
             }
             _ => return None,
         };
-        let url = split(value)?;
+        let mut before = self.local.prefix;
+        if same(name, b"origin") {
+            before = b"";
+        }
+        let Some(url) = split(value) else {
+            let is_path = same(name, b"destination") && value.starts_with(b"/");
+            return (is_path && !before.is_empty()).then(|| prefix::put_on(before, value));
+        };
         let scheme = url.scheme?;
         let is_own = self
             .own
@@ -109,14 +152,30 @@ impl<'a> Names<'a> {
             .flatten()
             .any(|own| same(own, url.authority));
         let fits = is_own && (lenient || scheme == self.scheme);
-        fits.then(|| [b"http://", self.local, url.rest].concat())
+        let (named, authority) = match self.local.kept {
+            true if before.is_empty() => return None,
+            true => (scheme, url.authority),
+            false => (self.local.scheme, self.local.authority),
+        };
+        let slash: &[u8] = match url.rest.first() {
+            Some(b'/') => b"",
+            _ if before.is_empty() => b"",
+            _ => b"/",
+        };
+        let parts = [named.as_bytes(), b"://", authority, before, slash, url.rest];
+        fits.then(|| parts.concat())
     }
 
     /// What the answer is rewritten by; nothing where the visitor named no host.
     pub fn back(&self) -> Option<Back> {
-        let public = self.own.iter().flatten().next()?;
+        let public = match self.local.kept {
+            true => self.local.authority,
+            false => self.own.iter().flatten().next()?,
+        };
         Some(Back {
-            local: self.local.to_vec(),
+            local: self.local.authority.to_vec(),
+            prefix: self.local.prefix.to_vec(),
+            kept: self.local.kept,
             scheme: self.scheme,
             public: public.to_vec(),
         })
@@ -150,36 +209,76 @@ impl Back {
     }
 
     fn url(&self, value: &[u8]) -> Option<Vec<u8>> {
-        let url = split(value)?;
-        let ours = same(url.authority, &self.local);
+        let Some(url) = split(value) else {
+            return self.path(value);
+        };
+        let nothing = self.kept && self.prefix.is_empty();
+        if nothing || !same(url.authority, &self.local) {
+            return None;
+        }
+        let rest = prefix::take_off(&self.prefix, url.rest)?;
         let scheme = match url.scheme {
+            Some(scheme) if self.kept => [scheme.as_bytes(), b":"].concat(),
             Some(_) => [self.scheme.as_bytes(), b":"].concat(),
             None => Vec::new(),
         };
-        ours.then(|| [&scheme, b"//".as_slice(), &self.public, url.rest].concat())
+        Some([&scheme, b"//".as_slice(), &self.public, &rest].concat())
+    }
+
+    /// A path of its own that lies behind the prefix.
+    fn path(&self, value: &[u8]) -> Option<Vec<u8>> {
+        if self.prefix.is_empty() {
+            return None;
+        }
+        let path = prefix::take_off(&self.prefix, value)?;
+        prefix::stays(&path).then(|| path.into_owned())
     }
 
     /// A cookie of the local name is one of whatever host the visitor asked: it has no `Domain`
-    /// (RFC 6265 §5.2.3).
+    /// (RFC 6265 §5.2.3). One of a path behind the prefix is one of what visitors ask there.
     fn cookie(&self, value: &[u8]) -> Option<Vec<u8>> {
-        let host = without_port(&self.local);
-        let is_local = |part: &&[u8]| {
-            let Some(equals) = part.iter().position(|&octet| octet == b'=') else {
-                return false;
-            };
-            let (name, domain) = part.split_at(equals);
-            let domain = trim_whitespace(&domain[1..]);
-            let domain = domain.strip_prefix(b".").unwrap_or(domain);
-            same(trim_whitespace(name), b"domain")
-                && (same(domain, b"localhost") || same(domain, host))
-        };
         let mut parts = value.split(|&octet| octet == b';');
-        let cookie = parts.next()?;
-        let kept: Vec<&[u8]> = std::iter::once(cookie)
-            .chain(parts.clone().filter(|part| !is_local(part)))
-            .collect();
-        (kept.len() <= parts.count()).then(|| kept.join(&b';'))
+        let mut new = parts.next()?.to_vec();
+        let mut changed = false;
+        for part in parts {
+            let became = match attribute(part) {
+                Some((name, domain)) if same(name, b"domain") && self.is_own(domain) => None,
+                Some((name, path)) if same(name, b"path") => match self.path(path) {
+                    Some(path) => {
+                        let before = &part[..part.len() - after_equals(part).len()];
+                        Some([before, &path].concat())
+                    }
+                    None => Some(part.to_vec()),
+                },
+                _ => Some(part.to_vec()),
+            };
+            changed |= became.as_deref() != Some(part);
+            if let Some(became) = became {
+                new.push(b';');
+                new.extend_from_slice(&became);
+            }
+        }
+        changed.then_some(new)
     }
+
+    /// Whether a cookie's `Domain` is the local name.
+    fn is_own(&self, domain: &[u8]) -> bool {
+        let domain = domain.strip_prefix(b".").unwrap_or(domain);
+        let host = without_port(&self.local);
+        !self.kept && (same(domain, b"localhost") || same(domain, host))
+    }
+}
+
+/// Name and value of a cookie's attribute that has both.
+fn attribute(part: &[u8]) -> Option<(&[u8], &[u8])> {
+    let equals = part.iter().position(|&octet| octet == b'=')?;
+    let name = trim_whitespace(&part[..equals]);
+    Some((name, trim_whitespace(after_equals(part))))
+}
+
+fn after_equals(part: &[u8]) -> &[u8] {
+    let equals = part.iter().position(|&octet| octet == b'=');
+    equals.map_or(&[], |equals| &part[equals + 1..])
 }
 
 /// An absolute URL of HTTP, or one without a scheme (RFC 3986 §4.2).

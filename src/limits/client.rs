@@ -20,6 +20,15 @@ pub const CLIENT_NAME_BYTES: usize = 255;
 pub const MAX_SESSION_ID: usize = 128;
 /// See [`MAX_SESSION_ID`].
 pub const MAX_NONCE: usize = 256;
+/// Bytes of a Unix socket's path, at most, without the NUL that ends it for the system.
+pub const UNIX_PATH: usize = if cfg!(any(target_os = "linux", target_os = "android")) {
+    107
+} else {
+    103
+};
+/// How long a Unix socket whose server does not accept as fast as others dial is left alone: the
+/// system does not tell when there is room.
+pub const KNOCK_AGAIN: Duration = Duration::from_millis(20);
 /// Bindings that a client keeps, at most; a kit allows fewer.
 pub const CLIENT_BINDINGS: usize = 64;
 /// Local connections at once, at most. More than all the streams that a session may have, with the

@@ -23,6 +23,9 @@ pub(super) enum Link {
     Resolving,
     /// It is being connected.
     Dialing(Box<Dial>),
+    /// A Unix socket is being tried.
+    #[cfg(feature = "client")]
+    Knocking(Box<super::unix::Knock>),
     /// It stands.
     Plain(Socket),
     /// It stands, and TLS does or soon will.
@@ -38,7 +41,7 @@ impl Link {
                 more: count == space.len(),
             }),
             Link::Tls(tls) => tls.read(space),
-            Link::Resolving | Link::Dialing(_) => Err(io::ErrorKind::WouldBlock.into()),
+            _ => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
 
@@ -47,7 +50,7 @@ impl Link {
         match self {
             Link::Plain(socket) => socket.write(bytes),
             Link::Tls(tls) => tls.write(bytes),
-            Link::Resolving | Link::Dialing(_) => Err(io::ErrorKind::WouldBlock.into()),
+            _ => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
 
@@ -69,7 +72,7 @@ impl Link {
         match self {
             Link::Plain(socket) => socket.finish(),
             Link::Tls(tls) => return tls.finish(),
-            Link::Resolving | Link::Dialing(_) => {}
+            _ => {}
         }
         Ok(true)
     }
@@ -79,7 +82,7 @@ impl Link {
         match self {
             Link::Plain(socket) => Some(socket),
             Link::Tls(tls) => Some(tls.socket()),
-            Link::Resolving | Link::Dialing(_) => None,
+            _ => None,
         }
     }
 }
@@ -163,7 +166,7 @@ impl Conn {
 
     /// Whether the machine was told that it is connected.
     pub(super) fn stands(&self) -> bool {
-        !matches!(self.link, Link::Resolving | Link::Dialing(_))
+        matches!(self.link, Link::Plain(_) | Link::Tls(_))
     }
 
     /// Whether the machine is to be told of a FIN that lies behind bytes it does not read.

@@ -40,6 +40,8 @@ pub mod successor;
 mod tls;
 mod token;
 mod turn;
+#[cfg(feature = "client")]
+mod unix;
 
 use std::collections::VecDeque;
 use std::io;

@@ -2,11 +2,13 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use mio::Interest;
 
+#[cfg(feature = "client")]
+use crate::limits::KNOCK_AGAIN;
 use crate::limits::{DEPART_WITHIN, DIAL_TIMEOUT};
 use crate::machine::{CloseHow, Command, ConnKey, DialTarget, Ended, Event, ListenerKey, Machine};
 
@@ -178,6 +180,13 @@ impl<M: Machine> Reactor<M> {
                     self.resolve((key, name, port));
                 }
             },
+            #[cfg(feature = "client")]
+            DialTarget::Unix(path) => {
+                let knock = super::unix::Knock::new(path, self.now);
+                let link = Link::Knocking(Box::new(knock));
+                self.conns.insert(Conn::new(key, link));
+                self.knock(key);
+            }
             DialTarget::Handler(number) => self.dial_handler(key, number),
         }
     }
@@ -206,8 +215,7 @@ impl<M: Machine> Reactor<M> {
         // There are no edges here: a read that came back short proves nothing.
         conn.greedy = true;
         self.conns.insert(conn);
-        // It has no address; the machine gets one that names nobody.
-        let peer = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        let peer = NOBODY;
         self.news.push_back(Event::Connected { conn: key, peer });
     }
 
@@ -236,6 +244,33 @@ impl<M: Machine> Reactor<M> {
                 self.progress(key);
             }
             Err(error) => self.end(key, Ended::Failed(failure(&error))),
+        }
+    }
+
+    /// Tries a Unix socket, or tries it again.
+    #[cfg(feature = "client")]
+    pub(super) fn knock(&mut self, key: ConnKey) {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
+        let Link::Knocking(knock) = &conn.link else {
+            return;
+        };
+        match knock.again(
+            self.poll.registry(),
+            token::of(Class::Conn, key, 0),
+            self.now,
+        ) {
+            Ok(Some(socket)) => {
+                conn.link = Link::Plain(socket);
+                // Where somebody passes descriptors a read stops short before them.
+                conn.greedy = true;
+                self.dial_timers.disarm(key);
+                let peer = NOBODY;
+                self.news.push_back(Event::Connected { conn: key, peer });
+            }
+            Ok(None) => self.dial_timers.arm(key, self.now + KNOCK_AGAIN),
+            Err(why) => self.end(key, Ended::Failed(why)),
         }
     }
 
@@ -321,6 +356,9 @@ impl<M: Machine> Reactor<M> {
         }
     }
 }
+
+/// Whom the machine is told to have reached where there is no address.
+const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// Finds a listener unless it is gone.
 pub(super) fn find(

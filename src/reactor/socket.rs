@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use mio::event::Source;
 use mio::net::TcpStream;
+#[cfg(feature = "client")]
+use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
 
 use crate::limits::CLOSE_DRAIN;
@@ -17,6 +19,9 @@ use crate::machine::{Ended, Inside, IoFailure};
 pub(super) enum Socket {
     /// From a listener or a dial.
     Tcp(TcpStream),
+    /// From a dial. A kit dials none, and carries no code for it.
+    #[cfg(feature = "client")]
+    Unix(UnixStream),
     /// To a handler of this process, which stirs us by itself.
     Inside(Box<dyn Inside>),
 }
@@ -34,6 +39,8 @@ impl Socket {
     pub(super) fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
         retry(|| match self {
             Socket::Tcp(stream) => stream.read(space),
+            #[cfg(feature = "client")]
+            Socket::Unix(stream) => stream.read(space),
             Socket::Inside(inside) => inside.read(space),
         })
     }
@@ -42,6 +49,8 @@ impl Socket {
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         retry(|| match self {
             Socket::Tcp(stream) => stream.write(bytes),
+            #[cfg(feature = "client")]
+            Socket::Unix(stream) => stream.write(bytes),
             Socket::Inside(inside) => inside.write(bytes),
         })
     }
@@ -50,6 +59,8 @@ impl Socket {
     pub(super) fn finish(&mut self) {
         match self {
             Socket::Tcp(stream) => drop(stream.shutdown(Shutdown::Write)),
+            #[cfg(feature = "client")]
+            Socket::Unix(stream) => drop(stream.shutdown(Shutdown::Write)),
             Socket::Inside(inside) => inside.finish(),
         }
     }
@@ -65,13 +76,15 @@ impl Socket {
     pub(super) fn take_error(&self) -> Option<io::Error> {
         match self {
             Socket::Tcp(stream) => stream.take_error().unwrap_or_else(Some),
+            #[cfg(feature = "client")]
+            Socket::Unix(stream) => stream.take_error().unwrap_or_else(Some),
             Socket::Inside(_) => None,
         }
     }
 
     /// Whether a reset by the peer shall be told even while nobody reads.
     pub(super) fn resets_at_once(&self) -> bool {
-        matches!(self, Socket::Tcp(_))
+        !matches!(self, Socket::Inside(_))
     }
 
     /// Bytes that the system took of ours and that the peer's has not acknowledged, sent or not;
@@ -79,11 +92,11 @@ impl Socket {
     pub(super) fn held(&self) -> Option<usize> {
         match self {
             Socket::Tcp(stream) => unacknowledged(stream),
-            Socket::Inside(_) => None,
+            _ => None,
         }
     }
 
-    /// Makes the coming close a RST.
+    /// Makes the coming close a RST. (Unix sockets have none: there a close is a close.)
     pub(super) fn reset_on_close(&self) {
         if let Socket::Tcp(stream) = self {
             reset_on_close(stream);
@@ -107,6 +120,8 @@ impl Socket {
     pub(super) fn reregister(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         match self {
             Socket::Tcp(stream) => stream.reregister(registry, token, interest()),
+            #[cfg(feature = "client")]
+            Socket::Unix(stream) => stream.reregister(registry, token, interest()),
             Socket::Inside(_) => Ok(()),
         }
     }
@@ -115,6 +130,8 @@ impl Socket {
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         match self {
             Socket::Tcp(stream) => stream.register(registry, token, interest()),
+            #[cfg(feature = "client")]
+            Socket::Unix(stream) => stream.register(registry, token, interest()),
             Socket::Inside(_) => Ok(()),
         }
     }

@@ -200,6 +200,7 @@ impl Write for Out<'_> {
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         retry(|| match self.0 {
             Socket::Tcp(stream) => stream.write_vectored(slices),
+            Socket::Unix(stream) => stream.write_vectored(slices),
             Socket::Inside(inside) => inside.write(slices.first().map_or(&[], |slice| slice)),
         })
     }

@@ -189,6 +189,8 @@ impl<M: Machine> Reactor<M> {
                 self.end(key, Ended::Failed(failure(&error)));
             } else {
                 self.progress(key);
+                #[cfg(feature = "client")]
+                self.knock(key);
             }
             self.settle();
         }

@@ -5,7 +5,7 @@
 //! are several sockets of one and `paths` what they are good for, `laptop` shares what it has, `one_process` shares it with a kit,
 //! `restart` tells a kit to go, `holding` has visitors wait, `init` is who starts it, `limits` hold, `admin` steers, `proxy`
 //! stands behind nginx, `network` pulls cables in namespaces of its own, `cli` is what people type,
-//! `odd_flags` are nonsense,
+//! `odd_flags` are nonsense, `targets` are local servers of other kinds than a port,
 //! `door` is the kit's own under floods, `readers` of our output stop, `soak` counts what is left after many.
 //! Nothing here reaches into the crate: what is not visible on a socket, in `/proc` or in a
 //! program's output is not tested here.
@@ -43,5 +43,6 @@ mod replay;
 mod restart;
 mod sessions;
 mod soak;
+mod targets;
 mod visitors;
 mod ways;

@@ -522,6 +522,7 @@ impl<M: Machine> Host<M> {
                 let addr = match target {
                     DialTarget::Addr(addr) => addr,
                     DialTarget::Name(name, port) => resolve(&name, port),
+                    DialTarget::Unix(path) => behind(&path),
                     DialTarget::Handler(number) => panic!("no handler {number} here"),
                 };
                 let far = self.is_far && addr.ip() == resolve("kit", 0).ip();
@@ -687,6 +688,14 @@ fn shortage() -> IoFailure {
 }
 
 /// Names of the simulated world.
+/// The server behind a Unix socket, whose path ends with its port.
+fn behind(path: &std::path::Path) -> SocketAddr {
+    let port = path
+        .file_name()
+        .and_then(|name| name.to_str()?.parse().ok());
+    resolve("localhost", port.expect("a port for a name"))
+}
+
 pub fn resolve(name: &str, port: u16) -> SocketAddr {
     if let Ok(ip) = name.parse::<std::net::IpAddr>() {
         return SocketAddr::new(ip, port);

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use hoody_tunnel::client::Spec;
 use hoody_tunnel::client::{BindOptions, Client, Error, Notice, Order, Proxy, TunnelOptions};
+use hoody_tunnel::client::{HostHeader, Spec, Target};
 use hoody_tunnel::clock::Instant;
 use hoody_tunnel::kit::Kit;
 use hoody_tunnel::kit::config::Config;
@@ -301,6 +301,19 @@ impl World {
         let options = match port < 5000 {
             true => BindOptions::expose(port).takeover(takeover).to(http),
             false => BindOptions::pull(port).to(raw),
+        };
+        // Every second one by a Unix socket, which is called the same.
+        let unix = |port: u16| {
+            format!("unix:/run/{port}")
+                .parse::<Target>()
+                .expect("a target")
+        };
+        let options = match (port % 2, port < 5000) {
+            (1, true) => options
+                .to(unix(HTTP_PORT))
+                .host_header(HostHeader::Name(http.to_string())),
+            (1, false) => options.to(unix(RAW_PORT)),
+            _ => options,
         };
         let spec = Box::new(Spec::new(options).expect("good options"));
         host.order(Order::Bind { reference, spec }, &mut self.net);

@@ -159,9 +159,11 @@ pub enum Output {
 command! {
     /// Make a local HTTP server reachable at a port of the container.
     #[argh(subcommand, name = "expose", help_triggers("-h", "--help"),
-        example = "{command_name} 3000\n{command_name} localhost:5173 --container-port 8080")]
+        example = "{command_name} 3000\n{command_name} localhost:5173 --container-port 8080\n\
+                   {command_name} http://localhost:8080/shop\n{command_name} unix:/run/app.sock")]
     session Expose {
-        /// the local server: 3000, localhost:3000, [::1]:3000 or host:port
+        /// the local server: 3000, localhost:3000, [::1]:3000, host:port, unix:/path, or
+        /// http://host:port/path, whose path is put before what visitors ask
         #[argh(positional, arg_name = "TARGET", from_str_fn(parse))]
         pub target: Target,
         /// port of the container; 0 has the kit pick one [the target's port if it is free]
@@ -185,7 +187,7 @@ command! {
     #[argh(subcommand, name = "pull", help_triggers("-h", "--help"),
         example = "{command_name} 5432\n{command_name} db.lan:5432 --container-port 15432")]
     session Pull {
-        /// the local service: 5432, localhost:5432, [::1]:5432 or host:port
+        /// the local service: 5432, localhost:5432, [::1]:5432, host:port or unix:/path
         #[argh(positional, arg_name = "TARGET", from_str_fn(parse))]
         pub target: Target,
         /// port of the container; 0 has the kit pick one [the target's port if it is free]

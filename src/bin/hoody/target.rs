@@ -18,8 +18,9 @@ impl FromStr for Pair {
 
     fn from_str(text: &str) -> Result<Pair, String> {
         let (target, port) = match text.rsplit_once('=') {
-            None => (text, None),
-            Some((target, port)) => (target, Some(parse_port(port)?)),
+            Some((target, port)) if !port.contains('/') => (target, Some(parse_port(port)?)),
+            // A path may have one of its own.
+            _ => (text, None),
         };
         Ok(Pair {
             target: parse(target)?,
@@ -28,18 +29,8 @@ impl FromStr for Pair {
     }
 }
 
-/// Reads a target; the refusal helps those who pasted a URL.
+/// Reads a target.
 pub fn parse(text: &str) -> Result<Target, String> {
-    let lower = text.to_ascii_lowercase();
-    let rest = ["http://", "https://", "tcp://"]
-        .iter()
-        .find_map(|scheme| lower.strip_prefix(scheme));
-    if let Some(rest) = rest {
-        let plain = rest.trim_end_matches('/').escape_debug();
-        return Err(format!(
-            "a target is no URL: write `{plain}` (with its port)"
-        ));
-    }
     text.parse::<Target>().map_err(|error| error.to_string())
 }
 
@@ -68,6 +59,18 @@ mod tests {
             pair(":3000=8080"),
             Ok(("localhost:3000".into(), Some(8080)))
         );
+        assert_eq!(
+            pair("http://h:1/a=b/c"),
+            Ok(("http://h:1/a=b/c".into(), None))
+        );
+        assert_eq!(
+            pair("http://h:1/a=b/c=8080"),
+            Ok(("http://h:1/a=b/c".into(), Some(8080)))
+        );
+        assert_eq!(
+            pair("unix:/run/a=b.sock=0"),
+            Ok(("unix:/run/a=b.sock".into(), Some(0)))
+        );
         assert_eq!(pair("[::1]:3000=0"), Ok(("[::1]:3000".into(), Some(0))));
         assert_eq!(
             pair("db.lan:5432=5433"),
@@ -92,9 +95,11 @@ mod tests {
     }
 
     #[test]
-    fn a_pasted_url_is_told_what_to_write() {
-        let refused = parse("http://localhost:3000/").unwrap_err();
-        assert!(refused.contains("`localhost:3000`"), "{refused}");
+    fn a_pasted_url_is_a_target_and_one_of_another_scheme_is_told_what_to_write() {
+        let target = parse("http://localhost:3000/").expect("it names a server");
+        assert_eq!(target.to_string(), "localhost:3000");
+        let refused = parse("tcp://localhost:3000").unwrap_err();
+        assert!(refused.contains("localhost:3000,"), "{refused}");
     }
 
     #[test]

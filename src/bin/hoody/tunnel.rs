@@ -198,7 +198,8 @@ fn first_port(target: &Target, port: Option<u16>, near: bool) -> (u16, bool) {
     match port {
         Some(port) => (port, false),
         None if near => (0, false),
-        None => (target.port(), true),
+        // A Unix socket has none.
+        None => (target.port().unwrap_or(0), true),
     }
 }
 

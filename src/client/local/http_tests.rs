@@ -14,6 +14,7 @@ fn opened(json: &str) -> (HttpExchange, Option<&'static str>) {
     };
     let naming = Naming {
         authority: "localhost:1",
+        prefix: "",
         host_header: &HostHeader::Rewrite,
         public_url: None,
     };

@@ -1,13 +1,15 @@
 //! What the local server is called in the requests that it gets.
 
 use crate::client::options::HostHeader;
-use crate::http::rewrite::{AskedAs, Names};
+use crate::http::rewrite::{AskedAs, Local, Names};
 
 /// The local server's names.
 #[derive(Debug, Clone, Copy)]
 pub struct Naming<'a> {
     /// Its own name, with its port where that says anything.
     pub authority: &'a str,
+    /// What stands in front of each path that it is asked for.
+    pub prefix: &'a str,
     /// What the user wants it to see.
     pub host_header: &'a HostHeader,
     /// Where the world reaches it, when the kit knows.
@@ -19,12 +21,19 @@ impl<'a> Naming<'a> {
     /// the visitor asked: development servers compare `Host` and `Origin`, to keep strangers' pages
     /// out.
     pub(super) fn names(&self, visitor: AskedAs<'a>) -> (&'a [u8], Option<Names<'a>>) {
-        let local = match self.host_header {
-            HostHeader::Rewrite => self.authority.as_bytes(),
-            HostHeader::Name(name) => name.as_bytes(),
-            HostHeader::Keep => return (visitor.host.unwrap_or(self.authority.as_bytes()), None),
+        let (authority, kept) = match self.host_header {
+            HostHeader::Rewrite => (self.authority.as_bytes(), false),
+            HostHeader::Name(name) => (name.as_bytes(), false),
+            HostHeader::Keep => (visitor.host.unwrap_or(self.authority.as_bytes()), true),
         };
-        (local, Some(Names::new(local, visitor)))
+        let local = Local {
+            scheme: "http",
+            authority,
+            prefix: self.prefix.as_bytes(),
+            kept,
+        };
+        let nothing = kept && self.prefix.is_empty();
+        (authority, (!nothing).then(|| Names::new(local, visitor)))
     }
 }
 
@@ -50,6 +59,7 @@ mod tests {
         ] {
             let naming = Naming {
                 authority: "localhost:5173",
+                prefix: "",
                 host_header: &host_header,
                 public_url: None,
             };

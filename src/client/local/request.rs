@@ -122,6 +122,7 @@ impl LocalSide {
     ) -> (Exchange, Option<&'static str>) {
         let naming = Naming {
             authority: &bound.authority,
+            prefix: bound.spec.local.prefix(),
             host_header: &bound.spec.host_header,
             public_url: bound
                 .binding

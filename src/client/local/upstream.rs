@@ -375,7 +375,7 @@ impl LocalSide {
         }
         let bound = around.bindings.get(exchange.binding);
         let name = match bound.map(|bound| &bound.spec.local) {
-            Some(Answerer::Target(target)) => format!("http://{target}"),
+            Some(Answerer::Target(target)) => target.shown(),
             _ => "the handler".to_owned(),
         };
         let text = format!(

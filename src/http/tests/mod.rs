@@ -30,6 +30,16 @@ impl Dice {
     }
 }
 
+/// A plain server that is called so.
+pub(super) fn local(authority: &[u8]) -> rewrite::Local<'_> {
+    rewrite::Local {
+        scheme: "http",
+        authority,
+        prefix: b"",
+        kept: false,
+    }
+}
+
 /// Fields as text, one a line, as they came.
 pub(super) fn lines<'a>(fields: impl Iterator<Item = Field<'a>>) -> String {
     let text = |part| String::from_utf8_lossy(part).into_owned();

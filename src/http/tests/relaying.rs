@@ -94,7 +94,7 @@ fn the_host_is_replaced_as_configured_and_what_names_it_follows() {
         ..AskedAs::default()
     };
     let mut out = Vec::new();
-    plan.write(&mut out, b"h", Some(&Names::new(b"h", asked_as)))
+    plan.write(&mut out, b"h", Some(&Names::new(local(b"h"), asked_as)))
         .expect("writable");
     assert_eq!(
         out,

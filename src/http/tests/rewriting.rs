@@ -1,9 +1,9 @@
-//! Both names of a server, as the vectors in `tests/vectors/http/rewrite.json` tell it: the
-//! TypeScript SDK reads them too.
+//! Both names of a server, as the vectors in `tests/vectors/http/rewrite.json` and `prefix.json`
+//! tell it: the TypeScript SDK reads them too.
 
 use serde_json::Value;
 
-use crate::http::rewrite::{AskedAs, Back, Names};
+use crate::http::rewrite::{AskedAs, Back, Local, Names};
 
 fn octets<'a>(of: &'a Value, key: &str) -> Option<&'a [u8]> {
     of[key].as_str().map(str::as_bytes)
@@ -20,19 +20,25 @@ fn check(case: &str, fields: &Value, becomes: impl Fn(&[u8], &[u8]) -> Option<Ve
     }
 }
 
-#[test]
-fn what_names_the_server_is_rewritten_both_ways_as_the_vectors_say() {
-    let path = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/vectors/http/rewrite.json"
-    );
+fn check_vectors(file: &str) {
+    let path = format!("{}/tests/vectors/http/{file}", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(path).expect("the vectors are there");
     let cases: Vec<Value> = serde_json::from_str(&text).expect("a file of vectors is JSON");
-    assert!(cases.len() > 5);
+    assert!(cases.len() > 4);
     for case in &cases {
         let (name, local) = (case["name"].as_str(), octets(case, "local"));
         let (name, local) = (name.expect("a name"), local.expect("a local name"));
         let visitor = &case["visitor"];
+        let local = Local {
+            scheme: if case["secure"] == true {
+                "https"
+            } else {
+                "http"
+            },
+            prefix: octets(case, "prefix").unwrap_or_default(),
+            kept: case["kept"] == true,
+            ..super::local(local)
+        };
         let names = Names::new(
             local,
             AskedAs {
@@ -45,7 +51,20 @@ fn what_names_the_server_is_rewritten_both_ways_as_the_vectors_say() {
                 content_type: octets(visitor, "contentType"),
             },
         );
+        for target in case["targets"].as_array().into_iter().flatten() {
+            let [asked, wanted] = [0, 1].map(|at| target[at].as_str());
+            let asked = asked.expect("a target");
+            let got = names.target(asked.as_bytes());
+            let got = got.map(|octets| String::from_utf8(octets.into_owned()).expect("text"));
+            assert_eq!(got.as_deref(), wanted, "{name}: {asked}");
+        }
+        for value in case["leadsOut"].as_array().into_iter().flatten() {
+            let value = value.as_str().expect("a value");
+            assert!(names.leads_out(b"Destination", value.as_bytes()), "{value}");
+        }
         check(name, &case["request"], |field, value| {
+            let stays = !names.leads_out(field, value);
+            assert!(stays, "{name}: {}", value.escape_ascii());
             names.inwards(field, value)
         });
         let back = names.back();
@@ -56,12 +75,24 @@ fn what_names_the_server_is_rewritten_both_ways_as_the_vectors_say() {
 }
 
 #[test]
+fn what_names_the_server_is_rewritten_both_ways_as_the_vectors_say() {
+    check_vectors("rewrite.json");
+}
+
+#[test]
+fn a_prefix_is_put_on_and_taken_off_and_nothing_leads_out_of_it_as_the_vectors_say() {
+    check_vectors("prefix.json");
+}
+
+#[test]
 fn all_fields_of_an_answer_that_change_are_found_by_their_places() {
     let asked_as = AskedAs {
         host: Some(b"a.example"),
         ..AskedAs::default()
     };
-    let back = Names::new(b"l", asked_as).back().expect("it has a name");
+    let back = Names::new(super::local(b"l"), asked_as)
+        .back()
+        .expect("it has a name");
     let fields: [(&[u8], &[u8]); 4] = [
         (b"set-cookie", b"a=b; Domain=l"),
         (b"server", b"http://l/"),
@@ -74,7 +105,10 @@ fn all_fields_of_an_answer_that_change_are_found_by_their_places() {
         rewritten,
         wanted.map(|(place, value)| (place, value.to_vec()))
     );
-    assert_eq!(Names::new(b"l", AskedAs::default()).back(), None::<Back>);
+    assert_eq!(
+        Names::new(super::local(b"l"), AskedAs::default()).back(),
+        None::<Back>
+    );
 }
 
 #[test]
@@ -83,7 +117,7 @@ fn no_octets_upset_a_rewriter() {
         host: Some(b"a.example"),
         ..AskedAs::default()
     };
-    let names = Names::new(b"l:1", asked_as);
+    let names = Names::new(super::local(b"l:1"), asked_as);
     let back = names.back().expect("it has a name");
     let pieces: [&[u8]; 12] = [
         b"http://",

@@ -1,0 +1,240 @@
+//! Local servers that are no plain port: Unix sockets, and one path of a server.
+
+use crate::support::client::{Hoody, hoody_at};
+use crate::support::http::Talk;
+use crate::support::kit::Kit;
+use crate::support::proc::{bash, run};
+use crate::support::servers::{nginx, postgres};
+use crate::support::{Noise, PATIENCE, TempDir, eventually};
+use std::os::unix::net::UnixListener;
+
+/// `expose` or `pull` of a target on a port the kit picks.
+fn lead(kit: &Kit, how: &str, target: &str, flags: &[&str]) -> Hoody {
+    let mut args = vec![how, target, "--container-port", "0"];
+    args.extend(flags);
+    Hoody::start(kit, &args, 1)
+}
+
+/// What a GET brings, as its status and its text.
+fn get(port: u16, path: &str) -> (u16, String) {
+    let reply = Talk::port(port).get(path);
+    (reply.status, reply.text())
+}
+
+#[test]
+fn nginx_on_a_unix_socket_is_reached_goes_and_comes_back() {
+    let mut nginx = nginx(
+        "server { listen 127.0.0.1:%PORT%; listen unix:%DIR%/app.sock; root %DIR%/www;\n\
+         location = /host { return 200 \"$http_host $server_addr\"; }\n\
+         location /up/ { dav_methods PUT; } }",
+    );
+    nginx.dir.write("www/data.bin", Noise::bytes(5, 3_000_000));
+    std::fs::create_dir_all(nginx.dir.join("www/up")).expect("a folder");
+    std::fs::create_dir_all(nginx.dir.join("www/sub")).expect("a folder");
+    let kit = Kit::start();
+    let socket = nginx.dir.join("app.sock").display().to_string();
+    let target = format!("unix:{socket}");
+    let hoody = lead(&kit, "expose", &target, &[]);
+    let port = hoody.port();
+    assert_eq!(get(port, "/host"), (200, format!("localhost {target}")));
+    let moved = Talk::port(port).get("/sub");
+    let location = moved
+        .field("location")
+        .expect("nginx redirects to a folder");
+    assert_eq!(location, "http://visitor.test/sub/");
+    let file = nginx.dir.join("www/data.bin").display().to_string();
+    let url = format!("http://127.0.0.1:{port}");
+    bash(60, &format!("curl -sSf {url}/data.bin | cmp - {file}"));
+    bash(60, &format!("curl -sSf -T {file} {url}/up/data.bin"));
+    let put = std::fs::read(nginx.dir.join("www/up/data.bin")).expect("PUT made it");
+    assert!(put == std::fs::read(&file).expect("it is there"));
+
+    nginx.proc.signal(libc::SIGTERM);
+    nginx.proc.wait(PATIENCE);
+    std::fs::remove_file(&socket).unwrap_or_default();
+    let (status, text) = get(port, "/host");
+    assert_eq!(status, 502);
+    assert!(
+        text.contains(&target) && text.contains("there is no such socket"),
+        "{text}"
+    );
+    std::fs::create_dir(&socket).expect("a folder in its place");
+    let (status, text) = get(port, "/host");
+    assert_eq!(status, 502);
+    assert!(text.contains("it is a file, but no socket"), "{text}");
+    std::fs::remove_dir(&socket).expect("it is there");
+    bash(5, &format!("mkfifo {socket}"));
+    let (status, text) = get(port, "/host");
+    assert_eq!(status, 502);
+    assert!(text.contains("it is a file, but no socket"), "{text}");
+    std::fs::remove_file(&socket).expect("it is there");
+    drop(UnixListener::bind(&socket).expect("a socket"));
+    let (status, text) = get(port, "/host");
+    assert_eq!(status, 502);
+    assert!(text.contains("no server listens on this socket"), "{text}");
+    std::fs::remove_file(&socket).expect("it is there");
+    nginx.nginx_again();
+    assert_eq!(get(port, "/host"), (200, format!("localhost {target}")));
+}
+
+#[test]
+fn psql_reaches_postgres_by_its_unix_socket() {
+    let postgres = postgres();
+    let kit = Kit::start();
+    let socket = format!(".s.PGSQL.{}", postgres.port);
+    let socket = postgres.dir.join(socket).display().to_string();
+    let hoody = lead(&kit, "pull", &format!("unix:{socket}"), &[]);
+    let port = hoody.port();
+    let psql = format!("psql -h 127.0.0.1 -p {port} -U postgres -qtAc");
+    let sum = bash(
+        60,
+        &format!("{psql} 'select sum(i) from generate_series(1, 300000) i'"),
+    );
+    assert_eq!(sum.trim(), "45000150000");
+    let addr = bash(60, &format!("{psql} \"select inet_server_addr() is null\""));
+    assert_eq!(addr.trim(), "t", "it came by the socket");
+}
+
+#[test]
+fn one_path_of_nginx_is_exposed_and_nothing_else() {
+    let nginx = nginx(
+        "server { listen 127.0.0.1:%PORT%; root %DIR%/www;\n\
+         location = /shop/uri { return 200 \"$request_uri $http_referer\"; }\n\
+         location = /shop/away { return 302 http://localhost:%PORT%/login; }\n\
+         location = /shop/cookie { add_header Set-Cookie \"a=b; Path=/shop/cart\"; return 204; }\n\
+         location /shop/ { dav_methods PUT DELETE MOVE; } }",
+    );
+    nginx.dir.write("www/secret.txt", "not yours");
+    std::fs::create_dir_all(nginx.dir.join("www/shop/sub")).expect("a folder");
+    nginx.dir.write("www/shop/index.html", "the shop");
+    let kit = Kit::start();
+    let target = format!("http://localhost:{}/shop", nginx.port);
+    let hoody = lead(&kit, "expose", &target, &[]);
+    let port = hoody.port();
+    assert_eq!(get(port, "/"), (200, "the shop".into()));
+    let mut talk = Talk::port(port);
+    talk.say(format!(
+        "GET /uri?a=/../b HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\
+         Referer: http://127.0.0.1:{port}/x\r\n\r\n"
+    ));
+    let local = format!("http://localhost:{}/shop/x", nginx.port);
+    assert_eq!(
+        talk.reply(false).text(),
+        format!("/shop/uri?a=/../b {local}")
+    );
+    let moved = Talk::port(port).get("/sub");
+    let location = moved.field("location");
+    assert_eq!(location.as_deref(), Some("http://visitor.test/sub/"));
+    let away = Talk::port(port).get("/away");
+    let outside = format!("http://localhost:{}/login", nginx.port);
+    assert_eq!(
+        away.field("location"),
+        Some(outside),
+        "it is not reachable here"
+    );
+    let cookie = Talk::port(port).get("/cookie");
+    assert_eq!(cookie.field("set-cookie"), Some("a=b; Path=/cart".into()));
+
+    for path in [
+        "/../secret.txt",
+        "/sub/../../secret.txt",
+        "/%2e%2e/secret.txt",
+        "/..%2fsecret.txt",
+        "/.%2e/secret.txt",
+        "//..//..//secret.txt",
+        "/..\\secret.txt",
+        "/..;a/secret.txt",
+    ] {
+        let (status, text) = get(port, path);
+        assert_eq!(status, 400, "{path}");
+        assert!(text.contains("only one path"), "{path}: {text}");
+    }
+    for path in [
+        "/secret.txt",
+        "//secret.txt",
+        "/%2e/secret.txt",
+        "/%252e%252e/secret.txt",
+    ] {
+        let (status, text) = get(port, path);
+        assert_eq!(status, 404, "{path}: {text}");
+    }
+    let move_to = |destination: &str| {
+        let url = format!("http://127.0.0.1:{port}");
+        let make = format!("curl -sSf -X PUT -d moved {url}/one.txt && curl -s -o /dev/null");
+        let destination = destination.replace("URL", &url);
+        let code = bash(
+            20,
+            &format!(
+                "{make} -w '%{{http_code}}' -X MOVE -H 'Destination: {destination}' {url}/one.txt"
+            ),
+        );
+        code.trim().to_owned()
+    };
+    assert_eq!(move_to("URL/two.txt"), "204");
+    let moved = std::fs::read(nginx.dir.join("www/shop/two.txt"));
+    assert_eq!(moved.ok().as_deref(), Some(b"moved".as_slice()));
+    assert_eq!(move_to("URL/../out.txt"), "400");
+    assert!(!nginx.dir.join("www/out.txt").exists());
+}
+
+#[test]
+fn odd_targets_are_refused_at_the_start_with_a_sentence() {
+    let kit = Kit::start();
+    let long = format!("unix:/{}", "x".repeat(200));
+    for (how, target, sentence) in [
+        (
+            "expose",
+            "http://me:hunter2@localhost:3000",
+            "no user and no password",
+        ),
+        ("expose", "http://localhost:3000/a?b", "no ? and no #"),
+        (
+            "expose",
+            "http://localhost:3000/a/../b",
+            "no part of it is empty, . or ..",
+        ),
+        ("expose", "unix:app.sock", "begins with a slash"),
+        ("expose", long.as_str(), "at most"),
+        ("expose", "ftp://localhost", "is not a target"),
+        ("pull", "http://localhost:3000/a", "its target has no path"),
+    ] {
+        let output = run(&mut hoody_at(&kit, &[how, target]));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{target}");
+        assert!(said.contains(sentence), "{target}: {said}");
+    }
+}
+
+#[test]
+fn a_server_that_is_not_there_yet_is_found_when_it_is() {
+    let dir = TempDir::new();
+    let kit = Kit::start();
+    let socket = dir.join("late.sock");
+    let hoody = lead(&kit, "expose", &format!("unix:{}", socket.display()), &[]);
+    assert_eq!(get(hoody.port(), "/").0, 502);
+    let listener = UnixListener::bind(&socket).expect("a socket");
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        use std::io::{Read, Write};
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut octet = [0];
+            stream.read_exact(&mut octet).expect("a request");
+            head.push(octet[0]);
+        }
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate")
+            .expect("an answer");
+        String::from_utf8(head).expect("a head of text")
+    });
+    let reply = eventually("it answers", PATIENCE, || {
+        let (status, text) = get(hoody.port(), "/a");
+        (status == 200).then_some(text)
+    });
+    assert_eq!(reply, "late");
+    let head = server.join().expect("it served");
+    assert!(
+        head.to_lowercase().contains("\r\nhost: localhost\r\n"),
+        "{head}"
+    );
+}
