@@ -5,6 +5,7 @@
 import { Code } from '../wire/code.js';
 import type { BindOk, StreamOpen } from '../wire/control.js';
 import type { MuxStream } from '../mux/stream.js';
+import { readTarget } from '../local/address.js';
 import type { Capacity } from '../local/capacity.js';
 import { Pool } from '../local/pool.js';
 import { relayToTarget } from '../local/relay.js';
@@ -39,12 +40,16 @@ export class Binding {
     grant: Grant,
   ) {
     this.grant = grant;
-    const address = options.to ?? { host: '127.0.0.1', port: grant.containerPort };
-    const target = new Target(address);
+    const address = options.to ?? readTarget(grant.containerPort);
+    const { prefix, secure } = address;
+    const trust = { ca: options.upstreamCa, insecure: options.upstreamInsecure };
     this.upstream = {
-      target,
+      target: new Target(address, trust),
       pool: new Pool(),
-      host: hostFor(target.authority, options.hostHeader),
+      host: hostFor(address, options.hostHeader),
+      prefix,
+      secure,
+      headers: options.headers,
       publicUrl: grant.publicUrl,
       capacity: owner.capacity,
     };

@@ -5,6 +5,7 @@ import { isFieldValue, isToken } from '../local/head.js';
 import { REPLAY_BUFFER, REPLAY_BUFFER_LEAST } from '../mux/limits.js';
 import { OptionsError } from './errors.js';
 import { X509Certificate } from 'node:crypto';
+import { readTarget, type LocalTarget } from '../local/address.js';
 import type { FetchHandler, HostHeader, LocalAddress } from '../local/terms.js';
 import type { BindKind, BindMode } from '../wire/terms.js';
 
@@ -77,10 +78,16 @@ export interface BindOptions {
   /** Default `http` for expose and `tcp` for pull. */
   kind?: BindKind | undefined;
   mode: BindMode;
-  /** The port in the container; 0 lets the kit choose. */
-  containerPort: number;
-  /** Where traffic goes on this machine. Default `127.0.0.1:containerPort`. */
+  /** The port in the container; without one, or with 0, the kit chooses. */
+  containerPort?: number | null | undefined;
+  /** Where traffic goes on this machine. Default `localhost:containerPort`. */
   to?: LocalAddress | undefined;
+  /** Certificates of authorities (PEM text) that a local server's own must come from (`https:`). */
+  upstreamCa?: string | string[] | undefined;
+  /** Whether any certificate of a local server does. On this machine any does without it. */
+  upstreamInsecure?: boolean | undefined;
+  /** Fields of every request to the local server, in the place of the visitor's. */
+  headers?: HeaderFields | undefined;
   /** Answers requests in this process instead of a local server. Only for expose. */
   fetch?: FetchHandler | undefined;
   /** What the local server gets as Host. Default `rewrite`. */
@@ -100,7 +107,7 @@ export type ExposeOptions = SessionOptions & Omit<BindOptions, 'mode' | 'kind' |
 /** Options of `tunnel.pull`. */
 export type PullOptions = SessionOptions &
   Pick<BindOptions, 'containerPort' | 'label' | 'host'> & {
-    /** Where traffic goes on this machine. Required when `containerPort` is 0. */
+    /** Where traffic goes on this machine. Required where the kit chooses the port. */
     to?: LocalAddress | undefined;
   };
 /** Options of `tunnel.serve`. */
@@ -130,7 +137,10 @@ export interface CheckedBind {
   kind: BindKind;
   mode: BindMode;
   containerPort: number;
-  to: LocalAddress | undefined;
+  to: LocalTarget | undefined;
+  upstreamCa: string | string[] | undefined;
+  upstreamInsecure: boolean;
+  headers: [string, string][];
   fetch: FetchHandler | undefined;
   hostHeader: HostHeader;
   label: string | undefined;
@@ -164,6 +174,9 @@ const BIND_KEYS = [
   'containerPort',
   'label',
   'to',
+  'upstreamCa',
+  'upstreamInsecure',
+  'headers',
   'takeover',
   'hostHeader',
   'host',
@@ -199,31 +212,33 @@ export function checkKit(options: KitOptions): CheckedKit {
     token === undefined || typeof token === 'function' || isGoodToken(token),
     'token must be a string of 1 to 16384 printable characters, or a function',
   );
-  must(
-    ca === undefined || (Array.isArray(ca) ? ca.length > 0 && ca.every(isPem) : isPem(ca)),
-    'ca must be certificates as PEM text, or a list of it; not the path of a file',
-  );
-  return { connectUrl, urls, token, kitHeaders: checkFields(options.kitHeaders), ca };
+  must(isCa(ca), 'ca must be certificates as PEM text, or a list of it; not the path of a file');
+  const kitHeaders = checkFields(options.kitHeaders, 'kitHeaders', OURS);
+  return { connectUrl, urls, token, kitHeaders, ca };
 }
 
-/** Checks the fields for a proxy, however they are given. */
-function checkFields(fields: unknown): Record<string, string> {
+function isCa(ca: unknown): boolean {
+  return ca === undefined || (Array.isArray(ca) ? ca.length > 0 && ca.every(isPem) : isPem(ca));
+}
+
+/** Checks fields, however they are given; none of which `taken` matches. */
+function checkFields(fields: unknown, what: string, taken: RegExp): Record<string, string> {
   const checked: Record<string, string> = {};
   if (fields === undefined) return checked;
-  must(isRecord(fields), 'kitHeaders must be an object, a Headers, or pairs of name and value');
+  must(isRecord(fields), `${what} must be an object, a Headers, or pairs of name and value`);
   const pairs: unknown[] =
     Symbol.iterator in fields ? [...(fields as Iterable<unknown>)] : Object.entries(fields);
   const seen = new Set<string>();
   for (const pair of pairs) {
-    must(Array.isArray(pair) && pair.length === 2, 'kitHeaders must be pairs of name and value');
+    must(Array.isArray(pair) && pair.length === 2, `${what} must be pairs of name and value`);
     const [name, value] = pair as [unknown, unknown];
     must(
       typeof name === 'string' && isToken(name) && typeof value === 'string' && isFieldValue(value),
-      `kitHeaders: ${String(name)} is no header field, or its value would break its line`,
+      `${what}: ${String(name)} is no header field, or its value would break its line`,
     );
     const lower = name.toLowerCase();
-    must(!OURS.test(lower), `kitHeaders: ${name} belongs to the upgrade itself`);
-    must(!seen.has(lower), `kitHeaders: ${name} comes twice`);
+    must(!taken.test(lower), `${what}: ${name} belongs to the message itself`);
+    must(!seen.has(lower), `${what}: ${name} comes twice`);
     seen.add(lower);
     checked[name] = value;
   }
@@ -233,6 +248,10 @@ function checkFields(fields: unknown): Record<string, string> {
 /** Fields that make the upgrade, or frame it. */
 const OURS =
   /^(connection|upgrade|content-length|transfer-encoding|te|trailer|expect|sec-websocket-.*)$/;
+
+/** Fields that frame a request, end at the next hop, or name its server, for which there is `hostHeader`. */
+const FRAMING =
+  /^(connection|keep-alive|proxy-connection|upgrade|content-length|transfer-encoding|te|trailer|expect|host)$/;
 
 /** Whether a text holds certificates, and nothing of them is broken. */
 function isPem(ca: unknown): boolean {
@@ -340,7 +359,8 @@ export function checkBind(options: BindOptions): CheckedBind {
   must(isRecord(options), 'options must be an object');
   only(options, ['mode', 'kind', 'signal', ...BIND_KEYS], 'a binding');
   checkSignal(options.signal);
-  const { mode, containerPort, to, fetch, hostHeader, label, host, takeover } = options;
+  const { mode, fetch, hostHeader, label, host, takeover } = options;
+  const containerPort = options.containerPort ?? 0;
   must(['expose', 'pull'].includes(mode), "mode must be 'expose' or 'pull'");
   const { kind = mode === 'expose' ? 'http' : 'tcp' } = options;
   must(
@@ -350,11 +370,24 @@ export function checkBind(options: BindOptions): CheckedBind {
   must(isInteger(containerPort, 0, 65_535), 'containerPort must be a whole number up to 65535');
   must(fetch === undefined || typeof fetch === 'function', 'fetch must be a function');
   must(fetch === undefined || mode === 'expose', 'fetch answers HTTP: it is for expose alone');
-  must(fetch === undefined || to === undefined, 'give either to or fetch, not both');
-  if (to !== undefined) checkAddress(to);
+  must(fetch === undefined || options.to === undefined, 'give either to or fetch, not both');
+  const to = options.to === undefined ? undefined : checkTarget(options.to, kind);
   must(
     to !== undefined || fetch !== undefined || containerPort !== 0,
-    'to is needed when containerPort is 0: there is no port to fall back on',
+    'to is needed where the kit chooses the port: there is none to fall back on',
+  );
+  const { upstreamCa, upstreamInsecure = false } = options;
+  must(typeof upstreamInsecure === 'boolean', 'upstreamInsecure must be true or false');
+  const ofTls = upstreamCa !== undefined || upstreamInsecure;
+  must(
+    !ofTls || to?.secure === true,
+    'upstreamCa and upstreamInsecure are for https targets alone',
+  );
+  must(isCa(upstreamCa), 'upstreamCa must be certificates as PEM text, or a list of it');
+  const headers = Object.entries(checkFields(options.headers, 'headers', FRAMING));
+  must(
+    headers.length === 0 || (kind === 'http' && fetch === undefined),
+    'headers are for a local HTTP server alone',
   );
   must(
     hostHeader === undefined || (typeof hostHeader === 'string' && isHostName(hostHeader)),
@@ -379,6 +412,9 @@ export function checkBind(options: BindOptions): CheckedBind {
     mode,
     containerPort,
     to,
+    upstreamCa,
+    upstreamInsecure,
+    headers,
     fetch,
     hostHeader: hostHeader ?? 'rewrite',
     label,
@@ -389,7 +425,7 @@ export function checkBind(options: BindOptions): CheckedBind {
 
 /** What each one-call form knows of a binding, beside its port and label. */
 const FORMS = {
-  'tunnel.expose': ['to', 'takeover', 'hostHeader'],
+  'tunnel.expose': ['to', 'upstreamCa', 'upstreamInsecure', 'headers', 'takeover', 'hostHeader'],
   'tunnel.pull': ['to', 'host'],
   'tunnel.serve': ['takeover', 'fetch'],
 } as const;
@@ -404,7 +440,7 @@ export function split(
   only(options, [...SESSION_KEYS, 'containerPort', 'label', ...FORMS[form]], form);
   const session = pick(options, SESSION_KEYS) as unknown as SessionOptions;
   const bind = pick(options, [...BIND_KEYS, 'signal']);
-  return { session, bind: { ...bind, mode } as BindOptions };
+  return { session, bind: { ...bind, mode } };
 }
 
 /** Options of the administrative side with their defaults. */
@@ -449,14 +485,16 @@ function parseUrl(value: unknown): URL {
   return url;
 }
 
-function checkAddress(to: LocalAddress): void {
-  must(isRecord(to), 'to must be { host, port }');
-  only(to, ['host', 'port'], 'to');
-  must(
-    typeof to.host === 'string' && /^[0-9A-Za-z.:[\]_-]{1,253}$/.test(to.host),
-    'to.host must be a host name or an address',
-  );
-  must(isInteger(to.port, 1, 65_535), 'to.port must be a whole number from 1 to 65535');
+function checkTarget(to: unknown, kind: BindKind): LocalTarget {
+  let target: LocalTarget;
+  try {
+    target = readTarget(to);
+  } catch (error) {
+    throw new OptionsError(error instanceof Error ? error.message : String(error));
+  }
+  const isPlain = target.prefix === '' && !target.secure;
+  must(kind === 'http' || isPlain, 'a path and https: are for HTTP: pull takes host and port');
+  return target;
 }
 
 function isLabel(value: string): boolean {

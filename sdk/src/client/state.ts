@@ -10,6 +10,7 @@
 import { randomBytes } from 'node:crypto';
 import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs';
 import { renameSync, rmSync, writeFileSync } from 'node:fs';
+import { shownAs } from '../local/address.js';
 import { orAborted } from './abort.js';
 import type { Grant } from './binding.js';
 import { OptionsError, StateError, TunnelTimeoutError } from './errors.js';
@@ -295,9 +296,11 @@ function noFollow(): number {
 }
 
 function toJson({ options, grant }: KeptBinding): object {
-  const { fetch, ...rest } = options;
-  // A handler lives in its process alone: the binding is kept, and its target is not.
-  return { ...rest, handler: fetch !== undefined, grant };
+  const { fetch, headers, to, ...rest } = options;
+  // A handler lives in its process alone, and fields may be secrets: the binding is kept, and its
+  // target is not.
+  const handler = fetch !== undefined || headers.length > 0;
+  return { ...rest, to: to === undefined ? undefined : shownAs(to), handler, grant };
 }
 
 function fromJson(value: unknown): KeptBinding | undefined {

@@ -15,7 +15,8 @@ import {
   nameIn,
   withoutHopByHop,
 } from './head.js';
-import { namesFor, type Names } from './rewrite.js';
+import { hostNameOf, type LocalTarget } from './address.js';
+import { namesFor, type Names, type Naming } from './rewrite.js';
 import type { HostHeader } from './terms.js';
 
 /** How a request's body is framed; `unknown` until its first bytes, for an older kit does not say. */
@@ -33,19 +34,23 @@ export interface LocalRequest {
 }
 
 /** What a request is rewritten for. */
-export interface RewriteFor {
-  /** What the local server gets as Host; undefined for what the visitor sent. */
-  host: string | undefined;
-  publicUrl: string | null;
+export interface RewriteFor extends Naming {
+  /** Fields that take the place of the visitor's. */
+  headers: Headers;
 }
 
-/** What a server at `authority` gets as Host; undefined for what the visitor sent. */
-export function hostFor(authority: string, hostHeader: HostHeader): string | undefined {
+/** A request that leads out of what is exposed. */
+export class LeadsOut extends Error {
+  override readonly name = 'LeadsOut';
+}
+
+/** What a server gets as Host; undefined for what the visitor sent. */
+export function hostFor(target: LocalTarget, hostHeader: HostHeader): string | undefined {
   if (hostHeader === 'keep') return undefined;
-  return hostHeader === 'rewrite' ? authority.replace(/:80$/, '') : hostHeader;
+  return hostHeader === 'rewrite' ? hostNameOf(target) : hostHeader;
 }
 
-/** Checks a visitor's request and makes it the local server's. Throws `HttpFault`. */
+/** Checks a visitor's request and makes it the local server's. Throws `HttpFault`, or `LeadsOut`. */
 export function localRequest(
   open: OpenHttp,
   rewrite: RewriteFor,
@@ -62,15 +67,20 @@ export function localRequest(
   const length = contentLength(open.headers);
   const body = bodyKind(open, length);
   const headers = withoutHopByHop(open.headers);
-  const names = namesFor(headers, rewrite.host, rewrite.publicUrl, open.isUpgrade);
-  setHost(headers, rewrite.host, names);
+  const names = namesFor(headers, rewrite, open.isUpgrade);
+  const target = names === undefined ? open.target : names.target(open.target);
+  if (target === undefined || headers.some(([name, value]) => names?.leadsOut(name, value))) {
+    throw new LeadsOut();
+  }
+  rename(headers, rewrite.host, names);
+  replace(headers, rewrite.headers);
   if (body === 'chunked') headers.push(['transfer-encoding', 'chunked']);
   if (carriesTrailers) headers.push(...announced(open, body));
   if (open.isUpgrade) {
     headers.push([nameIn(open.headers, 'Connection'), 'Upgrade']);
     headers.push([nameIn(open.headers, 'Upgrade'), 'websocket']);
   }
-  return { method: open.method, target: open.target, headers, body, length: length ?? 0, names };
+  return { method: open.method, target, headers, body, length: length ?? 0, names };
 }
 
 /** What tells of trailers: where they are announced, and where they are taken (RFC 9110 §10.1.4). */
@@ -106,9 +116,17 @@ function bodyKind(open: OpenHttp, length: number | undefined): RequestBody {
   return open.method === 'GET' || open.method === 'HEAD' ? 'none' : 'unknown';
 }
 
-function setHost(headers: Headers, host: string | undefined, names: Names | undefined): void {
-  if (host === undefined) return;
+/** Puts fields in the place of those of their names. */
+function replace(headers: Headers, fields: Headers): void {
+  const isReplaced = (name: string): boolean =>
+    fields.some(([other]) => isNamed(name, other.toLowerCase()));
+  const others = fields.length === 0 ? headers : headers.filter(([name]) => !isReplaced(name));
+  if (fields.length > 0) headers.splice(0, headers.length, ...others, ...fields);
+}
+
+function rename(headers: Headers, host: string | undefined, names: Names | undefined): void {
   for (const field of headers) field[1] = names?.inwards(field[0], field[1]) ?? field[1];
+  if (host === undefined) return;
   const at = headers.findIndex((field) => isNamed(field[0], 'host'));
   if (at < 0) headers.unshift(['host', host]);
   else headers[at] = [nameIn(headers, 'Host'), host];

@@ -8,6 +8,19 @@
  */
 import type { Headers } from '../wire/control.js';
 import { firstOf } from './head.js';
+import { climbs, putOn, stays, takeOff } from './prefix.js';
+
+/** What a server is told of itself. */
+export interface LocalName {
+  /** What it gets as Host. */
+  authority: string;
+  /** It speaks TLS. */
+  secure: boolean;
+  /** What stands in front of each path: nothing, or `/path`. */
+  prefix: string;
+  /** That Host is the one that the visitor asked: no name is rewritten. */
+  kept: boolean;
+}
 
 /** What a request says of what its visitor calls the server, and how it came. */
 export interface AskedAs {
@@ -38,7 +51,7 @@ export class Names {
   private readonly ownForm: boolean;
 
   constructor(
-    private readonly local: string,
+    private readonly local: LocalName,
     private readonly asked: AskedAs,
   ) {
     const address = asked.publicUrl === null ? undefined : split(asked.publicUrl);
@@ -65,16 +78,38 @@ export class Names {
     const field = name.toLowerCase();
     // Servers that let this field count hold it against Origin, where forged requests are to be told
     // apart: those that a form can make. All else learns from it where it is.
-    if (field === 'x-forwarded-host') return this.ownForm ? this.local : value;
+    if (field === 'x-forwarded-host')
+      return this.ownForm && !this.local.kept ? this.local.authority : value;
     // A socket of a page of the same host is its own, whatever scheme the page has: the edge that
     // ended TLS may not have said so. Where a resource goes is no question of trust at all.
     const lenient = field === 'destination' || (field === 'origin' && this.asked.upgrade);
     if (!lenient && field !== 'origin' && field !== 'referer') return value;
+    const { kept, secure, authority } = this.local;
+    const prefix = field === 'origin' ? '' : this.local.prefix;
     const url = split(value);
-    if (url?.scheme === undefined) return value;
+    if (url === undefined) {
+      return field === 'destination' && value.startsWith('/') ? prefix + value : value;
+    }
+    if (url.scheme === undefined) return value;
     const isOwn = this.own.some((name) => same(name, url.authority));
     const fits = isOwn && (lenient || url.scheme === this.scheme);
-    return fits ? `http://${this.local}${url.rest}` : value;
+    if (!fits) return value;
+    const rest = prefix === '' ? url.rest : putOn(prefix, url.rest);
+    if (kept) return prefix === '' ? value : `${url.scheme}://${url.authority}${rest}`;
+    return `${secure ? 'https' : 'http'}://${authority}${rest}`;
+  }
+
+  /** What the server is asked for; undefined where that would lead out of its prefix. */
+  target(target: string): string | undefined {
+    const { prefix } = this.local;
+    if (prefix === '') return target;
+    return target.startsWith('/') && !climbs(target) ? putOn(prefix, target) : undefined;
+  }
+
+  /** Whether a field of the request would have something done outside the prefix. */
+  leadsOut(name: string, value: string): boolean {
+    if (this.local.prefix === '' || name.toLowerCase() !== 'destination') return false;
+    return climbs(split(value)?.rest ?? value);
   }
 
   /** What a field of the answer becomes. */
@@ -95,21 +130,43 @@ export class Names {
   }
 
   private url(value: string): string {
+    const { authority, kept, prefix } = this.local;
     const url = split(value);
-    const called = this.own[0];
-    if (url === undefined || called === undefined || !same(url.authority, this.local)) return value;
-    return `${url.scheme === undefined ? '' : `${this.scheme}:`}//${called}${url.rest}`;
+    if (url === undefined) return this.path(value);
+    const called = kept ? authority : this.own[0];
+    if (called === undefined || !same(url.authority, authority)) return value;
+    const rest = takeOff(prefix, url.rest);
+    if (rest === undefined || (kept && prefix === '')) return value;
+    const scheme = kept ? url.scheme : this.scheme;
+    return `${url.scheme === undefined ? '' : `${scheme ?? ''}:`}//${called}${rest}`;
   }
 
-  /** A cookie of the local name is one of whatever host the visitor asked: it has no Domain. */
+  /** A path of its own that lies behind the prefix. */
+  private path(value: string): string {
+    if (this.local.prefix === '') return value;
+    const path = takeOff(this.local.prefix, value);
+    return path !== undefined && stays(path) ? path : value;
+  }
+
+  /**
+   * A cookie of the local name is one of whatever host the visitor asked: it has no Domain. One of a
+   * path behind the prefix is one of what visitors ask there.
+   */
   private cookie(value: string): string {
-    const host = this.local.replace(/:[0-9]*$/, '');
+    const host = this.local.authority.replace(/:[0-9]*$/, '');
     const [cookie, ...attributes] = value.split(';');
-    const kept = attributes.filter((attribute) => {
+    const ours = attributes.filter((attribute) => {
       const [, domain] = /^[\t ]*domain[\t ]*=[\t ]*\.?(.*?)[\t ]*$/is.exec(attribute) ?? [];
-      return domain === undefined || !(same(domain, 'localhost') || same(domain, host));
+      const isLocal = same(domain, 'localhost') || same(domain, host);
+      return this.local.kept || domain === undefined || !isLocal;
     });
-    return [cookie, ...kept].join(';');
+    const named = ours.map((attribute) => {
+      const [, before, path] = /^([\t ]*path[\t ]*=)[\t ]*(.*?)[\t ]*$/is.exec(attribute) ?? [];
+      if (before === undefined || path === undefined) return attribute;
+      const became = this.path(path);
+      return became === path ? attribute : before + became;
+    });
+    return [cookie, ...named].join(';');
   }
 }
 
@@ -120,16 +177,24 @@ export function namedOutwards(headers: Headers, names: Names | undefined): Heade
   return headers;
 }
 
-/** The names for a request whose Host becomes `host`; none where that is kept. */
-export function namesFor(
-  headers: Headers,
-  host: string | undefined,
-  publicUrl: string | null,
-  upgrade: boolean,
-): Names | undefined {
-  if (host === undefined) return undefined;
-  return new Names(host, {
-    host: firstOf(headers, 'host'),
+/** What of a request's names is rewritten. */
+export interface Naming {
+  /** What the local server gets as Host; undefined for what the visitor sent. */
+  host: string | undefined;
+  prefix: string;
+  secure: boolean;
+  publicUrl: string | null;
+}
+
+/** The names for a request; none where nothing of it is rewritten. */
+export function namesFor(headers: Headers, naming: Naming, upgrade: boolean): Names | undefined {
+  const { prefix, secure, publicUrl } = naming;
+  const kept = naming.host === undefined;
+  if (kept && prefix === '') return undefined;
+  const asked = firstOf(headers, 'host');
+  const local = { authority: naming.host ?? asked ?? '', secure, prefix, kept };
+  return new Names(local, {
+    host: asked,
     forwardedHost: firstOf(headers, 'x-forwarded-host'),
     forwardedProto: firstOf(headers, 'x-forwarded-proto'),
     publicUrl,

@@ -7,8 +7,10 @@
  * that a write failed ends nothing before all that it had sent was read.
  */
 import net from 'node:net';
+import tls from 'node:tls';
 import type { Duplex } from 'node:stream';
 import { HEADER_BYTES } from '../wire/frame.js';
+import type { UpstreamTrust } from './terms.js';
 import { connectionOf } from './unread.js';
 
 /** Bytes of one read: with its headers it fills one segment of a loopback, and no second one. */
@@ -26,6 +28,8 @@ export interface SocketUser {
   /** The connection is gone; told once, also after `destroy`. */
   closed(error: Error | undefined): void;
 }
+
+type Ca = UpstreamTrust['ca'];
 
 /** Gets the outcome of a write. */
 type Written = Parameters<Duplex['_write']>[2];
@@ -62,6 +66,14 @@ function isRefusal(error: NodeJS.ErrnoException): boolean {
   return error.code === 'EPIPE' || error.code === 'ECONNRESET';
 }
 
+/** How to get to a local server. */
+export type Way =
+  | { path: string }
+  | { host: string; port: number; tls: (Partial<UpstreamTrust> & { name: string }) | undefined };
+
+/** Loopback: whoever answers there is on this machine. */
+const LOOPBACK = /^(?:127\.|::1$|::ffff:127\.)/i;
+
 /** A connection to a local server. */
 export class LocalSocket {
   /** Told what happens; changes hands when a pooled connection is used again. */
@@ -75,10 +87,41 @@ export class LocalSocket {
   /** How long the server said it keeps an idle connection, in milliseconds. */
   keepMs = Infinity;
   private error: Error | undefined;
-  private readonly socket: Conn;
+  private readonly socket: Conn | tls.TLSSocket;
 
   /** Starts to connect; `connected` is told when the server accepted, `user.closed` otherwise. */
-  constructor(host: string, port: number, timeoutMs: number, connected: () => void) {
+  constructor(way: Way, timeoutMs: number, connected: () => void) {
+    const secure = 'path' in way ? undefined : way.tls;
+    this.socket =
+      'path' in way || secure === undefined ? this.plain(way) : this.secure(way, secure);
+    const timer = setTimeout(() => {
+      this.socket.destroy(Object.assign(new Error('no answer'), { code: 'ETIMEDOUT' }));
+    }, timeoutMs);
+    this.socket.on(secure === undefined ? 'connect' : 'secureConnect', () => {
+      clearTimeout(timer);
+      const distrust = secure === undefined ? undefined : this.distrust(secure);
+      if (distrust === undefined) connected();
+      else this.socket.destroy(distrust);
+    });
+    this.socket.on('end', () => {
+      const { refusal } = this;
+      // A connection that was reset ends like this too, once the system has told of it in a write;
+      // after a FIN that is a broken pipe.
+      if (refusal?.code !== 'ECONNRESET') this.user.ended();
+      if (refusal !== undefined) this.socket.destroy(refusal);
+    });
+    this.socket.on('error', (error: Error) => {
+      this.error = error;
+    });
+    this.socket.on('close', () => {
+      clearTimeout(timer);
+      const user = this.user;
+      this.user = NOBODY;
+      user.closed(this.error);
+    });
+  }
+
+  private plain(way: Way): Conn {
     const onread: net.OnReadOpts = {
       buffer: window,
       callback: (count) => {
@@ -88,31 +131,52 @@ export class LocalSocket {
     };
     // What the constructor takes is not all in its type.
     const options = { allowHalfOpen: true, noDelay: true, onread };
-    this.socket = new Conn(options);
-    this.socket.connect({ host, port, noDelay: true });
-    const timer = setTimeout(() => {
-      this.socket.destroy(Object.assign(new Error('no answer'), { code: 'ETIMEDOUT' }));
-    }, timeoutMs);
-    this.socket.on('connect', () => {
-      clearTimeout(timer);
-      connected();
+    const socket = new Conn(options);
+    socket.connect('path' in way ? { path: way.path } : { ...way, noDelay: true });
+    return socket;
+  }
+
+  private secure(
+    way: { host: string; port: number },
+    { name, ca }: { name: string; ca?: Ca },
+  ): tls.TLSSocket {
+    // Half-open is missing in its type.
+    const options: tls.ConnectionOptions & { allowHalfOpen: boolean } = {
+      host: way.host,
+      port: way.port,
+      // An address is no name to ask a server for.
+      servername: net.isIP(name) === 0 ? name : '',
+      ca,
+      ALPNProtocols: ['http/1.1'],
+      allowHalfOpen: true,
+      // It is judged when it is known where it came from.
+      rejectUnauthorized: false,
+    };
+    const socket = tls.connect(options);
+    socket.setNoDelay(true);
+    socket.on('data', (chunk: Buffer) => {
+      for (let at = 0; at < chunk.length; at += READ_BYTES) {
+        const count = chunk.copy(scratch, HEADER_BYTES, at, at + READ_BYTES);
+        this.user.bytes(scratch, HEADER_BYTES, HEADER_BYTES + count);
+      }
     });
-    this.socket.on('end', () => {
-      const { refusal } = this.socket;
-      // A connection that was reset ends like this too, once the system has told of it in a write;
-      // after a FIN that is a broken pipe.
-      if (refusal?.code !== 'ECONNRESET') this.user.ended();
-      if (refusal !== undefined) this.socket.destroy(refusal);
-    });
-    this.socket.on('error', (error) => {
-      this.error = error;
-    });
-    this.socket.on('close', () => {
-      clearTimeout(timer);
-      const user = this.user;
-      this.user = NOBODY;
-      user.closed(this.error);
-    });
+    return socket;
+  }
+
+  /** Why the certificate does not do; on this machine any does, unless an authority was named. */
+  private distrust({ ca, insecure }: Partial<UpstreamTrust>): Error | undefined {
+    const socket = this.socket as tls.TLSSocket;
+    const isHere = ca === undefined && LOOPBACK.test(socket.remoteAddress ?? '');
+    if (socket.authorized || insecure === true || isHere) return undefined;
+    const why: unknown = socket.authorizationError;
+    const code = String((why as { code?: unknown } | null)?.code ?? why);
+    return new Error(
+      `its certificate is not trusted (${code}): give upstreamCa, or upstreamInsecure: true`,
+    );
+  }
+
+  private get refusal(): NodeJS.ErrnoException | undefined {
+    return this.socket instanceof Conn ? this.socket.refusal : undefined;
   }
 
   /** Sends octets of a head, which are Latin-1. */
@@ -163,7 +227,9 @@ export class LocalSocket {
 
   /** Closes at once with RST, so that the server sees a broken connection and not an end. */
   reset(): void {
-    if (this.socket.connecting) this.socket.destroy();
+    // Only TCP has one; without a notice of its end, TLS shows as much.
+    const canReset = this.socket instanceof Conn && this.socket.remotePort !== undefined;
+    if (this.socket.connecting || !canReset) this.socket.destroy();
     else this.socket.resetAndDestroy();
   }
 
@@ -176,8 +242,8 @@ export class LocalSocket {
 
   /** Whether a request may be sent. */
   get usable(): boolean {
-    const { writable, readableEnded, destroyed, refusal } = this.socket;
-    return writable && !readableEnded && !destroyed && refusal === undefined;
+    const { writable, readableEnded, destroyed } = this.socket;
+    return writable && !readableEnded && !destroyed && this.refusal === undefined;
   }
 }
 

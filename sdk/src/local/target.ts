@@ -5,8 +5,10 @@
  * resolved first; the one that answered last is tried first the next time.
  */
 import { isForDescriptors } from './descriptors.js';
-import { LocalSocket, type SocketUser } from './socket.js';
-import type { LocalAddress } from './terms.js';
+import { LocalSocket, type SocketUser, type Way } from './socket.js';
+import type { LocalTarget } from './address.js';
+import { bracketed, shownAs } from './address.js';
+import type { UpstreamTrust } from './terms.js';
 
 /** How long one address may take to accept, in milliseconds. */
 const CONNECT_MS = 5000;
@@ -31,18 +33,27 @@ export interface ConnectUser extends SocketUser {
 
 /** A local server. */
 export class Target {
-  /** `host:port` as a URL and a Host header spell it. */
-  readonly authority: string;
+  /** As people read it. */
+  readonly shown: string;
   private readonly hosts: string[];
 
-  constructor(readonly address: LocalAddress) {
-    this.authority = authority(address.host, address.port);
-    this.hosts = address.host === 'localhost' ? ['::1', '127.0.0.1'] : [unbracket(address.host)];
+  constructor(
+    readonly address: LocalTarget,
+    private readonly trust?: UpstreamTrust,
+  ) {
+    this.shown = shownAs(address);
+    const isLocal = address.host === 'localhost' && address.socketPath === undefined;
+    this.hosts = isLocal ? ['::1', '127.0.0.1'] : [address.host];
   }
 
   /** Connects; the returned function gives the attempt up. */
   connect(user: ConnectUser): () => void {
-    const attempt = new Attempt(this.hosts, this.address.port, user, (host) => {
+    const { port, socketPath, host: name, secure } = this.address;
+    const way = (host: string): Way =>
+      socketPath !== undefined
+        ? { path: socketPath }
+        : { host, port, tls: secure ? { name, ...this.trust } : undefined };
+    const attempt = new Attempt(this.hosts, way, user, (host) => {
       this.prefer(host);
     });
     attempt.next();
@@ -68,7 +79,7 @@ class Attempt {
 
   constructor(
     hosts: string[],
-    private readonly port: number,
+    private readonly way: (host: string) => Way,
     private readonly user: ConnectUser,
     private readonly good: (host: string) => void,
   ) {
@@ -81,13 +92,16 @@ class Attempt {
       this.user.unreachable(new Unreachable(this.tried, this.isShort));
       return;
     }
+    const way = this.way(host);
     const failed = (error: Error | undefined): void => {
       if (this.cancelled) return;
-      this.isShort ||= isForDescriptors(reasonOf(error));
-      this.tried.push(`${authority(host, this.port)} (${reasonOf(error)})`);
+      const reason = reasonOf(error);
+      this.isShort ||= isForDescriptors(reason);
+      const place = 'path' in way ? way.path : `${bracketed(way.host)}:${way.port}`;
+      this.tried.push(`${place} (${SENTENCES[reason] ?? reason})`);
       this.next();
     };
-    const socket = new LocalSocket(host, this.port, CONNECT_MS, () => {
+    const socket = new LocalSocket(way, CONNECT_MS, () => {
       if (this.cancelled) return;
       this.good(host);
       socket.user = this.user;
@@ -103,15 +117,15 @@ class Attempt {
   }
 }
 
-/** `host:port`, an IPv6 address in brackets. */
-export function authority(host: string, port: number): string {
-  const name = host.includes(':') && !host.startsWith('[') ? `[${host}]` : host;
-  return `${name}:${port}`;
-}
-
-function unbracket(host: string): string {
-  return host.startsWith('[') && host.endsWith(']') ? host.slice(1, -1) : host;
-}
+/** What a code means to whoever named the target. */
+const NOT_TLS = 'this server does not speak TLS: expose http://…';
+const SENTENCES: Record<string, string> = {
+  ERR_SSL_WRONG_VERSION_NUMBER: NOT_TLS,
+  ERR_SSL_PACKET_LENGTH_TOO_LONG: NOT_TLS,
+  ERR_SSL_HTTP_REQUEST: NOT_TLS,
+  EPROTO: NOT_TLS,
+  ENOTSOCK: 'no socket',
+};
 
 function reasonOf(error: Error | undefined): string {
   if (error === undefined) return 'closed';

@@ -3,10 +3,23 @@
  * runtime's own types, so that neither do the package's declarations.
  */
 
-/** A local address. */
-export interface LocalAddress {
-  host: string;
-  port: number;
+/**
+ * A local server: `3000`, `'localhost:3000'`, `'host:port'`, `'http://host:port/path'` whose path then
+ * stands in front of each request's, `'https://host:port'`, or `'unix:/run/app.sock'`. A port alone is
+ * one of `localhost`, of which both addresses are tried.
+ */
+export type LocalAddress =
+  | number
+  | string
+  | { host: string; port: number }
+  | { /** The path of a Unix socket. */ socketPath: string };
+
+/** How a server that speaks TLS is trusted. */
+export interface UpstreamTrust {
+  /** Certificates of authorities (PEM text), in place of the runtime's own. */
+  ca: string | string[] | undefined;
+  /** Whoever answers is trusted. */
+  insecure: boolean;
 }
 
 /** What the local server gets as Host: its own address, what the visitor sent, or a fixed name. */

@@ -23,7 +23,13 @@ import { HeadReader } from './head-reader.js';
 import { busyPage, type Capacity } from './capacity.js';
 import type { Pool } from './pool.js';
 import { answerPlain, SOON, Tally, type Report } from './report.js';
-import { isRepeatable, localRequest, type LocalRequest } from './request.js';
+import {
+  isRepeatable,
+  LeadsOut,
+  localRequest,
+  type LocalRequest,
+  type RewriteFor,
+} from './request.js';
 import { namedOutwards } from './rewrite.js';
 import type { SlotUser, Ticket } from './slots.js';
 import type { LocalSocket } from './socket.js';
@@ -32,16 +38,22 @@ import { lastChunk } from './trailers.js';
 import type { Shortage } from './terms.js';
 import { asksToLogIn, logsIn, originOf, visitorOf } from './visitor.js';
 
+/** What a visitor is told where the target was named as a plain one. */
+const TLS_HERE = 'This server speaks TLS: expose https://…';
+
+/** Whether an answer begins as a record of TLS does: an alert, or a handshake. */
+function isTls(buffer: Buffer, start: number, end: number): boolean {
+  const type = buffer[start];
+  return end - start > 1 && (type === 0x15 || type === 0x16) && buffer[start + 1] === 0x03;
+}
+
 /** The most interim heads of one response. */
 const MAX_INTERIM = 16;
 
 /** A local HTTP server. */
-export interface Upstream {
+export interface Upstream extends RewriteFor {
   target: Target;
   pool: Pool;
-  /** What it gets as Host; undefined for what the visitor sent. */
-  host: string | undefined;
-  publicUrl: string | null;
   capacity: Capacity;
 }
 
@@ -57,6 +69,15 @@ export function serveFromUpstream(
   try {
     request = localRequest(open, upstream, stream.carriesTrailers);
   } catch (error) {
+    if (error instanceof LeadsOut) {
+      answerPlain(
+        stream,
+        tally,
+        400,
+        '400 Bad Request\n\nThe path leads out of what is exposed.\n',
+      );
+      return tally.done('the path leads out of what is exposed');
+    }
     const why = error instanceof Error ? error.message : String(error);
     stream.reset(Code.ProtocolError, why);
     tally.done(why);
@@ -285,6 +306,7 @@ class HttpExchange implements StreamSink, ConnectUser, SlotUser {
   }
 
   private onHead(buffer: Buffer, start: number, end: number): void {
+    if (this.reader.isUntouched && isTls(buffer, start, end)) return this.badGateway(TLS_HERE);
     let at = start;
     while (this.phase === 'head') {
       at = this.reader.feed(buffer, at, end);
@@ -412,7 +434,8 @@ class HttpExchange implements StreamSink, ConnectUser, SlotUser {
         return;
       }
     }
-    this.broken('The local server closed the connection before its answer was complete.');
+    const hint = untouched ? ' If it speaks TLS, expose https://…' : '';
+    this.broken(`The local server closed the connection before its answer was complete.${hint}`);
   }
 
   private broken(text: string): void {
@@ -427,7 +450,7 @@ class HttpExchange implements StreamSink, ConnectUser, SlotUser {
       this.stream,
       this.tally,
       502,
-      `502 Bad Gateway\n\n${text}\n\nStart the server at ${this.upstream.target.authority} ` +
+      `502 Bad Gateway\n\n${text}\n\nStart the server at ${this.upstream.target.shown} ` +
         'or correct the address that the tunnel was given, then try again.\n',
     );
   }

@@ -28,11 +28,12 @@ import {
 } from '../../src/wire/frame.js';
 import { isFault, throws } from '../support/assert.js';
 import { readHello } from '../support/kit-control.js';
+import { hostNameOf, readTarget, shownAs } from '../../src/local/address.js';
 import { bodyOf } from '../../src/local/body.js';
 import { HeadReader } from '../../src/local/head-reader.js';
 import { HttpFault, withoutHopByHop } from '../../src/local/head.js';
 import { localRequest } from '../../src/local/request.js';
-import { Names } from '../../src/local/rewrite.js';
+import { Names, type LocalName } from '../../src/local/rewrite.js';
 import { lastChunk } from '../../src/local/trailers.js';
 import { SessionRecvCredit, StreamRecvCredit } from '../../src/mux/credit.js';
 import { isWorthACall, leave, share } from '../../src/mux/share.js';
@@ -202,7 +203,7 @@ test('the framing of an older kit’s request is inferred as the vectors say', (
     if (!one.name.startsWith('an older kit')) continue;
     const open = readStreamOpen(payload(one));
     if (open.kind !== 'http') continue;
-    const rewrite = { host: undefined, publicUrl: null };
+    const rewrite = { ...AS_IT_IS, host: undefined };
     const { body } = localRequest(open, rewrite);
     const wanted = (one['decoded'] as { body: string }).body;
     // Whether a body of unknown length is there at all shows with its first byte or its end.
@@ -228,7 +229,9 @@ test('STREAM_RESPONSE_HEAD is read, or refused, as the vectors say', () => {
 });
 
 test('what names the server is rewritten both ways as the vectors say', () => {
-  for (const one of load('http/rewrite')) {
+  for (const one of [...load('http/rewrite'), ...load('http/prefix')]) {
+    const { secure = false, prefix = '', kept = false } = one as Partial<LocalName>;
+    const local = { authority: one['local'] as string, secure, prefix, kept };
     const asked = {
       host: undefined,
       forwardedHost: undefined,
@@ -237,7 +240,13 @@ test('what names the server is rewritten both ways as the vectors say', () => {
       contentType: undefined,
     };
     const visitor = { ...asked, publicUrl: null, upgrade: false, ...(one['visitor'] as object) };
-    const names = new Names(one['local'] as string, visitor);
+    const names = new Names(local, visitor);
+    for (const [target, becomes] of (one['targets'] ?? []) as [string, string | null][]) {
+      assert.equal(names.target(target) ?? null, becomes, `${one.name}: ${target}`);
+    }
+    for (const value of (one['leadsOut'] ?? []) as string[]) {
+      assert.ok(names.leadsOut('Destination', value), `${one.name}: ${value}`);
+    }
     type Field = [name: string, value: string, becomes: string | null];
     for (const [name, value, becomes] of one['request'] as Field[]) {
       assert.equal(names.inwards(name, value), becomes ?? value, `${one.name}: ${name}: ${value}`);
@@ -245,6 +254,32 @@ test('what names the server is rewritten both ways as the vectors say', () => {
     for (const [name, value, becomes] of one['answer'] as Field[]) {
       assert.equal(names.outwards(name, value), becomes ?? value, `${one.name}: ${name}: ${value}`);
     }
+  }
+});
+
+test('every spelling of a target is read as the vectors say', () => {
+  for (const one of load('http/targets')) {
+    const text = one['text'] as string;
+    if (one['error'] !== undefined) {
+      assert.throws(
+        () => readTarget(text),
+        ({ message }: Error) => {
+          assert.ok(message.includes(one['error'] as string), `${text}: ${message}`);
+          return !message.includes('hunter2');
+        },
+      );
+      continue;
+    }
+    const target = readTarget(text);
+    const { socketPath } = target;
+    assert.equal(socketPath, one['unix'], text);
+    if (socketPath === undefined) {
+      assert.deepEqual([target.host, target.port], [one['host'], one['port']], text);
+    }
+    assert.equal(target.prefix, one['prefix'] ?? '', text);
+    assert.equal(hostNameOf(target), one['hostHeader'], text);
+    assert.equal(shownAs(target), one['shown'], text);
+    assert.deepEqual(readTarget(shownAs(target)), target, 'what is shown can be given again');
   }
 });
 
@@ -287,13 +322,16 @@ test('trailers are announced as the vectors say', () => {
     assert.ok(open.kind === 'http');
     const about = ['te', 'trailer', 'connection'];
     const told = (carries: boolean): Headers => {
-      const all = localRequest(open, { host: 'a', publicUrl: null }, carries).headers;
+      const all = localRequest(open, AS_IT_IS, carries).headers;
       return all.filter(([name]) => about.includes(name));
     };
     assert.deepEqual(told(true), one['local'], one.name);
     assert.deepEqual(told(false), [], one.name);
   }
 });
+
+/** What a request is rewritten for where there is little to do. */
+const AS_IT_IS = { host: 'a', publicUrl: null, prefix: '', secure: false, headers: [] };
 
 const GET = { kind: 'http', bindId: 1, containerPort: 3000, method: 'GET', target: '/' };
 
