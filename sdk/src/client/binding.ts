@@ -7,6 +7,7 @@ import type { BindOk, StreamOpen } from '../wire/control.js';
 import type { MuxStream } from '../mux/stream.js';
 import { readTarget } from '../local/address.js';
 import type { Capacity } from '../local/capacity.js';
+import type { HeadLimits } from '../local/head-reader.js';
 import { Pool } from '../local/pool.js';
 import { relayToTarget } from '../local/relay.js';
 import { hostFor } from '../local/request.js';
@@ -22,6 +23,8 @@ import type { BindKind, BindMode } from '../wire/terms.js';
 export interface BindingOwner {
   /** What all bindings of the session share. */
   readonly capacity: Capacity;
+  /** How large the heads of local servers' answers may be. */
+  readonly heads: HeadLimits;
   unbind(binding: Binding): Promise<void>;
 }
 
@@ -52,6 +55,7 @@ export class Binding {
       headers: options.headers,
       publicUrl: grant.publicUrl,
       capacity: owner.capacity,
+      heads: owner.heads,
     };
     owner.capacity.pools.add(this.upstream.pool);
   }

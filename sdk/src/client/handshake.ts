@@ -77,7 +77,7 @@ export async function sayHello(
   const version = socket.protocol === V2 ? V2 : V1;
   const hello: Hello = { version, pingEveryMs: PING_EVERY_MS };
   if (token !== undefined) hello.auth = { kind: 'bearer', token };
-  const capabilities = ['header-case', 'trailers'];
+  const capabilities = ['header-case', 'trailers', 'long-heads'];
   if (version === V2) {
     capabilities.push('multi-ws');
     hello.maxConnections = config.maxConnections;
@@ -258,5 +258,6 @@ export function grantedBy(hello: HelloOk): MuxLimits {
   const maxStreams = 2 * (hello.maxStreams ?? DEFAULT_STREAMS);
   const headerCase = capabilities.includes('header-case');
   const trailers = capabilities.includes('trailers');
-  return { streamWindow, sessionWindow, maxStreams, headerCase, trailers };
+  const longHeads = capabilities.includes('long-heads');
+  return { streamWindow, sessionWindow, maxStreams, headerCase, trailers, longHeads };
 }

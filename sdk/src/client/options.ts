@@ -3,6 +3,8 @@
  */
 import { isFieldValue, isToken } from '../local/head.js';
 import { REPLAY_BUFFER, REPLAY_BUFFER_LEAST } from '../mux/limits.js';
+import { LONGEST_HEAD, MOST_FIELDS } from '../wire/parts.js';
+import type { HeadLimits } from '../local/head-reader.js';
 import { OptionsError } from './errors.js';
 import { X509Certificate } from 'node:crypto';
 import { readTarget, type LocalTarget } from '../local/address.js';
@@ -69,6 +71,10 @@ export interface SessionOptions extends KitOptions {
   maxLocalConnections?: number | undefined;
   /** Handlers (`fetch`) that run at once, 1 to 65535. Default 512. */
   maxHandlers?: number | undefined;
+  /** Bytes of a local server's answer before its body, 4096 to 262144. Default 262144. */
+  maxHead?: number | undefined;
+  /** Fields of it, 16 to 1000. Default 1000. */
+  maxFields?: number | undefined;
   /** Closes the session when aborted. */
   signal?: AbortSignal | undefined;
 }
@@ -129,6 +135,8 @@ export interface CheckedSession extends CheckedKit {
   requestTimeout: number;
   maxLocalConnections: number | undefined;
   maxHandlers: number;
+  /** How large the heads of local servers' answers may be. */
+  heads: HeadLimits;
   signal: AbortSignal | undefined;
 }
 
@@ -166,6 +174,8 @@ const SESSION_KEYS = [
   'requestTimeout',
   'maxLocalConnections',
   'maxHandlers',
+  'maxHead',
+  'maxFields',
   'signal',
 ] as const satisfies (keyof SessionOptions)[];
 
@@ -316,8 +326,22 @@ export function checkSession(options: SessionOptions, reconnect: boolean): Check
     requestTimeout: milliseconds(options.requestTimeout, 'requestTimeout'),
     maxLocalConnections,
     maxHandlers,
+    heads: checkHeads(options),
     signal,
   };
+}
+
+function checkHeads(options: SessionOptions): HeadLimits {
+  const { maxHead = LONGEST_HEAD, maxFields = MOST_FIELDS } = options;
+  must(
+    isInteger(maxHead, 4096, LONGEST_HEAD),
+    `maxHead must be bytes from 4096 to ${LONGEST_HEAD}`,
+  );
+  must(
+    isInteger(maxFields, 16, MOST_FIELDS),
+    `maxFields must be a whole number from 16 to ${MOST_FIELDS}`,
+  );
+  return { bytes: maxHead, fields: maxFields };
 }
 
 /** Whether a value can be the id of a session. */

@@ -113,11 +113,12 @@ export class TunnelSession extends TunnelEventTarget {
     this.config = checkSession(options, false);
     this.ways = new Ways(this.config.urls);
     this.requests = new Requests(this.config.requestTimeout);
-    const { maxLocalConnections, maxHandlers } = this.config;
+    const { maxLocalConnections, maxHandlers, heads } = this.config;
     this.owner = {
       capacity: new Capacity(maxLocalConnections, maxHandlers, (overload) => {
         this.emit('overloaded', overload);
       }),
+      heads,
       unbind: (binding) => this.unbind(binding),
     };
     this.ports = new Ports(this.owner);

@@ -4,11 +4,24 @@
  * A line is judged as soon as it is there, and an octet that no line may have at once: a server that
  * speaks something else mostly waits then, and so would its visitor.
  */
-import { HttpFault, isFieldValue, parseField, parseResponseHead, parseStatusLine } from './head.js';
+import { LONGEST_HEAD, MOST_FIELDS } from '../wire/parts.js';
+import {
+  HeadTooLarge,
+  HttpFault,
+  isFieldValue,
+  parseField,
+  parseResponseHead,
+  parseStatusLine,
+} from './head.js';
 import type { Head } from './head.js';
 
-/** The largest response head, in bytes; it must fit one frame after it became JSON. */
-const MAX_HEAD = 48 * 1024;
+/** How large an answer's head may be. */
+export interface HeadLimits {
+  readonly bytes: number;
+  readonly fields: number;
+}
+
+const LARGEST: HeadLimits = { bytes: LONGEST_HEAD, fields: MOST_FIELDS };
 const END = '\r\n\r\n';
 const BARE_LF = /(?:^|[^\r])\n/;
 /** What every first line starts with. */
@@ -25,6 +38,8 @@ export class HeadReader {
   private isCut = false;
   private bytes = 0;
 
+  constructor(private readonly most: HeadLimits = LARGEST) {}
+
   /** Whether nothing of a head has come. */
   get isUntouched(): boolean {
     return this.bytes === 0;
@@ -34,12 +49,13 @@ export class HeadReader {
   feed(buffer: Buffer, start: number, end: number): number {
     if (this.bytes === 0) {
       // Mostly it comes in one piece.
-      const most = Math.min(end, start + MAX_HEAD + END.length);
+      const most = Math.min(end, start + this.most.bytes + END.length);
       const length = buffer.subarray(start, most).indexOf(END);
       const text = length < 0 ? '' : buffer.toString('latin1', start, start + length);
       // One with a bare LF may have ended before, and is read line by line.
       if (length >= 0 && !BARE_LF.test(text)) {
         this.head = parseResponseHead(text);
+        if (this.head.headers.length > this.most.fields) throw new HeadTooLarge();
         return start + length + END.length;
       }
     }
@@ -50,7 +66,7 @@ export class HeadReader {
 
   /** Takes what a read has of one line; returns where that ends. */
   private piece(buffer: Buffer, start: number, end: number): number {
-    const most = Math.min(end, start + MAX_HEAD + END.length - this.bytes);
+    const most = Math.min(end, start + this.most.bytes + END.length - this.bytes);
     const newline = buffer.subarray(start, most).indexOf(0x0a);
     const stop = newline < 0 ? most : start + newline + 1;
     this.bytes += stop - start;
@@ -59,7 +75,7 @@ export class HeadReader {
     if (newline >= 0) this.onLine(text);
     else this.onPart(this.isCut ? text.slice(0, -1) : text);
     if (this.head === undefined && stop === most && most < end) {
-      throw new HttpFault('a head that is too large');
+      throw new HeadTooLarge();
     }
     return stop;
   }
@@ -81,6 +97,7 @@ export class HeadReader {
     this.line = '';
     if (this.partial === undefined) this.partial = parseStatusLine(line);
     else if (line === '') this.head = this.partial;
+    else if (this.partial.headers.length === this.most.fields) throw new HeadTooLarge();
     else this.partial.headers.push(parseField(line));
   }
 }

@@ -19,6 +19,13 @@ export class HttpFault extends Error {
   override readonly name = 'HttpFault';
 }
 
+/** A head that is HTTP/1.1, and more than is passed on. */
+export class HeadTooLarge extends HttpFault {
+  constructor(message = 'has a head that is larger than maxHead or maxFields allow') {
+    super(message);
+  }
+}
+
 /** Fields between two neighbours only, never passed on (PROTOCOL §4). */
 const HOP_BY_HOP = new Set([
   'connection',

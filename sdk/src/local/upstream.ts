@@ -12,6 +12,7 @@ import { bodyOf, type BodyDecoder } from './body.js';
 import {
   firstOf,
   formatRequestHead,
+  HeadTooLarge,
   HttpFault,
   isNamed,
   listOf,
@@ -19,7 +20,7 @@ import {
   withoutHopByHop,
   type Head,
 } from './head.js';
-import { HeadReader } from './head-reader.js';
+import { HeadReader, type HeadLimits } from './head-reader.js';
 import { busyPage, type Capacity } from './capacity.js';
 import type { Pool } from './pool.js';
 import { answerPlain, SOON, Tally, type Report } from './report.js';
@@ -55,6 +56,8 @@ export interface Upstream extends RewriteFor {
   target: Target;
   pool: Pool;
   capacity: Capacity;
+  /** How large its answers' heads may be. */
+  heads: HeadLimits;
 }
 
 /** Starts an exchange for a stream that was just opened. */
@@ -100,7 +103,7 @@ class HttpExchange implements StreamSink, ConnectUser, SlotUser {
   private left: number;
   /** What is written behind a chunked body. */
   private trailing: string | undefined;
-  private reader = new HeadReader();
+  private reader: HeadReader;
   private interim = 0;
   private decoder: BodyDecoder | undefined;
   private reusable = false;
@@ -115,6 +118,7 @@ class HttpExchange implements StreamSink, ConnectUser, SlotUser {
     private readonly upstream: Upstream,
     private readonly tally: Tally,
   ) {
+    this.reader = new HeadReader(upstream.heads);
     this.left = request.length;
     this.visitor = visitorOf(open);
   }
@@ -218,7 +222,8 @@ class HttpExchange implements StreamSink, ConnectUser, SlotUser {
       else if (this.phase === 'head') this.onHead(buffer, start, end);
     } catch (error) {
       if (!(error instanceof HttpFault)) throw error;
-      this.broken(`The local server's answer is not HTTP/1.1: ${error.message}.`);
+      const why = error instanceof HeadTooLarge ? '' : 'is not HTTP/1.1: ';
+      this.broken(`The local server's answer ${why}${error.message}.`);
     }
   }
 
@@ -312,7 +317,7 @@ class HttpExchange implements StreamSink, ConnectUser, SlotUser {
       at = this.reader.feed(buffer, at, end);
       const { head } = this.reader;
       if (head === undefined) return;
-      this.reader = new HeadReader();
+      this.reader = new HeadReader(this.upstream.heads);
       this.onResponse(head);
     }
     if (at < end || this.decoder?.done === true) this.bytes(buffer, at, end);
@@ -333,7 +338,7 @@ class HttpExchange implements StreamSink, ConnectUser, SlotUser {
     }
     const headers = namedOutwards(kept, this.request.names);
     if (!this.stream.head({ status: head.status, headers, final })) {
-      throw new HttpFault('a head that is too large');
+      throw new HeadTooLarge('has a head that is too large for this kit');
     }
     if (decoder === undefined) return;
     this.phase = 'body';

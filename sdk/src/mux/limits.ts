@@ -138,4 +138,6 @@ export interface MuxLimits {
   headerCase?: boolean;
   /** Trailers travel. */
   trailers?: boolean;
+  /** Heads may be larger than a frame. */
+  longHeads?: boolean;
 }

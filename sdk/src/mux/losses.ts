@@ -14,6 +14,13 @@
  * new connection helps, for it starts with full windows.
  */
 
+/** What was taken on a lane index: DATA, session credit, and frames that count. */
+export interface Taken {
+  dataReceived: number;
+  creditReceived: number;
+  received: number | undefined;
+}
+
 /** Milliseconds that streams wait for session credit before it counts as lost. */
 const LOST_AFTER_MS = 30_000;
 

@@ -32,7 +32,8 @@ import {
   type MuxLimits,
 } from './limits.js';
 import { holdsLess, Line } from './line.js';
-import { Losses } from './losses.js';
+import { Losses, type Taken } from './losses.js';
+import { complete, Openings } from './openings.js';
 import { isWorthACall, share } from './share.js';
 import { Stalls, type Unread } from './stalls.js';
 import { MuxStream, type Pumped, type StreamLane, type StreamOwner, type Turn } from './stream.js';
@@ -46,13 +47,6 @@ export interface MuxHost {
   control(frame: Frame, lane: StreamLane): void;
   /** How many bytes lie unread below local sides. */
   readonly unread: Unread;
-}
-
-/** What was taken on a lane index: DATA, session credit, and frames that count. */
-export interface Taken {
-  dataReceived: number;
-  creditReceived: number;
-  received: number | undefined;
 }
 
 /** How much more than the quarter of its window that such a peer withholds it may then hold. */
@@ -77,6 +71,7 @@ export class MuxSession implements StreamOwner {
   /** Lane indexes whose streams are over, and which begin anew when they are joined again. */
   private readonly givenUp = new Set<number>();
   private readonly stalls: Stalls;
+  private readonly openings = new Openings<StreamLane>();
   private highest = 0;
   private headBytes = 0;
   private contended = false;
@@ -479,6 +474,8 @@ export class MuxSession implements StreamOwner {
       case FrameType.StreamTrailers:
         // Where they were not agreed on they are an extension like any other, and nobody's.
         return this.limits.trailers ? this.find(streamId, lane)?.onTrailers(payload) : undefined;
+      case FrameType.HeadPart:
+        return this.limits.longHeads ? this.onHeadPart(streamId, payload, lane) : undefined;
       case FrameType.StreamResponseHead:
         return this.find(streamId, lane)?.fail(Code.ProtocolError, 'a response head from the kit');
       default:
@@ -502,7 +499,14 @@ export class MuxSession implements StreamOwner {
     else this.streams.get(streamId)?.onReset(code, fault);
   }
 
+  /** Fields ahead of a STREAM_OPEN: a kit answers nothing, so that no other head has any. */
+  private onHeadPart(id: number, payload: Buffer, lane: StreamLane): void {
+    if (this.openings.add(lane, id, payload)) return;
+    this.find(id, lane)?.fail(Code.ProtocolError, 'parts of a response head from the kit');
+  }
+
   private onOpen(id: number, payload: Buffer, lane: StreamLane): void {
+    const parts = this.openings.take(lane, id);
     if (id % 2 === 1) return this.refuse(id, lane, 'the kit opened an odd stream id');
     if (this.streams.has(id) || id <= lane.lastOpened) {
       throw new Violation(Code.ProtocolError, `stream id ${id} was opened before`);
@@ -511,17 +515,18 @@ export class MuxSession implements StreamOwner {
     this.highest = Math.max(this.highest, id);
     let open: StreamOpen;
     try {
-      open = readStreamOpen(payload);
+      open = complete(readStreamOpen(payload), parts);
     } catch (error) {
       return this.refuse(id, lane, error instanceof Error ? error.message : 'malformed');
     }
-    const full = this.whyFull(payload.length) ?? this.whyDry(open);
+    const headBytes = payload.length + (parts?.bytes ?? 0);
+    const full = this.whyFull(headBytes) ?? this.whyDry(open);
     if (full !== undefined) {
       return lane.push(FrameType.Reset, id, encodeReset(Code.RefusedStream, full));
     }
     const stream = new MuxStream(this, lane, id, this.limits.streamWindow);
-    stream.headBytes = payload.length;
-    this.headBytes += payload.length;
+    stream.headBytes = headBytes;
+    this.headBytes += headBytes;
     this.streams.set(id, stream);
     this.host.accept(stream, open);
   }

@@ -5,6 +5,7 @@
 import { Code } from '../wire/code.js';
 import { encodeReset, FrameType, MAX_PAYLOAD } from '../wire/frame.js';
 import { readTrailers, type Headers, type ResponseHead } from '../wire/control.js';
+import { headFrames, namesInLowerCase, type HeadTerms } from '../wire/parts.js';
 import { SendCredit, StreamRecvCredit } from './credit.js';
 import { alone, Gather } from './gather.js';
 import type { Lane } from './lane.js';
@@ -49,7 +50,7 @@ export interface StreamOwner {
   /** What the session may send. */
   readonly sendCredit: SendCredit;
   /** What was agreed on. */
-  readonly limits: { readonly headerCase?: boolean; readonly trailers?: boolean };
+  readonly limits: HeadTerms & { readonly trailers?: boolean };
   /** Streams that wait for their share of it. */
   readonly line: Line<MuxStream>;
   /** The time of the last sweep. */
@@ -157,13 +158,12 @@ export class MuxStream implements Waiter {
     return !this.wasReset && !this.localEnded && !this.endQueued;
   }
 
-  /** Sends the head of a response. */
+  /** Sends the head of a response; false where it is too large for the kit. */
   head(head: ResponseHead): boolean {
     if (!this.sendable) return true;
-    const text = JSON.stringify(this.session.limits.headerCase ? head : inLowerCase(head));
-    const length = Buffer.byteLength(text);
-    if (length > MAX_PAYLOAD) return false;
-    this.lane.pushText(FrameType.StreamResponseHead, this.id, text, length);
+    const frames = headFrames(head, this.session.limits);
+    if (frames === undefined) return false;
+    for (const { type, text, length } of frames) this.lane.pushText(type, this.id, text, length);
     return true;
   }
 
@@ -446,12 +446,3 @@ export class MuxStream implements Waiter {
 }
 
 const EMPTY = new Uint8Array(0);
-
-/** The head as a kit expects it that has not granted any other. */
-function inLowerCase({ status, headers, final }: ResponseHead): ResponseHead {
-  return { status, headers: namesInLowerCase(headers), final };
-}
-
-function namesInLowerCase(headers: Headers): Headers {
-  return headers.map(([name, value]) => [name.toLowerCase(), value]);
-}

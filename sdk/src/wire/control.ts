@@ -324,6 +324,15 @@ export function readTrailers(payload: Buffer): Headers {
   return headers;
 }
 
+/** Reads HEAD_PART, whose empty names are for whoever joins several. */
+export function readHeadPart(payload: Buffer): Headers {
+  const json = parseObject(payload, 'HEAD_PART');
+  // Its bytes bound it: values may come in any number of pieces.
+  const headers = readHeaders(json['headers'], 'HEAD_PART', Infinity);
+  checkAllOctets(headers, 'HEAD_PART');
+  return headers;
+}
+
 /** Reads GOAWAY. */
 export function readGoaway(payload: Buffer): Goaway {
   const json = parseObject(payload, 'GOAWAY');
@@ -335,10 +344,10 @@ export function readGoaway(payload: Buffer): Goaway {
   };
 }
 
-function readHeaders(value: unknown, what: string): Headers {
+function readHeaders(value: unknown, what: string, most = MAX_FIELDS): Headers {
   if (value === undefined || value === null) return [];
   if (!Array.isArray(value)) throw bad(what, 'has headers that are not a list');
-  if (value.length > MAX_FIELDS) throw bad(what, `has more than ${MAX_FIELDS} headers`);
+  if (value.length > most) throw bad(what, `has more than ${most} headers`);
   for (const pair of value as unknown[]) {
     const good =
       Array.isArray(pair) &&

@@ -4,11 +4,14 @@
 import { EventEmitter, once } from 'node:events';
 import type { Headers, ResponseHead } from '../../src/wire/control.js';
 import { encodeReset, FrameType } from '../../src/wire/frame.js';
+import { HeadParts } from '../../src/wire/parts.js';
 import type { KitSession } from './kit.js';
 
 /** A stream that the kit opened. */
 export class KitStream {
   readonly heads: ResponseHead[] = [];
+  /** What came ahead of the next head. */
+  parts = new HeadParts();
   readonly chunks: Buffer[] = [];
   /** How many bytes had come when trailers did, and they. */
   readonly trailers: [number, Headers][] = [];
@@ -26,6 +29,11 @@ export class KitStream {
   ) {
     this.sendCredit = session.kit.streamWindow;
     this.changed.setMaxListeners(0);
+  }
+
+  onHead(head: ResponseHead): void {
+    this.heads.push({ ...head, headers: this.parts.before(head.headers) });
+    this.parts = new HeadParts();
   }
 
   send(bytes: Buffer): void {

@@ -213,7 +213,10 @@ export class KitSession {
 
   private onStream(stream: KitStream, frame: Frame): void {
     const { payload } = frame;
-    if (frame.type === FrameType.StreamResponseHead) stream.heads.push(readResponseHead(payload));
+    if (frame.type === FrameType.StreamResponseHead) stream.onHead(readResponseHead(payload));
+    if (frame.type === FrameType.HeadPart && !stream.parts.add(payload)) {
+      throw new Error('more parts than a kit keeps');
+    }
     if (frame.type === FrameType.StreamTrailers) {
       stream.trailers.push([stream.received, readTrailers(payload)]);
     }
