@@ -49,8 +49,29 @@ pub const MAX_HEADER_FIELDS: usize = 128;
 /// Header fields in one head on its way between kit and client, at most: a full head and the few
 /// that a kit adds (Host, three of X-Forwarded, two of an upgrade) with room for an older one's.
 pub const MAX_PASSED_FIELDS: usize = MAX_HEADER_FIELDS + 8;
-/// Bytes in a visitor's request head, at most (PROTOCOL §11).
+/// The same for a long head.
+pub const MOST_PASSED_FIELDS: usize = MOST_FIELDS + 8;
+/// Bytes in a visitor's request head, at most, unless the operator says otherwise (PROTOCOL §11).
 pub const MAX_HTTP_HEAD: usize = 32 * 1024;
+/// Bytes in any head, at most: in a local server's answer, and in what an operator may allow.
+pub const LONGEST_HEAD: usize = 256 * 1024;
+/// Header fields in any head, at most.
+pub const MOST_FIELDS: usize = 1000;
+/// Bytes and fields of a head that everybody's may have, at least: what flags may not go below.
+pub const LEAST_HEAD: usize = 4 * 1024;
+/// See [`LEAST_HEAD`].
+pub const LEAST_FIELDS: usize = 16;
+/// Bytes of JSON before STREAM_OPEN or STREAM_RESPONSE_HEAD in HEAD_PART frames, at most: the
+/// longest head of plain octets, with what JSON adds to each of its fields.
+pub const MAX_HEAD_PARTS: usize = LONGEST_HEAD + 16 * MOST_FIELDS;
+/// Long heads whose parts one session may hold at once, at most: they come one after the other.
+pub const HEADS_IN_PARTS: usize = 8;
+/// HEAD_PART frames of one head, at most.
+pub const HEAD_PARTS: usize = 64;
+
+const _: () = assert!(MAX_HEAD_PARTS < HEAD_PARTS / 2 * MAX_FRAME_PAYLOAD);
+const _: () = assert!(MAX_HTTP_HEAD <= LONGEST_HEAD && MAX_HEADER_FIELDS <= MOST_FIELDS);
+const _: () = assert!(LEAST_HEAD <= MAX_HTTP_HEAD && LEAST_FIELDS <= MAX_HEADER_FIELDS);
 
 /// Bytes of interim (1xx) heads that may wait for a visitor who does not read, before one more ends
 /// the exchange: no credit counts heads.
@@ -115,7 +136,7 @@ pub const MAX_TRAILERS: usize = 8 * 1024;
 // Trailers of that size always fit a frame, however their octets are escaped in JSON.
 const _: () = assert!(2 * MAX_TRAILERS + 8 * MAX_HEADER_FIELDS + 64 <= MAX_FRAME_PAYLOAD);
 
-// A field's place in a head is kept as 16-bit offsets, the count of fields as a byte.
+// A field's place in a head of the usual size is kept as 16-bit offsets, the count as a byte.
 const _: () = assert!(MAX_HTTP_HEAD <= u16::MAX as usize);
 const _: () = assert!(MAX_HEADER_FIELDS <= u8::MAX as usize);
 

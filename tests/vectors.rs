@@ -8,6 +8,7 @@ use hoody_tunnel::wire::control::{self, ControlError, ControlPayload};
 use hoody_tunnel::wire::frame::{Frame, FrameType, HEADER_LEN, PayloadFault, encode_header};
 use hoody_tunnel::wire::message::{DecodeError, FrameDecoder};
 use hoody_tunnel::wire::open::{self, BodyKind, Header, OpenHttpParts, ResponseHead, StreamOpen};
+use hoody_tunnel::wire::parts::HeadParts;
 use serde_json::{Value, json};
 
 #[test]
@@ -114,6 +115,44 @@ fn trailers_of_a_peer_are_written_as_their_vectors_say() {
         };
         out.extend_from_slice(if any { CRLF } else { LAST_CHUNK });
         assert_same_text(name, &out, &octets(text(&case["text"])));
+    }
+}
+
+#[test]
+fn parts_of_heads_are_joined_as_their_vectors_say() {
+    for case in cases("head_parts.json") {
+        let (name, mut parts) = (text(&case["name"]), HeadParts::default());
+        let payloads = case["parts"].as_array().expect("a list");
+        let times = case["repeat"].as_u64().unwrap_or(1) as usize;
+        let mut fit = true;
+        for payload in payloads.iter().cycle().take(payloads.len() * times) {
+            let mut payload = text(payload).to_owned();
+            if let Some(count) = case["elements"].as_u64() {
+                let elements = vec![r#"["a","b"]"#; count as usize].join(",");
+                payload = payload.replace(r#"["a","b"]"#, &elements);
+            }
+            fit &= parts.add(payload.as_bytes());
+        }
+        assert_eq!(!fit, case["tooMuch"] == true, "{name}");
+        if !fit {
+            continue;
+        }
+        let octets = |it: &Value| -> Vec<u8> { text(it).chars().map(|it| it as u8).collect() };
+        let header = |field: &Value| Header {
+            name: octets(&field[0]).into(),
+            value: octets(&field[1]).into(),
+        };
+        let list = |of: &Value| -> Vec<Header<'static>> {
+            of.as_array()
+                .map_or_else(Vec::new, |all| all.iter().map(header).collect())
+        };
+        match parts.before(list(&case["rest"])) {
+            Ok(all) => match case["count"].as_u64() {
+                Some(count) => assert_eq!(all.len() as u64, count, "{name}"),
+                None => assert_eq!(all, list(&case["headers"]), "{name}"),
+            },
+            Err(error) => assert_eq!(case["error"], true, "{name}: {error}"),
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use hoody_tunnel::buffer::Buffer;
 use hoody_tunnel::client::HostHeader;
 use hoody_tunnel::client::exchange::{Agreed, HttpExchange, Pass, Space, Step};
 use hoody_tunnel::client::naming::Naming;
+use hoody_tunnel::http::HeadLimits;
 use hoody_tunnel::wire::open::{NameCase, OpenHttp, StreamOpen, parse_trailers};
 
 /// Runs one input.
@@ -34,6 +35,8 @@ fn exchange(open: &OpenHttp<'_>) -> (HttpExchange, Option<&'static str>) {
     let agreed = Agreed {
         names: NameCase::AsWritten,
         trailers: true,
+        long_heads: true,
+        answers: HeadLimits::LARGEST,
     };
     HttpExchange::open(open, Buffer::new(), naming, agreed)
 }

@@ -18,9 +18,9 @@ use hoody_tunnel::machine::{Command, ConnKey, Ended, Event, ListenerKey, Machine
 use hoody_tunnel::ws::{OpCode, Role, push_frame};
 
 const HELLO: &[u8] = br#"{"version":"hoody-tunnel.v2","capabilities":["multi-ws","grow-windows",
-    "trailers"],"maxConnections":3}"#;
+    "trailers","long-heads"],"maxConnections":3}"#;
 const HELLO_REPLAY: &[u8] = br#"{"version":"hoody-tunnel.v2","capabilities":["multi-ws",
-    "grow-windows","replay","trailers"],"maxConnections":3,"replayBuffer":1048576,"pingEveryMs":2000}"#;
+    "grow-windows","replay","trailers","long-heads"],"maxConnections":3,"replayBuffer":1048576,"pingEveryMs":2000}"#;
 /// Octets from here on are steps of a client that lies.
 const LIES: u8 = 240;
 const BIND_EXPOSE: &[u8] =

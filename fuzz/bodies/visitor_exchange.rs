@@ -7,11 +7,13 @@
 use std::time::Duration;
 
 use hoody_tunnel::clock::Instant;
-use hoody_tunnel::http::{BodyDecoder, BodyError, RequestHead};
+use hoody_tunnel::http::{BodyDecoder, BodyError, HeadLimits, RequestHead};
 use hoody_tunnel::kit::stream::visitor::exchange::{
     AtEof, AtFin, Broken, Data, Fin, Headed, HttpExchange, Left, Look, NoHead, Outgoing, Owed,
     Room, Seen, Turn, Upload,
 };
+
+use hoody_tunnel::wire::parts::HeadParts;
 
 use super::http_cuts as cuts;
 
@@ -72,7 +74,7 @@ struct Play<'a> {
 impl<'a> Play<'a> {
     fn new(all: &'a [u8]) -> Play<'a> {
         Play {
-            http: HttpExchange::new(Instant::ZERO),
+            http: HttpExchange::new(HeadLimits::REQUEST, Instant::ZERO),
             now: Instant::ZERO,
             all,
             read: 0,
@@ -216,9 +218,10 @@ impl<'a> Play<'a> {
             return;
         }
         let mut text = Vec::new();
+        let head = (head.as_bytes(), &HeadParts::default());
         match self
             .http
-            .stream_head(head.as_bytes(), self.waiting, &mut text, self.now, None)
+            .stream_head(head, self.waiting, &mut text, self.now, None)
         {
             Ok(headed) => {
                 let whole = text.starts_with(b"HTTP/1.1 ") && text.ends_with(b"\r\n\r\n");

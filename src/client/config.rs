@@ -6,10 +6,11 @@ use crate::client::Error;
 use crate::client::options::{Proxy, TunnelOptions};
 use crate::client::reach::proxy::{self, ProxyServer};
 use crate::client::reach::url::{Host, Url};
-use crate::http::{is_name, is_value};
+use crate::http::{HeadLimits, is_name, is_value};
 use crate::limits::{
     CLIENT_CA_BYTES, CLIENT_KEEPALIVE_MAX, CLIENT_KEEPALIVE_MIN, CLIENT_KEPT, CLIENT_TOKEN_BYTES,
-    CLIENT_WAYS, MAX_LANES, MAX_REPLAY_BUFFER, MAX_SESSION_ID, MIN_REPLAY_BUFFER,
+    CLIENT_WAYS, LEAST_FIELDS, LEAST_HEAD, LONGEST_HEAD, MAX_LANES, MAX_REPLAY_BUFFER,
+    MAX_SESSION_ID, MIN_REPLAY_BUFFER, MOST_FIELDS,
 };
 use crate::secrets;
 use crate::units::show_size;
@@ -38,6 +39,8 @@ pub(super) struct Config {
     pub keepalive: Duration,
     pub retry_for: Option<Duration>,
     pub replay_buffer: u32,
+    /// How large the head of an answer may be.
+    pub answer_heads: HeadLimits,
     pub resume: Option<SessionId>,
     /// Certificates to trust besides the system's.
     pub ca_pem: Option<Vec<u8>>,
@@ -118,6 +121,15 @@ impl Config {
                 show_size(most)
             ));
         }
+        let (octets, fields) = (options.max_head, options.max_fields);
+        if !(LEAST_HEAD..=LONGEST_HEAD).contains(&octets) {
+            let [least, most] = [LEAST_HEAD, LONGEST_HEAD].map(|size| show_size(size as u64));
+            return wrong(format!("max-head must be {least} to {most}."));
+        }
+        if !(LEAST_FIELDS..=MOST_FIELDS).contains(&fields) {
+            let why = format!("max-fields must be {LEAST_FIELDS} to {MOST_FIELDS}.");
+            return wrong(why);
+        }
         let resume = options.resume.as_deref().map(str::trim);
         if resume.is_some_and(|id| !is_id(id)) {
             return wrong(NO_ID.into());
@@ -131,6 +143,7 @@ impl Config {
             keepalive: options.keepalive,
             retry_for: options.retry_for,
             replay_buffer: options.replay_buffer,
+            answer_heads: HeadLimits { octets, fields },
             resume: resume.map(SessionId::new),
             ca_pem: read_ca(options)?,
         })
@@ -327,6 +340,10 @@ mod tests {
             (base().keepalive(Duration::ZERO), "keepalive"),
             (base().replay_buffer(1), "512 KiB to 64 MiB"),
             (base().replay_buffer(u32::MAX), "replay-buffer"),
+            (base().answer_heads(4095, 16), "4 KiB to 256 KiB"),
+            (base().answer_heads((256 << 10) + 1, 16), "max-head"),
+            (base().answer_heads(4096, 15), "16 to 1000"),
+            (base().answer_heads(4096, 1001), "max-fields"),
             (base().token("a b"), "printable"),
             (base().token("a\r\nx: y"), "printable"),
             (base().token(" "), "empty"),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::client::handler::{Handler, Request, Response};
 use crate::client::target::Target;
-use crate::limits::DEFAULT_REPLAY_BUFFER;
+use crate::limits::{DEFAULT_REPLAY_BUFFER, LONGEST_HEAD, MOST_FIELDS};
 use crate::wire::control::{BindMode, Secret};
 
 /// How to reach a kit and how to behave. Made with [`TunnelOptions::new`] and changed by the
@@ -39,6 +39,8 @@ pub struct TunnelOptions {
     pub(super) keepalive: Duration,
     pub(super) retry_for: Option<Duration>,
     pub(super) replay_buffer: u32,
+    pub(super) max_head: usize,
+    pub(super) max_fields: usize,
     pub(super) resume: Option<String>,
     pub(super) descriptors: Option<usize>,
     pub(super) headers: Vec<(String, String)>,
@@ -57,6 +59,8 @@ impl fmt::Debug for TunnelOptions {
             .field("keepalive", &self.keepalive)
             .field("retry_for", &self.retry_for)
             .field("replay_buffer", &self.replay_buffer)
+            .field("max_head", &self.max_head)
+            .field("max_fields", &self.max_fields)
             .field("headers", &names)
             .finish_non_exhaustive()
     }
@@ -100,6 +104,8 @@ impl TunnelOptions {
             keepalive: DEFAULT_KEEPALIVE,
             retry_for: None,
             replay_buffer: DEFAULT_REPLAY_BUFFER,
+            max_head: LONGEST_HEAD,
+            max_fields: MOST_FIELDS,
             resume: None,
             descriptors: None,
             headers: Vec::new(),
@@ -183,6 +189,13 @@ impl TunnelOptions {
     /// ```
     pub fn replay_buffer(mut self, bytes: u32) -> TunnelOptions {
         self.replay_buffer = bytes;
+        self
+    }
+
+    /// How large the head of a local server's answer may be, and how many fields it may have: 4 to
+    /// 256 KiB and 16 to 1,000, by default the most. A larger one is answered with `502`.
+    pub fn answer_heads(mut self, max_head: usize, max_fields: usize) -> TunnelOptions {
+        (self.max_head, self.max_fields) = (max_head, max_fields);
         self
     }
 

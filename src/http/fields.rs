@@ -5,74 +5,105 @@ use crate::limits::MAX_HEADER_FIELDS;
 /// A field's name and value, the value without surrounding whitespace.
 pub type Field<'a> = (&'a [u8], &'a [u8]);
 
-/// Where a field lies in its head. A head fits in 32 KiB, so 16 bits are enough, and a whole list
-/// is one KiB that is cheap to move.
+/// Where a field lies in its head, by numbers of this size.
 #[derive(Clone, Copy, Default)]
-struct Span {
-    name_start: u16,
-    name_len: u16,
-    value_start: u16,
-    value_len: u16,
+struct Span<N> {
+    name_start: N,
+    name_len: N,
+    value_start: N,
+    value_len: N,
+}
+
+/// Where the fields lie. Nearly every head fits in 64 KiB, so 16 bits are enough, and a whole list
+/// is one KiB that is cheap to move.
+#[derive(Clone)]
+// The large one is the usual one, and has no allocation for that.
+#[allow(clippy::large_enum_variant)]
+enum Spans {
+    Few([Span<u16>; MAX_HEADER_FIELDS], u8),
+    Many(Vec<Span<u32>>),
+}
+
+impl<N: TryInto<usize>> Span<N> {
+    /// Of a field that borrows from `head`.
+    fn of(head: &[u8], field: &httparse::Header<'_>, number: impl Fn(usize) -> N) -> Span<N> {
+        let base = head.as_ptr() as usize;
+        let offset = |part: &[u8]| number((part.as_ptr() as usize).wrapping_sub(base));
+        Span {
+            name_start: offset(field.name.as_bytes()),
+            name_len: number(field.name.len()),
+            // The parser gives an empty value as a literal that lies outside the head.
+            value_start: match field.value {
+                [] => number(0),
+                value => offset(value),
+            },
+            value_len: number(field.value.len()),
+        }
+    }
+
+    #[inline]
+    fn cut(self, head: &[u8]) -> Field<'_> {
+        let part = |start: N, len: N| {
+            let (start, len) = (start.try_into().ok()?, len.try_into().ok()?);
+            head.get(start..)?.get(..len)
+        };
+        let name = part(self.name_start, self.name_len).unwrap_or_default();
+        let value = part(self.value_start, self.value_len).unwrap_or_default();
+        (name, value)
+    }
 }
 
 /// The fields of a head in the order they came, repeats included.
 #[derive(Clone)]
 pub struct Fields<'a> {
     head: &'a [u8],
-    spans: [Span; MAX_HEADER_FIELDS],
-    count: u8,
+    spans: Spans,
 }
 
 impl<'a> Fields<'a> {
     /// Notes where `parsed`, which borrows from `head`, lies in it.
     pub(super) fn locate(head: &'a [u8], parsed: &[httparse::Header<'a>]) -> Self {
-        let mut spans = [Span::default(); MAX_HEADER_FIELDS];
-        let base = head.as_ptr() as usize;
-        let offset = |part: &[u8]| (part.as_ptr() as usize).wrapping_sub(base) as u16;
-        for (span, field) in spans.iter_mut().zip(parsed) {
-            *span = Span {
-                name_start: offset(field.name.as_bytes()),
-                name_len: field.name.len() as u16,
-                // The parser gives an empty value as a literal that lies outside the head.
-                value_start: if field.value.is_empty() {
-                    0
-                } else {
-                    offset(field.value)
-                },
-                value_len: field.value.len() as u16,
-            };
-        }
-        Self {
-            head,
-            spans,
-            count: parsed.len().min(MAX_HEADER_FIELDS) as u8,
-        }
+        let is_small = head.len() <= usize::from(u16::MAX) && parsed.len() <= MAX_HEADER_FIELDS;
+        let spans = match is_small {
+            true => {
+                let mut spans = [Span::default(); MAX_HEADER_FIELDS];
+                for (span, field) in spans.iter_mut().zip(parsed) {
+                    *span = Span::of(head, field, |place| place as u16);
+                }
+                Spans::Few(spans, parsed.len() as u8)
+            }
+            false => {
+                let span = |field| Span::of(head, field, |place| place as u32);
+                Spans::Many(parsed.iter().map(span).collect())
+            }
+        };
+        Self { head, spans }
     }
 
     /// How many fields there are.
     pub fn len(&self) -> usize {
-        usize::from(self.count)
+        match &self.spans {
+            Spans::Few(_, count) => usize::from(*count),
+            Spans::Many(spans) => spans.len(),
+        }
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.count == 0
+        self.len() == 0
     }
 
     /// All fields, in order.
     pub fn iter(&self) -> impl Iterator<Item = Field<'a>> + Clone + use<'a, '_> {
-        let head = self.head;
-        self.spans.iter().take(self.len()).map(move |span| {
-            let part = |start: u16, len: u16| {
-                let start = usize::from(start);
-                head.get(start..start + usize::from(len))
-                    .unwrap_or_default()
-            };
-            (
-                part(span.name_start, span.name_len),
-                part(span.value_start, span.value_len),
-            )
-        })
+        (0..self.len()).map(|index| self.at(index))
+    }
+
+    #[inline]
+    fn at(&self, index: usize) -> Field<'a> {
+        match &self.spans {
+            Spans::Few(spans, _) => spans.get(index).copied().unwrap_or_default().cut(self.head),
+            Spans::Many(spans) => spans.get(index).copied().unwrap_or_default().cut(self.head),
+        }
     }
 
     /// The values of every field called `name`, in any case.

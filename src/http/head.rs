@@ -7,7 +7,7 @@ use super::Reject;
 use super::connection::ConnectionOptions;
 use super::fields::{Fields, is_host, parse_content_length, tokens, trim_whitespace};
 use super::scan::HeadScanner;
-use crate::limits::{MAX_HEADER_FIELDS, MAX_HTTP_HEAD};
+use crate::limits::{LONGEST_HEAD, MAX_HEADER_FIELDS, MOST_FIELDS};
 
 /// The versions we speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,12 +129,14 @@ impl<'a> RequestHead<'a> {
     /// Parses a whole head, whose end a [`HeadScanner`] found: `head` ends with the empty line.
     pub fn parse(head: &'a [u8]) -> Result<Self, Reject> {
         let mut storage = [const { MaybeUninit::uninit() }; MAX_HEADER_FIELDS];
-        let mut request = httparse::Request::new(&mut []);
-        let parsed = httparse::ParserConfig::default().parse_request_with_uninit_headers(
-            &mut request,
-            head,
-            &mut storage,
-        );
+        let (mut request, mut more) = (httparse::Request::new(&mut []), Vec::new());
+        let config = httparse::ParserConfig::default();
+        let mut parsed = config.parse_request_with_uninit_headers(&mut request, head, &mut storage);
+        if parsed == Err(httparse::Error::TooManyHeaders) {
+            more.resize_with(MOST_FIELDS, MaybeUninit::uninit);
+            request = httparse::Request::new(&mut []);
+            parsed = config.parse_request_with_uninit_headers(&mut request, head, &mut more);
+        }
         check_whole(parsed, head)?;
         let method = request.method.unwrap_or_default();
         if method.eq_ignore_ascii_case("CONNECT") {
@@ -202,10 +204,16 @@ impl<'a> ResponseHead<'a> {
             return Err(Reject::bad("The response starts with an empty line."));
         }
         let mut storage = [const { MaybeUninit::uninit() }; MAX_HEADER_FIELDS];
-        let mut response = httparse::Response::new(&mut []);
+        let (mut response, mut more) = (httparse::Response::new(&mut []), Vec::new());
         let mut config = httparse::ParserConfig::default();
         config.allow_spaces_after_header_name_in_responses(true);
-        let parsed = config.parse_response_with_uninit_headers(&mut response, head, &mut storage);
+        let mut parsed =
+            config.parse_response_with_uninit_headers(&mut response, head, &mut storage);
+        if parsed == Err(httparse::Error::TooManyHeaders) {
+            more.resize_with(MOST_FIELDS, MaybeUninit::uninit);
+            response = httparse::Response::new(&mut []);
+            parsed = config.parse_response_with_uninit_headers(&mut response, head, &mut more);
+        }
         check_whole(parsed, head)?;
         let status = response.code.unwrap_or_default();
         if status < 100 {
@@ -305,10 +313,10 @@ fn from_upstream(reject: Reject) -> Reject {
 
 /// Turns the parser's verdict into ours. The head is whole, so "more" is as wrong as an error.
 fn check_whole(parsed: httparse::Result<usize>, head: &[u8]) -> Result<(), Reject> {
-    if head.len() > MAX_HTTP_HEAD {
+    if head.len() > LONGEST_HEAD {
         return Err(Reject {
             status: 431,
-            why: "The head is larger than 32 KiB.",
+            why: "The head is too large.",
         });
     }
     match parsed {

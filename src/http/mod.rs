@@ -61,7 +61,7 @@ pub use head::{
 };
 pub use refusal::{Refusal, begins_head};
 pub use relay::{BodyHint, RequestPlan, ResponsePlan};
-pub use scan::HeadScanner;
+pub use scan::{HeadLimits, HeadScanner};
 
 /// Why a head was not accepted, and the status that says so.
 ///

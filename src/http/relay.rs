@@ -14,7 +14,7 @@ use super::head::{
 };
 use super::rewrite::Names;
 use super::{Unwritable, write};
-use crate::limits::MAX_PASSED_FIELDS;
+use crate::limits::MOST_PASSED_FIELDS;
 
 /// What STREAM_OPEN says about the body (PROTOCOL §4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -307,7 +307,7 @@ impl<'a> Checked<'a> {
             takes_trailers: false,
         };
         for (index, (name, value)) in fields.enumerate() {
-            if index >= MAX_PASSED_FIELDS {
+            if index >= MOST_PASSED_FIELDS {
                 return Err(Unwritable("There are too many fields."));
             }
             if !is_name(name) {

@@ -5,12 +5,40 @@
 //! other control characters, folded lines, too many lines, too many octets.
 
 use super::Reject;
-use crate::limits::{MAX_HEADER_FIELDS, MAX_HTTP_HEAD};
+use crate::limits::{LONGEST_HEAD, MAX_HEADER_FIELDS, MAX_HTTP_HEAD, MOST_FIELDS};
+
+/// How large a head may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeadLimits {
+    /// In octets.
+    pub octets: usize,
+    /// In fields.
+    pub fields: usize,
+}
+
+impl HeadLimits {
+    /// Of a request, unless the operator says otherwise.
+    pub const REQUEST: HeadLimits = HeadLimits {
+        octets: MAX_HTTP_HEAD,
+        fields: MAX_HEADER_FIELDS,
+    };
+    /// Of an answer, unless the user says otherwise, and of any head.
+    pub const LARGEST: HeadLimits = HeadLimits {
+        octets: LONGEST_HEAD,
+        fields: MOST_FIELDS,
+    };
+}
+
+impl Default for HeadScanner {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 /// Looks for the empty line that ends a head in a buffer that grows at its end.
 ///
 /// The buffer must start where the head starts and keep what it had. One scanner serves one head.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct HeadScanner {
     /// Octets that need not be looked at again.
     scanned: usize,
@@ -20,21 +48,43 @@ pub struct HeadScanner {
     lines: usize,
     /// A bare LF ends a line too.
     bare_lf: bool,
+    limits: HeadLimits,
 }
 
 impl HeadScanner {
-    /// A scanner at the start of a head.
+    /// A scanner at the start of a request's head of the usual size.
     pub fn new() -> Self {
-        Self::default()
+        Self::within(HeadLimits::REQUEST)
+    }
+
+    /// A scanner at the start of a request's head.
+    pub fn within(limits: HeadLimits) -> Self {
+        Self {
+            scanned: 0,
+            line_start: 0,
+            lines: 0,
+            bare_lf: false,
+            limits,
+        }
     }
 
     /// The same for the answer of a server, which is written anew before anybody else reads it: a
     /// bare LF ends a line there, as it does for all who read answers (RFC 9112 §2.2).
     pub fn for_answer() -> Self {
+        Self::for_answer_within(HeadLimits::REQUEST)
+    }
+
+    /// The same for an answer of any size.
+    pub fn for_answer_within(limits: HeadLimits) -> Self {
         Self {
             bare_lf: true,
-            ..Self::default()
+            ..Self::within(limits)
         }
+    }
+
+    /// How large the head may be.
+    pub fn limits(&self) -> HeadLimits {
+        self.limits
     }
 
     /// The length of the head in `buffer`, its empty line included, once it is all there.
@@ -42,7 +92,7 @@ impl HeadScanner {
     /// Empty lines before the first line are skipped and counted in the length: RFC 9112 §2.2 asks
     /// that of servers. A response's head may not have them ([`super::ResponseHead`] refuses).
     pub fn scan(&mut self, buffer: &[u8]) -> Result<Option<usize>, Reject> {
-        let end = buffer.len().min(MAX_HTTP_HEAD);
+        let end = buffer.len().min(self.limits.octets);
         let window = buffer.get(..end).unwrap_or_default();
         loop {
             self.refuse_folding(window)?;
@@ -67,10 +117,10 @@ impl HeadScanner {
                 _ => return Err(Reject::bad("The head contains a control character.")),
             }
         }
-        if end == MAX_HTTP_HEAD {
+        if end == self.limits.octets {
             return Err(Reject {
                 status: 431,
-                why: "The head is larger than 32 KiB.",
+                why: "The head is too large.",
             });
         }
         Ok(None)
@@ -90,10 +140,10 @@ impl HeadScanner {
             return Ok(self.lines > 0);
         }
         self.lines += 1;
-        if self.lines > 1 + MAX_HEADER_FIELDS {
+        if self.lines > 1 + self.limits.fields {
             return Err(Reject {
                 status: 431,
-                why: "The head has more than 128 fields.",
+                why: "The head has too many fields.",
             });
         }
         Ok(false)

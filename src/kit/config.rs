@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use crate::http::HeadLimits;
 use crate::http::trail::Proxies;
 use crate::kit::budget::Needs;
 use crate::kit::keys::Mode;
@@ -14,9 +15,10 @@ use crate::kit::memory::Plan;
 use crate::kit::public_url::PublicUrl;
 use crate::limits::{
     DEFAULT_MEMORY, DEFAULT_REPLAY_BUFFER, DEFAULT_SESSION_WINDOW, DEFAULT_STREAM_WINDOW,
-    LOOPBACK_RESERVE, MAX_BINDINGS, MAX_FD_BUDGET, MAX_LANES, MAX_MEMORY, MAX_PRE_AUTH,
-    MAX_REPLAY_BUFFER, MAX_SESSION_WINDOW, MAX_SESSIONS, MAX_STREAM_WINDOW, MAX_STREAMS,
-    MIN_FD_BUDGET, MIN_MEMORY, MIN_REPLAY_BUFFER, MIN_WINDOW, VISITOR_HEAD_TIMEOUT,
+    LEAST_FIELDS, LEAST_HEAD, LONGEST_HEAD, LOOPBACK_RESERVE, MAX_BINDINGS, MAX_FD_BUDGET,
+    MAX_LANES, MAX_MEMORY, MAX_PRE_AUTH, MAX_REPLAY_BUFFER, MAX_SESSION_WINDOW, MAX_SESSIONS,
+    MAX_STREAM_WINDOW, MAX_STREAMS, MIN_FD_BUDGET, MIN_MEMORY, MIN_REPLAY_BUFFER, MIN_WINDOW,
+    MOST_FIELDS, VISITOR_HEAD_TIMEOUT,
 };
 use crate::units::{show_duration, show_size};
 use crate::wire::control::Secret;
@@ -71,6 +73,8 @@ pub struct Config {
     pub half_close_timeout: Duration,
     /// How long a visitor waits for the head of the answer before `504` (`--response-timeout`).
     pub response_timeout: Duration,
+    /// How large the head of a visitor's request may be (`--max-head`, `--max-fields`).
+    pub visitor_heads: HeadLimits,
     /// How long a visitor's request body may stand still before `408` (`--body-timeout`).
     pub body_timeout: Duration,
     /// Connections to the kit that have not proven anything yet (`--max-pre-auth-connections`).
@@ -165,6 +169,7 @@ impl Default for Config {
             idle_timeout: Duration::from_secs(300),
             half_close_timeout: Duration::from_secs(300),
             response_timeout: Duration::from_secs(300),
+            visitor_heads: HeadLimits::REQUEST,
             body_timeout: Duration::from_secs(60),
             max_pre_auth_connections: 32,
             allow_privileged_expose: false,
@@ -197,6 +202,7 @@ impl Config {
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.check_counts()?;
         self.check_windows()?;
+        self.check_heads()?;
         self.check_durations()?;
         self.check_guards()?;
         self.check_carried()?;
@@ -306,6 +312,20 @@ impl Config {
     pub(super) fn visitor_look(&self) -> Duration {
         let shortest = self.response_timeout.min(self.body_timeout);
         VISITOR_HEAD_TIMEOUT.min(shortest)
+    }
+
+    fn check_heads(&self) -> Result<(), ConfigError> {
+        let HeadLimits { octets, fields } = self.visitor_heads;
+        between("--max-head", octets, LEAST_HEAD, LONGEST_HEAD, |size| {
+            show_size(*size as u64)
+        })?;
+        between(
+            "--max-fields",
+            fields,
+            LEAST_FIELDS,
+            MOST_FIELDS,
+            usize::to_string,
+        )
     }
 
     fn check_durations(&self) -> Result<(), ConfigError> {

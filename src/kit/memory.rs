@@ -4,14 +4,15 @@
 //! having been asked again. A quarter, less what the program itself needs, lets sessions hold more
 //! than that ([`Pool`]): credit that went back early, and windows that grew; up to half of it is
 //! for what they keep until it is acknowledged, where that is enough for each (PROTOCOL §9). An
-//! eighth is for heads that are not whole yet, and the rest for the buffers of lanes.
+//! eighth is for heads that are not whole yet, and for parts of long ones from clients (PROTOCOL
+//! §4), and the rest for the buffers of lanes.
 //!
 //! Where the number does not carry the windows that were asked for, smaller ones are advertised,
 //! down to the least that older clients can live with (PROTOCOL §5).
 
 use crate::limits::{
-    LANE_MEMORY, LANE_QUEUE_OPENS, LANE_QUEUE_OPENS_LEAST, MIN_REPLAY_BUFFER, MIN_WINDOW,
-    MOST_KEPT, POOL_SHARE, PROGRAM_MEMORY,
+    HEADS_IN_PARTS, LANE_MEMORY, LANE_QUEUE_OPENS, LANE_QUEUE_OPENS_LEAST, MAX_HEAD_PARTS,
+    MIN_REPLAY_BUFFER, MIN_WINDOW, MOST_KEPT, POOL_SHARE, PROGRAM_MEMORY,
 };
 use crate::units::show_size;
 
@@ -30,6 +31,9 @@ pub struct Plan {
     pub kept_of_lane: u32,
     /// Bytes that heads may take which are not whole yet.
     pub heads: usize,
+    /// Bytes that parts of long heads may take in one session (PROTOCOL §4); 0 where that is not
+    /// enough for one head.
+    pub head_parts: usize,
     /// Lanes that one session may have.
     pub lanes: usize,
     /// Bytes that may wait in a lane before no further stream is opened on it.
@@ -57,13 +61,17 @@ impl Plan {
             .min(most);
         let useful = kept.min(replay_buffer) >= MIN_REPLAY_BUFFER;
         let kept = if useful { kept } else { 0 };
+        let parts = each(16).min(HEADS_IN_PARTS * MAX_HEAD_PARTS);
+        let head_parts = if parts < MAX_HEAD_PARTS { 0 } else { parts };
+        let in_parts = head_parts as u64 * sessions;
         Plan {
             session_window,
             stream_window: windows.0.min((session_window / 4).max(MIN_WINDOW)),
             pool: pool - u64::from(kept) * sessions,
             kept,
             kept_of_lane: replay_buffer,
-            heads: usize::try_from(memory / 8).unwrap_or(usize::MAX),
+            heads: usize::try_from(memory / 8 - in_parts).unwrap_or(usize::MAX),
+            head_parts,
             lanes: lanes.min((each(8) / LANE_MEMORY).max(1)),
             queue_opens: each(16).clamp(LANE_QUEUE_OPENS_LEAST, LANE_QUEUE_OPENS),
         }
@@ -174,7 +182,8 @@ mod tests {
                 assert!(plan.lanes >= 1);
                 if plan.carries(memory, sessions) {
                     let windows = u64::from(plan.session_window) * sessions as u64;
-                    assert!(windows + plan.pool + plan.heads as u64 <= memory);
+                    let parts = plan.head_parts as u64 * sessions as u64;
+                    assert!(windows + plan.pool + plan.heads as u64 + parts <= memory);
                 } else {
                     assert_eq!(
                         plan.session_window, MIN_WINDOW,

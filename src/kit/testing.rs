@@ -285,6 +285,7 @@ impl Host {
             grow_windows: false,
             header_case: false,
             trailers: false,
+            head_parts: 0,
             queue_opens: crate::limits::LANE_QUEUE_OPENS,
             replay: hello.contains("replay").then_some(Retention {
                 keeps: 1 << 20,

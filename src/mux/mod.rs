@@ -36,6 +36,7 @@ mod keys;
 mod lanes;
 mod losses;
 mod outbox;
+mod parts;
 mod receiving;
 mod relief;
 mod replay;

@@ -28,6 +28,9 @@ pub struct Terms {
     pub header_case: bool,
     /// Both said `trailers` (PROTOCOL §4).
     pub trailers: bool,
+    /// Bytes that parts of heads may take until those come, where both said `long-heads` (PROTOCOL
+    /// §4); else 0.
+    pub head_parts: usize,
     /// Bytes that may wait in a lane before no further stream is opened on it.
     pub queue_opens: usize,
     /// `replay` was granted (PROTOCOL §9).

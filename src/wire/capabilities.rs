@@ -41,6 +41,8 @@ impl Capabilities {
     pub const REPLAY: Capabilities = Capabilities(1 << 3);
     /// Trailer fields travel (PROTOCOL §4).
     pub const TRAILERS: Capabilities = Capabilities(1 << 6);
+    /// Heads larger than a frame travel (PROTOCOL §4).
+    pub const LONG_HEADS: Capabilities = Capabilities(1 << 8);
     /// All words of the protocol, whether or not an end of ours speaks them.
     pub const ALL: Capabilities = Capabilities((1 << WORDS.len()) - 1);
 

@@ -43,6 +43,7 @@ pub enum FrameType {
     BindRevoked = 0x40,
     Ack = 0x41,
     StreamTrailers = 0x42,
+    HeadPart = 0x45,
 }
 
 /// Which stream ids a type may travel on.
@@ -58,7 +59,7 @@ pub enum StreamRule {
 
 impl FrameType {
     /// Every type, in the order of its number.
-    pub const ALL: [FrameType; 25] = [
+    pub const ALL: [FrameType; 26] = [
         FrameType::Hello,
         FrameType::HelloOk,
         FrameType::Bind,
@@ -84,6 +85,7 @@ impl FrameType {
         FrameType::BindRevoked,
         FrameType::Ack,
         FrameType::StreamTrailers,
+        FrameType::HeadPart,
     ];
 
     /// The type with this number, if the protocol knows it.
@@ -115,6 +117,7 @@ impl FrameType {
             0x40 => FrameType::BindRevoked,
             0x41 => FrameType::Ack,
             0x42 => FrameType::StreamTrailers,
+            0x45 => FrameType::HeadPart,
             _ => return None,
         })
     }
@@ -135,7 +138,8 @@ impl FrameType {
             | FrameType::Eof
             | FrameType::Reset
             | FrameType::StreamResponseHead
-            | FrameType::StreamTrailers => StreamRule::NonZero,
+            | FrameType::StreamTrailers
+            | FrameType::HeadPart => StreamRule::NonZero,
             _ => StreamRule::Zero,
         }
     }
@@ -187,6 +191,7 @@ impl FrameType {
             FrameType::BindRevoked => "BIND_REVOKED",
             FrameType::Ack => "ACK",
             FrameType::StreamTrailers => "STREAM_TRAILERS",
+            FrameType::HeadPart => "HEAD_PART",
         }
     }
 }
@@ -393,7 +398,7 @@ mod tests {
             .map(|k| k.name())
             .collect();
         let expected = "BIND BIND_OK BIND_ERR UNBIND UNBIND_OK UNBIND_ERR STREAM_OPEN DATA EOF \
-            RESET WINDOW STREAM_RESPONSE_HEAD BIND_REVOKED STREAM_TRAILERS";
+            RESET WINDOW STREAM_RESPONSE_HEAD BIND_REVOKED STREAM_TRAILERS HEAD_PART";
         assert_eq!(counted.join(" "), expected);
     }
 

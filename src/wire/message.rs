@@ -17,7 +17,7 @@ use crate::limits::{MAX_FRAME_PAYLOAD, MAX_FRAMES, MAX_MESSAGE};
 const EXTENSIONS: std::ops::RangeInclusive<u8> = 0x40..=0x7F;
 
 /// Types that *replay* counts, also where a receiver does not know them (PROTOCOL §9).
-const COUNTED_EXTENSIONS: [u8; 2] = [0x44, 0x45];
+const COUNTED_EXTENSIONS: [u8; 1] = [0x44];
 
 /// The frames of one message. [`FrameDecoder::new`] judges the whole message; the iterator that it
 /// gives cannot fail, allocates nothing, and skips extension frames.

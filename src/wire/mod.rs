@@ -22,4 +22,5 @@ mod heads;
 pub mod json;
 pub mod message;
 pub mod open;
+pub mod parts;
 mod values;

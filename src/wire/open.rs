@@ -14,7 +14,7 @@ use super::canonical;
 use super::heads::TYPICAL_FIELDS;
 use super::json::{self, Octets, Text, push_octets, push_text};
 use crate::digits::{push_addr, push_number};
-use crate::limits::{MAX_FRAME_PAYLOAD, MAX_PASSED_FIELDS};
+use crate::limits::{MAX_FRAME_PAYLOAD, MAX_PASSED_FIELDS, MOST_PASSED_FIELDS};
 
 pub use super::heads::{
     BodyKind, Header, OpenForward, OpenHttp, OpenTcp, ResponseHead, StreamOpen, header,
@@ -94,7 +94,7 @@ pub fn write_open_http<'h>(
     out.extend_from_slice(br#","target":"#);
     push_octets(out, parts.target);
     out.extend_from_slice(br#","headers":"#);
-    push_headers(out, headers, parts.names);
+    let count = push_headers(out, headers, parts.names);
     out.extend_from_slice(match parts.is_upgrade {
         true => br#","isUpgrade":true,"body":""#,
         false => br#","isUpgrade":false,"body":""#,
@@ -108,7 +108,7 @@ pub fn write_open_http<'h>(
         push_number(out, number.into());
     }
     out.push(b'}');
-    bounded(out, start)
+    bounded(out, start, count)
 }
 
 /// Appends the payload of a tcp STREAM_OPEN.
@@ -135,7 +135,7 @@ pub fn write_open_forward(out: &mut Vec<u8>, host: &str, port: u16) -> Result<()
     out.extend_from_slice(br#","port":"#);
     push_number(out, port.into());
     out.push(b'}');
-    bounded(out, start)
+    bounded(out, start, 0)
 }
 
 /// Appends the payload of a STREAM_RESPONSE_HEAD.
@@ -150,12 +150,12 @@ pub fn write_response_head<'h>(
     out.extend_from_slice(br#"{"status":"#);
     push_number(out, status.into());
     out.extend_from_slice(br#","headers":"#);
-    push_headers(out, headers, names);
+    let count = push_headers(out, headers, names);
     out.extend_from_slice(match is_final {
         true => br#","final":true}"#,
         false => br#","final":false}"#,
     });
-    bounded(out, start)
+    bounded(out, start, count)
 }
 
 /// Appends the payload of a STREAM_TRAILERS; nothing, and false, where there are none.
@@ -170,9 +170,9 @@ pub fn write_trailers<'h>(
         return Ok(false);
     }
     out.extend_from_slice(br#"{"headers":"#);
-    push_headers(out, trailers, names);
+    let count = push_headers(out, trailers, names);
     out.push(b'}');
-    bounded(out, start).map(|()| true)
+    bounded(out, start, count).map(|()| true)
 }
 
 /// Reads the payload of a STREAM_TRAILERS. A malformed one costs only its stream (PROTOCOL §1.4).
@@ -181,28 +181,39 @@ pub fn parse_trailers(payload: &[u8]) -> Result<Vec<Header<'_>>, ControlError> {
     Ok(raw.headers.unwrap_or_default().0)
 }
 
+/// Appends a field's name as JSON.
+pub(super) fn push_name(out: &mut Vec<u8>, name: &[u8], names: NameCase) {
+    let start = out.len();
+    push_octets(out, name);
+    if names == NameCase::Lower {
+        out[start..].make_ascii_lowercase();
+    }
+}
+
+/// Appends fields, and says how many there were.
 fn push_headers<'h>(
     out: &mut Vec<u8>,
     headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
     names: NameCase,
-) {
+) -> usize {
+    let mut count = 0;
     out.push(b'[');
     for (index, (name, value)) in headers.enumerate() {
+        count = index + 1;
         out.extend_from_slice(if index == 0 { b"[" } else { b",[" });
-        let start = out.len();
-        push_octets(out, name);
-        if names == NameCase::Lower {
-            out[start..].make_ascii_lowercase();
-        }
+        push_name(out, name, names);
         out.push(b',');
         push_octets(out, value);
         out.push(b']');
     }
     out.push(b']');
+    count
 }
 
-fn bounded(out: &mut Vec<u8>, start: usize) -> Result<(), TooLong> {
-    if out.len() - start > MAX_FRAME_PAYLOAD {
+/// Takes what was written since `start` back where it is more than a frame has room for, or its
+/// fields are more than a peer takes in one.
+fn bounded(out: &mut Vec<u8>, start: usize, fields: usize) -> Result<(), TooLong> {
+    if out.len() - start > MAX_FRAME_PAYLOAD || fields > MAX_PASSED_FIELDS {
         out.truncate(start);
         return Err(TooLong);
     }
@@ -329,29 +340,34 @@ impl<'a> ResponseHead<'a> {
 }
 
 /// `headers`, counted while they are read.
-#[derive(Default)]
-struct Headers<'a>(Vec<Header<'a>>);
+type Headers<'a> = Counted<'a, MAX_PASSED_FIELDS>;
+/// Those of a part of a head.
+pub(super) type PartFields<'a> = Counted<'a, MOST_PASSED_FIELDS>;
 
-impl<'de: 'a, 'a> Deserialize<'de> for Headers<'a> {
+/// At most so many fields.
+#[derive(Default)]
+pub(super) struct Counted<'a, const MOST: usize>(pub(super) Vec<Header<'a>>);
+
+impl<'de: 'a, 'a, const MOST: usize> Deserialize<'de> for Counted<'a, MOST> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct HeadersVisitor;
-        impl<'de> Visitor<'de> for HeadersVisitor {
-            type Value = Headers<'de>;
+        struct HeadersVisitor<const MOST: usize>;
+        impl<'de, const MOST: usize> Visitor<'de> for HeadersVisitor<MOST> {
+            type Value = Counted<'de, MOST>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an array of [name, value]")
             }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Headers<'de>, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
                 let mut fields = Vec::with_capacity(TYPICAL_FIELDS);
                 while let Some(Pair(name, value)) = seq.next_element()? {
-                    if fields.len() == MAX_PASSED_FIELDS {
+                    if fields.len() == MOST {
                         return Err(de::Error::custom("too many header fields"));
                     }
                     fields.push(Header { name, value });
                 }
-                Ok(Headers(fields))
+                Ok(Counted(fields))
             }
         }
-        deserializer.deserialize_seq(HeadersVisitor)
+        deserializer.deserialize_seq(HeadersVisitor::<MOST>)
     }
 }
 

@@ -254,3 +254,84 @@ fn trailers_arrive_both_ways_where_they_are_taken() {
     let head = "HEAD / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: close, TE\r\n\r\n";
     assert!(ask(head).0.ends_with("\r\n\r\n"));
 }
+
+/// A local server whose answer has this head, and what a visitor reads of it.
+fn answered_with(lines: &str, flags: &[&str]) -> String {
+    let head = format!("HTTP/1.1 200 OK\r\n{lines}Content-Length: 2\r\nConnection: close\r\n\r\n");
+    let server = TcpServer::start(move |mut stream| {
+        let (mut request, mut octet) = (Vec::new(), [0]);
+        while !request.ends_with(b"\r\n\r\n") && stream.read(&mut octet).is_ok_and(|it| it == 1) {
+            request.push(octet[0]);
+        }
+        let _ = stream.write_all(head.as_bytes());
+        let _ = stream.write_all(b"ok");
+    });
+    let kit = Kit::start();
+    let hoody = Hoody::expose_with(&kit, server.port, flags);
+    let mut visitor = TcpStream::connect((Ipv4Addr::LOCALHOST, hoody.port())).expect("it listens");
+    let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    visitor.write_all(request).expect("it reads");
+    let mut answer = String::new();
+    visitor.read_to_string(&mut answer).expect("it answers");
+    answer
+}
+
+#[test]
+fn answers_may_have_heads_of_256_kib_and_a_thousand_fields() {
+    let many: String = (0..996).map(|at| format!("X-{at}: {at}\r\n")).collect();
+    let large = format!("X-Large: {}\r\n", "x".repeat(200 * 1024));
+    let wide: String = (0..80)
+        .map(|at| format!("X-{at}: {}\r\n", "y".repeat(3000)))
+        .collect();
+    for lines in [
+        &many,
+        &large,
+        &wide,
+        &format!("X-First: 1\r\n{large}X-Last: 1\r\n"),
+    ] {
+        let answer = answered_with(lines, &[]);
+        assert!(
+            answer.starts_with("HTTP/1.1 200 OK\r\n"),
+            "{}",
+            &answer[..200]
+        );
+        assert!(answer.contains(lines.as_str()), "it is whole and in order");
+        assert!(answer.ends_with("\r\n\r\nok"));
+    }
+    let two = "A: 1\r\n".repeat(1000);
+    for (lines, flags) in [
+        (&two, &[][..]),
+        (&format!("X: {}\r\n", "x".repeat(256 * 1024)), &[]),
+        (&large, &["--max-head", "100KiB"]),
+        (&many, &["--max-fields", "900"]),
+    ] {
+        let answer = answered_with(lines, flags);
+        assert!(answer.starts_with("HTTP/1.1 502 "), "{}", &answer[..200]);
+        assert!(answer.contains("--max-head"), "it says why");
+    }
+}
+
+#[test]
+fn requests_may_have_heads_as_long_as_the_operator_says() {
+    let upstream = Upstream::mirror();
+    let long = format!("X-Long: {}\r\n", "x".repeat(150_000));
+    let many: String = (0..300).map(|at| format!("X-{at}: {at}\r\n")).collect();
+    let ask = |flags: &[&str], lines: &str| {
+        let kit = Kit::with(flags);
+        let hoody = Hoody::expose(&kit, upstream.port());
+        let mut talk = Talk::port(hoody.port());
+        talk.say_into_the_void(format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n"));
+        talk.reply(false)
+    };
+    for lines in [&long, &many] {
+        assert_eq!(ask(&[], lines).status, 431);
+        let reply = ask(&["--max-head", "256KiB", "--max-fields", "1000"], lines);
+        assert_eq!(reply.status, 200);
+        assert!(
+            reply.text().contains(lines.as_str()),
+            "the server saw all of it"
+        );
+        upstream.next();
+    }
+    assert_eq!(ask(&["--max-fields", "20"], &many).status, 431);
+}

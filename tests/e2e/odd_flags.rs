@@ -111,7 +111,7 @@ fn no_length_and_no_number_makes_a_program_panic() {
     let kit = Kit::start();
     let long = "x".repeat(70_000);
     let url = |rest: &str| format!("ws://{rest}");
-    let many: [&[&str]; 17] = [
+    let many: [&[&str]; 19] = [
         &["expose", "3000", "--label", &long],
         &["expose", "3000", "--host-header", &long],
         &["pull", "3000", "--label", &long],
@@ -122,6 +122,8 @@ fn no_length_and_no_number_makes_a_program_panic() {
         &["expose", "3000", "--keepalive", "99999999999999999999h"],
         &["expose", "3000", "--retry-for", "99999999999999999999"],
         &["expose", "3000", "--replay-buffer", "10GiB"],
+        &["expose", "3000", "--max-head", "1GiB"],
+        &["serve", "/tmp", "--max-fields", "1001"],
         &["up", "--expose", "3000=4000", "--expose", "3001=4000"],
         &[
             "up",

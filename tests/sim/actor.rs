@@ -16,6 +16,8 @@ pub struct Tally {
     pub lost: usize,
     /// Exchanges that broke because one of their ends wanted it.
     pub broken: usize,
+    /// Exchanges whose heads do not fit a frame, where there was no memory to take them in parts.
+    pub unfit: usize,
     /// Numbers of requests that may not be sent twice, as servers saw them.
     pub seen: std::collections::BTreeMap<u64, usize>,
     /// The longest that a small exchange of a crowd took at each port, and the longest that it took

@@ -225,6 +225,23 @@ impl Plan {
         self.number.is_multiple_of(2) && !matches!(self.up, Body::Raw(_))
     }
 
+    /// Of a field that makes the head of the response larger than a frame, in some.
+    pub fn long_response(&self) -> Option<usize> {
+        self.long(5)
+    }
+
+    /// The same of the request.
+    pub fn long_request(&self) -> Option<usize> {
+        self.long(9)
+    }
+
+    fn long(&self, which: u64) -> Option<usize> {
+        let usual = matches!(self.style, Style::Calm | Style::Rough);
+        let plain = usual && !matches!(self.up, Body::Raw(_));
+        let length = 66_000 + self.number as usize % 7 * 2_000;
+        (plain && self.number % 64 == which).then_some(length)
+    }
+
     /// The octets of the request up to its body.
     pub fn request_head(&self) -> Vec<u8> {
         let mut head = format!(
@@ -236,6 +253,7 @@ impl Plan {
         if self.takes_trailers() {
             head += "Connection: TE\r\nTE: trailers\r\n";
         }
+        head += &long_field(self.long_request());
         match self.up {
             Body::Length(len) => head += &format!("Content-Length: {len}\r\n"),
             Body::Chunked(_) => head += "Transfer-Encoding: chunked\r\n",
@@ -247,6 +265,13 @@ impl Plan {
         }
         (head + "\r\n").into_bytes()
     }
+}
+
+/// A field of that length as a line, if there is one.
+pub fn long_field(length: Option<usize>) -> String {
+    length.map_or_else(String::new, |length| {
+        format!("X-Long: {}\r\n", "l".repeat(length))
+    })
 }
 
 /// What follows a chunked body.

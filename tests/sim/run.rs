@@ -71,7 +71,8 @@ pub fn run(seed: u64, bug: Option<Bug>) -> Story {
     drain(&mut world);
     if trouble == Trouble::None {
         let tally = &world.tally;
-        let good = tally.cut == 0 && tally.refused == 0 && tally.broken == 0;
+        let unfit = tally.unfit > 0 && world.config.memory_plan().head_parts > 0;
+        let good = tally.cut == 0 && tally.refused == 0 && tally.broken == 0 && !unfit;
         assert!(good, "nothing went wrong, and yet: {tally:?}");
     }
     prove(&mut world);
@@ -175,6 +176,12 @@ pub fn prove(world: &mut World) {
         0,
         "healed, and yet: {notes:?}\n{}",
         world.describe()
+    );
+    let carries = world.config.memory_plan().head_parts > 0;
+    let unfit = after.unfit - before.unfit;
+    assert!(
+        unfit == 0 || !carries,
+        "healed, and {unfit} heads do not fit"
     );
     // Local connections that are kept for later, and visitors' goodbyes, take a while.
     world.run_for(20_000);

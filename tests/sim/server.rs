@@ -3,7 +3,7 @@
 use crate::actor::{Actor, Outgoing, Tally, read};
 use crate::dice::check_octets;
 use crate::net::{End, MILLI, Net};
-use crate::plan::{Body, Fail, Plan, Style, framed, trailer};
+use crate::plan::{Body, Fail, Plan, Style, framed, long_field, trailer};
 use crate::text::{Framing, Head, Item, Reader};
 
 #[derive(Default)]
@@ -47,6 +47,8 @@ impl Server {
         assert!(head.first.starts_with(plan.method), "{}", head.first);
         assert!(head.field("x-forwarded-for").is_some());
         let te = plan.takes_trailers().then_some("trailers");
+        let long = head.field("x-long").map(str::len);
+        assert_eq!(long, plan.long_request(), "its long field");
         assert_eq!(head.field("te"), te, "whether trailers are taken");
         let framing = match plan.up {
             Body::Raw(_) => {
@@ -119,6 +121,7 @@ impl Server {
             "HTTP/1.1 {} Fine\r\nX-Plan: {}\r\n",
             plan.status, plan.number
         );
+        head += &long_field(plan.long_response());
         match plan.down {
             Body::Length(len) => head += &format!("Content-Length: {len}\r\n"),
             Body::Chunked(_) => head += "Transfer-Encoding: chunked\r\n",

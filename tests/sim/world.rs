@@ -7,6 +7,7 @@ use std::time::Duration;
 use hoody_tunnel::client::{BindOptions, Client, Error, Notice, Order, Proxy, TunnelOptions};
 use hoody_tunnel::client::{HostHeader, Spec, Target};
 use hoody_tunnel::clock::Instant;
+use hoody_tunnel::http::HeadLimits;
 use hoody_tunnel::kit::Kit;
 use hoody_tunnel::kit::config::Config;
 use hoody_tunnel::limits::{DEFAULT_MEMORY, DEFAULT_REPLAY_BUFFER, MIN_REPLAY_BUFFER};
@@ -741,6 +742,7 @@ fn config(dice: &mut Dice, trouble: Trouble, mut more: Dice) -> Config {
     let tight = rough && dice.once_in(3);
     let replays = trouble == Trouble::Cuts || more.once_in(3);
     Config {
+        visitor_heads: HeadLimits::LARGEST,
         listen: resolve("kit", 50),
         expose_host: resolve("kit", 0).ip(),
         token: Some(Secret::new(TOKEN)),

@@ -94,6 +94,12 @@ pub struct Flags {
     /// how long the body of a visitor's request may stand still [60s]
     #[argh(option, arg_name = "TIME", from_str_fn(parse_duration))]
     pub body_timeout: Option<Duration>,
+    /// bytes in the head of a visitor's request, 4KiB to 256KiB [32KiB]
+    #[argh(option, arg_name = "SIZE", from_str_fn(parse_size_32))]
+    pub max_head: Option<u32>,
+    /// fields in it, 16 to 1000 [128]
+    #[argh(option, arg_name = "N")]
+    pub max_fields: Option<usize>,
     /// connections at once that have upgraded without the token and not said HELLO [32]
     #[argh(option, arg_name = "N")]
     pub max_pre_auth_connections: Option<usize>,

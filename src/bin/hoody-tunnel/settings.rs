@@ -108,6 +108,9 @@ pub fn settings(
     );
     set(&mut config.replay_buffer, flags.replay_buffer);
     config.memory = flags.memory.unwrap_or_else(default_memory);
+    let head = flags.max_head.map(|octets| octets as usize);
+    set(&mut config.visitor_heads.octets, head);
+    set(&mut config.visitor_heads.fields, flags.max_fields);
     set_times(&mut config, flags);
     set(
         &mut config.max_pre_auth_connections,
@@ -298,6 +301,10 @@ mod tests {
                 "700ms",
                 "--body-timeout",
                 "8s",
+                "--max-head",
+                "64KiB",
+                "--max-fields",
+                "500",
                 "--max-pre-auth-connections",
                 "8",
                 "--allow-privileged-expose",
@@ -347,6 +354,8 @@ mod tests {
         assert_eq!(config.half_close_timeout, Duration::from_secs(6));
         assert_eq!(config.response_timeout, Duration::from_millis(700));
         assert_eq!(config.body_timeout, Duration::from_secs(8));
+        let heads = config.visitor_heads;
+        assert_eq!((heads.octets, heads.fields), (64 << 10, 500));
         assert_eq!(
             (config.max_pre_auth_connections, config.fd_budget),
             (8, 100)

@@ -86,6 +86,12 @@ macro_rules! command {
             /// bytes of a connection kept until the kit has them, 0: none [4MiB]
             #[argh(option, arg_name = "SIZE", from_str_fn(parse_size_32))]
             replay_buffer: Option<u32>,
+            /// bytes in the head of a local server's answer, 4KiB to 256KiB [256KiB]
+            #[argh(option, arg_name = "SIZE", from_str_fn(parse_size_32))]
+            max_head: Option<u32>,
+            /// fields in it, 16 to 1000 [1000]
+            #[argh(option, arg_name = "N")]
+            max_fields: Option<usize>,
             /// keep nothing for a next start of the same tunnels, and do not come back to theirs
             #[argh(switch)]
             no_state: bool,
@@ -101,6 +107,8 @@ macro_rules! command {
                     keepalive: self.keepalive,
                     retry_for: self.retry_for,
                     replay_buffer: self.replay_buffer,
+                    max_head: self.max_head,
+                    max_fields: self.max_fields,
                     no_state: self.no_state,
                 }
             }
@@ -347,7 +355,8 @@ mod tests {
     fn every_flag_of_a_tunnel_is_understood() {
         let line = "tunnel expose 3000 --container-port 0 --label web --takeover --host-header keep \
                     --url ws://h/ --url ws://i/ --token-file t --ca c --connections 4 --keepalive 500ms \
-                    --retry-for 2m --replay-buffer 8MiB --no-state -o json -q";
+                    --retry-for 2m --replay-buffer 8MiB --max-head 8KiB --max-fields 20 \
+                    --no-state -o json -q";
         let Ok(Command::Expose(flags)) = command(line) else {
             panic!("expose is a command");
         };
@@ -365,6 +374,10 @@ mod tests {
         assert_eq!(manner.keepalive, Some(Duration::from_millis(500)));
         assert_eq!(manner.retry_for, Some(Duration::from_secs(120)));
         assert_eq!(manner.replay_buffer, Some(8 << 20));
+        assert_eq!(
+            (manner.max_head, manner.max_fields),
+            (Some(8 << 10), Some(20))
+        );
     }
 
     #[test]

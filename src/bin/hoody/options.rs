@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hoody_tunnel::client::TunnelOptions;
-use hoody_tunnel::limits::CLIENT_TOKEN_BYTES;
+use hoody_tunnel::limits::{CLIENT_TOKEN_BYTES, LONGEST_HEAD, MOST_FIELDS};
 use hoody_tunnel::secrets;
 
 /// The flags that say which kit is meant.
@@ -37,6 +37,10 @@ pub struct Manner {
     pub retry_for: Option<Duration>,
     /// `--replay-buffer`.
     pub replay_buffer: Option<u32>,
+    /// `--max-head`.
+    pub max_head: Option<u32>,
+    /// `--max-fields`.
+    pub max_fields: Option<usize>,
     /// `--no-state`.
     pub no_state: bool,
 }
@@ -141,6 +145,10 @@ impl Manner {
         }
         if let Some(bytes) = self.replay_buffer {
             options = options.replay_buffer(bytes);
+        }
+        if self.max_head.is_some() || self.max_fields.is_some() {
+            let octets = self.max_head.map_or(LONGEST_HEAD, |octets| octets as usize);
+            options = options.answer_heads(octets, self.max_fields.unwrap_or(MOST_FIELDS));
         }
         options.retry_for(self.retry_for)
     }

@@ -15,13 +15,14 @@ use crate::client::local::visitor::asks_to_log_in;
 use crate::http::rewrite::{AskedAs, Back, Names};
 use crate::http::write::{CRLF, LAST_CHUNK};
 use crate::http::{
-    Asked, BodyDecoder, BodyHint, HeadScanner, LengthBody, RequestBody, RequestPlan, ResponseHead,
-    Version, forward, trailers,
+    Asked, BodyDecoder, BodyHint, Field, HeadLimits, HeadScanner, LengthBody, Reject, RequestBody,
+    RequestPlan, ResponseHead, Version, forward, trailers,
 };
 use crate::limits::{BULK_PAYLOAD, INTERIM_HEADS, UPSTREAM_READ};
 use crate::wire::open::{
     BodyKind, NameCase, OpenHttp, header, parse_trailers, write_response_head, write_trailers,
 };
+use crate::wire::parts::write_parts;
 
 /// See the module.
 #[derive(Debug)]
@@ -44,6 +45,8 @@ pub struct HttpExchange {
     /// The last space lay elsewhere.
     reads_direct: bool,
     scanner: HeadScanner,
+    /// Fields ahead of the head that was written last.
+    parts: Vec<Vec<u8>>,
     /// Bytes of interim heads that were passed on.
     interim: usize,
     status: Option<u16>,
@@ -58,6 +61,10 @@ pub struct Agreed {
     pub names: NameCase,
     /// Trailers travel.
     pub trailers: bool,
+    /// Heads larger than a frame travel.
+    pub long_heads: bool,
+    /// How large the head of an answer may be.
+    pub answers: HeadLimits,
 }
 
 /// What becomes of DATA from the kit.
@@ -217,7 +224,8 @@ impl HttpExchange {
             download: Download::Head,
             received,
             reads_direct: false,
-            scanner: HeadScanner::for_answer(),
+            scanner: HeadScanner::for_answer_within(agreed.answers),
+            parts: Vec::new(),
             interim: 0,
             status: None,
             reusable: false,
@@ -386,9 +394,19 @@ impl HttpExchange {
         }
     }
 
+    /// Fields ahead of the head that was written last, each for a HEAD_PART.
+    pub fn take_parts(&mut self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.parts)
+    }
+
     fn next_head(&mut self, json: &mut Vec<u8>) -> Result<Step, &'static str> {
         let scanned = self.scanner.scan(self.received.bytes());
-        let Some(length) = scanned.map_err(|reject| reject.why)? else {
+        let too_large = "its head is larger than --max-head or --max-fields allow";
+        let why = |reject: Reject| match reject.status {
+            431 => too_large,
+            _ => reject.why,
+        };
+        let Some(length) = scanned.map_err(why)? else {
             return Ok(Step::Wait);
         };
         let head = self.received.bytes().get(..length).unwrap_or_default();
@@ -415,13 +433,11 @@ impl HttpExchange {
             let new = rewritten.iter().find(|(place, _)| *place == at);
             (name, new.map_or(value, |(_, new)| new))
         });
-        if write_response_head(json, head.status, fields, !interim, self.agreed.names).is_err() {
-            return Err("its head is too long");
-        }
+        self.parts = say_head(json, (head.status, !interim), fields, &self.agreed)?;
         let asks = |(name, value)| asks_to_log_in(name, value);
         let personal = head.fields.iter().any(asks);
         if interim {
-            self.scanner = HeadScanner::for_answer();
+            self.scanner = HeadScanner::for_answer_within(self.agreed.answers);
         } else {
             self.back = None;
             self.status = Some(head.status);
@@ -536,6 +552,26 @@ impl HttpExchange {
             && !self.retried
             && !self.head.is_empty()
     }
+}
+
+/// Writes a head into `json`, and gives what does not fit it, each for a HEAD_PART.
+fn say_head<'h>(
+    json: &mut Vec<u8>,
+    (status, is_final): (u16, bool),
+    fields: impl Iterator<Item = Field<'h>> + Clone,
+    agreed: &Agreed,
+) -> Result<Vec<Vec<u8>>, &'static str> {
+    let names = agreed.names;
+    if write_response_head(json, status, fields.clone(), is_final, names).is_ok() {
+        return Ok(Vec::new());
+    }
+    if !agreed.long_heads {
+        return Err("its head is too long for this kit");
+    }
+    let parts = write_parts(fields, names).map_err(|_| "its head is too long")?;
+    let written = write_response_head(json, status, std::iter::empty(), is_final, names);
+    written.map_err(|_| "its head is too long")?;
+    Ok(parts)
 }
 
 /// Bytes that most heads stay below, so that one allocation is enough.

@@ -4,6 +4,7 @@ use crate::buffer::Buffer;
 use crate::client::local::http::*;
 use crate::client::local::naming::Naming;
 use crate::client::options::HostHeader;
+use crate::http::HeadLimits;
 use crate::http::write::LAST_CHUNK;
 use crate::limits::BULK_PAYLOAD;
 use crate::wire::open::{NameCase, StreamOpen};
@@ -21,6 +22,8 @@ fn opened(json: &str) -> (HttpExchange, Option<&'static str>) {
     let agreed = Agreed {
         names: NameCase::Lower,
         trailers: true,
+        long_heads: true,
+        answers: HeadLimits::LARGEST,
     };
     HttpExchange::open(&open, Buffer::new(), naming, agreed)
 }

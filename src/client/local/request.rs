@@ -71,15 +71,23 @@ impl LocalSide {
 
     /// Reads a STREAM_OPEN and makes of it what can be made without a stream.
     fn judge_open(&mut self, around: &mut Around<'_>, index: usize, payload: &Span) -> Opened {
+        let parts = around.mux.as_deref_mut().map(|mux| mux.take_parts());
+        let parts = parts.unwrap_or_default();
         let session = around.mux.as_deref();
         let terms = session.map(|session| session.terms());
         let agreed = Agreed {
             names: NameCase::granted(terms.is_some_and(|terms| terms.header_case)),
             trailers: terms.is_some_and(|terms| terms.trailers),
+            long_heads: terms.is_some_and(|terms| terms.head_parts > 0),
+            answers: around.cx.config.answer_heads,
         };
         let payload = session.map_or(&[][..], |session| session.payload(index, payload));
-        let open = StreamOpen::parse(payload)
-            .map_err(|_| (Code::ProtocolError, "malformed STREAM_OPEN"))?;
+        let mut open = StreamOpen::parse(payload).map_err(|_| MALFORMED)?;
+        if let StreamOpen::Http(open) = &mut open {
+            let rest = std::mem::take(&mut open.headers);
+            open.headers = parts.before(rest).map_err(|_| MALFORMED)?;
+        }
+        let bytes = payload.len() + parts.bytes();
         let (mode, bind_id, port) = match &open {
             StreamOpen::Http(open) => (BindMode::Expose, open.bind_id, open.container_port),
             StreamOpen::Tcp(open) => (BindMode::Pull, open.bind_id, open.container_port),
@@ -92,10 +100,7 @@ impl LocalSide {
             StreamOpen::Tcp(open) => open.remote_addr.as_deref(),
             StreamOpen::Forward(_) => None,
         };
-        if !self
-            .heads
-            .may_take(origin(remote), payload.len(), CLIENT_HEADS)
-        {
+        if !self.heads.may_take(origin(remote), bytes, CLIENT_HEADS) {
             return Err(NO_ROOM);
         }
         let (mut exchange, unfit) = match open {
@@ -109,7 +114,7 @@ impl LocalSide {
             }
             StreamOpen::Forward(_) => return Err(NOT_FROM_A_KIT),
         };
-        exchange.head_bytes = payload.len();
+        exchange.head_bytes = bytes;
         Ok((exchange, unfit))
     }
 
@@ -269,6 +274,7 @@ impl Exchange {
     }
 }
 
+const MALFORMED: (Code, &str) = (Code::ProtocolError, "malformed STREAM_OPEN");
 /// A kit has no business in connecting to whatever it likes from here.
 const NOT_FROM_A_KIT: (Code, &str) = (Code::RefusedStream, "not from a kit");
 /// Their heads would be more than is kept.

@@ -124,6 +124,9 @@ impl LocalSide {
             match http.next(&mut self.json) {
                 Step::Wait => return,
                 Step::Head(passed) => {
+                    for part in http.take_parts() {
+                        session.send_head_part(stream, &part);
+                    }
                     session.send_head(stream, &self.json, around.cx.now);
                     self.head_came(around, key, passed);
                 }

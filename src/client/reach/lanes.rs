@@ -286,6 +286,7 @@ impl Reach {
                 | Capabilities::GROW_WINDOWS
                 | Capabilities::HEADER_CASE
                 | Capabilities::TRAILERS
+                | Capabilities::LONG_HEADS
                 | Capabilities::REPLAY.only_if(keeps.is_some()),
             resume: self.resume(),
             max_connections: v2.then_some(cx.config.connections),

@@ -39,8 +39,9 @@ use crate::client::keys::{ExchangeKey, LANE_CONNS};
 use crate::client::messages::Notice;
 use crate::clock::Instant;
 use crate::limits::{
-    CLIENT_BEYOND_WINDOWS, CLIENT_STREAMS, CLOSE_WITHIN, GOODBYE_WITHIN, LANE_QUEUE_OPENS,
-    MAX_LANES, MAX_NONCE, MAX_SESSION_WINDOW, MAX_STREAM_WINDOW, POOL_IDLE_FOR,
+    CLIENT_BEYOND_WINDOWS, CLIENT_STREAMS, CLOSE_WITHIN, GOODBYE_WITHIN, HEADS_IN_PARTS,
+    LANE_QUEUE_OPENS, MAX_HEAD_PARTS, MAX_LANES, MAX_NONCE, MAX_SESSION_WINDOW, MAX_STREAM_WINDOW,
+    POOL_IDLE_FOR,
 };
 use crate::machine::{CloseHow, Conn, ConnKey};
 use crate::mux::{Side, Terms, Transport};
@@ -217,6 +218,10 @@ impl Reach {
             grow_windows: ok.capabilities.have(Capabilities::GROW_WINDOWS),
             header_case: ok.capabilities.have(Capabilities::HEADER_CASE),
             trailers: ok.capabilities.have(Capabilities::TRAILERS),
+            head_parts: match ok.capabilities.have(Capabilities::LONG_HEADS) {
+                true => HEADS_IN_PARTS * MAX_HEAD_PARTS,
+                false => 0,
+            },
             queue_opens: LANE_QUEUE_OPENS,
             replay: retention(&cx.config, ok, granted),
         };

@@ -44,6 +44,7 @@ pub(super) fn terms() -> Terms {
         grow_windows: false,
         header_case: false,
         trailers: false,
+        head_parts: 0,
         queue_opens: crate::limits::LANE_QUEUE_OPENS,
         replay: None,
     }

@@ -45,6 +45,10 @@ pub(super) fn agree(hello: &Hello, cx: &Context) -> (usize, Terms) {
         grow_windows: hello.capabilities.have(Capabilities::GROW_WINDOWS),
         header_case: hello.capabilities.have(Capabilities::HEADER_CASE),
         trailers: hello.capabilities.have(Capabilities::TRAILERS),
+        head_parts: match hello.capabilities.have(Capabilities::LONG_HEADS) {
+            true => cx.plan.head_parts,
+            false => 0,
+        },
         queue_opens: cx.plan.queue_opens,
         replay: retention(hello, &cx.plan, lanes),
     };
@@ -64,6 +68,7 @@ pub(super) fn capabilities(lanes: usize, terms: &Terms) -> Capabilities {
         | Capabilities::GROW_WINDOWS.only_if(terms.grow_windows)
         | Capabilities::HEADER_CASE.only_if(terms.header_case)
         | Capabilities::TRAILERS.only_if(terms.trailers)
+        | Capabilities::LONG_HEADS.only_if(terms.head_parts > 0)
         | Capabilities::REPLAY.only_if(terms.replay.is_some())
 }
 

@@ -54,7 +54,7 @@ impl Callers {
             bind_ok: owner.map_or(0, |session| session.bind_ok_of(bind_id)),
         };
         let mux = sessions.mux_mut(key);
-        let opened = mux.map(|mux| mux.open_for(wanted, conn, &cx.text, cx.now));
+        let opened = mux.map(|mux| mux.open_for(wanted, conn, (&[], &cx.text), cx.now));
         match opened.unwrap_or(Err(CannotOpen::NoLane)) {
             Ok(stream) => {
                 let (name, pipe) = (

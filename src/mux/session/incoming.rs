@@ -4,6 +4,7 @@ use crate::clock::Instant;
 use crate::mux::flood::Nuisance;
 use crate::mux::keys::StreamKey;
 use crate::mux::session::Session;
+use crate::mux::stream::Stream;
 use crate::mux::terms::Side;
 use crate::mux::transport::{Item, Span};
 use crate::mux::violation::Violation;
@@ -108,7 +109,8 @@ impl<T: Copy> Session<T> {
             let incoming = match kind {
                 FrameType::Data => self.data(index, id, payload, now)?,
                 FrameType::Window => self.window(index, id, &payload, now)?,
-                FrameType::StreamOpen => self.stream_open(id, payload, now)?,
+                FrameType::HeadPart => self.head_part(index, id, &payload, now)?,
+                FrameType::StreamOpen => self.stream_open(index, id, payload, now)?,
                 FrameType::StreamResponseHead => self.head(index, id, payload, now)?,
                 FrameType::StreamTrailers => self.trailers(index, id, payload, now)?,
                 FrameType::Eof => self.eof(index, id, &payload, now)?,
@@ -246,6 +248,7 @@ impl<T: Copy> Session<T> {
 
     fn stream_open(
         &mut self,
+        index: usize,
         id: u32,
         payload: Span,
         now: Instant,
@@ -254,6 +257,10 @@ impl<T: Copy> Session<T> {
             Side::Kit => self.flood.count(Nuisance::OpenReset, now)?,
             // A kit opens as many as it has visitors, and any of them may leave again.
             Side::Client => self.flood.opened_stream(),
+        }
+        if !self.parts.opened(index, id) {
+            let why = "STREAM_OPEN behind the HEAD_PART of another stream";
+            return Err(Violation::session(Code::ProtocolError, why));
         }
         if self.streams.peer_gives_id(id) {
             return Ok(Some(Incoming::Opened { id, payload }));
@@ -283,11 +290,45 @@ impl<T: Copy> Session<T> {
             return Ok(self.stream_violation(key, Code::StreamClosed, why));
         }
         stream.last_moved = now;
+        let tag = stream.tag;
+        self.parts.headed(key);
         Ok(Some(Incoming::Head {
             stream: key,
-            tag: stream.tag,
+            tag,
             payload,
         }))
+    }
+
+    /// Fields ahead of a head, of a stream that is open or is to be.
+    fn head_part(
+        &mut self,
+        index: usize,
+        id: u32,
+        payload: &Span,
+        now: Instant,
+    ) -> Result<Option<Incoming<T>>, Violation> {
+        if self.terms.head_parts == 0 {
+            return Ok(None);
+        }
+        let payload = self.lanes.payload(index, payload);
+        match self.streams.live(index, id)? {
+            Some(key) => {
+                let done = self.streams.get(key).is_none_or(Stream::remote_done);
+                if done || self.parts.before_head(key, payload) {
+                    return Ok(None);
+                }
+                let why = "parts of a head that are too many, or too large";
+                return Ok(self.stream_violation(key, Code::EnhanceYourCalm, why));
+            }
+            // It is over.
+            None if self.streams.was_opened(id) => self.flood.count(Nuisance::Asking, now)?,
+            None if self.parts.before_open(index, id, payload) => {}
+            None => {
+                let why = "HEAD_PARTs that no STREAM_OPEN follows, or too many";
+                return Err(Violation::session(Code::ProtocolError, why));
+            }
+        }
+        Ok(None)
     }
 
     /// Where they are not agreed on they are an extension like any other, and nobody's.

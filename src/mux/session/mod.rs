@@ -20,6 +20,7 @@ use crate::mux::flood::Flood;
 use crate::mux::keys::StreamKey;
 use crate::mux::lanes::Lanes;
 use crate::mux::losses::CannotBe;
+use crate::mux::parts::Parts;
 use crate::mux::receiving::Receiving;
 use crate::mux::sending::Sending;
 use crate::mux::streams::Streams;
@@ -29,6 +30,7 @@ use crate::outflow::Loan;
 use crate::wire::code::Code;
 use crate::wire::control::ControlPayload;
 use crate::wire::frame::FrameType;
+use crate::wire::parts::HeadParts;
 
 /// A session's lanes and streams. `T` is what the owner hangs on a stream.
 #[derive(Debug)]
@@ -38,6 +40,7 @@ pub struct Session<T> {
     pub(super) streams: Streams<T>,
     pub(super) sending: Sending,
     pub(super) receiving: Receiving,
+    parts: Parts,
     flood: Flood,
     /// What was counted before the session [began anew](Session::restart), and frames that came.
     counted: Traffic,
@@ -106,6 +109,7 @@ impl<T: Copy> Session<T> {
             streams: Streams::new(terms),
             sending: Sending::new(&terms, now),
             receiving: Receiving::new(&terms),
+            parts: Parts::new(terms.head_parts),
             flood: Flood::new(now),
             counted: Traffic::default(),
         }
@@ -121,6 +125,7 @@ impl<T: Copy> Session<T> {
         self.streams = Streams::new(terms);
         self.sending = Sending::new(&terms, now);
         self.receiving = Receiving::new(&terms);
+        self.parts = Parts::new(terms.head_parts);
         self.flood = Flood::new(now);
     }
 
@@ -201,6 +206,7 @@ impl<T: Copy> Session<T> {
 
     /// The lane is gone: what credit comes free leaves on another.
     fn forget_all_of(&mut self, index: usize) -> Vec<T> {
+        self.parts.forget_lane(index);
         let lost = self.streams.on_lane(index).into_iter();
         lost.filter_map(|key| self.forget(key)).collect()
     }
@@ -293,17 +299,17 @@ impl<T: Copy> Session<T> {
     /// [`Session::open_for`] nobody in particular.
     #[cfg(any(test, feature = "testing"))]
     pub fn open(&mut self, tag: T, open: &[u8], now: Instant) -> Result<StreamKey, CannotOpen> {
-        self.open_for(Wanted::default(), tag, open, now)
+        self.open_for(Wanted::default(), tag, (&[], open), now)
     }
 
     /// Opens a stream on the lane with the least waiting (PROTOCOL §7), and among equals on the one
     /// with the fewest streams: for a download nothing ever waits on this side. `open` is the JSON
-    /// of STREAM_OPEN, at most one frame's payload.
+    /// of STREAM_OPEN, at most one frame's payload, behind the parts of a long head.
     pub fn open_for(
         &mut self,
         wanted: Wanted,
         tag: T,
-        open: &[u8],
+        (parts, open): (&[Vec<u8>], &[u8]),
         now: Instant,
     ) -> Result<StreamKey, CannotOpen> {
         let holder = wanted.holder;
@@ -314,7 +320,8 @@ impl<T: Copy> Session<T> {
         if holder.is_some_and(|holder| !self.streams.may_hold_one_more(holder)) {
             return Err(CannotOpen::OverShare);
         }
-        if waiting + open.len() > self.terms.queue_opens {
+        let long: usize = parts.iter().map(Vec::len).sum();
+        if waiting + long + open.len() > self.terms.queue_opens {
             return Err(CannotOpen::Congested);
         }
         if self.receiving.refuses_newcomers(now) {
@@ -327,6 +334,9 @@ impl<T: Copy> Session<T> {
             self.streams.hold(key, holder);
         }
         self.flood.opened_stream();
+        for part in parts {
+            self.lanes.push(lane, FrameType::HeadPart, id, part);
+        }
         self.lanes.push(lane, FrameType::StreamOpen, id, open);
         Ok(key)
     }
@@ -393,6 +403,20 @@ impl<T: Copy> Session<T> {
         self.receiving
             .passed_on(streams, lanes, key, count as u32, now);
         self.drop_if_spent(key);
+    }
+
+    /// Sends a part of the response head that follows. Nothing where they were not agreed on.
+    pub fn send_head_part(&mut self, key: StreamKey, part: &[u8]) {
+        let stream = self.streams.get(key).filter(|it| !it.local_done());
+        if let Some(stream) = stream.filter(|_| self.terms.head_parts > 0) {
+            let (id, lane) = (stream.id, stream.lane);
+            self.lanes.push(lane, FrameType::HeadPart, id, part);
+        }
+    }
+
+    /// Parts of the head that [`Session::poll`] gave last.
+    pub fn take_parts(&mut self) -> HeadParts {
+        self.parts.take()
     }
 
     /// Sends a response head (PROTOCOL §4), JSON of at most one frame's payload.
@@ -467,6 +491,7 @@ impl<T: Copy> Session<T> {
     /// Removes a stream and gives the session credit of its unread bytes back.
     fn forget(&mut self, key: StreamKey) -> Option<T> {
         self.leave_lines(key);
+        self.parts.forget(key);
         let stream = self.streams.remove(key)?;
         self.lanes.of_stream(stream.lane).carries -= 1;
         let buffered = stream.recv.buffered();

@@ -130,6 +130,10 @@ impl<T: Copy> Session<T> {
 
     /// Whether the parts fit each other; run after every entry in debug builds.
     pub fn check_invariants(&self) {
+        assert!(
+            self.parts.held() <= self.terms.head_parts,
+            "more parts than agreed"
+        );
         self.lanes.check_invariants();
         self.streams.check_invariants();
         self.sending.check_invariants(&self.streams, &self.lanes);

@@ -17,6 +17,7 @@ mod one_lane;
 mod order;
 mod outgoing;
 mod overdue;
+mod parts;
 mod relieving;
 mod replay;
 mod shares;
@@ -129,6 +130,7 @@ pub(super) fn terms(side: Side) -> Terms {
         grow_windows: false,
         header_case: false,
         trailers: false,
+        head_parts: 0,
         queue_opens: crate::limits::LANE_QUEUE_OPENS,
         replay: None,
     }

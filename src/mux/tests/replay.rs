@@ -404,7 +404,7 @@ fn a_stream_of_a_binding_goes_ahead_on_no_other_lane_of_what_told_of_it() {
             holder: None,
             bind_ok,
         };
-        pair.kit.mux.open_for(wanted, 0, b"{}", pair.now)
+        pair.kit.mux.open_for(wanted, 0, (&[], b"{}"), pair.now)
     };
     let lane = |pair: &Pair, key| pair.kit.mux.streams.get(key).map(|it| it.lane);
     let mut most = 0;

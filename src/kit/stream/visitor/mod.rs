@@ -121,7 +121,7 @@ impl Visitors {
     ) {
         let visitor = Visitor {
             listener,
-            http: HttpExchange::new(cx.now),
+            http: HttpExchange::new(cx.config.visitor_heads, cx.now),
             last: None,
             no_descriptors,
             held: None,

@@ -20,6 +20,7 @@ use crate::mux::{CannotOpen, Terms, Wanted};
 use crate::pipe::Flow;
 use crate::shares::{is_plenty, may_hold};
 use crate::wire::open::{BodyKind, NameCase, OpenHttpParts, write_open_http, write_trailers};
+use crate::wire::parts::write_parts;
 
 use super::exchange::{AtFin, Outgoing, Owed, Room, Turn, Upload};
 use super::holding::Held;
@@ -29,8 +30,9 @@ use super::{LIVED, Visitor, Visitors};
 struct Request {
     asked: Asked,
     body: RequestBody,
-    /// STREAM_OPEN was written to `Context::text`; it may not fit a frame.
-    fits: bool,
+    /// STREAM_OPEN was written to `Context::text`, and what does not fit it to these; none where
+    /// it cannot be passed on.
+    parts: Option<Vec<Vec<u8>>>,
     /// Its body may wait for a `100` of the upstream.
     expects: bool,
     /// Trailers travel; whether the visitor takes them, too.
@@ -185,11 +187,11 @@ impl Visitors {
         if let Some(entry) = below.conns.get_mut(conn) {
             entry.from = request.from;
         }
-        if !request.fits {
+        let Some(parts) = &request.parts else {
             let refusal = Refusal::text(431, "the head does not fit a frame of the tunnel");
             return self.reject(conn, &refusal, below);
-        }
-        let opened = self.open(conn, request, below);
+        };
+        let opened = self.open(conn, request, parts, below);
         if let Err(why) = opened
             && self.hold(conn, why, was, below)
         {
@@ -227,6 +229,7 @@ impl Visitors {
         &mut self,
         conn: ConnKey,
         request: &Request,
+        parts: &[Vec<u8>],
         below: &mut Below<'_>,
     ) -> Result<StreamName, StreamRefusal> {
         let Below {
@@ -253,7 +256,7 @@ impl Visitors {
                 .bind_ok_of(binding.bind_id),
         };
         let mux = sessions.mux_mut(session).ok_or(StreamRefusal::Away)?;
-        let stream = mux.open_for(wanted, conn, &cx.text, cx.now);
+        let stream = mux.open_for(wanted, conn, (parts, &cx.text), cx.now);
         let stream = stream.inspect_err(|why| {
             if *why == CannotOpen::IdsUsedUp {
                 self.spent.push(session);
@@ -446,11 +449,18 @@ impl Request {
         };
         cx.text.clear();
         let fields = request_fields(&parsed, &forwarded);
-        let fits = write_open_http(&mut cx.text, &parts, fields).is_ok();
+        let mut long = None;
+        if write_open_http(&mut cx.text, &parts, fields.clone()).is_ok() {
+            long = Some(Vec::new());
+        } else if terms.is_some_and(|terms| terms.head_parts > 0)
+            && write_open_http(&mut cx.text, &parts, std::iter::empty()).is_ok()
+        {
+            long = write_parts(fields, parts.names).ok();
+        }
         Ok(Request {
             asked: parsed.asked(),
             body: parsed.body,
-            fits,
+            parts: long,
             expects: parsed.expects_continue,
             trailers: trailers.then(|| parsed.takes_trailers()),
             from: origin.peer,

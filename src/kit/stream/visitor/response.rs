@@ -33,8 +33,11 @@ impl Visitors {
         span: &Range<usize>,
         below: &mut Below<'_>,
     ) {
+        let parts = below.sessions.mux_mut(lane.0).map(|mux| mux.take_parts());
+        let parts = parts.unwrap_or_default();
         let headed = self.write_for(conn, (lane, span), below, |http, payload, text, about| {
-            http.stream_head(payload, about.waiting, text, about.now, about.date)
+            let head = (payload, &parts);
+            http.stream_head(head, about.waiting, text, about.now, about.date)
         });
         let Some(headed) = headed else { return };
         match headed {

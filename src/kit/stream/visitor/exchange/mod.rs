@@ -29,12 +29,13 @@ use crate::buffer::Buffer;
 use crate::clock::Instant;
 use crate::http::write::{CRLF, LAST_CHUNK};
 use crate::http::{
-    Asked, BodyDecoder, BodyError, HeadScanner, HttpDate, Reject, RequestBody, ResponseBody,
-    begins_head,
+    Asked, BodyDecoder, BodyError, HeadLimits, HeadScanner, HttpDate, Reject, RequestBody,
+    ResponseBody, begins_head,
 };
 pub use crate::kit::conns::Fin;
 use crate::limits::{BULK_PAYLOAD, INTERIM_WAITING, MAX_HTTP_HEAD};
 use crate::pipe::{Flow, RawPipe};
+use crate::wire::parts::HeadParts;
 
 use plan::{Planned, plan_head, write_trailers};
 
@@ -101,11 +102,11 @@ enum Response {
 }
 
 impl HttpExchange {
-    /// A visitor that has not said anything.
-    pub fn new(now: Instant) -> HttpExchange {
+    /// A visitor that has not said anything, and whose heads may be so large.
+    pub fn new(limits: HeadLimits, now: Instant) -> HttpExchange {
         HttpExchange {
             inbound: Buffer::new(),
-            scanner: HeadScanner::new(),
+            scanner: HeadScanner::within(limits),
             state: State::Waiting,
             since: now,
             answered: 0,
@@ -191,7 +192,7 @@ impl HttpExchange {
             State::Raw(_) if ahead > 0 => Room::Nowhere,
             State::Raw(_) => Room::Stream(BULK_PAYLOAD),
             // A whole head must fit, or one that is too large could never be told so.
-            State::Waiting if ahead < MAX_HTTP_HEAD => Room::Here { ahead: 0 },
+            State::Waiting if ahead < self.scanner.limits().octets => Room::Here { ahead: 0 },
             State::Waiting => Room::Nowhere,
             State::Serving(it) if it.upload_done => Room::Here { ahead },
             // What came already has not found credit: nothing more is read until it has.
@@ -249,12 +250,12 @@ impl HttpExchange {
 
     /// The head that was asked for stays where it is, to be asked for again.
     pub fn head_stays(&mut self) {
-        self.scanner = HeadScanner::new();
+        self.scanner = HeadScanner::within(self.scanner.limits());
     }
 
     /// A head of so many bytes was read.
     pub fn head_read(&mut self, length: usize) {
-        self.scanner = HeadScanner::new();
+        self.scanner = HeadScanner::within(self.scanner.limits());
         self.inbound.consume(length);
     }
 
@@ -396,11 +397,11 @@ impl HttpExchange {
         }
     }
 
-    /// A head from the client: what it makes of the exchange, and what is for the visitor in
-    /// `text`. `waiting` bytes wait for the visitor.
+    /// A head from the client, and its parts before it: what they make of the exchange, and what is
+    /// for the visitor in `text`. `waiting` bytes wait for the visitor.
     pub fn stream_head(
         &mut self,
-        payload: &[u8],
+        head: (&[u8], &HeadParts),
         waiting: usize,
         text: &mut Vec<u8>,
         now: Instant,
@@ -415,7 +416,7 @@ impl HttpExchange {
         let held_back = it.asked.upgrade && it.upload.is_complete();
         let upload_done = it.upload_done || held_back;
         let about = (upload_done, it.trailers);
-        match plan_head(payload, it.asked, about, date, text).map_err(NoHead::Fault)? {
+        match plan_head(head, it.asked, about, date, text).map_err(NoHead::Fault)? {
             Planned::Interim if waiting > INTERIM_WAITING => Err(NoHead::Waits),
             Planned::Interim => {
                 it.waiting_since = now;

@@ -2,6 +2,7 @@
 
 use crate::http::{Asked, HttpDate, ResponseBody, ResponsePlan, trailers};
 use crate::wire::open::{ResponseHead, parse_trailers};
+use crate::wire::parts::HeadParts;
 
 /// What a head says of the response.
 pub(super) enum Planned {
@@ -16,17 +17,16 @@ pub(super) enum Planned {
 
 /// Reads the client's JSON and writes the head for the visitor, who takes `trailers`.
 pub(super) fn plan_head(
-    payload: &[u8],
+    (payload, parts): (&[u8], &HeadParts),
     asked: Asked,
     (upload_done, trailers): (bool, bool),
     date: Option<HttpDate>,
     text: &mut Vec<u8>,
 ) -> Result<Planned, &'static str> {
     let head = ResponseHead::parse(payload).map_err(|_| "a malformed response head")?;
-    let fields = head
-        .headers
-        .iter()
-        .map(|field| (&*field.name, &*field.value));
+    let fields = parts.before(head.headers);
+    let fields = fields.map_err(|_| "malformed parts of a response head")?;
+    let fields = fields.iter().map(|field| (&*field.name, &*field.value));
     let mut plan = ResponsePlan::new(head.status, fields, asked).map_err(|refused| refused.0)?;
     // A response before the end of the request's body: the rest of it may never come.
     plan.keep_alive &= upload_done;

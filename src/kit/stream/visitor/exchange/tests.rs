@@ -11,7 +11,7 @@ const SWITCH: &[u8] =
 
 /// A visitor that has sent all of `bytes`, and whose first request was begun.
 fn asked(bytes: &[u8]) -> HttpExchange {
-    let mut http = HttpExchange::new(Instant::ZERO);
+    let mut http = HttpExchange::new(HeadLimits::REQUEST, Instant::ZERO);
     http.feed(bytes, Instant::ZERO);
     begin(&mut http);
     http
@@ -47,7 +47,8 @@ fn sends(http: &mut HttpExchange, mut credit: usize) -> (Vec<u8>, bool) {
 }
 
 fn heads(http: &mut HttpExchange, payload: &[u8]) -> Result<Headed, NoHead> {
-    http.stream_head(payload, 0, &mut Vec::new(), Instant::ZERO, None)
+    let head = (payload, &HeadParts::default());
+    http.stream_head(head, 0, &mut Vec::new(), Instant::ZERO, None)
 }
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -174,6 +175,7 @@ fn trails(request: &[u8], takes: bool, head: &[u8], trailers: &[u8]) -> Vec<u8> 
         Ok(false),
         "none are due"
     );
+    let head = (head, &HeadParts::default());
     assert!(http.stream_head(head, 0, &mut text, now, None).is_ok());
     text.clear();
     let written = http.stream_trailers(trailers, &mut text);
@@ -229,8 +231,14 @@ fn malformed_trailers_are_a_fault_and_write_nothing() {
         let mut text = Vec::new();
         let head = br#"{"status":200,"headers":[]}"#;
         assert!(
-            http.stream_head(head, 0, &mut text, Instant::ZERO, None)
-                .is_ok()
+            http.stream_head(
+                (head, &HeadParts::default()),
+                0,
+                &mut text,
+                Instant::ZERO,
+                None
+            )
+            .is_ok()
         );
         text.clear();
         assert!(http.stream_trailers(bad, &mut text).is_err() && text.is_empty());
