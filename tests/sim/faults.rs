@@ -269,7 +269,8 @@ fn starve_for(world: &mut World, client: Option<usize>, millis: u64) {
         (Some(index), _) => {
             world
                 .excuses
-                .excuse(Some(index), world.net.now, until + SECOND);
+                // It tries more again only after a while.
+                .excuse(Some(index), world.net.now, until + 5 * SECOND);
             if let Some(host) = &mut world.laptops[index].host {
                 host.no_descriptors_until = until;
             }
