@@ -229,6 +229,8 @@ pub enum Command<N> {
         conn: ConnKey,
         /// The name the certificate must carry.
         server_name: String,
+        /// Whose certificates count.
+        trust: Trust,
     },
     /// Tells a connection that ends in this process ([`DialTarget::Handler`]) for which address the
     /// bytes are that follow, so that it can share what it has; for others it means nothing.
@@ -276,6 +278,18 @@ pub enum Command<N> {
     Stop,
 }
 
+#[cfg(feature = "client")]
+impl<N> Command<N> {
+    /// TLS on a connection to a kit of this name.
+    pub(crate) fn tls_with_the_kit(conn: ConnKey, server_name: String) -> Command<N> {
+        Command::StartTls {
+            conn,
+            server_name,
+            trust: Trust::Kit,
+        }
+    }
+}
+
 /// How a connection is closed from our side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseHow {
@@ -283,6 +297,19 @@ pub enum CloseHow {
     Clean,
     /// RST: the peer must not take what it got for whole.
     Reset,
+}
+
+/// Whose certificates count for a TLS connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trust {
+    /// The system's, and those that the host was given for the kit.
+    Kit,
+    /// The system's.
+    System,
+    /// The system's, and these (PEM).
+    Also(Arc<[u8]>),
+    /// Anybody's, whatever is wrong with it: nobody is in between.
+    Anyone,
 }
 
 /// Whom to dial.

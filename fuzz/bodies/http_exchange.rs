@@ -28,6 +28,7 @@ pub fn run(data: &[u8]) {
 fn exchange(open: &OpenHttp<'_>) -> (HttpExchange, Option<&'static str>) {
     let naming = Naming {
         authority: "localhost:3000",
+        scheme: "http",
         prefix: "",
         host_header: &HostHeader::Rewrite,
         public_url: None,

@@ -128,7 +128,7 @@ impl Fetch {
             Advance::Secure(server_name) => {
                 return self
                     .commands
-                    .push_back(Command::StartTls { conn, server_name });
+                    .push_back(Command::tls_with_the_kit(conn, server_name));
             }
             Advance::Ready => {
                 self.reached = true;

@@ -6,15 +6,15 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::client::config::{NO_ID, is_id};
+use crate::client::config::{NO_ID, is_id, read_text};
 use crate::client::error::Error;
 use crate::client::handler::Handler;
 use crate::client::options::{BindOptions, HostHeader, To};
 use crate::client::target::Target;
 use crate::clock::Instant;
 use crate::http::is_value;
-use crate::limits::{CLIENT_NAME_BYTES, REBIND_EVERY, REBIND_MAX};
-use crate::machine::DialTarget;
+use crate::limits::{CLIENT_CA_BYTES, CLIENT_NAME_BYTES, REBIND_EVERY, REBIND_MAX};
+use crate::machine::{DialTarget, Trust};
 use crate::wire::control::{
     Bind, BindErrCode, BindMode, BindOk, BindingKind, ResumedBind, SessionId,
 };
@@ -95,6 +95,8 @@ pub(super) struct BindSpec {
     /// The session that had the port, and was lost to its program.
     pub replaces: Option<SessionId>,
     pub local: Answerer,
+    /// Whose certificates count where the local server speaks TLS.
+    pub trust: Trust,
 }
 
 /// Who answers on this side.
@@ -163,6 +165,7 @@ impl BindSpec {
         add_handler: impl FnOnce(Handler) -> Result<Answerer, Error>,
     ) -> Result<BindSpec, Error> {
         let wrong = |text: &str| Err(Error::Options(text.into()));
+        let trust = trust(&options)?;
         let local = match (options.to, options.mode) {
             (Some(To::Handler(_)), BindMode::Pull) => {
                 return wrong("A handler answers requests; a pull carries raw connections.");
@@ -175,6 +178,11 @@ impl BindSpec {
             }
             (Some(To::Target(target)), BindMode::Pull) if !target.prefix().is_empty() => {
                 return wrong("A pull carries raw connections: its target has no path.");
+            }
+            (Some(To::Target(target)), BindMode::Pull) if target.server_name().is_some() => {
+                return wrong(
+                    "A pull carries raw connections, TLS too: write host:port without https.",
+                );
             }
             (Some(To::Target(target)), _) => Answerer::Target(target),
             (None, _) => {
@@ -219,6 +227,7 @@ impl BindSpec {
             host_header: options.host_header,
             replaces: options.replaces.map(SessionId::new),
             local,
+            trust,
         })
     }
 
@@ -241,6 +250,22 @@ impl Answerer {
         match self {
             Answerer::Target(target) => target.authority(),
             Answerer::Handler(_) => "localhost".into(),
+        }
+    }
+
+    /// How it is spoken to.
+    pub(super) fn scheme(&self) -> &'static str {
+        match self {
+            Answerer::Target(target) => target.scheme(),
+            Answerer::Handler(_) => "http",
+        }
+    }
+
+    /// The name that its certificate must carry, where it speaks TLS.
+    pub(super) fn server_name(&self) -> Option<String> {
+        match self {
+            Answerer::Target(target) => target.server_name(),
+            Answerer::Handler(_) => None,
         }
     }
 
@@ -355,6 +380,28 @@ impl Bound {
     }
 }
 
+/// Whose certificates count for a local server that speaks TLS.
+fn trust(options: &BindOptions) -> Result<Trust, Error> {
+    let wrong = |text: &str| Err(Error::Options(text.into()));
+    let is_secure = match &options.to {
+        Some(To::Target(target)) => target.server_name().is_some(),
+        _ => false,
+    };
+    match (&options.upstream_ca, options.upstream_insecure) {
+        (None, false) => Ok(Trust::System),
+        _ if !is_secure => wrong("Only a target with https has a certificate to trust."),
+        (Some(_), true) => wrong("Certificates are either checked by a CA file or not at all."),
+        (None, true) => Ok(Trust::Anyone),
+        (Some(file), false) => {
+            let pem = read_text(file, CLIENT_CA_BYTES, "CA")?;
+            if !pem.contains("-----BEGIN CERTIFICATE-----") {
+                return wrong(&format!("{} holds no certificate.", file.display()));
+            }
+            Ok(Trust::Also(pem.as_bytes().into()))
+        }
+    }
+}
+
 /// Whether another port may be had.
 fn is_about_the_port(code: BindErrCode) -> bool {
     matches!(
@@ -382,6 +429,7 @@ pub(crate) mod tests {
             host: None,
             host_header: HostHeader::Rewrite,
             replaces: None,
+            trust: Trust::System,
             local: Answerer::Target(Target::from(1)),
         };
         let mut bound = Bound::new(reference, spec);

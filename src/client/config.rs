@@ -276,7 +276,7 @@ fn read_ca(options: &TunnelOptions) -> Result<Option<Vec<u8>>, Error> {
     Ok((!pem.is_empty()).then_some(pem))
 }
 
-fn read_text(file: &std::path::Path, bound: usize, what: &str) -> Result<String, Error> {
+pub(super) fn read_text(file: &std::path::Path, bound: usize, what: &str) -> Result<String, Error> {
     secrets::read(file, bound).map_err(|why| {
         let file = file.display();
         Error::Options(format!("The {what} file {file} cannot be read: {why}"))

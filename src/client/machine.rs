@@ -476,25 +476,20 @@ impl Machine for Client {
     fn handle(&mut self, event: Event, now: Instant) {
         self.cx.now = now;
         match event {
-            Event::Connected { conn, .. } if is_lanes(conn) => {
-                self.reach.lane_connected(&mut self.cx, conn);
-            }
-            Event::Connected { conn, .. } => {
+            Event::Connected { conn, .. }
+            | Event::Secured { conn }
+            | Event::Ended { conn, .. }
+            | Event::Holds { conn, .. }
+                if !is_lanes(conn) =>
+            {
                 let (local, mut around) = self.local();
-                local.upstream_connected(&mut around, conn);
+                local.told(&mut around, event);
             }
+            Event::Connected { conn, .. } => self.reach.lane_connected(&mut self.cx, conn),
             Event::Secured { conn } => self.reach.lane_secured(&mut self.cx, conn),
-            Event::Ended { conn, how } if is_lanes(conn) => {
+            Event::Ended { conn, how } => {
                 let then = self.reach.lane_ended(&mut self.cx, conn, how);
                 self.follow(then);
-            }
-            Event::Ended { conn, how } => {
-                let (local, mut around) = self.local();
-                local.upstream_ended(&mut around, conn, how);
-            }
-            Event::Holds { conn, bytes } => {
-                let (local, mut around) = self.local();
-                local.upstream_holds(&mut around, conn, bytes);
             }
             Event::Timeout => self.timeout(),
             Event::Shutdown => self.close(false),
@@ -509,7 +504,7 @@ impl Machine for Client {
             }
             // What a local server said before its end is owed to whoever is slow in taking it, and
             // the kit knows when that is nobody any more. Lanes are asked for signs of life.
-            Event::PeerFinished { .. } => {}
+            Event::PeerFinished { .. } | Event::Holds { .. } => {}
             // A client listens nowhere, and its program has no successor.
             Event::Listening { .. } | Event::AcceptFailed { .. } | Event::Upgrade => {}
         }

@@ -248,6 +248,8 @@ pub struct BindOptions {
     pub(super) host: Option<String>,
     pub(super) host_header: HostHeader,
     pub(super) replaces: Option<String>,
+    pub(super) upstream_ca: Option<PathBuf>,
+    pub(super) upstream_insecure: bool,
 }
 
 /// Where streams of a binding go.
@@ -299,6 +301,8 @@ impl BindOptions {
             host: None,
             host_header: HostHeader::Rewrite,
             replaces: None,
+            upstream_ca: None,
+            upstream_insecure: false,
         }
     }
 
@@ -347,6 +351,31 @@ impl BindOptions {
     /// this one, a `pull` too, as long as nobody has come back to that session (PROTOCOL §3).
     pub fn replaces(mut self, session_id: impl Into<String>) -> BindOptions {
         self.replaces = Some(session_id.into());
+        self
+    }
+
+    /// A file with certificates in PEM that an `https` target may have besides the system's.
+    /// Without it any certificate will do where the connection ends on this machine's loopback, and
+    /// nowhere else.
+    ///
+    /// ```
+    /// use hoody_tunnel::client::{BindOptions, Target};
+    ///
+    /// let target: Target = "https://app.lan:8443".parse()?;
+    /// assert!(BindOptions::expose(0).to(target.clone()).check().is_ok());
+    /// let both = BindOptions::expose(0).to(target).upstream_ca_file("ca.pem");
+    /// assert!(both.upstream_insecure(true).check().is_err());
+    /// # Ok::<(), hoody_tunnel::client::Error>(())
+    /// ```
+    pub fn upstream_ca_file(mut self, file: impl AsRef<Path>) -> BindOptions {
+        self.upstream_ca = Some(file.as_ref().to_owned());
+        self
+    }
+
+    /// Take any certificate of an `https` target, wherever it is: whoever is in between can then
+    /// read and change all.
+    pub fn upstream_insecure(mut self, insecure: bool) -> BindOptions {
+        self.upstream_insecure = insecure;
         self
     }
 

@@ -12,8 +12,9 @@ use crate::machine::DialTarget;
 /// A local server.
 ///
 /// Parsed from `3000`, `:3000`, `localhost:3000`, `[::1]:3000` or `host:port`, from
-/// `http://host:port/path`, whose path then stands in front of each request's, or from
-/// `unix:/run/app.sock`. A bare port means `localhost`, of which both addresses are tried.
+/// `http://host:port/path` or `https://host:port/path`, whose path then stands in front of each
+/// request's, or from `unix:/run/app.sock`. A bare port means `localhost`, of which both addresses
+/// are tried.
 ///
 /// ```
 /// use hoody_tunnel::client::Target;
@@ -21,6 +22,7 @@ use crate::machine::DialTarget;
 /// let target = |text: &str| text.parse::<Target>();
 /// assert_eq!(target("3000")?.port(), Some(3000));
 /// assert_eq!(target("http://localhost:8080/shop")?.prefix(), "/shop");
+/// assert_eq!(target("https://localhost")?.port(), Some(443));
 /// assert_eq!(target("unix:/run/app.sock")?.port(), None);
 /// assert!(target("http://user:password@localhost:8080").is_err());
 /// # Ok::<(), hoody_tunnel::client::Error>(())
@@ -30,6 +32,8 @@ pub struct Target {
     place: Place,
     /// What stands in front of the path of each request: nothing, or `/path`.
     prefix: String,
+    /// It speaks TLS.
+    tls: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +50,7 @@ impl Target {
         Target {
             place,
             prefix: String::new(),
+            tls: false,
         }
     }
 
@@ -65,15 +70,34 @@ impl Target {
 
     /// What a browser would send as `Host` to reach it.
     pub fn authority(&self) -> String {
+        let usual = usual_port(self.tls);
         match &self.place {
-            Place::Addr(addr) if addr.port() == HTTP => match addr.ip() {
+            Place::Addr(addr) if addr.port() == usual => match addr.ip() {
                 IpAddr::V4(ip) => ip.to_string(),
                 IpAddr::V6(ip) => format!("[{ip}]"),
             },
-            Place::Name(name, HTTP) => name.clone(),
+            Place::Name(name, port) if *port == usual => name.clone(),
             Place::Unix(_) => "localhost".into(),
             place => place.to_string(),
         }
+    }
+
+    /// `http` or `https`.
+    pub fn scheme(&self) -> &'static str {
+        match self.tls {
+            true => "https",
+            false => "http",
+        }
+    }
+
+    /// The name that its certificate must carry, where it speaks TLS.
+    pub(super) fn server_name(&self) -> Option<String> {
+        let name = match &self.place {
+            Place::Addr(addr) => addr.ip().to_string(),
+            Place::Name(name, _) => name.clone(),
+            Place::Unix(_) => return None,
+        };
+        self.tls.then_some(name)
     }
 
     pub(super) fn dial(&self) -> DialTarget {
@@ -88,7 +112,7 @@ impl Target {
     pub(super) fn shown(&self) -> String {
         match &self.place {
             Place::Unix(_) => self.to_string(),
-            place => format!("http://{place}{}", self.prefix),
+            place => format!("{}://{place}{}", self.scheme(), self.prefix),
         }
     }
 }
@@ -96,8 +120,8 @@ impl Target {
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.prefix.as_str() {
-            "" => write!(f, "{}", self.place),
-            prefix => write!(f, "http://{}{prefix}", self.place),
+            "" if !self.tls => write!(f, "{}", self.place),
+            prefix => write!(f, "{}://{}{prefix}", self.scheme(), self.place),
         }
     }
 }
@@ -135,14 +159,18 @@ impl FromStr for Target {
         if text.contains('@') {
             return wrong("A target has no user and no password.");
         }
-        let Some(url) = after(text, "http://") else {
-            let place = read_place(text, None).ok_or_else(|| no_target(text))?;
-            return Ok(Target::new(place));
+        let (tls, url) = match (after(text, "http://"), after(text, "https://")) {
+            (Some(url), _) => (false, url),
+            (_, Some(url)) => (true, url),
+            _ => {
+                let place = read_place(text, None).ok_or_else(|| no_target(text))?;
+                return Ok(Target::new(place));
+            }
         };
         let (authority, path) = url.split_at(url.find(['/', '?', '#']).unwrap_or(url.len()));
-        let place = read_place(authority, Some(HTTP)).ok_or_else(|| no_target(text))?;
+        let place = read_place(authority, Some(usual_port(tls))).ok_or_else(|| no_target(text))?;
         let prefix = read_prefix(path)?;
-        Ok(Target { place, prefix })
+        Ok(Target { place, prefix, tls })
     }
 }
 
@@ -215,7 +243,7 @@ fn read_unix(path: &str) -> Result<Place, Error> {
 fn no_target(text: &str) -> Error {
     Error::Options(format!(
         "`{}` is not a target: write 3000, localhost:3000, [::1]:3000, host:port, \
-         http://host:port/path or unix:/path",
+         http://host:port/path, https://host:port or unix:/path",
         text.escape_debug()
     ))
 }
@@ -230,8 +258,13 @@ pub(super) fn is_host_name(text: &str) -> bool {
     !text.is_empty() && text.len() <= 253 && text.bytes().all(is_plain)
 }
 
-/// The port that a URL of HTTP leaves out.
-const HTTP: u16 = 80;
+/// The port that a URL leaves out.
+fn usual_port(tls: bool) -> u16 {
+    match tls {
+        true => 443,
+        false => 80,
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -269,6 +302,7 @@ mod tests {
             let port = target.port().map(u64::from);
             assert_eq!(port, case["port"].as_u64(), "{text}");
             assert_eq!(target.prefix(), case["prefix"].as_str().unwrap_or(""));
+            assert_eq!(target.server_name().is_some(), case["secure"] == true);
             let authority = target.authority();
             assert_eq!(Some(authority.as_str()), case["hostHeader"].as_str());
             assert_eq!(Some(target.to_string().as_str()), case["shown"].as_str());

@@ -63,6 +63,11 @@ pub use refusal::{Refusal, begins_head};
 pub use relay::{BodyHint, RequestPlan, ResponsePlan};
 pub use scan::{HeadLimits, HeadScanner};
 
+/// Whether what came instead of a head begins like an alert of TLS, or a handshake (RFC 8446 §5.1).
+pub fn speaks_tls(bytes: &[u8]) -> bool {
+    matches!(bytes, [0x15 | 0x16, 0x03, ..])
+}
+
 /// Why a head was not accepted, and the status that says so.
 ///
 /// The connection is closed after it: where the next message would start is no longer known.

@@ -10,7 +10,9 @@ use mio::Interest;
 #[cfg(feature = "client")]
 use crate::limits::KNOCK_AGAIN;
 use crate::limits::{DEPART_WITHIN, DIAL_TIMEOUT};
-use crate::machine::{CloseHow, Command, ConnKey, DialTarget, Ended, Event, ListenerKey, Machine};
+use crate::machine::{
+    CloseHow, Command, ConnKey, DialTarget, Ended, Event, ListenerKey, Machine, Trust,
+};
 
 use super::Reactor;
 use super::conn::{Conn, Link};
@@ -75,7 +77,11 @@ impl<M: Machine> Reactor<M> {
                 }
             }
             Command::Dial { conn, target } => self.dial(conn, target),
-            Command::StartTls { conn, server_name } => self.start_tls(conn, &server_name),
+            Command::StartTls {
+                conn,
+                server_name,
+                trust,
+            } => self.start_tls(conn, &server_name, &trust),
             Command::Introduce { conn, visitor } => {
                 if let Some(conn) = self.conns.get_mut(conn)
                     && let Link::Plain(socket) = &mut conn.link
@@ -393,9 +399,9 @@ impl TlsState {
         }
     }
 
-    fn start(&mut self, socket: Socket, name: &str) -> io::Result<Box<dyn Secured>> {
+    fn start(&mut self, socket: Socket, name: &str, trust: &Trust) -> io::Result<Box<dyn Secured>> {
         match &mut self.connector {
-            Some(connector) => connector.start(socket, name),
+            Some(connector) => connector.start(socket, name, trust),
             None => Err(io::Error::new(
                 io::ErrorKind::Unsupported,
                 "this program has no TLS",
@@ -405,7 +411,7 @@ impl TlsState {
 }
 
 impl<M: Machine> Reactor<M> {
-    fn start_tls(&mut self, key: ConnKey, server_name: &str) {
+    fn start_tls(&mut self, key: ConnKey, server_name: &str, trust: &Trust) {
         let Some(conn) = self.conns.get_mut(key) else {
             return;
         };
@@ -415,7 +421,7 @@ impl<M: Machine> Reactor<M> {
             unreachable!("TLS was asked for on a connection that is not a plain standing one");
         };
         let (stirred, thorough) = (conn.readable, conn.read_closed || conn.greedy);
-        let started = self.tls.start(socket, server_name).map(|mut tls| {
+        let started = self.tls.start(socket, server_name, trust).map(|mut tls| {
             if stirred {
                 tls.stirred(thorough);
             }
@@ -426,6 +432,7 @@ impl<M: Machine> Reactor<M> {
                 conn.link = link;
                 conn.securing = true;
                 conn.readable = true;
+                self.dial_timers.arm(key, self.now + DIAL_TIMEOUT);
                 self.post(key);
             }
             Err(error) => self.end(key, Ended::Failed(failure(&error))),
@@ -446,6 +453,7 @@ impl<M: Machine> Reactor<M> {
                 // Plaintext may have come with the end of the handshake.
                 conn.readable = true;
                 conn.flush_due = true;
+                self.dial_timers.disarm(key);
                 self.post(key);
                 self.news.push_back(Event::Secured { conn: key });
             }

@@ -6,6 +6,7 @@
 use std::io;
 
 use crate::clock::Instant;
+use crate::machine::Trust;
 
 use super::socket::{Got, Socket};
 
@@ -31,7 +32,7 @@ pub(super) trait Secured: Send {
 }
 
 /// Begins TLS on a socket, for the server of this name.
-type Start = dyn FnMut(Socket, &str) -> io::Result<Box<dyn Secured>> + Send;
+type Start = dyn FnMut(Socket, &str, &Trust) -> io::Result<Box<dyn Secured>> + Send;
 
 /// Makes TLS connections; [`Options::tls`](super::Options) has one where a machine needs it.
 pub struct Connector(Box<Start>);
@@ -39,13 +40,18 @@ pub struct Connector(Box<Start>);
 impl Connector {
     #[cfg(feature = "client")]
     pub(super) fn new(
-        start: impl FnMut(Socket, &str) -> io::Result<Box<dyn Secured>> + Send + 'static,
+        start: impl FnMut(Socket, &str, &Trust) -> io::Result<Box<dyn Secured>> + Send + 'static,
     ) -> Connector {
         Connector(Box::new(start))
     }
 
-    pub(super) fn start(&mut self, socket: Socket, name: &str) -> io::Result<Box<dyn Secured>> {
-        (self.0)(socket, name)
+    pub(super) fn start(
+        &mut self,
+        socket: Socket,
+        name: &str,
+        trust: &Trust,
+    ) -> io::Result<Box<dyn Secured>> {
+        (self.0)(socket, name, trust)
     }
 }
 

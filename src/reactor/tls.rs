@@ -1,4 +1,5 @@
-//! TLS as a client, over a standing socket. Verified always.
+//! TLS as a client, over a standing socket. Verified, unless the machine says that nobody is in
+//! between.
 //!
 //! rustls holds bytes on both sides: ciphertext that did not fit into the socket, and plaintext
 //! that did not fit into the machine's space. So a quiet socket does not mean that there is nothing
@@ -8,11 +9,16 @@
 use std::io::{self, IoSlice, Read, Write};
 use std::sync::Arc;
 
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
 
-use crate::limits::TLS_STAGE;
+use crate::limits::{CLIENT_BINDINGS, TLS_STAGE};
+use crate::machine::Trust;
 
 use super::secure::{Connector, Secured};
 use super::socket::{Got, Socket, retry};
@@ -30,6 +36,8 @@ struct Tls {
     thorough: bool,
     /// The socket has given its FIN.
     fin: bool,
+    /// The peer has said something.
+    heard: bool,
     goodbye: bool,
     shut: bool,
 }
@@ -48,6 +56,7 @@ impl Tls {
             drained: true,
             thorough: false,
             fin: false,
+            heard: false,
             goodbye: false,
             shut: false,
         })
@@ -74,6 +83,14 @@ impl Tls {
             }
         }
         let mut rest = &self.stage[self.staged.clone()];
+        if !self.heard {
+            self.heard = true;
+            if rest.first().is_some_and(|first| !RECORDS.contains(first)) {
+                return Err(broken_off(
+                    "TLS: the answer is no TLS, as of a plain server",
+                ));
+            }
+        }
         let before = rest.len();
         self.session.read_tls(&mut rest)?;
         self.staged.start += before - rest.len();
@@ -217,16 +234,87 @@ pub fn connector(ca_pem: Option<Vec<u8>>) -> io::Result<Connector> {
     if let Some(pem) = &ca_pem {
         certificates(pem)?;
     }
-    let mut made: Option<Arc<ClientConfig>> = None;
-    Ok(Connector::new(move |socket, name| {
-        let config = match made.take() {
+    let mut made: Vec<(Trust, Arc<ClientConfig>)> = Vec::new();
+    Ok(Connector::new(move |socket, name, trust| {
+        let known = made.iter().find(|(of, _)| of == trust);
+        let config = match known.map(|(_, config)| Arc::clone(config)) {
             Some(config) => config,
-            None => client_config(ca_pem.as_deref())?,
+            None => {
+                let config = match trust {
+                    Trust::Kit => client_config(ca_pem.as_deref())?,
+                    Trust::System => client_config(None)?,
+                    Trust::Also(pem) => client_config(Some(pem))?,
+                    Trust::Anyone => trusting_config()?,
+                };
+                if made.len() > CLIENT_BINDINGS {
+                    // Those of bindings that are gone.
+                    made.clear();
+                }
+                made.push((trust.clone(), Arc::clone(&config)));
+                config
+            }
         };
-        let tls = Tls::start(socket, name, &config)?;
-        made = Some(config);
-        Ok(Box::new(tls))
+        Ok(Box::new(Tls::start(socket, name, &config)?))
     }))
+}
+
+/// For a server whose certificate says nothing that matters: the line to it ends on this machine,
+/// or the user wants it so.
+fn trusting_config() -> io::Result<Arc<ClientConfig>> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(broken)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anyone(provider)))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// Takes every certificate of whoever holds its key.
+#[derive(Debug)]
+struct Anyone(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, signed, self.algorithms())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, signed, self.algorithms())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms().supported_schemes()
+    }
+}
+
+impl Anyone {
+    fn algorithms(&self) -> &rustls::crypto::WebPkiSupportedAlgorithms {
+        &self.0.signature_verification_algorithms
+    }
 }
 
 /// What a client trusts: the system's roots, and the certificates in `ca_pem`.
@@ -268,3 +356,10 @@ fn broken(error: rustls::Error) -> io::Error {
 fn cut(text: &str) -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, text)
 }
+
+fn broken_off(text: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, text)
+}
+
+/// How a record of TLS may begin (RFC 8446 §5.1).
+const RECORDS: std::ops::RangeInclusive<u8> = 20..=23;

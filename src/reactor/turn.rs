@@ -180,12 +180,13 @@ impl<M: Machine> Reactor<M> {
 
     fn tell_deadlines(&mut self) {
         while let Some(key) = self.dial_timers.pop_due(self.now) {
-            let resolving = self
-                .conns
-                .get_mut(key)
-                .is_some_and(|conn| matches!(conn.link, Link::Resolving));
-            if resolving {
-                let error = io::Error::new(io::ErrorKind::TimedOut, "the resolver does not answer");
+            let late = self.conns.get_mut(key).and_then(|conn| match conn.link {
+                Link::Resolving => Some("the resolver does not answer"),
+                Link::Tls(_) if conn.securing => Some("TLS: no answer"),
+                _ => None,
+            });
+            if let Some(why) = late {
+                let error = io::Error::new(io::ErrorKind::TimedOut, why);
                 self.end(key, Ended::Failed(failure(&error)));
             } else {
                 self.progress(key);

@@ -1,11 +1,11 @@
-//! Local servers that are no plain port: Unix sockets, and one path of a server.
+//! Local servers that are no plain port: Unix sockets, one path of a server, TLS.
 
-use crate::support::client::{Hoody, hoody_at};
+use crate::support::client::{Hoody, hoody, hoody_at};
 use crate::support::http::Talk;
 use crate::support::kit::Kit;
 use crate::support::proc::{bash, run};
-use crate::support::servers::{nginx, postgres};
-use crate::support::{Noise, PATIENCE, TempDir, eventually};
+use crate::support::servers::{nginx, nginx_in, postgres};
+use crate::support::{Noise, PATIENCE, TempDir, eventually, free_port};
 use std::os::unix::net::UnixListener;
 
 /// `expose` or `pull` of a target on a port the kit picks.
@@ -175,6 +175,154 @@ fn one_path_of_nginx_is_exposed_and_nothing_else() {
     assert_eq!(moved.ok().as_deref(), Some(b"moved".as_slice()));
     assert_eq!(move_to("URL/../out.txt"), "400");
     assert!(!nginx.dir.join("www/out.txt").exists());
+}
+
+/// A CA, and certificates of its own making: good, expired, and for another name.
+fn certificates(dir: &TempDir) {
+    let folder = dir.path().display();
+    bash(
+        60,
+        &format!(
+            "cd {folder}; key='-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes'\n\
+             openssl req -x509 $key -keyout ca.key -out ca.pem -subj /CN=ca -days 9 2>&1\n\
+             make() {{ openssl req $key -keyout $1.key -out $1.csr -subj /CN=$1 2>&1 &&\n\
+             printf \"subjectAltName=$2\" > $1.ext &&\n\
+             openssl x509 -req -in $1.csr -CA ca.pem -CAkey ca.key -CAcreateserial \\\n\
+             -extfile $1.ext -out $1.pem $3 2>&1; }}\n\
+             make good DNS:localhost,IP:127.0.0.1 '-days 9' &&\n\
+             make other DNS:other.test '-days 9' &&\n\
+             make old DNS:localhost '-days -1'"
+        ),
+    );
+}
+
+#[test]
+fn nginx_with_tls_is_reached_and_a_wrong_certificate_has_its_name() {
+    let dir = TempDir::new();
+    certificates(&dir);
+    let [good, other, old, plain] = [(); 4].map(|()| free_port());
+    let server = |name: &str, port: u16| {
+        format!(
+            "server {{ listen 127.0.0.1:{port} ssl; root %DIR%/www;\n\
+             ssl_certificate %DIR%/{name}.pem; ssl_certificate_key %DIR%/{name}.key;\n\
+             location = /who {{ return 200 \"$http_host $ssl_server_name $connection_requests\"; }}\n\
+             location /sub/ {{ dav_methods PUT; }} }}\n"
+        )
+    };
+    let plain_server = format!("server {{ listen 127.0.0.1:{plain}; }}\n");
+    let main = "server { listen 127.0.0.1:%PORT%; }\n";
+    let servers = [
+        server("good", good),
+        server("other", other),
+        server("old", old),
+    ];
+    let nginx = nginx_in(dir, &(servers.concat() + &plain_server + main));
+    std::fs::create_dir_all(nginx.dir.join("www/sub")).expect("a folder");
+    nginx.dir.write("www/data.bin", Noise::bytes(5, 3_000_000));
+    let kit = Kit::start();
+    let at = |port: u16| format!("https://localhost:{port}");
+    let trusting = lead(&kit, "expose", &at(good), &[]);
+    let said = trusting.proc.said();
+    assert!(said.contains("is not checked"), "it is said aloud: {said}");
+    let mut talk = Talk::port(trusting.port());
+    for count in 1..=2 {
+        let text = talk.get("/who").text();
+        assert_eq!(
+            text,
+            format!("localhost:{good} localhost {count}"),
+            "one connection"
+        );
+    }
+    let location = talk.get("/sub").field("location");
+    assert_eq!(location.as_deref(), Some("http://visitor.test/sub/"));
+    let file = nginx.dir.join("www/data.bin").display().to_string();
+    let url = format!("http://127.0.0.1:{}", trusting.port());
+    bash(60, &format!("curl -sSf {url}/data.bin | cmp - {file}"));
+    bash(60, &format!("curl -sSf -T {file} {url}/sub/data.bin"));
+    let put = std::fs::read(nginx.dir.join("www/sub/data.bin")).expect("PUT made it");
+    assert!(put == std::fs::read(&file).expect("it is there"));
+
+    let ca = nginx.dir.join("ca.pem").display().to_string();
+    let checked = ["--upstream-ca", ca.as_str()];
+    for (port, flags, wanted) in [
+        (good, &checked[..], None),
+        (other, &checked[..], Some("certificate")),
+        (old, &checked[..], Some("xpired")),
+        (old, &[][..], None),
+        (other, &["--upstream-insecure"][..], None),
+        (
+            plain,
+            &[][..],
+            Some("does not speak TLS: expose it with http://"),
+        ),
+    ] {
+        let hoody = lead(&kit, "expose", &at(port), flags);
+        let (status, text) = get(hoody.port(), "/who");
+        match wanted {
+            None => assert_eq!(status, 200, "{flags:?} {text}"),
+            Some(wanted) => {
+                assert_eq!(status, 502, "{text}");
+                assert!(text.contains(wanted), "{flags:?} {text}");
+            }
+        }
+    }
+    for args in [
+        ["pull", at(good).as_str(), "--label", "x"],
+        ["expose", "3000", "--upstream-ca", ca.as_str()],
+        ["expose", "3000", "--label=x", "--upstream-insecure"],
+        [
+            "expose",
+            at(good).as_str(),
+            "--upstream-ca",
+            "/does/not/exist",
+        ],
+    ] {
+        let output = run(&mut hoody_at(&kit, &args));
+        assert!(!output.status.success(), "{args:?}");
+    }
+}
+
+#[test]
+fn a_server_that_says_nothing_or_an_alert_of_tls_is_told_from_one_that_is_gone() {
+    let kit = Kit::start();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let server = std::thread::spawn(move || {
+        use std::io::{Read, Write};
+        let (mut stream, _) = listener.accept().expect("a connection");
+        let mut first = [0; 64];
+        let _ = stream.read(&mut first).expect("a request");
+        // What OpenSSL says to plain HTTP: an unexpected message, fatal.
+        stream
+            .write_all(&[0x15, 3, 3, 0, 2, 2, 10])
+            .expect("an alert");
+        listener
+    });
+    let plain = lead(&kit, "expose", &format!("127.0.0.1:{port}"), &[]);
+    let (status, text) = get(plain.port(), "/");
+    assert_eq!(status, 502);
+    assert!(
+        text.contains("speaks TLS: expose it with https://"),
+        "{text}"
+    );
+    // Nobody takes connections from here on: TLS is not answered.
+    let _silent = server.join().expect("it served");
+    let secure = lead(&kit, "expose", &format!("https://127.0.0.1:{port}"), &[]);
+    let (status, text) = get(secure.port(), "/");
+    assert_eq!(status, 502);
+    assert!(text.contains("TLS: no answer"), "{text}");
+}
+
+#[test]
+fn the_wrong_scheme_of_a_kit_ends_the_client_at_once_with_a_sentence() {
+    let kit = Kit::start();
+    let wss = kit.url().replace("ws://", "wss://");
+    let mut command = hoody();
+    command.args(["tunnel", "expose", "3000", "--url", &wss]);
+    let output = run(&mut command);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("begins with ws://"), "{said}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use hoody_tunnel::buffer::Buffer;
 use hoody_tunnel::clock::Instant;
 use hoody_tunnel::machine::{
     CloseHow, Command, Conn, ConnKey, DialTarget, Ended, Event, IoFailure, Listener, ListenerKey,
-    Machine,
+    Machine, Trust,
 };
 use hoody_tunnel::reactor::{Handle, Options, Reactor};
 use hoody_tunnel::table::Table;
@@ -145,6 +145,7 @@ impl Machine for Remote {
             Order::Tls(conn, name) => Command::StartTls {
                 conn,
                 server_name: name.to_owned(),
+                trust: Trust::Kit,
             },
             Order::Send(conn, bytes) => {
                 if let Some(side) = self.conns.get_mut(conn) {

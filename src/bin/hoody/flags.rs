@@ -170,8 +170,8 @@ command! {
         example = "{command_name} 3000\n{command_name} localhost:5173 --container-port 8080\n\
                    {command_name} http://localhost:8080/shop\n{command_name} unix:/run/app.sock")]
     session Expose {
-        /// the local server: 3000, localhost:3000, [::1]:3000, host:port, unix:/path, or
-        /// http://host:port/path, whose path is put before what visitors ask
+        /// the local server: 3000, localhost:3000, [::1]:3000, host:port, unix:/path,
+        /// https://host:port, or http://host:port/path, whose path is put before what visitors ask
         #[argh(positional, arg_name = "TARGET", from_str_fn(parse))]
         pub target: Target,
         /// port of the container; 0 has the kit pick one [the target's port if it is free]
@@ -187,6 +187,12 @@ command! {
         /// [rewrite]
         #[argh(option, arg_name = "HOW", default = "HostHeader::Rewrite", from_str_fn(host_header))]
         pub host_header: HostHeader,
+        /// file with certificates (PEM) that an https target may have besides the system's
+        #[argh(option, arg_name = "FILE")]
+        pub upstream_ca: Option<PathBuf>,
+        /// take any certificate of an https target, wherever it is [only on this machine]
+        #[argh(switch)]
+        pub upstream_insecure: bool,
     }
 }
 
@@ -249,6 +255,12 @@ command! {
         /// host that servers see: rewrite (the target's), keep (the visitor's) or a name [rewrite]
         #[argh(option, arg_name = "HOW", default = "HostHeader::Rewrite", from_str_fn(host_header))]
         pub host_header: HostHeader,
+        /// file with certificates (PEM) that https targets may have besides the system's
+        #[argh(option, arg_name = "FILE")]
+        pub upstream_ca: Option<PathBuf>,
+        /// take any certificate of https targets, wherever they are [only on this machine]
+        #[argh(switch)]
+        pub upstream_insecure: bool,
     }
 }
 

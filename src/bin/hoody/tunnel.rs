@@ -1,7 +1,7 @@
 //! The commands that open tunnels: from their flags to a session with wishes.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -44,6 +44,10 @@ pub fn expose(flags: Expose) -> ExitCode {
             label: flags.label.clone(),
             takeover: flags.takeover,
             host_header: flags.host_header.clone(),
+            upstream: Upstream {
+                ca: flags.upstream_ca.clone(),
+                insecure: flags.upstream_insecure,
+            },
         };
         vec![expose_wish(
             &flags.target,
@@ -115,6 +119,14 @@ pub fn up(flags: Up) -> ExitCode {
     if flags.expose.is_empty() && flags.pull.is_empty() {
         return usage("nothing to open: give --expose or --pull, each as often as you like");
     }
+    let upstream = Upstream {
+        ca: flags.upstream_ca.clone(),
+        insecure: flags.upstream_insecure,
+    };
+    let mut targets = flags.expose.iter().map(|pair| &pair.target);
+    if upstream != Upstream::default() && targets.all(|target| target.scheme() == "http") {
+        return usage("--upstream-ca and --upstream-insecure are for https targets: there is none");
+    }
     let common = common!(flags);
     open(&common, |near| {
         let expose = flags.expose.iter().map(|pair| {
@@ -122,6 +134,10 @@ pub fn up(flags: Up) -> ExitCode {
                 label: None,
                 takeover: flags.takeover,
                 host_header: flags.host_header.clone(),
+                upstream: match pair.target.scheme() {
+                    "https" => upstream.clone(),
+                    _ => Upstream::default(),
+                },
             };
             expose_wish(&pair.target, pair.port, details, near)
         });
@@ -136,11 +152,37 @@ struct Details {
     label: Option<String>,
     takeover: bool,
     host_header: HostHeader,
+    upstream: Upstream,
+}
+
+/// Whose certificates a server may have that speaks TLS.
+#[derive(Default, Clone, PartialEq)]
+struct Upstream {
+    ca: Option<PathBuf>,
+    insecure: bool,
+}
+
+impl Upstream {
+    /// What is to be said aloud where not every certificate is checked.
+    fn warning(&self, target: &Target) -> Option<String> {
+        if target.scheme() == "http" || self.ca.is_some() {
+            return None;
+        }
+        Some(match self.insecure {
+            true => format!("any certificate of {target} is taken, whoever answers there"),
+            false => format!(
+                "the certificate of {target} is not checked where it is on this machine's loopback"
+            ),
+        })
+    }
 }
 
 fn expose_wish(target: &Target, port: Option<u16>, details: Details, near: bool) -> Wish {
     let to = target.clone();
     let (first, any_port) = first_port(target, port, near);
+    if let Some(warning) = details.upstream.warning(target) {
+        complain(&format!("warning: {warning}"));
+    }
     Wish {
         name: format!("expose {target}{}", at(port)),
         target: target.to_string(),
@@ -152,7 +194,12 @@ fn expose_wish(target: &Target, port: Option<u16>, details: Details, near: bool)
             let options = BindOptions::expose(port)
                 .to(to.clone())
                 .takeover(details.takeover)
-                .host_header(details.host_header.clone());
+                .host_header(details.host_header.clone())
+                .upstream_insecure(details.upstream.insecure);
+            let options = match &details.upstream.ca {
+                Some(file) => options.upstream_ca_file(file),
+                None => options,
+            };
             labelled(options, details.label.as_deref())
         }),
     }

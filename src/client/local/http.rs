@@ -16,7 +16,7 @@ use crate::http::rewrite::{AskedAs, Back, Names};
 use crate::http::write::{CRLF, LAST_CHUNK};
 use crate::http::{
     Asked, BodyDecoder, BodyHint, Field, HeadLimits, HeadScanner, LengthBody, Reject, RequestBody,
-    RequestPlan, ResponseHead, Version, forward, trailers,
+    RequestPlan, ResponseHead, Version, forward, speaks_tls, trailers,
 };
 use crate::limits::{BULK_PAYLOAD, INTERIM_HEADS, UPSTREAM_READ};
 use crate::wire::open::{
@@ -400,6 +400,9 @@ impl HttpExchange {
     }
 
     fn next_head(&mut self, json: &mut Vec<u8>) -> Result<Step, &'static str> {
+        if speaks_tls(self.received.bytes()) {
+            return Err(SPEAKS_TLS);
+        }
         let scanned = self.scanner.scan(self.received.bytes());
         let too_large = "its head is larger than --max-head or --max-fields allow";
         let why = |reject: Reject| match reject.status {
@@ -576,3 +579,5 @@ fn say_head<'h>(
 
 /// Bytes that most heads stay below, so that one allocation is enough.
 const TYPICAL_HEAD: usize = 512;
+/// Why an answer of [`speaks_tls`] makes none.
+const SPEAKS_TLS: &str = "this server speaks TLS: expose it with https:// and its name";

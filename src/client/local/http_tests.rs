@@ -15,6 +15,7 @@ fn opened(json: &str) -> (HttpExchange, Option<&'static str>) {
     };
     let naming = Naming {
         authority: "localhost:1",
+        scheme: "http",
         prefix: "",
         host_header: &HostHeader::Rewrite,
         public_url: None,

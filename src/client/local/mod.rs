@@ -33,7 +33,7 @@ use crate::client::keys::{ExchangeKey, ExchangeMark, LANE_CONNS, Origin};
 use crate::limits::{
     CLIENT_BEYOND_WINDOWS, CLIENT_HALF_CLOSE, CLIENT_STREAMS, SWEEP_EVERY, UPSTREAMS,
 };
-use crate::machine::{CloseHow, Conn, ConnKey};
+use crate::machine::{CloseHow, Conn, ConnKey, Event};
 use crate::outflow::Piece;
 use crate::shares::Shares;
 use crate::table::Table;
@@ -122,6 +122,17 @@ impl LocalSide {
             Some(Piece::Own(bytes)) => bytes,
             Some(Piece::Loan(lane, span)) => mux.map_or(&[], |mux| mux.payload(*lane, span)),
             Some(Piece::Nothing) | None => &[],
+        }
+    }
+
+    /// Something happened to a local connection.
+    pub(super) fn told(&mut self, around: &mut Around<'_>, event: Event) {
+        match event {
+            Event::Connected { conn, peer } => self.upstream_connected(around, conn, peer),
+            Event::Secured { conn } => self.upstream_stands(around, conn),
+            Event::Ended { conn, how } => self.upstream_ended(around, conn, how),
+            Event::Holds { conn, bytes } => self.upstream_holds(around, conn, bytes),
+            _ => {}
         }
     }
 

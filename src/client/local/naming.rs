@@ -8,6 +8,8 @@ use crate::http::rewrite::{AskedAs, Local, Names};
 pub struct Naming<'a> {
     /// Its own name, with its port where that says anything.
     pub authority: &'a str,
+    /// `http` or `https`.
+    pub scheme: &'static str,
     /// What stands in front of each path that it is asked for.
     pub prefix: &'a str,
     /// What the user wants it to see.
@@ -27,7 +29,7 @@ impl<'a> Naming<'a> {
             HostHeader::Keep => (visitor.host.unwrap_or(self.authority.as_bytes()), true),
         };
         let local = Local {
-            scheme: "http",
+            scheme: self.scheme,
             authority,
             prefix: self.prefix.as_bytes(),
             kept,
@@ -59,6 +61,7 @@ mod tests {
         ] {
             let naming = Naming {
                 authority: "localhost:5173",
+                scheme: "http",
                 prefix: "",
                 host_header: &host_header,
                 public_url: None,

@@ -127,6 +127,7 @@ impl LocalSide {
     ) -> (Exchange, Option<&'static str>) {
         let naming = Naming {
             authority: &bound.authority,
+            scheme: bound.spec.local.scheme(),
             prefix: bound.spec.local.prefix(),
             host_header: &bound.spec.host_header,
             public_url: bound

@@ -2,6 +2,8 @@
 //!
 //! What is decided by numbers is decided in `pool.rs`; this file obeys it.
 
+use std::net::SocketAddr;
+
 use crate::client::bound::Answerer;
 use crate::client::context::Timer;
 use crate::client::event::Shortage;
@@ -11,7 +13,7 @@ use crate::client::local::exchange::Work;
 use crate::client::local::pool::{PoolKey, Waiter};
 use crate::client::local::{Around, LocalSide};
 use crate::limits::{POOL_IDLE_FOR, SLOT_WAIT};
-use crate::machine::{CloseHow, Command, ConnKey, Ended};
+use crate::machine::{CloseHow, Command, ConnKey, Ended, Trust};
 use crate::wire::code::Code;
 
 /// A connection to a local server.
@@ -299,7 +301,36 @@ impl LocalSide {
             .arm_if_unset(Timer::Pool, around.cx.now + POOL_IDLE_FOR / 4);
     }
 
-    pub(in crate::client) fn upstream_connected(&mut self, around: &mut Around<'_>, conn: ConnKey) {
+    /// A local connection stands, and TLS is next where its server speaks it.
+    pub(in crate::client) fn upstream_connected(
+        &mut self,
+        around: &mut Around<'_>,
+        conn: ConnKey,
+        peer: SocketAddr,
+    ) {
+        let Some(upstream) = self.conns.get(conn) else {
+            return;
+        };
+        let spec = around.bindings.get(upstream.pool_key.binding);
+        let spec = spec.map(|bound| &bound.spec);
+        let name = spec.and_then(|spec| spec.local.server_name());
+        let (Some(spec), Some(server_name)) = (spec, name) else {
+            return self.upstream_stands(around, conn);
+        };
+        let trust = match &spec.trust {
+            // Nobody is in between: a server on this machine may have a certificate of its own.
+            Trust::System if peer.ip().to_canonical().is_loopback() => Trust::Anyone,
+            trust => trust.clone(),
+        };
+        around.cx.effects.ask(Command::StartTls {
+            conn,
+            server_name,
+            trust,
+        });
+    }
+
+    /// A local connection may be used.
+    pub(in crate::client) fn upstream_stands(&mut self, around: &mut Around<'_>, conn: ConnKey) {
         if let Some(upstream) = self.conns.get_mut(conn) {
             upstream.connected = true;
             around.cx.effects.wake(conn);
@@ -378,10 +409,25 @@ impl LocalSide {
             Some(Answerer::Target(target)) => target.shown(),
             _ => "the handler".to_owned(),
         };
+        let hint = hint(why);
         let text = format!(
             "The tunnel works, but the local server does not answer.\n\n\
-             Tried {name}: {why}\n\nIs it running? The next request tries again.\n"
+             Tried {name}: {why}\n\n{hint} The next request tries again.\n"
         );
         self.answer(around, key, 502, &text);
     }
+}
+
+/// What to look at where a local server cannot be reached.
+fn hint(why: &str) -> &'static str {
+    if !why.starts_with("TLS: ") {
+        return "Is it running?";
+    }
+    if why.contains("is no TLS") {
+        return "This server does not speak TLS: expose it with http:// instead.";
+    }
+    if why.contains("UnknownIssuer") {
+        return "If its certificate is of your own making, give its CA with --upstream-ca.";
+    }
+    "Is that its name, and does it speak TLS?"
 }

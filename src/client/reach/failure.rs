@@ -84,7 +84,7 @@ impl Failure {
             },
             Failure::Closed(Some(1008)) => true,
             Failure::Closed(Some(1013)) => first,
-            Failure::Tls(failure) => first && is_distrust(failure),
+            Failure::Tls(failure) => first && (is_distrust(failure) || is_plain(failure)),
             Failure::Handshake(_) | Failure::NotHttp(_) | Failure::ProxyBroken(_) => first,
             Failure::Violation(_) => first,
             _ => false,
@@ -144,6 +144,10 @@ impl Failure {
             Failure::ProxyBroken(why) => Error::Proxy(format!(
                 "the proxy does not speak HTTP: {why} Is its URL right?"
             )),
+            Failure::Tls(failure) if is_plain(failure) => Error::Tls(
+                "whoever answers there does not speak TLS: the URL of a plain kit begins with ws://"
+                    .into(),
+            ),
             Failure::Tls(failure) => Error::Tls(match is_distrust(failure) {
                 true => format!(
                     "{}; if the certificate is of your own making, give its CA file",
@@ -228,9 +232,15 @@ fn is_distrust(failure: &IoFailure) -> bool {
     failure.text.contains("certificate") || failure.kind == std::io::ErrorKind::InvalidInput
 }
 
+/// Whether TLS failed because there is none.
+fn is_plain(failure: &IoFailure) -> bool {
+    failure.text.contains("is no TLS")
+}
+
 fn hint(status: u16) -> &'static str {
     match status {
         300..=399 => "; it redirects: use the URL that it leads to",
+        400 => "; if it speaks TLS its URL begins with wss://",
         403 => "; if the kit is behind a proxy, its operator may have to allow this host",
         404 => "; is the path right?",
         _ => "",

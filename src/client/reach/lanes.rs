@@ -127,7 +127,7 @@ impl Reach {
         match step {
             Advance::Wait => cx.effects.wake(conn),
             Advance::Secure(server_name) => {
-                cx.effects.ask(Command::StartTls { conn, server_name });
+                cx.effects.ask(Command::tls_with_the_kit(conn, server_name));
             }
             Advance::Ready => {
                 if let Some(lane) = self.conns.get_mut(conn)

@@ -5,7 +5,7 @@ use crate::client::config::{Config, Endpoint};
 use crate::client::reach::base64;
 use crate::client::reach::failure::{Failure, plain};
 use crate::entropy::Entropy;
-use crate::http::{Asked, BodyDecoder, HeadScanner, ResponseHead, Version};
+use crate::http::{Asked, BodyDecoder, HeadScanner, ResponseHead, Version, speaks_tls};
 use crate::ws::{HandshakeError, Subprotocol, check_response};
 
 /// An upgrade under way.
@@ -81,6 +81,11 @@ impl Upgrade {
         }
         if count == 0 {
             return Err(Failure::HungUp);
+        }
+        if speaks_tls(self.received.bytes()) {
+            return Err(Failure::NotHttp(
+                "it speaks TLS, so its URL begins with wss://",
+            ));
         }
         loop {
             let reject = |reject: crate::http::Reject| Failure::NotHttp(reject.why);

@@ -71,6 +71,7 @@ fn spec(mode: BindMode, port: u16) -> BindSpec {
         host: None,
         host_header: HostHeader::Rewrite,
         replaces: None,
+        trust: crate::machine::Trust::System,
         local: Answerer::Target("127.0.0.1:3000".parse().unwrap()),
     }
 }

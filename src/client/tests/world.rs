@@ -285,7 +285,9 @@ impl World {
                     );
                     self.dials.push_back(conn);
                 }
-                Command::StartTls { conn, server_name } => {
+                Command::StartTls {
+                    conn, server_name, ..
+                } => {
                     self.wires.get_mut(&conn).unwrap().secured = Some(server_name);
                 }
                 Command::Introduce { .. } => {}
