@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use hoody_tunnel::clock::Instant;
-use hoody_tunnel::http::{BodyDecoder, BodyError, HeadLimits, RequestHead};
+use hoody_tunnel::http::{Added, BodyDecoder, BodyError, HeadLimits, RequestHead};
 use hoody_tunnel::kit::stream::visitor::exchange::{
     AtEof, AtFin, Broken, Data, Fin, Headed, HttpExchange, Left, Look, NoHead, Outgoing, Owed,
     Room, Seen, Turn, Upload,
@@ -221,7 +221,7 @@ impl<'a> Play<'a> {
         let head = (head.as_bytes(), &HeadParts::default());
         match self
             .http
-            .stream_head(head, self.waiting, &mut text, self.now, None)
+            .stream_head(head, self.waiting, &mut text, self.now, Added::default())
         {
             Ok(headed) => {
                 let whole = text.starts_with(b"HTTP/1.1 ") && text.ends_with(b"\r\n\r\n");

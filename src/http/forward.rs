@@ -9,7 +9,7 @@ use super::connection::ConnectionOptions;
 use super::fields::Field;
 use super::head::{RequestHead, ResponseHead, Version};
 use super::trail::is_forwarding;
-use crate::digits::push_ip;
+use crate::digits::{push_ip, push_number};
 
 /// What we tell the upstream about where a request came from.
 ///
@@ -23,6 +23,9 @@ pub struct Forwarded<'a> {
     chain: Vec<u8>,
     proto: Option<&'static [u8]>,
     host: Option<&'a [u8]>,
+    /// `Max-Forwards` of the next hop.
+    hops: Option<Vec<u8>>,
+    via: Option<&'static [u8]>,
 }
 
 impl<'a> Forwarded<'a> {
@@ -46,7 +49,23 @@ impl<'a> Forwarded<'a> {
             chain,
             proto: (!is_said("x-forwarded-proto")).then_some(scheme.as_bytes()),
             host: head.host.filter(|_| !is_said("x-forwarded-host")),
+            hops: head.max_forwards().ok().flatten().map(|hops| {
+                let mut text = Vec::new();
+                push_number(&mut text, hops.saturating_sub(1));
+                text
+            }),
+            via: None,
         }
+    }
+
+    /// Says that the request came through us too, and in which version.
+    pub fn with_via(self, version: Version) -> Self {
+        let via: &[u8] = match version {
+            Version::Http10 => b"1.0 hoody-tunnel",
+            Version::Http11 => VIA,
+        };
+        let via = Some(via);
+        Self { via, ..self }
     }
 }
 
@@ -64,7 +83,8 @@ pub fn request_fields<'a>(
     let host = head.host.map(|host| (b"host".as_slice(), host));
     let passing = head.fields.iter().filter(|(name, _)| {
         let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
-        let is_replaced = is("host") || is("x-forwarded-for");
+        let counts = forwarded.hops.is_some() && is("max-forwards");
+        let is_replaced = is("host") || is("x-forwarded-for") || counts;
         // An HTTP/1.0 visitor would never see the 100 (RFC 9110 §10.1.1).
         let is_vain = head.version == Version::Http10 && is("expect");
         // Forwarding facts stay even if Connection names them, or anyone could erase the trail.
@@ -80,6 +100,11 @@ pub fn request_fields<'a>(
         forwarded
             .host
             .map(|host| (b"x-forwarded-host".as_slice(), host)),
+        forwarded
+            .hops
+            .as_ref()
+            .map(|hops| (b"max-forwards".as_slice(), hops.as_slice())),
+        forwarded.via.map(|via| (b"via".as_slice(), via)),
     ];
     host.into_iter()
         .chain(passing)
@@ -124,5 +149,7 @@ pub(super) fn upgrade_fields<'a>(upgrade: bool) -> impl Iterator<Item = Field<'a
     fields.into_iter().filter(move |_| upgrade)
 }
 
+/// How a gateway names itself to both sides; not by its host, which may be nobody's business.
+pub(super) const VIA: &[u8] = b"1.1 hoody-tunnel";
 /// Octets of an address as text, at most.
 const LONGEST_ADDRESS: usize = 45;

@@ -182,6 +182,19 @@ impl<'a> RequestHead<'a> {
         self.asks_for_trailers = !self.upgrade && self.takes_trailers();
     }
 
+    /// How many more hops an OPTIONS or TRACE may take, if it says so. At none whoever reads it
+    /// answers it (RFC 9110 §7.6.2).
+    pub fn max_forwards(&self) -> Result<Option<u64>, Reject> {
+        let mut values = self.fields.all("max-forwards");
+        let Some(value) = values.next().filter(|_| is_of_hops(self.method)) else {
+            return Ok(None);
+        };
+        match (parse_content_length(value), values.next()) {
+            (Some(hops), None) => Ok(Some(hops)),
+            _ => Err(Reject::bad("Max-Forwards is malformed.")),
+        }
+    }
+
     /// What must be remembered of this request for its response.
     pub fn asked(&self) -> Asked {
         Asked {
@@ -191,6 +204,11 @@ impl<'a> RequestHead<'a> {
             upgrade: self.upgrade,
         }
     }
+}
+
+/// Whether requests of this kind count their hops.
+pub(super) fn is_of_hops(method: &str) -> bool {
+    matches!(method, "OPTIONS" | "TRACE")
 }
 
 impl<'a> ResponseHead<'a> {

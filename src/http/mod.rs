@@ -60,7 +60,7 @@ pub use head::{
     parse_response,
 };
 pub use refusal::{Refusal, begins_head};
-pub use relay::{BodyHint, RequestPlan, ResponsePlan};
+pub use relay::{Added, BodyHint, RequestPlan, ResponsePlan};
 pub use scan::{HeadLimits, HeadScanner};
 
 /// Whether what came instead of a head begins like an alert of TLS, or a handshake (RFC 8446 §5.1).

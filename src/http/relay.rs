@@ -8,7 +8,7 @@ use super::date::HttpDate;
 use super::fields::{
     Field, is_host, is_name, is_token, is_value, media_type, parse_content_length, tokens,
 };
-use super::forward::{end_to_end, upgrade_fields};
+use super::forward::{VIA, end_to_end, upgrade_fields};
 use super::head::{
     Asked, RequestBody, ResponseBody, Version, is_bodiless, is_interim, is_trailers,
 };
@@ -172,6 +172,15 @@ impl<'a, I: Iterator<Item = Field<'a>> + Clone> RequestPlan<'a, I> {
     }
 }
 
+/// What a gateway says on an answer that it passes on.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Added {
+    /// `Date` where the answer has none, from whoever has a clock.
+    pub date: Option<HttpDate>,
+    /// `Via` (RFC 9110 §7.6.3).
+    pub via: bool,
+}
+
 /// A response for a visitor, checked and ready to be written. `I` yields the peer's fields.
 #[derive(Debug, Clone)]
 pub struct ResponsePlan<'a, I> {
@@ -179,9 +188,8 @@ pub struct ResponsePlan<'a, I> {
     pub body: ResponseBody,
     /// The connection stays after this response. May be set to false before writing.
     pub keep_alive: bool,
-    /// What `Date` says where the peer sent none. May be set before writing, by whoever has a
-    /// clock.
-    pub date: Option<HttpDate>,
+    /// What is said beside what the peer sent. May be set before writing.
+    pub added: Added,
     status: u16,
     version: Version,
     /// The `Content-Length` to write: it may be there without a body (HEAD, 304).
@@ -216,7 +224,7 @@ impl<'a, I: Iterator<Item = Field<'a>> + Clone> ResponsePlan<'a, I> {
         Ok(Self {
             body,
             keep_alive,
-            date: None,
+            added: Added::default(),
             status,
             version,
             length,
@@ -262,7 +270,10 @@ impl<'a, I: Iterator<Item = Field<'a>> + Clone> ResponsePlan<'a, I> {
             write::put_checked_field(out, b"x-accel-buffering", b"no");
         }
         if !dated && !is_interim(self.status) && !self.switches() {
-            write::put_date(out, self.date);
+            write::put_date(out, self.added.date);
+        }
+        if self.added.via {
+            write::put_checked_field(out, b"via", VIA);
         }
         if let Some(length) = self.length {
             write::put_content_length(out, length);

@@ -91,6 +91,8 @@ pub struct Config {
     pub allow_host: Vec<String>,
     /// Proxies that are believed who they speak for (`--trusted-proxy`), PROTOCOL §11.
     pub trusted_proxies: Proxies,
+    /// Whether `Via` is said both ways (`--via`).
+    pub via: bool,
     /// What `health` tells about the program.
     pub about: About,
 }
@@ -178,6 +180,7 @@ impl Default for Config {
             allow_origin: Vec::new(),
             allow_host: Vec::new(),
             trusted_proxies: Proxies::default(),
+            via: false,
             about: About::default(),
         }
     }

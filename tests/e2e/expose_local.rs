@@ -60,6 +60,34 @@ fn every_answer_has_a_date_and_the_local_servers_own_stays() {
 }
 
 #[test]
+fn a_request_that_may_go_no_further_is_answered_by_the_kit() {
+    let upstream = Upstream::mirror();
+    let kit = Kit::with(&["--via"]);
+    let hoody = Hoody::expose(&kit, upstream.port());
+    let mut talk = Talk::port(hoody.port());
+    let mut ask = |method: &str, hops: &str| {
+        let field = format!("Max-Forwards: {hops}\r\n");
+        talk.say(format!(
+            "{method} / HTTP/1.1\r\nHost: localhost\r\n{field}\r\n"
+        ));
+        talk.reply(false)
+    };
+    let options = ask("OPTIONS", "0");
+    assert_eq!(options.status, 200);
+    assert!(options.field("allow").unwrap().contains("OPTIONS"));
+    assert_eq!(ask("TRACE", "0").status, 405);
+    assert!(options.field("via").is_none(), "it is the kit's own");
+    // The connection goes on, and the rest reaches the local server.
+    let passed = ask("OPTIONS", "5");
+    assert_eq!(passed.field("via").unwrap(), "1.1 hoody-tunnel");
+    let seen = upstream.next();
+    assert_eq!(seen.field("max-forwards").unwrap(), "4");
+    assert_eq!(seen.field("via").unwrap(), "1.1 hoody-tunnel");
+    assert_eq!(upstream.unexpected(), 0);
+    assert_eq!(ask("OPTIONS", "many").status, 400);
+}
+
+#[test]
 fn a_local_server_that_is_down_gives_502_and_the_next_request_tries_again() {
     let port = free_port();
     let kit = Kit::start();

@@ -121,6 +121,9 @@ pub struct Flags {
     /// an address or CIDR whose X-Forwarded-For is believed, or none; can be repeated [loopback]
     #[argh(option, arg_name = "CIDR")]
     pub trusted_proxy: Vec<String>,
+    /// say Via to visitors and local servers; some, as nginx, then stop compressing
+    #[argh(switch)]
+    pub via: bool,
     /// text or json [text]
     #[argh(option, arg_name = "FORMAT", default = "Format::Text")]
     pub log_format: Format,

@@ -72,6 +72,7 @@ pub fn settings(
         },
         token: token(flags.token_file.as_deref(), environment)?,
         no_auth: flags.no_auth,
+        via: flags.via,
         allow_privileged_expose: flags.allow_privileged_expose,
         allow_privileged_pull: flags.allow_privileged_pull,
         allow_origin: flags.allow_origin.clone(),
@@ -317,6 +318,7 @@ mod tests {
                 "*",
                 "--allow-host",
                 "y",
+                "--via",
                 "--trusted-proxy",
                 "10.0.0.0/8",
                 "--trusted-proxy",
@@ -363,6 +365,7 @@ mod tests {
         assert!(config.allow_privileged_expose && config.allow_privileged_pull);
         assert_eq!(config.allow_origin, ["https://x.example", "*"]);
         assert_eq!(config.allow_host, ["y"]);
+        assert!(config.via && !Config::default().via);
         let trusts = |peer: &str| config.trusted_proxies.trust(peer.parse().unwrap());
         assert!(trusts("10.1.1.1") && trusts("2001:db8::1") && !trusts("127.0.0.1"));
     }

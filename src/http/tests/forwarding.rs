@@ -145,3 +145,64 @@ fn a_response_passes_without_its_hop() {
     let fields = lines(forward::response_fields(&head, true));
     assert!(fields.ends_with("connection: Upgrade\nupgrade: websocket\n"));
 }
+
+#[test]
+fn hops_are_counted_where_they_are_and_only_there() {
+    let passed = |method: &str, fields: &str| {
+        forwarded(&format!("{method} /a HTTP/1.1\r\nHost: a\r\n{fields}\r\n"))
+    };
+    for (said, next) in [("1", "0"), ("10", "9"), ("007", "6")] {
+        for method in ["OPTIONS", "TRACE"] {
+            let fields = passed(method, &format!("Max-Forwards: {said}\r\n"));
+            assert!(
+                fields.ends_with(&format!("max-forwards: {next}\n")),
+                "{fields}"
+            );
+            assert_eq!(fields.to_lowercase().matches("max-forwards").count(), 1);
+        }
+        let fields = passed("GET", &format!("Max-Forwards: {said}\r\n"));
+        assert!(
+            fields.contains(&format!("Max-Forwards: {said}\n")),
+            "{fields}"
+        );
+    }
+    // Connection cannot make the chain endless.
+    let fields = passed("OPTIONS", "Connection: max-forwards\r\nMax-Forwards: 2\r\n");
+    assert!(fields.ends_with("max-forwards: 1\n"), "{fields}");
+    assert!(!passed("OPTIONS", "").contains("max-forwards"));
+    for (said, read) in [
+        ("Max-Forwards: 0", Ok(Some(0))),
+        ("Max-Forwards:", Err(400)),
+        ("Max-Forwards: -1", Err(400)),
+        ("Max-Forwards: 1, 2", Err(400)),
+        ("Max-Forwards: 99999999999999999999999", Err(400)),
+        ("Max-Forwards: 1\r\nMax-Forwards: 1", Err(400)),
+    ] {
+        for method in ["OPTIONS", "TRACE", "GET"] {
+            let text = format!("{method} / HTTP/1.1\r\nHost: a\r\n{said}\r\n\r\n");
+            let hops = request(text.as_bytes()).max_forwards();
+            let expected = if method == "GET" { Ok(None) } else { read };
+            assert_eq!(hops.map_err(|reject| reject.status), expected, "{text}");
+        }
+    }
+}
+
+#[test]
+fn via_is_added_behind_that_of_others() {
+    for (version, ours) in [
+        ("1.0", "via: 1.0 hoody-tunnel"),
+        ("1.1", "via: 1.1 hoody-tunnel"),
+    ] {
+        let text = format!("GET / HTTP/{version}\r\nHost: a\r\nVia: 1.1 other\r\n\r\n");
+        let head = request(text.as_bytes());
+        let trail = || forward::Forwarded::new(&head, PEER, true, "http");
+        let plain = lines(forward::request_fields(&head, &trail()));
+        assert!(
+            plain.contains("Via: 1.1 other\n") && !plain.contains("hoody"),
+            "{plain}"
+        );
+        let trail = trail().with_via(head.version);
+        let fields = lines(forward::request_fields(&head, &trail));
+        assert_eq!(fields, format!("{plain}{ours}\n"));
+    }
+}

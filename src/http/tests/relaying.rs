@@ -331,7 +331,7 @@ fn an_answer_without_a_date_gets_one_from_whoever_has_a_clock() {
             ..GET
         };
         let mut plan = ResponsePlan::new(status, fields(pairs), asked).expect("acceptable");
-        plan.date = date;
+        plan.added = Added { date, via: false };
         let mut out = Vec::new();
         plan.write(&mut out);
         String::from_utf8(out).expect("text")
@@ -349,6 +349,26 @@ fn an_answer_without_a_date_gets_one_from_whoever_has_a_clock() {
     // Connection may not erase it and leave none.
     let erased = text(200, &[("connection", "date"), ("date", "x")], Some(date));
     assert!(erased.contains(ours), "{erased}");
+}
+
+#[test]
+fn via_is_on_every_answer_of_whoever_says_it() {
+    let asked = Asked {
+        upgrade: true,
+        ..GET
+    };
+    for status in [101, 103, 200, 304] {
+        for via in [false, true] {
+            let pairs: Pairs<'_> = &[("Via", "1.1 other")];
+            let mut plan = ResponsePlan::new(status, fields(pairs), asked).expect("acceptable");
+            plan.added = Added { date: None, via };
+            let mut out = Vec::new();
+            plan.write(&mut out);
+            let text = String::from_utf8(out).expect("text");
+            assert!(text.contains("Via: 1.1 other\r\n"), "{text}");
+            assert_eq!(text.contains("via: 1.1 hoody-tunnel\r\n"), via, "{text}");
+        }
+    }
 }
 
 #[test]

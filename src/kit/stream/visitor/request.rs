@@ -39,6 +39,8 @@ struct Request {
     trailers: Option<bool>,
     /// Who sent it, as far as it is known.
     from: SocketAddr,
+    /// It goes no further: the kit answers.
+    own: Option<Refusal>,
 }
 
 impl Visitor {
@@ -186,6 +188,13 @@ impl Visitors {
     ) {
         if let Some(entry) = below.conns.get_mut(conn) {
             entry.from = request.from;
+        }
+        if let Some(answer) = &request.own {
+            if let Some(visitor) = self.all.get_mut(conn) {
+                visitor.http.head_read(length);
+            }
+            let (asked, whole) = (request.asked, whole(request.body));
+            return self.answer(conn, Owed { asked, whole }, answer, below);
         }
         let Some(parts) = &request.parts else {
             let refusal = Refusal::text(431, "the head does not fit a frame of the tunnel");
@@ -427,7 +436,11 @@ impl Request {
             });
         }
         let origin = Origin::of(&parsed, peer, &config.trusted_proxies);
-        let forwarded = Forwarded::new(&parsed, peer.ip(), origin.by_proxy, "http");
+        let own = (parsed.max_forwards()? == Some(0)).then(|| last_recipient(parsed.method));
+        let mut forwarded = Forwarded::new(&parsed, peer.ip(), origin.by_proxy, "http");
+        if config.via {
+            forwarded = forwarded.with_via(parsed.version);
+        }
         let trailers = terms.is_some_and(|terms| terms.trailers);
         if trailers {
             parsed.pass_trailers();
@@ -464,6 +477,7 @@ impl Request {
             expects: parsed.expects_continue,
             trailers: trailers.then(|| parsed.takes_trailers()),
             from: origin.peer,
+            own,
         })
     }
 }
@@ -473,6 +487,16 @@ fn said_trailers(lines: &[u8], terms: &Terms) -> Option<Vec<u8>> {
     let (mut json, names) = (Vec::new(), NameCase::granted(terms.header_case));
     let written = write_trailers(&mut json, trailers::fields(lines), names);
     (written == Ok(true)).then_some(json)
+}
+
+/// What the kit says to a request that may go no further (RFC 9110 §7.6.2).
+fn last_recipient(method: &str) -> Refusal {
+    if method == "TRACE" {
+        let why = "Max-Forwards ended at the tunnel's gateway, which does not trace.";
+        return Reject { status: 405, why }.into();
+    }
+    let allowed = &[("allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")];
+    Refusal::text(200, "Max-Forwards ended at the tunnel's gateway.").with(allowed)
 }
 
 /// Whether nothing follows the head of a request.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use log::debug;
 
 use crate::clock::Instant;
-use crate::http::HttpDate;
+use crate::http::Added;
 use crate::kit::conns::LaneName;
 use crate::kit::metrics::StreamOutcome;
 use crate::kit::session::End;
@@ -21,7 +21,7 @@ struct About {
     /// Bytes that wait for it.
     waiting: usize,
     now: Instant,
-    date: Option<HttpDate>,
+    added: Added,
 }
 
 impl Visitors {
@@ -37,7 +37,7 @@ impl Visitors {
         let parts = parts.unwrap_or_default();
         let headed = self.write_for(conn, (lane, span), below, |http, payload, text, about| {
             let head = (payload, &parts);
-            http.stream_head(head, about.waiting, text, about.now, about.date)
+            http.stream_head(head, about.waiting, text, about.now, about.added)
         });
         let Some(headed) = headed else { return };
         match headed {
@@ -156,7 +156,10 @@ impl Visitors {
         let about = About {
             waiting: entry.out.len(),
             now: cx.now,
-            date: cx.date,
+            added: Added {
+                date: cx.date,
+                via: cx.config.via,
+            },
         };
         cx.text.clear();
         let read = read(&mut visitor.http, payload, &mut cx.text, &about);

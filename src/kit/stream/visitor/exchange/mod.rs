@@ -29,7 +29,7 @@ use crate::buffer::Buffer;
 use crate::clock::Instant;
 use crate::http::write::{CRLF, LAST_CHUNK};
 use crate::http::{
-    Asked, BodyDecoder, BodyError, HeadLimits, HeadScanner, HttpDate, Reject, RequestBody,
+    Added, Asked, BodyDecoder, BodyError, HeadLimits, HeadScanner, Reject, RequestBody,
     ResponseBody, begins_head,
 };
 pub use crate::kit::conns::Fin;
@@ -405,7 +405,7 @@ impl HttpExchange {
         waiting: usize,
         text: &mut Vec<u8>,
         now: Instant,
-        date: Option<HttpDate>,
+        added: Added,
     ) -> Result<Headed, NoHead> {
         let State::Serving(it) = &mut self.state else {
             return Err(NoHead::Fault("a response head where none is due"));
@@ -416,7 +416,7 @@ impl HttpExchange {
         let held_back = it.asked.upgrade && it.upload.is_complete();
         let upload_done = it.upload_done || held_back;
         let about = (upload_done, it.trailers);
-        match plan_head(head, it.asked, about, date, text).map_err(NoHead::Fault)? {
+        match plan_head(head, it.asked, about, added, text).map_err(NoHead::Fault)? {
             Planned::Interim if waiting > INTERIM_WAITING => Err(NoHead::Waits),
             Planned::Interim => {
                 it.waiting_since = now;

@@ -1,6 +1,6 @@
 //! The client's response head, as the visitor gets it.
 
-use crate::http::{Asked, HttpDate, ResponseBody, ResponsePlan, trailers};
+use crate::http::{Added, Asked, ResponseBody, ResponsePlan, trailers};
 use crate::wire::open::{ResponseHead, parse_trailers};
 use crate::wire::parts::HeadParts;
 
@@ -20,7 +20,7 @@ pub(super) fn plan_head(
     (payload, parts): (&[u8], &HeadParts),
     asked: Asked,
     (upload_done, trailers): (bool, bool),
-    date: Option<HttpDate>,
+    added: Added,
     text: &mut Vec<u8>,
 ) -> Result<Planned, &'static str> {
     let head = ResponseHead::parse(payload).map_err(|_| "a malformed response head")?;
@@ -36,7 +36,7 @@ pub(super) fn plan_head(
     if plan.is_interim() == head.is_final {
         return Err("1xx heads are not final, and all others are");
     }
-    plan.date = date;
+    plan.added = added;
     plan.write(text);
     Ok(if plan.is_interim() {
         Planned::Interim

@@ -48,7 +48,7 @@ fn sends(http: &mut HttpExchange, mut credit: usize) -> (Vec<u8>, bool) {
 
 fn heads(http: &mut HttpExchange, payload: &[u8]) -> Result<Headed, NoHead> {
     let head = (payload, &HeadParts::default());
-    http.stream_head(head, 0, &mut Vec::new(), Instant::ZERO, None)
+    http.stream_head(head, 0, &mut Vec::new(), Instant::ZERO, Added::default())
 }
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -176,7 +176,10 @@ fn trails(request: &[u8], takes: bool, head: &[u8], trailers: &[u8]) -> Vec<u8> 
         "none are due"
     );
     let head = (head, &HeadParts::default());
-    assert!(http.stream_head(head, 0, &mut text, now, None).is_ok());
+    assert!(
+        http.stream_head(head, 0, &mut text, now, Added::default())
+            .is_ok()
+    );
     text.clear();
     let written = http.stream_trailers(trailers, &mut text);
     assert_eq!(written, Ok(!text.is_empty()));
@@ -236,7 +239,7 @@ fn malformed_trailers_are_a_fault_and_write_nothing() {
                 0,
                 &mut text,
                 Instant::ZERO,
-                None
+                Added::default()
             )
             .is_ok()
         );
