@@ -31,6 +31,7 @@ fn exchange(open: &OpenHttp<'_>) -> (HttpExchange, Option<&'static str>) {
         scheme: "http",
         prefix: "",
         host_header: &HostHeader::Rewrite,
+        own: &[],
         public_url: None,
     };
     let agreed = Agreed {

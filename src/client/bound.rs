@@ -12,8 +12,11 @@ use crate::client::handler::Handler;
 use crate::client::options::{BindOptions, HostHeader, To};
 use crate::client::target::Target;
 use crate::clock::Instant;
+use crate::http::OwnField;
 use crate::http::is_value;
-use crate::limits::{CLIENT_CA_BYTES, CLIENT_NAME_BYTES, REBIND_EVERY, REBIND_MAX};
+use crate::limits::{
+    CLIENT_CA_BYTES, CLIENT_NAME_BYTES, OWN_FIELDS_BYTES, REBIND_EVERY, REBIND_MAX,
+};
 use crate::machine::{DialTarget, Trust};
 use crate::wire::control::{
     Bind, BindErrCode, BindMode, BindOk, BindingKind, ResumedBind, SessionId,
@@ -92,6 +95,7 @@ pub(super) struct BindSpec {
     pub takeover: bool,
     pub host: Option<String>,
     pub host_header: HostHeader,
+    pub headers: Vec<OwnField>,
     /// The session that had the port, and was lost to its program.
     pub replaces: Option<SessionId>,
     pub local: Answerer,
@@ -166,6 +170,7 @@ impl BindSpec {
     ) -> Result<BindSpec, Error> {
         let wrong = |text: &str| Err(Error::Options(text.into()));
         let trust = trust(&options)?;
+        let headers = own_fields(&options)?;
         let local = match (options.to, options.mode) {
             (Some(To::Handler(_)), BindMode::Pull) => {
                 return wrong("A handler answers requests; a pull carries raw connections.");
@@ -225,6 +230,7 @@ impl BindSpec {
             takeover: options.takeover,
             host: options.host,
             host_header: options.host_header,
+            headers,
             replaces: options.replaces.map(SessionId::new),
             local,
             trust,
@@ -402,6 +408,34 @@ fn trust(options: &BindOptions) -> Result<Trust, Error> {
     }
 }
 
+/// Fields of every request to a local HTTP server.
+fn own_fields(options: &BindOptions) -> Result<Vec<OwnField>, Error> {
+    let wrong = Error::Options;
+    let is_http = options.mode == BindMode::Expose && !matches!(options.to, Some(To::Handler(_)));
+    if !options.headers.is_empty() && !is_http {
+        return Err(wrong(
+            "Only requests to a local HTTP server have fields.".into(),
+        ));
+    }
+    let mut fields: Vec<OwnField> = Vec::new();
+    let mut bytes = 0;
+    for (name, value) in &options.headers {
+        let field = OwnField::new(name, value).map_err(|why| wrong(format!("header: {why}.")))?;
+        if fields.iter().any(|other| other.is_like(&field)) {
+            return Err(wrong(format!("header: {name} comes twice.")));
+        }
+        bytes += name.len() + value.len();
+        fields.push(field);
+    }
+    if bytes > OWN_FIELDS_BYTES {
+        let most = OWN_FIELDS_BYTES;
+        return Err(wrong(format!(
+            "All headers together have at most {most} bytes."
+        )));
+    }
+    Ok(fields)
+}
+
 /// Whether another port may be had.
 fn is_about_the_port(code: BindErrCode) -> bool {
     matches!(
@@ -428,6 +462,7 @@ pub(crate) mod tests {
             takeover: true,
             host: None,
             host_header: HostHeader::Rewrite,
+            headers: Vec::new(),
             replaces: None,
             trust: Trust::System,
             local: Answerer::Target(Target::from(1)),

@@ -247,6 +247,7 @@ pub struct BindOptions {
     pub(super) takeover: bool,
     pub(super) host: Option<String>,
     pub(super) host_header: HostHeader,
+    pub(super) headers: Vec<(String, String)>,
     pub(super) replaces: Option<String>,
     pub(super) upstream_ca: Option<PathBuf>,
     pub(super) upstream_insecure: bool,
@@ -300,6 +301,7 @@ impl BindOptions {
             takeover: false,
             host: None,
             host_header: HostHeader::Rewrite,
+            headers: Vec::new(),
             replaces: None,
             upstream_ca: None,
             upstream_insecure: false,
@@ -382,6 +384,23 @@ impl BindOptions {
     /// What the local server sees as `Host`.
     pub fn host_header(mut self, host_header: HostHeader) -> BindOptions {
         self.host_header = host_header;
+        self
+    }
+
+    /// One more field of every request to the local server, in the place of the visitor's of that
+    /// name. It may be a secret: it is shown nowhere. Not what frames a message or ends at the next
+    /// hop, nor `Host`, which [`BindOptions::host_header`] says; each name once, and 8 KiB of them
+    /// in all.
+    ///
+    /// ```
+    /// use hoody_tunnel::client::BindOptions;
+    ///
+    /// let options = BindOptions::expose(3000).header("X-Forwarded-Prefix", "/app");
+    /// assert!(options.check().is_ok());
+    /// assert!(BindOptions::expose(3000).header("Connection", "close").check().is_err());
+    /// ```
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> BindOptions {
+        self.headers.push((name.into(), value.into()));
         self
     }
 }

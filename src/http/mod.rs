@@ -40,6 +40,7 @@ mod date;
 mod fields;
 pub mod forward;
 mod head;
+mod own;
 pub mod prefix;
 mod refusal;
 mod relay;
@@ -59,6 +60,7 @@ pub use head::{
     Asked, RequestBody, RequestHead, ResponseBody, ResponseHead, Version, parse_request,
     parse_response,
 };
+pub use own::OwnField;
 pub use refusal::{Refusal, begins_head};
 pub use relay::{Added, BodyHint, RequestPlan, ResponsePlan};
 pub use scan::{HeadLimits, HeadScanner};

@@ -12,6 +12,7 @@ use super::forward::{VIA, end_to_end, upgrade_fields};
 use super::head::{
     Asked, RequestBody, ResponseBody, Version, is_bodiless, is_interim, is_trailers,
 };
+use super::own::OwnField;
 use super::rewrite::Names;
 use super::{Unwritable, write};
 use crate::limits::MOST_PASSED_FIELDS;
@@ -49,6 +50,8 @@ pub struct RequestPlan<'a, I> {
     pub host: Option<&'a [u8]>,
     /// What to remember for the response.
     pub asked: Asked,
+    /// Fields that take the place of the peer's; none to begin with.
+    pub own: &'a [OwnField],
     method: &'a str,
     target: &'a [u8],
     options: ConnectionOptions<'a>,
@@ -116,6 +119,7 @@ impl<'a, I: Iterator<Item = Field<'a>> + Clone> RequestPlan<'a, I> {
             fields,
             takes_trailers,
             asks_for_trailers: false,
+            own: &[],
         })
     }
 
@@ -150,11 +154,17 @@ impl<'a, I: Iterator<Item = Field<'a>> + Clone> RequestPlan<'a, I> {
         write::put_request_line(out, self.method, target);
         write::put_checked_field(out, b"host", host);
         for (name, value) in self.fields() {
+            if self.own.iter().any(|own| own.is_named(name)) {
+                continue;
+            }
             if names.is_some_and(|names| names.leads_out(name, value)) {
                 return Err(LEADS_OUT);
             }
             let rewritten = names.and_then(|names| names.inwards(name, value));
             write::put_checked_field(out, name, rewritten.as_deref().unwrap_or(value));
+        }
+        for own in self.own {
+            write::put_checked_field(out, own.name(), own.value());
         }
         match self.body {
             RequestBody::None => {}

@@ -59,6 +59,8 @@ pub const POOL_IDLE_FOR: Duration = Duration::from_secs(4);
 pub const POOL_FRESH_FOR: Duration = Duration::from_secs(1);
 /// Room for one read of a local server's head or chunk framing, in bytes.
 pub const UPSTREAM_READ: usize = 16 * 1024;
+/// Bytes of the fields that a user has put into each request to a local server, at most.
+pub const OWN_FIELDS_BYTES: usize = 8 * 1024;
 /// URLs of one kit that a client may be given.
 pub const CLIENT_WAYS: usize = 16;
 /// After so long a way to the kit that failed is as good as the others. Each failure after another

@@ -37,6 +37,31 @@ fn the_upstream_sees_a_host_of_its_own_unless_told_otherwise() {
 }
 
 #[test]
+fn fields_of_ones_own_reach_the_local_server_in_the_place_of_the_visitors() {
+    let upstream = Upstream::mirror();
+    let kit = Kit::start();
+    let flags = [
+        "--header",
+        "X-Api-Key: hush:1 ",
+        "--header",
+        "Accept:text/plain",
+    ];
+    let hoody = Hoody::expose_with(&kit, upstream.port(), &flags);
+    let mut talk = Talk::port(hoody.port());
+    for method in ["GET", "POST"] {
+        talk.say(&format!(
+            "{method} / HTTP/1.1\r\nHost: a\r\nx-api-key: forged\r\n"
+        ));
+        talk.say("ACCEPT: */*\r\nX-More: 1\r\nX-API-KEY: forged\r\nContent-Length: 0\r\n\r\n");
+        talk.reply(false);
+        let seen = upstream.next();
+        assert_eq!(seen.field("x-api-key").as_deref(), Some("hush:1"));
+        assert_eq!(seen.field("accept").as_deref(), Some("text/plain"));
+        assert_eq!(seen.field("x-more").as_deref(), Some("1"));
+    }
+}
+
+#[test]
 fn every_answer_has_a_date_and_the_local_servers_own_stays() {
     let upstream = Upstream::start(|exchange| {
         let own = exchange.request.target == "/own";

@@ -111,9 +111,16 @@ fn no_length_and_no_number_makes_a_program_panic() {
     let kit = Kit::start();
     let long = "x".repeat(70_000);
     let url = |rest: &str| format!("ws://{rest}");
-    let many: [&[&str]; 19] = [
+    let wide = format!("A: {long}");
+    let many: [&[&str]; 25] = [
         &["expose", "3000", "--label", &long],
         &["expose", "3000", "--host-header", &long],
+        &["expose", "3000", "--header", &wide],
+        &["expose", "3000", "--header", "no colon"],
+        &["expose", "3000", "--header", ": no name"],
+        &["expose", "3000", "--header", "Host: a"],
+        &["expose", "3000", "--header", "Connection: close"],
+        &["expose", "3000", "--header", "A: b\r\nC: d"],
         &["pull", "3000", "--label", &long],
         &["pull", "3000", "--host", &long],
         &["serve", "/tmp", "--label", &long],

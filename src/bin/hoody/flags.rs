@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use argh::{ArgsInfo, FromArgs};
 use hoody_tunnel::client::{HostHeader, Target};
+use hoody_tunnel::http::OwnField;
 use hoody_tunnel::units::{parse_duration, parse_size_32};
 
 use crate::options::{Manner, Reach};
@@ -187,6 +188,9 @@ command! {
         /// [rewrite]
         #[argh(option, arg_name = "HOW", default = "HostHeader::Rewrite", from_str_fn(host_header))]
         pub host_header: HostHeader,
+        /// field of every request to the server, 'NAME: VALUE', in the place of the visitor's
+        #[argh(option, arg_name = "FIELD", from_str_fn(field))]
+        pub header: Vec<(String, String)>,
         /// file with certificates (PEM) that an https target may have besides the system's
         #[argh(option, arg_name = "FILE")]
         pub upstream_ca: Option<PathBuf>,
@@ -255,6 +259,9 @@ command! {
         /// host that servers see: rewrite (the target's), keep (the visitor's) or a name [rewrite]
         #[argh(option, arg_name = "HOW", default = "HostHeader::Rewrite", from_str_fn(host_header))]
         pub host_header: HostHeader,
+        /// field of every request to what is exposed, 'NAME: VALUE', in the place of the visitor's
+        #[argh(option, arg_name = "FIELD", from_str_fn(field))]
+        pub header: Vec<(String, String)>,
         /// file with certificates (PEM) that https targets may have besides the system's
         #[argh(option, arg_name = "FILE")]
         pub upstream_ca: Option<PathBuf>,
@@ -338,6 +345,14 @@ command! {
     /// List the kit's bindings.
     #[argh(subcommand, name = "list", help_triggers("-h", "--help"))]
     BindingsList {}
+}
+
+/// `Name: value`. A value may be a secret, and is not repeated.
+fn field(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("a header is 'NAME: VALUE'")?;
+    let (name, value) = (name.trim(), value.trim());
+    OwnField::new(name, value)?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 fn host_header(text: &str) -> Result<HostHeader, String> {

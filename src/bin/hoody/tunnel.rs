@@ -44,6 +44,7 @@ pub fn expose(flags: Expose) -> ExitCode {
             label: flags.label.clone(),
             takeover: flags.takeover,
             host_header: flags.host_header.clone(),
+            headers: flags.header.clone(),
             upstream: Upstream {
                 ca: flags.upstream_ca.clone(),
                 insecure: flags.upstream_insecure,
@@ -134,6 +135,7 @@ pub fn up(flags: Up) -> ExitCode {
                 label: None,
                 takeover: flags.takeover,
                 host_header: flags.host_header.clone(),
+                headers: flags.header.clone(),
                 upstream: match pair.target.scheme() {
                     "https" => upstream.clone(),
                     _ => Upstream::default(),
@@ -152,6 +154,7 @@ struct Details {
     label: Option<String>,
     takeover: bool,
     host_header: HostHeader,
+    headers: Vec<(String, String)>,
     upstream: Upstream,
 }
 
@@ -196,6 +199,10 @@ fn expose_wish(target: &Target, port: Option<u16>, details: Details, near: bool)
                 .takeover(details.takeover)
                 .host_header(details.host_header.clone())
                 .upstream_insecure(details.upstream.insecure);
+            let headers = details.headers.iter();
+            let options = headers.fold(options, |options, (name, value)| {
+                options.header(name, value)
+            });
             let options = match &details.upstream.ca {
                 Some(file) => options.upstream_ca_file(file),
                 None => options,

@@ -180,6 +180,7 @@ impl HttpExchange {
             if agreed.trailers {
                 plan.pass_trailers();
             }
+            plan.own = naming.own;
             http.asked = plan.asked;
             http.upload = match plan.body {
                 RequestBody::None | RequestBody::Length(0) => Upload::Complete,

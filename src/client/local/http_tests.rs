@@ -18,6 +18,7 @@ fn opened(json: &str) -> (HttpExchange, Option<&'static str>) {
         scheme: "http",
         prefix: "",
         host_header: &HostHeader::Rewrite,
+        own: &[],
         public_url: None,
     };
     let agreed = Agreed {

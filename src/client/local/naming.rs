@@ -1,6 +1,7 @@
 //! What the local server is called in the requests that it gets.
 
 use crate::client::options::HostHeader;
+use crate::http::OwnField;
 use crate::http::rewrite::{AskedAs, Local, Names};
 
 /// The local server's names.
@@ -14,6 +15,8 @@ pub struct Naming<'a> {
     pub prefix: &'a str,
     /// What the user wants it to see.
     pub host_header: &'a HostHeader,
+    /// What every request has, whatever its visitor sent.
+    pub own: &'a [OwnField],
     /// Where the world reaches it, when the kit knows.
     pub public_url: Option<&'a str>,
 }
@@ -64,6 +67,7 @@ mod tests {
                 scheme: "http",
                 prefix: "",
                 host_header: &host_header,
+                own: &[],
                 public_url: None,
             };
             let (local, names) = naming.names(visitor);

@@ -130,6 +130,7 @@ impl LocalSide {
             scheme: bound.spec.local.scheme(),
             prefix: bound.spec.local.prefix(),
             host_header: &bound.spec.host_header,
+            own: &bound.spec.headers,
             public_url: bound
                 .binding
                 .as_ref()

@@ -70,6 +70,7 @@ fn spec(mode: BindMode, port: u16) -> BindSpec {
         takeover: false,
         host: None,
         host_header: HostHeader::Rewrite,
+        headers: Vec::new(),
         replaces: None,
         trust: crate::machine::Trust::System,
         local: Answerer::Target("127.0.0.1:3000".parse().unwrap()),

@@ -37,6 +37,28 @@ fn response_text(status: u16, pairs: Pairs<'_>, asked: Asked) -> String {
 }
 
 #[test]
+fn fields_of_ones_own_take_the_place_of_the_visitors_and_no_other() {
+    let pairs: Pairs<'_> = &[
+        ("x-KEY", "forged"),
+        ("a", "1"),
+        ("X-Key", "too"),
+        ("x-keys", "2"),
+    ];
+    let own = [("X-Key", "ours"), ("b", "\u{e9}")];
+    let own = own.map(|(name, value)| OwnField::new(name, value).unwrap());
+    let plan = RequestPlan::new("GET", b"/", fields(pairs), BodyHint::None, false);
+    let mut plan = plan.unwrap();
+    plan.own = &own;
+    let mut out = Vec::new();
+    plan.write(&mut out, b"h", None).expect("writable");
+    request(&out);
+    assert_eq!(
+        String::from_utf8(out).expect("text"),
+        "GET / HTTP/1.1\r\nhost: h\r\na: 1\r\nx-keys: 2\r\nX-Key: ours\r\nb: \u{e9}\r\n\r\n"
+    );
+}
+
+#[test]
 fn a_request_is_written_with_what_was_decided() {
     let pairs: Pairs<'_> = &[
         ("host", "app.test"),
