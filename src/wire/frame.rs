@@ -57,6 +57,17 @@ pub enum StreamRule {
     Any,
 }
 
+/// The types by their numbers: one look-up for each frame.
+const BY_NUMBER: [Option<FrameType>; 0x80] = {
+    let mut types = [None; 0x80];
+    let mut at = 0;
+    while at < FrameType::ALL.len() {
+        types[FrameType::ALL[at] as usize] = Some(FrameType::ALL[at]);
+        at += 1;
+    }
+    types
+};
+
 impl FrameType {
     /// Every type, in the order of its number.
     pub const ALL: [FrameType; 26] = [
@@ -91,35 +102,7 @@ impl FrameType {
     /// The type with this number, if the protocol knows it.
     #[inline]
     pub fn from_u8(number: u8) -> Option<FrameType> {
-        Some(match number {
-            0x01 => FrameType::Hello,
-            0x02 => FrameType::HelloOk,
-            0x03 => FrameType::Bind,
-            0x04 => FrameType::BindOk,
-            0x05 => FrameType::BindErr,
-            0x06 => FrameType::Unbind,
-            0x07 => FrameType::UnbindOk,
-            0x08 => FrameType::UnbindErr,
-            0x09 => FrameType::Join,
-            0x0A => FrameType::JoinOk,
-            0x0B => FrameType::JoinErr,
-            0x0C => FrameType::ShardMap,
-            0x0D => FrameType::ReissueJoinTickets,
-            0x10 => FrameType::StreamOpen,
-            0x12 => FrameType::Data,
-            0x13 => FrameType::Eof,
-            0x14 => FrameType::Reset,
-            0x15 => FrameType::Window,
-            0x16 => FrameType::StreamResponseHead,
-            0x20 => FrameType::Ping,
-            0x21 => FrameType::Pong,
-            0x30 => FrameType::GoAway,
-            0x40 => FrameType::BindRevoked,
-            0x41 => FrameType::Ack,
-            0x42 => FrameType::StreamTrailers,
-            0x45 => FrameType::HeadPart,
-            _ => return None,
-        })
+        BY_NUMBER.get(usize::from(number)).copied().flatten()
     }
 
     /// The number on the wire.
