@@ -49,7 +49,7 @@ fn fields_of_ones_own_reach_the_local_server_in_the_place_of_the_visitors() {
     let hoody = Hoody::expose_with(&kit, upstream.port(), &flags);
     let mut talk = Talk::port(hoody.port());
     for method in ["GET", "POST"] {
-        talk.say(&format!(
+        talk.say(format!(
             "{method} / HTTP/1.1\r\nHost: a\r\nx-api-key: forged\r\n"
         ));
         talk.say("ACCEPT: */*\r\nX-More: 1\r\nX-API-KEY: forged\r\nContent-Length: 0\r\n\r\n");
