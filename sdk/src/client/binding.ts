@@ -7,7 +7,7 @@ import type { BindOk, StreamOpen } from '../wire/control.js';
 import type { MuxStream } from '../mux/stream.js';
 import { readTarget } from '../local/address.js';
 import type { Capacity } from '../local/capacity.js';
-import type { HeadLimits } from '../local/head-reader.js';
+import type { HeadLimits } from '../local/terms.js';
 import { Pool } from '../local/pool.js';
 import { relayToTarget } from '../local/relay.js';
 import { hostFor } from '../local/request.js';

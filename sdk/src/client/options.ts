@@ -4,11 +4,10 @@
 import { isFieldValue, isToken } from '../local/head.js';
 import { REPLAY_BUFFER, REPLAY_BUFFER_LEAST } from '../mux/limits.js';
 import { LONGEST_HEAD, MOST_FIELDS } from '../wire/parts.js';
-import type { HeadLimits } from '../local/head-reader.js';
 import { OptionsError } from './errors.js';
 import { X509Certificate } from 'node:crypto';
 import { readTarget, type LocalTarget } from '../local/address.js';
-import type { FetchHandler, HostHeader, LocalAddress } from '../local/terms.js';
+import type { FetchHandler, HeadLimits, HostHeader, LocalAddress } from '../local/terms.js';
 import type { BindKind, BindMode } from '../wire/terms.js';
 
 /** A token, or a function that gets one; asked at every dial. */

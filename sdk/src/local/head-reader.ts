@@ -14,12 +14,7 @@ import {
   parseStatusLine,
 } from './head.js';
 import type { Head } from './head.js';
-
-/** How large an answer's head may be. */
-export interface HeadLimits {
-  readonly bytes: number;
-  readonly fields: number;
-}
+import type { HeadLimits } from './terms.js';
 
 const LARGEST: HeadLimits = { bytes: LONGEST_HEAD, fields: MOST_FIELDS };
 const END = '\r\n\r\n';

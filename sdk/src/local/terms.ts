@@ -49,6 +49,12 @@ export interface ExchangeReport {
   error: string | undefined;
 }
 
+/** How large an answer's head may be. */
+export interface HeadLimits {
+  readonly bytes: number;
+  readonly fields: number;
+}
+
 /** What there is too little of on this machine. */
 export type Shortage = 'connections' | 'descriptors' | 'handlers';
 

@@ -20,7 +20,7 @@ import {
   withoutHopByHop,
   type Head,
 } from './head.js';
-import { HeadReader, type HeadLimits } from './head-reader.js';
+import { HeadReader } from './head-reader.js';
 import { busyPage, type Capacity } from './capacity.js';
 import type { Pool } from './pool.js';
 import { answerPlain, SOON, Tally, type Report } from './report.js';
@@ -36,7 +36,7 @@ import type { SlotUser, Ticket } from './slots.js';
 import type { LocalSocket } from './socket.js';
 import type { ConnectUser, Target, Unreachable } from './target.js';
 import { lastChunk } from './trailers.js';
-import type { Shortage } from './terms.js';
+import type { HeadLimits, Shortage } from './terms.js';
 import { asksToLogIn, logsIn, originOf, visitorOf } from './visitor.js';
 
 /** What a visitor is told where the target was named as a plain one. */
