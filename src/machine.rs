@@ -299,6 +299,10 @@ pub enum CloseHow {
     Reset,
 }
 
+/// In the text of a failure: TLS was begun, and the answer was none.
+#[cfg(feature = "client")]
+pub(crate) const NO_TLS: &str = "the answer is no TLS";
+
 /// Whose certificates count for a TLS connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trust {

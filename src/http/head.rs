@@ -185,8 +185,11 @@ impl<'a> RequestHead<'a> {
     /// How many more hops an OPTIONS or TRACE may take, if it says so. At none whoever reads it
     /// answers it (RFC 9110 §7.6.2).
     pub fn max_forwards(&self) -> Result<Option<u64>, Reject> {
+        if !is_of_hops(self.method) {
+            return Ok(None);
+        }
         let mut values = self.fields.all("max-forwards");
-        let Some(value) = values.next().filter(|_| is_of_hops(self.method)) else {
+        let Some(value) = values.next() else {
             return Ok(None);
         };
         match (parse_content_length(value), values.next()) {

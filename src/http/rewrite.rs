@@ -243,16 +243,14 @@ impl Back {
         for part in parts {
             let became = match attribute(part) {
                 Some((name, domain)) if same(name, b"domain") && self.is_own(domain) => None,
-                Some((name, path)) if same(name, b"path") => match self.path(path) {
-                    Some(path) => {
-                        let before = &part[..part.len() - after_equals(part).len()];
-                        Some([before, &path].concat())
-                    }
-                    None => Some(part.to_vec()),
-                },
-                _ => Some(part.to_vec()),
+                Some((name, path)) if same(name, b"path") => {
+                    let before = &part[..part.len() - after_equals(part).len()];
+                    let path = self.path(path).map(|path| [before, &path].concat());
+                    Some(path.map_or(Cow::Borrowed(part), Cow::Owned))
+                }
+                _ => Some(Cow::Borrowed(part)),
             };
-            changed |= became.as_deref() != Some(part);
+            changed |= !matches!(became, Some(Cow::Borrowed(_)));
             if let Some(became) = became {
                 new.push(b';');
                 new.extend_from_slice(&became);

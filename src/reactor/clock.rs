@@ -37,16 +37,16 @@ impl Clock {
         now()
     }
 
-    /// The second by the wall clock, since 1970.
-    pub fn wall_second(&self) -> u64 {
-        u64::try_from(nanos_of(libc::CLOCK_REALTIME) / 1_000_000_000).unwrap_or(0)
+    /// The second by the wall clock, since 1970, as the last look showed it.
+    pub fn wall_second(&self, now: Instant) -> u64 {
+        let [_, wall] = self.ahead;
+        u64::try_from((nanos(now) + wall) / 1_000_000_000).unwrap_or(0)
     }
 
     /// Whether a witness moved against our clock since the last look: the machine slept, or
     /// somebody set the time.
-    pub fn jumped(&mut self) -> bool {
-        let ours = nanos_of(OURS);
-        let ahead = WITNESSES.map(|clock| nanos_of(clock) - ours);
+    pub fn jumped(&mut self, now: Instant) -> bool {
+        let ahead = WITNESSES.map(|clock| nanos_of(clock) - nanos(now));
         let limit = CLOCK_JUMP.as_nanos() as i128;
         let jumped = (0..ahead.len()).any(|n| (ahead[n] - self.ahead[n]).abs() > limit);
         self.ahead = ahead;
@@ -55,9 +55,13 @@ impl Clock {
 
     /// Whether it is much later than it should be by now: the process was stopped, which no clock
     /// tells (SIGSTOP, a frozen cgroup, a paused virtual machine).
-    pub fn overslept(&self, due: Instant) -> bool {
-        now() > due + CLOCK_JUMP
+    pub fn overslept(now: Instant, due: Instant) -> bool {
+        now > due + CLOCK_JUMP
     }
+}
+
+fn nanos(at: Instant) -> i128 {
+    i128::from(at.as_nanos())
 }
 
 /// The moment, for code around the reactor that has no [`Clock`] at hand.
@@ -105,25 +109,24 @@ mod tests {
             assert!(now >= last);
             last = now;
         }
-        assert!(!clock.jumped());
+        assert!(!clock.jumped(now()));
     }
 
     #[test]
     fn who_comes_back_long_after_it_was_due_overslept() {
-        let clock = Clock::new();
-        let now = clock.now();
-        assert!(!clock.overslept(now + Duration::from_secs(3600)));
-        assert!(!clock.overslept(now));
-        assert!(clock.overslept(Instant::ZERO));
+        let now = Clock::new().now();
+        assert!(!Clock::overslept(now, now + Duration::from_secs(3600)));
+        assert!(!Clock::overslept(now, now));
+        assert!(Clock::overslept(now, Instant::ZERO));
     }
 
     #[test]
     fn a_witness_that_moved_against_our_clock_is_a_jump_once() {
         let mut clock = Clock::new();
         clock.ahead[0] -= 2_000_000_000;
-        assert!(clock.jumped());
-        assert!(!clock.jumped());
+        assert!(clock.jumped(now()));
+        assert!(!clock.jumped(now()));
         clock.ahead[1] += 1_000_000_000;
-        assert!(!clock.jumped());
+        assert!(!clock.jumped(now()));
     }
 }

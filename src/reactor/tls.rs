@@ -18,7 +18,7 @@ use rustls::{
 };
 
 use crate::limits::{CLIENT_BINDINGS, TLS_STAGE};
-use crate::machine::Trust;
+use crate::machine::{NO_TLS, Trust};
 
 use super::secure::{Connector, Secured};
 use super::socket::{Got, Socket, retry};
@@ -86,9 +86,8 @@ impl Tls {
         if !self.heard {
             self.heard = true;
             if rest.first().is_some_and(|first| !RECORDS.contains(first)) {
-                return Err(broken_off(
-                    "TLS: the answer is no TLS, as of a plain server",
-                ));
+                let text = format!("TLS: {NO_TLS}, as of a plain server");
+                return Err(broken_off(&text));
             }
         }
         let before = rest.len();

@@ -1,6 +1,7 @@
 //! The turn: what a reactor does, in which order, over and over.
 
 use std::io;
+use std::time::Duration;
 
 use crate::clock::Instant;
 use crate::limits::{ACCEPTS_A_TURN, READ_QUANTUM, WRITE_QUANTUM};
@@ -11,7 +12,7 @@ use super::listener::Accepted;
 use super::obey::{find, post_listener};
 use super::socket::{ended_by, failure};
 use super::token::{self, Class};
-use super::{Inbox, Reactor};
+use super::{Clock, Inbox, Reactor};
 
 impl<M: Machine> Reactor<M> {
     /// One turn.
@@ -27,9 +28,11 @@ impl<M: Machine> Reactor<M> {
         let due = self.wait()?;
         self.turn += 1;
         self.now = self.clock.now();
+        let jumped = self.clock.jumped(self.now);
         self.tell_date();
         self.latch();
-        self.tell_disturbed(due);
+        let overslept = due.is_some_and(|due| Clock::overslept(self.now, due));
+        self.tell_disturbed(jumped || overslept);
         self.accept();
         self.serve_posted();
         // After the bytes: when the process was stopped for a while, what arrived meanwhile proves
@@ -43,7 +46,10 @@ impl<M: Machine> Reactor<M> {
     /// Waits for something to do; says when it meant to be back at the latest.
     fn wait(&mut self) -> io::Result<Option<Instant>> {
         let due = self.due();
-        let span = due.map(|due| due.since(self.clock.now()));
+        let span = due.map(|due| match due <= self.now {
+            true => Duration::ZERO,
+            false => due.since(self.clock.now()),
+        });
         match self.poll.poll(&mut self.events, span) {
             Ok(()) => {}
             // A signal: what it means comes as readiness with the next turn.
@@ -162,18 +168,17 @@ impl<M: Machine> Reactor<M> {
     }
 
     fn tell_date(&mut self) {
-        let second = self.clock.wall_second();
+        let second = self.clock.wall_second(self.now);
         if self.dated.replace(second) != Some(second) {
             self.machine.dated(second);
         }
     }
 
-    /// The world went on without us, or our addresses changed.
-    fn tell_disturbed(&mut self, due: Option<Instant>) {
-        let jumped = self.clock.jumped() | due.is_some_and(|due| self.clock.overslept(due));
+    /// The world went on without us (`missed`), or our addresses changed.
+    fn tell_disturbed(&mut self, missed: bool) {
         let network = &mut self.network;
         let changed = network.as_mut().is_some_and(|net| net.changed(self.now));
-        if jumped || changed {
+        if missed || changed {
             self.tell(Event::Disturbed);
         }
     }

@@ -118,10 +118,10 @@ function bodyKind(open: OpenHttp, length: number | undefined): RequestBody {
 
 /** Puts fields in the place of those of their names. */
 function replace(headers: Headers, fields: Headers): void {
-  const isReplaced = (name: string): boolean =>
-    fields.some(([other]) => isNamed(name, other.toLowerCase()));
-  const others = fields.length === 0 ? headers : headers.filter(([name]) => !isReplaced(name));
-  if (fields.length > 0) headers.splice(0, headers.length, ...others, ...fields);
+  if (fields.length === 0) return;
+  const replaced = new Set(fields.map(([name]) => name.toLowerCase()));
+  const others = headers.filter(([name]) => !replaced.has(name.toLowerCase()));
+  headers.splice(0, headers.length, ...others, ...fields);
 }
 
 function rename(headers: Headers, host: string | undefined, names: Names | undefined): void {

@@ -13,7 +13,7 @@ use crate::client::local::exchange::Work;
 use crate::client::local::pool::{PoolKey, Waiter};
 use crate::client::local::{Around, LocalSide};
 use crate::limits::{POOL_IDLE_FOR, SLOT_WAIT};
-use crate::machine::{CloseHow, Command, ConnKey, Ended, Trust};
+use crate::machine::{CloseHow, Command, ConnKey, Ended, NO_TLS, Trust};
 use crate::wire::code::Code;
 
 /// A connection to a local server.
@@ -423,7 +423,7 @@ fn hint(why: &str) -> &'static str {
     if !why.starts_with("TLS: ") {
         return "Is it running?";
     }
-    if why.contains("is no TLS") {
+    if why.contains(NO_TLS) {
         return "This server does not speak TLS: expose it with http:// instead.";
     }
     if why.contains("UnknownIssuer") {

@@ -1,7 +1,7 @@
 //! Why a connection to the kit did not come about or was lost, and whether to try again.
 
 use crate::client::Error;
-use crate::machine::{Ended, IoFailure};
+use crate::machine::{Ended, IoFailure, NO_TLS};
 use crate::mux::Violation;
 use crate::wire::code::Code;
 use crate::wire::control::GoAway;
@@ -234,7 +234,7 @@ fn is_distrust(failure: &IoFailure) -> bool {
 
 /// Whether TLS failed because there is none.
 fn is_plain(failure: &IoFailure) -> bool {
-    failure.text.contains("is no TLS")
+    failure.text.contains(NO_TLS)
 }
 
 fn hint(status: u16) -> &'static str {

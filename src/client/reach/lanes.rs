@@ -529,10 +529,7 @@ impl Reach {
         let heard = transport.map(Transport::last_heard);
         let lives = |at| transport.is_some_and(|lane| lane.lives_since(at, STALE_WITHIN));
         entry.hurried = entry.hurried.filter(|at| !lives(*at));
-        if entry.hurried.is_some_and(|at| now >= at + PROBE_WITHIN) {
-            self.failover.gives_up(session, index);
-            return self.lane_failed(cx, index, Failure::Silent);
-        }
+        let is_late = entry.hurried.is_some_and(|at| now >= at + PROBE_WITHIN);
         // The kit is promised to hear of us, also while it is the only one who has much to say.
         let is_owed = now >= entry.said + keepalive;
         let watch = self.failover.watch(session, index);
@@ -545,7 +542,11 @@ impl Reach {
                 (asked, patience.unwrap_or(keepalive * 3 / 2))
             }
         };
-        let Some(health) = session.lanes_mut().check(index, now, quiet, patience, ping) else {
+        let health = match is_late {
+            true => Some(Liveness::Dead),
+            false => session.lanes_mut().check(index, now, quiet, patience, ping),
+        };
+        let Some(health) = health else {
             return Then::Nothing;
         };
         match health {
