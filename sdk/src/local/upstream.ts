@@ -163,7 +163,11 @@ class HttpExchange implements StreamSink, ConnectUser, SlotUser {
       this.ticket?.ranShort();
       return;
     }
-    this.badGateway(`No local server accepted the connection. Tried: ${error.message}.`);
+    this.badGateway(
+      `No local server accepted the connection. Tried: ${error.message}.`,
+      `Start the server at ${this.upstream.target.shown} ` +
+        'or correct the address that the tunnel was given, then try again.',
+    );
   }
 
   // The visitor's side.
@@ -448,16 +452,12 @@ class HttpExchange implements StreamSink, ConnectUser, SlotUser {
     else this.abort(Code.Cancel, text);
   }
 
-  private badGateway(text: string): void {
+  /** There is no answer to hand on; `hint` says what to do where that is known. */
+  private badGateway(text: string, hint?: string): void {
     this.dropSocket();
     this.complete(text, 502);
-    answerPlain(
-      this.stream,
-      this.tally,
-      502,
-      `502 Bad Gateway\n\n${text}\n\nStart the server at ${this.upstream.target.shown} ` +
-        'or correct the address that the tunnel was given, then try again.\n',
-    );
+    const end = hint === undefined ? '' : `\n${hint}\n`;
+    answerPlain(this.stream, this.tally, 502, `502 Bad Gateway\n\n${text}\n${end}`);
   }
 
   private abort(code: number, reason: string): void {

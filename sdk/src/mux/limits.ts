@@ -118,6 +118,9 @@ export const GATHER_ABOVE = 4 * KIB;
 /** What gathers at the most before it is handed on. */
 export const GATHER_BYTES = 16 * KIB;
 
+/** How much more than the quarter of its window that an old peer withholds it may then hold. */
+export const OLD_MARGIN = 64 * KIB;
+
 /** Bytes that may come before what was taken is told (PROTOCOL §9). */
 export const ACK_BYTES = 256 * KIB;
 /** Frames that may. */

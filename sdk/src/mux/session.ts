@@ -29,6 +29,7 @@ import {
   MAX_STREAM_WINDOW,
   PROGRESS_AT_ONCE,
   MAX_STREAMS,
+  OLD_MARGIN,
   type MuxLimits,
 } from './limits.js';
 import { holdsLess, Line } from './line.js';
@@ -48,9 +49,6 @@ export interface MuxHost {
   /** How many bytes lie unread below local sides. */
   readonly unread: Unread;
 }
-
-/** How much more than the quarter of its window that such a peer withholds it may then hold. */
-const OLD_MARGIN = 64 * 1024;
 
 /** A session's streams. */
 export class MuxSession implements StreamOwner {
@@ -502,6 +500,7 @@ export class MuxSession implements StreamOwner {
   /** Fields ahead of a STREAM_OPEN: a kit answers nothing, so that no other head has any. */
   private onHeadPart(id: number, payload: Buffer, lane: StreamLane): void {
     if (this.openings.add(lane, id, payload)) return;
+    this.flood.count('asking', this.clock);
     this.find(id, lane)?.fail(Code.ProtocolError, 'parts of a response head from the kit');
   }
 

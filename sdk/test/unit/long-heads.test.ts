@@ -97,7 +97,9 @@ test('heads of answers past the limits are a 502 that names them', async () => {
       async (kit) => {
         const stream = kit.session.get('/');
         assert.equal((await stream.head()).status, 502);
-        assert.match(await stream.text(), /head that is larger than maxHead or maxFields allow\./);
+        const text = await stream.text();
+        assert.match(text, /head that is larger than maxHead or maxFields allow\.\n$/);
+        assert.ok(!text.includes('Start the server'), 'it runs');
       },
       options,
     );
@@ -182,6 +184,20 @@ test('parts that belong to no request end the session', async () => {
       assert.equal(session.state, 'closed');
     });
   }
+  await local.stop();
+});
+
+test('parts of heads whose streams are over are a flood at last', { timeout: 20_000 }, async () => {
+  const local = await answering(written([LENGTH]));
+  await granting(local.port, LONG, async (kit, session) => {
+    const stream = kit.session.get('/');
+    await stream.text();
+    for (let n = 0; n < 3000 && session.state === 'online'; n += 1) {
+      kit.session.json(FrameType.HeadPart, { headers: [] }, stream.id);
+    }
+    const error = await session.closed;
+    assert.match(error?.message ?? '', /too many frames that want an answer/);
+  });
   await local.stop();
 });
 

@@ -35,6 +35,7 @@ import { HttpFault, withoutHopByHop } from '../../src/local/head.js';
 import { localRequest } from '../../src/local/request.js';
 import { Names, type LocalName } from '../../src/local/rewrite.js';
 import { lastChunk } from '../../src/local/trailers.js';
+import { HeadParts } from '../../src/wire/parts.js';
 import { SessionRecvCredit, StreamRecvCredit } from '../../src/mux/credit.js';
 import { isWorthACall, leave, share } from '../../src/mux/share.js';
 
@@ -225,6 +226,25 @@ test('STREAM_RESPONSE_HEAD is read, or refused, as the vectors say', () => {
     if (one['canonical'] === true) {
       assert.equal(JSON.stringify(head), one['payload'], one.name);
     }
+  }
+});
+
+test('parts of heads are joined as the vectors say', () => {
+  for (const one of load('head_parts')) {
+    const { elements, repeat = 1, count } = one as Partial<Record<string, number>>;
+    const parts = new HeadParts();
+    const copies = `${'["a","b"],'.repeat((elements ?? 1) - 1)}["a","b"]`;
+    const payloads = (one['parts'] as string[]).map((text) =>
+      Buffer.from(elements === undefined ? text : text.replace('["a","b"]', copies)),
+    );
+    const all = Array.from({ length: repeat }, () => payloads).flat();
+    const fit = all.map((part) => parts.add(part)).every(Boolean);
+    assert.equal(!fit, one['tooMuch'] === true, one.name);
+    if (!fit) continue;
+    const rest = one['rest'] as Headers;
+    if (one['error'] === true) throws(() => parts.before(rest), Error, one.name);
+    else if (count !== undefined) assert.equal(parts.before(rest).length, count, one.name);
+    else assert.deepEqual(parts.before(rest), one['headers'], one.name);
   }
 });
 
