@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::client::config::{NO_ID, is_id, read_text};
 use crate::client::error::Error;
 use crate::client::handler::Handler;
-use crate::client::options::{BindOptions, HostHeader, To};
+use crate::client::options::{BindOptions, HostHeader, ProxyProtocol, To};
 use crate::client::target::Target;
 use crate::clock::Instant;
 use crate::http::OwnField;
@@ -96,6 +96,8 @@ pub(super) struct BindSpec {
     pub host: Option<String>,
     pub host_header: HostHeader,
     pub headers: Vec<OwnField>,
+    /// How the local server is told who is calling, if it is.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// The session that had the port, and was lost to its program.
     pub replaces: Option<SessionId>,
     pub local: Answerer,
@@ -194,6 +196,9 @@ impl BindSpec {
                 let port = options.container_port;
                 Answerer::Target(Target::from(SocketAddr::from(([127, 0, 0, 1], port))))
             }
+            (Some(To::Handler(_)), _) if options.proxy_protocol.is_some() => {
+                return wrong("A handler finds its visitor's address in X-Forwarded-For.");
+            }
             (Some(To::Handler(handler)), _) => add_handler(handler)?,
         };
         let name = match &options.host_header {
@@ -231,6 +236,7 @@ impl BindSpec {
             host: options.host,
             host_header: options.host_header,
             headers,
+            proxy_protocol: options.proxy_protocol,
             replaces: options.replaces.map(SessionId::new),
             local,
             trust,
@@ -463,6 +469,7 @@ pub(crate) mod tests {
             host: None,
             host_header: HostHeader::Rewrite,
             headers: Vec::new(),
+            proxy_protocol: None,
             replaces: None,
             trust: Trust::System,
             local: Answerer::Target(Target::from(1)),

@@ -60,7 +60,7 @@ pub use handler::{Handler, Request, RequestBody, Response};
 pub use heir::Heir;
 pub use machine::Client;
 pub use messages::{Notice, Order, Spec};
-pub use options::{BindOptions, HostHeader, Proxy, TunnelOptions};
+pub use options::{BindOptions, HostHeader, Proxy, ProxyProtocol, TunnelOptions};
 pub use target::Target;
 
 /// What fuzz bodies run alone.

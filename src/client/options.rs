@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::client::error::Error;
 use crate::client::handler::{Handler, Request, Response};
 use crate::client::target::Target;
 use crate::limits::{DEFAULT_REPLAY_BUFFER, LONGEST_HEAD, MOST_FIELDS};
@@ -248,6 +250,7 @@ pub struct BindOptions {
     pub(super) host: Option<String>,
     pub(super) host_header: HostHeader,
     pub(super) headers: Vec<(String, String)>,
+    pub(super) proxy_protocol: Option<ProxyProtocol>,
     pub(super) replaces: Option<String>,
     pub(super) upstream_ca: Option<PathBuf>,
     pub(super) upstream_insecure: bool,
@@ -278,6 +281,30 @@ pub enum HostHeader {
     Name(String),
 }
 
+/// How a local server is told who is calling: HAProxy's PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
+}
+
+/// `1` or `2`.
+impl FromStr for ProxyProtocol {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<ProxyProtocol, Error> {
+        match text {
+            "1" => Ok(ProxyProtocol::V1),
+            "2" => Ok(ProxyProtocol::V2),
+            _ => Err(Error::Options(
+                "The PROXY protocol has versions 1 and 2.".into(),
+            )),
+        }
+    }
+}
+
 impl BindOptions {
     /// The kit's port `container_port` shall lead to a local HTTP server; 0 has the kit pick a
     /// port.
@@ -302,6 +329,7 @@ impl BindOptions {
             host: None,
             host_header: HostHeader::Rewrite,
             headers: Vec::new(),
+            proxy_protocol: None,
             replaces: None,
             upstream_ca: None,
             upstream_insecure: false,
@@ -378,6 +406,21 @@ impl BindOptions {
     /// read and change all.
     pub fn upstream_insecure(mut self, insecure: bool) -> BindOptions {
         self.upstream_insecure = insecure;
+        self
+    }
+
+    /// Tell the local server who is calling, ahead of everything else on each connection to it, TLS
+    /// too. It must have been told to expect this (`listen … proxy_protocol` in nginx,
+    /// `accept-proxy` in HAProxy). An exposed server then gets a connection for each visitor's.
+    ///
+    /// ```
+    /// use hoody_tunnel::client::{BindOptions, ProxyProtocol};
+    ///
+    /// let options = BindOptions::pull(22).proxy_protocol(ProxyProtocol::V2);
+    /// assert!(options.check().is_ok());
+    /// ```
+    pub fn proxy_protocol(mut self, version: ProxyProtocol) -> BindOptions {
+        self.proxy_protocol = Some(version);
         self
     }
 

@@ -20,6 +20,7 @@ mod support;
 mod admin;
 mod bad_bind;
 mod bad_input;
+mod callers;
 mod cli;
 mod comes_back;
 mod door;

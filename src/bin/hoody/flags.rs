@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use argh::{ArgsInfo, FromArgs};
-use hoody_tunnel::client::{HostHeader, Target};
+use hoody_tunnel::client::{Error, HostHeader, ProxyProtocol, Target};
 use hoody_tunnel::http::OwnField;
 use hoody_tunnel::units::{parse_duration, parse_size_32};
 
@@ -191,6 +191,10 @@ command! {
         /// field of every request to the server, 'NAME: VALUE', in the place of the visitor's
         #[argh(option, arg_name = "FIELD", from_str_fn(field))]
         pub header: Vec<(String, String)>,
+        /// tell the server who is calling, by HAProxy's PROXY protocol, version 1 or 2; it must
+        /// expect it
+        #[argh(option, arg_name = "VERSION", from_str_fn(proxy_protocol))]
+        pub proxy_protocol: Option<ProxyProtocol>,
         /// file with certificates (PEM) that an https target may have besides the system's
         #[argh(option, arg_name = "FILE")]
         pub upstream_ca: Option<PathBuf>,
@@ -217,6 +221,10 @@ command! {
         /// name for people
         #[argh(option)]
         pub label: Option<String>,
+        /// tell the service who is calling, by HAProxy's PROXY protocol, version 1 or 2; it must
+        /// expect it
+        #[argh(option, arg_name = "VERSION", from_str_fn(proxy_protocol))]
+        pub proxy_protocol: Option<ProxyProtocol>,
     }
 }
 
@@ -262,6 +270,9 @@ command! {
         /// field of every request to what is exposed, 'NAME: VALUE', in the place of the visitor's
         #[argh(option, arg_name = "FIELD", from_str_fn(field))]
         pub header: Vec<(String, String)>,
+        /// tell what is pulled, by HAProxy's PROXY protocol, version 1 or 2, who is calling
+        #[argh(option, arg_name = "VERSION", from_str_fn(proxy_protocol))]
+        pub proxy_protocol: Option<ProxyProtocol>,
         /// file with certificates (PEM) that https targets may have besides the system's
         #[argh(option, arg_name = "FILE")]
         pub upstream_ca: Option<PathBuf>,
@@ -355,6 +366,10 @@ fn field(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
+fn proxy_protocol(text: &str) -> Result<ProxyProtocol, String> {
+    text.parse().map_err(|error: Error| error.to_string())
+}
+
 fn host_header(text: &str) -> Result<HostHeader, String> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
     match text {
@@ -411,6 +426,8 @@ mod tests {
     fn every_command_is_there() {
         for line in [
             "tunnel pull db:5432 --host ::1 --container-port 5432 --json",
+            "tunnel pull 22 --proxy-protocol 2",
+            "tunnel expose 3000 --proxy-protocol 1",
             "tunnel serve . --container-port 8080 --takeover --label x --quiet",
             "tunnel up --expose 3000 --expose 8080=9000 --pull [::1]:5432=5433",
             "tunnel health --url ws://h/ -o json",
@@ -433,6 +450,9 @@ mod tests {
             "tunnel expose 3000 --container-port 65536",
             "tunnel expose 3000 --host-header a/b",
             "tunnel expose 3000 --token secret",
+            "tunnel expose 3000 --proxy-protocol 3",
+            "tunnel pull 5432 --proxy-protocol v1",
+            "tunnel serve . --proxy-protocol 1",
             "tunnel expose 3000 --json yes",
             "tunnel expose 3000 --replay-buffer much",
             "tunnel pull 5432 --takeover",

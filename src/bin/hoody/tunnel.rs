@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use hoody_tunnel::client::{BindOptions, Error, HostHeader, Target, TunnelOptions};
+use hoody_tunnel::client::{BindOptions, Error, HostHeader, ProxyProtocol, Target, TunnelOptions};
 
 use crate::embedded::{self, Embedded};
 use crate::files::{self, Root};
@@ -45,6 +45,7 @@ pub fn expose(flags: Expose) -> ExitCode {
             takeover: flags.takeover,
             host_header: flags.host_header.clone(),
             headers: flags.header.clone(),
+            proxy_protocol: flags.proxy_protocol,
             upstream: Upstream {
                 ca: flags.upstream_ca.clone(),
                 insecure: flags.upstream_insecure,
@@ -63,12 +64,15 @@ pub fn expose(flags: Expose) -> ExitCode {
 pub fn pull(flags: Pull) -> ExitCode {
     let common = common!(flags);
     open(&common, |near| {
-        let (label, host) = (flags.label.clone(), flags.host.clone());
+        let details = PullDetails {
+            label: flags.label.clone(),
+            host: flags.host.clone(),
+            proxy_protocol: flags.proxy_protocol,
+        };
         vec![pull_wish(
             &flags.target,
             flags.container_port,
-            label,
-            host,
+            details,
             near,
         )]
     })
@@ -128,6 +132,9 @@ pub fn up(flags: Up) -> ExitCode {
     if upstream != Upstream::default() && targets.all(|target| target.scheme() == "http") {
         return usage("--upstream-ca and --upstream-insecure are for https targets: there is none");
     }
+    if flags.proxy_protocol.is_some() && flags.pull.is_empty() {
+        return usage("--proxy-protocol is for what is pulled here: there is no --pull");
+    }
     let common = common!(flags);
     open(&common, |near| {
         let expose = flags.expose.iter().map(|pair| {
@@ -136,6 +143,7 @@ pub fn up(flags: Up) -> ExitCode {
                 takeover: flags.takeover,
                 host_header: flags.host_header.clone(),
                 headers: flags.header.clone(),
+                proxy_protocol: None,
                 upstream: match pair.target.scheme() {
                     "https" => upstream.clone(),
                     _ => Upstream::default(),
@@ -144,7 +152,12 @@ pub fn up(flags: Up) -> ExitCode {
             expose_wish(&pair.target, pair.port, details, near)
         });
         let pull = flags.pull.iter();
-        let pull = pull.map(|pair| pull_wish(&pair.target, pair.port, None, None, near));
+        let details = || PullDetails {
+            label: None,
+            host: None,
+            proxy_protocol: flags.proxy_protocol,
+        };
+        let pull = pull.map(|pair| pull_wish(&pair.target, pair.port, details(), near));
         expose.chain(pull).collect()
     })
 }
@@ -155,7 +168,15 @@ struct Details {
     takeover: bool,
     host_header: HostHeader,
     headers: Vec<(String, String)>,
+    proxy_protocol: Option<ProxyProtocol>,
     upstream: Upstream,
+}
+
+/// How a pulled service is bound.
+struct PullDetails {
+    label: Option<String>,
+    host: Option<String>,
+    proxy_protocol: Option<ProxyProtocol>,
 }
 
 /// Whose certificates a server may have that speaks TLS.
@@ -207,21 +228,17 @@ fn expose_wish(target: &Target, port: Option<u16>, details: Details, near: bool)
                 Some(file) => options.upstream_ca_file(file),
                 None => options,
             };
+            let options = greeting(options, details.proxy_protocol);
             labelled(options, details.label.as_deref())
         }),
     }
 }
 
-fn pull_wish(
-    target: &Target,
-    port: Option<u16>,
-    label: Option<String>,
-    host: Option<String>,
-    near: bool,
-) -> Wish {
+fn pull_wish(target: &Target, port: Option<u16>, details: PullDetails, near: bool) -> Wish {
     let to = target.clone();
     let (first, any_port) = first_port(target, port, near);
-    let on = host
+    let on = details
+        .host
         .as_ref()
         .map_or_else(String::new, |host| format!(" on {host}"));
     Wish {
@@ -232,10 +249,11 @@ fn pull_wish(
         takes_over: false,
         make: Box::new(move |port| {
             let mut options = BindOptions::pull(port).to(to.clone());
-            if let Some(host) = &host {
+            if let Some(host) = &details.host {
                 options = options.host(host.clone());
             }
-            labelled(options, label.as_deref())
+            let options = greeting(options, details.proxy_protocol);
+            labelled(options, details.label.as_deref())
         }),
     }
 }
@@ -254,6 +272,13 @@ fn first_port(target: &Target, port: Option<u16>, near: bool) -> (u16, bool) {
         None if near => (0, false),
         // A Unix socket has none.
         None => (target.port().unwrap_or(0), true),
+    }
+}
+
+fn greeting(options: BindOptions, version: Option<ProxyProtocol>) -> BindOptions {
+    match version {
+        Some(version) => options.proxy_protocol(version),
+        None => options,
     }
 }
 

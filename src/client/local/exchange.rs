@@ -121,6 +121,9 @@ impl LocalSide {
         let Some(upstream) = self.conns.get(conn) else {
             return;
         };
+        if !upstream.connected {
+            return self.greeting_left(around, conn, count);
+        }
         let Some(key) = upstream.exchange else {
             return;
         };

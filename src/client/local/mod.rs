@@ -15,6 +15,7 @@
 //! whoever holds a loan is among the borrowers; heads and places are counted.
 
 mod exchange;
+mod greeting;
 pub mod http;
 #[cfg(test)]
 mod http_tests;
@@ -108,17 +109,29 @@ impl LocalSide {
         mux: Option<&'a mut Mux>,
         conn: ConnKey,
     ) -> &'a mut [u8] {
-        match self.conns.get(conn).map(|upstream| upstream.exchange) {
-            Some(Some(exchange)) => self.upstream_space(mux, exchange),
-            Some(None) => &mut self.scratch,
+        match self.conns.get(conn) {
+            Some(upstream) => match upstream.exchange {
+                // What it says now may still be another protocol's.
+                Some(_) if !upstream.connected => &mut [],
+                Some(exchange) => self.upstream_space(mux, exchange),
+                None => &mut self.scratch,
+            },
             None => &mut [],
         }
     }
 
     /// What a local connection is to be sent.
     pub(super) fn transmit<'a>(&'a self, mux: Option<&'a Mux>, conn: ConnKey) -> &'a [u8] {
-        let exchange = self.conns.get(conn).and_then(|upstream| upstream.exchange);
-        match exchange.map(|key| self.exchanges.resolve(key).out.next()) {
+        let Some(upstream) = self.conns.get(conn) else {
+            return &[];
+        };
+        if !upstream.connected {
+            return upstream.greeting.bytes();
+        }
+        match upstream
+            .exchange
+            .map(|key| self.exchanges.resolve(key).out.next())
+        {
             Some(Piece::Own(bytes)) => bytes,
             Some(Piece::Loan(lane, span)) => mux.map_or(&[], |mux| mux.payload(*lane, span)),
             Some(Piece::Nothing) | None => &[],

@@ -4,12 +4,14 @@
 
 use std::net::SocketAddr;
 
+use crate::buffer::Buffer;
 use crate::client::bound::Answerer;
 use crate::client::context::Timer;
 use crate::client::event::Shortage;
 use crate::client::keys::ExchangeKey;
 use crate::client::keys::Origin;
 use crate::client::local::exchange::Work;
+use crate::client::local::greeting::greeting;
 use crate::client::local::pool::{PoolKey, Waiter};
 use crate::client::local::{Around, LocalSide};
 use crate::limits::{POOL_IDLE_FOR, SLOT_WAIT};
@@ -23,10 +25,16 @@ pub(in crate::client) struct Upstream {
     pub exchange: Option<ExchangeKey>,
     /// The address whose slot it takes while it has an exchange.
     pub origin: Origin,
+    /// What it is told before anything else, as far as it was not sent.
+    pub greeting: Buffer,
+    /// Where it ends, once the host knows.
+    pub peer: Option<SocketAddr>,
+    /// Bytes of exchanges may pass.
     pub connected: bool,
     /// It served another request before.
     pub reused: bool,
-    /// It carried a login that holds for the connection, or was asked for one.
+    /// It carried a login that holds for the connection, or was asked for one, or it was told who
+    /// its visitor is.
     pub is_personal: bool,
 }
 
@@ -173,18 +181,27 @@ impl LocalSide {
         };
         let binding = exchange.binding;
         let bound = around.bindings.get(binding);
+        let greets = bound.and_then(|bound| {
+            let (version, mode) = (bound.spec.proxy_protocol?, bound.spec.mode);
+            let remote = exchange.remote_addr.as_deref();
+            Some(greeting(version, remote, mode, exchange.container_port))
+        });
         let target = bound.map(|bound| bound.spec.local.dial());
         let (Some(target), Some(pool_key)) = (target, self.pool_key(around, binding)) else {
             return self.dial_failed(around, key, "it was unbound");
         };
         let exchange = self.exchanges.resolve_mut(key);
+        let mut greeting = Buffer::new();
+        greeting.extend(greets.as_deref().unwrap_or_default());
         let entry = Upstream {
             pool_key,
             exchange: Some(key),
             origin: exchange.origin,
+            greeting,
+            peer: None,
             connected: false,
             reused: false,
-            is_personal: exchange.logs_in,
+            is_personal: exchange.logs_in || greets.is_some(),
         };
         let Ok(conn) = self.conns.insert(entry) else {
             return self.dial_failed(around, key, "too many connections");
@@ -301,13 +318,41 @@ impl LocalSide {
             .arm_if_unset(Timer::Pool, around.cx.now + POOL_IDLE_FOR / 4);
     }
 
-    /// A local connection stands, and TLS is next where its server speaks it.
+    /// A local connection stands, and the greeting is next where there is one.
     pub(in crate::client) fn upstream_connected(
         &mut self,
         around: &mut Around<'_>,
         conn: ConnKey,
         peer: SocketAddr,
     ) {
+        let Some(upstream) = self.conns.get_mut(conn) else {
+            return;
+        };
+        upstream.peer = Some(peer);
+        match upstream.greeting.is_empty() {
+            true => self.upstream_greeted(around, conn, peer),
+            false => around.cx.effects.wake(conn),
+        }
+    }
+
+    /// The socket took `count` bytes of the greeting.
+    pub(in crate::client) fn greeting_left(
+        &mut self,
+        around: &mut Around<'_>,
+        conn: ConnKey,
+        count: usize,
+    ) {
+        let Some(upstream) = self.conns.get_mut(conn) else {
+            return;
+        };
+        upstream.greeting.consume(count);
+        if let Some(peer) = upstream.peer.filter(|_| upstream.greeting.is_empty()) {
+            self.upstream_greeted(around, conn, peer);
+        }
+    }
+
+    /// A local connection knows who calls, and TLS is next where its server speaks it.
+    fn upstream_greeted(&mut self, around: &mut Around<'_>, conn: ConnKey, peer: SocketAddr) {
         let Some(upstream) = self.conns.get(conn) else {
             return;
         };

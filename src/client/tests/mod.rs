@@ -5,6 +5,7 @@ mod ends;
 mod expose;
 mod failover;
 mod fake_kit;
+mod greetings;
 mod handler;
 mod heirs;
 mod hostile;
@@ -71,6 +72,7 @@ fn spec(mode: BindMode, port: u16) -> BindSpec {
         host: None,
         host_header: HostHeader::Rewrite,
         headers: Vec::new(),
+        proxy_protocol: None,
         replaces: None,
         trust: crate::machine::Trust::System,
         local: Answerer::Target("127.0.0.1:3000".parse().unwrap()),

@@ -74,7 +74,13 @@ fn nginx_at(dir: &TempDir) -> Command {
     let mut command = Command::new("nginx");
     command.arg("-p").arg(dir.path());
     command.arg("-c").arg(dir.join("nginx.conf"));
-    command.args(["-e", "stderr", "-g", "daemon off;"]);
+    // Debian has it as a module of its own, which must be named before all else.
+    let module = "/usr/lib/nginx/modules/ngx_stream_module.so";
+    let globals = match std::path::Path::new(module).exists() {
+        true => format!("daemon off; load_module {module};"),
+        false => "daemon off;".to_owned(),
+    };
+    command.args(["-e", "stderr", "-g", &globals]);
     command
 }
 
