@@ -57,8 +57,11 @@ export type {
 } from './client/admin.js';
 export type { Metrics, Sample } from './client/metrics.js';
 export type {
+  ErrorHandler,
   ExchangeReport,
   FetchHandler,
+  HandlerBinding,
+  HandlerInfo,
   HostHeader,
   LocalAddress,
   Overload,

@@ -134,7 +134,8 @@ export class Binding {
     } else if (open.kind === 'tcp') {
       relayToTarget(stream, open, upstream.target, upstream.capacity, report);
     } else if (options.fetch !== undefined) {
-      serveFromHandler(stream, open, options.fetch, upstream.capacity, report);
+      const { fetch, onError } = options;
+      serveFromHandler(stream, open, { fetch, onError, binding: this }, upstream.capacity, report);
     } else {
       serveFromUpstream(stream, open, upstream, report);
     }

@@ -1,13 +1,18 @@
 /**
  * The options that callers pass, checked before any socket is opened.
  */
-import { isFieldValue, isToken } from '../local/head.js';
 import { REPLAY_BUFFER, REPLAY_BUFFER_LEAST } from '../mux/limits.js';
 import { LONGEST_HEAD, MOST_FIELDS } from '../wire/parts.js';
+import { checkFields, isCa, isInteger, isRecord, must, only, pick } from './check.js';
 import { OptionsError } from './errors.js';
-import { X509Certificate } from 'node:crypto';
 import { readTarget, type LocalTarget } from '../local/address.js';
-import type { FetchHandler, HeadLimits, HostHeader, LocalAddress } from '../local/terms.js';
+import type {
+  ErrorHandler,
+  FetchHandler,
+  HeadLimits,
+  HostHeader,
+  LocalAddress,
+} from '../local/terms.js';
 import type { BindKind, BindMode } from '../wire/terms.js';
 
 /** A token, or a function that gets one; asked at every dial. */
@@ -95,6 +100,8 @@ export interface BindOptions {
   headers?: HeaderFields | undefined;
   /** Answers requests in this process instead of a local server. Only for expose. */
   fetch?: FetchHandler | undefined;
+  /** Told what goes wrong in `fetch`, and may answer; without it that is printed. */
+  onError?: ErrorHandler | undefined;
   /** What the local server gets as Host. Default `rewrite`. */
   hostHeader?: HostHeader | undefined;
   /** A name for the kit's listings, of 1000 characters at the most. */
@@ -108,7 +115,8 @@ export interface BindOptions {
 }
 
 /** Options of `tunnel.expose`. */
-export type ExposeOptions = SessionOptions & Omit<BindOptions, 'mode' | 'kind' | 'fetch' | 'host'>;
+export type ExposeOptions = SessionOptions &
+  Omit<BindOptions, 'mode' | 'kind' | 'fetch' | 'onError' | 'host'>;
 /** Options of `tunnel.pull`. */
 export type PullOptions = SessionOptions &
   Pick<BindOptions, 'containerPort' | 'label' | 'host'> & {
@@ -117,7 +125,7 @@ export type PullOptions = SessionOptions &
   };
 /** Options of `tunnel.serve`. */
 export type ServeOptions = SessionOptions &
-  Pick<BindOptions, 'containerPort' | 'label' | 'takeover'> & {
+  Pick<BindOptions, 'containerPort' | 'label' | 'takeover' | 'onError'> & {
     /** Answers requests. */
     fetch: FetchHandler;
   };
@@ -149,6 +157,7 @@ export interface CheckedBind {
   upstreamInsecure: boolean;
   headers: [string, string][];
   fetch: FetchHandler | undefined;
+  onError: ErrorHandler | undefined;
   hostHeader: HostHeader;
   label: string | undefined;
   takeover: boolean;
@@ -190,6 +199,7 @@ const BIND_KEYS = [
   'hostHeader',
   'host',
   'fetch',
+  'onError',
 ] as const satisfies (keyof BindOptions)[];
 
 /** The most addresses of one kit. */
@@ -226,34 +236,6 @@ export function checkKit(options: KitOptions): CheckedKit {
   return { connectUrl, urls, token, kitHeaders, ca };
 }
 
-function isCa(ca: unknown): boolean {
-  return ca === undefined || (Array.isArray(ca) ? ca.length > 0 && ca.every(isPem) : isPem(ca));
-}
-
-/** Checks fields, however they are given; none of which `taken` matches. */
-function checkFields(fields: unknown, what: string, taken: RegExp): Record<string, string> {
-  const checked: Record<string, string> = {};
-  if (fields === undefined) return checked;
-  must(isRecord(fields), `${what} must be an object, a Headers, or pairs of name and value`);
-  const pairs: unknown[] =
-    Symbol.iterator in fields ? [...(fields as Iterable<unknown>)] : Object.entries(fields);
-  const seen = new Set<string>();
-  for (const pair of pairs) {
-    must(Array.isArray(pair) && pair.length === 2, `${what} must be pairs of name and value`);
-    const [name, value] = pair as [unknown, unknown];
-    must(
-      typeof name === 'string' && isToken(name) && typeof value === 'string' && isFieldValue(value),
-      `${what}: ${String(name)} is no header field, or its value would break its line`,
-    );
-    const lower = name.toLowerCase();
-    must(!taken.test(lower), `${what}: ${name} belongs to the message itself`);
-    must(!seen.has(lower), `${what}: ${name} comes twice`);
-    seen.add(lower);
-    checked[name] = value;
-  }
-  return checked;
-}
-
 /** Fields that make the upgrade, or frame it. */
 const OURS =
   /^(connection|upgrade|content-length|transfer-encoding|te|trailer|expect|sec-websocket-.*)$/;
@@ -261,22 +243,6 @@ const OURS =
 /** Fields that frame a request, end at the next hop, or name its server, for which there is `hostHeader`. */
 const FRAMING =
   /^(connection|keep-alive|proxy-connection|upgrade|content-length|transfer-encoding|te|trailer|expect|host)$/;
-
-/** Whether a text holds certificates, and nothing of them is broken. */
-function isPem(ca: unknown): boolean {
-  if (typeof ca !== 'string') return false;
-  const blocks =
-    ca.match(/-----BEGIN [A-Z0-9 ]*CERTIFICATE-----[^-]*-----END [A-Z0-9 ]*-----/g) ?? [];
-  return blocks.length > 0 && blocks.every(isCertificate);
-}
-
-function isCertificate(pem: string): boolean {
-  try {
-    return new X509Certificate(pem).fingerprint256 !== '';
-  } catch {
-    return false;
-  }
-}
 
 /** Checks a token, also one that a function returned. */
 export function isGoodToken(token: unknown): token is string {
@@ -382,7 +348,7 @@ export function checkBind(options: BindOptions): CheckedBind {
   must(isRecord(options), 'options must be an object');
   only(options, ['mode', 'kind', 'signal', ...BIND_KEYS], 'a binding');
   checkSignal(options.signal);
-  const { mode, fetch, hostHeader, label, host, takeover } = options;
+  const { mode, fetch, onError, hostHeader, label, host, takeover } = options;
   const containerPort = options.containerPort ?? 0;
   must(['expose', 'pull'].includes(mode), "mode must be 'expose' or 'pull'");
   const { kind = mode === 'expose' ? 'http' : 'tcp' } = options;
@@ -391,9 +357,7 @@ export function checkBind(options: BindOptions): CheckedBind {
     "kind must be 'http' for expose and 'tcp' for pull",
   );
   must(isInteger(containerPort, 0, 65_535), 'containerPort must be a whole number up to 65535');
-  must(fetch === undefined || typeof fetch === 'function', 'fetch must be a function');
-  must(fetch === undefined || mode === 'expose', 'fetch answers HTTP: it is for expose alone');
-  must(fetch === undefined || options.to === undefined, 'give either to or fetch, not both');
+  checkHandlers(options);
   const to = options.to === undefined ? undefined : checkTarget(options.to, kind);
   must(
     to !== undefined || fetch !== undefined || containerPort !== 0,
@@ -439,6 +403,7 @@ export function checkBind(options: BindOptions): CheckedBind {
     upstreamInsecure,
     headers,
     fetch,
+    onError,
     hostHeader: hostHeader ?? 'rewrite',
     label,
     takeover: takeover === true,
@@ -446,11 +411,21 @@ export function checkBind(options: BindOptions): CheckedBind {
   };
 }
 
+function checkHandlers({ fetch, onError, mode, to }: BindOptions): void {
+  must(fetch === undefined || typeof fetch === 'function', 'fetch must be a function');
+  must(fetch === undefined || mode === 'expose', 'fetch answers HTTP: it is for expose alone');
+  must(fetch === undefined || to === undefined, 'give either to or fetch, not both');
+  must(
+    onError === undefined || (typeof onError === 'function' && fetch !== undefined),
+    'onError must be a function, beside fetch',
+  );
+}
+
 /** What each one-call form knows of a binding, beside its port and label. */
 const FORMS = {
   'tunnel.expose': ['to', 'upstreamCa', 'upstreamInsecure', 'headers', 'takeover', 'hostHeader'],
   'tunnel.pull': ['to', 'host'],
-  'tunnel.serve': ['takeover', 'fetch'],
+  'tunnel.serve': ['takeover', 'fetch', 'onError'],
 } as const;
 
 /** Takes the options of a one-call form apart; the parts are checked by whoever gets them. */
@@ -533,27 +508,4 @@ function milliseconds(value: number | undefined, name: string): number {
   const ms = value === undefined ? 10_000 : value;
   must(isInteger(ms, 1, 3_600_000), `${name} must be milliseconds from 1 to 3600000`);
   return ms;
-}
-
-/** A misspelt option would silently be its default. */
-function only(options: object, keys: readonly string[], what: string): void {
-  for (const [key, value] of Object.entries(options)) {
-    must(value === undefined || keys.includes(key), `${key} is no option of ${what}`);
-  }
-}
-
-function pick(options: object, keys: readonly string[]): Record<string, unknown> {
-  return Object.fromEntries(Object.entries(options).filter(([key]) => keys.includes(key)));
-}
-
-function isInteger(value: unknown, least: number, most: number): boolean {
-  return Number.isInteger(value) && (value as number) >= least && (value as number) <= most;
-}
-
-function isRecord(value: unknown): value is object {
-  return typeof value === 'object' && value !== null;
-}
-
-function must(good: boolean, message: string): asserts good {
-  if (!good) throw new OptionsError(message);
 }

@@ -300,7 +300,13 @@ function toJson({ options, grant }: KeptBinding): object {
   // A handler lives in its process alone, and fields may be secrets: the binding is kept, and its
   // target is not.
   const handler = fetch !== undefined || headers.length > 0;
-  return { ...rest, to: to === undefined ? undefined : shownAs(to), handler, grant };
+  return {
+    ...rest,
+    onError: undefined,
+    to: to === undefined ? undefined : shownAs(to),
+    handler,
+    grant,
+  };
 }
 
 function fromJson(value: unknown): KeptBinding | undefined {

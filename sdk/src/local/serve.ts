@@ -2,7 +2,6 @@
  * A visitor's request handed to a function instead of a local server: a standard `Request` in, a
  * `Response` out, both streaming.
  */
-import { types } from 'node:util';
 import { Code } from '../wire/code.js';
 import type { Headers as FieldList, OpenHttp } from '../wire/control.js';
 import type { MuxStream, StreamSink } from '../mux/stream.js';
@@ -18,9 +17,12 @@ import {
   withoutHopByHop,
 } from './head.js';
 import { busyPage, type Capacity } from './capacity.js';
+import { decoded } from './decoded.js';
+import { beginningOf, bytesOf, type Beginning } from './known-body.js';
 import { answerPlain, SOON, Tally, type Report } from './report.js';
 import type { SlotUser, Ticket } from './slots.js';
-import type { FetchHandler, Shortage } from './terms.js';
+import type { ErrorHandler, FetchHandler, HandlerBinding, Shortage } from './terms.js';
+import { plain } from '../wire/text.js';
 import { originOf } from './visitor.js';
 
 /** What a visitor gets when the handler failed, and when it answered with no status of an answer. */
@@ -30,16 +32,23 @@ const BAD_GATEWAY = [502, 'Bad Gateway'] as const;
 /** Methods that a `Request` cannot have. */
 const FORBIDDEN = new Set(['CONNECT', 'TRACE', 'TRACK']);
 
+/** The functions that answer at a binding. */
+export interface Handlers {
+  fetch: FetchHandler;
+  onError: ErrorHandler | undefined;
+  binding: HandlerBinding;
+}
+
 /** Starts to answer a stream that was just opened. */
 export function serveFromHandler(
   stream: MuxStream,
   open: OpenHttp,
-  handler: FetchHandler,
+  handlers: Handlers,
   capacity: Capacity,
   report: Report,
 ): void {
   const tally = new Tally(open, report);
-  const exchange = new FetchExchange(stream, open, handler, capacity, tally);
+  const exchange = new FetchExchange(stream, open, handlers, capacity, tally);
   stream.sink = exchange;
   if (open.isUpgrade) {
     exchange.refuse(501, '501 Not Implemented\n\nThis server does not take WebSockets.\n');
@@ -73,7 +82,7 @@ class FetchExchange implements StreamSink, SlotUser {
   constructor(
     private readonly stream: MuxStream,
     private readonly open: OpenHttp,
-    private readonly handler: FetchHandler,
+    private readonly handlers: Handlers,
     private readonly capacity: Capacity,
     private readonly tally: Tally,
   ) {}
@@ -120,24 +129,52 @@ class FetchExchange implements StreamSink, SlotUser {
     }
     // The request has all of it now.
     this.stream.releaseHead();
-    let response: Response;
+    const { fetch, binding } = this.handlers;
+    const { remoteAddr } = this.open;
     try {
-      response = await this.handler(request);
+      const response: unknown = await fetch(request, { remoteAddr, binding });
       if (!isResponse(response)) throw new TypeError('the handler returned no Response');
-    } catch (error) {
       this.leave();
-      this.fail(error);
-      return;
+      await this.respond(response);
+    } catch (error) {
+      const instead = await this.answerTo(error, request);
+      this.leave();
+      if (instead === undefined) return this.fail(error);
+      try {
+        await this.respond(instead);
+      } catch (another) {
+        told(another, request);
+        this.fail(another);
+      }
     }
-    this.leave();
+  }
+
+  /** Sends a response; who makes its body learns where nobody takes it any more. */
+  private async respond(response: Response): Promise<void> {
     try {
       await this.answer(response);
       this.settle();
     } catch (error) {
-      this.fail(error);
-      // Whoever makes the body learns that nobody takes it any more.
       const unread = this.reader ?? response.body;
+      this.reader = undefined;
       unread?.cancel(error).catch(ignore);
+      throw error;
+    }
+  }
+
+  /**
+   * Tells whoever wrote the handler what went wrong, unless it is only that the visitor has left;
+   * what is to be answered instead, if anything is.
+   */
+  private async answerTo(error: unknown, request: Request): Promise<Response | undefined> {
+    if (this.gone) return undefined;
+    const { onError } = this.handlers;
+    if (onError === undefined) return told(error, request);
+    try {
+      const instead: unknown = await onError(error, request);
+      return isResponse(instead) && !this.headSent && !this.hasLeft() ? instead : undefined;
+    } catch (another) {
+      return told(another, request);
     }
   }
 
@@ -270,45 +307,57 @@ class FetchExchange implements StreamSink, SlotUser {
 
   private async answer(response: Response): Promise<void> {
     const { status } = response;
-    const bare = this.open.method === 'HEAD' || status === 204 || status === 304;
+    const isHead = this.open.method === 'HEAD';
+    const bare = status === 204 || status === 304;
     if (this.gone) return void response.body?.cancel().catch(ignore);
     if (!isFinal(status)) throw new BadStatus(status);
     const headers: FieldList = [];
     response.headers.forEach((value, name) => headers.push([name, value]));
-    const kept = withoutHopByHop(headers);
+    const kept = decoded(response, withoutHopByHop(headers));
     checkHeaders(kept);
     const declared = contentLength(kept);
     // A body that was read before cannot be sent: taken now, that is still an error with a status.
     if (!bare) this.reader = readerOf(response);
+    const begun = bare || declared !== undefined ? NOTHING : await beginningOf(this.reader);
+    if (this.hasLeft()) return void this.reader?.cancel().catch(ignore);
+    // What a HEAD gets for no body at all says nothing of what a GET would get.
+    const known = begun.whole && !(isHead && this.reader === undefined);
+    if (known) kept.push(['content-length', String(begun.length)]);
     if (!this.stream.head({ status, headers: kept, final: true })) {
       throw new RangeError('the response head is too large');
     }
     this.headSent = true;
     this.tally.status = status;
     if (bare) response.body?.cancel().catch(ignore);
-    else await this.sendBody(this.reader, declared);
+    else if (isHead) this.reader?.cancel().catch(ignore);
+    else await this.sendBody(begun, declared);
     if (this.hasLeft()) return;
     this.stream.end();
     this.tally.done();
   }
 
-  private async sendBody(
-    reader: ReadableStreamDefaultReader<Uint8Array> | undefined,
-    declared: number | undefined,
-  ): Promise<void> {
-    let left = declared ?? Infinity;
-    while (reader !== undefined && !this.gone) {
-      const { done, value } = await reader.read();
+  private async sendBody(begun: Beginning, declared: number | undefined): Promise<void> {
+    const { reader } = this;
+    const left = { bytes: declared ?? Infinity };
+    for (const chunk of begun.chunks) await this.sendChunk(chunk, left);
+    let { next } = begun;
+    while (reader !== undefined && !begun.whole && !this.gone) {
+      const { done, value } = await (next ?? reader.read());
       if (done) break;
-      const bytes = bytesOf(value);
-      left -= bytes.length;
-      if (left < 0) throw new RangeError('a body longer than its Content-Length');
-      this.tally.bytesOut += bytes.length;
-      if (!this.stream.write(bytes)) await this.drained();
+      next = undefined;
+      await this.sendChunk(bytesOf(value), left);
     }
-    if (declared !== undefined && left > 0 && !this.gone) {
+    if (declared !== undefined && left.bytes > 0 && !this.gone) {
       throw new RangeError('a body shorter than its Content-Length');
     }
+  }
+
+  private async sendChunk(bytes: Uint8Array, left: { bytes: number }): Promise<void> {
+    if (this.gone) return;
+    left.bytes -= bytes.length;
+    if (left.bytes < 0) throw new RangeError('a body longer than its Content-Length');
+    this.tally.bytesOut += bytes.length;
+    if (!this.stream.write(bytes)) await this.drained();
   }
 
   /** Asked across waits, which the compiler does not see. */
@@ -369,21 +418,12 @@ function readerOf(response: Response): ReadableStreamDefaultReader<Uint8Array> |
   return response.body?.getReader() as ReadableStreamDefaultReader<Uint8Array> | undefined;
 }
 
-/**
- * The octets of a body's chunk. A stream hands on whatever its source enqueued, and anything but
- * octets would be counted wrongly all the way down.
- */
-function bytesOf(chunk: unknown): Uint8Array {
-  if (chunk instanceof Uint8Array) return chunk;
-  if (ArrayBuffer.isView(chunk)) {
-    return new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.byteLength);
-  }
-  if (types.isAnyArrayBuffer(chunk)) return new Uint8Array(chunk);
-  throw new TypeError(`a body's chunk must be octets, not ${describe(chunk)}: encode it first`);
-}
+/** Nothing of a body, which nobody looked at. */
+const NOTHING: Beginning = { chunks: [], length: 0, whole: false, next: undefined };
 
-function describe(value: unknown): string {
-  return value === null ? 'null' : typeof value;
+/** Shows what a handler threw, with its stack and its cause. */
+function told(error: unknown, { method, url }: Request): undefined {
+  console.error(`hoody-tunnel: the handler failed, at ${plain(`${method} ${url}`)}:`, error);
 }
 
 function messageOf(error: unknown): string {
@@ -391,7 +431,7 @@ function messageOf(error: unknown): string {
 }
 
 /** A `Response` of another realm counts as well: bundlers and polyfills bring their own. */
-function isResponse(value: unknown): boolean {
+function isResponse(value: unknown): value is Response {
   return typeof value === 'object' && value !== null && 'status' in value && 'headers' in value;
 }
 

@@ -25,8 +25,30 @@ export interface UpstreamTrust {
 /** What the local server gets as Host: its own address, what the visitor sent, or a fixed name. */
 export type HostHeader = 'rewrite' | 'keep' | (string & {});
 
+/** The binding that a request came to. */
+export interface HandlerBinding {
+  readonly bindId: number;
+  readonly containerPort: number;
+  readonly publicUrl: string | null;
+}
+
+/** What a handler is told beside the request. */
+export interface HandlerInfo {
+  /** The visitor's address and port, where the kit says them. */
+  remoteAddr: string | undefined;
+  binding: HandlerBinding;
+}
+
 /** A function that answers requests. */
-export type FetchHandler = (request: Request) => Response | Promise<Response>;
+export type FetchHandler = (request: Request, info: HandlerInfo) => Response | Promise<Response>;
+
+/**
+ * A function that is told what a handler threw, or what came of its response, and may answer in its
+ * place. An answer that comes behind the head of another one is not taken.
+ */
+export type ErrorHandler =
+  | ((error: unknown, request: Request) => void)
+  | ((error: unknown, request: Request) => Response | undefined | Promise<Response | undefined>);
 
 /** One exchange, told when it is over. */
 export interface ExchangeReport {
