@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::fields::is_value;
+use super::fields::{is_token, is_value};
 use super::head::{RequestBody, ResponseBody};
 use crate::limits::{MAX_CHUNK_EXTENSION, MAX_HEADER_FIELDS, MAX_TRAILERS};
 
@@ -71,6 +71,8 @@ enum Expect {
     DataLf,
     /// The first octet of a trailer field, or the CR of the empty line.
     Trailer,
+    /// More of a trailer field's name, or the colon behind it.
+    TrailerName,
     /// More of a trailer field, or its CR.
     TrailerRest,
     /// The LF after a trailer field.
@@ -93,7 +95,8 @@ pub struct ChunkedDecoder {
     trailer_fields: usize,
     /// Their lines, each with LF behind it, where they are wanted.
     kept: Option<Vec<u8>>,
-    /// Blanks may stand behind the size without an extension.
+    /// It is an answer's: blanks may stand behind the size without an extension, and lines that
+    /// are no fields between the trailers.
     lenient: bool,
 }
 
@@ -117,7 +120,8 @@ impl ChunkedDecoder {
     }
 
     /// The same for the answer of a server, which is chunked anew before anybody else reads it:
-    /// blanks behind the size mean nothing, as to all who read answers.
+    /// blanks behind the size mean nothing, as to all who read answers, and what is no field is
+    /// left out.
     pub fn for_answer() -> Self {
         Self {
             lenient: true,
@@ -188,7 +192,9 @@ impl ChunkedDecoder {
             (Expect::Trailer, b'\r') => Ok(Expect::LastLf),
             (Expect::Trailer, b' ' | b'\t') => malformed("A trailer is folded."),
             (Expect::TrailerRest, b'\r') => Ok(Expect::TrailerLf),
-            (Expect::Trailer | Expect::TrailerRest, _) => self.step_trailer(octet),
+            (Expect::Trailer | Expect::TrailerName | Expect::TrailerRest, _) => {
+                self.step_trailer(octet)
+            }
             (Expect::TrailerLf, b'\n') => self.end_trailer(),
             (Expect::LastLf, b'\n') => Ok(Expect::Nothing),
             (Expect::SizeLf | Expect::TrailerLf | Expect::LastLf, _) => {
@@ -232,7 +238,12 @@ impl ChunkedDecoder {
         if let Some(kept) = &mut self.kept {
             kept.push(octet);
         }
-        Ok(Expect::TrailerRest)
+        match (self.expect, octet) {
+            _ if self.lenient => Ok(Expect::TrailerRest),
+            (Expect::TrailerRest, _) | (Expect::TrailerName, b':') => Ok(Expect::TrailerRest),
+            _ if is_token(&[octet]) => Ok(Expect::TrailerName),
+            _ => Err(BodyError::Malformed("The name of a trailer is malformed.")),
+        }
     }
 
     fn end_trailer(&mut self) -> Result<Expect, BodyError> {

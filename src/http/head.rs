@@ -499,7 +499,8 @@ fn read_target<'a>(method: &str, target: &'a str) -> Result<Target<'a>, Reject> 
     let rest = after.ok_or(Reject::bad("The request target is malformed."))?;
     let end = rest.iter().position(|octet| matches!(octet, b'/' | b'?'));
     let (authority, path) = rest.split_at(end.unwrap_or(rest.len()));
-    if authority.is_empty() || !is_host(authority) {
+    // A port alone names no host (RFC 9110 §4.2.1).
+    if matches!(authority, [] | [b':', ..]) || !is_host(authority) {
         return Err(Reject::bad("The host in the request target is malformed."));
     }
     let path = match path {

@@ -165,6 +165,8 @@ fn first_lines_with_two_readings_are_refused() {
         ("GET http:/a HTTP/1.1", 400),
         ("GET http:// HTTP/1.1", 400),
         ("GET http:///a HTTP/1.1", 400),
+        ("GET http://:80/a HTTP/1.1", 400),
+        ("GET http://: HTTP/1.1", 400),
         ("GET http://u@a/ HTTP/1.1", 400),
         ("GET http://a\\b/ HTTP/1.1", 400),
         ("GET ?a HTTP/1.1", 400),

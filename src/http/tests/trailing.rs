@@ -125,13 +125,14 @@ fn trailers_pass_as_the_vectors_say_however_they_come() {
         match case["rule"].as_str() {
             Some("read") => {
                 let sent = octets(&case["sent"]);
-                let wanted = (case["error"] != true).then(|| wanted(&case["fields"]));
+                let good = (case["error"] != true).then(|| wanted(&case["fields"]));
+                let of_request = good.clone().filter(|_| case["requestError"] != true);
                 for piece in [1, 2, 3, 7, 1000] {
                     let asked = BodyDecoder::for_request(RequestBody::Chunked);
                     let answered = BodyDecoder::for_response(ResponseBody::Chunked);
-                    for decoder in [asked, answered] {
+                    for (decoder, wanted) in [(asked, &of_request), (answered, &good)] {
                         let got = read(decoder, &sent, piece);
-                        assert_eq!(got, wanted, "{}, by {piece}", case["name"]);
+                        assert_eq!(&got, wanted, "{}, by {piece}", case["name"]);
                     }
                 }
             }
