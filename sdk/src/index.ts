@@ -65,6 +65,7 @@ export type {
   HostHeader,
   LocalAddress,
   Overload,
+  ProxyProtocol,
   Shortage,
 } from './local/terms.js';
 export type { BindKind, BindMode, HelloOk, JoinTicket, ResumedBind } from './wire/terms.js';

@@ -9,6 +9,7 @@ import { readTarget } from '../local/address.js';
 import type { Capacity } from '../local/capacity.js';
 import type { HeadLimits } from '../local/terms.js';
 import { Pool } from '../local/pool.js';
+import { greeting } from '../local/greeting.js';
 import { relayToTarget } from '../local/relay.js';
 import { hostFor } from '../local/request.js';
 import type { Report } from '../local/report.js';
@@ -132,7 +133,10 @@ export class Binding {
     if (open.kind !== options.kind) {
       stream.reset(Code.RefusedStream, `the binding is ${options.kind}`);
     } else if (open.kind === 'tcp') {
-      relayToTarget(stream, open, upstream.target, upstream.capacity, report);
+      const { proxyProtocol } = options;
+      const { remoteAddr, containerPort = this.containerPort } = open;
+      const first = proxyProtocol && greeting(proxyProtocol, remoteAddr, containerPort);
+      relayToTarget(stream, open, upstream.target, upstream.capacity, report, first);
     } else if (options.fetch !== undefined) {
       const { fetch, onError } = options;
       serveFromHandler(stream, open, { fetch, onError, binding: this }, upstream.capacity, report);

@@ -12,6 +12,7 @@ import type {
   HeadLimits,
   HostHeader,
   LocalAddress,
+  ProxyProtocol,
 } from '../local/terms.js';
 import type { BindKind, BindMode } from '../wire/terms.js';
 
@@ -110,16 +111,18 @@ export interface BindOptions {
   takeover?: boolean | undefined;
   /** Where a pull binding listens in the container. Default `127.0.0.1`. */
   host?: '127.0.0.1' | '::1' | 'localhost' | undefined;
+  /** Tells the local server first who is calling, by the PROXY protocol. Only for pull. */
+  proxyProtocol?: ProxyProtocol | undefined;
   /** Gives the request up when aborted. */
   signal?: AbortSignal | undefined;
 }
 
 /** Options of `tunnel.expose`. */
 export type ExposeOptions = SessionOptions &
-  Omit<BindOptions, 'mode' | 'kind' | 'fetch' | 'onError' | 'host'>;
+  Omit<BindOptions, 'mode' | 'kind' | 'fetch' | 'onError' | 'host' | 'proxyProtocol'>;
 /** Options of `tunnel.pull`. */
 export type PullOptions = SessionOptions &
-  Pick<BindOptions, 'containerPort' | 'label' | 'host'> & {
+  Pick<BindOptions, 'containerPort' | 'label' | 'host' | 'proxyProtocol'> & {
     /** Where traffic goes on this machine. Required where the kit chooses the port. */
     to?: LocalAddress | undefined;
   };
@@ -162,6 +165,7 @@ export interface CheckedBind {
   label: string | undefined;
   takeover: boolean;
   host: string | undefined;
+  proxyProtocol: ProxyProtocol | undefined;
 }
 
 /** The longest name of a binding: BIND has to fit into one frame. */
@@ -198,6 +202,7 @@ const BIND_KEYS = [
   'takeover',
   'hostHeader',
   'host',
+  'proxyProtocol',
   'fetch',
   'onError',
 ] as const satisfies (keyof BindOptions)[];
@@ -390,10 +395,7 @@ export function checkBind(options: BindOptions): CheckedBind {
   );
   must(takeover === undefined || typeof takeover === 'boolean', 'takeover must be true or false');
   must(takeover !== true || mode === 'expose', 'takeover is for expose alone');
-  must(
-    host === undefined || (mode === 'pull' && ['127.0.0.1', '::1', 'localhost'].includes(host)),
-    "host is for pull alone, and must be '127.0.0.1', '::1' or 'localhost'",
-  );
+  checkPull(options);
   return {
     kind,
     mode,
@@ -408,7 +410,19 @@ export function checkBind(options: BindOptions): CheckedBind {
     label,
     takeover: takeover === true,
     host,
+    proxyProtocol: options.proxyProtocol,
   };
+}
+
+function checkPull({ host, proxyProtocol, mode }: BindOptions): void {
+  must(
+    host === undefined || (mode === 'pull' && ['127.0.0.1', '::1', 'localhost'].includes(host)),
+    "host is for pull alone, and must be '127.0.0.1', '::1' or 'localhost'",
+  );
+  must(
+    proxyProtocol === undefined || (mode === 'pull' && [1, 2].includes(proxyProtocol)),
+    'proxyProtocol is for pull alone, and must be 1 or 2',
+  );
 }
 
 function checkHandlers({ fetch, onError, mode, to }: BindOptions): void {
@@ -424,7 +438,7 @@ function checkHandlers({ fetch, onError, mode, to }: BindOptions): void {
 /** What each one-call form knows of a binding, beside its port and label. */
 const FORMS = {
   'tunnel.expose': ['to', 'upstreamCa', 'upstreamInsecure', 'headers', 'takeover', 'hostHeader'],
-  'tunnel.pull': ['to', 'host'],
+  'tunnel.pull': ['to', 'host', 'proxyProtocol'],
   'tunnel.serve': ['takeover', 'fetch', 'onError'],
 } as const;
 

@@ -12,15 +12,16 @@ import type { ConnectUser, Target, Unreachable } from './target.js';
 import type { Shortage } from './terms.js';
 import { originOf } from './visitor.js';
 
-/** Starts to relay a stream that was just opened. */
+/** Starts to relay a stream that was just opened; `first` goes ahead of its caller's bytes. */
 export function relayToTarget(
   stream: MuxStream,
   open: OpenTcp,
   target: Target,
   capacity: Capacity,
   report: Report,
+  first?: Buffer,
 ): void {
-  const relay = new Relay(stream, target, capacity, new Tally(open, report));
+  const relay = new Relay(stream, target, capacity, new Tally(open, report), first);
   stream.sink = relay;
   relay.start(originOf(open.remoteAddr));
 }
@@ -39,6 +40,7 @@ class Relay implements StreamSink, ConnectUser, SlotUser {
     private readonly target: Target,
     private readonly capacity: Capacity,
     private readonly tally: Tally,
+    private readonly first: Buffer | undefined,
   ) {}
 
   start(origin: string): void {
@@ -63,6 +65,7 @@ class Relay implements StreamSink, ConnectUser, SlotUser {
     this.socket = socket;
     const waiting = this.waiting;
     this.waiting = [];
+    if (this.first !== undefined) socket.write(this.first, ignore);
     for (const chunk of waiting) this.write(socket, chunk);
     if (this.callerEnded) socket.end();
   }
@@ -147,4 +150,8 @@ class Relay implements StreamSink, ConnectUser, SlotUser {
     this.leave();
     this.tally.done();
   }
+}
+
+function ignore(): void {
+  // Nobody gave credit for it.
 }

@@ -25,6 +25,9 @@ export interface UpstreamTrust {
 /** What the local server gets as Host: its own address, what the visitor sent, or a fixed name. */
 export type HostHeader = 'rewrite' | 'keep' | (string & {});
 
+/** The version of HAProxy's PROXY protocol in which a server is told who is calling. */
+export type ProxyProtocol = 1 | 2;
+
 /** The binding that a request came to. */
 export interface HandlerBinding {
   readonly bindId: number;

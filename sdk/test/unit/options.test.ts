@@ -69,6 +69,9 @@ const WRONG_BINDS: Record<string, unknown>[] = [
   { takeover: null },
   { host: '127.0.0.1' },
   { fetch: () => new Response() },
+  { onError: () => undefined },
+  { to: undefined, fetch: () => new Response(), onError: 'print' },
+  { proxyProtocol: 1 },
   { signal: 5 },
   { conatinerPort: 3000 },
 ];
@@ -88,6 +91,8 @@ test('wrong options fail before any socket is opened', async () => {
   const calls: Promise<unknown>[] = [
     tunnel.pull({ url, containerPort: 0 }),
     tunnel.pull({ url, containerPort: 1, host: '0.0.0.0' as '::1' }),
+    tunnel.pull({ url, containerPort: 1, proxyProtocol: 3 as 1 }),
+    tunnel.pull({ url, containerPort: 1, proxyProtocol: '1' as never }),
     tunnel.pull({ url, containerPort: 1, takeover: true } as never),
     tunnel.pull({ url, containerPort: 1, takeover: false } as never),
     tunnel.pull({ url, containerPort: 1, hostHeader: 'keep' } as never),

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { TunnelSession } from '../../src/index.js';
+import { TunnelSession, type BindOptions } from '../../src/index.js';
 import { FixtureKit, type KitStream } from '../support/kit.js';
 import { freePort, listen, until, type LocalServer } from '../support/local.js';
 import type net from 'node:net';
@@ -8,6 +8,7 @@ import type net from 'node:net';
 async function pulled(
   serve: (socket: net.Socket) => void,
   body: (call: () => KitStream, local: LocalServer) => Promise<void>,
+  options: Partial<BindOptions> = {},
 ): Promise<void> {
   const kit = await FixtureKit.start();
   const local = await listen(serve);
@@ -15,7 +16,7 @@ async function pulled(
   try {
     await session.connect();
     const to = { host: '127.0.0.1', port: local.port };
-    await session.bind({ mode: 'pull', containerPort: 0, to });
+    await session.bind({ mode: 'pull', containerPort: 0, to, ...options });
     await body(() => kit.session.caller(), local);
   } finally {
     await session.close();
@@ -107,4 +108,28 @@ test('sixty-four megabytes come back in order', async () => {
       assert.ok((await stream.body()).equals(bytes));
     },
   );
+});
+
+test('a server is told who is calling ahead of the first byte', async () => {
+  for (const proxyProtocol of [1, 2] as const) {
+    let seen = Buffer.alloc(0);
+    await pulled(
+      (socket) => {
+        socket.on('data', (chunk) => (seen = Buffer.concat([seen, chunk])));
+        socket.on('end', () => socket.end('bye'));
+      },
+      async (call) => {
+        const stream = call();
+        // It comes before the connection to the server stands.
+        stream.send(Buffer.from('question'));
+        stream.end();
+        assert.equal(await stream.text(), 'bye');
+      },
+      { proxyProtocol },
+    );
+    const end = seen.length - 'question'.length;
+    assert.equal(seen.subarray(end).toString(), 'question');
+    const text = seen.subarray(0, end).toString('latin1');
+    assert.match(text, proxyProtocol === 1 ? /^PROXY .*\r\n$/ : /^\r\n\r\n\0\r\nQUIT\n/);
+  }
 });

@@ -34,6 +34,7 @@ import { HeadReader } from '../../src/local/head-reader.js';
 import { HttpFault, withoutHopByHop } from '../../src/local/head.js';
 import { localRequest } from '../../src/local/request.js';
 import { Names, type LocalName } from '../../src/local/rewrite.js';
+import { greeting } from '../../src/local/greeting.js';
 import { lastChunk } from '../../src/local/trailers.js';
 import { HeadParts } from '../../src/wire/parts.js';
 import { SessionRecvCredit, StreamRecvCredit } from '../../src/mux/credit.js';
@@ -317,6 +318,26 @@ test('answers are read as the vectors say, however they come', () => {
         assert.deepEqual(readAnswer(answer, method, piece), { status, headers, body, again }, name);
       }
     }
+  }
+});
+
+test('a local server is told who is calling as the vectors say', () => {
+  for (const one of load('proxy_protocol')) {
+    // What is exposed has another destination, and is not told here.
+    const unknown = one.name.startsWith('not known');
+    if (one['mode'] !== 'pull' && !unknown) continue;
+    const remote = (one['remoteAddr'] as string | null) ?? undefined;
+    for (const version of [1, 2] as const) {
+      const told = greeting(version, remote, one['containerPort'] as number);
+      assert.equal(told.toString('hex'), one[`v${version}Hex`], one.name);
+    }
+  }
+  // The caller's end of those is the same: it is told up to the destination.
+  for (const one of load('proxy_protocol').filter((it) => it['mode'] === 'expose')) {
+    const told = greeting(1, one['remoteAddr'] as string, one['containerPort'] as number);
+    const wanted = Buffer.from(one['v1Hex'] as string, 'hex').toString();
+    const pulled = wanted.replace(/ 0\.0\.0\.0 /, ' 127.0.0.1 ').replace(/ :: /, ' ::1 ');
+    assert.equal(told.toString(), pulled, one.name);
   }
 });
 
