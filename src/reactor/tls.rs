@@ -98,9 +98,9 @@ impl Tls {
             let _ = self.flush();
             return Err(broken(error));
         }
-        if self.session.wants_write() {
-            self.flush()?;
-        }
+        // Where nothing can be written any more, what the peer said before may still be read.
+        // Whoever writes next is told.
+        let _ = self.flush();
         Ok(before > 0)
     }
 }

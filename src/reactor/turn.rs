@@ -468,6 +468,10 @@ impl<M: Machine> Reactor<M> {
         }
         conn.broken = Some(how);
         conn.readable = true;
+        if let Link::Tls(tls) = &mut conn.link {
+            // The edge of what came last may not have been seen yet.
+            tls.stirred(true);
+        }
         if conn.paused {
             self.meet_error(key);
         } else {

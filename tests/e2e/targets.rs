@@ -313,6 +313,59 @@ fn a_server_that_says_nothing_or_an_alert_of_tls_is_told_from_one_that_is_gone()
     assert!(text.contains("TLS: no answer"), "{text}");
 }
 
+/// A server with TLS that reads a head, says `answer`, and resets with the body unread.
+fn refuses_unread(dir: &TempDir, answer: &'static [u8]) -> u16 {
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+    use std::io::{Read, Write};
+    let cert = CertificateDer::from_pem_file(dir.join("good.pem")).expect("a certificate");
+    let key = PrivateKeyDer::from_pem_file(dir.join("good.key")).expect("a key");
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("TLS 1.3")
+        .with_no_client_auth()
+        .with_single_cert(vec![cert], key)
+        .expect("they belong together");
+    let config = std::sync::Arc::new(config);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            stream.set_nodelay(true).expect("a TCP socket");
+            let session = rustls::ServerConnection::new(config.clone()).expect("a session");
+            let mut tls = rustls::StreamOwned::new(session, stream);
+            let mut head = Vec::new();
+            while !head.windows(4).any(|four| four == b"\r\n\r\n") {
+                let mut more = [0; 512];
+                let count = tls.read(&mut more).expect("a head");
+                head.extend_from_slice(&more[..count]);
+            }
+            tls.write_all(answer).expect("it is taken");
+            tls.flush().expect("it is taken");
+            // What was not read makes the close a reset.
+        }
+    });
+    port
+}
+
+#[test]
+fn what_a_server_with_tls_said_before_it_reset_an_upload_reaches_the_visitor() {
+    let dir = TempDir::new();
+    certificates(&dir);
+    let answer = b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig";
+    let port = refuses_unread(&dir, answer);
+    let kit = Kit::start();
+    let hoody = lead(&kit, "expose", &format!("https://localhost:{port}"), &[]);
+    let body = Noise::bytes(6, 3_000_000);
+    for _ in 0..20 {
+        let mut talk = Talk::port(hoody.port());
+        talk.say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n\r\n");
+        talk.say_into_the_void(&body);
+        let reply = talk.reply(false);
+        assert_eq!((reply.status, reply.text().as_str()), (413, "big"));
+    }
+}
+
 #[test]
 fn the_wrong_scheme_of_a_kit_ends_the_client_at_once_with_a_sentence() {
     let kit = Kit::start();
