@@ -9,10 +9,10 @@ use crate::buffer::Buffer;
 use crate::client::Error;
 use crate::client::config::{Config, Endpoint};
 use crate::client::reach::failure::Failure;
-use crate::client::reach::route::{Advance, Route};
+use crate::client::reach::route::{Advance, Route, SPEAKS_TLS};
 use crate::client::reach::upgrade::USER_AGENT;
 use crate::clock::Instant;
-use crate::http::{Asked, BodyDecoder, HeadScanner, ResponseHead, Version};
+use crate::http::{Asked, BodyDecoder, HeadScanner, ResponseHead, Version, speaks_tls};
 use crate::limits::CLIENT_REPLY_BYTES;
 use crate::machine::{Command, ConnKey, Ended, Event, ListenerKey, Machine};
 
@@ -103,7 +103,7 @@ impl Fetch {
         text.push_str("\r\n");
         let mut out = Buffer::new();
         out.extend(text.as_bytes());
-        let route = Route::new(to.clone());
+        let route = Route::new(to.clone(), false);
         let conn = ConnKey::unpack(1 << 32);
         let target = route.target();
         Ok(Fetch {
@@ -175,12 +175,24 @@ impl Fetch {
             }
         }
         if ended {
-            self.finish(Err(Failure::HungUp.error()));
+            self.finish(Err(self.dropped(Failure::HungUp).error()));
+        }
+    }
+
+    /// What it means that the connection ended so.
+    fn dropped(&self, how: Failure) -> Failure {
+        let is_silent = self.reply.is_none() && self.received.is_empty();
+        match is_silent && !self.route.endpoint().secure {
+            true => Failure::Mute,
+            false => how,
         }
     }
 
     /// Looks for a head; true when there was one.
     fn read_head(&mut self) -> Result<bool, Failure> {
+        if speaks_tls(self.received.bytes()) {
+            return Err(Failure::NotHttp(SPEAKS_TLS));
+        }
         let reject = |reject: crate::http::Reject| Failure::NotHttp(reject.why);
         let Some(length) = self.scanner.scan(self.received.bytes()).map_err(reject)? else {
             return Ok(false);
@@ -212,16 +224,15 @@ impl Machine for Fetch {
                 let step = self.route.connected();
                 self.step(step);
             }
-            Event::Secured { .. } => {
-                let step = self.route.secured();
-                self.step(step);
-            }
+            Event::Secured { .. } => match self.route.secured() {
+                Ok(step) => self.step(step),
+                Err(failure) => self.finish(Err(failure.error())),
+            },
             Event::Ended { how, .. } => {
-                let failure = match (self.route.doing(), how) {
-                    _ if self.reached => Failure::Dropped(Ended::Reset),
-                    ("connecting", Ended::Failed(failure)) => Failure::Dial(failure),
-                    ("negotiating TLS", Ended::Failed(failure)) => Failure::Tls(failure),
-                    (_, how) => Failure::Dropped(how),
+                let failure = match how {
+                    _ if self.reached => self.dropped(Failure::Dropped(Ended::Reset)),
+                    Ended::Failed(failure) => self.route.failed(failure),
+                    how => Failure::Dropped(how),
                 };
                 self.finish(Err(failure.error()));
             }

@@ -243,6 +243,20 @@ impl BindSpec {
         })
     }
 
+    /// What may be wrong where the local server closes without a byte, which some do that speak
+    /// another protocol.
+    pub(super) fn hint_at_silence(&self) -> &'static str {
+        match &self.local {
+            Answerer::Target(_) if self.proxy_protocol.is_some() => {
+                ". Does it expect the PROXY protocol in this version?"
+            }
+            Answerer::Target(target) if target.scheme() == "http" => {
+                ". If it speaks TLS, expose https://…"
+            }
+            _ => "",
+        }
+    }
+
     /// Whether a binding that the kit has is what this asks for.
     pub(super) fn is_like(&self, resumed: &ResumedBind) -> bool {
         self.mode == resumed.mode && self.container_port == resumed.container_port

@@ -486,7 +486,10 @@ impl Machine for Client {
                 local.told(&mut around, event);
             }
             Event::Connected { conn, .. } => self.reach.lane_connected(&mut self.cx, conn),
-            Event::Secured { conn } => self.reach.lane_secured(&mut self.cx, conn),
+            Event::Secured { conn } => {
+                let then = self.reach.lane_secured(&mut self.cx, conn);
+                self.follow(then);
+            }
             Event::Ended { conn, how } => {
                 let then = self.reach.lane_ended(&mut self.cx, conn, how);
                 self.follow(then);

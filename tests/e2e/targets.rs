@@ -3,10 +3,12 @@
 use crate::support::client::{Hoody, hoody, hoody_at};
 use crate::support::http::Talk;
 use crate::support::kit::Kit;
-use crate::support::proc::{bash, run};
+use crate::support::proc::{Proc, bash, run};
 use crate::support::servers::{nginx, nginx_in, postgres};
 use crate::support::{Noise, PATIENCE, TempDir, eventually, free_port};
+use std::net::TcpStream;
 use std::os::unix::net::UnixListener;
+use std::process::{Command, Stdio};
 
 /// `expose` or `pull` of a target on a port the kit picks.
 fn lead(kit: &Kit, how: &str, target: &str, flags: &[&str]) -> Hoody {
@@ -376,6 +378,188 @@ fn the_wrong_scheme_of_a_kit_ends_the_client_at_once_with_a_sentence() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("begins with ws://"), "{said}");
+}
+
+/// Programs that end a plain connection without a byte where they speak TLS: how each is started
+/// at a port, with the files of a certificate.
+fn silent_tls_servers(dir: &TempDir) -> Vec<(&'static str, u16, Proc)> {
+    let [openssl, node, python] = [(); 3].map(|()| free_port());
+    let folder = dir.path().display();
+    let node_text = format!(
+        "const fs = require('fs'); require('https').createServer({{\n\
+         key: fs.readFileSync('{folder}/good.key'), cert: fs.readFileSync('{folder}/good.pem') }},\n\
+         (_, answer) => answer.end('hello')).listen({node}, '127.0.0.1')"
+    );
+    let python_text = format!(
+        "import ssl, http.server as h\n\
+         c = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)\n\
+         c.load_cert_chain('{folder}/good.pem', '{folder}/good.key')\n\
+         s = h.ThreadingHTTPServer(('127.0.0.1', {python}), h.SimpleHTTPRequestHandler)\n\
+         s.socket = c.wrap_socket(s.socket, server_side=True)\n\
+         s.serve_forever()"
+    );
+    let mut s_server = Command::new("openssl");
+    s_server.args(["s_server", "-quiet", "-accept"]);
+    s_server.arg(format!("127.0.0.1:{openssl}"));
+    s_server.args(["-cert", &format!("{folder}/good.pem")]);
+    s_server.args(["-key", &format!("{folder}/good.key")]);
+    s_server.stdin(Stdio::null());
+    let mut node_server = Command::new("node");
+    node_server.args(["-e", &node_text]);
+    let mut python_server = Command::new("python3");
+    python_server.args(["-c", &python_text]);
+    let servers = [
+        ("openssl", openssl, s_server),
+        ("node", node, node_server),
+        ("python", python, python_server),
+    ];
+    let start = |(name, port, mut command): (&'static str, u16, Command)| {
+        let mut proc = Proc::spawn(name, &mut command);
+        eventually(&format!("{name} listens"), PATIENCE, || {
+            assert!(proc.running(), "{name} ended at once: {}", proc.said());
+            TcpStream::connect(("127.0.0.1", port)).ok()
+        });
+        (name, port, proc)
+    };
+    servers.into_iter().map(start).collect()
+}
+
+#[test]
+fn real_tls_servers_behind_a_plain_target_or_a_plain_url_are_told_to_be_that() {
+    let dir = TempDir::new();
+    certificates(&dir);
+    let secure = free_port();
+    let nginx = nginx_in(
+        dir,
+        &format!(
+            "server {{ listen 127.0.0.1:%PORT%; }}\n\
+             server {{ listen 127.0.0.1:{secure} ssl; ssl_certificate %DIR%/good.pem;\n\
+             ssl_certificate_key %DIR%/good.key; }}"
+        ),
+    );
+    let kit = Kit::start();
+    let silent = silent_tls_servers(&nginx.dir);
+    for (name, port, _) in &silent {
+        let plain = lead(&kit, "expose", &format!("127.0.0.1:{port}"), &[]);
+        let (status, text) = get(plain.port(), "/");
+        assert_eq!(status, 502, "{name}");
+        assert!(
+            text.contains("speaks TLS, expose https://"),
+            "{name}: {text}"
+        );
+    }
+    let ports = silent.iter().map(|(name, port, _)| (*name, *port));
+    for (name, port) in ports.chain([("nginx", secure)]) {
+        for args in [&["tunnel", "expose", "3000"][..], &["tunnel", "health"]] {
+            if name == "nginx" && args.len() == 2 {
+                // It says so itself, in words that are passed on.
+                continue;
+            }
+            let mut command = hoody();
+            command
+                .args(args)
+                .args(["--url", &format!("ws://127.0.0.1:{port}")]);
+            let begun = std::time::Instant::now();
+            let output = run(&mut command);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(1), "{name} {args:?}: {said}");
+            assert!(
+                said.contains("URL begins with wss://"),
+                "{name} {args:?}: {said}"
+            );
+            assert!(begun.elapsed() < PATIENCE, "{name} {args:?}");
+        }
+    }
+}
+
+/// A WebSocket server on Node's https that echoes messages, and the close code.
+const NODE_ECHO: &str = r#"
+const fs = require('fs'), crypto = require('crypto');
+const [dir, port] = process.argv.slice(1);
+const options = { key: fs.readFileSync(`${dir}/good.key`), cert: fs.readFileSync(`${dir}/good.pem`) };
+const frame = (first, data) => {
+  const head = data.length < 126 ? Buffer.from([first, data.length])
+    : data.length < 65536 ? Buffer.from([first, 126, data.length >> 8, data.length & 255])
+    : Buffer.concat([Buffer.from([first, 127, 0, 0, 0, 0]), Buffer.alloc(4)]);
+  if (data.length >= 65536) head.writeUInt32BE(data.length, 6);
+  return Buffer.concat([head, data]);
+};
+require('https').createServer(options).on('upgrade', (request, socket, rest) => {
+  const magic = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11';
+  const key = request.headers['sec-websocket-key'];
+  const accept = crypto.createHash('sha1').update(key + magic).digest('base64');
+  socket.write('HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n' +
+    `Sec-WebSocket-Accept: ${accept}\r\n\r\n`);
+  let bytes = rest;
+  const read = () => {
+    while (bytes.length >= 6) {
+      let length = bytes[1] & 127, at = 2;
+      if (length === 126) { length = bytes.readUInt16BE(2); at = 4; }
+      if (length === 127) { if (bytes.length < 14) return; length = bytes.readUInt32BE(6); at = 10; }
+      if (bytes.length < at + 4 + length) return;
+      const mask = bytes.subarray(at, at + 4);
+      const data = Buffer.from(bytes.subarray(at + 4, at + 4 + length));
+      for (let i = 0; i < length; i++) data[i] ^= mask[i & 3];
+      socket.write(frame(bytes[0], data));
+      if ((bytes[0] & 15) === 8) socket.end();
+      bytes = bytes.subarray(at + 4 + length);
+    }
+  };
+  socket.on('data', (data) => { bytes = Buffer.concat([bytes, data]); read(); });
+  socket.on('error', () => {});
+  read();
+}).listen(Number(port), '127.0.0.1');
+"#;
+
+#[test]
+fn a_websocket_reaches_nodes_https_with_large_messages_and_its_close_code() {
+    let dir = TempDir::new();
+    certificates(&dir);
+    let port = free_port();
+    let mut command = Command::new("node");
+    command
+        .args(["-e", NODE_ECHO])
+        .arg(dir.path())
+        .arg(port.to_string());
+    let mut node = Proc::spawn("node", &mut command);
+    eventually("node listens", PATIENCE, || {
+        assert!(node.running(), "node ended at once: {}", node.said());
+        TcpStream::connect(("127.0.0.1", port)).ok()
+    });
+    let kit = Kit::start();
+    let target = format!("https://localhost:{port}");
+    let ca = dir.join("ca.pem").display().to_string();
+    let hoody = lead(&kit, "expose", &target, &["--upstream-ca", &ca]);
+    let mut talk = Talk::port(hoody.port());
+    talk.say(
+        "GET /echo HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    );
+    let head = talk.head().expect("an answer");
+    let head = String::from_utf8_lossy(&head).into_owned();
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    assert!(head.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{head}");
+    let message = Noise::bytes(9, 1 << 20);
+    for _ in 0..3 {
+        // Masked with zeros, which changes nothing.
+        let mut frame = vec![0x82, 0xff];
+        frame.extend((message.len() as u64).to_be_bytes());
+        frame.extend([0; 4]);
+        frame.extend(&message);
+        let mut stream = talk.stream.try_clone().expect("a handle");
+        let writer = std::thread::spawn(move || {
+            use std::io::Write;
+            stream.write_all(&frame).expect("it is taken");
+        });
+        let mut wanted = vec![0x82, 127];
+        wanted.extend((message.len() as u64).to_be_bytes());
+        wanted.extend(&message);
+        assert!(talk.take(wanted.len()) == wanted, "the echo differs");
+        writer.join().expect("all was sent");
+    }
+    talk.say([0x88, 0x86, 0, 0, 0, 0, 0x0f, 0xa1, b'd', b'o', b'n', b'e']);
+    assert_eq!(talk.take(8), [0x88, 6, 0x0f, 0xa1, b'd', b'o', b'n', b'e']);
+    assert!(talk.at_end(), "and then the connection ends");
 }
 
 #[test]

@@ -101,7 +101,14 @@ impl LocalSide {
                 self.assign(around, key, true);
             }
             Broken::Unanswered => {
-                let text = format!("The local server gave no answer that makes sense: {why}\n");
+                let untouched = http.is_untouched();
+                let bound = around.bindings.get(exchange.binding);
+                let hint = match bound.map(|bound| &bound.spec) {
+                    Some(spec) if untouched => spec.hint_at_silence(),
+                    _ => "",
+                };
+                let text =
+                    format!("The local server gave no answer that makes sense: {why}{hint}\n");
                 self.answer(around, key, 502, &text);
             }
             Broken::Nothing => {}

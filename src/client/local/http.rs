@@ -475,7 +475,7 @@ impl HttpExchange {
 
     /// The connection is gone; `reused` if it had served another request.
     pub fn broke(&mut self, reused: bool) -> Broken {
-        let untouched = self.status.is_none() && self.received.is_empty();
+        let untouched = self.is_untouched();
         match self.download {
             Download::Head if reused && self.is_repeatable() && untouched => {
                 self.retried = true;
@@ -485,6 +485,11 @@ impl HttpExchange {
             Download::Complete => Broken::Nothing,
             Download::Body(_) | Download::Raw => Broken::Cut,
         }
+    }
+
+    /// Whether not a byte of an answer came.
+    pub fn is_untouched(&self) -> bool {
+        self.status.is_none() && self.interim == 0 && self.received.is_empty()
     }
 
     /// Takes a text of our own for the answer, of which nothing was passed on. Writes its head into

@@ -45,6 +45,8 @@ pub(in crate::client) enum Failure {
     Silent,
     /// The connection ended.
     Dropped(Ended),
+    /// A plain connection was closed without a byte.
+    Mute,
     /// The kit ended the connection in order, but without a word.
     HungUp,
     /// The network changed, so a new try is better than the one that runs.
@@ -89,6 +91,11 @@ impl Failure {
             Failure::Violation(_) => first,
             _ => false,
         }
+    }
+
+    /// Whether the system had nothing left to dial with.
+    pub(crate) fn is_shortage(&self) -> bool {
+        matches!(self, Failure::Dial(failure) if failure.is_shortage())
     }
 
     /// Whether one of both sides broke the rules, which the next session may do again.
@@ -191,6 +198,11 @@ impl Failure {
             Failure::Closed(None) | Failure::HungUp => {
                 Error::Lost("the kit closed the connection".into())
             }
+            Failure::Mute => Error::Lost(
+                "the connection was closed without an answer; if TLS is spoken there, the URL \
+                 begins with wss://"
+                    .into(),
+            ),
             Failure::Violation(violation) => {
                 Error::Protocol(format!("the kit broke the protocol: {violation}"))
             }
@@ -228,7 +240,7 @@ fn goaway(code: Code, message: &str) -> Error {
 }
 
 /// Whether TLS failed because the certificate is not to be trusted, which waiting does not mend.
-fn is_distrust(failure: &IoFailure) -> bool {
+pub(in crate::client) fn is_distrust(failure: &IoFailure) -> bool {
     failure.text.contains("certificate") || failure.kind == std::io::ErrorKind::InvalidInput
 }
 

@@ -75,7 +75,8 @@ impl Reach {
         let Some(endpoint) = cx.config.endpoints.get(way) else {
             unreachable!("ways are named by their place");
         };
-        let route = Route::new(endpoint.clone());
+        let asks = index == 0 && !self.retry.ever_online && self.doubt.asks(way);
+        let route = Route::new(endpoint.clone(), asks);
         let target = route.target();
         let entry = LaneConn {
             index,
@@ -96,9 +97,8 @@ impl Reach {
             session.lanes_mut().set_ticket(index, ticket);
         }
         cx.effects.ask(Command::Dial { conn, target });
-        cx.effects
-            .timers
-            .arm(Timer::Lane(index as u8), cx.now + REACH_WITHIN);
+        let timer = Timer::Lane(index as u8);
+        cx.effects.timers.arm(timer, cx.now + REACH_WITHIN);
     }
 
     pub(crate) fn lane_connected(&mut self, cx: &mut Context, conn: ConnKey) {
@@ -110,13 +110,16 @@ impl Reach {
         }
     }
 
-    pub(crate) fn lane_secured(&mut self, cx: &mut Context, conn: ConnKey) {
+    pub(crate) fn lane_secured(&mut self, cx: &mut Context, conn: ConnKey) -> Then {
         if let Some(lane) = self.conns.get_mut(conn)
-            && let Phase::Route(route) = &mut lane.phase
+            && let (index, Phase::Route(route)) = (lane.index, &mut lane.phase)
         {
-            let step = route.secured();
-            self.step_on(cx, conn, step);
+            match route.secured() {
+                Ok(step) => self.step_on(cx, conn, step),
+                Err(failure) => return self.lane_failed(cx, index, failure),
+            }
         }
+        Then::Nothing
     }
 
     fn step_on(&mut self, cx: &mut Context, conn: ConnKey, step: Advance) {
@@ -430,25 +433,21 @@ impl Reach {
         let Some(entry) = self.conns.remove(conn) else {
             return Then::Nothing;
         };
-        let index = entry.index;
-        if !matches!(entry.phase, Phase::Leaving(_)) {
-            self.ways.failed(entry.way, cx.now);
-        }
-        match (&entry.phase, how) {
+        let failure = match (&entry.phase, how) {
             (Phase::Leaving(_), _) => {
                 cx.effects.timers.disarm(Timer::Leaving(conn));
-                Then::Nothing
+                return Then::Nothing;
             }
-            (Phase::Route(route), Ended::Failed(failure)) => match route.doing() {
-                "connecting" if failure.is_shortage() => {
-                    let then = self.lane_gone(cx, index, Failure::Dial(failure));
-                    Then::Short(Box::new(then))
-                }
-                "connecting" => self.lane_gone(cx, index, Failure::Dial(failure)),
-                "negotiating TLS" => self.lane_gone(cx, index, Failure::Tls(failure)),
-                _ => self.lane_gone(cx, index, Failure::Dropped(Ended::Failed(failure))),
-            },
-            (_, how) => self.lane_gone(cx, index, Failure::Dropped(how)),
+            (Phase::Route(route), Ended::Failed(failure)) => route.failed(failure),
+            (Phase::Upgrading(upgrade), how) => upgrade.dropped(Failure::Dropped(how)),
+            (_, how) => Failure::Dropped(how),
+        };
+        self.ways.failed(entry.way, cx.now);
+        self.doubt.after(&failure, entry.way);
+        let is_short = failure.is_shortage();
+        match (self.lane_gone(cx, entry.index, failure), is_short) {
+            (then, true) => Then::Short(Box::new(then)),
+            (then, false) => then,
         }
     }
 
@@ -465,6 +464,7 @@ impl Reach {
                 && failure.is_the_ways()
             {
                 self.ways.failed(entry.way, cx.now);
+                self.doubt.after(&failure, entry.way);
             }
         }
         self.lane_gone(cx, index, failure)

@@ -16,6 +16,7 @@
 //! PROTOCOL §2, §3, §6 and §7.
 
 mod base64;
+mod doubt;
 mod failover;
 pub(in crate::client) mod failure;
 mod kept;
@@ -52,6 +53,7 @@ use crate::wire::control::{
     Capabilities, GoAway, HelloOk, JoinTicket, MissingLane, ReissueRequest, Secret, SessionId,
 };
 
+use doubt::Doubt;
 use failover::Failover;
 use failure::Failure;
 pub(super) use kept::Kept;
@@ -69,6 +71,7 @@ pub(super) struct Reach {
     pub(super) lanes: Lanes,
     ways: Ways,
     failover: Failover,
+    doubt: Doubt,
     /// Why the session will end, when the kit said so before it closes.
     goaway: Option<Failure>,
     /// The user knows that nothing carries the session.
@@ -123,6 +126,7 @@ impl Reach {
             lanes: Lanes::default(),
             ways: Ways::new(config.endpoints.len()),
             failover: Failover::default(),
+            doubt: Doubt::default(),
             goaway: None,
             told_lost: false,
             epoch: None,

@@ -5,9 +5,9 @@
 
 use crate::buffer::Buffer;
 use crate::client::config::Endpoint;
-use crate::client::reach::failure::{Failure, plain};
+use crate::client::reach::failure::{Failure, is_distrust, plain};
 use crate::http::{HeadScanner, ResponseHead};
-use crate::machine::DialTarget;
+use crate::machine::{DialTarget, Ended, IoFailure};
 
 /// How it goes on.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,16 +29,19 @@ pub(in crate::client) struct Route {
     answer: Buffer,
     scanner: HeadScanner,
     doing: &'static str,
+    /// It only finds out whether TLS is spoken where the URL says that it is not.
+    asks: bool,
 }
 
 impl Route {
-    pub(crate) fn new(endpoint: Endpoint) -> Route {
+    pub(crate) fn new(endpoint: Endpoint, asks: bool) -> Route {
         Route {
             endpoint,
             out: Buffer::new(),
             answer: Buffer::new(),
             scanner: HeadScanner::new(),
             doing: "connecting",
+            asks,
         }
     }
 
@@ -124,14 +127,31 @@ impl Route {
     }
 
     /// TLS stands.
-    pub(crate) fn secured(&mut self) -> Advance {
-        Advance::Ready
+    pub(crate) fn secured(&mut self) -> Result<Advance, Failure> {
+        match self.asks {
+            true => Err(Failure::NotHttp(SPEAKS_TLS)),
+            false => Ok(Advance::Ready),
+        }
+    }
+
+    /// The connection failed.
+    pub(crate) fn failed(&self, failure: IoFailure) -> Failure {
+        match self.doing {
+            "connecting" => Failure::Dial(failure),
+            NEGOTIATING if !self.asks => Failure::Tls(failure),
+            // Only who speaks TLS has a certificate, or an alert.
+            NEGOTIATING if is_distrust(&failure) || failure.text.contains("alert") => {
+                Failure::NotHttp(SPEAKS_TLS)
+            }
+            NEGOTIATING => Failure::Mute,
+            _ => Failure::Dropped(Ended::Failed(failure)),
+        }
     }
 
     fn secure(&mut self) -> Advance {
-        match self.endpoint.secure {
+        match self.endpoint.secure || self.asks {
             true => {
-                self.doing = "negotiating TLS";
+                self.doing = NEGOTIATING;
                 Advance::Secure(self.endpoint.host.server_name())
             }
             false => Advance::Ready,
@@ -139,6 +159,10 @@ impl Route {
     }
 }
 
+/// What is said of a plain URL that leads to TLS.
+pub(in crate::client) const SPEAKS_TLS: &str = "it speaks TLS, so its URL begins with wss://";
+/// See [`Route::doing`].
+const NEGOTIATING: &str = "negotiating TLS";
 /// Room for a proxy's answer, in bytes; the scanner bounds the whole.
 const ANSWER_SPACE: usize = 4096;
 
@@ -151,7 +175,7 @@ mod tests {
     fn route(url: &str, proxy: Proxy) -> Route {
         let options = TunnelOptions::new(url).proxy(proxy);
         let config = Config::with_env(&options, |_| None).unwrap();
-        Route::new(config.endpoints[0].clone())
+        Route::new(config.endpoints[0].clone(), false)
     }
 
     fn answer(route: &mut Route, text: &str) -> Result<Advance, Failure> {
@@ -174,7 +198,7 @@ mod tests {
         let mut secure = route("wss://kit.example", Proxy::None);
         assert_eq!(secure.target(), DialTarget::Name("kit.example".into(), 443));
         assert_eq!(secure.connected(), Advance::Secure("kit.example".into()));
-        assert_eq!(secure.secured(), Advance::Ready);
+        assert_eq!(secure.secured().unwrap(), Advance::Ready);
     }
 
     #[test]

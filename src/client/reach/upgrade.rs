@@ -4,6 +4,7 @@ use crate::buffer::Buffer;
 use crate::client::config::{Config, Endpoint};
 use crate::client::reach::base64;
 use crate::client::reach::failure::{Failure, plain};
+use crate::client::reach::route::SPEAKS_TLS;
 use crate::entropy::Entropy;
 use crate::http::{Asked, BodyDecoder, HeadScanner, ResponseHead, Version, speaks_tls};
 use crate::ws::{HandshakeError, Subprotocol, check_response};
@@ -17,6 +18,8 @@ pub(in crate::client) struct Upgrade {
     key: String,
     offered: &'static [Subprotocol],
     refusal: Option<RefusalText>,
+    /// Not a byte came, where TLS may be spoken although the URL says that it is not.
+    is_mute: bool,
 }
 
 /// A refusal whose text is still coming.
@@ -64,6 +67,7 @@ impl Upgrade {
             key,
             offered,
             refusal: None,
+            is_mute: !to.secure,
         }
     }
 
@@ -76,16 +80,15 @@ impl Upgrade {
     /// what came behind the answer is then in [`Upgrade::rest`].
     pub(crate) fn received(&mut self, count: usize) -> Result<Option<Subprotocol>, Failure> {
         self.received.commit(count);
+        self.is_mute &= count == 0;
         if let Some(refusal) = &mut self.refusal {
             return unfinished(refusal.hear(&mut self.received, count == 0));
         }
         if count == 0 {
-            return Err(Failure::HungUp);
+            return Err(self.dropped(Failure::HungUp));
         }
         if speaks_tls(self.received.bytes()) {
-            return Err(Failure::NotHttp(
-                "it speaks TLS, so its URL begins with wss://",
-            ));
+            return Err(Failure::NotHttp(SPEAKS_TLS));
         }
         loop {
             let reject = |reject: crate::http::Reject| Failure::NotHttp(reject.why);
@@ -119,6 +122,14 @@ impl Upgrade {
             };
             self.received.consume(length);
             return Ok(Some(subprotocol));
+        }
+    }
+
+    /// What it means that the connection ended so.
+    pub(crate) fn dropped(&self, how: Failure) -> Failure {
+        match self.is_mute {
+            true => Failure::Mute,
+            false => how,
         }
     }
 
@@ -260,6 +271,10 @@ mod tests {
         ));
         assert!(matches!(
             upgrade(TunnelOptions::new("ws://k")).received(0),
+            Err(Failure::Mute)
+        ));
+        assert!(matches!(
+            upgrade(TunnelOptions::new("wss://k")).received(0),
             Err(Failure::HungUp)
         ));
     }

@@ -273,6 +273,66 @@ fn tls_is_asked_for_with_the_kits_name_and_distrust_is_final() {
     assert_eq!(closed(&mut world).map(|error| error.kind()), Some("tls"));
 }
 
+/// A plain URL whose connections end without a byte, `tls` being what becomes of TLS there: how
+/// often it was asked for, and why it ended, if it did.
+fn mute(url: &str, reset: bool, tls: Option<&str>) -> (usize, Option<Error>) {
+    let options = TunnelOptions::new(url).proxy(crate::client::Proxy::None);
+    let mut world = World::new(&options.token("s3cret"));
+    let mut asked = 0;
+    for _ in 0..20 {
+        world.run();
+        if world.stopped {
+            break;
+        }
+        world.until_dialled();
+        let conn = world.accept();
+        let said = world.text(conn);
+        match (&world.wires[&conn].secured, tls) {
+            (None, _) => assert!(said.starts_with("GET ")),
+            (Some(name), _) => {
+                assert_eq!((name.as_str(), said.as_str()), ("kit.example", ""));
+                asked += 1;
+                match tls {
+                    None => world.tell(Event::Secured { conn }),
+                    Some(why) => world.end(conn, Ended::Failed(world::failure(why))),
+                }
+                assert_eq!(world.text(conn), "", "no secret before TLS was wanted");
+                continue;
+            }
+        }
+        match reset {
+            true => world.end(conn, Ended::Reset),
+            false => world.fin(conn),
+        }
+    }
+    (asked, closed(&mut world))
+}
+
+#[test]
+fn a_plain_url_that_leads_to_tls_ends_at_once_also_where_not_a_byte_is_said() {
+    for reset in [true, false] {
+        for tls in [
+            None,
+            Some("TLS: invalid peer certificate: UnknownIssuer"),
+            Some("TLS: received fatal alert: UnrecognisedName"),
+        ] {
+            let (asked, error) = mute("ws://kit.example", reset, tls);
+            assert_eq!(asked, 1);
+            let error = error.expect("it ended").to_string();
+            assert!(error.contains("begins with wss://"), "{error}");
+        }
+        // A forwarder before the kit is there closes, too, and is waited for.
+        for tls in [
+            "TLS: the answer is no TLS, as of a plain server",
+            "unexpected end of file",
+        ] {
+            let (asked, error) = mute("ws://kit.example", reset, Some(tls));
+            assert_eq!(error, None);
+            assert!((2..=4).contains(&asked), "it is asked now and then");
+        }
+    }
+}
+
 #[test]
 fn retry_for_ends_it() {
     let mut world = World::new(&options().retry_for(Some(3 * SECOND)));
