@@ -411,7 +411,8 @@ fn answers_body(fields: &Fields<'_>, version: Version) -> Result<(RequestBody, b
             Some(None) => Err(Reject::bad("Content-Length is malformed.")),
         };
     }
-    let mut codings = fields.all("transfer-encoding");
+    // A list, of which empty elements are none (RFC 9110 §5.6.1.2).
+    let mut codings = fields.all("transfer-encoding").flat_map(tokens);
     let coding = codings.next().unwrap_or_default();
     judge_coding(coding, version)?;
     match codings.next() {

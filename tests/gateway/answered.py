@@ -114,6 +114,15 @@ def codings(book):
         book.broken(said(OK, f"Transfer-Encoding: {first}", f"Transfer-Encoding: {second}", body=HELLO))
     book.rule("codings", "9112 §6.1", "Transfer-Encoding in an HTTP/1.0 message: the framing is faulty")
     book.broken(said("HTTP/1.0 200 OK", CODED, body=HELLO), then="close")
+    book.rule("codings", "9110 §5.6.1.2", "a recipient MUST parse and ignore a reasonable number of empty "
+              "list elements")
+    for text in (",chunked", "chunked,", ", ,chunked , "):
+        book.equal(said(OK, f"Transfer-Encoding: {text}", body=HELLO), "hello")
+    book.rule("codings", "9110 §5.6.3", "whitespace is SP and HTAB, and nothing else is")
+    for odd in ("\xa0", "\x85", "\xad"):
+        for text in (f"Transfer-Encoding: {odd}chunked", f"Transfer-Encoding: chunked{odd}",
+                     f"Content-Length: 5{odd}", f"Content-Length: {odd}5", f"Content-Length: 5,{odd}5"):
+            book.broken(said(OK, text, body=HELLO), then="close")
     book.rule("codings", "9112 §7.1", "chunk = chunk-size [ chunk-ext ] CRLF chunk-data CRLF")
     for size, count in (("5", 5), ("05", 5), ("0000000000000005", 5), ("a", 10), ("A", 10), ("1F", 31),
                         ("00a0", 160)):
@@ -144,6 +153,10 @@ def codings(book):
     for bad in ("x", "-1", "+1", "0x1", "1 0", " 1", "\r\n", "g", "\x00", "100000000000000000", "\xb2", ","):
         book.cut(said(OK, CODED, body=f"5\r\nhello\r\n{bad}\r\nz\r\n0\r\n\r\n"), "hello")
     for bad in ("5\r\nhello!\r\n0\r\n\r\n", "5\r\nhelloX0\r\n\r\n", "5\r\nhello0\r\n\r\n", "5\r\nhello\rX"):
+        book.cut(said(OK, CODED, body=bad), "hello")
+    for bad in ("5\r\nhelloX", "5\r\nhello\n", "5\r\nhello\r\nz", "5\r\nhello\r\n;", "5\r\nhello\r\n\r", "5\r\nhello\r\n5\rX",
+                "5\r\nhello\r\n5;\x00", "5\r\nhello\r\n0\r\nX: \x00", "5\r\nhello\r\n0\r\nX: a\r\n ",
+                "5\r\nhello\r\n0\r\n\rX", "5\r\nhello\r\n00000000000000000"):
         book.cut(said(OK, CODED, body=bad), "hello")
     for trailer in ("X: a\r\n b", "X: \x00", "X: a\rb", " X: a"):
         book.cut(said(OK, CODED, body=f"5\r\nhello\r\n0\r\n{trailer}\r\n\r\n"), "hello")
@@ -183,6 +196,10 @@ def lines(book):
                 "HTTP/1.1 200 OK\r\nX: y\r\n", "HTTP/1.1 200 OK\r\nX: y\r\n\r", "\r\n", "\x00", "hello"):
         book.broken(raw, then="close")
         book.broken(raw, then="reset")
+    book.rule("status line", "9112 §2.2", "what can become no head is no reason to wait for its end")
+    for raw in ("\x15\x03\x01\x00", "\x00", "HTTP/1.1 200 OK\r\nX: \x00", "HTTP/1.1 200 OK\r\nX: a\rb",
+                "HTTP/1.1 200 OK\r\n X", "HTTP/1.1 200 OK\r\nX: a\r\n b", "HTTP/1.1 200 O\x07K"):
+        book.broken(raw)
     book.rule("status line", "9112 §2.3", "an HTTP/1.0 server's answer goes on as our own version's")
     book.equal(said("HTTP/1.0 200 OK", "Content-Length: 5", body="hello"), "hello", length=5, then="close")
     book.equal(said("HTTP/1.0 200 OK", "Content-Length: 5", "Connection: keep-alive", body="hello"), "hello",
@@ -283,7 +300,8 @@ def bodiless(book):
     book.equal(said("HTTP/1.1 101 x", "Connection: Upgrade", "Upgrade: websocket", *accept), status=101, asks=asks,
                fields=[("Sec-WebSocket-Accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")])
     for more in (("Upgrade: websocket",), ("Connection: Upgrade",), ("Connection: close", "Upgrade: websocket"), (),
-                 ("Connection: Upgrade", "Upgrade: h2c"), ("Connection: keep-alive", "Upgrade: websocket")):
+                 ("Connection: Upgrade", "Upgrade: h2c"),
+                 ("Connection: Upgrade", "Upgrade: websocket, h2c"), ("Connection: keep-alive", "Upgrade: websocket")):
         book.broken(said("HTTP/1.1 101 x", *more, *accept), asks=asks)
     book.equal(said("HTTP/1.1 403 x", "Content-Length: 5", body="hello"), "hello", status=403, length=5, asks=asks)
     book.equal(said("HTTP/1.1 426 x", "Upgrade: websocket", "Connection: Upgrade", "Content-Length: 0"), status=426,

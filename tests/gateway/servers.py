@@ -88,9 +88,11 @@ http {
     uwsgi_temp_path temp; scgi_temp_path temp;
     ignore_invalid_headers off; underscores_in_headers on; merge_slashes off; keepalive_requests 100000;
     client_header_buffer_size 64k; large_client_header_buffers 8 400k; client_max_body_size 100m;
+    gzip on;
     upstream behind { server 127.0.0.1:%(behind)d; keepalive 16; }
     server {
         listen 127.0.0.1:%(port)d;
+        location = /page.html { root .; }
         location / {
             proxy_pass http://behind;
             proxy_http_version 1.1;

@@ -11,6 +11,7 @@ import {
   isNamed,
   listOf,
   nameIn,
+  trim,
   type Head,
 } from './head.js';
 import type { Headers } from '../wire/control.js';
@@ -41,8 +42,8 @@ export function bodyOf(head: Head, method: string): BodyDecoder {
   // A field without a value is one all the same: another reader may see a coding in it.
   const coded = firstOf(head.headers, 'transfer-encoding') !== undefined;
   const lengths = allOf(head.headers, 'content-length').flatMap((value) => value.split(','));
-  const length = lengths[0]?.trim();
-  if (lengths.some((other) => other.trim() !== length)) {
+  const length = lengths[0] === undefined ? undefined : trim(lengths[0]);
+  if (lengths.some((other) => trim(other) !== length)) {
     throw new HttpFault('more than one Content-Length');
   }
   if (length !== undefined) {
@@ -104,6 +105,9 @@ const MAX_LINE = 4096;
 /** Octets of a trailer's line that would end it for somebody else, or go on with the one before. */
 const NO_LINE = /^[ \t]|[^\t\x20-\x7e\x80-\xff]/;
 
+/** A chunk's size of at most 64 bits, with its extensions. Blanks mean nothing. */
+const SIZE = /^([0-9a-fA-F]{1,16})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?$/;
+
 /** A chunked body. Extensions are read over. */
 class ChunkedBody implements BodyDecoder {
   readonly endsWithConnection = false;
@@ -141,7 +145,12 @@ class ChunkedBody implements BodyDecoder {
     const stop = newline < 0 ? end : at + newline + 1;
     this.line += buffer.toString('latin1', at, stop);
     if (this.line.length > MAX_LINE) throw new HttpFault('a chunk line that is too long');
-    if (newline < 0) return stop;
+    if (newline < 0) {
+      // What can become no line is no reason to wait for its end.
+      const line = this.line.endsWith('\r') ? this.line.slice(0, -1) : this.line;
+      if (line !== '' || this.state === 'size') this.judge(line);
+      return stop;
+    }
     const line = this.line;
     this.line = '';
     if (!line.endsWith('\r\n')) throw new HttpFault('a chunk line without CRLF');
@@ -150,23 +159,36 @@ class ChunkedBody implements BodyDecoder {
   }
 
   private onLine(line: string): void {
+    if (this.state === 'trailers' && line === '') {
+      this.done = true;
+      return;
+    }
+    const size = this.judge(line);
     if (this.state === 'data-end') {
-      if (line !== '') throw new HttpFault('a chunk that is longer than its size');
       this.state = 'size';
     } else if (this.state === 'size') {
-      const match = /^([0-9a-fA-F]{1,13})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?$/.exec(line);
-      if (match?.[1] === undefined) throw new HttpFault('a malformed chunk size');
-      this.left = parseInt(match[1], 16);
-      this.state = this.left === 0 ? 'trailers' : 'data';
-    } else if (line === '') {
-      this.done = true;
+      this.left = size;
+      this.state = size === 0 ? 'trailers' : 'data';
     } else {
-      if (NO_LINE.test(line)) throw new HttpFault('a malformed trailer');
       this.trailerBytes += line.length;
       this.lines.push(line);
       if (this.trailerBytes > MAX_TRAILERS || this.lines.length > MAX_TRAILER_FIELDS) {
         throw new HttpFault('too many trailer fields');
       }
     }
+  }
+
+  /** Whether a line, or what there is of it, can stand here; gives the size that it says. */
+  private judge(line: string): number {
+    if (this.state === 'data-end') {
+      if (line !== '') throw new HttpFault('a chunk that is longer than its size');
+    } else if (this.state === 'size') {
+      const size = parseInt(SIZE.exec(line)?.[1] ?? '', 16);
+      if (!Number.isSafeInteger(size)) throw new HttpFault('a malformed chunk size');
+      return size;
+    } else if (NO_LINE.test(line)) {
+      throw new HttpFault('a malformed trailer');
+    }
+    return 0;
   }
 }

@@ -80,7 +80,11 @@ export class HeadReader {
     if (!isFieldValue(text)) throw new HttpFault('a head with a control character');
     const before = this.line.length;
     this.line += text;
-    if (this.partial !== undefined || before >= START.length) return;
+    if (this.partial !== undefined) {
+      if (before === 0 && /^[ \t]/.test(text)) throw new HttpFault('a field over several lines');
+      return;
+    }
+    if (before >= START.length) return;
     const begun = this.line.slice(0, START.length);
     if (!START.startsWith(begun)) throw new HttpFault('no HTTP/1.1 status line');
   }

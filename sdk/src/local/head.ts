@@ -138,11 +138,18 @@ export function listOf(headers: Headers, wanted: string): string[] {
   const tokens: string[] = [];
   for (const value of allOf(headers, wanted)) {
     for (const part of value.split(',')) {
-      const token = part.trim().toLowerCase();
+      const token = trim(part).toLowerCase();
       if (token !== '') tokens.push(token);
     }
   }
   return tokens;
+}
+
+/** Whether an answer switches to WebSocket, to that alone, and its Connection names the switch. */
+export function switchesToWebSocket({ status, headers }: Head): boolean {
+  const upgrades = listOf(headers, 'upgrade');
+  const isNamedHere = listOf(headers, 'connection').includes('upgrade');
+  return status === 101 && isNamedHere && upgrades.length === 1 && upgrades[0] === 'websocket';
 }
 
 /** The one Content-Length of a head; undefined when there is none, a fault when it is ambiguous. */

@@ -17,6 +17,7 @@ import {
   isNamed,
   listOf,
   nameIn,
+  switchesToWebSocket,
   withoutHopByHop,
   type Head,
 } from './head.js';
@@ -361,14 +362,13 @@ class HttpExchange implements StreamSink, ConnectUser, SlotUser {
 
   /** The server switched protocols: from here on both directions are raw bytes. */
   private onSwitch(head: Head): void {
-    const upgrades = listOf(head.headers, 'upgrade');
-    if (!this.open.isUpgrade || !upgrades.includes('websocket') || this.socket === undefined) {
+    if (!this.open.isUpgrade || this.socket === undefined) {
       throw new HttpFault('a 101 that was not asked for');
     }
-    const connection = listOf(head.headers, 'connection');
-    if (!connection.includes('upgrade')) {
-      throw new HttpFault('a 101 without Connection: Upgrade, which is no upgrade');
+    if (!switchesToWebSocket(head)) {
+      throw new HttpFault('a 101 that is no upgrade to WebSocket alone, named in Connection');
     }
+    const connection = listOf(head.headers, 'connection');
     const headers = namedOutwards(withoutHopByHop(head.headers, connection), this.request.names);
     headers.push([nameIn(head.headers, 'Connection'), 'Upgrade']);
     headers.push([nameIn(head.headers, 'Upgrade'), 'websocket']);

@@ -31,7 +31,12 @@ import { readHello } from '../support/kit-control.js';
 import { hostNameOf, readTarget, shownAs } from '../../src/local/address.js';
 import { bodyOf } from '../../src/local/body.js';
 import { HeadReader } from '../../src/local/head-reader.js';
-import { HttpFault, withoutHopByHop } from '../../src/local/head.js';
+import {
+  HttpFault,
+  parseResponseHead,
+  switchesToWebSocket,
+  withoutHopByHop,
+} from '../../src/local/head.js';
 import { localRequest } from '../../src/local/request.js';
 import { Names, type LocalName } from '../../src/local/rewrite.js';
 import { greeting } from '../../src/local/greeting.js';
@@ -308,6 +313,11 @@ test('answers are read as the vectors say, however they come', () => {
   for (const one of load('http/answers')) {
     const answer = Buffer.from(one['answer'] as string, 'latin1');
     const method = (one['method'] as string | undefined) ?? 'GET';
+    if (one['switches'] !== undefined) {
+      const head = parseResponseHead(answer.toString('latin1', 0, answer.length - 4));
+      assert.equal(switchesToWebSocket(head), one['switches'], one.name);
+      continue;
+    }
     for (const piece of [1, 2, 3, 7, answer.length]) {
       const name = `${one.name}, by ${String(piece)}`;
       if (one['error'] !== undefined)

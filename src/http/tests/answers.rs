@@ -100,6 +100,14 @@ fn answers_are_read_as_the_vectors_say_however_they_come() {
             keep_alive: true,
             upgrade: false,
         };
+        if let Some(switches) = case["switches"].as_bool() {
+            let head = ResponseHead::parse(&answer).expect("a head");
+            for upgrade in [true, false] {
+                let accepts = head.accepts_upgrade(Asked { upgrade, ..asked });
+                assert_eq!(accepts, switches && upgrade, "{}", case["name"]);
+            }
+            continue;
+        }
         for piece in [1, 2, 3, 7, answer.len()] {
             let got = read(&answer, asked, piece);
             assert_eq!(got, wanted(case), "{}, by {piece}", case["name"]);
