@@ -32,9 +32,15 @@ export interface BindingOwner {
 /** @internal What the kit granted. */
 export type Grant = Pick<BindOk, 'bindId' | 'containerPort' | 'publicUrl'>;
 
+/** So many streams are kept before those that are over are looked for. */
+const SWEEP_AT = 64;
+
 /** A granted binding. */
 export class Binding {
   private grant: Grant;
+  /** Streams that came, of which some are over. */
+  private streams: MuxStream[] = [];
+  private sweepAt = SWEEP_AT;
   private readonly upstream: Upstream;
 
   /** @internal */
@@ -127,9 +133,18 @@ export class Binding {
     this.upstream.publicUrl = grant.publicUrl;
   }
 
+  /** @internal The streams that are not over. */
+  get running(): MuxStream[] {
+    this.streams = this.streams.filter(({ over }) => !over);
+    return this.streams;
+  }
+
   /** @internal A visitor or a caller came. */
   accept(stream: MuxStream, open: StreamOpen, report: Report): void {
     const { options, upstream } = this;
+    if (this.streams.push(stream) > this.sweepAt) {
+      this.sweepAt = Math.max(SWEEP_AT, 2 * this.running.length);
+    }
     if (open.kind !== options.kind) {
       stream.reset(Code.RefusedStream, `the binding is ${options.kind}`);
     } else if (open.kind === 'tcp') {

@@ -5,6 +5,13 @@ import { X509Certificate } from 'node:crypto';
 import { isFieldValue, isToken } from '../local/head.js';
 import { OptionsError } from './errors.js';
 
+/** Certificates as text, where they are given as bytes; anything else as it is. */
+export function asText(ca: unknown): string | string[] | undefined {
+  const text = (one: unknown): unknown =>
+    one instanceof Uint8Array ? Buffer.from(one).toString('latin1') : one;
+  return (Array.isArray(ca) ? ca.map(text) : text(ca)) as string | string[] | undefined;
+}
+
 /** Whether a value is PEM text of certificates, or a list of it. */
 export function isCa(ca: unknown): boolean {
   return ca === undefined || (Array.isArray(ca) ? ca.length > 0 && ca.every(isPem) : isPem(ca));

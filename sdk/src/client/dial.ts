@@ -47,6 +47,8 @@ export interface KitSocket extends Carrier {
   /** Stops reading until `resume`; false where the runtime cannot. */
   pause(): boolean;
   resume(): void;
+  /** Does not keep the process alive any more, where the runtime can do without it. */
+  unref(): void;
   close(code: number, reason: string): void;
   /** Drops the connection without a word. */
   terminate(): void;
@@ -226,6 +228,10 @@ class WsSocket extends Told implements KitSocket {
     this.socket.resume();
   }
 
+  unref(): void {
+    this.tcp?.unref();
+  }
+
   close(code: number, reason: string): void {
     this.socket.close(code, reason);
   }
@@ -247,6 +253,7 @@ interface NativeSocket {
   send(data: Uint8Array): void;
   close(code: number, reason: string): void;
   terminate(): void;
+  unref?: () => void;
 }
 
 type NativeConstructor = new (url: string, options: Record<string, unknown>) => NativeSocket;
@@ -335,6 +342,10 @@ class BunSocket extends Told implements KitSocket {
 
   resume(): void {
     // It never stopped.
+  }
+
+  unref(): void {
+    this.socket.unref?.();
   }
 
   close(code: number, reason: string): void {

@@ -50,7 +50,7 @@ export interface ListenOptions {
 }
 
 /** What a plain `EventTarget` takes; its names differ between the runtimes' declarations. */
-type Listen = Parameters<EventTarget['addEventListener']>;
+export type Listen = Parameters<EventTarget['addEventListener']>;
 type Unlisten = Parameters<EventTarget['removeEventListener']>;
 
 /** An `EventTarget` that knows its events. */

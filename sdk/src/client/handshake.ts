@@ -74,6 +74,7 @@ export async function sayHello(
     signal.throwIfAborted();
     throw dialError(error, timeoutMs, url);
   }
+  config.life.add(socket);
   const version = socket.protocol === V2 ? V2 : V1;
   const hello: Hello = { version, pingEveryMs: PING_EVERY_MS };
   if (token !== undefined) hello.auth = { kind: 'bearer', token };
@@ -114,6 +115,7 @@ export async function sayJoin(
   const left = countdown(timeoutMs);
   const token = await currentToken(config.token, timeoutMs, signal);
   const socket = await dial(dialOptions(config, url, token, [V2], left()), signal);
+  config.life.add(socket);
   const limits = { left: left(), of: timeoutMs, signal };
   await exchange(socket, FrameType.Join, join, limits, (type, payload, rest) => {
     if (type === FrameType.JoinErr) throw new JoinRefused(readRefusal(payload, 'JOIN_ERR').code);

@@ -3,7 +3,8 @@
  */
 import { REPLAY_BUFFER, REPLAY_BUFFER_LEAST } from '../mux/limits.js';
 import { LONGEST_HEAD, MOST_FIELDS } from '../wire/parts.js';
-import { checkFields, isCa, isInteger, isRecord, must, only, pick } from './check.js';
+import { asText, checkFields, isCa, isInteger, isRecord, must, only, pick } from './check.js';
+import { fromEnvironment } from './environment.js';
 import { OptionsError } from './errors.js';
 import { readTarget, type LocalTarget } from '../local/address.js';
 import type {
@@ -14,6 +15,7 @@ import type {
   LocalAddress,
   ProxyProtocol,
 } from '../local/terms.js';
+import { Life } from './life.js';
 import type { BindKind, BindMode } from '../wire/terms.js';
 
 /** A token, or a function that gets one; asked at every dial. */
@@ -22,20 +24,24 @@ export type Token = string | (() => string | Promise<string>);
 /** Header fields: an object, a `Headers`, or pairs of name and value. */
 export type HeaderFields = Record<string, string> | Iterable<readonly [string, string]>;
 
+/** PEM text, as text or as the bytes of a file, or a list of it. */
+export type Certificates = string | Uint8Array | readonly (string | Uint8Array)[];
+
 /** How to reach a kit. */
 export interface KitOptions {
   /**
    * `wss://host`, `ws://host:port`, or the full address of `/api/v1/tunnel/connect`. Several, as a list
    * or with commas between them, are ways to the same kit: WebSockets are spread over them, and one
-   * that is lost is dialled anew by the best of them. The first one names the kit.
+   * that is lost is dialled anew by the best of them. The first one names the kit. Default: what
+   * `HOODY_TUNNEL_URL` says.
    */
-  url: string | URL | readonly (string | URL)[];
-  /** The kit's token. */
+  url?: string | URL | readonly (string | URL)[] | undefined;
+  /** The kit's token; blanks around it do not count. Default: what `HOODY_TUNNEL_TOKEN` says. */
   token?: Token | undefined;
   /** Header fields for a proxy in front of the kit. */
   kitHeaders?: HeaderFields | undefined;
   /** Certificates of authorities (PEM text) to trust in place of the runtime's own. */
-  ca?: string | string[] | undefined;
+  ca?: Certificates | undefined;
 }
 
 /** How to ask a kit's administrative endpoints. */
@@ -94,7 +100,7 @@ export interface BindOptions {
   /** Where traffic goes on this machine. Default `localhost:containerPort`. */
   to?: LocalAddress | undefined;
   /** Certificates of authorities (PEM text) that a local server's own must come from (`https:`). */
-  upstreamCa?: string | string[] | undefined;
+  upstreamCa?: Certificates | undefined;
   /** Whether any certificate of a local server does. On this machine any does without it. */
   upstreamInsecure?: boolean | undefined;
   /** Fields of every request to the local server, in the place of the visitor's. */
@@ -117,17 +123,28 @@ export interface BindOptions {
   signal?: AbortSignal | undefined;
 }
 
+/** What all one-call forms know. */
+export interface CallOptions extends SessionOptions {
+  /**
+   * Whether tunnels of the same session options have one session together, which is so unless there
+   * is a `signal` or a `resumeSessionId`, or one of this one's own.
+   */
+  session?: 'shared' | 'new' | undefined;
+  /** Whether the tunnel is closed at SIGINT, SIGTERM and `beforeExit`. Default true. */
+  closeOnExit?: boolean | undefined;
+}
+
 /** Options of `tunnel.expose`. */
-export type ExposeOptions = SessionOptions &
+export type ExposeOptions = CallOptions &
   Omit<BindOptions, 'mode' | 'kind' | 'fetch' | 'onError' | 'host' | 'proxyProtocol'>;
 /** Options of `tunnel.pull`. */
-export type PullOptions = SessionOptions &
+export type PullOptions = CallOptions &
   Pick<BindOptions, 'containerPort' | 'label' | 'host' | 'proxyProtocol'> & {
     /** Where traffic goes on this machine. Required where the kit chooses the port. */
     to?: LocalAddress | undefined;
   };
 /** Options of `tunnel.serve`. */
-export type ServeOptions = SessionOptions &
+export type ServeOptions = CallOptions &
   Pick<BindOptions, 'containerPort' | 'label' | 'takeover' | 'onError'> & {
     /** Answers requests. */
     fetch: FetchHandler;
@@ -148,6 +165,7 @@ export interface CheckedSession extends CheckedKit {
   /** How large the heads of local servers' answers may be. */
   heads: HeadLimits;
   signal: AbortSignal | undefined;
+  life: Life;
 }
 
 /** Binding options with their defaults. */
@@ -225,13 +243,15 @@ export interface CheckedKit {
 /** Checks how to reach a kit. */
 export function checkKit(options: KitOptions): CheckedKit {
   must(isRecord(options), 'options must be an object');
-  const urls = parseUrls(options.url);
+  const urls = parseUrls(options.url ?? fromEnvironment('HOODY_TUNNEL_URL'));
   const [connectUrl] = urls;
   must(
     connectUrl !== undefined && urls.length <= MAX_URLS,
     `url must be 1 to ${MAX_URLS} addresses`,
   );
-  const { token, ca } = options;
+  const given = options.token === undefined ? fromEnvironment('HOODY_TUNNEL_TOKEN') : options.token;
+  const token = typeof given === 'string' ? given.trim() : given;
+  const ca = asText(options.ca);
   must(
     token === undefined || typeof token === 'function' || isGoodToken(token),
     'token must be a string of 1 to 16384 printable characters, or a function',
@@ -298,6 +318,7 @@ export function checkSession(options: SessionOptions, reconnect: boolean): Check
     maxHandlers,
     heads: checkHeads(options),
     signal,
+    life: new Life(),
   };
 }
 
@@ -368,7 +389,8 @@ export function checkBind(options: BindOptions): CheckedBind {
     to !== undefined || fetch !== undefined || containerPort !== 0,
     'to is needed where the kit chooses the port: there is none to fall back on',
   );
-  const { upstreamCa, upstreamInsecure = false } = options;
+  const upstreamCa = asText(options.upstreamCa);
+  const { upstreamInsecure = false } = options;
   must(typeof upstreamInsecure === 'boolean', 'upstreamInsecure must be true or false');
   const ofTls = upstreamCa !== undefined || upstreamInsecure;
   must(
@@ -442,17 +464,32 @@ const FORMS = {
   'tunnel.serve': ['takeover', 'fetch', 'onError'],
 } as const;
 
+/** What a one-call form was asked for. */
+export interface Call {
+  session: SessionOptions;
+  bind: BindOptions;
+  /** Nobody else is to have its session. */
+  isNew: boolean;
+  closeOnExit: boolean;
+}
+
+/** What of the options is about the call. */
+const CALL_KEYS = ['session', 'closeOnExit'] as const;
+
 /** Takes the options of a one-call form apart; the parts are checked by whoever gets them. */
 export function split(
   options: ExposeOptions | PullOptions | ServeOptions,
   mode: BindMode,
   form: keyof typeof FORMS,
-): { session: SessionOptions; bind: BindOptions } {
+): Call {
   must(isRecord(options), 'options must be an object');
-  only(options, [...SESSION_KEYS, 'containerPort', 'label', ...FORMS[form]], form);
+  only(options, [...SESSION_KEYS, ...CALL_KEYS, 'containerPort', 'label', ...FORMS[form]], form);
+  const { session: sharing = 'shared', closeOnExit = true } = options;
+  must(['shared', 'new'].includes(sharing), "session must be 'shared' or 'new'");
+  must(typeof closeOnExit === 'boolean', 'closeOnExit must be true or false');
   const session = pick(options, SESSION_KEYS) as unknown as SessionOptions;
   const bind = pick(options, [...BIND_KEYS, 'signal']);
-  return { session, bind: { ...bind, mode } };
+  return { session, bind: { ...bind, mode }, isNew: sharing === 'new', closeOnExit };
 }
 
 /** Options of the administrative side with their defaults. */
@@ -485,6 +522,7 @@ function parseUrls(value: unknown): URL[] {
 
 function parseUrl(value: unknown): URL {
   const text = value instanceof URL ? value.href : value;
+  must(text !== undefined, 'url is needed, here or as HOODY_TUNNEL_URL: such as wss://host');
   must(typeof text === 'string' && URL.canParse(text), 'url must be an address such as wss://host');
   const url = new URL(text);
   const scheme = { 'http:': 'ws:', 'https:': 'wss:', 'ws:': 'ws:', 'wss:': 'wss:' }[url.protocol];

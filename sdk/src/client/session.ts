@@ -39,6 +39,7 @@ import { KEEP_MS, Link } from './link.js';
 import { checkBind, checkCall, checkGrace, checkSession } from './options.js';
 import type { BindOptions, CheckedBind, CheckedSession, SessionOptions } from './options.js';
 import type { Memory } from './memory.js';
+import { DRAIN_POLL_MS, FAREWELL_MS, HOPE_MS, REDIAL_MS, STEADY_MS } from './patience.js';
 import { Ports } from './ports.js';
 import { bindAgain } from './rebind.js';
 import { Requests } from './requests.js';
@@ -49,17 +50,6 @@ import type { ExchangeReport } from '../local/terms.js';
 
 /** Where a session is in its life. */
 export type SessionState = 'idle' | 'connecting' | 'online' | 'lost' | 'closed';
-
-/** How long one dial of a lost session may take, in milliseconds. */
-const REDIAL_MS = 10_000;
-/** A session that was up this long is dialled at once when it is lost, in milliseconds. */
-const STEADY_MS = 250;
-/** For so long after a loss a session with streams is not given up for another, in milliseconds. */
-const HOPE_MS = 10_000;
-/** How long the kit may take to answer UNBIND when a session is closed, in milliseconds. */
-const FAREWELL_MS = 1000;
-/** How often a session that closes looks whether anything still runs, in milliseconds. */
-const DRAIN_POLL_MS = 10;
 
 /** A session with a kit. */
 export class TunnelSession extends TunnelEventTarget {
@@ -263,6 +253,20 @@ export class TunnelSession extends TunnelEventTarget {
     await this.end(new ClosedError('it was asked to close'), checkGrace(options));
   }
 
+  /** Does not keep the process alive any more; nothing else changes. */
+  unref(): this {
+    this.config.life.unref();
+    return this;
+  }
+
+  /** @internal Gives one port back as `close` does all: what runs there gets its time. */
+  async giveBack(binding: Binding, options: { graceMs?: number | undefined }): Promise<void> {
+    const graceMs = checkGrace(options);
+    await Promise.race([this.unbind(binding), sleep(FAREWELL_MS, this.abort.signal)]);
+    await this.drained(graceMs, () => binding.running.length);
+    for (const stream of binding.running) stream.fail(Code.Cancel, 'the tunnel was closed');
+  }
+
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
@@ -274,16 +278,16 @@ export class TunnelSession extends TunnelEventTarget {
     if (this.link !== undefined) {
       const all = this.ports.granted.map((binding) => this.unbind(binding));
       await Promise.race([Promise.all(all), sleep(FAREWELL_MS, this.abort.signal)]);
-      await this.drained(graceMs);
+      await this.drained(graceMs, () => this.link?.mux.size ?? 0);
     }
     await this.finish(undefined, reason);
   }
 
   /** Waits until nothing runs any more, or the connection is gone; no longer than `graceMs`. */
-  private async drained(graceMs: number): Promise<void> {
+  private async drained(graceMs: number, running: () => number): Promise<void> {
     const deadline = performance.now() + graceMs;
     // Looked at now and then: that costs less than telling each end of a stream all the time.
-    while ((this.link?.mux.size ?? 0) > 0 && performance.now() < deadline) {
+    while (running() > 0 && performance.now() < deadline) {
       await sleep(DRAIN_POLL_MS, this.abort.signal);
     }
   }
@@ -519,7 +523,7 @@ export class TunnelSession extends TunnelEventTarget {
     let pause = Math.max(backoff.next(), STEADY_MS - (lostAt - this.onlineAt));
     let hopes = true;
     for (; this.wantsBack(); pause = backoff.next()) {
-      await sleep(pause, this.abort.signal);
+      await sleep(pause, this.abort.signal, this.config.life.isIdle);
       while (this.bequest.isAsked) await this.bequest.undecided;
       if (performance.now() - lostAt > KEEP_MS) (this.memory ?? this.link?.memory)?.end();
       if (!this.wantsBack()) return;

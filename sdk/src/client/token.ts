@@ -16,8 +16,9 @@ export async function currentToken(
   const late = (ms: number): Error => new TunnelTimeoutError('The token function', ms);
   const failed = (error: unknown): Error => new TokenError(error);
   const value: unknown = await inTime(token, { ms: timeoutMs, signal }, late, failed);
-  if (!isGoodToken(value)) {
+  const trimmed = typeof value === 'string' ? value.trim() : value;
+  if (!isGoodToken(trimmed)) {
     throw new OptionsError('the token function must return a string of printable characters');
   }
-  return value;
+  return trimmed;
 }

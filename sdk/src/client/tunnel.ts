@@ -1,36 +1,64 @@
 /**
- * The one-call forms: a session with one binding, that comes back after every loss.
+ * The one-call forms: one binding each, that comes back after every loss.
  */
 import { TunnelAdmin } from './admin.js';
 import type { Binding } from './binding.js';
 import { OptionsError, type TunnelError } from './errors.js';
-import type { ListenOptions, TunnelEventType, TunnelListener } from './events.js';
+import {
+  TunnelEventTarget,
+  type Listen,
+  type ListenOptions,
+  type TunnelEventType,
+  type TunnelListener,
+} from './events.js';
 import {
   checkBind,
+  checkGrace,
   checkSession,
   type AdminOptions,
-  type BindOptions,
+  type Call,
   type ExposeOptions,
   type PullOptions,
   type ServeOptions,
   split,
-  type SessionOptions,
 } from './options.js';
-import { TunnelSession } from './session.js';
+import { saysGoodbye } from './goodbye.js';
+import type { TunnelSession } from './session.js';
+import { bindAlone, bindShared, isShareable, type Bound } from './shared.js';
 
-/** A session with one binding. */
-export class Tunnel {
+/** One binding, in a session that other tunnels may have, too. */
+export class Tunnel extends TunnelEventTarget {
+  /** Resolves when the tunnel is over, with what ended it, or undefined when it was closed. */
+  readonly closed: Promise<TunnelError | undefined>;
+  /** The session that carries it. */
+  readonly session: TunnelSession;
+  /** Its binding. */
+  readonly bind: Binding;
+  private readonly passedOn = new Set<string>();
+  private end: (error: TunnelError | undefined) => void = () => undefined;
+
   /** @internal */
   constructor(
-    /** The session that carries it. */
-    readonly session: TunnelSession,
-    /** Its binding. */
-    readonly bind: Binding,
+    private readonly bound: Bound,
     private readonly kitHost: string,
+    closeOnExit: boolean,
   ) {
+    super();
+    const { session, binding } = bound;
+    this.session = session;
+    this.bind = binding;
+    this.closed = new Promise((resolve) => (this.end = resolve));
+    void session.closed.then((error) => {
+      this.end(error);
+    });
+    const stay = closeOnExit ? saysGoodbye(this) : undefined;
+    void this.closed.then((error) => {
+      stay?.();
+      this.emit('closed', { error });
+    });
     // Whoever took the port over is meant to have it: there is nothing left to do here.
     session.addEventListener('takenOver', ({ detail }) => {
-      if (detail.bindId === bind.bindId) void session.close();
+      if (detail.bindId === binding.bindId) void this.close();
     });
   }
 
@@ -45,26 +73,47 @@ export class Tunnel {
     return this.publicUrl ?? `${scheme}://${this.kitHost}:${this.bind.containerPort}`;
   }
 
-  /** Resolves when the tunnel is over, with what ended it, or undefined when it was closed. */
-  get closed(): Promise<TunnelError | undefined> {
-    return this.session.closed;
-  }
-
-  addEventListener<K extends TunnelEventType>(
+  /** Calls `listener` for each event of a type that is about this tunnel, or about its session. */
+  override addEventListener<K extends TunnelEventType>(
     type: K,
     listener: TunnelListener<K>,
     options?: ListenOptions,
-  ): void {
-    this.session.addEventListener(type, listener, options);
+  ): void;
+  override addEventListener(...listen: Listen): void;
+  override addEventListener(...listen: unknown[]): void {
+    super.addEventListener(...(listen as Listen));
+    const type = listen[0] as TunnelEventType;
+    if (type === 'closed' || this.passedOn.has(type)) return;
+    this.passedOn.add(type);
+    this.session.addEventListener(type, ({ detail }) => {
+      if (this.isAbout(detail)) this.emit(type, detail);
+    });
   }
 
-  removeEventListener<K extends TunnelEventType>(type: K, listener: TunnelListener<K>): void {
-    this.session.removeEventListener(type, listener);
+  /** Whether an event of the session is about another binding of it. */
+  private isAbout(detail: object): boolean {
+    const { bindId, containerPort } = detail as { bindId?: number; containerPort?: number };
+    if (bindId !== undefined) return bindId === this.bind.bindId;
+    return containerPort === undefined || containerPort === this.bind.containerPort;
   }
 
-  /** Unbinds and ends the session; what runs gets `graceMs` (default 5000) to finish. */
-  close(options: { graceMs?: number | undefined } = {}): Promise<void> {
-    return this.session.close(options);
+  /** Does not keep the process alive any more, nor do the other tunnels of its session. */
+  unref(): this {
+    this.session.unref();
+    return this;
+  }
+
+  /**
+   * Gives the port back; what runs gets `graceMs` (default 5000) to finish. The last tunnel of a
+   * session ends it.
+   */
+  async close(options: { graceMs?: number | undefined } = {}): Promise<void> {
+    const graceMs = checkGrace(options);
+    try {
+      await this.bound.close(graceMs);
+    } finally {
+      this.end(undefined);
+    }
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -72,18 +121,12 @@ export class Tunnel {
   }
 }
 
-async function open(parts: { session: SessionOptions; bind: BindOptions }): Promise<Tunnel> {
-  const { bind } = parts;
-  const { connectUrl } = checkSession(parts.session, true);
+async function open({ session: given, bind, isNew, closeOnExit }: Call): Promise<Tunnel> {
+  const session = { reconnect: true, ...given };
+  const { connectUrl } = checkSession(session, true);
   checkBind(bind);
-  const session = new TunnelSession({ reconnect: true, ...parts.session });
-  try {
-    await session.connect();
-    return new Tunnel(session, await session.bind(bind), connectUrl.hostname);
-  } catch (error) {
-    await session.close();
-    throw error;
-  }
+  const bound = isNew || !isShareable(session) ? bindAlone : bindShared;
+  return new Tunnel(await bound(session, bind), connectUrl.hostname, closeOnExit);
 }
 
 /** Makes a local HTTP server reachable at a port in the container. */

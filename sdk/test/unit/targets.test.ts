@@ -164,7 +164,12 @@ test('a server behind TLS is trusted on this machine, or by its authority, or no
   const port = await listening(server, 0, '127.0.0.1');
   const to = `https://localhost:${port}`;
   const big = Buffer.alloc(3_000_000, 'x');
-  for (const bind of [{}, { upstreamCa: own.cert }, { upstreamInsecure: true }]) {
+  for (const bind of [
+    {},
+    { upstreamCa: own.cert },
+    { upstreamCa: [Buffer.from(own.cert)] },
+    { upstreamInsecure: true },
+  ]) {
     await exposed({ to, ...bind }, async (kit) => {
       const headers = [
         ['host', 'app.example'],
