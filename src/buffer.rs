@@ -22,6 +22,14 @@ impl Buffer {
         }
     }
 
+    /// An empty queue with room for `count` bytes, which the system gives as they are used.
+    pub fn with_room(count: usize) -> Buffer {
+        Buffer {
+            bytes: vec![0; count],
+            ..Buffer::new()
+        }
+    }
+
     /// How many bytes wait.
     pub fn len(&self) -> usize {
         self.tail - self.head

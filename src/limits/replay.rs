@@ -33,7 +33,7 @@ pub const UNSEEN_WAIT_FOR: Duration = Duration::from_secs(60);
 pub const LANE_SILENT_AFTER: Duration = Duration::from_secs(3);
 /// Bytes in one block of what a lane sends and keeps: a few messages of bulk.
 pub const REPLAY_BLOCK: usize = 256 * 1024;
-/// Blocks that a busy lane keeps for what comes next.
+/// Blocks that a busy lane may always keep for what comes next; it keeps as many as it just needed.
 pub const SPARE_BLOCKS: usize = 2;
 /// How long a join ticket is good (PROTOCOL §7).
 pub const TICKET_LIFE: Duration = Duration::from_secs(10);

@@ -341,7 +341,7 @@ impl Channel {
 
     /// Looks after a quiet peer: sends a PING after `quiet` without a byte, and calls the
     /// connection dead when nothing came for `patience` after the PING (PROTOCOL §6). `None` when
-    /// there is none.
+    /// there is none. Gives memory back that is needed no more.
     pub(super) fn check(
         &mut self,
         now: Instant,
@@ -349,6 +349,7 @@ impl Channel {
         patience: Duration,
         ping: [u8; 8],
     ) -> Option<Liveness> {
+        self.out.look_back();
         let health = self.transport()?.health(now, quiet, patience);
         if health.is_some() {
             return health;

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 
 use crate::buffer::Buffer;
-use crate::limits::SPARE_BLOCKS;
+use crate::limits::{MAX_FRAME_PAYLOAD, REPLAY_BLOCK, SPARE_BLOCKS};
 
 /// One message that left, or was about to.
 #[derive(Debug, Clone, Default)]
@@ -33,8 +33,12 @@ pub(super) struct Piece {
 pub(super) struct Kept {
     pub(super) pieces: VecDeque<Piece>,
     pub(super) blocks: VecDeque<Buffer>,
-    /// Blocks that were used up, for the next ones.
+    /// Blocks that were used up, for the next ones: no more than there were in use at once, so
+    /// that steady bulk asks the system for no memory.
     spare: Vec<Buffer>,
+    /// The most blocks that were in use at once since the lane was last looked after, and between
+    /// the two times before.
+    most: [usize; 2],
     /// Bytes of all pieces.
     len: usize,
 }
@@ -102,7 +106,7 @@ impl Kept {
             if block.is_empty() {
                 let block = self.blocks.pop_front();
                 self.spare.extend(block);
-                self.spare.truncate(SPARE_BLOCKS);
+                self.spare.truncate(self.spares());
             }
         }
         count
@@ -110,9 +114,17 @@ impl Kept {
 
     /// Takes in a block that has left, and gives one for what comes next.
     pub(super) fn exchange(&mut self, block: &mut Buffer) {
-        let next = self.spare.pop().unwrap_or_default();
+        let next = self.spare.pop();
+        let next = next.unwrap_or_else(|| Buffer::with_room(REPLAY_BLOCK + MAX_FRAME_PAYLOAD));
         let full = std::mem::replace(block, next);
         self.blocks.extend((!full.is_empty()).then_some(full));
+        self.most[0] = self.most[0].max(self.blocks.len());
+    }
+
+    /// How many blocks may be spare.
+    fn spares(&self) -> usize {
+        let wanted = self.most[0].max(self.most[1]).max(SPARE_BLOCKS);
+        wanted - wanted.min(self.blocks.len())
     }
 
     /// Puts all of this in front of `others`.
@@ -126,6 +138,13 @@ impl Kept {
     /// Gives memory back that nothing is kept in.
     pub(super) fn release_spare(&mut self) {
         self.spare = Vec::new();
+        self.most = [0; 2];
+    }
+
+    /// Some seconds have passed: gives memory back that was not needed in them.
+    pub(super) fn look_back(&mut self) {
+        self.most = [self.blocks.len(), self.most[0]];
+        self.spare.truncate(self.spares());
     }
 
     /// Memory held, in bytes.
@@ -141,5 +160,46 @@ impl Kept {
         let extent: usize = self.pieces.iter().map(Piece::extent).sum();
         let held: usize = self.blocks.iter().map(Buffer::len).sum();
         assert_eq!(extent, held + elsewhere, "bytes of no message are kept");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sends `blocks` full blocks, and has the peer take them all.
+    fn bulk(kept: &mut Kept, outbox: &mut Buffer, blocks: usize) {
+        for _ in 0..blocks {
+            outbox.extend(&[7; REPLAY_BLOCK]);
+            kept.push(Piece {
+                len: REPLAY_BLOCK,
+                ..Piece::default()
+            });
+            kept.exchange(outbox);
+        }
+        while kept.drop_first().is_some() {}
+    }
+
+    #[test]
+    fn steady_bulk_asks_for_no_memory_and_gives_it_back_when_it_is_over() {
+        let (mut kept, mut outbox) = (Kept::default(), Buffer::new());
+        bulk(&mut kept, &mut outbox, 9);
+        let held = kept.capacity();
+        assert!(held >= 9 * REPLAY_BLOCK, "{held}");
+        for _ in 0..20 {
+            bulk(&mut kept, &mut outbox, 9);
+            kept.look_back();
+            assert!(kept.capacity() >= held - outbox.capacity());
+            assert!(kept.capacity() <= held + outbox.capacity());
+        }
+        kept.look_back();
+        bulk(&mut kept, &mut outbox, 1);
+        kept.look_back();
+        let room = REPLAY_BLOCK + MAX_FRAME_PAYLOAD;
+        assert!(
+            kept.capacity() <= SPARE_BLOCKS * room,
+            "{}",
+            kept.capacity()
+        );
     }
 }

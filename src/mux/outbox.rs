@@ -389,6 +389,13 @@ impl Outbox {
         }
     }
 
+    /// Some seconds have passed: gives memory back that was not needed in them.
+    pub(super) fn look_back(&mut self) {
+        if let Some(replay) = &mut self.replay {
+            replay.look_back();
+        }
+    }
+
     /// Memory held, in bytes.
     pub(super) fn capacity(&self) -> usize {
         let kept = self.replay.as_ref().map_or(0, |replay| replay.capacity());

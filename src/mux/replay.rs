@@ -433,6 +433,11 @@ impl Replay {
         self.behind.release_if_idle(0);
     }
 
+    /// See [`Kept::look_back`].
+    pub(super) fn look_back(&mut self) {
+        self.kept.look_back();
+    }
+
     /// Memory held, in bytes.
     pub(super) fn capacity(&self) -> usize {
         self.kept.capacity() + self.pending.capacity() + self.behind.capacity()
