@@ -431,9 +431,9 @@ impl BindOptions {
     }
 
     /// One more field of every request to the local server, in the place of the visitor's of that
-    /// name. It may be a secret: it is shown nowhere. Not what frames a message or ends at the next
-    /// hop, nor `Host`, which [`BindOptions::host_header`] says; each name once, and 8 KiB of them
-    /// in all.
+    /// name. It may be a secret: it is shown nowhere, and a `TRACE`, which is echoed, has neither.
+    /// Not what frames a message or ends at the next hop, nor `Host`, which
+    /// [`BindOptions::host_header`] says; each name once, and 8 KiB of them in all.
     ///
     /// ```
     /// use hoody_tunnel::client::BindOptions;

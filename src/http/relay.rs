@@ -163,7 +163,9 @@ impl<'a, I: Iterator<Item = Field<'a>> + Clone> RequestPlan<'a, I> {
             let rewritten = names.and_then(|names| names.inwards(name, value));
             write::put_checked_field(out, name, rewritten.as_deref().unwrap_or(value));
         }
-        for own in self.own {
+        // A TRACE is echoed to whoever asks, and these may be secrets (RFC 9110 §9.3.8).
+        let echoed = self.method.eq_ignore_ascii_case("TRACE");
+        for own in self.own.iter().filter(|_| !echoed) {
             write::put_checked_field(out, own.name(), own.value());
         }
         match self.body {

@@ -59,6 +59,23 @@ fn fields_of_ones_own_take_the_place_of_the_visitors_and_no_other() {
 }
 
 #[test]
+fn a_trace_which_is_echoed_has_neither_fields_of_ones_own_nor_forged_ones() {
+    let own = [OwnField::new("Authorization", "hush").unwrap()];
+    for method in ["TRACE", "trace"] {
+        let pairs: Pairs<'_> = &[("authorization", "forged"), ("a", "1")];
+        let plan = RequestPlan::new(method, b"/", fields(pairs), BodyHint::None, false);
+        let mut plan = plan.unwrap();
+        plan.own = &own;
+        let mut out = Vec::new();
+        plan.write(&mut out, b"h", None).expect("writable");
+        assert_eq!(
+            String::from_utf8(out).expect("text"),
+            format!("{method} / HTTP/1.1\r\nhost: h\r\na: 1\r\n\r\n")
+        );
+    }
+}
+
+#[test]
 fn a_request_is_written_with_what_was_decided() {
     let pairs: Pairs<'_> = &[
         ("host", "app.test"),
