@@ -13,7 +13,7 @@ use crate::client::options::{BindOptions, HostHeader, ProxyProtocol, To};
 use crate::client::target::Target;
 use crate::clock::Instant;
 use crate::http::OwnField;
-use crate::http::is_value;
+use crate::http::is_host;
 use crate::limits::{
     CLIENT_CA_BYTES, CLIENT_NAME_BYTES, OWN_FIELDS_BYTES, REBIND_EVERY, REBIND_MAX,
 };
@@ -223,7 +223,7 @@ impl BindSpec {
             return wrong("Only what is exposed can be taken over.");
         }
         if let HostHeader::Name(name) = &options.host_header
-            && (name.is_empty() || !is_value(name.as_bytes()) || name.contains(char::is_whitespace))
+            && (name.is_empty() || !is_host(name.as_bytes()))
         {
             return wrong("The host header must be a name, perhaps with a port.");
         }
@@ -522,6 +522,10 @@ pub(crate) mod tests {
             (BindOptions::expose(1).label(&long), "label"),
             (BindOptions::pull(1).host(&long), "host"),
             (options("", &long), "host header"),
+            (options("", "a:b"), "host header"),
+            (options("", "a:1:2"), "host header"),
+            (options("", "[::1"), "host header"),
+            (options("", "user@a"), "host header"),
         ] {
             match options.check() {
                 Err(Error::Options(why)) => assert!(why.contains(what), "{why}"),

@@ -206,7 +206,7 @@ pub fn is_value(value: &[u8]) -> bool {
 ///
 /// User information, a path or a list are refused, since parsers disagree about where the host is
 /// in them. An empty value is legal.
-pub(super) fn is_host(authority: &[u8]) -> bool {
+pub fn is_host(authority: &[u8]) -> bool {
     let literal = authority.strip_prefix(b"[").map(|after| {
         let end = after.iter().position(|&octet| octet == b']');
         after.split_at(end.unwrap_or(0))

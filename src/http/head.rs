@@ -171,9 +171,9 @@ impl<'a> RequestHead<'a> {
         })
     }
 
-    /// Whether the sender takes trailers (RFC 9110 §10.1.4).
+    /// Whether the sender takes trailers (RFC 9110 §10.1.4): with HTTP/1.0 none could reach it.
     pub fn takes_trailers(&self) -> bool {
-        self.fields.all("te").flat_map(tokens).any(is_trailers)
+        self.version == Version::Http11 && self.fields.all("te").flat_map(tokens).any(is_trailers)
     }
 
     /// Trailers travel: what announces them, and whether they are taken, goes on.

@@ -54,7 +54,8 @@ pub use body::{BodyDecoder, BodyError, ChunkedDecoder, Decoded, LengthBody};
 pub use connection::ConnectionOptions;
 pub use date::HttpDate;
 pub use fields::{
-    Field, Fields, is_name, is_token, is_value, parse_content_length, tokens, trim_whitespace,
+    Field, Fields, is_host, is_name, is_token, is_value, parse_content_length, tokens,
+    trim_whitespace,
 };
 pub use head::{
     Asked, RequestBody, RequestHead, ResponseBody, ResponseHead, Version, parse_request,

@@ -185,3 +185,16 @@ fn an_upgrade_asks_for_no_trailers() {
 fn text_of(octets: &[u8]) -> String {
     text(octets).to_lowercase()
 }
+
+#[test]
+fn a_visitor_of_http_1_0_takes_no_trailers_whatever_it_says() {
+    for (version, taken) in [("1.0", false), ("1.1", true)] {
+        let head = format!("GET / HTTP/{version}\r\nHost: a\r\nTE: trailers\r\n\r\n");
+        let mut head = request(head.as_bytes());
+        head.pass_trailers();
+        assert_eq!(head.takes_trailers(), taken);
+        let forwarded = forward::Forwarded::new(&head, [127, 0, 0, 1].into(), false, "http");
+        let mut fields = forward::request_fields(&head, &forwarded);
+        assert_eq!(fields.any(|(name, _)| name == b"te"), taken);
+    }
+}
