@@ -42,6 +42,11 @@ impl<N, R: Copy + Ord> Effects<N, R> {
         self.ask(Command::WakeLast { conn });
     }
 
+    /// Nothing but its end tells a connection's peer that all has come.
+    pub fn reset_if_killed(&mut self, conn: ConnKey) {
+        self.ask(Command::ResetIfKilled { conn });
+    }
+
     /// It is to be looked whether a connection's peer takes anything.
     pub fn probe(&mut self, conn: ConnKey) {
         self.ask(Command::Probe { conn });

@@ -251,6 +251,12 @@ pub enum Command<N> {
         /// Which connection.
         conn: ConnKey,
     },
+    /// If this process is killed, what was sent must not look whole: have the system reset the
+    /// connection then, until it is finished or closed. A host that cannot does without.
+    ResetIfKilled {
+        /// Which connection.
+        conn: ConnKey,
+    },
     /// Look whether the peer takes anything: try to transmit, although the system has not said that
     /// there is room (it does so only when there is much, and takes less all the same), and tell
     /// how much it holds ([`Event::Holds`]). A host that cannot tell only tries.

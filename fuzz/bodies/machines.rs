@@ -123,6 +123,7 @@ impl<M: Machine> Mini<M> {
             }
             Command::Dial { conn, .. } => self.dialled.push(conn),
             Command::Introduce { .. } => {}
+            Command::ResetIfKilled { .. } => {}
             Command::Probe { conn } => self.woken.push(conn),
             Command::Wake { conn } | Command::WakeLast { conn } => self.woken.push(conn),
             Command::Close { conn, .. } => self.forget(conn),

@@ -92,6 +92,7 @@ impl Host {
                 Command::Stop => self.stopped = true,
                 Command::Notify(KitNotice::CannotListen(why)) => panic!("{why}"),
                 Command::Notify(KitNotice::HandOver(handed)) => self.handed = Some(handed),
+                Command::ResetIfKilled { .. } => {}
                 Command::Probe { conn } => probed.push(conn),
                 Command::Wake { conn } => woken.push(conn),
                 _ => {}

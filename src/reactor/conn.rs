@@ -119,6 +119,8 @@ pub(super) struct Conn {
     pub finishing: bool,
     /// Our FIN is out.
     pub finished: bool,
+    /// The system resets it if this process is killed.
+    pub resets_if_killed: bool,
     /// TLS is being negotiated: the machine's bytes wait.
     pub securing: bool,
     /// Writing failed in this way. What the peer sent before it may still be read.
@@ -147,10 +149,27 @@ impl Conn {
             flush_due: false,
             finishing: false,
             finished: false,
+            resets_if_killed: false,
             securing: false,
             broken: None,
             spent: 0,
             spent_in: 0,
+        }
+    }
+
+    /// The system is to reset it if this process is killed, until it [`Conn::ends_well`].
+    pub(super) fn reset_if_killed(&mut self) {
+        if let Some(socket) = self.link.socket() {
+            self.resets_if_killed = socket.reset_on_close();
+        }
+    }
+
+    /// It is finished or closed in order: what is under way must arrive.
+    pub(super) fn ends_well(&mut self) {
+        if std::mem::take(&mut self.resets_if_killed)
+            && let Some(socket) = self.link.socket()
+        {
+            socket.close_in_order();
         }
     }
 

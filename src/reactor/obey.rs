@@ -91,6 +91,11 @@ impl<M: Machine> Reactor<M> {
             }
             Command::Wake { conn } => self.wake(conn),
             Command::WakeLast { conn } => self.wake_last(conn),
+            Command::ResetIfKilled { conn } => {
+                if let Some(conn) = self.conns.get_mut(conn) {
+                    conn.reset_if_killed();
+                }
+            }
             Command::Probe { conn } => self.probe(conn),
             Command::Finish { conn } => {
                 if let Some(entry) = self.conns.get_mut(conn) {
@@ -323,13 +328,16 @@ impl<M: Machine> Reactor<M> {
             return;
         };
         self.dial_timers.disarm(key);
+        if how == CloseHow::Clean {
+            conn.ends_well();
+        }
         match (&mut conn.link, how) {
-            (Link::Plain(socket), CloseHow::Reset) => socket.reset_on_close(),
+            (Link::Plain(socket), CloseHow::Reset) => drop(socket.reset_on_close()),
             (Link::Dialing(dial), CloseHow::Reset) => dial.reset_on_close(),
             (Link::Plain(socket), CloseHow::Clean) if conn.readable && !conn.ended => {
                 socket.drain();
             }
-            (Link::Tls(tls), CloseHow::Reset) => tls.socket().reset_on_close(),
+            (Link::Tls(tls), CloseHow::Reset) => drop(tls.socket().reset_on_close()),
             (Link::Tls(tls), CloseHow::Clean) => {
                 let waits = conn.broken.is_none() && matches!(tls.finish(), Ok(false));
                 if waits {

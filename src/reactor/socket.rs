@@ -96,10 +96,20 @@ impl Socket {
         }
     }
 
-    /// Makes the coming close a RST. (Unix sockets have none: there a close is a close.)
-    pub(super) fn reset_on_close(&self) {
+    /// Makes the coming close a RST, also that of a process which is killed; says whether it is one
+    /// now. (Unix sockets have none: there a close is a close.)
+    pub(super) fn reset_on_close(&self) -> bool {
+        let is_tcp = matches!(self, Socket::Tcp(_));
         if let Socket::Tcp(stream) = self {
             reset_on_close(stream);
+        }
+        is_tcp
+    }
+
+    /// Takes that back.
+    pub(super) fn close_in_order(&self) {
+        if let Socket::Tcp(stream) = self {
+            linger(stream, 0);
         }
     }
 
@@ -157,8 +167,13 @@ fn unacknowledged(_: &TcpStream) -> Option<usize> {
 
 /// Makes the coming close of `stream` a RST.
 pub(super) fn reset_on_close(stream: &TcpStream) {
+    linger(stream, 1);
+}
+
+/// Whether a close throws away what was not sent, and resets. A close never waits.
+fn linger(stream: &TcpStream, on: libc::c_int) {
     let linger = libc::linger {
-        l_onoff: 1,
+        l_onoff: on,
         l_linger: 0,
     };
     let _ = set_option(stream, libc::SOL_SOCKET, libc::SO_LINGER, &linger);

@@ -449,6 +449,7 @@ impl<M: Machine> Reactor<M> {
         if !conn.finishing {
             return;
         }
+        conn.ends_well();
         match conn.link.finish() {
             Ok(true) => conn.finished = true,
             Ok(false) => conn.writable = false,

@@ -29,6 +29,7 @@ mod expose_local;
 mod expose_real;
 mod holding;
 mod init;
+mod killed;
 mod lanes;
 mod laptop;
 mod limits;

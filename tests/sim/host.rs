@@ -538,6 +538,7 @@ impl<M: Machine> Host<M> {
             Command::Introduce { .. } => panic!("nobody serves by a handler"),
             Command::Wake { conn } => self.wake(conn),
             Command::WakeLast { conn } => self.wake_last(conn),
+            Command::ResetIfKilled { .. } => {}
             Command::Probe { conn } => {
                 if let Some(sock) = self.socks.get_mut(&conn) {
                     (sock.flushing, sock.tries) = (true, true);

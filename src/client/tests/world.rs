@@ -290,7 +290,7 @@ impl World {
                 } => {
                     self.wires.get_mut(&conn).unwrap().secured = Some(server_name);
                 }
-                Command::Introduce { .. } => {}
+                Command::Introduce { .. } | Command::ResetIfKilled { .. } => {}
                 Command::Probe { conn } => {
                     woken.push_back(conn);
                     probed.push(conn);

@@ -65,6 +65,7 @@ impl Callers {
                     RawPipe::new(),
                 );
                 self.0.insert(conn, Caller { name, pipe });
+                cx.effects.reset_if_killed(conn);
                 true
             }
             Err(why) => {

@@ -50,8 +50,15 @@ impl Visitors {
                 }
                 self.go_on(conn, below);
             }
-            Ok(Headed::Final { after, upload }) => {
+            Ok(Headed::Final {
+                after,
+                upload,
+                until_close,
+            }) => {
                 below.cx.metrics.response_head.observe(after);
+                if until_close {
+                    below.cx.effects.reset_if_killed(conn);
+                }
                 if upload {
                     self.upload(conn, below);
                 }

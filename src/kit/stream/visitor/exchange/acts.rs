@@ -81,6 +81,8 @@ pub enum Headed {
         after: Duration,
         /// The upload was held back for it, and may go on.
         upload: bool,
+        /// Only the connection's end tells where its body ends.
+        until_close: bool,
     },
 }
 

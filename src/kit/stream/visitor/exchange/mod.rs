@@ -441,6 +441,7 @@ impl HttpExchange {
                 Ok(Headed::Final {
                     after: now.since(it.begun),
                     upload: held_back,
+                    until_close: body == ResponseBody::UntilClose,
                 })
             }
         }
