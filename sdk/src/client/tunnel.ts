@@ -8,6 +8,7 @@ import {
   TunnelEventTarget,
   type Listen,
   type ListenOptions,
+  type TunnelEvent,
   type TunnelEventType,
   type TunnelListener,
 } from './events.js';
@@ -35,6 +36,8 @@ export class Tunnel extends TunnelEventTarget {
   /** Its binding. */
   readonly bind: Binding;
   private readonly passedOn = new Set<string>();
+  /** Aborted when it is over: its session may go on, and is not listened to any more. */
+  private readonly over = new AbortController();
   private end: (error: TunnelError | undefined) => void = () => undefined;
 
   /** @internal */
@@ -54,12 +57,15 @@ export class Tunnel extends TunnelEventTarget {
     const stay = closeOnExit ? saysGoodbye(this) : undefined;
     void this.closed.then((error) => {
       stay?.();
+      this.over.abort();
       this.emit('closed', { error });
     });
     // Whoever took the port over is meant to have it: there is nothing left to do here.
-    session.addEventListener('takenOver', ({ detail }) => {
+    const { signal } = this.over;
+    const takenOver = ({ detail }: TunnelEvent<'takenOver'>): void => {
       if (detail.bindId === binding.bindId) void this.close();
-    });
+    };
+    session.addEventListener('takenOver', takenOver, { signal });
   }
 
   /** The address that the kit's URL pattern gives; null when the kit has none. */
@@ -85,9 +91,14 @@ export class Tunnel extends TunnelEventTarget {
     const type = listen[0] as TunnelEventType;
     if (type === 'closed' || this.passedOn.has(type)) return;
     this.passedOn.add(type);
-    this.session.addEventListener(type, ({ detail }) => {
-      if (this.isAbout(detail)) this.emit(type, detail);
-    });
+    const { signal } = this.over;
+    this.session.addEventListener(
+      type,
+      ({ detail }) => {
+        if (this.isAbout(detail)) this.emit(type, detail);
+      },
+      { signal },
+    );
   }
 
   /** Whether an event of the session is about another binding of it. */

@@ -145,6 +145,29 @@ test('a tunnel that closes gives what runs there its time, and cuts nobody else'
   });
 });
 
+test('tunnels that came and went leave nothing with their session', async () => {
+  await withKit({}, async (kit) => {
+    const { url } = kit;
+    const warned: string[] = [];
+    const warn = (warning: Error): void => void warned.push(warning.message);
+    process.on('warning', warn);
+    const stays = await tunnel.expose({ url, containerPort: 3000 });
+    const told: number[] = [];
+    for (let round = 0; round < 30; round += 1) {
+      const one = await tunnel.pull({ url, containerPort: 4000 });
+      one.addEventListener('lost', () => told.push(round));
+      assert.ok(one.session === stays.session);
+      await one.close();
+    }
+    stays.addEventListener('lost', () => told.push(-1));
+    kit.session.drop();
+    await until(() => told.includes(-1));
+    assert.deepEqual([told, warned], [[-1], []]);
+    process.removeListener('warning', warn);
+    await stays.close();
+  });
+});
+
 test('a session that cannot be had is nobody’s, and the next call tries again', async () => {
   await withKit({ token: 'secret' }, async (kit) => {
     const { url } = kit;
