@@ -217,7 +217,7 @@ impl<L> Default for Outflow<L> {
 /// Below this many bytes a copy is cheaper than the care that a loan needs.
 const WORTH_BORROWING: usize = 2048;
 /// Memory of bytes that have left and that is held while others wait, in bytes.
-const KEEP_READ: usize = 64 * 1024;
+const KEEP_READ: usize = 256 * 1024;
 /// Memory that an empty outflow keeps, in bytes: a small reply, so that a busy keep-alive
 /// connection does not allocate for each.
 const KEEP_IDLE: usize = 1024;
