@@ -83,6 +83,19 @@ enum Expect {
     Nothing,
 }
 
+impl Expect {
+    /// Whether a line may end here.
+    fn takes_cr(self) -> bool {
+        match self {
+            Expect::Size { digits } => digits > 0,
+            Expect::Blank { .. } | Expect::Extension { .. } | Expect::Data => true,
+            Expect::Trailer | Expect::TrailerRest => true,
+            Expect::SizeLf | Expect::DataLf | Expect::TrailerLf | Expect::LastLf => false,
+            Expect::TrailerName | Expect::Nothing => false,
+        }
+    }
+}
+
 /// A body in chunks. Extensions and trailers are checked for octets that end lines, and dropped;
 /// trailers are kept where they are wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,8 +108,8 @@ pub struct ChunkedDecoder {
     trailer_fields: usize,
     /// Their lines, each with LF behind it, where they are wanted.
     kept: Option<Vec<u8>>,
-    /// It is an answer's: blanks may stand behind the size without an extension, and lines that
-    /// are no fields between the trailers.
+    /// It is an answer's: blanks may stand behind the size without an extension, lines that are no
+    /// fields between the trailers, and a LF may end a line alone.
     lenient: bool,
 }
 
@@ -120,8 +133,8 @@ impl ChunkedDecoder {
     }
 
     /// The same for the answer of a server, which is chunked anew before anybody else reads it:
-    /// blanks behind the size mean nothing, as to all who read answers, and what is no field is
-    /// left out.
+    /// blanks behind the size mean nothing, as to all who read answers, nor does a missing CR, and
+    /// what is no field is left out.
     pub fn for_answer() -> Self {
         Self {
             lenient: true,
@@ -165,6 +178,9 @@ impl ChunkedDecoder {
     /// Takes one octet of framing and says what comes after it.
     fn step(&mut self, octet: u8) -> Result<Expect, BodyError> {
         let malformed = |why| Err(BodyError::Malformed(why));
+        if octet == b'\n' && self.lenient && self.expect.takes_cr() {
+            self.expect = self.step(b'\r')?;
+        }
         match (self.expect, octet) {
             (Expect::Size { digits }, _) => self.step_size(digits, octet),
             // Before an extension blanks are grammar (RFC 9112 §7.1.1).

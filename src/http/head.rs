@@ -305,6 +305,12 @@ impl<'a> ResponseHead<'a> {
         let ends_by_close = self.body(asked) == ResponseBody::UntilClose;
         self.keep_alive && !hides_body && !ends_by_close && self.status != 101
     }
+
+    /// Whether it answers a HEAD and declares a body, which some servers then send although nobody
+    /// asked for it. When that comes, the next response is expected, whoever's it is by then.
+    pub fn tempts_to_send_more(&self, asked: Asked) -> bool {
+        asked.head && !matches!(self.declared, RequestBody::None | RequestBody::Length(0))
+    }
 }
 
 const TOO_MANY_NAMES: Reject = Reject::bad("Connection names too many fields.");

@@ -144,6 +144,9 @@ def codings(book):
     book.rule("codings", "README", "answers are read as leniently as browsers read them: blanks behind a size")
     for blank in (" ", "  ", "\t", " \t "):
         book.equal(said(OK, CODED, body=f"5{blank}\r\nhello\r\n0{blank}\r\n\r\n"), "hello")
+    book.rule("codings", "README", "answers are read as leniently as browsers read them: a LF ends a line alone")
+    for lines in ("5\nhello\n0\n\n", "5\r\nhello\n0\r\n\r\n", "5 \nhello\r\n0;a\n\r\n", "5\nhello\n0\nX: y\n\n"):
+        book.equal(said(OK, CODED, body=lines), "hello")
     book.rule("codings", "9112 §8", "a chunked body without its zero-sized chunk is incomplete, and so is "
               "one whose framing is no framing: what came before is passed on, and the cut is seen")
     for at in (0, 1, 3, 5, 8, 9, 10, 11, 12, 13, 14):
@@ -154,7 +157,7 @@ def codings(book):
         book.cut(said(OK, CODED, body=f"5\r\nhello\r\n{bad}\r\nz\r\n0\r\n\r\n"), "hello")
     for bad in ("5\r\nhello!\r\n0\r\n\r\n", "5\r\nhelloX0\r\n\r\n", "5\r\nhello0\r\n\r\n", "5\r\nhello\rX"):
         book.cut(said(OK, CODED, body=bad), "hello")
-    for bad in ("5\r\nhelloX", "5\r\nhello\n", "5\r\nhello\r\nz", "5\r\nhello\r\n;", "5\r\nhello\r\n\r", "5\r\nhello\r\n5\rX",
+    for bad in ("5\r\nhelloX", "5\r\nhello\nz", "5\r\nhello\r\nz", "5\r\nhello\r\n;", "5\r\nhello\r\n\r", "5\r\nhello\r\n5\rX",
                 "5\r\nhello\r\n5;\x00", "5\r\nhello\r\n0\r\nX: \x00", "5\r\nhello\r\n0\r\nX: a\r\n ",
                 "5\r\nhello\r\n0\r\n\rX", "5\r\nhello\r\n00000000000000000"):
         book.cut(said(OK, CODED, body=bad), "hello")

@@ -552,7 +552,8 @@ function isLabel(value: string): boolean {
 }
 
 function isHostName(value: string): boolean {
-  return /^[0-9A-Za-z.:[\]_-]{1,253}$/.test(value);
+  const host = /^(?:[0-9A-Za-z._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?$/.exec(value);
+  return host !== null && Number(host[1] ?? 1) <= 65_535;
 }
 
 /** A time-out with its default, checked. */

@@ -28,6 +28,11 @@ export interface BodyDecoder {
   readonly endsWithConnection: boolean;
   /** Whether its end could be read in two ways: then nothing else comes over its connection. */
   readonly isAmbiguous: boolean;
+  /**
+   * Whether it answers a HEAD and a body is declared, which some servers then send although nobody
+   * asked for it: when that comes, the next answer is expected, whoever's it is by then.
+   */
+  readonly temptsToSendMore?: boolean;
   /** Takes a read; returns where in it the body ended, or `end`. */
   feed(buffer: Buffer, start: number, end: number, emit: Emit): number;
   /** The fields behind a body that is complete. */
@@ -59,7 +64,10 @@ export function bodyOf(head: Head, method: string): BodyDecoder {
   }
   const count = contentLength(head.headers);
   if (method === 'HEAD' || head.status < 200 || head.status === 204 || head.status === 304) {
-    return new LengthBody(0, lengths.length > (coded ? 0 : 1));
+    const declares = coded || (count ?? 0) > 0;
+    // Some servers send the body that they declare with a 204, although there is none.
+    const isAmbiguous = lengths.length > (coded ? 0 : 1) || (head.status === 204 && declares);
+    return new LengthBody(0, isAmbiguous, method === 'HEAD' && declares);
   }
   if (coded) return new ChunkedBody(lengths.length > 0);
   return count === undefined ? new CloseBody() : new LengthBody(count, lengths.length > 1);
@@ -72,6 +80,7 @@ class LengthBody implements BodyDecoder {
   constructor(
     private left: number,
     readonly isAmbiguous: boolean,
+    readonly temptsToSendMore = false,
   ) {}
 
   get done(): boolean {
@@ -153,8 +162,8 @@ class ChunkedBody implements BodyDecoder {
     }
     const line = this.line;
     this.line = '';
-    if (!line.endsWith('\r\n')) throw new HttpFault('a chunk line without CRLF');
-    this.onLine(line.slice(0, -2));
+    // Nobody reads it as we got it, so a LF may end it alone, as to all who read answers.
+    this.onLine(line.slice(0, line.endsWith('\r\n') ? -2 : -1));
     return stop;
   }
 

@@ -73,7 +73,8 @@ export function localRequest(
     throw new LeadsOut();
   }
   rename(headers, rewrite.host, names);
-  replace(headers, rewrite.headers);
+  // A TRACE is echoed to whoever asks, and our own fields may be secrets (RFC 9110 §9.3.8).
+  replace(headers, rewrite.headers, open.method.toUpperCase() === 'TRACE' ? [] : rewrite.headers);
   if (body === 'chunked') headers.push(['transfer-encoding', 'chunked']);
   if (carriesTrailers) headers.push(...announced(open, body));
   if (open.isUpgrade) {
@@ -116,10 +117,10 @@ function bodyKind(open: OpenHttp, length: number | undefined): RequestBody {
   return open.method === 'GET' || open.method === 'HEAD' ? 'none' : 'unknown';
 }
 
-/** Puts fields in the place of those of their names. */
-function replace(headers: Headers, fields: Headers): void {
-  if (fields.length === 0) return;
-  const replaced = new Set(fields.map(([name]) => name.toLowerCase()));
+/** Puts fields in the place of those that have the names of others. */
+function replace(headers: Headers, named: Headers, fields: Headers): void {
+  if (named.length === 0) return;
+  const replaced = new Set(named.map(([name]) => name.toLowerCase()));
   const others = headers.filter(([name]) => !replaced.has(name.toLowerCase()));
   headers.splice(0, headers.length, ...others, ...fields);
 }

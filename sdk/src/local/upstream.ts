@@ -415,7 +415,9 @@ class HttpExchange implements StreamSink, ConnectUser, SlotUser {
     if (socket === undefined) return;
     // Without a visitor to belong to, nobody may have it.
     if (this.personal) socket.owner = this.visitor;
-    const keeps = !this.personal || this.visitor !== undefined;
+    const keeps = this.personal
+      ? this.visitor !== undefined
+      : this.decoder?.temptsToSendMore !== true;
     if (this.reusable && keeps && this.requestComplete()) {
       socket.resume();
       this.upstream.pool.put(socket);

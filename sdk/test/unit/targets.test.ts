@@ -144,6 +144,10 @@ test('fields of ours take the place of the visitor’s, and others stay', async 
     ];
     const { headers: got } = await asked(kit, '/', { headers: sent });
     assert.deepEqual([got['x-api-key'], got['accept'], got['x-more']], ['k', 'text/plain', '1']);
+    // A TRACE shows them to nobody.
+    const stream = kit.session.request('TRACE', '/', { headers: sent, body: 'none' });
+    const { headers: echoed } = JSON.parse(await stream.text()) as Said;
+    assert.deepEqual([echoed['x-api-key'], echoed['x-more']], [undefined, '1']);
   });
   await stop(server);
 });

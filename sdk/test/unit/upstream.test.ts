@@ -127,6 +127,26 @@ test('connections are kept and used again', async () => {
   await local.stop();
 });
 
+test('a server that may yet send the body of a HEAD, or of a 204, answers nobody else', async () => {
+  for (const [method, head, kept] of [
+    ['HEAD', '200 OK\r\ncontent-length: 5', false],
+    ['HEAD', '200 OK\r\ntransfer-encoding: chunked', false],
+    ['GET', '204 No\r\ncontent-length: 5', false],
+    ['HEAD', '200 OK\r\ncontent-length: 0', true],
+    ['GET', '304 No\r\ncontent-length: 5', true],
+  ] as const) {
+    const local = await answering(`HTTP/1.1 ${head}\r\n\r\n`);
+    await exposed(local.port, async ({ kit }) => {
+      for (let at = 0; at < 3; at += 1) {
+        const stream = kit.session.request(method, '/', { body: 'none' });
+        assert.equal(await stream.text(), '');
+      }
+      assert.ok(local.accepted === (kept ? 1 : 3), `${method} ${head}`);
+    });
+    await local.stop();
+  }
+});
+
 test('a kept connection that the server closed is replaced without the visitor noticing', async () => {
   const local = await listen((socket) => {
     let count = 0;

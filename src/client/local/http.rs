@@ -11,6 +11,7 @@
 
 use crate::buffer::Buffer;
 use crate::client::local::naming::Naming;
+use crate::client::local::pool::Reuse;
 use crate::client::local::visitor::asks_to_log_in;
 use crate::http::rewrite::{AskedAs, Back, Names};
 use crate::http::write::{CRLF, LAST_CHUNK};
@@ -50,8 +51,8 @@ pub struct HttpExchange {
     /// Bytes of interim heads that were passed on.
     interim: usize,
     status: Option<u16>,
-    /// The connection can be used again after the response.
-    reusable: bool,
+    /// Who can use the connection after the response.
+    reuse: Reuse,
 }
 
 /// What both ends said about fields (PROTOCOL §4).
@@ -229,7 +230,7 @@ impl HttpExchange {
             parts: Vec::new(),
             interim: 0,
             status: None,
-            reusable: false,
+            reuse: Reuse::Never,
         }
     }
 
@@ -445,7 +446,11 @@ impl HttpExchange {
         } else {
             self.back = None;
             self.status = Some(head.status);
-            self.reusable = head.reusable(self.asked);
+            self.reuse = match head.reusable(self.asked) {
+                false => Reuse::Never,
+                true if head.tempts_to_send_more(self.asked) => Reuse::ByTheVisitor,
+                true => Reuse::ByAnybody,
+            };
             (self.download, self.upload) = match switches {
                 true => (Download::Raw, Upload::Raw),
                 false => {
@@ -469,7 +474,9 @@ impl HttpExchange {
     /// The local server sends nothing more. Whether the response is complete by that.
     pub fn fin(&mut self) -> bool {
         let whole = matches!(&self.download, Download::Body(body) if body.closed().is_ok());
-        self.reusable &= !whole;
+        if whole {
+            self.reuse = Reuse::Never;
+        }
         whole
     }
 
@@ -509,7 +516,7 @@ impl HttpExchange {
             return false;
         }
         self.status = Some(status);
-        self.reusable = false;
+        self.reuse = Reuse::Never;
         self.upload = Upload::Unwanted;
         self.received.release();
         let mut body = LengthBody::new(0);
@@ -532,14 +539,17 @@ impl HttpExchange {
         write_trailers(json, trailers::fields(&lines), self.agreed.names) == Ok(true)
     }
 
-    /// The response was passed on whole. Gives back the buffer for bytes of the server, and whether
-    /// the connection can be used again, if the request has `left` for it.
-    pub fn finish(&mut self, left: bool) -> (Buffer, bool) {
+    /// The response was passed on whole. Gives back the buffer for bytes of the server, and who can
+    /// use the connection again, if the request has `left` for it.
+    pub fn finish(&mut self, left: bool) -> (Buffer, Reuse) {
         self.download = Download::Complete;
         let whole = matches!(self.upload, Upload::Complete | Upload::Length(0));
-        let reusable = self.reusable && left && whole && self.received.is_empty();
+        let reuse = match left && whole && self.received.is_empty() {
+            true => self.reuse,
+            false => Reuse::Never,
+        };
         self.upload = Upload::Unwanted;
-        (std::mem::take(&mut self.received), reusable)
+        (std::mem::take(&mut self.received), reuse)
     }
 
     /// Whether both directions are plain bytes.

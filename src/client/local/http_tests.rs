@@ -3,6 +3,7 @@
 use crate::buffer::Buffer;
 use crate::client::local::http::*;
 use crate::client::local::naming::Naming;
+use crate::client::local::pool::Reuse;
 use crate::client::options::HostHeader;
 use crate::http::HeadLimits;
 use crate::http::write::LAST_CHUNK;
@@ -111,8 +112,8 @@ fn heads_come_from_its_buffer_and_a_body_of_known_length_goes_around_it() {
     assert!(!http.fin(), "one is missing");
     assert_eq!(http.space(), Space::Direct(1));
     assert!(http.came(1), "complete");
-    let (buffer, reusable) = http.finish(true);
-    assert!(buffer.is_empty() && reusable);
+    let (buffer, reuse) = http.finish(true);
+    assert!(buffer.is_empty() && reuse == Reuse::ByAnybody);
     assert_eq!(http.take_record(), ("GET".into(), "/x".into(), Some(200)));
 }
 
@@ -185,7 +186,7 @@ fn an_answer_of_our_own_goes_the_way_of_all_and_frees_no_connection() {
             http.sent(4);
         }
         assert_eq!(http.next(&mut json), Step::End);
-        assert!(!http.finish(true).1);
+        assert_eq!(http.finish(true).1, Reuse::Never);
     }
 }
 
@@ -204,7 +205,7 @@ fn a_body_until_the_end_is_whole_with_it_and_its_connection_gone() {
     assert_eq!(http.next(&mut json), Step::Head(personal));
     assert_eq!(http.next(&mut json), Step::Wait);
     assert!(http.fin());
-    assert!(!http.finish(true).1);
+    assert_eq!(http.finish(true).1, Reuse::Never);
 }
 
 #[test]
@@ -256,5 +257,35 @@ fn the_local_server_is_told_that_trailers_are_taken_and_its_own_travel() {
     assert!(http.say_trailers(&mut json));
     assert_eq!(json, br#"{"headers":[["x-sum","1"]]}"#);
     assert!(!http.say_trailers(&mut json), "once");
-    assert!(http.finish(true).1, "the connection stays");
+    assert_eq!(http.finish(true).1, Reuse::ByAnybody);
+}
+
+#[test]
+fn a_server_that_may_yet_send_the_body_of_a_head_answers_nobody_else() {
+    let rows = [
+        ("HEAD", "200 OK\r\nContent-Length: 5", Reuse::ByTheVisitor),
+        (
+            "HEAD",
+            "200 OK\r\nTransfer-Encoding: chunked",
+            Reuse::ByTheVisitor,
+        ),
+        ("HEAD", "404 No\r\nContent-Length: 5", Reuse::ByTheVisitor),
+        ("HEAD", "200 OK\r\nContent-Length: 0", Reuse::ByAnybody),
+        ("HEAD", "200 OK", Reuse::ByAnybody),
+        (
+            "HEAD",
+            "200 OK\r\nContent-Length: 5\r\nConnection: close",
+            Reuse::Never,
+        ),
+        ("GET", "200 OK\r\nContent-Length: 0", Reuse::ByAnybody),
+        ("GET", "304 No\r\nContent-Length: 5", Reuse::ByAnybody),
+    ];
+    for (method, head, reuse) in rows {
+        let mut http = request(method, "");
+        answers(&mut http, format!("HTTP/1.1 {head}\r\n\r\n").as_bytes());
+        let mut json = Vec::new();
+        assert_eq!(http.next(&mut json), Step::Head(LAST), "{method} {head}");
+        assert_eq!(http.next(&mut json), Step::End, "{method} {head}");
+        assert_eq!(http.finish(true).1, reuse, "{method} {head}");
+    }
 }

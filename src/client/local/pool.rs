@@ -14,6 +14,17 @@ use crate::limits::{POOL_FRESH_FOR, POOL_IDLE, POOL_IDLE_FOR, SHORT_FOR, SHORT_S
 use crate::machine::ConnKey;
 use crate::shares::Shares;
 
+/// Who may have a connection again, as far as the last exchange on it says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reuse {
+    /// Nobody.
+    Never,
+    /// The visitor whose own it is: what the server sends late is an answer to nobody else.
+    ByTheVisitor,
+    /// Whoever comes next.
+    ByAnybody,
+}
+
 /// Connections that can stand for each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::client) struct PoolKey {

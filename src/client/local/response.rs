@@ -186,14 +186,14 @@ impl LocalSide {
         let drained = exchange.out.is_empty();
         let Some(http) = exchange.http() else { return };
         let trails = http.say_trailers(&mut self.json);
-        let (mut received, reusable) = http.finish(drained);
+        let (mut received, reuse) = http.finish(drained);
         if self.spare.len() < SPARE_BUFFERS && received.capacity() <= UPSTREAM_READ {
             received.truncate(0);
             self.spare.push(received);
         }
         // What it still had to take is not wanted any more.
         let unwanted = exchange.out.discard();
-        self.release_upstream(around, key, reusable);
+        self.release_upstream(around, key, reuse);
         self.tell_end(around, key, None);
         let now = around.cx.now;
         if let Some(session) = around.mux.as_deref_mut() {

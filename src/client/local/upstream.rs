@@ -12,7 +12,7 @@ use crate::client::keys::ExchangeKey;
 use crate::client::keys::Origin;
 use crate::client::local::exchange::Work;
 use crate::client::local::greeting::greeting;
-use crate::client::local::pool::{PoolKey, Waiter};
+use crate::client::local::pool::{PoolKey, Reuse, Waiter};
 use crate::client::local::{Around, LocalSide};
 use crate::limits::{POOL_IDLE_FOR, SLOT_WAIT};
 use crate::machine::{CloseHow, Command, ConnKey, Ended, NO_TLS, Trust};
@@ -260,7 +260,7 @@ impl LocalSide {
         &mut self,
         around: &mut Around<'_>,
         key: ExchangeKey,
-        reusable: bool,
+        reuse: Reuse,
     ) {
         let Some(exchange) = self.exchanges.get_mut(key) else {
             return;
@@ -269,6 +269,11 @@ impl LocalSide {
         let known = around.bindings.get(exchange.binding).is_some();
         let upstream = self.conns.resolve_mut(conn);
         let nobodys = upstream.is_personal && exchange.visitor.is_none();
+        let reusable = match reuse {
+            Reuse::Never => false,
+            Reuse::ByTheVisitor => upstream.is_personal,
+            Reuse::ByAnybody => true,
+        };
         if !reusable || !known || nobodys || !exchange.out.is_empty() {
             return self.close_upstream(around, conn, CloseHow::Clean);
         }
