@@ -122,3 +122,22 @@ def table(head, rows):
             print("| " + " | ".join(("-" * (width - 1) + ":") if at else "-" * width
                                     for at, width in enumerate(widths)) + " |")
     sys.stdout.flush()
+
+
+def relay(folder, name, pairs):
+    """An nginx of one process that passes streams on: for each pair, from one port to the other."""
+    servers = "".join(f"server {{ listen 127.0.0.1:{a}; proxy_pass 127.0.0.1:{b}; }}\n"
+                      for a, b in pairs)
+    module = "/usr/lib/nginx/modules/ngx_stream_module.so"
+    module = f"load_module {module};\n" if os.path.exists(module) else ""
+    flags = subprocess.run(["nginx", "-V"], capture_output=True, text=True).stderr
+    if not module and "--with-stream " not in flags + " ":
+        raise SystemExit("this nginx has no stream module: apt-get install libnginx-mod-stream")
+    config = folder / f"{name}.conf"
+    config.write_text(f"{module}daemon off; master_process off; worker_processes 1;\n"
+                      f"pid {folder}/{name}.pid; error_log stderr crit;\n"
+                      "events { worker_connections 4096; }\n"
+                      "stream { proxy_buffer_size 64k; tcp_nodelay on;\n" + servers + "}\n")
+    child = Child(["nginx", "-p", folder, "-c", config, "-e", "stderr"])
+    wait_port(pairs[0][0])
+    return child
