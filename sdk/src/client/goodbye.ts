@@ -10,14 +10,20 @@ export interface Leaver {
   close(options: { graceMs: number }): Promise<void>;
 }
 
-const SIGNALS = ['SIGINT', 'SIGTERM'] as const;
-const leavers = new Set<Leaver>();
+/** At which signals tunnels say goodbye. */
+export type Ending = 'SIGINT' | 'SIGTERM';
+
+const SIGNALS: readonly Ending[] = ['SIGINT', 'SIGTERM'];
+const leavers = new Map<Leaver, readonly Ending[]>();
 let leaving = false;
 
-/** One that is to say goodbye; the returned function calls that off. */
-export function saysGoodbye(leaver: Leaver): () => void {
+/**
+ * One that is to say goodbye, at these signals and at `beforeExit`; the returned function calls that
+ * off.
+ */
+export function saysGoodbye(leaver: Leaver, at = SIGNALS): () => void {
   if (leavers.size === 0) listen();
-  leavers.add(leaver);
+  leavers.set(leaver, at);
   return () => {
     leavers.delete(leaver);
     if (leavers.size === 0 && !leaving) unlisten();
@@ -38,7 +44,7 @@ function unlisten(): void {
  * Without us the signal would have ended the process, unless others listen for it: then it is theirs
  * to say what becomes of it. A second one does not wait.
  */
-function onSignal(signal: NodeJS.Signals): void {
+function onSignal(signal: Ending): void {
   const isOurs = process.listenerCount(signal) === 1;
   const raise = (): void => {
     leaving = false;
@@ -48,13 +54,14 @@ function onSignal(signal: NodeJS.Signals): void {
   };
   if (leaving) return raise();
   leaving = true;
-  void closeAll().then(raise);
+  void closeAll(signal).then(raise);
 }
 
 function onIdle(): void {
   void closeAll();
 }
 
-async function closeAll(): Promise<void> {
-  await Promise.allSettled([...leavers].map((one) => one.close({ graceMs: EXIT_GRACE_MS })));
+async function closeAll(signal?: Ending): Promise<void> {
+  const leaving = [...leavers].filter(([, at]) => signal === undefined || at.includes(signal));
+  await Promise.allSettled(leaving.map(([one]) => one.close({ graceMs: EXIT_GRACE_MS })));
 }

@@ -1,6 +1,7 @@
 /**
  * The options that callers pass, checked before any socket is opened.
  */
+import type { Ending } from './goodbye.js';
 import { REPLAY_BUFFER, REPLAY_BUFFER_LEAST } from '../mux/limits.js';
 import { LONGEST_HEAD, MOST_FIELDS } from '../wire/parts.js';
 import { asText, checkFields, isCa, isInteger, isRecord, must, only, pick } from './check.js';
@@ -130,7 +131,10 @@ export interface CallOptions extends SessionOptions {
    * is a `signal` or a `resumeSessionId`, or one of this one's own.
    */
   session?: 'shared' | 'new' | undefined;
-  /** Whether the tunnel is closed at SIGINT, SIGTERM and `beforeExit`. Default true. */
+  /**
+   * Whether the tunnel is closed at SIGINT, SIGTERM and `beforeExit`. Default true, but for SIGTERM
+   * where `state` is kept: watchers restart programs by it.
+   */
   closeOnExit?: boolean | undefined;
 }
 
@@ -470,8 +474,11 @@ export interface Call {
   bind: BindOptions;
   /** Nobody else is to have its session. */
   isNew: boolean;
-  closeOnExit: boolean;
+  /** The signals at which it says goodbye; without any it does not at all. */
+  leavesAt: readonly Ending[];
 }
+
+const BOTH: readonly Ending[] = ['SIGINT', 'SIGTERM'];
 
 /** What of the options is about the call. */
 const CALL_KEYS = ['session', 'closeOnExit'] as const;
@@ -484,12 +491,16 @@ export function split(
 ): Call {
   must(isRecord(options), 'options must be an object');
   only(options, [...SESSION_KEYS, ...CALL_KEYS, 'containerPort', 'label', ...FORMS[form]], form);
-  const { session: sharing = 'shared', closeOnExit = true } = options;
+  const { session: sharing = 'shared', closeOnExit } = options;
   must(['shared', 'new'].includes(sharing), "session must be 'shared' or 'new'");
-  must(typeof closeOnExit === 'boolean', 'closeOnExit must be true or false');
+  must([undefined, true, false].includes(closeOnExit), 'closeOnExit must be true or false');
+  // Whoever watches a program's files ends it by SIGTERM, to start it again on the same port.
+  const comesBack =
+    closeOnExit === undefined && !['undefined', 'boolean'].includes(typeof options.state);
+  const leavesAt = closeOnExit === false ? [] : comesBack ? (['SIGINT'] as const) : BOTH;
   const session = pick(options, SESSION_KEYS) as unknown as SessionOptions;
   const bind = pick(options, [...BIND_KEYS, 'signal']);
-  return { session, bind: { ...bind, mode }, isNew: sharing === 'new', closeOnExit };
+  return { session, bind: { ...bind, mode }, isNew: sharing === 'new', leavesAt };
 }
 
 /** Options of the administrative side with their defaults. */

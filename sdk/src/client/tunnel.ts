@@ -23,7 +23,7 @@ import {
   type ServeOptions,
   split,
 } from './options.js';
-import { saysGoodbye } from './goodbye.js';
+import { saysGoodbye, type Ending } from './goodbye.js';
 import type { TunnelSession } from './session.js';
 import { bindAlone, bindShared, isShareable, type Bound } from './shared.js';
 
@@ -44,7 +44,7 @@ export class Tunnel extends TunnelEventTarget {
   constructor(
     private readonly bound: Bound,
     private readonly kitHost: string,
-    closeOnExit: boolean,
+    leavesAt: readonly Ending[],
   ) {
     super();
     const { session, binding } = bound;
@@ -54,7 +54,7 @@ export class Tunnel extends TunnelEventTarget {
     void session.closed.then((error) => {
       this.end(error);
     });
-    const stay = closeOnExit ? saysGoodbye(this) : undefined;
+    const stay = leavesAt.length > 0 ? saysGoodbye(this, leavesAt) : undefined;
     void this.closed.then((error) => {
       stay?.();
       this.over.abort();
@@ -132,12 +132,12 @@ export class Tunnel extends TunnelEventTarget {
   }
 }
 
-async function open({ session: given, bind, isNew, closeOnExit }: Call): Promise<Tunnel> {
+async function open({ session: given, bind, isNew, leavesAt }: Call): Promise<Tunnel> {
   const session = { reconnect: true, ...given };
   const { connectUrl } = checkSession(session, true);
   checkBind(bind);
   const bound = isNew || !isShareable(session) ? bindAlone : bindShared;
-  return new Tunnel(await bound(session, bind), connectUrl.hostname, closeOnExit);
+  return new Tunnel(await bound(session, bind), connectUrl.hostname, leavesAt);
 }
 
 /** Makes a local HTTP server reachable at a port in the container. */

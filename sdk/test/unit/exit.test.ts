@@ -4,6 +4,9 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { mkdtempSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { FixtureKit } from '../support/kit.js';
 import { until } from '../support/local.js';
@@ -77,6 +80,17 @@ test('whoever listens for the signal says what becomes of the process', IN_TIME,
 test('without closeOnExit nothing is said, and nobody listens', IN_TIME, async () => {
   const ended = await running('closeOnExit: false', '', (child) => child.kill('SIGTERM'));
   assert.deepEqual([ended.signal, ended.left], ['SIGTERM', 1]);
+  for (const [more, signal, left] of [
+    ['', 'SIGTERM', 1],
+    ['', 'SIGINT', 0],
+    ['closeOnExit: true,', 'SIGTERM', 0],
+  ] as const) {
+    // Watchers restart a program by SIGTERM, and with `state` it is to come back to its port.
+    const file = join(mkdtempSync(join(tmpdir(), 'exit-')), 'state.json');
+    const options = `${more} state: ${JSON.stringify(file)}`;
+    const watched = await running(options, '', (child) => child.kill(signal));
+    assert.deepEqual([watched.signal, watched.left], [signal, left], options);
+  }
   const closed = `say(process.listenerCount('SIGTERM')); await app.close();
     say(process.listenerCount('SIGTERM'));`;
   const { said } = await running('', closed, () => undefined);
