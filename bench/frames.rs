@@ -119,6 +119,7 @@ fn session() -> Session<u32> {
         grow_windows: false,
         header_case: true,
         trailers: true,
+        forward: false,
         head_parts: 1 << 20,
         queue_opens: LANE_QUEUE_OPENS,
         replay: None,

@@ -51,6 +51,7 @@ impl Pair {
             grow_windows: false,
             header_case: true,
             trailers: true,
+            forward: false,
             head_parts: 1 << 20,
             queue_opens: hoody_tunnel::limits::LANE_QUEUE_OPENS,
             replay: keeps.then_some(Retention {

@@ -227,6 +227,11 @@ pub const FLOOD_OPEN_RESET: Allowance = Allowance {
     burst: 1024,
     per_second: 200,
 };
+/// Streams that a client opens where it may (PROTOCOL §8): one too many is refused.
+pub const HASTY_OPENS: Allowance = Allowance {
+    burst: 1024,
+    per_second: 200,
+};
 /// PING frames.
 pub const FLOOD_PING: Allowance = Allowance {
     burst: 64,

@@ -7,7 +7,9 @@ use hoody_tunnel::http::write::{CRLF, LAST_CHUNK};
 use hoody_tunnel::wire::control::{self, ControlError, ControlPayload};
 use hoody_tunnel::wire::frame::{Frame, FrameType, HEADER_LEN, PayloadFault, encode_header};
 use hoody_tunnel::wire::message::{DecodeError, FrameDecoder};
-use hoody_tunnel::wire::open::{self, BodyKind, Header, OpenHttpParts, ResponseHead, StreamOpen};
+use hoody_tunnel::wire::open::{
+    self, BodyKind, Header, OpenForward, OpenHttpParts, ResponseHead, StreamOpen,
+};
 use hoody_tunnel::wire::parts::HeadParts;
 use serde_json::{Value, json};
 
@@ -90,6 +92,24 @@ fn response_heads_read_as_their_vectors_say() {
                     )
                     .expect("a vector fits a frame");
                     assert_same_text(name, &out, &payload);
+                }
+            }
+            Err(error) => assert_eq!(case["error"], true, "{name}: {error}"),
+        }
+    }
+}
+
+#[test]
+fn what_the_kit_connected_to_reads_as_its_vectors_say() {
+    for case in cases("stream_connected.json") {
+        let (name, payload) = (text(&case["name"]), text(&case["payload"]).as_bytes());
+        match open::parse_connected(payload) {
+            Ok(peer) => {
+                assert_eq!(case["peer"], *peer, "{name}");
+                if case["canonical"] == true {
+                    let mut out = Vec::new();
+                    open::write_connected(&mut out, &peer);
+                    assert_same_text(name, &out, payload);
                 }
             }
             Err(error) => assert_eq!(case["error"], true, "{name}: {error}"),
@@ -344,8 +364,11 @@ fn open_json(open: &StreamOpen<'_>) -> Value {
             "containerPort": tcp.container_port,
             "remoteAddr": tcp.remote_addr,
         }),
-        StreamOpen::Forward(forward) => {
-            json!({ "kind": "forward", "host": forward.host, "port": forward.port })
+        StreamOpen::Forward(OpenForward::Port { host, port }) => {
+            json!({ "kind": "forward", "host": host, "port": port })
+        }
+        StreamOpen::Forward(OpenForward::Unix(path)) => {
+            json!({ "kind": "forward", "unix": path })
         }
     };
     if let StreamOpen::Http(http) = open
@@ -389,7 +412,7 @@ fn write_open(open: &StreamOpen<'_>) -> Vec<u8> {
             addr(&tcp.remote_addr),
         ),
         StreamOpen::Forward(forward) => {
-            open::write_open_forward(&mut out, &forward.host, forward.port).expect("it fits");
+            open::write_open_forward(&mut out, forward).expect("it fits");
         }
     }
     out

@@ -30,6 +30,7 @@ pub fn run(data: &[u8]) {
         0x16 => response_head(payload),
         0x30 => control::<control::GoAway>(payload),
         0x40 => control::<control::BindRevoked>(payload),
+        0x44 => connected(payload),
         _ => octets(payload),
     }
 }
@@ -90,7 +91,7 @@ fn stream_open(payload: &[u8]) {
             }
         }
         StreamOpen::Forward(forward) => {
-            if open::write_open_forward(&mut out, &forward.host, forward.port).is_ok() {
+            if open::write_open_forward(&mut out, forward).is_ok() {
                 assert_eq!(
                     StreamOpen::parse(&out).as_ref(),
                     Ok(&read),
@@ -129,6 +130,16 @@ fn response_head(payload: &[u8]) {
             "the same comes back"
         );
     }
+}
+
+fn connected(payload: &[u8]) {
+    let read = match open::parse_connected(payload) {
+        Ok(read) => read,
+        Err(error) => return short(&error),
+    };
+    let mut out = Vec::new();
+    open::write_connected(&mut out, &read);
+    assert_eq!(open::parse_connected(&out), Ok(read), "the same comes back");
 }
 
 /// Any octets survive as a header's value.

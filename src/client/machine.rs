@@ -209,12 +209,14 @@ impl Client {
     fn came(&mut self, index: usize, incoming: Incoming<ExchangeKey>) {
         let (local, mut around) = self.local();
         match incoming {
-            Incoming::Opened { id, payload } => {
+            Incoming::Opened { id, payload, .. } => {
                 local.stream_opened(&mut around, index, id, &payload);
                 self.reach.carries_more(&mut self.cx, index);
             }
             Incoming::Data { tag, payload, .. } => local.data(&mut around, tag, index, payload),
             Incoming::Trailers { tag, payload } => local.trailers(&mut around, tag, index, payload),
+            // Nothing here opens a stream yet that the kit would connect.
+            Incoming::Connected { .. } => {}
             Incoming::Eof { tag, .. } => local.remote_eof(&mut around, tag),
             Incoming::Reset {
                 tag, code, reason, ..

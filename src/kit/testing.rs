@@ -286,6 +286,7 @@ impl Host {
             grow_windows: false,
             header_case: false,
             trailers: false,
+            forward: false,
             head_parts: 0,
             queue_opens: crate::limits::LANE_QUEUE_OPENS,
             replay: hello.contains("replay").then_some(Retention {
@@ -377,7 +378,7 @@ impl Laptop {
                 String::from_utf8(payload).expect("JSON")
             };
             match incoming {
-                Incoming::Opened { id, payload } => {
+                Incoming::Opened { id, payload, .. } => {
                     self.opens.push(json(&payload));
                     self.streams.extend(self.mux.accept(0, id, id, now));
                 }

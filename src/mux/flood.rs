@@ -7,7 +7,7 @@
 use crate::clock::Instant;
 use crate::limits::{
     Allowance, FLOOD_ASKING, FLOOD_EMPTY_DATA, FLOOD_OPEN_RESET, FLOOD_PING, FLOOD_WINDOW,
-    WINDOWS_EARNED_PER_DATA,
+    HASTY_OPENS, WINDOWS_EARNED_PER_DATA,
 };
 use crate::mux::violation::Violation;
 use crate::wire::code::Code;
@@ -17,6 +17,8 @@ use crate::wire::code::Code;
 pub enum Nuisance {
     /// STREAM_OPEN and RESET.
     OpenReset,
+    /// STREAM_OPEN of a client that may open streams: one too many costs the stream.
+    Opening,
     /// PING, of the tunnel or of the WebSocket.
     Ping,
     /// WINDOW.
@@ -30,7 +32,7 @@ pub enum Nuisance {
 /// One session's buckets.
 #[derive(Debug)]
 pub struct Flood {
-    buckets: [Bucket; 5],
+    buckets: [Bucket; 6],
 }
 
 #[derive(Debug)]
@@ -49,6 +51,7 @@ impl Flood {
         Flood {
             buckets: [
                 full(Nuisance::OpenReset),
+                full(Nuisance::Opening),
                 full(Nuisance::Ping),
                 full(Nuisance::Window),
                 full(Nuisance::EmptyData),
@@ -108,6 +111,7 @@ impl Bucket {
 impl Nuisance {
     fn sentence(self) -> &'static str {
         match self {
+            Nuisance::Opening => "streams opened too fast",
             Nuisance::OpenReset => "too many streams opened or reset in a short time",
             Nuisance::Ping => "too many PINGs in a short time",
             Nuisance::Window => "more WINDOWs than the data sent to you explains",
@@ -120,6 +124,7 @@ impl Nuisance {
 fn allowance(nuisance: Nuisance) -> Allowance {
     match nuisance {
         Nuisance::OpenReset => FLOOD_OPEN_RESET,
+        Nuisance::Opening => HASTY_OPENS,
         Nuisance::Ping => FLOOD_PING,
         Nuisance::Window => FLOOD_WINDOW,
         Nuisance::EmptyData => FLOOD_EMPTY_DATA,

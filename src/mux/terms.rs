@@ -28,6 +28,8 @@ pub struct Terms {
     pub header_case: bool,
     /// Both said `trailers` (PROTOCOL §4).
     pub trailers: bool,
+    /// `forward` was granted (PROTOCOL §8).
+    pub forward: bool,
     /// Bytes that parts of heads may take until those come, where both said `long-heads` (PROTOCOL
     /// §4); else 0.
     pub head_parts: usize,

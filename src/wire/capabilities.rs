@@ -39,6 +39,8 @@ impl Capabilities {
     pub const HEADER_CASE: Capabilities = Capabilities(1 << 2);
     /// Streams survive a dropped socket (PROTOCOL §9).
     pub const REPLAY: Capabilities = Capabilities(1 << 3);
+    /// The client opens streams to the container's services (PROTOCOL §8).
+    pub const FORWARD: Capabilities = Capabilities(1 << 4);
     /// Trailer fields travel (PROTOCOL §4).
     pub const TRAILERS: Capabilities = Capabilities(1 << 6);
     /// Heads larger than a frame travel (PROTOCOL §4).

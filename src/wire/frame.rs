@@ -43,6 +43,7 @@ pub enum FrameType {
     BindRevoked = 0x40,
     Ack = 0x41,
     StreamTrailers = 0x42,
+    StreamConnected = 0x44,
     HeadPart = 0x45,
 }
 
@@ -70,7 +71,7 @@ const BY_NUMBER: [Option<FrameType>; 0x80] = {
 
 impl FrameType {
     /// Every type, in the order of its number.
-    pub const ALL: [FrameType; 26] = [
+    pub const ALL: [FrameType; 27] = [
         FrameType::Hello,
         FrameType::HelloOk,
         FrameType::Bind,
@@ -96,6 +97,7 @@ impl FrameType {
         FrameType::BindRevoked,
         FrameType::Ack,
         FrameType::StreamTrailers,
+        FrameType::StreamConnected,
         FrameType::HeadPart,
     ];
 
@@ -122,6 +124,7 @@ impl FrameType {
             | FrameType::Reset
             | FrameType::StreamResponseHead
             | FrameType::StreamTrailers
+            | FrameType::StreamConnected
             | FrameType::HeadPart => StreamRule::NonZero,
             _ => StreamRule::Zero,
         }
@@ -174,6 +177,7 @@ impl FrameType {
             FrameType::BindRevoked => "BIND_REVOKED",
             FrameType::Ack => "ACK",
             FrameType::StreamTrailers => "STREAM_TRAILERS",
+            FrameType::StreamConnected => "STREAM_CONNECTED",
             FrameType::HeadPart => "HEAD_PART",
         }
     }
@@ -381,7 +385,8 @@ mod tests {
             .map(|k| k.name())
             .collect();
         let expected = "BIND BIND_OK BIND_ERR UNBIND UNBIND_OK UNBIND_ERR STREAM_OPEN DATA EOF \
-            RESET WINDOW STREAM_RESPONSE_HEAD BIND_REVOKED STREAM_TRAILERS HEAD_PART";
+            RESET WINDOW STREAM_RESPONSE_HEAD BIND_REVOKED STREAM_TRAILERS STREAM_CONNECTED \
+            HEAD_PART";
         assert_eq!(counted.join(" "), expected);
     }
 

@@ -124,13 +124,18 @@ pub struct OpenTcp<'a> {
     pub remote_addr: Option<Cow<'a, str>>,
 }
 
-/// An address that a client asks the kit to connect to.
+/// Whom a client asks the kit to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OpenForward<'a> {
-    /// A name or an IP literal, without brackets.
-    pub host: Cow<'a, str>,
-    /// The port, not 0.
-    pub port: u16,
+pub enum OpenForward<'a> {
+    /// A TCP port.
+    Port {
+        /// A name or an IP literal, without brackets.
+        host: Cow<'a, str>,
+        /// The port, not 0.
+        port: u16,
+    },
+    /// A Unix socket, by its path.
+    Unix(Cow<'a, str>),
 }
 
 /// A STREAM_RESPONSE_HEAD, read.

@@ -128,14 +128,37 @@ pub fn write_open_tcp(
 }
 
 /// Appends the payload of a *forward* STREAM_OPEN (PROTOCOL §8).
-pub fn write_open_forward(out: &mut Vec<u8>, host: &str, port: u16) -> Result<(), TooLong> {
+pub fn write_open_forward(out: &mut Vec<u8>, whom: &OpenForward<'_>) -> Result<(), TooLong> {
     let start = out.len();
-    out.extend_from_slice(br#"{"kind":"tcp","mode":"forward","host":"#);
-    push_text(out, host);
-    out.extend_from_slice(br#","port":"#);
-    push_number(out, port.into());
+    out.extend_from_slice(br#"{"kind":"tcp","mode":"forward","#);
+    match whom {
+        OpenForward::Port { host, port } => {
+            out.extend_from_slice(br#""host":"#);
+            push_text(out, host);
+            out.extend_from_slice(br#","port":"#);
+            push_number(out, (*port).into());
+        }
+        OpenForward::Unix(path) => {
+            out.extend_from_slice(br#""unix":"#);
+            push_text(out, path);
+        }
+    }
     out.push(b'}');
     bounded(out, start, 0)
+}
+
+/// Appends the payload of a STREAM_CONNECTED: whom the kit reached, an address and a port or
+/// `unix:` and a path.
+pub fn write_connected(out: &mut Vec<u8>, peer: &str) {
+    out.extend_from_slice(br#"{"peer":"#);
+    push_text(out, peer);
+    out.push(b'}');
+}
+
+/// Reads the payload of a STREAM_CONNECTED. A malformed one costs only its stream.
+pub fn parse_connected(payload: &[u8]) -> Result<Cow<'_, str>, ControlError> {
+    let raw: RawConnected<'_> = json::read_object(CONNECTED, payload)?;
+    Ok(raw.peer.map_or_else(Cow::default, |peer| peer.0))
 }
 
 /// Appends the payload of a STREAM_RESPONSE_HEAD.
@@ -223,6 +246,7 @@ fn bounded(out: &mut Vec<u8>, start: usize, fields: usize) -> Result<(), TooLong
 const OPEN: &str = "STREAM_OPEN";
 const RESPONSE_HEAD: &str = "STREAM_RESPONSE_HEAD";
 const TRAILERS: &str = "STREAM_TRAILERS";
+const CONNECTED: &str = "STREAM_CONNECTED";
 
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -249,6 +273,8 @@ struct RawOpen<'a> {
     #[serde(borrow)]
     host: Option<Text<'a>>,
     port: Option<u16>,
+    #[serde(borrow)]
+    unix: Option<Text<'a>>,
 }
 
 #[derive(serde::Deserialize)]
@@ -258,6 +284,12 @@ struct RawResponseHead<'a> {
     headers: Option<Headers<'a>>,
     #[serde(rename = "final")]
     is_final: Option<bool>,
+}
+
+#[derive(serde::Deserialize)]
+struct RawConnected<'a> {
+    #[serde(borrow)]
+    peer: Option<Text<'a>>,
 }
 
 #[derive(serde::Deserialize)]
@@ -296,13 +328,21 @@ impl<'a> StreamOpen<'a> {
                 remote_addr: raw.remote_addr.map(|addr| addr.0),
                 connection_id: raw.connection_id.and_then(|number| number.as_u64()),
             })),
-            "tcp" if forward => Ok(StreamOpen::Forward(OpenForward {
-                host: raw.host.ok_or_else(|| lacks("host"))?.0,
-                port: raw
-                    .port
-                    .filter(|port| *port != 0)
-                    .ok_or_else(|| lacks("port"))?,
-            })),
+            "tcp" if forward => {
+                let port = raw.port.filter(|port| *port != 0);
+                match (raw.host, port, raw.unix) {
+                    (None, None, Some(path)) if !path.0.is_empty() => {
+                        Ok(StreamOpen::Forward(OpenForward::Unix(path.0)))
+                    }
+                    (_, _, Some(_)) => Err(ControlError::new(OPEN, "a port and a Unix socket")),
+                    (None, ..) => Err(lacks("host")),
+                    (_, None, _) => Err(lacks("port")),
+                    (Some(host), Some(port), None) => {
+                        let host = host.0;
+                        Ok(StreamOpen::Forward(OpenForward::Port { host, port }))
+                    }
+                }
+            }
             "tcp" => Ok(StreamOpen::Tcp(OpenTcp {
                 bind_id: raw.bind_id,
                 container_port: raw.container_port,

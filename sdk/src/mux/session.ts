@@ -474,6 +474,9 @@ export class MuxSession implements StreamOwner {
         return this.limits.trailers ? this.find(streamId, lane)?.onTrailers(payload) : undefined;
       case FrameType.HeadPart:
         return this.limits.longHeads ? this.onHeadPart(streamId, payload, lane) : undefined;
+      case FrameType.StreamConnected:
+        // Nothing here asked for it: an extension like any other.
+        return undefined;
       case FrameType.StreamResponseHead:
         return this.find(streamId, lane)?.fail(Code.ProtocolError, 'a response head from the kit');
       default:

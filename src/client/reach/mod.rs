@@ -222,6 +222,7 @@ impl Reach {
             grow_windows: ok.capabilities.have(Capabilities::GROW_WINDOWS),
             header_case: ok.capabilities.have(Capabilities::HEADER_CASE),
             trailers: ok.capabilities.have(Capabilities::TRAILERS),
+            forward: ok.capabilities.have(Capabilities::FORWARD),
             head_parts: match ok.capabilities.have(Capabilities::LONG_HEADS) {
                 true => HEADS_IN_PARTS * MAX_HEAD_PARTS,
                 false => 0,

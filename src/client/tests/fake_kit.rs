@@ -44,6 +44,7 @@ pub(super) fn terms() -> Terms {
         grow_windows: false,
         header_case: false,
         trailers: false,
+        forward: false,
         head_parts: 0,
         queue_opens: crate::limits::LANE_QUEUE_OPENS,
         replay: None,
@@ -256,6 +257,7 @@ impl FakeKit {
                 } => self.streams[tag].1.reset = Some(format!("{code}: {reason}")),
                 Incoming::Closed { code } => self.closed = Some(code),
                 Incoming::Opened { .. } => panic!("the client opened a stream"),
+                Incoming::Connected { .. } => panic!("no client says it"),
                 Incoming::Trailers { .. } => panic!("they were not agreed on"),
             }
         }

@@ -110,9 +110,14 @@ impl Sessions {
             Incoming::Control { kind, payload } => {
                 return self.control(key, index, kind, &payload, conns, cx);
             }
-            Incoming::Opened { id, .. } => {
+            // Never told to a kit.
+            Incoming::Connected { .. } => return Ok(None),
+            Incoming::Opened { id, hasty, .. } => {
                 if let Some(mux) = self.mux_mut(key) {
-                    let reason = "this kit opens no connections for clients";
+                    let reason = match hasty {
+                        true => "streams opened too fast",
+                        false => "this kit opens no connections for clients",
+                    };
                     mux.refuse(index, id, Code::RefusedStream, reason);
                 }
                 return Ok(None);

@@ -45,6 +45,7 @@ pub(super) fn agree(hello: &Hello, cx: &Context) -> (usize, Terms) {
         grow_windows: hello.capabilities.have(Capabilities::GROW_WINDOWS),
         header_case: hello.capabilities.have(Capabilities::HEADER_CASE),
         trailers: hello.capabilities.have(Capabilities::TRAILERS),
+        forward: false,
         head_parts: match hello.capabilities.have(Capabilities::LONG_HEADS) {
             true => cx.plan.head_parts,
             false => 0,

@@ -30,6 +30,8 @@ pub enum Incoming<T> {
         id: u32,
         /// The JSON of STREAM_OPEN.
         payload: Span,
+        /// A client opens so many in a short time that this one is to be refused.
+        hasty: bool,
     },
     /// A response head.
     Head {
@@ -38,6 +40,14 @@ pub enum Incoming<T> {
         /// What hangs on it.
         tag: T,
         /// Its JSON.
+        payload: Span,
+    },
+    /// The kit has connected to what a stream of ours is for.
+    #[cfg_attr(not(test), allow(dead_code))] // No client asks for it yet.
+    Connected {
+        /// What hangs on the stream.
+        tag: T,
+        /// JSON of STREAM_CONNECTED.
         payload: Span,
     },
     /// The trailers of a chunked body.
@@ -113,6 +123,7 @@ impl<T: Copy> Session<T> {
                 FrameType::StreamOpen => self.stream_open(index, id, payload, now)?,
                 FrameType::StreamResponseHead => self.head(index, id, payload, now)?,
                 FrameType::StreamTrailers => self.trailers(index, id, payload, now)?,
+                FrameType::StreamConnected => self.connected(index, id, payload, now)?,
                 FrameType::Eof => self.eof(index, id, &payload, now)?,
                 FrameType::Reset => self.peer_reset(index, id, &payload, now)?,
                 FrameType::Ping => {
@@ -253,7 +264,12 @@ impl<T: Copy> Session<T> {
         payload: Span,
         now: Instant,
     ) -> Result<Option<Incoming<T>>, Violation> {
+        let mut hasty = false;
         match self.terms.side {
+            Side::Kit if self.terms.forward => {
+                self.flood.opened_stream();
+                hasty = self.flood.count(Nuisance::Opening, now).is_err();
+            }
             Side::Kit => self.flood.count(Nuisance::OpenReset, now)?,
             // A kit opens as many as it has visitors, and any of them may leave again.
             Side::Client => self.flood.opened_stream(),
@@ -263,7 +279,7 @@ impl<T: Copy> Session<T> {
             return Err(Violation::session(Code::ProtocolError, why));
         }
         if self.streams.peer_gives_id(id) {
-            return Ok(Some(Incoming::Opened { id, payload }));
+            return Ok(Some(Incoming::Opened { id, payload, hasty }));
         }
         // An id that was given before would make two streams one: nothing about it can be trusted.
         Err(Violation::session(
@@ -355,6 +371,28 @@ impl<T: Copy> Session<T> {
         stream.last_moved = now;
         let tag = stream.tag;
         Ok(Some(Incoming::Trailers { tag, payload }))
+    }
+
+    /// Where it is not agreed on, or comes to a kit, it is an extension like any other.
+    fn connected(
+        &mut self,
+        index: usize,
+        id: u32,
+        payload: Span,
+        now: Instant,
+    ) -> Result<Option<Incoming<T>>, Violation> {
+        if !self.terms.forward || self.terms.side == Side::Kit {
+            return Ok(None);
+        }
+        let Some(key) = self.found(index, id, FrameType::StreamConnected, now)? else {
+            return Ok(None);
+        };
+        let Some(stream) = self.streams.get_mut(key).filter(|it| !it.remote_done()) else {
+            return Ok(None);
+        };
+        stream.last_moved = now;
+        let tag = stream.tag;
+        Ok(Some(Incoming::Connected { tag, payload }))
     }
 
     fn eof(

@@ -446,6 +446,19 @@ impl<T: Copy> Session<T> {
             .push(lane, FrameType::StreamTrailers, id, trailers);
     }
 
+    /// Tells the peer that its stream is connected now: JSON of STREAM_CONNECTED (PROTOCOL §8).
+    #[cfg_attr(not(test), allow(dead_code))] // The kit connects nobody yet.
+    pub fn send_connected(&mut self, key: StreamKey, connected: &[u8], now: Instant) {
+        let stream = self.streams.get_mut(key).filter(|it| !it.local_done());
+        let Some(stream) = stream.filter(|_| self.terms.forward) else {
+            return;
+        };
+        stream.last_moved = now;
+        let (id, lane) = (stream.id, stream.lane);
+        self.lanes
+            .push(lane, FrameType::StreamConnected, id, connected);
+    }
+
     /// Half-closes: nothing more will be sent. What came already is still to be passed on.
     pub fn send_eof(&mut self, key: StreamKey, now: Instant) {
         let Some(stream) = self.streams.get_mut(key) else {

@@ -7,6 +7,7 @@
 
 mod bounds;
 mod channels;
+mod connected;
 mod credit;
 mod faults;
 mod keeping;
@@ -52,6 +53,7 @@ pub(super) enum Seen {
     Opened(u32, Vec<u8>),
     Head(u32, Vec<u8>),
     Trailers(u32, Vec<u8>),
+    Connected(u32, Vec<u8>),
     Eof(u32),
     Reset(u32, Code, bool),
     Closed(Option<u16>),
@@ -130,6 +132,7 @@ pub(super) fn terms(side: Side) -> Terms {
         grow_windows: false,
         header_case: false,
         trailers: false,
+        forward: false,
         head_parts: 0,
         queue_opens: crate::limits::LANE_QUEUE_OPENS,
         replay: None,
@@ -289,9 +292,15 @@ impl End {
             Incoming::Control { kind, payload: at } => {
                 self.seen.push(Seen::Control(kind, payload(&at)));
             }
-            Incoming::Opened { id, payload: at } => {
+            Incoming::Opened {
+                id,
+                payload: at,
+                hasty,
+            } => {
                 self.seen.push(Seen::Opened(id, payload(&at)));
-                if let Some(key) = self.mux.accept(lane, id, id, now) {
+                if hasty {
+                    self.mux.refuse(lane, id, Code::RefusedStream, "hasty");
+                } else if let Some(key) = self.mux.accept(lane, id, id, now) {
                     self.keys.insert(id, key);
                 }
             }
@@ -310,6 +319,9 @@ impl End {
                 } else {
                     *self.waiting.entry(tag).or_default() += bytes.len();
                 }
+            }
+            Incoming::Connected { tag, payload: at } => {
+                self.seen.push(Seen::Connected(tag, payload(&at)));
             }
             Incoming::Trailers { tag, payload: at } => {
                 self.seen.push(Seen::Trailers(tag, payload(&at)));

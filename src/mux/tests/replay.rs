@@ -44,7 +44,10 @@ impl End {
             match seen {
                 Seen::Eof(id) => assert!(ended.insert(*id), "a second EOF on {id}"),
                 Seen::Reset(_, _, violation) => assert!(!violation, "{seen:?}"),
-                Seen::Opened(id, _) | Seen::Head(id, _) | Seen::Trailers(id, _) => {
+                Seen::Opened(id, _)
+                | Seen::Head(id, _)
+                | Seen::Trailers(id, _)
+                | Seen::Connected(id, _) => {
                     assert!(!ended.contains(id), "{seen:?} after EOF");
                 }
                 Seen::Control(..) | Seen::Closed(_) => {}
