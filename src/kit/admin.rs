@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::kit::config::{About, Usage};
 use crate::wire::control::{BindMode, BindingKind, SessionId};
+use crate::wire::service::Service;
 
 /// A session as the operator sees it.
 #[derive(Debug, Clone)]
@@ -38,20 +39,10 @@ pub struct BindingRow {
     pub bind_id: u64,
     /// The port.
     pub port: u16,
-    /// EXPOSE or PULL; the kind follows from it.
-    pub mode: BindMode,
+    /// What it carries, and which way.
+    pub service: Service,
     /// The address that it listens on.
     pub addr: IpAddr,
-}
-
-impl BindingRow {
-    fn kind(&self) -> BindingKind {
-        match self.mode {
-            BindMode::Expose => BindingKind::Http,
-            BindMode::Pull => BindingKind::Tcp,
-            BindMode::Unknown => BindingKind::Unknown,
-        }
-    }
 }
 
 /// `GET /api/v1/tunnel/openapi.json`
@@ -184,8 +175,8 @@ impl Session<'_> {
         let binding = |binding: &BindingRow| SessionBinding {
             bind_id: binding.bind_id,
             container_port: binding.port,
-            kind: binding.kind(),
-            mode: binding.mode,
+            kind: binding.service.kind(),
+            mode: binding.service.mode(),
         };
         Session {
             session_id: row.session_id.as_str(),
@@ -223,9 +214,9 @@ impl OwnedBinding<'_> {
             session_id: row.session_id.as_str(),
             bind_id: binding.bind_id,
             port: binding.port,
-            kind: binding.kind(),
-            mode: binding.mode,
-            bind_addr: (binding.mode == BindMode::Pull).then_some(binding.addr),
+            kind: binding.service.kind(),
+            mode: binding.service.mode(),
+            bind_addr: (binding.service.mode() == BindMode::Pull).then_some(binding.addr),
         })
     }
 }
@@ -265,7 +256,7 @@ impl Tunnel<'_> {
             let ours = row
                 .bindings
                 .iter()
-                .filter(move |binding| binding.mode == mode);
+                .filter(move |binding| binding.service.mode() == mode);
             ours.map(|binding| TunnelBinding {
                 bind_id: binding.bind_id,
                 container_port: binding.port,

@@ -21,13 +21,13 @@ fn rows() -> Vec<SessionRow> {
     let expose = BindingRow {
         bind_id: 1,
         port: 3000,
-        mode: BindMode::Expose,
+        service: Service::HttpExpose,
         addr: [0, 0, 0, 0].into(),
     };
     let pull = BindingRow {
         bind_id: 2,
         port: 5432,
-        mode: BindMode::Pull,
+        service: Service::TcpPull,
         addr: [127, 0, 0, 1].into(),
     };
     let one = SessionRow {

@@ -4,11 +4,11 @@
 //! not say it would find out when a laptop comes back, so it is found out at the start.
 
 use crate::kit::config::{Config, ConfigError};
-use crate::kit::keys::Mode;
 use crate::limits::{MAX_BINDINGS, MAX_FRAME_PAYLOAD};
 use crate::wire::control::{
-    self, BindMode, BindingKind, Capabilities, HelloOk, JoinTicket, ResumedBind, Secret, SessionId,
+    self, Capabilities, HelloOk, JoinTicket, ResumedBind, Secret, SessionId,
 };
+use crate::wire::service::Service;
 
 impl Config {
     /// Bindings of a session that one HELLO_OK can list, whatever their ids and ports.
@@ -25,8 +25,10 @@ impl Config {
             return Ok(());
         }
         let pattern = match carried {
-            0 => "--public-url-pattern is too long for",
-            _ if self.public_url.is_some() => "with its --public-url-pattern no more fit",
+            0 => "--public-url-pattern or --public-tcp-pattern is too long for",
+            _ if self.public_url.is_some() || self.public_tcp.is_some() => {
+                "with its --public-url-pattern and --public-tcp-pattern no more fit"
+            }
             _ => "no more fit",
         };
         Err(ConfigError::new(format!(
@@ -40,14 +42,15 @@ impl Config {
     /// The longest HELLO_OK that lists so many bindings. All its fields are named here, so that a
     /// new one is counted too.
     fn longest_answer(&self, bindings: usize) -> HelloOk {
-        let binding = ResumedBind {
+        let binding = Service::ALL.map(|service| ResumedBind {
             bind_id: u64::MAX,
-            kind: BindingKind::Http,
-            mode: BindMode::Expose,
+            kind: service.kind(),
+            mode: service.mode(),
             container_port: u16::MAX,
-            public_url: Some(self.public_url_of(Mode::Expose, u16::MAX)),
+            public_url: Some(self.public_url_of(service, u16::MAX)),
             client_bind_ref: Some(u64::MAX),
-        };
+        });
+        let binding = binding.into_iter().max_by_key(json_size);
         let ticket = JoinTicket {
             index: u32::MAX,
             nonce: Secret::new("f".repeat(32)),
@@ -56,7 +59,7 @@ impl Config {
         HelloOk {
             session_id: SessionId::new("S-466ab70d-92e8-49b5-95a9-8c0d585dc2b9"),
             resumed: false,
-            resumed_binds: vec![binding; bindings],
+            resumed_binds: binding.into_iter().cycle().take(bindings).collect(),
             stream_window: u32::MAX,
             session_window: u32::MAX,
             connections_granted: Some(u32::MAX),
@@ -70,6 +73,10 @@ impl Config {
             instance: Some("f".repeat(16)),
         }
     }
+}
+
+fn json_size(binding: &ResumedBind) -> usize {
+    serde_json::to_vec(binding).map_or(0, |json| json.len())
 }
 
 fn size(answer: &HelloOk) -> usize {

@@ -10,7 +10,6 @@ use std::time::Duration;
 use crate::http::HeadLimits;
 use crate::http::trail::Proxies;
 use crate::kit::budget::Needs;
-use crate::kit::keys::Mode;
 use crate::kit::memory::Plan;
 use crate::kit::public_url::PublicUrl;
 use crate::limits::{
@@ -22,6 +21,7 @@ use crate::limits::{
 };
 use crate::units::{show_duration, show_size};
 use crate::wire::control::Secret;
+use crate::wire::service::Service;
 
 /// Everything that can be set from outside.
 #[derive(Debug, Clone)]
@@ -36,6 +36,8 @@ pub struct Config {
     pub no_auth: bool,
     /// Where the world reaches EXPOSE ports (`--public-url-pattern`).
     pub public_url: Option<PublicUrl>,
+    /// Where the world reaches EXPOSE ports that carry raw TCP (`--public-tcp-pattern`).
+    pub public_tcp: Option<PublicUrl>,
     /// Sessions at once, live and parked (`--max-sessions`).
     pub max_sessions: usize,
     /// Bindings of one session (`--max-bindings-per-session`).
@@ -83,6 +85,8 @@ pub struct Config {
     pub allow_privileged_expose: bool,
     /// Whether PULL may bind 80..=1023 (`--allow-privileged-pull`).
     pub allow_privileged_pull: bool,
+    /// Whether EXPOSE ports may carry raw TCP (`--allow-tcp-expose`, `--no-tcp-expose`).
+    pub tcp_expose: bool,
     /// Descriptors that the machine may have open (`--fd-budget`).
     pub fd_budget: usize,
     /// Origins that may connect besides the kit's own, or `*` (`--allow-origin`).
@@ -154,6 +158,8 @@ impl Default for Config {
             token: None,
             no_auth: false,
             public_url: None,
+            public_tcp: None,
+            tcp_expose: true,
             max_sessions: 8,
             max_bindings_per_session: 8,
             max_streams_per_session: 1024,
@@ -213,9 +219,13 @@ impl Config {
     }
 
     /// Where the world reaches a binding's port, if it does and the operator said so.
-    pub(super) fn public_url_of(&self, mode: Mode, port: u16) -> Option<String> {
-        let pattern = self.public_url.as_ref()?;
-        (mode == Mode::Expose).then(|| pattern.for_port(port))
+    pub(super) fn public_url_of(&self, service: Service, port: u16) -> Option<String> {
+        let pattern = match service {
+            Service::HttpExpose => &self.public_url,
+            Service::TcpExpose => &self.public_tcp,
+            Service::TcpPull => &None,
+        };
+        Some(pattern.as_ref()?.for_port(port))
     }
 
     /// What the memory carries.

@@ -9,7 +9,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::wire::control::SessionId;
+use crate::wire::control::{BindMode, BindingKind, SessionId};
+use crate::wire::service::Service;
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,7 +66,21 @@ pub(super) struct HandedBinding {
     #[serde(default)]
     pub(super) bind_ref: Option<u64>,
     pub(super) is_expose: bool,
+    /// A kit that has but one kind of each mode does not say it.
+    #[serde(default)]
+    pub(super) kind: Option<BindingKind>,
     pub(super) addr: SocketAddr,
     #[serde(default)]
     pub(super) label: Option<String>,
+}
+
+impl HandedBinding {
+    /// What it is, if this kit knows such a thing.
+    pub(super) fn service(&self) -> Option<Service> {
+        let (mode, kind) = match self.is_expose {
+            true => (BindMode::Expose, BindingKind::Http),
+            false => (BindMode::Pull, BindingKind::Tcp),
+        };
+        Service::of(self.kind.unwrap_or(kind), mode)
+    }
 }

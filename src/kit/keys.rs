@@ -1,6 +1,8 @@
 //! What sessions, bindings and ports are called, for all parts alike.
 
 use crate::table::Key;
+use crate::wire::control::BindMode;
+use crate::wire::service::Service;
 
 /// Marks keys that name sessions.
 #[derive(Debug)]
@@ -14,11 +16,21 @@ pub(super) enum BindingMark {}
 /// The kit's name for a binding.
 pub(super) type BindingKey = Key<BindingMark>;
 
-/// Which way a binding goes.
+/// Which way a binding goes. Of one way all ports are one space, whatever they carry: HTTP and raw
+/// TCP of the same number exclude each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Mode {
-    /// HTTP from the world to the laptop.
+    /// From the world to the laptop.
     Expose,
-    /// TCP from the container to the laptop.
+    /// From the container to the laptop.
     Pull,
+}
+
+impl Mode {
+    pub(super) fn of(service: Service) -> Mode {
+        match service.mode() {
+            BindMode::Pull => Mode::Pull,
+            BindMode::Expose | BindMode::Unknown => Mode::Expose,
+        }
+    }
 }

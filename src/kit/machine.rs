@@ -24,6 +24,7 @@ use crate::mux::Channel;
 use crate::outflow::Piece;
 use crate::wire::code::Code;
 use crate::wire::control::{Bind, GoAway, Hello, Join};
+use crate::wire::service::Service;
 
 use super::{Handover, KitNotice, KitOrder, Reason, Stopping};
 
@@ -107,7 +108,11 @@ impl Kit {
                 streams.visitors.timeout(conn, &mut below);
             }
             Role::Leaving { .. } => self.conns.leaver_timeout(conn, &mut self.cx),
-            Role::Lane(..) | Role::Caller => {}
+            Role::Caller => {
+                let (streams, mut below) = self.streams();
+                streams.callers.timeout(conn, &mut below);
+            }
+            Role::Lane(..) => {}
         }
     }
 
@@ -143,7 +148,10 @@ impl Kit {
                 let (streams, mut below) = self.streams();
                 streams.visitors.ends_ahead(conn, &mut below);
             }
-            Role::Caller => self.streams.callers.ends_ahead(conn, &mut self.sessions),
+            Role::Caller => {
+                let (streams, mut below) = self.streams();
+                streams.callers.ends_ahead(conn, &mut below);
+            }
             // These have deadlines of their own, or are asked for signs of life.
             Role::Front | Role::Greeter | Role::Lane(..) | Role::Leaving { .. } => {}
         }
@@ -283,7 +291,7 @@ impl Kit {
             return;
         };
         let (streams, mut below) = self.streams();
-        streams.visitors.taken_over(listener, &mut below);
+        streams.taken_over(listener, Service::asked(&bind), &mut below);
         let (sessions, conns, cx) = (&mut self.sessions, &mut self.conns, &mut self.cx);
         let Some(owner) = self.ports.take_over(listener, key, &bind, sessions, cx) else {
             return;
@@ -365,7 +373,7 @@ impl Kit {
     fn told(&mut self) {
         self.settle();
         let (streams, mut below) = self.streams();
-        if streams.visitors.serve_held(&mut below) {
+        if streams.serve_held(&mut below) {
             self.settle();
         }
         if self.cx.stopping != Stopping::No {

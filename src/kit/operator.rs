@@ -11,13 +11,13 @@ use crate::kit::config::Config;
 use crate::kit::conns::Conns;
 use crate::kit::context::Context;
 use crate::kit::front::asks::{Denial, Wanted, write_answer};
-use crate::kit::keys::{BindingKey, Mode};
+use crate::kit::keys::BindingKey;
 use crate::kit::metrics::{self, Gauges, RefusalReason};
 use crate::kit::port::Ports;
 use crate::kit::session::{KitSession, Sessions};
-use crate::kit::stream::visitor::Visitors;
+use crate::kit::stream::Streams;
 use crate::mux::Traffic;
-use crate::wire::control::{BindMode, SessionId};
+use crate::wire::control::SessionId;
 use crate::ws::Subprotocol;
 
 use super::Kit;
@@ -28,7 +28,7 @@ struct View<'a> {
     conns: &'a Conns,
     ports: &'a Ports,
     sessions: &'a Sessions,
-    visitors: &'a Visitors,
+    streams: &'a Streams,
 }
 
 impl View<'_> {
@@ -45,10 +45,7 @@ impl View<'_> {
             BindingRow {
                 bind_id: binding.bind_id,
                 port: binding.port(),
-                mode: match binding.mode {
-                    Mode::Expose => BindMode::Expose,
-                    Mode::Pull => BindMode::Pull,
-                },
+                service: binding.service,
                 addr: binding.addr.ip(),
             }
         };
@@ -67,7 +64,7 @@ impl View<'_> {
     fn gauges(&self) -> Gauges {
         let mut gauges = Gauges {
             visitors: self.conns.budget.out(Class::Visitor) + self.conns.budget.out(Class::Refusal),
-            held: self.visitors.held(),
+            held: self.streams.held(),
             callers: self.conns.budget.out(Class::Caller),
             lanes: self.conns.budget.out(Class::Lane),
             pre_auth: self.conns.pre_auth(),
@@ -79,10 +76,7 @@ impl View<'_> {
             gauges.sessions += 1;
             gauges.parked += usize::from(session.is_parked());
             for binding in &session.bindings {
-                match self.ports.binding(*binding).mode {
-                    Mode::Expose => gauges.expose_bindings += 1,
-                    Mode::Pull => gauges.pull_bindings += 1,
-                }
+                gauges.binding(self.ports.binding(*binding).service);
             }
             if let Some(mux) = session.mux() {
                 gauges.streams += mux.streams().len();
@@ -111,7 +105,7 @@ impl Kit {
             conns: &self.conns,
             ports: &self.ports,
             sessions: &self.sessions,
-            visitors: &self.streams.visitors,
+            streams: &self.streams,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Where the world reaches EXPOSE ports: a URL with `{port}` in it.
 
-/// A checked pattern. `https://myapp-{port}.example` gives `https://myapp-3000.example`.
+/// A checked pattern. `https://myapp-{port}.example` gives `https://myapp-3000.example`, and for
+/// raw TCP `tcp://myapp.example:{port}` gives `tcp://myapp.example:3000`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicUrl {
     pattern: String,
@@ -9,14 +10,30 @@ pub struct PublicUrl {
 }
 
 impl PublicUrl {
-    /// Checks a pattern.
+    /// Checks a pattern for HTTP.
     pub fn parse(pattern: &str) -> Result<PublicUrl, String> {
-        let refuse = |why: &str| Err(format!("--public-url-pattern {why}, not `{pattern}`"));
-        let rest = ["http://", "https://"]
-            .into_iter()
-            .find_map(|scheme| pattern.strip_prefix(scheme));
-        let Some(rest) = rest else {
-            return refuse("must start with http:// or https://");
+        let schemes = ["http://", "https://"];
+        PublicUrl::checked(pattern, "--public-url-pattern", &schemes)
+    }
+
+    /// Checks a pattern for raw TCP.
+    pub fn parse_tcp(pattern: &str) -> Result<PublicUrl, String> {
+        let url = PublicUrl::checked(pattern, "--public-tcp-pattern", &["tcp://"])?;
+        let authority = pattern.trim_start_matches("tcp://");
+        // Nothing stands in for a port here, and there is nothing that a path would tell.
+        if authority.len() == host_of(authority).len() || authority.contains(['/', '?', '#']) {
+            return Err(format!(
+                "--public-tcp-pattern must be tcp://HOST:PORT with {{port}} in it, not `{pattern}`"
+            ));
+        }
+        Ok(url)
+    }
+
+    fn checked(pattern: &str, flag: &str, schemes: &[&str]) -> Result<PublicUrl, String> {
+        let refuse = |why: &str| Err(format!("{flag} {why}, not `{pattern}`"));
+        let mut rests = schemes.iter();
+        let Some(rest) = rests.find_map(|scheme| pattern.strip_prefix(scheme)) else {
+            return refuse(&format!("must start with {}", schemes.join(" or ")));
         };
         if !pattern.contains(PLACE) {
             return refuse("must contain {port}");
@@ -97,6 +114,28 @@ mod tests {
             "http://{port}",
         ] {
             assert!(PublicUrl::parse(fine).is_ok(), "{fine}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_for_raw_tcp_has_a_port_and_no_path() {
+        let url = PublicUrl::parse_tcp("tcp://kit.example:{port}").unwrap();
+        assert_eq!(url.for_port(2222), "tcp://kit.example:2222");
+        assert!(PublicUrl::parse_tcp("tcp://app-{port}.example:443").is_ok());
+        for pattern in [
+            "kit.example:{port}",
+            "http://kit.example:{port}",
+            "tcp://kit.example",
+            "tcp://app-{port}.example",
+            "tcp://kit.example:{port}/",
+            "tcp://kit.example:{port}/x",
+            "tcp://:{port}",
+        ] {
+            let why = PublicUrl::parse_tcp(pattern).unwrap_err();
+            assert!(
+                why.starts_with("--public-tcp-pattern must"),
+                "{pattern}: {why}"
+            );
         }
     }
 

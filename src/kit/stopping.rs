@@ -58,7 +58,7 @@ impl Kit {
         self.sessions.drain(grace);
         // Who waits for a laptop is told while there is time.
         let (streams, mut below) = self.streams();
-        streams.visitors.serve_held(&mut below);
+        streams.serve_held(&mut below);
     }
 
     /// Goes on with the end, where nothing is left to wait for.

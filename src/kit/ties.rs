@@ -25,8 +25,9 @@ impl Kit {
         }
         let conns: Vec<_> = self.conns.iter().map(|(key, _)| key).collect();
         let timers = &self.cx.effects.timers;
-        let visitors = &self.streams.visitors;
+        let (visitors, callers) = (&self.streams.visitors, &self.streams.callers);
         visitors.check_held(conns.iter(), |reason| timers.deadline(reason));
+        callers.check_held(conns.iter(), |reason| timers.deadline(reason));
         let held = self.conns.len() + self.ports.len();
         assert_eq!(
             self.conns.budget.used(),

@@ -41,6 +41,8 @@ impl Capabilities {
     pub const REPLAY: Capabilities = Capabilities(1 << 3);
     /// The client opens streams to the container's services (PROTOCOL §8).
     pub const FORWARD: Capabilities = Capabilities(1 << 4);
+    /// Raw TCP on an EXPOSE port (PROTOCOL §3).
+    pub const TCP_EXPOSE: Capabilities = Capabilities(1 << 5);
     /// Trailer fields travel (PROTOCOL §4).
     pub const TRAILERS: Capabilities = Capabilities(1 << 6);
     /// Heads larger than a frame travel (PROTOCOL §4).
@@ -57,6 +59,12 @@ impl Capabilities {
     #[must_use]
     pub const fn only_if(self, granted: bool) -> Capabilities {
         if granted { self } else { Capabilities::NONE }
+    }
+
+    /// Those that `others` have too.
+    #[must_use]
+    pub const fn and(self, others: Capabilities) -> Capabilities {
+        Capabilities(self.0 & others.0)
     }
 
     /// Whether there are none.
@@ -152,6 +160,7 @@ mod tests {
             let some = Capabilities(bits);
             assert_eq!(read(&serde_json::to_string(&some).unwrap()).unwrap(), some);
             assert_eq!(some.is_empty(), bits == 0);
+            assert_eq!(some.and(Capabilities::ALL), some);
             assert!(Capabilities::ALL.have(some) && some.have(Capabilities::NONE));
         }
         assert!(!Capabilities::MULTI_WS.have(Capabilities::ALL));

@@ -23,4 +23,5 @@ pub mod json;
 pub mod message;
 pub mod open;
 pub mod parts;
+pub mod service;
 mod values;

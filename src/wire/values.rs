@@ -169,7 +169,7 @@ words! {
 words! {
     /// Which way a binding goes.
     BindMode {
-        /// The kit's port leads to the laptop's HTTP server.
+        /// The kit's public port leads to the laptop's server.
         Expose = "expose",
         /// The kit's loopback port leads to the laptop's service.
         Pull = "pull",
@@ -191,7 +191,7 @@ words! {
         PrivilegedPort = "PRIVILEGED_PORT",
         /// PULL asked for a host that is not loopback.
         InvalidHost = "INVALID_HOST",
-        /// Not one of the two pairs of kind and mode.
+        /// Not one of the pairs of kind and mode that there are.
         InvalidKind = "INVALID_KIND",
         /// The session has all the bindings it may have.
         BindCapExceeded = "BIND_CAP_EXCEEDED",

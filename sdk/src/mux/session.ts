@@ -7,8 +7,15 @@
  */
 import { Code } from '../wire/code.js';
 import { readStreamOpen, type StreamOpen } from '../wire/control.js';
-import { decodeMessage, decodeReset, encodeReset, faultCode } from '../wire/frame.js';
-import { FrameType, type Frame, type FrameFault } from '../wire/frame.js';
+import {
+  decodeMessage,
+  decodeReset,
+  encodeReset,
+  faultCode,
+  FrameType,
+  type Frame,
+  type FrameFault,
+} from '../wire/frame.js';
 import { plain } from '../wire/text.js';
 import type { Carrier } from './lane.js';
 import { SendCredit, SessionRecvCredit } from './credit.js';

@@ -12,7 +12,7 @@ import { WebSocket, WebSocketServer } from 'ws';
 import { TunnelSession } from '../../src/index.js';
 import { Cutter, type Cut } from '../support/cutter.js';
 import { later, until } from '../support/local.js';
-import { RealKit, SMOKE } from '../support/real-kit.js';
+import { RealKit } from '../support/real-kit.js';
 
 const BODY = randomBytes(3_000_000);
 const sha = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
@@ -137,8 +137,8 @@ function work(web: number, pull: number): Record<string, () => Promise<void>> {
 }
 
 for (const { lanes, cuts } of [
-  { lanes: 1, cuts: SMOKE ? 9 : 25 },
-  { lanes: 4, cuts: SMOKE ? 12 : 60 },
+  { lanes: 1, cuts: 25 },
+  { lanes: 4, cuts: 60 },
 ]) {
   test(
     `with ${lanes} connections ${cuts} cuts cost nobody anything`,

@@ -25,9 +25,6 @@ export const HOODY = process.env['HOODY_BIN'] ?? `${RELEASE}/hoody`;
 
 export const TOKEN = 'e2e-token';
 
-/** Whether less of what takes long will do: another runtime has all of it. */
-export const SMOKE = process.env['HOODY_SMOKE'] === '1';
-
 /** A program that a test started. */
 export class Program {
   output = '';

@@ -20,8 +20,8 @@ use hoody_tunnel::units::{parse_duration, parse_size, parse_size_32};
                --public-url-pattern 'https://app-{{port}}.example.com'\n\
                {command_name} health",
     note = "Times are written 60, 60s, 500ms, 2m or 1h, sizes 1048576, 256KiB or 1MiB.",
-    note = "HOODY_TUNNEL_TOKEN, HOODY_TUNNEL_PUBLIC_URL_PATTERN and HOODY_TUNNEL_LISTEN\n  \
-            stand for their flags where those are not given; an empty one is an error.\n  \
+    note = "HOODY_TUNNEL_TOKEN, HOODY_TUNNEL_PUBLIC_URL_PATTERN, HOODY_TUNNEL_PUBLIC_TCP_PATTERN\n  \
+            and HOODY_TUNNEL_LISTEN stand for their flags where those are not given; an empty one is an error.\n  \
             HOODY_TUNNEL_LOG is the level of the log: error, warn, info, debug or trace."
 )]
 pub struct Flags {
@@ -40,6 +40,9 @@ pub struct Flags {
     /// where the world reaches EXPOSE ports, with {port} in it
     #[argh(option, arg_name = "URL")]
     pub public_url_pattern: Option<String>,
+    /// where the world reaches EXPOSE ports of raw TCP, tcp://HOST:PORT with {port} in it
+    #[argh(option, arg_name = "URL")]
+    pub public_tcp_pattern: Option<String>,
     /// sessions at once, live and parked [8]
     #[argh(option, arg_name = "N")]
     pub max_sessions: Option<usize>,
@@ -109,6 +112,12 @@ pub struct Flags {
     /// let clients pull to ports 80 to 1023
     #[argh(switch)]
     pub allow_privileged_pull: bool,
+    /// let clients expose raw TCP ports; this is so unless --no-tcp-expose
+    #[argh(switch)]
+    pub allow_tcp_expose: bool,
+    /// let clients expose HTTP ports only
+    #[argh(switch)]
+    pub no_tcp_expose: bool,
     /// descriptors at once [4096, or what the limit of open files allows]
     #[argh(option, arg_name = "N")]
     pub fd_budget: Option<usize>,

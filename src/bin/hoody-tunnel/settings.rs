@@ -61,10 +61,9 @@ pub fn settings(
     environment: &Environment,
     opened: Option<SocketAddr>,
 ) -> Result<Config, Trouble> {
-    let public_url = match &flags.public_url_pattern {
-        Some(pattern) => Some(pattern.clone()),
-        None => environment.text("HOODY_TUNNEL_PUBLIC_URL_PATTERN")?,
-    };
+    if flags.allow_tcp_expose && flags.no_tcp_expose {
+        return Err(usage("--allow-tcp-expose contradicts --no-tcp-expose"));
+    }
     let mut config = Config {
         listen: match opened {
             Some(addr) if !says_listen(flags, environment) => addr,
@@ -75,13 +74,12 @@ pub fn settings(
         via: flags.via,
         allow_privileged_expose: flags.allow_privileged_expose,
         allow_privileged_pull: flags.allow_privileged_pull,
+        tcp_expose: !flags.no_tcp_expose,
         allow_origin: flags.allow_origin.clone(),
         allow_host: flags.allow_host.clone(),
         ..Config::default()
     };
-    if let Some(pattern) = public_url {
-        config.public_url = Some(PublicUrl::parse(&pattern).map_err(usage)?);
-    }
+    set_addresses(&mut config, flags, environment)?;
     if !flags.trusted_proxy.is_empty() {
         config.trusted_proxies = trusted_proxies(&flags.trusted_proxy)?;
     }
@@ -121,6 +119,38 @@ pub fn settings(
     config.validate().map_err(usage)?;
     config.about = about(config.listen.ip());
     Ok(config)
+}
+
+/// Where the world reaches ports of HTTP and of raw TCP.
+fn set_addresses(
+    config: &mut Config,
+    flags: &Flags,
+    environment: &Environment,
+) -> Result<(), Trouble> {
+    let (url, tcp) = (&flags.public_url_pattern, &flags.public_tcp_pattern);
+    let url = pattern(url, "HOODY_TUNNEL_PUBLIC_URL_PATTERN", environment)?;
+    config.public_url = url
+        .map(|it| PublicUrl::parse(&it))
+        .transpose()
+        .map_err(usage)?;
+    let tcp = pattern(tcp, "HOODY_TUNNEL_PUBLIC_TCP_PATTERN", environment)?;
+    config.public_tcp = tcp
+        .map(|it| PublicUrl::parse_tcp(&it))
+        .transpose()
+        .map_err(usage)?;
+    Ok(())
+}
+
+/// Where the world reaches ports, as a flag or else the environment says.
+fn pattern(
+    flag: &Option<String>,
+    variable: &str,
+    environment: &Environment,
+) -> Result<Option<String>, Trouble> {
+    match flag {
+        Some(pattern) => Ok(Some(pattern.clone())),
+        None => environment.text(variable),
+    }
 }
 
 /// Half of what the container may use, for the kernel counts its sockets against that too.
@@ -310,6 +340,9 @@ mod tests {
                 "8",
                 "--allow-privileged-expose",
                 "--allow-privileged-pull",
+                "--public-tcp-pattern",
+                "tcp://a.example:{port}",
+                "--no-tcp-expose",
                 "--fd-budget",
                 "100",
                 "--allow-origin",
@@ -363,6 +396,9 @@ mod tests {
             (8, 100)
         );
         assert!(config.allow_privileged_expose && config.allow_privileged_pull);
+        assert!(!config.tcp_expose && Config::default().tcp_expose);
+        let tcp = config.public_tcp.unwrap();
+        assert_eq!(tcp.for_port(1), "tcp://a.example:1");
         assert_eq!(config.allow_origin, ["https://x.example", "*"]);
         assert_eq!(config.allow_host, ["y"]);
         assert!(config.via && !Config::default().via);
@@ -386,11 +422,13 @@ mod tests {
         let pairs = &[
             ("HOODY_TUNNEL_TOKEN", "hush"),
             ("HOODY_TUNNEL_PUBLIC_URL_PATTERN", "http://a:{port}"),
+            ("HOODY_TUNNEL_PUBLIC_TCP_PATTERN", "tcp://a:{port}"),
             ("HOODY_TUNNEL_LISTEN", "[::]:5050"),
         ];
         let from_env = config(&[], pairs).unwrap();
         assert!(from_env.token.unwrap().matches("hush"));
         assert_eq!(from_env.public_url.unwrap().for_port(7), "http://a:7");
+        assert_eq!(from_env.public_tcp.unwrap().for_port(7), "tcp://a:7");
         assert_eq!(from_env.listen.port(), 5050);
         let args = [
             "--public-url-pattern",
@@ -408,6 +446,7 @@ mod tests {
         for name in [
             "HOODY_TUNNEL_TOKEN",
             "HOODY_TUNNEL_PUBLIC_URL_PATTERN",
+            "HOODY_TUNNEL_PUBLIC_TCP_PATTERN",
             "HOODY_TUNNEL_LISTEN",
         ] {
             let empty = Environment {
@@ -423,6 +462,14 @@ mod tests {
     fn what_makes_no_sense_is_a_usage_error_with_the_range() {
         for (args, part) in [
             (&[][..], "--no-auth"),
+            (
+                &["--no-auth", "--allow-tcp-expose", "--no-tcp-expose"],
+                "--allow-tcp-expose contradicts --no-tcp-expose",
+            ),
+            (
+                &["--no-auth", "--public-tcp-pattern", "http://a:{port}"],
+                "--public-tcp-pattern must start with tcp://",
+            ),
             (&["--max-sessions", "0"], "between 1 and 4096"),
             (
                 &["--stream-initial-window", "3G"],

@@ -170,6 +170,7 @@ fn config(token: &str, fd_budget: usize) -> Result<Config, String> {
         token: Some(Secret::new(token)),
         fd_budget,
         public_url: Some(PublicUrl::parse("http://127.0.0.1:{port}").map_err(text)?),
+        public_tcp: Some(PublicUrl::parse_tcp("tcp://127.0.0.1:{port}").map_err(text)?),
         about: About {
             started: rfc3339(SystemTime::now()),
             started_unix,

@@ -13,6 +13,7 @@ use crate::kit::config::{About, Usage};
 use crate::mux::Traffic;
 use crate::wire::code::Code;
 use crate::wire::control::{BindErrCode, JoinErrCode};
+use crate::wire::service::Service;
 
 use bindings_seen::BindingsSeen;
 use exposition::Exposition;
@@ -96,9 +97,10 @@ label! {
 }
 
 label! {
-    /// What became of a visitor who came while the port's owner was away, where such may wait.
+    /// What became of a visitor or a caller who came while the port's owner was away, where such
+    /// may wait.
     HeldEnd {
-        /// Its request was passed on.
+        /// It was served.
         Served = "served",
         /// Nobody came back in time.
         Expired = "expired",
@@ -191,15 +193,13 @@ pub struct Gauges {
     pub sessions: usize,
     /// Sessions without a socket.
     pub parked: usize,
-    /// EXPOSE bindings.
-    pub expose_bindings: usize,
-    /// PULL bindings.
-    pub pull_bindings: usize,
+    /// Bindings, in the order of [`Service::ALL`].
+    pub bindings: [usize; Service::ALL.len()],
     /// Open streams.
     pub streams: usize,
     /// Connections of visitors.
     pub visitors: usize,
-    /// Visitors among these who wait for a laptop that is away.
+    /// Visitors and callers who wait for a laptop that is away.
     pub held: usize,
     /// Connections of callers.
     pub callers: usize,
@@ -213,6 +213,16 @@ pub struct Gauges {
     pub usage: Usage,
     /// What live sessions carried so far, which was not told to [`Metrics::add_traffic`] yet.
     pub live_traffic: Traffic,
+}
+
+impl Gauges {
+    /// Counts one binding.
+    pub fn binding(&mut self, service: Service) {
+        let at = Service::ALL.iter().position(|it| *it == service);
+        if let Some(count) = at.and_then(|at| self.bindings.get_mut(at)) {
+            *count += 1;
+        }
+    }
 }
 
 /// The type of the rendered text.
@@ -242,7 +252,7 @@ impl Metrics {
         self.refused_streams[reason as usize] += 1;
     }
 
-    /// A visitor waits no longer, or could not wait.
+    /// A visitor or a caller waits no longer, or could not wait.
     pub fn held(&mut self, end: HeldEnd) {
         self.held[end as usize] += 1;
     }
@@ -475,8 +485,8 @@ impl Metrics {
         let help = "Visitors and callers who got no stream, by reason.";
         page.labelled("stream_refusals_total", help, "reason", reasons);
         let held = HeldEnd::ALL.iter().map(|end| end.name()).zip(self.held);
-        let help = "Visitors who came while a laptop was away and might wait, by what became of \
-                    them.";
+        let help = "Visitors and callers who came while a laptop was away and might wait, by what \
+                    became of them.";
         page.labelled("held_visitors_total", help, "outcome", held);
         let help =
             "Visitors' requests that got a final status, by EXPOSE port and class of status.";
@@ -504,14 +514,10 @@ fn render_gauges(page: &mut Exposition<'_>, now: &Gauges, about: &About) {
     );
     page.sample(&[], now.parked as u64);
     page.family("bindings_active", "gauge", "Bindings, by kind and mode.");
-    page.sample(
-        &[("kind", "http"), ("mode", "expose")],
-        now.expose_bindings as u64,
-    );
-    page.sample(
-        &[("kind", "tcp"), ("mode", "pull")],
-        now.pull_bindings as u64,
-    );
+    for (service, count) in Service::ALL.into_iter().zip(now.bindings) {
+        let (kind, mode) = (service.kind().name(), service.mode().name());
+        page.sample(&[("kind", kind), ("mode", mode)], count as u64);
+    }
     page.family("streams_active", "gauge", "Streams that are open.");
     page.sample(&[], now.streams as u64);
     page.family(

@@ -41,8 +41,7 @@ fn samples(text: &str) -> BTreeMap<String, String> {
 fn the_three_gauges_of_the_protocol_have_their_names() {
     let gauges = Gauges {
         sessions: 2,
-        expose_bindings: 3,
-        pull_bindings: 4,
+        bindings: [3, 7, 4],
         fd_permits_available: 5,
         usage: Usage {
             rss: 6,

@@ -18,9 +18,10 @@ use crate::limits::{AUTO_PORT_FIRST, AUTO_PORT_LAST, AUTO_PORT_TRIES};
 use crate::machine::{Command, IoFailure, ListenerKey};
 use crate::text::said;
 use crate::wire::control::{
-    Bind, BindErr, BindErrCode, BindMode, BindOk, BindRevoked, BindingKind, ResumedBind, UnbindErr,
-    UnbindOk,
+    Bind, BindErr, BindErrCode, BindMode, BindOk, BindRevoked, Capabilities, ResumedBind,
+    UnbindErr, UnbindOk,
 };
+use crate::wire::service::Service;
 
 use super::{ListenerEntry, Opening, PortName, Ports, Purpose, Socket, is_own_port, pull_addr};
 
@@ -33,7 +34,7 @@ pub(in crate::kit) struct Binding {
     pub(in crate::kit) bind_id: u64,
     /// What the owner called it when it asked for it, as far as that is known.
     pub(super) bind_ref: Option<u64>,
-    pub(in crate::kit) mode: Mode,
+    pub(in crate::kit) service: Service,
     pub(in crate::kit) addr: SocketAddr,
     pub(super) label: Option<String>,
     pub(super) listener: ListenerKey,
@@ -50,21 +51,22 @@ impl Binding {
     }
 
     pub(super) fn port_name(&self) -> PortName {
-        (self.mode, self.port())
+        (Mode::of(self.service), self.port())
+    }
+
+    /// Whether whoever comes speaks HTTP, and can be told that nobody serves it.
+    pub(super) fn is_http(&self) -> bool {
+        self.service == Service::HttpExpose
     }
 
     /// As a client that has resumed is told of it.
     fn as_resumed(&self, config: &Config) -> ResumedBind {
-        let (kind, mode) = match self.mode {
-            Mode::Expose => (BindingKind::Http, BindMode::Expose),
-            Mode::Pull => (BindingKind::Tcp, BindMode::Pull),
-        };
         ResumedBind {
             bind_id: self.bind_id,
-            kind,
-            mode,
+            kind: self.service.kind(),
+            mode: self.service.mode(),
             container_port: self.port(),
-            public_url: Some(config.public_url_of(self.mode, self.port())),
+            public_url: Some(config.public_url_of(self.service, self.port())),
             client_bind_ref: self.bind_ref,
         }
     }
@@ -72,7 +74,7 @@ impl Binding {
     fn log_end(&self, session: &str, why: &str, now: Instant) {
         info!(
             "session {session}: released {:?} port {} after {:?}, {} served: {}",
-            self.mode,
+            self.service,
             self.port(),
             now.since(self.since),
             self.served,
@@ -114,14 +116,9 @@ impl Ports {
         if cx.stopping != Stopping::No {
             return Err((BindErrCode::Internal, "the kit is restarting".into()));
         }
-        let mode = match (bind.kind, bind.mode) {
-            (BindingKind::Http, BindMode::Expose) => Mode::Expose,
-            (BindingKind::Tcp, BindMode::Pull) => Mode::Pull,
-            _ => {
-                let text = "kind and mode must be http and expose, or tcp and pull";
-                return Err((BindErrCode::InvalidKind, text.into()));
-            }
-        };
+        let granted = sessions.get(key).map(KitSession::capabilities);
+        let service = service(bind, granted.unwrap_or_default(), &cx.config)?;
+        let mode = Mode::of(service);
         if mode == Mode::Pull && bind.takeover {
             let text = "a PULL port cannot be taken over";
             return Err((BindErrCode::InvalidKind, text.into()));
@@ -147,7 +144,7 @@ impl Ports {
         let opening = Opening {
             session: key,
             bind: bind.clone(),
-            mode,
+            service,
             addr,
             tries,
         };
@@ -213,7 +210,7 @@ impl Ports {
         let owner = binding.and_then(|binding| sessions.get(binding.owner));
         let held = || held_port(bind, owner, cx.now);
         let binding = binding.ok_or_else(held)?;
-        let is_taken = binding.mode == Mode::Expose && bind.takeover;
+        let is_taken = binding.service.mode() == BindMode::Expose && bind.takeover;
         // The socket moves as it is, so it must be the one that is asked for.
         let is_replaced = || binding.addr == addr && is_replaced(bind, binding.owner, sessions);
         if !is_taken && !is_replaced() {
@@ -240,6 +237,10 @@ impl Ports {
         };
         let binding = self.bindings.resolve_mut(at);
         let (owner, bind_id) = (binding.owner, binding.bind_id);
+        if binding.is_http() {
+            cx.metrics.binding_closed(binding.port());
+        }
+        binding.service = Service::asked(bind).unwrap_or(binding.service);
         binding.label = bind.label.clone();
         binding.since = cx.now;
         binding.served = 0;
@@ -264,7 +265,7 @@ impl Ports {
         conns: &mut Conns,
         cx: &mut Context,
     ) -> Result<(), NotBound> {
-        if opening.addr.port() == 0 && opening.mode == Mode::Expose {
+        if opening.addr.port() == 0 && opening.service.mode() == BindMode::Expose {
             let span = u32::from(AUTO_PORT_LAST - AUTO_PORT_FIRST) + 1;
             let port = AUTO_PORT_FIRST + cx.entropy.below(span) as u16;
             opening.addr.set_port(port);
@@ -308,13 +309,13 @@ impl Ports {
         let Purpose::Opening(opening) = &entry.purpose else {
             return;
         };
-        let (key, mode) = (opening.session, opening.mode);
+        let (key, service) = (opening.session, opening.service);
         let bind_ref = opening.bind.client_bind_ref;
         let binding = Binding {
             owner: key,
             bind_id: 0,
             bind_ref: Some(bind_ref),
-            mode,
+            service,
             addr,
             label: opening.bind.label.clone(),
             listener,
@@ -325,7 +326,8 @@ impl Ports {
             unreachable!("there are no more bindings than listeners");
         };
         entry.purpose = Purpose::Bound(at);
-        self.by_name.insert((mode, addr.port()), listener);
+        let name = (Mode::of(service), addr.port());
+        self.by_name.insert(name, listener);
         if !self.accepting {
             let on = false;
             cx.effects.ask(Command::Accept { listener, on });
@@ -349,16 +351,16 @@ impl Ports {
         binding.owner = key;
         binding.bind_id = session.next_bind_id();
         binding.bind_ref = Some(bind_ref);
-        let (mode, port) = binding.port_name();
+        let (service, port) = (binding.service, binding.port());
         let answer = BindOk {
             client_bind_ref: bind_ref,
             bind_id: binding.bind_id,
             container_port: port,
-            public_url: cx.config.public_url_of(mode, port),
+            public_url: cx.config.public_url_of(service, port),
         };
         let label = binding.label.as_deref().unwrap_or("-");
         info!(
-            "session {}: bound {mode:?} {} as {} (label {label:?})",
+            "session {}: bound {service:?} {} as {} (label {label:?})",
             session.short_id(),
             binding.addr,
             binding.bind_id
@@ -366,7 +368,7 @@ impl Ports {
         session.bindings.push(at);
         sessions.say(key, &answer);
         cx.metrics.bound();
-        if mode == Mode::Expose {
+        if service == Service::HttpExpose {
             cx.metrics.binding_opened(port);
         }
     }
@@ -458,8 +460,8 @@ impl Ports {
     ) {
         let binding = self.bindings.resolve(at);
         binding.log_end(session, why, cx.now);
-        let (mode, listener) = (binding.mode, binding.listener);
-        if cx.stopping.is_draining() && mode == Mode::Expose {
+        let (is_http, listener) = (binding.is_http(), binding.listener);
+        if cx.stopping.is_draining() && is_http {
             self.vacate(listener, cx);
         } else {
             self.close(listener, budget, cx);
@@ -477,6 +479,21 @@ impl Ports {
         bindings
             .map(|key| self.bindings.resolve(*key).as_resumed(config))
             .collect()
+    }
+}
+
+/// What a BIND asks for, if the session may have it.
+fn service(bind: &Bind, granted: Capabilities, config: &Config) -> Result<Service, NotBound> {
+    let refused = |text: &str| Err((BindErrCode::InvalidKind, text.to_owned()));
+    match Service::asked(bind) {
+        Some(Service::TcpExpose) if !config.tcp_expose => {
+            refused("the kit allows no raw TCP on EXPOSE ports (--no-tcp-expose)")
+        }
+        Some(Service::TcpExpose) if !granted.have(Capabilities::TCP_EXPOSE) => {
+            refused("raw TCP on an EXPOSE port is for clients that say `tcp-expose` in HELLO")
+        }
+        Some(service) => Ok(service),
+        None => refused("kind and mode must be http and expose, tcp and expose, or tcp and pull"),
     }
 }
 

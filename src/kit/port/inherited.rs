@@ -9,6 +9,8 @@ use crate::kit::handover::HandedBinding;
 use crate::kit::keys::{Mode, SessionKey};
 use crate::kit::session::{KitSession, Sessions};
 use crate::machine::{Command, IoFailure, ListenerKey};
+use crate::wire::control::BindMode;
+use crate::wire::service::Service;
 
 use super::{Binding, ListenerEntry, Ports, Purpose, Socket};
 
@@ -21,7 +23,8 @@ impl Ports {
             .map(|binding| HandedBinding {
                 bind_id: binding.bind_id,
                 bind_ref: binding.bind_ref,
-                is_expose: binding.mode == Mode::Expose,
+                is_expose: binding.service.mode() == BindMode::Expose,
+                kind: Some(binding.service.kind()),
                 addr: binding.addr,
                 label: binding.label.clone(),
             })
@@ -38,12 +41,14 @@ impl Ports {
         sessions: &mut Sessions,
         cx: &mut Context,
     ) {
-        let mode = match handed.is_expose {
-            true => Mode::Expose,
-            false => Mode::Pull,
-        };
         let addr = handed.addr;
-        let name = (mode, addr.port());
+        let Some(service) = handed.service() else {
+            return warn!(
+                "port {} is given up: this kit does not know it",
+                addr.port()
+            );
+        };
+        let name = (Mode::of(service), addr.port());
         let Some(session) = sessions.get_mut(owner) else {
             return;
         };
@@ -68,7 +73,7 @@ impl Ports {
             owner,
             bind_id: handed.bind_id,
             bind_ref: handed.bind_ref,
-            mode,
+            service,
             addr,
             label: handed.label.clone(),
             listener,
@@ -83,7 +88,7 @@ impl Ports {
         }
         self.by_name.insert(name, listener);
         session.bindings.push(key);
-        if mode == Mode::Expose {
+        if service == Service::HttpExpose {
             cx.metrics.binding_opened(addr.port());
         }
         cx.effects.ask(Command::Listen { listener, addr });

@@ -30,6 +30,7 @@ use crate::limits::{ACCEPT_RETRY, LOOK_AGAIN_AFTER, MAX_LISTENERS};
 use crate::machine::{Command, IoFailure, Listener, ListenerKey};
 use crate::table::Table;
 use crate::wire::control::Bind;
+use crate::wire::service::Service;
 
 use super::{KitNotice, Reason};
 pub(super) use bindings::Binding;
@@ -75,7 +76,7 @@ pub(super) enum Purpose {
 pub(super) struct Opening {
     session: SessionKey,
     bind: Bind,
-    mode: Mode,
+    service: Service,
     addr: SocketAddr,
     /// How many more ports may be tried when the kit picks.
     tries: u32,
@@ -83,7 +84,7 @@ pub(super) struct Opening {
 
 impl Opening {
     fn port_name(&self) -> Option<PortName> {
-        Some((self.mode, self.addr.port())).filter(|(_, port)| *port != 0)
+        Some((Mode::of(self.service), self.addr.port())).filter(|(_, port)| *port != 0)
     }
 }
 
@@ -224,9 +225,10 @@ impl Ports {
             self.front = None;
         }
         if let Purpose::Bound(key) = entry.purpose
-            && let (Mode::Expose, port) = self.bindings.resolve(key).port_name()
+            && let binding = self.bindings.resolve(key)
+            && binding.is_http()
         {
-            cx.metrics.binding_closed(port);
+            cx.metrics.binding_closed(binding.port());
         }
         budget.give_back(entry.permit);
         Some(entry.purpose)
@@ -239,13 +241,13 @@ impl Ports {
         }
     }
 
-    /// While the kit drains nobody new is served, but those who come to an EXPOSE port or to the
-    /// kit's own are told so. Bindings stay their sessions' until those end.
+    /// While the kit drains nobody new is served, but those who speak HTTP are told so, at EXPOSE
+    /// ports and at the kit's own. Bindings stay their sessions' until those end.
     pub(super) fn drain(&mut self, budget: &mut FdBudget, cx: &mut Context) {
         let goes = |purpose: &Purpose| match purpose {
             Purpose::Front | Purpose::Vacant => false,
             Purpose::Opening(_) => true,
-            Purpose::Bound(key) => self.bindings.resolve(*key).mode == Mode::Pull,
+            Purpose::Bound(key) => !self.bindings.resolve(*key).is_http(),
         };
         let all = self.listeners.iter();
         let going = all.filter(|(_, entry)| goes(&entry.purpose));

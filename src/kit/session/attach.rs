@@ -24,7 +24,7 @@ use crate::wire::control::{
 use crate::ws::Subprotocol;
 
 use super::end::{CLOSE_GOING_AWAY, RESTARTING};
-use super::returning::{Joining, agree, capabilities};
+use super::returning::{Joining, agree, capabilities, services};
 use super::{KitSession, Sessions};
 
 /// The session that a HELLO has opened or resumed, and what they agreed on: nothing is attached to
@@ -41,6 +41,8 @@ pub(in crate::kit) struct Welcome {
     peer: SocketAddr,
     /// How many lanes it gets.
     lanes: usize,
+    /// What it may bind beyond what all may.
+    services: Capabilities,
     /// How often something comes from it at least.
     promise: Option<Duration>,
 }
@@ -93,6 +95,7 @@ impl Sessions {
             terms,
             peer,
             lanes,
+            services: services(hello, &cx.config),
             promise: hello.ping_every_ms.and_then(promise),
         })
     }
@@ -193,7 +196,8 @@ impl Sessions {
             Some(terms) => welcome.terms = terms,
             None => {
                 session.granted = welcome.lanes;
-                session.capabilities = capabilities(welcome.lanes, &welcome.terms);
+                session.capabilities =
+                    capabilities(welcome.lanes, &welcome.terms, welcome.services);
                 session.epoch += 1;
             }
         }

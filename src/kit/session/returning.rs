@@ -4,6 +4,7 @@
 //! the same of another one. Where the counts can be met, everything goes on from there; where not,
 //! the session comes back as it does without *replay*: with its bindings, and without a stream.
 
+use crate::kit::config::Config;
 use crate::kit::conns::Conns;
 use crate::kit::context::Context;
 use crate::kit::front::greeter::{Dismissal, close_lane};
@@ -63,9 +64,16 @@ fn retention(hello: &Hello, plan: &Plan, lanes: usize) -> Option<Retention> {
     agreed.filter(|_| hello.capabilities.have(Capabilities::REPLAY))
 }
 
+/// What a client may bind beyond what all may, of what it offers.
+pub(super) fn services(hello: &Hello, config: &Config) -> Capabilities {
+    let allowed = Capabilities::TCP_EXPOSE.only_if(config.tcp_expose);
+    hello.capabilities.and(allowed)
+}
+
 /// What is granted of a client's capabilities.
-pub(super) fn capabilities(lanes: usize, terms: &Terms) -> Capabilities {
-    Capabilities::MULTI_WS.only_if(lanes > 1)
+pub(super) fn capabilities(lanes: usize, terms: &Terms, services: Capabilities) -> Capabilities {
+    services
+        | Capabilities::MULTI_WS.only_if(lanes > 1)
         | Capabilities::GROW_WINDOWS.only_if(terms.grow_windows)
         | Capabilities::HEADER_CASE.only_if(terms.header_case)
         | Capabilities::TRAILERS.only_if(terms.trailers)
@@ -225,6 +233,11 @@ impl Sessions {
 }
 
 impl KitSession {
+    /// What was granted to it.
+    pub(in crate::kit) fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
     /// What HELLO_OK says of the counts: the epoch, where there are any.
     pub(super) fn told_epoch(&self) -> Option<u64> {
         self.capabilities

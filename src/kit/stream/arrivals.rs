@@ -4,13 +4,16 @@
 use std::net::SocketAddr;
 
 use crate::kit::budget::Class;
-use crate::kit::conns::Role;
-use crate::kit::keys::Mode;
+use crate::kit::conns::{Conns, Role};
 use crate::kit::metrics::StreamRefusal;
 use crate::kit::places::Place;
 use crate::kit::port::Purpose;
+use crate::kit::session::{KitSession, Sessions};
 use crate::machine::{ConnKey, ListenerKey};
+use crate::shares::{is_plenty, may_hold};
+use crate::wire::service::Service;
 
+use super::waiting::may_wait;
 use super::{Below, Streams};
 
 impl Streams {
@@ -26,18 +29,18 @@ impl Streams {
             Purpose::Vacant => return self.accept_visitor(listener, peer, below),
             Purpose::Front | Purpose::Opening(_) => return None,
         };
-        if binding.mode == Mode::Expose {
-            return self.accept_visitor(listener, peer, below);
+        match binding.service {
+            Service::HttpExpose => return self.accept_visitor(listener, peer, below),
+            Service::TcpExpose | Service::TcpPull => {}
         }
-        let (session, bind_id, port) = (binding.owner, binding.bind_id, binding.port());
-        let owner = below.sessions.get(session);
-        if !owner.is_some_and(|session| session.is_open()) {
+        let owner = below.sessions.get(binding.owner);
+        let is_served = owner.is_some_and(KitSession::is_open);
+        if !is_served && !may_wait(StreamRefusal::Away, false, listener, below) {
             below.cx.stream_refused(peer.ip(), StreamRefusal::Away);
             return None;
         }
         let conn = self.add_or_refuse(Role::Caller, Class::Caller, peer, below)?;
-        let binding = (bind_id, port);
-        let arrived = self.callers.arrived(conn, session, binding, peer, below);
+        let arrived = self.callers.arrived(conn, listener, below);
         arrived.then_some(conn)
     }
 
@@ -129,4 +132,18 @@ impl Streams {
             false => below.ports.look_again(below.cx),
         }
     }
+}
+
+/// Whether descriptors suffice for one more request of `holder`, with what it has. Who only keeps a
+/// connection has nothing by that: its place goes to whoever wants it.
+pub(super) fn may_serve_one_more(holder: u128, conns: &Conns, sessions: &Sessions) -> bool {
+    let most = conns.budget.for_visits();
+    let left = most.saturating_sub(sessions.stream_count() + 1);
+    let held = || {
+        sessions
+            .muxes()
+            .map(|mux| mux.streams().held_by(holder))
+            .sum::<usize>()
+    };
+    is_plenty(left, most) || may_hold(held() + 1, 1, left, most)
 }

@@ -1,15 +1,16 @@
 //! What visitors and callers ask for: one stream of a session each.
 //!
-//! `Visitors` speak HTTP on EXPOSE ports, `Callers` raw TCP on PULL ports. Both keep what they
-//! know of a connection under its key; the mux names a stream by that key too. They are told what
-//! came from either side and act on the rooms below: connections, sessions, ports.
+//! `Visitors` speak HTTP on EXPOSE ports, `Callers` raw TCP on EXPOSE and PULL ports. Both keep
+//! what they know of a connection under its key; the mux names a stream by that key too. They are
+//! told what came from either side and act on the rooms below: connections, sessions, ports.
 //!
 //! The room never looks for a session that something might go to: it asks who owns the port now.
 //!
 //! | file | part |
 //! | --- | --- |
 //! | `visitor` | EXPOSE (PROTOCOL §4, §11); `visitor/exchange` is the HTTP of one, without tables |
-//! | `caller` | PULL |
+//! | `caller` | raw TCP, EXPOSE and PULL |
+//! | `waiting` | who waits for a laptop that is away |
 //! | `arrivals` | who comes for a stream, and whose place it gets |
 //! | `refusals` | what is said where there is no stream |
 
@@ -17,6 +18,7 @@ mod arrivals;
 pub(super) mod caller;
 mod refusals;
 pub mod visitor;
+mod waiting;
 
 use crate::clock::Instant;
 use crate::kit::conns::{Conns, LaneName, Role};
@@ -25,9 +27,10 @@ use crate::kit::keys::SessionKey;
 use crate::kit::metrics::StreamOutcome;
 use crate::kit::port::Ports;
 use crate::kit::session::{Arrived, End, Mux, Sessions};
-use crate::machine::{ConnKey, Ended};
+use crate::machine::{ConnKey, Ended, ListenerKey};
 use crate::mux::{Span, StreamKey};
 use crate::wire::code::Code;
+use crate::wire::service::Service;
 
 use caller::Callers;
 use visitor::Visitors;
@@ -64,6 +67,25 @@ pub(super) struct Below<'a> {
     pub(super) ports: &'a mut Ports,
 }
 
+/// What a takeover of their port does to streams.
+const TAKEN_OVER: End<'static> = End {
+    outcome: StreamOutcome::TakenOver,
+    code: Code::BindTakeover,
+    why: "the port was taken over",
+};
+
+/// Who has a stream of the owner of a port and is `here`.
+fn served_at(
+    listener: ListenerKey,
+    here: impl Fn(ConnKey) -> bool,
+    below: &Below<'_>,
+) -> Vec<ConnKey> {
+    let owner = below.ports.bound(listener).map(|binding| binding.owner);
+    let mux = owner.and_then(|owner| below.sessions.mux(owner));
+    let here = |conn: &ConnKey| here(*conn);
+    mux.map_or_else(Vec::new, |mux| mux.streams().tags().filter(here).collect())
+}
+
 /// All that have a stream, or want one.
 #[derive(Debug, Default)]
 pub(super) struct Streams {
@@ -72,6 +94,36 @@ pub(super) struct Streams {
 }
 
 impl Streams {
+    /// Another session takes a port over, for this service: the streams of those who came to it
+    /// are reset. Who wants what was there before is sent away; who only waits stays else.
+    pub(super) fn taken_over(
+        &mut self,
+        listener: ListenerKey,
+        service: Option<Service>,
+        below: &mut Below<'_>,
+    ) {
+        self.visitors.taken_over(listener, below);
+        self.callers.taken_over(listener, below);
+        let before = below.ports.bound(listener).map(|binding| binding.service);
+        if before != service {
+            self.visitors.turned_away(listener, below);
+            self.callers.turned_away(listener, below);
+        }
+    }
+
+    /// How many wait for a laptop that is away.
+    pub(super) fn held(&self) -> usize {
+        self.visitors.held() + self.callers.held()
+    }
+
+    /// Serves those who waited and can be served, and tells those who wait in vain. Gives whether
+    /// anybody waits no longer.
+    pub(super) fn serve_held(&mut self, below: &mut Below<'_>) -> bool {
+        let visitors = self.visitors.serve_held(below);
+        let callers = self.callers.serve_held(below);
+        visitors || callers
+    }
+
     /// The stream of a connection, if it has one.
     pub(super) fn name(&self, conn: ConnKey, role: Role) -> Option<StreamName> {
         match role {

@@ -5,129 +5,21 @@
 //! When the laptop is back the oldest is served first. Whose time is over, and who finds no place
 //! to wait, is told what everybody is told without it.
 //!
-//! [`Holding`] knows who waits at which port, and who holds how many of the places: one address
-//! cannot have all of them, nor all of those at one port, nor one port all of them. What a visitor
-//! holds is in its own entry, as [`Held`], and is given back by value.
-
-use std::collections::BTreeMap;
+//! Who waits where, and who has how many of the places, is in `Holding`.
 
 use crate::clock::Instant;
 use crate::http::RequestHead;
+use crate::kit::Reason;
 use crate::kit::conns::Fin;
-use crate::kit::front::throttle::place;
 use crate::kit::metrics::{HeldEnd, StreamRefusal};
-use crate::kit::session::KitSession;
 use crate::kit::stream::Below;
-use crate::kit::{Reason, Stopping};
-use crate::limits::{HELD_AT_ONE_PORT, HELD_PART, MAX_HELD_VISITORS, VISITOR_GONE_AFTER};
-use crate::machine::{ConnKey, ListenerKey};
-use crate::shares::Shares;
+use crate::kit::stream::waiting::{Held, may_wait, no_room_at};
+use crate::limits::VISITOR_GONE_AFTER;
+use crate::machine::ConnKey;
 
 use super::Visitors;
 use super::exchange::Owed;
 use super::request::whole;
-
-/// A visitor's place among those who wait.
-#[derive(Debug)]
-pub(super) struct Held {
-    turn: u64,
-    address: u128,
-    until: Instant,
-}
-
-/// See the module.
-#[derive(Debug, Default)]
-pub(super) struct Holding {
-    lines: BTreeMap<ListenerKey, Line>,
-    by_address: Shares<u128>,
-    turns: u64,
-}
-
-/// Who waits at one port.
-#[derive(Debug, Default)]
-struct Line {
-    /// In the order in which they came.
-    order: BTreeMap<u64, ConnKey>,
-    by_address: Shares<u128>,
-}
-
-impl Holding {
-    /// A place for one more, where all may have `most`.
-    fn enter(
-        &mut self,
-        conn: ConnKey,
-        listener: ListenerKey,
-        address: u128,
-        until: Instant,
-        most: usize,
-    ) -> Option<Held> {
-        let here = (most * HELD_AT_ONE_PORT.0).div_ceil(HELD_AT_ONE_PORT.1);
-        let line = self.lines.get(&listener);
-        let may_here = line.is_none_or(|line| line.by_address.may_take(address, 1, here));
-        if !may_here || !self.by_address.may_take(address, 1, most) {
-            return None;
-        }
-        self.turns += 1;
-        let held = Held {
-            turn: self.turns,
-            address,
-            until,
-        };
-        self.stand(conn, listener, &held);
-        Some(held)
-    }
-
-    fn stand(&mut self, conn: ConnKey, listener: ListenerKey, held: &Held) {
-        self.by_address.take(held.address, 1);
-        let line = self.lines.entry(listener).or_default();
-        line.by_address.take(held.address, 1);
-        line.order.insert(held.turn, conn);
-    }
-
-    /// Somebody's place is free again.
-    pub(super) fn leave(&mut self, listener: ListenerKey, held: &Held) {
-        self.by_address.give_back(held.address, 1);
-        if let Some(line) = self.lines.get_mut(&listener) {
-            line.by_address.give_back(held.address, 1);
-            line.order.remove(&held.turn);
-            if line.order.is_empty() {
-                self.lines.remove(&listener);
-            }
-        }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.by_address.total()
-    }
-
-    /// Where somebody waits.
-    fn ports(&self) -> Vec<ListenerKey> {
-        self.lines.keys().copied().collect()
-    }
-
-    /// All who wait at a port.
-    fn at(&self, listener: ListenerKey) -> Vec<ConnKey> {
-        let line = self.lines.get(&listener);
-        line.map_or_else(Vec::new, |line| line.order.values().copied().collect())
-    }
-
-    /// Who has waited longest at one of some ports.
-    fn oldest(&self, ports: &[ListenerKey]) -> Option<ConnKey> {
-        let lines = ports.iter().filter_map(|port| self.lines.get(port));
-        let first = lines.filter_map(|line| line.order.first_key_value()).min();
-        first.map(|(_, conn)| *conn)
-    }
-}
-
-/// What those who wait at a port have to expect.
-enum Prospect {
-    /// The laptop is awaited.
-    Wait,
-    /// It is there.
-    Served,
-    /// It does not come back.
-    None,
-}
 
 impl Visitors {
     /// A visitor may wait for what it cannot have now. Whoever waited before, as `was` says, goes
@@ -139,22 +31,11 @@ impl Visitors {
         was: Option<Held>,
         below: &mut Below<'_>,
     ) -> bool {
-        let (Some(entry), Some(visitor)) = (below.conns.get(conn), self.all.get_mut(conn)) else {
+        let Some(visitor) = self.all.get_mut(conn) else {
             return false;
         };
         let listener = visitor.listener;
-        let now = below.cx.now;
-        let owner = below.ports.bound(listener).map(|binding| binding.owner);
-        let owner = owner.and_then(|owner| below.sessions.get(owner));
-        let waits = match why {
-            StreamRefusal::Away => owner.is_some_and(KitSession::is_awaited),
-            StreamRefusal::MaxStreams | StreamRefusal::Congested | StreamRefusal::Memory => {
-                was.is_some()
-            }
-            _ => false,
-        };
-        let patience = below.cx.config.hold_visitors;
-        if !waits || patience.is_zero() || below.cx.stopping != Stopping::No {
+        if !may_wait(why, was.is_some(), listener, below) {
             return false;
         }
         let held = match was {
@@ -163,15 +44,9 @@ impl Visitors {
                 held
             }
             None => {
-                let until = match entry.fin() {
-                    Fin::NotYet => now + patience,
-                    Fin::Ahead | Fin::Read => now + patience.min(VISITOR_GONE_AFTER),
-                };
-                let most = (below.conns.budget.for_visits() / HELD_PART).min(MAX_HELD_VISITORS);
-                let address = place(entry.from.ip());
-                let held = self.holding.enter(conn, listener, address, until, most);
+                let holding = &mut self.holding;
+                let held = holding.enter(conn, listener, below.conns, below.cx);
                 let Some(held) = held else {
-                    below.cx.metrics.held(HeldEnd::Full);
                     return false;
                 };
                 held
@@ -266,21 +141,9 @@ impl Visitors {
         if before == 0 {
             return false;
         }
-        let mut ready = Vec::new();
-        for listener in self.holding.ports() {
-            let draining = below.cx.stopping != Stopping::No;
-            let why = match (draining, prospect(listener, below)) {
-                (true, _) => StreamRefusal::Draining,
-                (_, Prospect::None) => StreamRefusal::Away,
-                (_, Prospect::Wait) => continue,
-                (_, Prospect::Served) => {
-                    ready.push(listener);
-                    continue;
-                }
-            };
-            for conn in self.holding.at(listener) {
-                self.refuse_held(conn, HeldEnd::TurnedAway, why, below);
-            }
+        let (mut ready, in_vain) = self.holding.sort_out(below);
+        for (conn, why) in in_vain {
+            self.refuse_held(conn, HeldEnd::TurnedAway, why, below);
         }
         while let Some(conn) = self.holding.oldest(&ready) {
             let was = self.released(conn);
@@ -288,10 +151,7 @@ impl Visitors {
             let visitor = self.all.get(conn);
             if let Some(visitor) = visitor.filter(|visitor| visitor.held.is_some()) {
                 // There is no room, so there is none for those behind it either.
-                let full = visitor.listener;
-                let owner = |port| below.ports.bound(port).map(|binding| binding.owner);
-                let full = owner(full);
-                ready.retain(|port| owner(*port) != full);
+                no_room_at(visitor.listener, &mut ready, below);
                 continue;
             }
             self.weigh(conn, below);
@@ -329,25 +189,9 @@ impl Visitors {
                 continue;
             };
             held += 1;
-            let line = self.holding.lines.get(&visitor.listener);
-            let stands = line.and_then(|line| line.order.get(&place.turn));
-            assert_eq!(stands, Some(conn), "it waits and is in no line");
-            let due = due(Reason::Conn(*conn));
-            assert!(
-                due.is_some_and(|due| due <= place.until),
-                "it waits for ever"
-            );
+            self.holding.check(*conn, visitor.listener, place, &due);
         }
         assert_eq!(held, self.holding.len(), "a ghost among those who wait");
-    }
-}
-
-fn prospect(listener: ListenerKey, below: &Below<'_>) -> Prospect {
-    let owner = below.ports.bound(listener).map(|binding| binding.owner);
-    match owner.and_then(|owner| below.sessions.get(owner)) {
-        Some(owner) if owner.is_awaited() => Prospect::Wait,
-        Some(owner) if owner.is_open() => Prospect::Served,
-        _ => Prospect::None,
     }
 }
 

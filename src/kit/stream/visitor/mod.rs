@@ -27,9 +27,9 @@ use crate::table::Side;
 use crate::text::said;
 use crate::wire::code::Code;
 
-use super::{Below, StreamName};
+use super::waiting::{Held, Holding};
+use super::{Below, StreamName, TAKEN_OVER, served_at};
 use exchange::{AtFin, Broken, HttpExchange, Look, Movement, Owed, Seen};
-use holding::{Held, Holding};
 use yielding::Yielding;
 
 /// A connection to an EXPOSE port.
@@ -306,21 +306,25 @@ impl Visitors {
     /// Another session takes a port over: the streams of those who came to it are reset; they see
     /// 502, or a broken connection.
     pub(in crate::kit) fn taken_over(&mut self, listener: ListenerKey, below: &mut Below<'_>) {
-        let owner = below.ports.bound(listener).map(|binding| binding.owner);
-        let mux = owner.and_then(|owner| below.sessions.mux(owner));
-        let here = |conn: &ConnKey| {
-            let visitor = self.all.get(*conn);
-            visitor.is_some_and(|visitor| visitor.listener == listener)
-        };
-        let all: Vec<ConnKey> =
-            mux.map_or_else(Vec::new, |mux| mux.streams().tags().filter(here).collect());
-        for conn in all {
-            let end = End {
-                outcome: StreamOutcome::TakenOver,
-                code: Code::BindTakeover,
-                why: "the port was taken over",
-            };
+        let here = |conn| self.all.get(conn).is_some_and(|it| it.listener == listener);
+        for conn in served_at(listener, here, below) {
+            let end = TAKEN_OVER;
             self.break_stream(conn, end, below);
+        }
+    }
+
+    /// Their port carries something else from now on: they are closed behind what is said to them.
+    pub(in crate::kit) fn turned_away(&mut self, listener: ListenerKey, below: &mut Below<'_>) {
+        let here = |conn: &ConnKey| {
+            self.all
+                .get(*conn)
+                .is_some_and(|it| it.listener == listener)
+        };
+        let all = below.conns.iter().map(|(conn, _)| conn);
+        let all: Vec<ConnKey> = all.filter(here).collect();
+        for conn in all {
+            self.let_go(conn, HeldEnd::TurnedAway, below);
+            below.conns.say_and_leave(conn, b"", below.cx);
         }
     }
 

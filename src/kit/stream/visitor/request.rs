@@ -13,17 +13,17 @@ use crate::kit::front::throttle::place;
 use crate::kit::metrics::{StreamOutcome, StreamRefusal};
 use crate::kit::port::Binding;
 use crate::kit::session::Sessions;
+use crate::kit::stream::arrivals::may_serve_one_more;
+use crate::kit::stream::waiting::Held;
 use crate::kit::stream::{Below, StreamName};
 use crate::limits::{VISITOR_GONE_AFTER, VISITOR_HEAD_TIMEOUT};
 use crate::machine::{CloseHow, ConnKey};
 use crate::mux::{CannotOpen, Terms, Wanted};
 use crate::pipe::Flow;
-use crate::shares::{is_plenty, may_hold};
 use crate::wire::open::{BodyKind, NameCase, OpenHttpParts, write_open_http, write_trailers};
 use crate::wire::parts::write_parts;
 
 use super::exchange::{AtFin, Outgoing, Owed, Room, Turn, Upload};
-use super::holding::Held;
 use super::{LIVED, Visitor, Visitors};
 
 /// What a parsed head asks for, without its borrowed parts.
@@ -502,18 +502,4 @@ fn last_recipient(method: &str) -> Refusal {
 /// Whether nothing follows the head of a request.
 pub(super) fn whole(body: RequestBody) -> bool {
     matches!(body, RequestBody::None | RequestBody::Length(0))
-}
-
-/// Whether descriptors suffice for one more request of `holder`, with what it has. Who only keeps a
-/// connection has nothing by that: its place goes to whoever wants it.
-fn may_serve_one_more(holder: u128, conns: &Conns, sessions: &Sessions) -> bool {
-    let most = conns.budget.for_visits();
-    let left = most.saturating_sub(sessions.stream_count() + 1);
-    let held = || {
-        sessions
-            .muxes()
-            .map(|mux| mux.streams().held_by(holder))
-            .sum::<usize>()
-    };
-    is_plenty(left, most) || may_hold(held() + 1, 1, left, most)
 }
