@@ -10,6 +10,13 @@ import './client/dispose.js';
 export { tunnel, Tunnel } from './client/tunnel.js';
 export { TunnelSession, type SessionState } from './client/session.js';
 export type { Binding } from './client/binding.js';
+export type { Forward } from './client/forward.js';
+export type { ForwardTunnel } from './client/forward-tunnel.js';
+export type {
+  ForwardCallOptions,
+  ForwardOptions,
+  ForwardTarget,
+} from './client/forward-options.js';
 export type {
   AdminOptions,
   BindOptions,
@@ -26,6 +33,7 @@ export {
   AuthError,
   BindError,
   ClosedError,
+  ForwardError,
   LostError,
   OptionsError,
   ProtocolError,
@@ -36,6 +44,7 @@ export {
   TlsError,
   TunnelError,
   TunnelTimeoutError,
+  type ForwardFailure,
   type TunnelErrorCode,
 } from './client/errors.js';
 export type {

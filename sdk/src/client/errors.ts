@@ -16,6 +16,7 @@ export type TunnelErrorCode =
   | 'STATE'
   | 'SESSION_LIMIT'
   | 'BIND_ERR'
+  | 'FORWARD'
   | 'RESUME_EXPIRED'
   | 'LOST'
   | 'TLS'
@@ -100,7 +101,9 @@ const BIND_ADVICE: Record<string, string> = {
   PRIVILEGED_PORT:
     'Choose a port from 1024 on, or start the kit with --allow-privileged-expose/-pull.',
   INVALID_HOST: 'A pull binding listens on 127.0.0.1, ::1 or localhost.',
-  INVALID_KIND: 'Bind http/expose or tcp/pull; takeover is for expose alone.',
+  INVALID_KIND:
+    'Bind http/expose or tcp/pull; takeover is for expose alone. Raw TCP on a public port ' +
+    '(tcp/expose) needs a newer kit, whose operator did not say --no-tcp-expose.',
   BIND_CAP_EXCEEDED: 'Unbind another binding, or raise --max-bindings-per-session.',
 };
 
@@ -113,6 +116,30 @@ export class BindError extends TunnelError {
   ) {
     const advice = BIND_ADVICE[kitCode] ?? 'See the log of the kit.';
     super('BIND_ERR', `The kit refused the binding: ${kitCode}, ${message}. ${advice}`);
+  }
+}
+
+/**
+ * Why nothing was forwarded: the kit grants no forward, this machine cannot listen, the kit's policy or
+ * its limits say no, the name is unknown, nobody is reached there, nobody listens there, it took too
+ * long, or the connection to the kit was lost.
+ */
+export type ForwardFailure =
+  'not-granted' | 'listen' | 'denied' | 'dns' | 'unreachable' | 'refused' | 'timeout' | 'lost';
+
+/** What is missing where a kit grants no forward, and what to do about it. */
+export const NOT_GRANTED =
+  'this kit does not forward. Start it with a token and --allow-forward, or update it if it is older';
+
+/** Nothing can be forwarded; `reason` says why. */
+export class ForwardError extends TunnelError {
+  override readonly name = 'ForwardError';
+  constructor(
+    readonly reason: ForwardFailure,
+    message: string,
+    cause?: unknown,
+  ) {
+    super('FORWARD', message, cause);
   }
 }
 

@@ -1,7 +1,7 @@
 /**
  * The events of a session: an `EventTarget` with types.
  */
-import type { TunnelError } from './errors.js';
+import type { ForwardFailure, TunnelError } from './errors.js';
 import type { BindKind, BindMode } from '../wire/terms.js';
 import type { ExchangeReport, Overload } from '../local/terms.js';
 
@@ -23,6 +23,15 @@ export interface TunnelEventMap {
     code: string;
     message: string;
     retryMs: number;
+  };
+  /** A connection that came to a forward did not reach its target; it was reset. */
+  forwardFailed: {
+    target: string;
+    localPort: number;
+    /** Who connected. */
+    remoteAddr: string;
+    reason: ForwardFailure;
+    message: string;
   };
   /** The state could not be written: another process will not find the ports. */
   unsaved: { message: string };

@@ -78,7 +78,7 @@ export async function sayHello(
   const version = socket.protocol === V2 ? V2 : V1;
   const hello: Hello = { version, pingEveryMs: PING_EVERY_MS };
   if (token !== undefined) hello.auth = { kind: 'bearer', token };
-  const capabilities = ['header-case', 'trailers', 'long-heads'];
+  const capabilities = ['header-case', 'trailers', 'long-heads', 'tcp-expose', 'forward'];
   if (version === V2) {
     capabilities.push('multi-ws');
     hello.maxConnections = config.maxConnections;
@@ -261,5 +261,6 @@ export function grantedBy(hello: HelloOk): MuxLimits {
   const headerCase = capabilities.includes('header-case');
   const trailers = capabilities.includes('trailers');
   const longHeads = capabilities.includes('long-heads');
-  return { streamWindow, sessionWindow, maxStreams, headerCase, trailers, longHeads };
+  const forward = capabilities.includes('forward');
+  return { streamWindow, sessionWindow, maxStreams, headerCase, trailers, longHeads, forward };
 }

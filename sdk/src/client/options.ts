@@ -93,7 +93,10 @@ export interface SessionOptions extends KitOptions {
 
 /** One binding. */
 export interface BindOptions {
-  /** Default `http` for expose and `tcp` for pull. */
+  /**
+   * Default `http` for expose and `tcp` for pull. With `tcp`, expose carries bytes as they come, for
+   * TLS, gRPC, SSH and the like; the kit has to grant that.
+   */
   kind?: BindKind | undefined;
   mode: BindMode;
   /** The port in the container; without one, or with 0, the kit chooses. */
@@ -118,7 +121,7 @@ export interface BindOptions {
   takeover?: boolean | undefined;
   /** Where a pull binding listens in the container. Default `127.0.0.1`. */
   host?: '127.0.0.1' | '::1' | 'localhost' | undefined;
-  /** Tells the local server first who is calling, by the PROXY protocol. Only for pull. */
+  /** Tells the local server first who is calling, by the PROXY protocol. Only for TCP. */
   proxyProtocol?: ProxyProtocol | undefined;
   /** Gives the request up when aborted. */
   signal?: AbortSignal | undefined;
@@ -139,8 +142,7 @@ export interface CallOptions extends SessionOptions {
 }
 
 /** Options of `tunnel.expose`. */
-export type ExposeOptions = CallOptions &
-  Omit<BindOptions, 'mode' | 'kind' | 'fetch' | 'onError' | 'host' | 'proxyProtocol'>;
+export type ExposeOptions = CallOptions & Omit<BindOptions, 'mode' | 'fetch' | 'onError' | 'host'>;
 /** Options of `tunnel.pull`. */
 export type PullOptions = CallOptions &
   Pick<BindOptions, 'containerPort' | 'label' | 'host' | 'proxyProtocol'> & {
@@ -215,6 +217,7 @@ const SESSION_KEYS = [
 
 /** What of the options is about the binding. */
 const BIND_KEYS = [
+  'kind',
   'containerPort',
   'label',
   'to',
@@ -376,18 +379,18 @@ export function checkGrace(options: { graceMs?: number | undefined }): number {
 /** Checks what is to be bound. */
 export function checkBind(options: BindOptions): CheckedBind {
   must(isRecord(options), 'options must be an object');
-  only(options, ['mode', 'kind', 'signal', ...BIND_KEYS], 'a binding');
+  only(options, ['mode', 'signal', ...BIND_KEYS], 'a binding');
   checkSignal(options.signal);
   const { mode, fetch, onError, hostHeader, label, host, takeover } = options;
   const containerPort = options.containerPort ?? 0;
   must(['expose', 'pull'].includes(mode), "mode must be 'expose' or 'pull'");
   const { kind = mode === 'expose' ? 'http' : 'tcp' } = options;
   must(
-    (mode === 'expose' && kind === 'http') || (mode === 'pull' && kind === 'tcp'),
-    "kind must be 'http' for expose and 'tcp' for pull",
+    ['http', 'tcp'].includes(kind) && (kind === 'tcp' || mode === 'expose'),
+    "kind must be 'http' or 'tcp' for expose, and 'tcp' for pull",
   );
   must(isInteger(containerPort, 0, 65_535), 'containerPort must be a whole number up to 65535');
-  checkHandlers(options);
+  checkHandlers(options, kind);
   const to = options.to === undefined ? undefined : checkTarget(options.to, kind);
   must(
     to !== undefined || fetch !== undefined || containerPort !== 0,
@@ -412,7 +415,7 @@ export function checkBind(options: BindOptions): CheckedBind {
     "hostHeader must be 'rewrite', 'keep' or a host name",
   );
   must(
-    hostHeader === undefined || (mode === 'expose' && fetch === undefined),
+    hostHeader === undefined || (kind === 'http' && fetch === undefined),
     'hostHeader is for a local HTTP server alone',
   );
   must(
@@ -421,7 +424,7 @@ export function checkBind(options: BindOptions): CheckedBind {
   );
   must(takeover === undefined || typeof takeover === 'boolean', 'takeover must be true or false');
   must(takeover !== true || mode === 'expose', 'takeover is for expose alone');
-  checkPull(options);
+  checkTcp(options, kind);
   return {
     kind,
     mode,
@@ -440,20 +443,20 @@ export function checkBind(options: BindOptions): CheckedBind {
   };
 }
 
-function checkPull({ host, proxyProtocol, mode }: BindOptions): void {
+function checkTcp({ host, proxyProtocol, mode }: BindOptions, kind: BindKind): void {
   must(
     host === undefined || (mode === 'pull' && ['127.0.0.1', '::1', 'localhost'].includes(host)),
     "host is for pull alone, and must be '127.0.0.1', '::1' or 'localhost'",
   );
   must(
-    proxyProtocol === undefined || (mode === 'pull' && [1, 2].includes(proxyProtocol)),
-    'proxyProtocol is for pull alone, and must be 1 or 2',
+    proxyProtocol === undefined || (kind === 'tcp' && [1, 2].includes(proxyProtocol)),
+    'proxyProtocol is for TCP alone, and must be 1 or 2',
   );
 }
 
-function checkHandlers({ fetch, onError, mode, to }: BindOptions): void {
+function checkHandlers({ fetch, onError, to }: BindOptions, kind: BindKind): void {
   must(fetch === undefined || typeof fetch === 'function', 'fetch must be a function');
-  must(fetch === undefined || mode === 'expose', 'fetch answers HTTP: it is for expose alone');
+  must(fetch === undefined || kind === 'http', 'fetch answers HTTP: it is for expose alone');
   must(fetch === undefined || to === undefined, 'give either to or fetch, not both');
   must(
     onError === undefined || (typeof onError === 'function' && fetch !== undefined),
@@ -463,20 +466,25 @@ function checkHandlers({ fetch, onError, mode, to }: BindOptions): void {
 
 /** What each one-call form knows of a binding, beside its port and label. */
 const FORMS = {
-  'tunnel.expose': ['to', 'upstreamCa', 'upstreamInsecure', 'headers', 'takeover', 'hostHeader'],
+  'tunnel.expose': [
+    ...['kind', 'to', 'upstreamCa', 'upstreamInsecure', 'headers', 'takeover', 'hostHeader'],
+    'proxyProtocol',
+  ],
   'tunnel.pull': ['to', 'host', 'proxyProtocol'],
   'tunnel.serve': ['takeover', 'fetch', 'onError'],
 } as const;
 
-/** What a one-call form was asked for. */
-export interface Call {
+/** What a one-call form was asked for, beside what it is for. */
+export interface Calling {
   session: SessionOptions;
-  bind: BindOptions;
   /** Nobody else is to have its session. */
   isNew: boolean;
   /** The signals at which it says goodbye; without any it does not at all. */
   leavesAt: readonly Ending[];
 }
+
+/** One that binds a port. */
+export type Call = Calling & { bind: BindOptions };
 
 const BOTH: readonly Ending[] = ['SIGINT', 'SIGTERM'];
 
@@ -489,8 +497,15 @@ export function split(
   mode: BindMode,
   form: keyof typeof FORMS,
 ): Call {
+  const calling = forCall(options, ['containerPort', 'label', ...FORMS[form]], form);
+  const bind = pick(options, [...BIND_KEYS, 'signal']);
+  return { ...calling, bind: { ...bind, mode } };
+}
+
+/** What of the options of a one-call form is not about what it is for, of which there are `more`. */
+export function forCall(options: CallOptions, more: readonly string[], form: string): Calling {
   must(isRecord(options), 'options must be an object');
-  only(options, [...SESSION_KEYS, ...CALL_KEYS, 'containerPort', 'label', ...FORMS[form]], form);
+  only(options, [...SESSION_KEYS, ...CALL_KEYS, ...more], form);
   const { session: sharing = 'shared', closeOnExit } = options;
   must(['shared', 'new'].includes(sharing), "session must be 'shared' or 'new'");
   must([undefined, true, false].includes(closeOnExit), 'closeOnExit must be true or false');
@@ -499,8 +514,7 @@ export function split(
     closeOnExit === undefined && !['undefined', 'boolean'].includes(typeof options.state);
   const leavesAt = closeOnExit === false ? [] : comesBack ? (['SIGINT'] as const) : BOTH;
   const session = pick(options, SESSION_KEYS) as unknown as SessionOptions;
-  const bind = pick(options, [...BIND_KEYS, 'signal']);
-  return { session, bind: { ...bind, mode }, isNew: sharing === 'new', leavesAt };
+  return { session, isNew: sharing === 'new', leavesAt };
 }
 
 /** Options of the administrative side with their defaults. */
@@ -554,7 +568,7 @@ function checkTarget(to: unknown, kind: BindKind): LocalTarget {
     throw new OptionsError(error instanceof Error ? error.message : String(error));
   }
   const isPlain = target.prefix === '' && !target.secure;
-  must(kind === 'http' || isPlain, 'a path and https: are for HTTP: pull takes host and port');
+  must(kind === 'http' || isPlain, 'a path and https: are for HTTP: TCP takes host and port');
   return target;
 }
 

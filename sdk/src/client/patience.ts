@@ -12,5 +12,9 @@ export const HOPE_MS = 10_000;
 export const FAREWELL_MS = 1000;
 /** How often a session that closes looks whether anything still runs. */
 export const DRAIN_POLL_MS = 10;
+/** How long a connection that came to be forwarded waits for the kit. */
+export const FORWARD_WAIT_MS = 10_000;
+/** How often it looks whether a stream can be opened for it. */
+export const FORWARD_POLL_MS = 20;
 /** What runs gets so long where a process is told to end. */
 export const EXIT_GRACE_MS = 500;

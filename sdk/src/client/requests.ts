@@ -2,7 +2,9 @@
  * BIND and UNBIND that wait for the kit's answer (PROTOCOL §3). They outlive a lost connection:
  * what was not answered is asked again.
  */
+import { readBindId, readBindOk, readRefusal } from '../wire/control.js';
 import type { Bind, BindErr, BindOk } from '../wire/control.js';
+import { FrameType, type Frame } from '../wire/frame.js';
 import { onAbort } from './abort.js';
 import { BindError, TunnelTimeoutError } from './errors.js';
 import type { CheckedBind } from './options.js';
@@ -94,8 +96,22 @@ export class Requests {
     });
   }
 
+  /** Takes an answer of the kit; returns the id of a grant that nobody wants any more. */
+  take({ type, payload }: Frame): number | undefined {
+    if (type === FrameType.BindOk) {
+      const ok = readBindOk(payload);
+      return this.granted(ok) ? undefined : ok.bindId;
+    }
+    if (type === FrameType.BindErr) this.refused(readRefusal(payload, 'BIND_ERR'));
+    if (type === FrameType.UnbindOk) this.unbound(readBindId(payload, 'UNBIND_OK').bindId);
+    if (type === FrameType.UnbindErr) {
+      this.unbound(readRefusal(payload, 'UNBIND_ERR').bindId ?? -1);
+    }
+    return undefined;
+  }
+
   /** BIND_OK came; false when nobody wants the grant any more. */
-  granted(ok: BindOk): boolean {
+  private granted(ok: BindOk): boolean {
     const pending = this.binds.get(ok.clientBindRef);
     this.binds.delete(ok.clientBindRef);
     if (pending === undefined || pending.abandoned) return false;
@@ -104,14 +120,14 @@ export class Requests {
   }
 
   /** BIND_ERR came. */
-  refused(err: BindErr): void {
+  private refused(err: BindErr): void {
     const pending = this.binds.get(err.clientBindRef ?? 0);
     this.binds.delete(err.clientBindRef ?? 0);
     pending?.reject(new BindError(err.code, err.message));
   }
 
   /** UNBIND_OK or UNBIND_ERR came: the binding is gone either way. */
-  unbound(bindId: number): void {
+  private unbound(bindId: number): void {
     this.unbinds.get(bindId)?.();
   }
 

@@ -8,13 +8,7 @@
 import './dispose.js';
 import { performance } from 'node:perf_hooks';
 import { Code } from '../wire/code.js';
-import {
-  readBindId,
-  readBindOk,
-  readRefusal,
-  type Bind,
-  type StreamOpen,
-} from '../wire/control.js';
+import { readBindId, type Bind, type StreamOpen } from '../wire/control.js';
 import { FrameType, type Frame } from '../wire/frame.js';
 import { plain } from '../wire/text.js';
 import type { MuxStream } from '../mux/stream.js';
@@ -24,15 +18,12 @@ import { joinSignals, onAbort } from './abort.js';
 import { Backoff, attempts, sleep } from './backoff.js';
 import { Binding, type BindingOwner, type Grant } from './binding.js';
 import { Bequest, type Belongings, type Estate } from './estate.js';
-import {
-  BindError,
-  ClosedError,
-  LostError,
-  OptionsError,
-  ResumeExpiredError,
-  type TunnelError,
-} from './errors.js';
+import { BindError, ClosedError, LostError, OptionsError } from './errors.js';
+import { ResumeExpiredError, type TunnelError } from './errors.js';
 import { TunnelEventTarget, type TunnelEventMap } from './events.js';
+import type { Forward } from './forward.js';
+import type { ForwardOptions } from './forward-options.js';
+import { Forwards } from './forwards.js';
 import { fatalEnd, isFatal, type LinkEnd } from './ends.js';
 import type { LinkHost, Wants } from './around.js';
 import { KEEP_MS, Link } from './link.js';
@@ -58,6 +49,7 @@ export class TunnelSession extends TunnelEventTarget {
   private readonly config: CheckedSession;
   private readonly requests: Requests;
   private readonly ports: Ports;
+  private readonly forwards: Forwards;
   private readonly keeper: Keeper;
   /** Connections to a kit that restarts, on which what ran comes to its end. */
   private readonly draining = new Set<Link>();
@@ -112,6 +104,13 @@ export class TunnelSession extends TunnelEventTarget {
       unbind: (binding) => this.unbind(binding),
     };
     this.ports = new Ports(this.owner);
+    this.forwards = new Forwards({
+      mux: () => this.link?.mux,
+      report: () => this.reporting(),
+      failed: (detail) => this.emit('forwardFailed', detail),
+      mustBeOpen: () => this.mustBeOpen('forward'),
+      life: this.config.life,
+    });
     this.bequest = new Bequest({
       belongings: () => this.belongings(),
       asked: () => this.asked(),
@@ -197,10 +196,7 @@ export class TunnelSession extends TunnelEventTarget {
   /** Binds a port in the container. Waits for a lost connection to come back. */
   async bind(options: BindOptions): Promise<Binding> {
     const checked = checkBind(options);
-    if (this.current === 'idle' || this.current === 'connecting') {
-      throw new OptionsError('call connect, and wait for it, before bind');
-    }
-    if (this.current === 'closed' || this.closing) throw new ClosedError('nothing can be bound');
+    this.mustBeOpen('bind');
     // Before anything is taken up: one that is aborted leaves all as it was.
     options.signal?.throwIfAborted();
     const again = this.ports.takeRestored(checked);
@@ -228,6 +224,11 @@ export class TunnelSession extends TunnelEventTarget {
     for (const visitor of adopted.waiting)
       visitor.handOver((stream, open) => this.accept(stream, open));
     return binding;
+  }
+
+  /** Makes something that the kit reaches available at a port of this machine. */
+  forward(options: ForwardOptions): Promise<Forward> {
+    return this.forwards.begin(options);
   }
 
   /** Gives a port back. */
@@ -275,6 +276,7 @@ export class TunnelSession extends TunnelEventTarget {
   private async end(reason: unknown, graceMs: number): Promise<void> {
     if (this.current === 'closed') return this.over;
     this.closing = true;
+    this.forwards.release();
     if (this.link !== undefined) {
       const all = this.ports.granted.map((binding) => this.unbind(binding));
       await Promise.race([Promise.all(all), sleep(FAREWELL_MS, this.abort.signal)]);
@@ -443,27 +445,13 @@ export class TunnelSession extends TunnelEventTarget {
   }
 
   private onControl(frame: Frame): void {
-    const { payload } = frame;
-    switch (frame.type) {
-      case FrameType.BindOk: {
-        const ok = readBindOk(payload);
-        if (!this.requests.granted(ok)) this.link?.send(FrameType.Unbind, { bindId: ok.bindId });
-        return;
-      }
-      case FrameType.BindErr:
-        return this.requests.refused(readRefusal(payload, 'BIND_ERR'));
-      case FrameType.UnbindOk:
-        return this.requests.unbound(readBindId(payload, 'UNBIND_OK').bindId);
-      case FrameType.UnbindErr:
-        return this.requests.unbound(readRefusal(payload, 'UNBIND_ERR').bindId ?? -1);
-      case FrameType.BindRevoked: {
-        const { bindId, reason } = readBindId(payload, 'BIND_REVOKED');
-        return this.revoked(bindId, reason);
-      }
-      default:
-        // PONG counts as a sign of life by its bytes; SHARD_MAP is informative.
-        return;
+    if (frame.type === FrameType.BindRevoked) {
+      const { bindId, reason } = readBindId(frame.payload, 'BIND_REVOKED');
+      return this.revoked(bindId, reason);
     }
+    // PONG counts as a sign of life by its bytes; SHARD_MAP is informative.
+    const bindId = this.requests.take(frame);
+    if (bindId !== undefined) this.link?.send(FrameType.Unbind, { bindId });
   }
 
   private revoked(bindId: number, reason: string): void {
@@ -474,10 +462,13 @@ export class TunnelSession extends TunnelEventTarget {
   }
 
   private accept(stream: MuxStream, open: StreamOpen): void {
-    const report: Report = this.wants('request') ? this.report : undefined;
-    if (!this.ports.accept(stream, open, report)) {
+    if (!this.ports.accept(stream, open, this.reporting())) {
       stream.reset(Code.RefusedStream, 'no such binding');
     }
+  }
+
+  private reporting(): Report {
+    return this.wants('request') ? this.report : undefined;
   }
 
   private onEnded(link: Link, end: LinkEnd): void {
@@ -586,11 +577,19 @@ export class TunnelSession extends TunnelEventTarget {
     this.memory?.end();
     this.requests.fail(reason);
     this.ports.release();
+    this.forwards.release();
     await gone;
     await this.keeper.done();
     this.owner.capacity.close();
     this.emit('closed', { error });
     this.resolveClosed(error);
+  }
+
+  private mustBeOpen(what: string): void {
+    if (this.current === 'idle' || this.current === 'connecting') {
+      throw new OptionsError(`call connect, and wait for it, before ${what}`);
+    }
+    if (this.current === 'closed' || this.closing) throw new ClosedError(`no ${what} any more`);
   }
 
   /** Asked across calls that may change the state, which the compiler does not see. */

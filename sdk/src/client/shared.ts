@@ -4,6 +4,8 @@
  */
 import type { Binding } from './binding.js';
 import { BindError, ClosedError } from './errors.js';
+import type { Forward } from './forward.js';
+import type { ForwardOptions } from './forward-options.js';
 import { checkSession, type BindOptions, type CheckedSession } from './options.js';
 import type { SessionOptions } from './options.js';
 import { TunnelSession } from './session.js';
@@ -29,71 +31,108 @@ class Shared {
   }
 
   /** Whether a tunnel of those options may have a binding here. */
-  takes(config: CheckedSession, { mode, containerPort }: BindOptions): boolean {
+  takes<T>(config: CheckedSession, use: Use<T>): boolean {
     if (this.full || this.session.state === 'closed') return false;
-    // A port is taken over from a session, and not from oneself.
-    const isOurs = this.session.bindings.some(
-      (one) => one.mode === mode && one.containerPort === containerPort,
-    );
-    return !isOurs && isSame(this.config, config);
+    return use.fits(this.session) && isSame(this.config, config);
   }
 
   /** One tunnel leaves; the last one takes the session with it. */
-  async leave(binding: Binding | undefined, graceMs: number | undefined): Promise<void> {
+  async leave(end: End | undefined, graceMs: number | undefined): Promise<void> {
     this.users -= 1;
     this.full = false;
-    await this.giveUp(binding, graceMs);
+    await this.giveUp(end, graceMs);
   }
 
   /** Closes what nobody else has; said again it may shorten the grace. */
-  async giveUp(binding: Binding | undefined, graceMs: number | undefined): Promise<void> {
-    if (this.users > 0) return binding && this.session.giveBack(binding, { graceMs });
+  async giveUp(end: End | undefined, graceMs: number | undefined): Promise<void> {
+    if (this.users > 0) return end?.(graceMs);
     sharing.delete(this);
     await this.session.close({ graceMs });
   }
 }
 
+type End = (graceMs: number | undefined) => Promise<void>;
+
+/** What a tunnel does in a session. */
+export interface Use<T> {
+  /** Whether it can do that in this one. */
+  fits(session: TunnelSession): boolean;
+  begin(session: TunnelSession): Promise<T>;
+  /** Ends it in a session that goes on. */
+  end(session: TunnelSession, thing: T, graceMs: number | undefined): Promise<void>;
+}
+
+/** To bind a port. */
+export function binding(bind: BindOptions): Use<Binding> {
+  const { mode, containerPort } = bind;
+  return {
+    // A port is taken over from a session, and not from oneself.
+    fits: ({ bindings }) =>
+      !bindings.some((one) => one.mode === mode && one.containerPort === containerPort),
+    begin: (session) => session.bind(bind),
+    end: (session, one, graceMs) => session.giveBack(one, { graceMs }),
+  };
+}
+
+/** To forward to a port of this machine. */
+export function forwarding(forward: ForwardOptions): Use<Forward> {
+  return {
+    fits: () => true,
+    begin: (session) => session.forward(forward),
+    end: (_session, one, graceMs) => one.close({ graceMs }),
+  };
+}
+
 /** Those that are open, or about to be. */
 const sharing = new Set<Shared>();
 
-/** A binding, its session, and how to give it back. */
-export interface Bound {
+/** What was begun, its session, and how to end it. */
+export interface Used<T> {
   session: TunnelSession;
-  binding: Binding;
-  close: (graceMs: number | undefined) => Promise<void>;
+  thing: T;
+  close: End;
 }
 
-/** Binds in a session of its own. */
-export async function bindAlone(options: SessionOptions, bind: BindOptions): Promise<Bound> {
+/** Begins something in a session of its own, or in one that other tunnels may have, too. */
+export function inSession<T>(
+  options: SessionOptions,
+  isNew: boolean,
+  use: Use<T>,
+): Promise<Used<T>> {
+  return isNew || !isShareable(options) ? alone(options, use) : shared(options, use);
+}
+
+async function alone<T>(options: SessionOptions, use: Use<T>): Promise<Used<T>> {
   const session = new TunnelSession(options);
-  const close = (graceMs: number | undefined): Promise<void> => session.close({ graceMs });
+  const close: End = (graceMs) => session.close({ graceMs });
   try {
     await session.connect();
-    return { session, binding: await session.bind(bind), close };
+    return { session, thing: await use.begin(session), close };
   } catch (error) {
     await session.close();
     throw error;
   }
 }
 
-/** Binds in a session that other tunnels may have, too. */
-export async function bindShared(options: SessionOptions, bind: BindOptions): Promise<Bound> {
+async function shared<T>(options: SessionOptions, use: Use<T>): Promise<Used<T>> {
   const config = checkSession(options, true);
   for (;;) {
-    const found = [...sharing].find((one) => one.takes(config, bind));
+    const found = [...sharing].find((one) => one.takes(config, use));
     const shared = found ?? new Shared(options, config);
     sharing.add(shared);
     shared.users += 1;
     try {
       await shared.ready;
-      const binding = await shared.session.bind(bind);
+      const { session } = shared;
+      const thing = await use.begin(session);
       let hasLeft = false;
-      const close = async (graceMs: number | undefined): Promise<void> => {
-        if (hasLeft) return shared.giveUp(binding, graceMs);
+      const end: End = (graceMs) => use.end(session, thing, graceMs);
+      const close: End = async (graceMs) => {
+        if (hasLeft) return shared.giveUp(end, graceMs);
         hasLeft = true;
-        await shared.leave(binding, graceMs);
+        await shared.leave(end, graceMs);
       };
-      return { session: shared.session, binding, close };
+      return { session, thing, close };
     } catch (error) {
       const isFull = error instanceof BindError && error.kitCode === 'BIND_CAP_EXCEEDED';
       const others = shared.users > 1;
@@ -107,7 +146,7 @@ export async function bindShared(options: SessionOptions, bind: BindOptions): Pr
 }
 
 /** Whether a session may be shared: one that has its own end, or its own past, is one tunnel's. */
-export function isShareable({ signal, resumeSessionId }: SessionOptions): boolean {
+function isShareable({ signal, resumeSessionId }: SessionOptions): boolean {
   return signal === undefined && resumeSessionId === undefined;
 }
 

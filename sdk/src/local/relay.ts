@@ -1,5 +1,6 @@
 /**
- * A caller's TCP connection carried to the local server: bytes, FIN and RST in each direction.
+ * A TCP connection carried between a stream and this machine: bytes, FIN and RST in each direction.
+ * A caller's goes to the local server, and one that came to us to whatever the kit reaches.
  */
 import { Code } from '../wire/code.js';
 import type { OpenTcp } from '../wire/control.js';
@@ -7,7 +8,7 @@ import type { MuxStream, StreamSink } from '../mux/stream.js';
 import type { Capacity } from './capacity.js';
 import { Tally, type Report } from './report.js';
 import type { SlotUser, Ticket } from './slots.js';
-import type { LocalSocket } from './socket.js';
+import type { LocalSocket, SocketUser } from './socket.js';
 import type { ConnectUser, Target, Unreachable } from './target.js';
 import type { Shortage } from './terms.js';
 import { originOf } from './visitor.js';
@@ -21,27 +22,138 @@ export function relayToTarget(
   report: Report,
   first?: Buffer,
 ): void {
-  const relay = new Relay(stream, target, capacity, new Tally(open, report), first);
+  const relay = new CallerRelay(stream, target, capacity, new Tally(open, report), first);
   stream.sink = relay;
   relay.start(originOf(open.remoteAddr));
 }
 
-class Relay implements StreamSink, ConnectUser, SlotUser {
-  private socket: LocalSocket | undefined;
+/** What happens to a stream that we opened for a connection that came to us. */
+export interface Forwarded {
+  /** The kit has reached what it is for. */
+  reached(peer: string): void;
+  /** The kit ended it; also behind `reached`. */
+  reset(code: number, reason: string): void;
+}
+
+/** Relays between a stream that we opened and a connection that came to us. */
+export function relayFrom(
+  stream: MuxStream,
+  socket: LocalSocket,
+  tally: Tally,
+  user: Forwarded,
+): StreamSink {
+  const relay = new ForwardRelay(stream, tally, user);
+  socket.user = relay;
+  relay.begin(socket);
+  return relay;
+}
+
+/** What both have in common. */
+abstract class Relay implements StreamSink, SocketUser {
+  protected socket: LocalSocket | undefined;
+  private waiting: Buffer[] = [];
+  private remoteEnded = false;
+  private localEnded = false;
+
+  constructor(
+    protected readonly stream: MuxStream,
+    protected readonly tally: Tally,
+  ) {}
+
+  /** There is a connection; `first` goes ahead of what came for it. */
+  begin(socket: LocalSocket, first?: Buffer): void {
+    this.socket = socket;
+    const waiting = this.waiting;
+    this.waiting = [];
+    if (first !== undefined) socket.write(first, ignore);
+    for (const chunk of waiting) this.write(socket, chunk);
+    if (this.remoteEnded) socket.end();
+  }
+
+  // The side of the stream.
+
+  data(chunk: Buffer): void {
+    this.tally.bytesIn += chunk.length;
+    if (this.socket === undefined) this.waiting.push(chunk);
+    else this.write(this.socket, chunk);
+  }
+
+  end(): void {
+    this.remoteEnded = true;
+    this.socket?.end();
+    this.settle();
+  }
+
+  reset(code: number, reason: string): void {
+    this.leave();
+    this.socket?.reset();
+    this.tally.done(reason === '' ? `reset with code ${code}` : reason);
+  }
+
+  drain(): void {
+    this.socket?.resume();
+  }
+
+  connection(): string | undefined {
+    return this.socket?.name;
+  }
+
+  // The side of this machine.
+
+  bytes(buffer: Buffer, start: number, end: number): void {
+    this.tally.bytesOut += end - start;
+    if (!this.stream.writeInPlace(buffer, start, end)) this.socket?.pause();
+  }
+
+  ended(): void {
+    this.localEnded = true;
+    this.stream.end();
+    this.settle();
+  }
+
+  closed(error: Error | undefined): void {
+    if (error !== undefined || !this.localEnded) {
+      this.fail(error?.message ?? 'the local side closed');
+    }
+  }
+
+  /** Nothing of it goes on. */
+  protected abstract leave(): void;
+
+  protected fail(reason: string, code: number = Code.Cancel): void {
+    this.leave();
+    this.stream.break(code, reason);
+    this.tally.done(reason);
+  }
+
+  private write(socket: LocalSocket, chunk: Buffer): void {
+    socket.write(chunk, () => {
+      this.stream.consumed(chunk.length);
+    });
+  }
+
+  private settle(): void {
+    if (!this.remoteEnded || !this.localEnded) return;
+    this.leave();
+    this.tally.done();
+  }
+}
+
+/** A caller's stream, and the connection to the local server that is made for it. */
+class CallerRelay extends Relay implements ConnectUser, SlotUser {
   private giveUp: (() => void) | undefined;
   private ticket: Ticket | undefined;
   private over = false;
-  private waiting: Buffer[] = [];
-  private callerEnded = false;
-  private serverEnded = false;
 
   constructor(
-    private readonly stream: MuxStream,
+    stream: MuxStream,
     private readonly target: Target,
     private readonly capacity: Capacity,
-    private readonly tally: Tally,
+    tally: Tally,
     private readonly first: Buffer | undefined,
-  ) {}
+  ) {
+    super(stream, tally);
+  }
 
   start(origin: string): void {
     this.stream.releaseHead();
@@ -62,12 +174,7 @@ class Relay implements StreamSink, ConnectUser, SlotUser {
 
   connected(socket: LocalSocket): void {
     this.giveUp = undefined;
-    this.socket = socket;
-    const waiting = this.waiting;
-    this.waiting = [];
-    if (this.first !== undefined) socket.write(this.first, ignore);
-    for (const chunk of waiting) this.write(socket, chunk);
-    if (this.callerEnded) socket.end();
+    this.begin(socket, this.first);
   }
 
   unreachable(error: Unreachable): void {
@@ -80,75 +187,38 @@ class Relay implements StreamSink, ConnectUser, SlotUser {
     this.fail(`no local server accepted: ${error.message}`);
   }
 
-  // The caller's side.
-
-  data(chunk: Buffer): void {
-    this.tally.bytesIn += chunk.length;
-    if (this.socket === undefined) this.waiting.push(chunk);
-    else this.write(this.socket, chunk);
-  }
-
-  end(): void {
-    this.callerEnded = true;
-    this.socket?.end();
-    this.settle();
-  }
-
-  reset(code: number, reason: string): void {
-    this.leave();
+  override reset(code: number, reason: string): void {
     this.giveUp?.();
-    this.socket?.reset();
-    this.tally.done(reason === '' ? `reset with code ${code}` : reason);
+    super.reset(code, reason);
   }
 
-  drain(): void {
-    this.socket?.resume();
-  }
-
-  connection(): string | undefined {
-    return this.socket?.name;
-  }
-
-  // The local server's side.
-
-  bytes(buffer: Buffer, start: number, end: number): void {
-    this.tally.bytesOut += end - start;
-    if (!this.stream.writeInPlace(buffer, start, end)) this.socket?.pause();
-  }
-
-  ended(): void {
-    this.serverEnded = true;
-    this.stream.end();
-    this.settle();
-  }
-
-  closed(error: Error | undefined): void {
-    if (error !== undefined || !this.serverEnded) {
-      this.fail(error?.message ?? 'the local server closed');
-    }
-  }
-
-  private write(socket: LocalSocket, chunk: Buffer): void {
-    socket.write(chunk, () => {
-      this.stream.consumed(chunk.length);
-    });
-  }
-
-  private leave(): void {
+  protected override leave(): void {
     this.over = true;
     this.ticket?.leave();
   }
+}
 
-  private fail(reason: string, code: number = Code.Cancel): void {
-    this.leave();
-    this.stream.break(code, reason);
-    this.tally.done(reason);
+/** A connection that came to us, and the stream that was opened for it. */
+class ForwardRelay extends Relay {
+  constructor(
+    stream: MuxStream,
+    tally: Tally,
+    private readonly user: Forwarded,
+  ) {
+    super(stream, tally);
   }
 
-  private settle(): void {
-    if (!this.callerEnded || !this.serverEnded) return;
-    this.leave();
-    this.tally.done();
+  reached(peer: string): void {
+    this.user.reached(peer);
+  }
+
+  override reset(code: number, reason: string): void {
+    this.user.reset(code, reason);
+    super.reset(code, reason);
+  }
+
+  protected override leave(): void {
+    // It takes no place of anybody's.
   }
 }
 

@@ -71,6 +71,11 @@ export type Way =
   | { path: string }
   | { host: string; port: number; tls: (Partial<UpstreamTrust> & { name: string }) | undefined };
 
+/** A connection that came to us. */
+interface Accepted {
+  accepted: net.Socket;
+}
+
 /** Loopback: whoever answers there is on this machine. */
 const LOOPBACK = /^(?:127\.|::1$|::ffff:127\.)/i;
 
@@ -87,16 +92,19 @@ export class LocalSocket {
   /** How long the server said it keeps an idle connection, in milliseconds. */
   keepMs = Infinity;
   private error: Error | undefined;
-  private readonly socket: Conn | tls.TLSSocket;
+  private readonly socket: net.Socket | tls.TLSSocket;
 
-  /** Starts to connect; `connected` is told when the server accepted, `user.closed` otherwise. */
-  constructor(way: Way, timeoutMs: number, connected: () => void) {
-    const secure = 'path' in way ? undefined : way.tls;
-    this.socket =
-      'path' in way || secure === undefined ? this.plain(way) : this.secure(way, secure);
-    const timer = setTimeout(() => {
+  /**
+   * Starts to connect; `connected` is told when the server accepted, `user.closed` otherwise. One that
+   * we accepted is connected.
+   */
+  constructor(way: Way | Accepted, timeoutMs = 0, connected = ignore) {
+    const secure = 'tls' in way ? way.tls : undefined;
+    this.socket = this.begin(way);
+    const late = (): void => {
       this.socket.destroy(Object.assign(new Error('no answer'), { code: 'ETIMEDOUT' }));
-    }, timeoutMs);
+    };
+    const timer = 'accepted' in way ? undefined : setTimeout(late, timeoutMs);
     this.socket.on(secure === undefined ? 'connect' : 'secureConnect', () => {
       clearTimeout(timer);
       const distrust = secure === undefined ? undefined : this.distrust(secure);
@@ -119,6 +127,11 @@ export class LocalSocket {
       this.user = NOBODY;
       user.closed(this.error);
     });
+  }
+
+  private begin(way: Way | Accepted): net.Socket | tls.TLSSocket {
+    if ('accepted' in way) return this.readsCopies(way.accepted);
+    return 'tls' in way && way.tls !== undefined ? this.secure(way, way.tls) : this.plain(way);
   }
 
   private plain(way: Way): Conn {
@@ -152,7 +165,11 @@ export class LocalSocket {
       // It is judged when it is known where it came from.
       rejectUnauthorized: false,
     };
-    const socket = tls.connect(options);
+    return this.readsCopies(tls.connect(options));
+  }
+
+  /** A connection whose reads come in buffers of their own, none of which has room for a header. */
+  private readsCopies<S extends net.Socket>(socket: S): S {
     socket.setNoDelay(true);
     socket.on('data', (chunk: Buffer) => {
       for (let at = 0; at < chunk.length; at += READ_BYTES) {
@@ -228,7 +245,8 @@ export class LocalSocket {
   /** Closes at once with RST, so that the server sees a broken connection and not an end. */
   reset(): void {
     // Only TCP has one; without a notice of its end, TLS shows as much.
-    const canReset = this.socket instanceof Conn && this.socket.remotePort !== undefined;
+    const isTls = this.socket instanceof tls.TLSSocket;
+    const canReset = !isTls && this.socket.remotePort !== undefined;
     if (this.socket.connecting || !canReset) this.socket.destroy();
     else this.socket.resetAndDestroy();
   }
@@ -245,6 +263,10 @@ export class LocalSocket {
     const { writable, readableEnded, destroyed } = this.socket;
     return writable && !readableEnded && !destroyed && this.refusal === undefined;
   }
+}
+
+function ignore(): void {
+  // One that we accepted is there already.
 }
 
 const NOBODY: SocketUser = {

@@ -99,6 +99,11 @@ export class Lane<S extends Waiter> {
     return this.carrier.backlog < LANE_BULK_MAX;
   }
 
+  /** Whether a stream may be opened on it now: what the peer has not taken leaves room for that. */
+  get mayOpen(): boolean {
+    return !this.closed && this.replay?.hasRoom(this.batch) !== false;
+  }
+
   /** Whether bulk may be sent now by somebody who has not waited. */
   get isFree(): boolean {
     // They wait until half of what may wait has left, and would do so for ever behind one that uses

@@ -143,4 +143,6 @@ export interface MuxLimits {
   trailers?: boolean;
   /** Heads may be larger than a frame. */
   longHeads?: boolean;
+  /** We may open streams to what the kit reaches. */
+  forward?: boolean;
 }

@@ -6,38 +6,25 @@
  * carrier has room again, `dropLane` at its end; `sweep` about once a second; `abandon` at the end.
  */
 import { Code } from '../wire/code.js';
-import { readStreamOpen, type StreamOpen } from '../wire/control.js';
-import {
-  decodeMessage,
-  decodeReset,
-  encodeReset,
-  faultCode,
-  FrameType,
-  type Frame,
-  type FrameFault,
-} from '../wire/frame.js';
+import { readStreamOpen, type OpenForward, type StreamOpen } from '../wire/control.js';
+import { decodeMessage, decodeReset, encodeReset, faultCode } from '../wire/frame.js';
+import { FrameType, type Frame, type FrameFault } from '../wire/frame.js';
 import { plain } from '../wire/text.js';
 import type { Carrier } from './lane.js';
 import { SendCredit, SessionRecvCredit } from './credit.js';
 import { Flood } from './flood.js';
-import {
-  DRY_BELOW,
-  EARLY_BUDGET,
-  HEADS_MAX,
-  KEPT_FOR_SMALL_PART,
-  MAX_SESSION_WINDOW,
-  MAX_STREAM_WINDOW,
-  PROGRESS_AT_ONCE,
-  MAX_STREAMS,
-  OLD_MARGIN,
-  type MuxLimits,
-} from './limits.js';
+import { DRY_BELOW, EARLY_BUDGET, HEADS_MAX, KEPT_FOR_SMALL_PART } from './limits.js';
+import { MAX_SESSION_WINDOW, MAX_STREAM_WINDOW, MAX_STREAMS, OLD_MARGIN } from './limits.js';
+import type { MuxLimits } from './limits.js';
 import { holdsLess, Line } from './line.js';
 import { Losses, type Taken } from './losses.js';
 import { complete, Openings } from './openings.js';
+import { OwnStreams } from './own.js';
 import { isWorthACall, share } from './share.js';
 import { Stalls, type Unread } from './stalls.js';
-import { MuxStream, type Pumped, type StreamLane, type StreamOwner, type Turn } from './stream.js';
+import { MuxStream, type Pumped, type StreamLane, type StreamOwner } from './stream.js';
+import type { StreamSink, Turn } from './stream.js';
+import { tellProgress } from './progress.js';
 import { toViolation, Violation } from './violation.js';
 
 /** What a session asks of the house above it. */
@@ -70,6 +57,7 @@ export class MuxSession implements StreamOwner {
   private readonly givenUp = new Set<number>();
   private readonly stalls: Stalls;
   private readonly openings = new Openings<StreamLane>();
+  private readonly own = new OwnStreams();
   private highest = 0;
   private headBytes = 0;
   private contended = false;
@@ -253,6 +241,19 @@ export class MuxSession implements StreamOwner {
     this.flood.count('ping', this.clock);
   }
 
+  /**
+   * Opens a stream of ours, for the sink that it is given. Undefined where none can be opened now: no lane has room, or
+   * there are as many streams as there may be.
+   */
+  open(open: OpenForward, sinkOf: (stream: MuxStream) => StreamSink): MuxStream | undefined {
+    if (this.streams.size >= this.limits.maxStreams) return undefined;
+    const stream = this.own.open(this, this.lanes.values(), open);
+    if (stream === undefined) return undefined;
+    this.streams.set(stream.id, stream);
+    stream.sink = sinkOf(stream);
+    return stream;
+  }
+
   /** The carrier of a lane has room again: those who wait for it send in turns. */
   laneDrained(lane: StreamLane): void {
     if (lane.replay !== undefined) lane.flush();
@@ -324,7 +325,7 @@ export class MuxSession implements StreamOwner {
   sweep(now: number): void {
     this.clock = now;
     this.helpOldPeers();
-    this.tellProgress();
+    tellProgress(this.streams.values(), now);
     for (const stream of this.lingering) {
       if (stream.held === stream.early) this.lingering.delete(stream);
     }
@@ -384,16 +385,6 @@ export class MuxSession implements StreamOwner {
       this.send(stream, 'no-share', 'overdue');
       stream.sweepsWaited = 1;
     }
-  }
-
-  /**
-   * Gives credit back that was withheld for a while. A slow local side may take minutes for as much
-   * as is gathered otherwise; the kit has clocks, which should run only while nothing moves.
-   */
-  private tellProgress(): void {
-    const unsaid = [...this.streams.values()].filter((stream) => stream.isUnsaid(this.clock));
-    unsaid.sort((a, b) => (a.unsaidSince ?? 0) - (b.unsaidSince ?? 0));
-    for (const stream of unsaid.slice(0, PROGRESS_AT_ONCE)) stream.tellProgress();
   }
 
   /** Sends what of the session's credit may go back. */
@@ -475,8 +466,7 @@ export class MuxSession implements StreamOwner {
       case FrameType.HeadPart:
         return this.limits.longHeads ? this.onHeadPart(streamId, payload, lane) : undefined;
       case FrameType.StreamConnected:
-        // Nothing here asked for it: an extension like any other.
-        return undefined;
+        return this.limits.forward ? this.find(streamId, lane)?.onConnected(payload) : undefined;
       case FrameType.StreamResponseHead:
         return this.find(streamId, lane)?.fail(Code.ProtocolError, 'a response head from the kit');
       default:
@@ -589,7 +579,8 @@ export class MuxSession implements StreamOwner {
   /** The stream of an id; one that is over is ignored, one that never was costs itself. */
   private find(id: number, lane: StreamLane): MuxStream | undefined {
     const stream = this.streams.get(id);
-    if (stream === undefined && (id > this.highest || id % 2 === 1)) {
+    const isNew = id % 2 === 0 ? id > this.highest : this.own.isUnknown(id);
+    if (stream === undefined && isNew) {
       this.refuse(id, lane, `stream id ${id} was never opened`);
     }
     return stream;

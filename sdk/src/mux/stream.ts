@@ -4,7 +4,7 @@
  */
 import { Code } from '../wire/code.js';
 import { encodeReset, FrameType, MAX_PAYLOAD } from '../wire/frame.js';
-import { readTrailers, type Headers, type ResponseHead } from '../wire/control.js';
+import { readConnected, readTrailers, type Headers, type ResponseHead } from '../wire/control.js';
 import { headFrames, namesInLowerCase, type HeadTerms } from '../wire/parts.js';
 import { SendCredit, StreamRecvCredit } from './credit.js';
 import { alone, Gather } from './gather.js';
@@ -24,6 +24,8 @@ export interface StreamSink {
   reset(code: number, reason: string): void;
   /** There is room again after `write` returned false. */
   drain(): void;
+  /** A stream that we opened has reached what it is for, whose address is `peer` if that is told. */
+  reached?(peer: string): void;
   /** What the system calls the connection that takes the bytes, while there is one (see `Unread`). */
   connection?(): string | undefined;
 }
@@ -50,7 +52,7 @@ export interface StreamOwner {
   /** What the session may send. */
   readonly sendCredit: SendCredit;
   /** What was agreed on. */
-  readonly limits: HeadTerms & { readonly trailers?: boolean };
+  readonly limits: HeadTerms & { readonly trailers?: boolean; readonly streamWindow: number };
   /** Streams that wait for their share of it. */
   readonly line: Line<MuxStream>;
   /** The time of the last sweep. */
@@ -75,7 +77,7 @@ export interface StreamOwner {
   settle(stream: MuxStream): void;
 }
 
-/** A stream that the kit opened. */
+/** A stream that the kit opened, or we. */
 export class MuxStream implements Waiter {
   /**
    * Told what arrives; set by whoever accepted the stream, before anything can arrive. The session
@@ -345,6 +347,15 @@ export class MuxStream implements Waiter {
       this.sink?.trailers?.(readTrailers(payload));
     } catch (error) {
       this.fail(Code.ProtocolError, error instanceof Error ? error.message : 'malformed trailers');
+    }
+  }
+
+  /** STREAM_CONNECTED arrived. */
+  onConnected(payload: Buffer): void {
+    try {
+      this.sink?.reached?.(readConnected(payload));
+    } catch (error) {
+      this.fail(Code.ProtocolError, error instanceof Error ? error.message : 'malformed');
     }
   }
 

@@ -120,7 +120,12 @@ export interface OpenTcp {
   remoteAddr: string | undefined;
 }
 
-/** What STREAM_OPEN says. */
+/** What a stream of ours is to reach from the container (PROTOCOL §8). */
+export type OpenForward = { kind: 'tcp'; mode: 'forward' } & (
+  { host: string; port: number } | { unix: string }
+);
+
+/** What STREAM_OPEN of a kit says. */
 export type StreamOpen = OpenHttp | OpenTcp;
 
 /** The head of a response. */
@@ -302,6 +307,14 @@ export function readStreamOpen(payload: Buffer): StreamOpen {
     checkAllOctets(open.headers, 'STREAM_OPEN');
   }
   return open;
+}
+
+/** Reads STREAM_CONNECTED: the address that was reached, empty where it is not told. */
+export function readConnected(payload: Buffer): string {
+  const { peer } = parseObject(payload, 'STREAM_CONNECTED');
+  if (peer === undefined || peer === null) return '';
+  if (typeof peer !== 'string') throw bad('STREAM_CONNECTED', 'has a peer that is not text');
+  return plain(peer);
 }
 
 /** Reads STREAM_RESPONSE_HEAD; the SDK only writes it, the tests read it. */

@@ -99,6 +99,29 @@ test('expose, pull, serve and sessions as the readme shows them', async () => {
   await kit.stop();
 });
 
+test('raw TCP is exposed, half-closed from either end, where the operator lets it', async () => {
+  const kit = await RealKit.start();
+  const echo = await listen((socket) => socket.pipe(socket));
+  const to = { host: '127.0.0.1', port: echo.port };
+  {
+    await using app = await tunnel.expose({ ...kit.options, kind: 'tcp', containerPort: 0, to });
+    const { containerPort: port } = app.bind;
+    assert.equal(app.url, `tcp://127.0.0.1:${port}`);
+    const caller = net.connect({ port, host: '127.0.0.1', allowHalfOpen: true });
+    // As TLS begins.
+    caller.end('\x16\x03\x01no HTTP');
+    let back = '';
+    for await (const chunk of caller) back += String(chunk);
+    assert.equal(back, '\x16\x03\x01no HTTP');
+  }
+  await kit.stop();
+  const strict = await RealKit.start('--no-tcp-expose');
+  const refused = tunnel.expose({ ...strict.options, kind: 'tcp', containerPort: 0, to });
+  assert.match((await rejects(refused, BindError)).message, /--no-tcp-expose/);
+  await strict.stop();
+  await echo.stop();
+});
+
 test('what the kit refuses has the errors that the readme names', async () => {
   const kit = await RealKit.start('--max-sessions', '1');
   const { url, token } = kit.options;

@@ -45,6 +45,8 @@ export interface KitConfig {
   maxStreams?: number;
   /** Grants `replay`. */
   replay?: boolean;
+  /** Grants these as well, where they are offered. */
+  grants?: string[];
 }
 
 interface Carried {
@@ -71,6 +73,8 @@ export class KitSession {
   readonly heard: { type: number; on: number; at: number }[] = [];
   readonly lanes = new Map<number, WebSocket>();
   readonly events = new EventEmitter();
+  /** The streams that the client opened, and what for. */
+  readonly opened: { stream: KitStream; open: Record<string, unknown> }[] = [];
   tickets = new Map<string, number>();
   /** The tickets that lanes were joined with, and what each JOIN said. */
   readonly joinedBy = new Map<number, string>();
@@ -205,10 +209,17 @@ export class KitSession {
       this.carried(lane).credit += payload.readUInt32BE(0);
     }
     this.frames.push({ ...frame, payload: Buffer.from(frame.payload) });
+    if (frame.type === FrameType.StreamOpen) this.onOpen(frame, lane);
     const stream = this.streams.get(frame.streamId);
     if (stream !== undefined) this.onStream(stream, frame);
     else this.onSession(frame, lane);
     this.events.emit('frame');
+  }
+
+  private onOpen({ streamId, payload }: Frame, lane: number): void {
+    const stream = new KitStream(this, streamId, lane);
+    this.streams.set(streamId, stream);
+    this.opened.push({ stream, open: parseObject(payload, 'STREAM_OPEN') });
   }
 
   private onStream(stream: KitStream, frame: Frame): void {
@@ -517,7 +528,11 @@ export class FixtureKit {
     const v2 = hello.version === 'hoody-tunnel.v2' && hello.capabilities.includes('multi-ws');
     session.granted = v2 ? Math.min(hello.maxConnections, this.config.granted ?? 16) : 1;
     session.json(FrameType.HelloOk, {
-      ...(replays ? { capabilities: ['replay'], epoch: session.epoch } : {}),
+      capabilities: [
+        ...(replays ? ['replay'] : []),
+        ...(this.config.grants ?? []).filter((name) => hello.capabilities.includes(name)),
+      ],
+      ...(replays ? { epoch: session.epoch } : {}),
       sessionId: session.id,
       resumed: old !== undefined,
       resumedBinds: [...session.binds.values()].map((bound) =>

@@ -47,6 +47,8 @@ async function running(
     if (lines.includes('up')) act(child);
   });
   const [code, signal] = (await once(child, 'close')) as [number | null, string | null];
+  // Its process is gone, and what it said last may still be on its way.
+  await until(() => [...kit.sessions.values()].every(({ lanes }) => lanes.size === 0));
   // What ends without a goodbye is parked by the kit.
   const left = kit.sessions.size;
   await kit.stop();

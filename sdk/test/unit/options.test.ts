@@ -103,7 +103,9 @@ test('wrong options fail before any socket is opened', async () => {
     tunnel.serve({ url, containerPort: 3000, fetch: 'no' as never }),
     tunnel.serve({ url, containerPort: 3000, fetch, to } as never),
     tunnel.expose({ url, containerPort: 3000, to, mode: 'pull' } as never),
-    tunnel.expose({ url, containerPort: 3000, to, kind: 'tcp' } as never),
+    tunnel.expose({ url, containerPort: 3000, to, kind: 'sctp' } as never),
+    tunnel.expose({ url, containerPort: 3000, to, kind: 'tcp', hostHeader: 'keep' }),
+    tunnel.pull({ url, containerPort: 3000, to, kind: 'http' } as never),
     tunnel.expose(undefined as never),
     ...WRONG_BINDS.map((wrong) => tunnel.expose({ url, containerPort: 3000, to, ...wrong })),
   ];

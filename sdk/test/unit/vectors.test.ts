@@ -9,6 +9,7 @@ import { codeName } from '../../src/wire/code.js';
 import {
   parseObject,
   readBindId,
+  readConnected,
   readBindOk,
   readGoaway,
   readHelloOk,
@@ -181,6 +182,13 @@ test('session frames are read, or refused, as the vectors say', () => {
 function hex(headers: Headers): string[][] {
   return headers.map((pair) => pair.map((text) => Buffer.from(text, 'latin1').toString('hex')));
 }
+
+test('STREAM_CONNECTED is read, or refused, as the vectors say', () => {
+  for (const one of load('stream_connected')) {
+    if (one['error'] === true) throws(() => readConnected(payload(one)), WireError, one.name);
+    else assert.equal(readConnected(payload(one)), one['peer'], one.name);
+  }
+});
 
 test('STREAM_OPEN is read, or refused, as the vectors say', () => {
   for (const one of load('stream_open')) {
