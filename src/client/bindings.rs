@@ -13,10 +13,11 @@ use crate::clock::Instant;
 use crate::limits::{CLAIM_SOON, CLAIM_WITHIN, CLIENT_BINDINGS};
 use crate::mux::Session;
 use crate::wire::control::{
-    self, BindErr, BindErrCode, BindMode, BindOk, BindRevoked, ControlError, ResumedBind,
-    SessionId, Unbind, UnbindErr, UnbindOk,
+    self, BindErr, BindErrCode, BindMode, BindOk, BindRevoked, BindingKind, Capabilities,
+    ControlError, ResumedBind, SessionId, Unbind, UnbindErr, UnbindOk,
 };
 use crate::wire::frame::FrameType;
+use crate::wire::service::Service;
 
 /// All bindings of a session.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +29,8 @@ pub(super) struct Bindings {
     claimed_by: Option<Instant>,
     /// A session that is lost to us, and may hold our ports for a while.
     replaces: Option<SessionId>,
+    /// What the kit granted of what may be bound.
+    granted: Capabilities,
     /// One was forgotten since this was asked last.
     has_left: bool,
 }
@@ -76,15 +79,24 @@ impl Bindings {
     /// Sends BIND for everything that is wanted, if a session stands that takes binds.
     pub(super) fn ask<T: Copy>(&mut self, cx: &mut Context, session: Option<&mut Session<T>>) {
         let Some(session) = session else { return };
-        let mut adopted = Vec::new();
+        let (mut adopted, mut refused) = (Vec::new(), Vec::new());
         for bound in &mut self.all {
             if bound.due().is_none_or(|due| due > cx.now) {
+                continue;
+            }
+            if let Some(message) = is_wanting(bound.spec.service, self.granted) {
+                bound.state = BindState::Asked;
+                refused.push(BindErr {
+                    client_bind_ref: bound.reference,
+                    code: BindErrCode::InvalidKind,
+                    message: message.into(),
+                });
                 continue;
             }
             let unclaimed = &mut self.unclaimed;
             let ours = unclaimed.iter().position(|one| bound.spec.is_like(one));
             let ours = ours.map(|at| unclaimed.remove(at));
-            let is_pull = bound.spec.mode == BindMode::Pull;
+            let is_pull = bound.spec.service.mode() == BindMode::Pull;
             if let Some(one) = &ours
                 && let Some(public_url) = one.public_url.clone().or(is_pull.then_some(None))
             {
@@ -103,6 +115,9 @@ impl Bindings {
         }
         for ok in adopted {
             self.bind_ok(cx, session, &ok);
+        }
+        for err in refused {
+            self.bind_err(cx, session, &err);
         }
         if let Some(due) = self.all.iter().filter_map(Bound::due).min() {
             cx.effects.timers.arm(Timer::Rebind, due);
@@ -218,16 +233,17 @@ impl Bindings {
         }
     }
 
-    /// A session stands. `resumed` says what it had when it is the one from before, and `lost` is
-    /// the one before when it is another.
+    /// A session stands, which was `granted` so much. `resumed` says what it had when it is the one
+    /// from before, and `lost` is the one before when it is another.
     pub(super) fn session_stands<T: Copy>(
         &mut self,
         cx: &mut Context,
         session: &mut Session<T>,
-        resumed: Option<Vec<ResumedBind>>,
+        (resumed, granted): (Option<Vec<ResumedBind>>, Capabilities),
         lost: Option<SessionId>,
     ) {
         self.replaces = lost;
+        self.granted = granted;
         self.unclaimed.clear();
         self.claimed_by = None;
         if let Some(binds) = resumed {
@@ -385,12 +401,12 @@ impl Bindings {
     /// there can be no doubt (PROTOCOL §4).
     pub(super) fn for_stream(
         &self,
-        mode: BindMode,
+        kind: BindingKind,
         bind_id: Option<u64>,
         port: Option<u16>,
     ) -> Option<&Bound> {
         let mut fitting = self.all.iter().filter(|bound| {
-            bound.spec.mode == mode
+            bound.spec.service.kind() == kind
                 && bound.binding.is_some()
                 && matches!(bound.state, BindState::Standing | BindState::Leaving)
         });
@@ -402,6 +418,17 @@ impl Bindings {
         }
         let only = fitting.next()?;
         fitting.next().is_none().then_some(only)
+    }
+}
+
+/// Why a kit that granted so much is not asked for something at all.
+fn is_wanting(service: Service, granted: Capabilities) -> Option<&'static str> {
+    match service {
+        Service::TcpExpose if !granted.have(Capabilities::TCP_EXPOSE) => Some(
+            "This kit exposes no ports of raw TCP: it is an older one, or its operator said \
+             --no-tcp-expose. Upgrade it, or use an HTTP port or a pull.",
+        ),
+        Service::HttpExpose | Service::TcpExpose | Service::TcpPull => None,
     }
 }
 
@@ -419,7 +446,7 @@ mod tests {
     use crate::client::config::Config;
     use crate::clock::Instant;
     use crate::entropy::Entropy;
-    use crate::wire::control::BindingKind;
+    use crate::wire::control::BindMode;
 
     fn context() -> Context {
         let options = TunnelOptions::new("ws://127.0.0.1:50");
@@ -430,25 +457,28 @@ mod tests {
     #[test]
     fn a_stream_of_an_older_kit_finds_its_binding_by_port_or_by_being_alone() {
         let mut bindings = Bindings::default();
-        bindings.all.push(bound(1, BindMode::Expose, 0));
-        bindings.all.push(bound(2, BindMode::Pull, 5432));
-        assert!(bindings.for_stream(BindMode::Expose, None, None).is_none());
+        bindings.all.push(bound(1, Service::HttpExpose, 0));
+        bindings.all.push(bound(2, Service::TcpPull, 5432));
+        assert!(bindings.for_stream(BindingKind::Http, None, None).is_none());
         bindings.all[0].stands(&ok(1, 1, 3000));
         bindings.all[1].stands(&ok(2, 2, 5432));
-        let found = |bindings: &Bindings, mode, id, port| {
+        let found = |bindings: &Bindings, kind, id, port| {
             bindings
-                .for_stream(mode, id, port)
+                .for_stream(kind, id, port)
                 .map(|bound| bound.reference)
         };
-        assert_eq!(found(&bindings, BindMode::Expose, Some(1), None), Some(1));
-        assert_eq!(found(&bindings, BindMode::Pull, Some(1), None), None);
-        assert_eq!(found(&bindings, BindMode::Pull, None, Some(5432)), Some(2));
-        assert_eq!(found(&bindings, BindMode::Expose, None, None), Some(1));
-        bindings.all.push(bound(3, BindMode::Expose, 0));
-        bindings.all[2].stands(&ok(3, 3, 3001));
-        assert_eq!(found(&bindings, BindMode::Expose, None, None), None);
+        assert_eq!(found(&bindings, BindingKind::Http, Some(1), None), Some(1));
+        assert_eq!(found(&bindings, BindingKind::Tcp, Some(1), None), None);
         assert_eq!(
-            found(&bindings, BindMode::Expose, None, Some(3001)),
+            found(&bindings, BindingKind::Tcp, None, Some(5432)),
+            Some(2)
+        );
+        assert_eq!(found(&bindings, BindingKind::Http, None, None), Some(1));
+        bindings.all.push(bound(3, Service::HttpExpose, 0));
+        bindings.all[2].stands(&ok(3, 3, 3001));
+        assert_eq!(found(&bindings, BindingKind::Http, None, None), None);
+        assert_eq!(
+            found(&bindings, BindingKind::Http, None, Some(3001)),
             Some(3)
         );
     }
@@ -457,7 +487,7 @@ mod tests {
     fn a_resumed_session_has_what_it_lists_and_no_more() {
         let mut bindings = Bindings::default();
         for reference in 1..=2 {
-            bindings.all.push(bound(reference, BindMode::Expose, 0));
+            bindings.all.push(bound(reference, Service::HttpExpose, 0));
             bindings.all[reference as usize - 1].stands(&ok(reference, reference, 3000));
         }
         bindings.session_lost(&mut context());

@@ -21,6 +21,7 @@ use crate::machine::{DialTarget, Trust};
 use crate::wire::control::{
     Bind, BindErrCode, BindMode, BindOk, BindingKind, ResumedBind, SessionId,
 };
+use crate::wire::service::Service;
 
 /// What the kit bound for us, as it was when this was made. Copies of it name the same binding,
 /// also after a reconnect has given it another `bind_id`.
@@ -33,6 +34,8 @@ pub struct Binding {
     pub container_port: u16,
     /// Where the world reaches it, when the kit knows.
     pub public_url: Option<String>,
+    /// HTTP or raw TCP.
+    pub kind: BindingKind,
     /// EXPOSE or PULL.
     pub mode: BindMode,
     /// The name for people that was given with it.
@@ -86,7 +89,7 @@ impl BindOptions {
 /// What a user asked to bind.
 #[derive(Debug, Clone)]
 pub(super) struct BindSpec {
-    pub mode: BindMode,
+    pub service: Service,
     /// 0 has the kit pick; once it has, that port.
     pub container_port: u16,
     /// The kit may pick another where it is refused.
@@ -173,9 +176,10 @@ impl BindSpec {
         let wrong = |text: &str| Err(Error::Options(text.into()));
         let trust = trust(&options)?;
         let headers = own_fields(&options)?;
-        let local = match (options.to, options.mode) {
-            (Some(To::Handler(_)), BindMode::Pull) => {
-                return wrong("A handler answers requests; a pull carries raw connections.");
+        let is_raw = options.service.kind() != BindingKind::Http;
+        let local = match (options.to, is_raw) {
+            (Some(To::Handler(_)), true) => {
+                return wrong("A handler answers requests; this port carries raw connections.");
             }
             (None, _) if options.container_port == 0 => {
                 return wrong("Say which local server to use when the kit picks the port.");
@@ -183,12 +187,12 @@ impl BindSpec {
             (Some(To::Target(target)), _) if target.port() == Some(0) => {
                 return wrong("The target's port must not be 0.");
             }
-            (Some(To::Target(target)), BindMode::Pull) if !target.prefix().is_empty() => {
-                return wrong("A pull carries raw connections: its target has no path.");
+            (Some(To::Target(target)), true) if !target.prefix().is_empty() => {
+                return wrong("This port carries raw connections: its target has no path.");
             }
-            (Some(To::Target(target)), BindMode::Pull) if target.server_name().is_some() => {
+            (Some(To::Target(target)), true) if target.server_name().is_some() => {
                 return wrong(
-                    "A pull carries raw connections, TLS too: write host:port without https.",
+                    "This port carries raw connections, TLS too: write host:port without https.",
                 );
             }
             (Some(To::Target(target)), _) => Answerer::Target(target),
@@ -219,7 +223,7 @@ impl BindSpec {
         if options.replaces.as_deref().is_some_and(|id| !is_id(id)) {
             return wrong(NO_ID);
         }
-        if options.takeover && options.mode == BindMode::Pull {
+        if options.takeover && options.service.mode() == BindMode::Pull {
             return wrong("Only what is exposed can be taken over.");
         }
         if let HostHeader::Name(name) = &options.host_header
@@ -228,7 +232,7 @@ impl BindSpec {
             return wrong("The host header must be a name, perhaps with a port.");
         }
         Ok(BindSpec {
-            mode: options.mode,
+            service: options.service,
             container_port: options.container_port,
             any_port: options.any_port,
             label: options.label,
@@ -259,7 +263,8 @@ impl BindSpec {
 
     /// Whether a binding that the kit has is what this asks for.
     pub(super) fn is_like(&self, resumed: &ResumedBind) -> bool {
-        self.mode == resumed.mode && self.container_port == resumed.container_port
+        let service = Service::of(resumed.kind, resumed.mode);
+        service == Some(self.service) && self.container_port == resumed.container_port
     }
 }
 
@@ -339,17 +344,13 @@ impl Bound {
     /// The BIND for it, from a client that has perhaps lost a session. A port that was ours is not
     /// taken over when it is bound again: whoever has it by then took it with good reason.
     pub(super) fn bind(&self, retake: bool, replaces: Option<&SessionId>) -> Bind {
-        let kind = match self.spec.mode {
-            BindMode::Pull => BindingKind::Tcp,
-            _ => BindingKind::Http,
-        };
         // The one that this client lost counts from then on.
         let before = self.spec.replaces.as_ref();
         let before = before.filter(|_| self.binding.is_none());
         Bind {
             client_bind_ref: self.reference,
-            kind,
-            mode: self.spec.mode,
+            kind: self.spec.service.kind(),
+            mode: self.spec.service.mode(),
             container_port: self.spec.container_port,
             label: self.spec.label.clone(),
             takeover: retake || (self.spec.takeover && self.binding.is_none()),
@@ -366,7 +367,8 @@ impl Bound {
             bind_id: ok.bind_id,
             container_port: ok.container_port,
             public_url: ok.public_url.clone(),
-            mode: self.spec.mode,
+            kind: self.spec.service.kind(),
+            mode: self.spec.service.mode(),
             label: self.spec.label.clone(),
             reference: self.reference,
         });
@@ -431,7 +433,8 @@ fn trust(options: &BindOptions) -> Result<Trust, Error> {
 /// Fields of every request to a local HTTP server.
 fn own_fields(options: &BindOptions) -> Result<Vec<OwnField>, Error> {
     let wrong = Error::Options;
-    let is_http = options.mode == BindMode::Expose && !matches!(options.to, Some(To::Handler(_)));
+    let is_http =
+        options.service == Service::HttpExpose && !matches!(options.to, Some(To::Handler(_)));
     if !options.headers.is_empty() && !is_http {
         return Err(wrong(
             "Only requests to a local HTTP server have fields.".into(),
@@ -473,9 +476,9 @@ pub(crate) mod tests {
     use crate::limits::MAX_FRAME_PAYLOAD;
     use crate::wire::control;
 
-    pub(crate) fn bound(reference: u64, mode: BindMode, port: u16) -> Bound {
+    pub(crate) fn bound(reference: u64, service: Service, port: u16) -> Bound {
         let spec = BindSpec {
-            mode,
+            service,
             container_port: port,
             any_port: port == 0,
             label: None,
@@ -536,7 +539,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_refusal_is_final_at_first_and_tried_again_for_what_was_ours() {
-        let mut one = bound(1, BindMode::Expose, 3000);
+        let mut one = bound(1, Service::HttpExpose, 3000);
         let mut now = Instant::ZERO + REBIND_EVERY;
         assert_eq!(one.refused(BindErrCode::AlreadyBound, now), OnRefusal::Tell);
         assert!(one.bind(false, None).takeover);
@@ -568,7 +571,7 @@ pub(crate) mod tests {
         use BindErrCode::{AlreadyBound, BindCapExceeded, PortInUse, PrivilegedPort, ReservedPort};
         for code in [AlreadyBound, PortInUse, ReservedPort, PrivilegedPort] {
             for asked in [0, 3000] {
-                let mut one = bound(1, BindMode::Pull, asked);
+                let mut one = bound(1, Service::TcpPull, asked);
                 one.stands(&ok(1, 7, 3000));
                 assert_eq!(
                     one.bind(false, None).container_port,
@@ -583,7 +586,7 @@ pub(crate) mod tests {
                 assert!(matches!(refused, OnRefusal::Later(_)), "{code}");
             }
         }
-        let mut one = bound(1, BindMode::Pull, 0);
+        let mut one = bound(1, Service::TcpPull, 0);
         one.stands(&ok(1, 7, 3000));
         let refused = one.refused(BindCapExceeded, Instant::ZERO);
         assert!(matches!(refused, OnRefusal::Later(Some(_))));

@@ -150,11 +150,11 @@ impl Client {
             }
             Then::Stands(ok) => {
                 self.lose_streams("the kit did not keep the streams");
-                let resumed = ok.resumed.then_some(ok.resumed_binds);
+                let told = (ok.resumed.then_some(ok.resumed_binds), ok.capabilities);
                 if let Some(session) = self.reach.session.attached_mut() {
                     let lost = self.reach.retry.lost.clone();
                     self.bindings
-                        .session_stands(&mut self.cx, session, resumed, lost);
+                        .session_stands(&mut self.cx, session, told, lost);
                 }
                 self.reach.complete(&mut self.cx, ok.join_tickets);
                 self.poll_lane(0);

@@ -50,9 +50,9 @@ pub mod target;
 #[cfg(test)]
 mod tests;
 
-pub use crate::wire::control::{BindErrCode, BindMode};
+pub use crate::wire::control::{BindErrCode, BindMode, BindingKind};
 pub use admin::{AdminReply, AdminRequest};
-pub use api::{Events, Tunnel, TunnelSession, expose, fetch, pull, serve};
+pub use api::{Events, Tunnel, TunnelSession, expose, expose_tcp, fetch, pull, serve};
 pub use bound::Binding;
 pub use error::Error;
 pub use event::{RequestRecord, SessionEvent, Shortage, StreamRecord};

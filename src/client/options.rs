@@ -10,7 +10,8 @@ use crate::client::error::Error;
 use crate::client::handler::{Handler, Request, Response};
 use crate::client::target::Target;
 use crate::limits::{DEFAULT_REPLAY_BUFFER, LONGEST_HEAD, MOST_FIELDS};
-use crate::wire::control::{BindMode, Secret};
+use crate::wire::control::Secret;
+use crate::wire::service::Service;
 
 /// How to reach a kit and how to behave. Made with [`TunnelOptions::new`] and changed by the
 /// methods that take and give it; [`TunnelOptions::check`] says what cannot work.
@@ -241,7 +242,7 @@ impl TunnelOptions {
 /// ```
 #[derive(Clone)]
 pub struct BindOptions {
-    pub(super) mode: BindMode,
+    pub(super) service: Service,
     pub(super) container_port: u16,
     pub(super) any_port: bool,
     pub(super) to: Option<To>,
@@ -309,18 +310,34 @@ impl BindOptions {
     /// The kit's port `container_port` shall lead to a local HTTP server; 0 has the kit pick a
     /// port.
     pub fn expose(container_port: u16) -> BindOptions {
-        BindOptions::new(BindMode::Expose, container_port)
+        BindOptions::new(Service::HttpExpose, container_port)
+    }
+
+    /// The kit's port `container_port` shall lead to a local TCP service, whatever it speaks: no
+    /// byte is looked at. 0 has the kit pick a port. A kit that knows no such ports, or whose
+    /// operator wants none, refuses it when it is bound.
+    ///
+    /// ```
+    /// use hoody_tunnel::client::{BindOptions, ProxyProtocol};
+    ///
+    /// let ssh = BindOptions::expose_tcp(2222).to(22).proxy_protocol(ProxyProtocol::V1);
+    /// assert!(ssh.check().is_ok());
+    /// let fields = BindOptions::expose_tcp(2222).to(22).header("X-A", "b");
+    /// assert!(fields.check().is_err());
+    /// ```
+    pub fn expose_tcp(container_port: u16) -> BindOptions {
+        BindOptions::new(Service::TcpExpose, container_port)
     }
 
     /// The kit's loopback port `container_port` shall lead to a local TCP service; 0 has the kit
     /// pick a port.
     pub fn pull(container_port: u16) -> BindOptions {
-        BindOptions::new(BindMode::Pull, container_port)
+        BindOptions::new(Service::TcpPull, container_port)
     }
 
-    fn new(mode: BindMode, container_port: u16) -> BindOptions {
+    fn new(service: Service, container_port: u16) -> BindOptions {
         BindOptions {
-            mode,
+            service,
             container_port,
             any_port: container_port == 0,
             to: None,
@@ -342,8 +359,8 @@ impl BindOptions {
         self
     }
 
-    /// A function of this process instead of a local server; for `expose` only. Its panics are its
-    /// visitors' alone: see [`serve`](crate::client::serve()).
+    /// A function of this process instead of a local server; for `expose` of HTTP only. Its panics
+    /// are its visitors' alone: see [`serve`](crate::client::serve()).
     pub fn handler(
         mut self,
         handler: impl Fn(Request) -> Response + Send + Sync + 'static,
@@ -450,7 +467,8 @@ impl BindOptions {
 
 impl fmt::Debug for BindOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "BindOptions({} {})", self.mode, self.container_port)
+        let (kind, mode) = (self.service.kind(), self.service.mode());
+        write!(f, "BindOptions({kind} {mode} {})", self.container_port)
     }
 }
 

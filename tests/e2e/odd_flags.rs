@@ -399,7 +399,7 @@ fn a_short_token_and_an_open_file_are_warned_of() {
         let warns = |lines: &[String], part| lines.iter().any(|line| line.contains(part));
         assert_eq!(warns(&lines, "WARN"), warning.is_some(), "{lines:?}");
         let hoody = said_at_start(client(), &file, content, mode);
-        let first = |line: &str| line.contains("container port").then_some(());
+        let first = |line: &str| line.contains("http://127.0.0.1:").then_some(());
         hoody
             .out
             .wait_from(0, PATIENCE, first)

@@ -1,5 +1,5 @@
-//! Ends of connections: whatever either side of a PULL does, the other sees what it would see on a
-//! direct connection.
+//! Ends of connections: whatever either side of a PULL does, or of raw TCP that is exposed, the other
+//! sees what it would see on a direct connection.
 
 use crate::support::client::Hoody;
 use crate::support::kit::Kit;
@@ -88,7 +88,7 @@ fn to_the_end(stream: &mut TcpStream) -> String {
 fn scene(
     caller: &'static [Step],
     server: &'static [Step],
-    through: Option<&Kit>,
+    through: Option<(&Kit, &[&str])>,
 ) -> (Vec<String>, Vec<String>) {
     let (sender, notes) = channel();
     let sender = Mutex::new(sender);
@@ -99,7 +99,11 @@ fn scene(
         let seen = play(stream, server, &here);
         let _ = sender.lock().map(|sender| sender.send(seen));
     });
-    let hoody = through.map(|kit| Hoody::pull(kit, listener.port));
+    let target = format!("127.0.0.1:{}", listener.port);
+    let hoody = through.map(|(kit, how)| {
+        let args = [how, &[&target, "--container-port", "0"]].concat();
+        Hoody::start(kit, &args, 1)
+    });
     let port = hoody.as_ref().map_or(listener.port, Hoody::port);
     let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("open");
     let ours = play(stream, caller, &met);
@@ -179,7 +183,9 @@ fn every_way_to_end_looks_like_a_direct_connection() {
     let kit = Kit::with(&["--max-sessions", "64"]);
     for (name, caller, server) in SCENES {
         let direct = scene(caller, server, None);
-        let through = scene(caller, server, Some(&kit));
-        assert_eq!(through, direct, "{name}");
+        for how in [&["pull"][..], &["expose", "--tcp"]] {
+            let through = scene(caller, server, Some((&kit, how)));
+            assert_eq!(through, direct, "{name}, {how:?}");
+        }
     }
 }

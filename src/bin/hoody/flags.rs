@@ -166,15 +166,19 @@ pub enum Output {
 }
 
 command! {
-    /// Make a local HTTP server reachable at a port of the container.
+    /// Make a local server reachable at a port of the container: one of HTTP, or with --tcp any.
     #[argh(subcommand, name = "expose", help_triggers("-h", "--help"),
         example = "{command_name} 3000\n{command_name} localhost:5173 --container-port 8080\n\
-                   {command_name} http://localhost:8080/shop\n{command_name} unix:/run/app.sock")]
+                   {command_name} http://localhost:8080/shop\n{command_name} unix:/run/app.sock\n\
+                   {command_name} --tcp 22 --container-port 2222")]
     session Expose {
         /// the local server: 3000, localhost:3000, [::1]:3000, host:port, unix:/path,
         /// https://host:port, or http://host:port/path, whose path is put before what visitors ask
         #[argh(positional, arg_name = "TARGET", from_str_fn(parse))]
         pub target: Target,
+        /// carry raw connections, whatever they speak: SSH, gRPC, TLS of the server's own
+        #[argh(switch)]
+        pub tcp: bool,
         /// port of the container; 0 has the kit pick one [the target's port if it is free]
         #[argh(option, arg_name = "N", from_str_fn(parse_port))]
         pub container_port: Option<u16>,
@@ -258,7 +262,11 @@ command! {
         /// a local HTTP server, and the container's port for it; may be repeated
         #[argh(option, arg_name = "T[=PORT]")]
         pub expose: Vec<Pair>,
-        /// a local TCP service, and the container's port for it; may be repeated
+        /// a local TCP service, and the container's port for it at which the world reaches it;
+        /// may be repeated
+        #[argh(option, arg_name = "T[=PORT]")]
+        pub expose_tcp: Vec<Pair>,
+        /// a local TCP service, and the container's loopback port for it; may be repeated
         #[argh(option, arg_name = "T[=PORT]")]
         pub pull: Vec<Pair>,
         /// take ports over from other sessions that hold them
@@ -270,7 +278,7 @@ command! {
         /// field of every request to what is exposed, 'NAME: VALUE', in the place of the visitor's
         #[argh(option, arg_name = "FIELD", from_str_fn(field))]
         pub header: Vec<(String, String)>,
-        /// tell what is pulled, by HAProxy's PROXY protocol, version 1 or 2, who is calling
+        /// tell TCP services, by HAProxy's PROXY protocol, version 1 or 2, who is calling
         #[argh(option, arg_name = "VERSION", from_str_fn(proxy_protocol))]
         pub proxy_protocol: Option<ProxyProtocol>,
         /// file with certificates (PEM) that https targets may have besides the system's
@@ -428,6 +436,8 @@ mod tests {
             "tunnel pull db:5432 --host ::1 --container-port 5432 --json",
             "tunnel pull 22 --proxy-protocol 2",
             "tunnel expose 3000 --proxy-protocol 1",
+            "tunnel expose --tcp 22 --container-port 2222 --takeover --proxy-protocol 2",
+            "tunnel up --expose-tcp 22=2222 --expose-tcp unix:/run/x.sock",
             "tunnel serve . --container-port 8080 --takeover --label x --quiet",
             "tunnel up --expose 3000 --expose 8080=9000 --pull [::1]:5432=5433",
             "tunnel health --url ws://h/ -o json",

@@ -10,6 +10,7 @@ mod files;
 mod flags;
 mod interrupt;
 mod options;
+mod places;
 mod render;
 mod run;
 mod state;

@@ -56,6 +56,11 @@ impl Urls {
         std::iter::once(self.0.as_str()).chain(others)
     }
 
+    /// The host of the first.
+    pub fn host(&self) -> &str {
+        host_of(&self.0)
+    }
+
     /// Whether one leads to this machine: then the kit is there, by whatever way it is reached.
     pub fn are_local(&self) -> bool {
         self.iter().any(is_local)

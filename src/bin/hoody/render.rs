@@ -10,6 +10,7 @@ use hoody_tunnel::reactor::outlet::{self, Outlet, Standard};
 use serde::Serialize;
 
 use crate::options::Env;
+use crate::places;
 use crate::text;
 
 /// One thing to tell. Its JSON is what `--json` prints.
@@ -102,12 +103,16 @@ pub enum Line {
 pub struct Ready {
     /// The kit's name for it.
     pub bind_id: u64,
+    /// `http` or `tcp`.
+    pub kind: String,
     /// `expose` or `pull`.
     pub mode: String,
     /// The port on the kit.
     pub container_port: u16,
     /// Where the world reaches it, when the kit knows.
     pub public_url: Option<String>,
+    /// Where to connect, as far as this side can tell.
+    pub address: String,
     /// What is reached.
     pub target: String,
     /// The name for people.
@@ -292,6 +297,14 @@ impl<P: Paper> Screen<P> {
         }
     }
 
+    /// Prints all that stands, where several tunnels do and people look at it.
+    pub fn table(&mut self, rows: &[&Ready]) {
+        if self.style.many && !self.style.json && !self.style.quiet {
+            let text = places::table(rows) + "\n";
+            self.paper.put(&text, false);
+        }
+    }
+
     /// Waits a moment for what was printed to be out.
     pub fn flush(&mut self) {
         self.paper.flush();
@@ -355,14 +368,7 @@ impl<P: Paper> Screen<P> {
     }
 
     fn ready(&self, ready: &Ready) -> String {
-        let address = match &ready.public_url {
-            Some(url) => text::visible(url),
-            None if ready.mode == "pull" => {
-                format!("container port {} (loopback)", ready.container_port)
-            }
-            None => format!("container port {}", ready.container_port),
-        };
-        let address = self.paint(Color::Bold, &address);
+        let address = self.paint(Color::Bold, &text::visible(&ready.address));
         let label = ready.label.as_deref().map(text::visible);
         let label = label.map_or(String::new(), |label| format!("  [{label}]"));
         format!("{address} -> {}{label}", text::visible(&ready.target))

@@ -56,9 +56,11 @@ fn request(path: &str, status: Option<u16>) -> Line {
 fn ready(public_url: Option<&str>) -> Line {
     Line::Ready(Ready {
         bind_id: 1,
+        kind: "http".into(),
         mode: "expose".into(),
         container_port: 3000,
         public_url: public_url.map(str::to_owned),
+        address: public_url.unwrap_or("http://kit.example:3000").to_owned(),
         target: "localhost:3000".into(),
         label: None,
         again: false,
@@ -103,7 +105,7 @@ fn the_address_is_told_and_the_port_where_the_kit_knows_none() {
     let text = printed(PLAIN, &[ready(Some("https://app-3000.example"))]);
     assert_eq!(text, "https://app-3000.example -> localhost:3000\n");
     let text = printed(PLAIN, &[ready(None)]);
-    assert_eq!(text, "container port 3000 -> localhost:3000\n");
+    assert_eq!(text, "http://kit.example:3000 -> localhost:3000\n");
 }
 
 #[test]
@@ -126,8 +128,9 @@ fn json_is_one_object_a_line_with_its_event_first() {
         [
             r#"{"event":"state","state":"connecting","attempt":1}"#,
             concat!(
-                r#"{"event":"ready","bindId":1,"mode":"expose","containerPort":3000,"#,
-                r#""publicUrl":null,"target":"localhost:3000","label":null,"again":false}"#
+                r#"{"event":"ready","bindId":1,"kind":"http","mode":"expose","#,
+                r#""containerPort":3000,"publicUrl":null,"address":"http://kit.example:3000","#,
+                r#""target":"localhost:3000","label":null,"again":false}"#
             ),
             concat!(
                 r#"{"event":"request","containerPort":3000,"method":"GET","path":"/","#,

@@ -12,11 +12,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use hoody_tunnel::client::{
-    BindOptions, Binding, Error, SessionEvent, Shortage, TunnelOptions, TunnelSession,
+    BindMode, BindOptions, Binding, BindingKind, Error, SessionEvent, Shortage, TunnelOptions,
+    TunnelSession,
 };
 
 use crate::binding::bind;
 use crate::interrupt::Signals;
+use crate::places::{Places, Port};
 use crate::render::{self, Line, Paper, Ready, Screen, Style};
 use crate::state::{Asked, Keeper, State};
 
@@ -32,6 +34,8 @@ pub struct Wish {
     pub any_port: bool,
     /// Whether it costs another session its port.
     pub takes_over: bool,
+    /// The loopback address of the container that it listens on, where one was asked for.
+    pub on: Option<String>,
     /// Makes the bind for a port.
     pub make: Box<dyn Fn(u16) -> BindOptions + Send + Sync>,
 }
@@ -81,6 +85,7 @@ pub enum News {
 }
 
 /// What a run begins with.
+#[derive(Default)]
 pub struct Begin {
     /// What is told first.
     pub notices: Vec<String>,
@@ -88,6 +93,8 @@ pub struct Begin {
     pub state: Option<State>,
     /// How many connections the kit is asked for.
     pub connections: u32,
+    /// Where the kit's ports are.
+    pub places: Places,
 }
 
 /// Runs a session with `wishes` until it is over.
@@ -129,6 +136,7 @@ pub fn run(
         online: false,
         attached: false,
         connections: begin.connections,
+        places: begin.places,
         state: state.clone(),
         early: Vec::new(),
         stopping: None,
@@ -179,6 +187,8 @@ struct Run<P> {
     attached: bool,
     /// How many connections the kit was asked for.
     connections: u32,
+    /// Where the kit's ports are.
+    places: Places,
     /// What a next run finds of this one.
     state: Keeper,
     /// Bindings that were answered before we heard that the session stands: the two come by
@@ -252,13 +262,10 @@ impl<P: Paper> Run<P> {
         match outcome {
             Ok(binding) => {
                 self.keep(|state| state.bound(index, binding.container_port));
-                let ready = self.ready(index, &binding, false);
+                let ready = Line::Ready(self.ready(index, &binding, false));
                 self.bound.push((index, binding));
-                if self.online {
-                    self.screen.print(&ready);
-                } else {
-                    self.early.push(ready);
-                }
+                self.early.push(ready);
+                self.tell_early();
             }
             // When the session ended its own event says why.
             Err(Error::Closed(_)) => {}
@@ -266,16 +273,26 @@ impl<P: Paper> Run<P> {
         }
     }
 
-    fn ready(&self, index: usize, binding: &Binding, again: bool) -> Line {
-        Line::Ready(Ready {
+    fn ready(&self, index: usize, binding: &Binding, again: bool) -> Ready {
+        let wish = &self.wishes[index];
+        let port = Port {
+            number: binding.container_port,
+            public_url: binding.public_url.as_deref(),
+            is_pull: binding.mode == BindMode::Pull,
+            on: wish.on.as_deref(),
+            is_raw: binding.kind != BindingKind::Http,
+        };
+        Ready {
+            address: self.places.address(&port),
             bind_id: binding.bind_id,
+            kind: binding.kind.to_string(),
             mode: binding.mode.to_string(),
             container_port: binding.container_port,
             public_url: binding.public_url.clone(),
-            target: self.wishes[index].target.clone(),
+            target: wish.target.clone(),
             label: binding.label.clone(),
             again,
-        })
+        }
     }
 
     /// Tells a batch of events; breaks off at the session's end.
@@ -352,10 +369,25 @@ impl<P: Paper> Run<P> {
 
     fn tell_early(&mut self) {
         if self.online {
-            for line in std::mem::take(&mut self.early) {
-                self.screen.print(&line);
+            let early = std::mem::take(&mut self.early);
+            for line in &early {
+                self.screen.print(line);
+            }
+            if !early.is_empty() && self.waiting == 0 {
+                self.tell_all();
             }
         }
+    }
+
+    /// What is where, in one table.
+    fn tell_all(&mut self) {
+        let mut all: Vec<&(usize, Binding)> = self.bound.iter().collect();
+        all.sort_by_key(|(index, _)| *index);
+        let rows = all.into_iter();
+        let rows: Vec<Ready> = rows
+            .map(|(index, binding)| self.ready(*index, binding, false))
+            .collect();
+        self.screen.table(&rows.iter().collect::<Vec<_>>());
     }
 
     fn bound_again(&mut self, binding: Binding) {
@@ -363,11 +395,16 @@ impl<P: Paper> Run<P> {
         let Some((index, had)) = self.bound.iter_mut().find(same) else {
             return;
         };
+        let moved =
+            had.container_port != binding.container_port || had.public_url != binding.public_url;
         *had = binding.clone();
         let index = *index;
         self.keep(|state| state.bound(index, binding.container_port));
         let ready = self.ready(index, &binding, true);
-        self.screen.print(&ready);
+        self.screen.print(&Line::Ready(ready));
+        if moved {
+            self.tell_all();
+        }
     }
 
     /// A binding is gone for good. Without any, there is nothing left to do.
@@ -375,6 +412,8 @@ impl<P: Paper> Run<P> {
         self.bound.retain(|(_, had)| !had.is_same(binding));
         if self.bound.is_empty() && self.waiting == 0 {
             self.fail(why);
+        } else {
+            self.tell_all();
         }
     }
 

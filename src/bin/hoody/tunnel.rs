@@ -12,9 +12,11 @@ use crate::files::{self, Root};
 use crate::flags::{Expose, Pull, Serve, Up};
 use crate::interrupt::Signals;
 use crate::options::{Manner, Reach, Urls};
+use crate::places::Places;
 use crate::render::Style;
 use crate::run::{self, Begin, Outcome, Wish};
 use crate::state::{self, Asked, State};
+use crate::target::Pair;
 use crate::{complain, ended, environment, refused, usage};
 
 /// What all these commands share.
@@ -39,6 +41,30 @@ macro_rules! common {
 /// `hoody tunnel expose`
 pub fn expose(flags: Expose) -> ExitCode {
     let common = common!(flags);
+    if flags.tcp {
+        let http_only = [
+            ("--host-header", flags.host_header != HostHeader::Rewrite),
+            ("--header", !flags.header.is_empty()),
+            ("--upstream-ca", flags.upstream_ca.is_some()),
+            ("--upstream-insecure", flags.upstream_insecure),
+        ];
+        if let Some((flag, _)) = http_only.iter().find(|(_, is_given)| *is_given) {
+            return usage(&format!(
+                "{flag} is for HTTP servers: --tcp looks at no byte"
+            ));
+        }
+        return open(&common, |near| {
+            let details = RawDetails {
+                label: flags.label.clone(),
+                host: None,
+                takeover: flags.takeover,
+                proxy_protocol: flags.proxy_protocol,
+            };
+            let make = BindOptions::expose_tcp;
+            let (target, port) = (&flags.target, flags.container_port);
+            vec![raw_wish("expose tcp", make, (target, port), details, near)]
+        });
+    }
     open(&common, |near| {
         let details = Details {
             label: flags.label.clone(),
@@ -64,14 +90,17 @@ pub fn expose(flags: Expose) -> ExitCode {
 pub fn pull(flags: Pull) -> ExitCode {
     let common = common!(flags);
     open(&common, |near| {
-        let details = PullDetails {
+        let details = RawDetails {
             label: flags.label.clone(),
             host: flags.host.clone(),
+            takeover: false,
             proxy_protocol: flags.proxy_protocol,
         };
-        vec![pull_wish(
-            &flags.target,
-            flags.container_port,
+        let (target, port) = (&flags.target, flags.container_port);
+        vec![raw_wish(
+            "pull",
+            BindOptions::pull,
+            (target, port),
             details,
             near,
         )]
@@ -105,6 +134,7 @@ pub fn serve(flags: Serve) -> ExitCode {
             port: flags.container_port.unwrap_or(0),
             any_port: false,
             takes_over: takeover,
+            on: None,
             make: Box::new(make),
         }]
     })
@@ -121,8 +151,11 @@ fn cannot_serve(dir: &Path, error: &io::Error) -> String {
 
 /// `hoody tunnel up`
 pub fn up(flags: Up) -> ExitCode {
-    if flags.expose.is_empty() && flags.pull.is_empty() {
-        return usage("nothing to open: give --expose or --pull, each as often as you like");
+    let no_raw = flags.expose_tcp.is_empty() && flags.pull.is_empty();
+    if flags.expose.is_empty() && no_raw {
+        return usage(
+            "nothing to open: give --expose, --expose-tcp or --pull, each as often as you like",
+        );
     }
     let upstream = Upstream {
         ca: flags.upstream_ca.clone(),
@@ -132,8 +165,10 @@ pub fn up(flags: Up) -> ExitCode {
     if upstream != Upstream::default() && targets.all(|target| target.scheme() == "http") {
         return usage("--upstream-ca and --upstream-insecure are for https targets: there is none");
     }
-    if flags.proxy_protocol.is_some() && flags.pull.is_empty() {
-        return usage("--proxy-protocol is for what is pulled here: there is no --pull");
+    if flags.proxy_protocol.is_some() && no_raw {
+        return usage(
+            "--proxy-protocol is for TCP services here: there is no --pull and no --expose-tcp",
+        );
     }
     let common = common!(flags);
     open(&common, |near| {
@@ -151,14 +186,22 @@ pub fn up(flags: Up) -> ExitCode {
             };
             expose_wish(&pair.target, pair.port, details, near)
         });
-        let pull = flags.pull.iter();
-        let details = || PullDetails {
-            label: None,
-            host: None,
-            proxy_protocol: flags.proxy_protocol,
+        let raw = |name: &'static str, make: MakeBind, takeover| {
+            move |pair: &Pair| {
+                let details = RawDetails {
+                    label: None,
+                    host: None,
+                    takeover,
+                    proxy_protocol: flags.proxy_protocol,
+                };
+                raw_wish(name, make, (&pair.target, pair.port), details, near)
+            }
         };
-        let pull = pull.map(|pair| pull_wish(&pair.target, pair.port, details(), near));
-        expose.chain(pull).collect()
+        let expose_tcp = raw("expose tcp", BindOptions::expose_tcp, flags.takeover);
+        let expose_tcp = flags.expose_tcp.iter().map(expose_tcp);
+        let pull = raw("pull", BindOptions::pull, false);
+        let pull = flags.pull.iter().map(pull);
+        expose.chain(expose_tcp).chain(pull).collect()
     })
 }
 
@@ -172,10 +215,14 @@ struct Details {
     upstream: Upstream,
 }
 
-/// How a pulled service is bound.
-struct PullDetails {
+/// Makes the bind for a port.
+type MakeBind = fn(u16) -> BindOptions;
+
+/// How a service of raw TCP is bound.
+struct RawDetails {
     label: Option<String>,
     host: Option<String>,
+    takeover: bool,
     proxy_protocol: Option<ProxyProtocol>,
 }
 
@@ -214,6 +261,7 @@ fn expose_wish(target: &Target, port: Option<u16>, details: Details, near: bool)
         // Taking over means this very port.
         any_port: any_port && !details.takeover,
         takes_over: details.takeover,
+        on: None,
         make: Box::new(move |port| {
             let options = BindOptions::expose(port)
                 .to(to.clone())
@@ -234,7 +282,13 @@ fn expose_wish(target: &Target, port: Option<u16>, details: Details, near: bool)
     }
 }
 
-fn pull_wish(target: &Target, port: Option<u16>, details: PullDetails, near: bool) -> Wish {
+fn raw_wish(
+    what: &str,
+    bind: MakeBind,
+    (target, port): (&Target, Option<u16>),
+    details: RawDetails,
+    near: bool,
+) -> Wish {
     let to = target.clone();
     let (first, any_port) = first_port(target, port, near);
     let on = details
@@ -242,13 +296,16 @@ fn pull_wish(target: &Target, port: Option<u16>, details: PullDetails, near: boo
         .as_ref()
         .map_or_else(String::new, |host| format!(" on {host}"));
     Wish {
-        name: format!("pull {target}{}{on}", at(port)),
+        name: format!("{what} {target}{}{on}", at(port)),
         target: target.to_string(),
         port: first,
-        any_port,
-        takes_over: false,
+        // Taking over means this very port.
+        any_port: any_port && !details.takeover,
+        takes_over: details.takeover,
+        on: details.host.clone(),
         make: Box::new(move |port| {
-            let mut options = BindOptions::pull(port).to(to.clone());
+            let options = bind(port).to(to.clone());
+            let mut options = options.takeover(details.takeover);
             if let Some(host) = &details.host {
                 options = options.host(host.clone());
             }
@@ -319,7 +376,15 @@ fn open(common: &Common, wishes: impl FnOnce(bool) -> Vec<Wish>) -> ExitCode {
                     true => None,
                     false => kept(&urls, &wishes, &mut notices),
                 };
-                session(common, options, wishes, signals, notices, state)
+                let begin = Begin {
+                    notices,
+                    state,
+                    places: Places {
+                        host: Some(urls.host().to_owned()),
+                    },
+                    ..Begin::default()
+                };
+                session(common, options, wishes, signals, begin)
             }))
         }
         None => {
@@ -361,8 +426,12 @@ fn embedded(common: &Common, wishes: Vec<Wish>, signals: Signals) -> Result<Outc
     let notice = "no kit is named (--url, --container, HOODY_TUNNEL_URL): one runs inside this \
                   process, reachable from this machine only";
     let notices = std::iter::once(notice.to_owned()).chain(halves.notice());
-    // Its kit ends with it: there is nothing to come back to.
-    session(common, options, wishes, signals, notices.collect(), None)
+    // Its kit ends with it: there is nothing to come back to. And it says all addresses.
+    let begin = Begin {
+        notices: notices.collect(),
+        ..Begin::default()
+    };
+    session(common, options, wishes, signals, begin)
 }
 
 /// What a run before has left of these tunnels, if it can be had.
@@ -384,16 +453,14 @@ fn session(
     options: TunnelOptions,
     wishes: Vec<Wish>,
     signals: Signals,
-    notices: Vec<String>,
-    state: Option<State>,
+    begin: Begin,
 ) -> Result<Outcome, Error> {
     let options = common.manner.apply(options);
     options.check()?;
     let style = Style::of_stdout(common.json, common.quiet, wishes.len() > 1, &environment);
     let begin = Begin {
-        notices,
-        state,
         connections: common.manner.connections.unwrap_or(1),
+        ..begin
     };
     run::run(options, wishes, signals, style, begin)
 }

@@ -83,6 +83,30 @@ pub fn expose(
     Tunnel::open(options, BindOptions::expose(container_port).to(target))
 }
 
+/// Makes a local TCP service reachable at the kit's port `container_port` (0: the kit picks one),
+/// whatever it speaks: SSH, gRPC, a database, TLS of its own.
+///
+/// # Errors
+///
+/// Those of [`TunnelSession::connect`] and [`TunnelSession::bind`]; a kit that knows no such ports,
+/// or whose operator wants none, refuses it with [`Error::Bind`].
+///
+/// ```no_run
+/// # use hoody_tunnel::client::{self, *};
+/// # fn main() -> Result<(), client::Error> {
+/// // The laptop's SSH server at port 2222 of the container.
+/// client::expose_tcp(TunnelOptions::new("wss://kit.example"), 2222, 22)?.wait()?;
+/// # Ok(())
+/// # }
+/// ```
+pub fn expose_tcp(
+    options: TunnelOptions,
+    container_port: u16,
+    target: impl Into<Target>,
+) -> Result<Tunnel, Error> {
+    Tunnel::open(options, BindOptions::expose_tcp(container_port).to(target))
+}
+
 /// Makes a local TCP service reachable at the kit's loopback port `container_port` (0: the kit
 /// picks one).
 ///

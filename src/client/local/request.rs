@@ -16,7 +16,7 @@ use crate::mux::{Span, StreamKey};
 use crate::outflow::Outflow;
 use crate::pipe::RawPipe;
 use crate::wire::code::Code;
-use crate::wire::control::BindMode;
+use crate::wire::control::BindingKind;
 use crate::wire::open::{NameCase, OpenHttp, StreamOpen};
 
 /// What a STREAM_OPEN came to: an exchange to be, and why the local server must not see it if it
@@ -88,12 +88,12 @@ impl LocalSide {
             open.headers = parts.before(rest).map_err(|_| MALFORMED)?;
         }
         let bytes = payload.len() + parts.bytes();
-        let (mode, bind_id, port) = match &open {
-            StreamOpen::Http(open) => (BindMode::Expose, open.bind_id, open.container_port),
-            StreamOpen::Tcp(open) => (BindMode::Pull, open.bind_id, open.container_port),
+        let (kind, bind_id, port) = match &open {
+            StreamOpen::Http(open) => (BindingKind::Http, open.bind_id, open.container_port),
+            StreamOpen::Tcp(open) => (BindingKind::Tcp, open.bind_id, open.container_port),
             StreamOpen::Forward(_) => return Err(NOT_FROM_A_KIT),
         };
-        let bound = around.bindings.for_stream(mode, bind_id, port);
+        let bound = around.bindings.for_stream(kind, bind_id, port);
         let bound = bound.ok_or((Code::BindError, "no such binding"))?;
         let remote = match &open {
             StreamOpen::Http(open) => open.remote_addr.as_deref(),

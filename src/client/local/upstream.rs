@@ -182,7 +182,7 @@ impl LocalSide {
         let binding = exchange.binding;
         let bound = around.bindings.get(binding);
         let greets = bound.and_then(|bound| {
-            let (version, mode) = (bound.spec.proxy_protocol?, bound.spec.mode);
+            let (version, mode) = (bound.spec.proxy_protocol?, bound.spec.service.mode());
             let remote = exchange.remote_addr.as_deref();
             Some(greeting(version, remote, mode, exchange.container_port))
         });

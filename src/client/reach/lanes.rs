@@ -7,6 +7,7 @@ use crate::client::reach::failover::awaited;
 use crate::client::reach::failure::Failure;
 use crate::client::reach::rejoin::Rejoin;
 use crate::client::reach::retry::Stage;
+use crate::client::reach::returning::offered;
 use crate::client::reach::route::{Advance, Route};
 use crate::client::reach::upgrade::Upgrade;
 use crate::client::reach::{Reach, Then};
@@ -18,7 +19,7 @@ use crate::limits::{
 use crate::machine::{CloseHow, Command, ConnKey, Ended};
 use crate::mux::{Item, Liveness, Transport, Violation};
 use crate::wire::code::Code;
-use crate::wire::control::{self, Auth, Capabilities, Hello, HelloOk, Join, Secret};
+use crate::wire::control::{self, Auth, Hello, HelloOk, Join, Secret};
 use crate::wire::frame::FrameType;
 use crate::ws::Subprotocol;
 
@@ -285,12 +286,7 @@ impl Reach {
                 kind: "bearer".to_owned(),
                 token,
             }),
-            capabilities: Capabilities::MULTI_WS
-                | Capabilities::GROW_WINDOWS
-                | Capabilities::HEADER_CASE
-                | Capabilities::TRAILERS
-                | Capabilities::LONG_HEADS
-                | Capabilities::REPLAY.only_if(keeps.is_some()),
+            capabilities: offered(keeps.is_some()),
             resume: self.resume(),
             max_connections: v2.then_some(cx.config.connections),
             replay_buffer: keeps.map(u64::from),

@@ -13,6 +13,17 @@ use crate::mux::{Retention, Violation};
 use crate::wire::code::Code;
 use crate::wire::control::{Capabilities, HelloOk, JoinErr, JoinOk, MissingLane, Resume, Secret};
 
+/// What this client speaks, and offers to every kit.
+pub(super) fn offered(keeps: bool) -> Capabilities {
+    Capabilities::MULTI_WS
+        | Capabilities::GROW_WINDOWS
+        | Capabilities::HEADER_CASE
+        | Capabilities::TRAILERS
+        | Capabilities::LONG_HEADS
+        | Capabilities::TCP_EXPOSE
+        | Capabilities::REPLAY.only_if(keeps)
+}
+
 /// What is kept of each lane, where the kit granted it.
 pub(super) fn retention(config: &Config, ok: &HelloOk, lanes: u32) -> Option<Retention> {
     let most = most_kept(lanes);

@@ -77,8 +77,8 @@ impl Chaos {
             known: Vec::new(),
         };
         let (world, kit) = (&mut chaos.world, &mut chaos.kit);
-        order_bind(world, kit, 1, spec(BindMode::Expose, 3000));
-        order_bind(world, kit, 2, spec(BindMode::Pull, 5432));
+        order_bind(world, kit, 1, spec(Service::HttpExpose, 3000));
+        order_bind(world, kit, 2, spec(Service::TcpPull, 5432));
         chaos.answer_binds();
         chaos
     }

@@ -14,8 +14,8 @@ fn lose(world: &mut World, kit: &FakeKit) -> FakeKit {
 /// A client with two bindings, kept alive for a while.
 fn bound() -> (World, FakeKit) {
     let (mut world, mut kit) = online(&options());
-    bind(&mut world, &mut kit, 1, BindMode::Expose, 3000);
-    bind(&mut world, &mut kit, 2, BindMode::Pull, 5432);
+    bind(&mut world, &mut kit, 1, Service::HttpExpose, 3000);
+    bind(&mut world, &mut kit, 2, Service::TcpPull, 5432);
     world.events();
     for _ in 0..10 {
         world.pass(SECOND);
@@ -144,7 +144,7 @@ fn a_session_that_did_not_come_back_is_named_to_whoever_has_its_ports() {
         assert!(bind.contains(r#""replaces":"S-2""#), "{bind}");
     }
     let (mut world, mut kit) = online(&options());
-    order_bind(&mut world, &mut kit, 1, spec(BindMode::Expose, 3000));
+    order_bind(&mut world, &mut kit, 1, spec(Service::HttpExpose, 3000));
     let binds = kit.came(FrameType::Bind);
     assert!(!binds[0].contains("replaces"), "{binds:?}");
 }
@@ -233,7 +233,7 @@ fn closing_does_not_wait_for_a_binding_that_is_refused() {
 #[test]
 fn a_port_that_the_kit_had_picked_is_replaced_when_it_is_gone() {
     let (mut world, mut kit) = online(&options());
-    order_bind(&mut world, &mut kit, 1, spec(BindMode::Expose, 0));
+    order_bind(&mut world, &mut kit, 1, spec(Service::HttpExpose, 0));
     kit.control(&mut world, FrameType::BindOk, &bind_ok(1, 1, 23_456));
     let before = outcome(&mut world, 1).unwrap();
     let mut kit = lose(&mut world, &kit);
@@ -254,7 +254,7 @@ fn a_port_that_the_kit_had_picked_is_replaced_when_it_is_gone() {
 #[test]
 fn a_refused_first_bind_is_told_at_once() {
     let (mut world, mut kit) = online(&options());
-    order_bind(&mut world, &mut kit, 1, spec(BindMode::Expose, 3000));
+    order_bind(&mut world, &mut kit, 1, spec(Service::HttpExpose, 3000));
     kit.control(&mut world, FrameType::BindErr, &bind_err(1, "PORT_IN_USE"));
     let error = outcome(&mut world, 1).unwrap_err();
     assert_eq!(error.kind(), "bind");
@@ -267,7 +267,7 @@ fn a_bind_before_the_session_stands_is_made_when_it_does() {
     let mut world = World::new(&options());
     let mut kit = FakeKit::new();
     world.pass(MS);
-    order_bind(&mut world, &mut kit, 1, spec(BindMode::Expose, 0));
+    order_bind(&mut world, &mut kit, 1, spec(Service::HttpExpose, 0));
     come_online(&mut world, &mut kit, r#"{"sessionId":"S-1"}"#);
     assert_eq!(kit.came(FrameType::Bind).len(), 1);
     kit.control(&mut world, FrameType::BindOk, &bind_ok(1, 1, 23_456));
@@ -284,10 +284,10 @@ fn an_earlier_processes_session_is_claimed_by_port() {
         {"bindId":5,"kind":"tcp","mode":"pull","containerPort":5432}]}"#;
     let hello = come_online(&mut world, &mut kit, ok);
     assert!(hello.contains("S-0"));
-    order_bind(&mut world, &mut kit, 1, spec(BindMode::Pull, 5432));
+    order_bind(&mut world, &mut kit, 1, spec(Service::TcpPull, 5432));
     assert_eq!(outcome(&mut world, 1).unwrap().bind_id, 5);
     assert!(kit.came(FrameType::Bind).is_empty(), "it is ours already");
-    order_bind(&mut world, &mut kit, 2, spec(BindMode::Expose, 3000));
+    order_bind(&mut world, &mut kit, 2, spec(Service::HttpExpose, 3000));
     assert!(kit.came(FrameType::Bind)[0].contains(r#""takeover":true"#));
 }
 
@@ -301,14 +301,14 @@ fn what_an_earlier_process_left_and_nobody_claims_is_given_back() {
         {"bindId":5,"kind":"tcp","mode":"pull","containerPort":5432}]}"#;
     come_online(&mut world, &mut kit, ok);
     pass_with(&mut world, &mut kit, 29 * SECOND);
-    order_bind(&mut world, &mut kit, 1, spec(BindMode::Pull, 5432));
+    order_bind(&mut world, &mut kit, 1, spec(Service::TcpPull, 5432));
     assert_eq!(outcome(&mut world, 1).unwrap().bind_id, 5);
     assert!(kit.came(FrameType::Unbind).is_empty());
     pass_with(&mut world, &mut kit, SECOND);
     assert_eq!(kit.came(FrameType::Unbind), [r#"{"bindId":4}"#]);
     kit.control(&mut world, FrameType::UnbindOk, r#"{"bindId":4}"#);
     // Whoever comes for it now has it bound anew.
-    order_bind(&mut world, &mut kit, 2, spec(BindMode::Pull, 3000));
+    order_bind(&mut world, &mut kit, 2, spec(Service::TcpPull, 3000));
     assert_eq!(kit.came(FrameType::Bind).len(), 1);
     // What came later is no less its user's own.
     pass_with(&mut world, &mut kit, 60 * SECOND);
@@ -329,7 +329,7 @@ fn a_claimed_port_whose_address_the_kit_tells_is_not_bound_again_and_cuts_nobody
             "mode":"expose","containerPort":3000,"publicUrl":{said}}}]}}"#
         );
         come_online(&mut world, &mut kit, &ok);
-        order_bind(&mut world, &mut kit, 1, spec(BindMode::Expose, 3000));
+        order_bind(&mut world, &mut kit, 1, spec(Service::HttpExpose, 3000));
         let binding = outcome(&mut world, 1).unwrap();
         assert_eq!((binding.bind_id, binding.public_url), (4, expected));
         assert!(kit.came(FrameType::Bind).is_empty(), "it is ours already");
@@ -411,7 +411,7 @@ fn closing_while_offline_ends_at_once() {
     let mut world = World::new(&options());
     world.pass(MS);
     let mut kit = FakeKit::new();
-    order_bind(&mut world, &mut kit, 1, spec(BindMode::Expose, 3000));
+    order_bind(&mut world, &mut kit, 1, spec(Service::HttpExpose, 3000));
     world.order(Order::Close { at_once: false });
     assert!(world.stopped);
     assert_eq!(outcome(&mut world, 1).unwrap_err().kind(), "closed");
@@ -554,7 +554,7 @@ fn visitors_of_what_an_earlier_process_left_wait_until_it_is_claimed() {
         kit.run(&mut world);
         assert!(kit.seen(stream).reset.is_none(), "it waits");
         if claimed {
-            order_bind(&mut world, &mut kit, 1, spec(BindMode::Expose, 3000));
+            order_bind(&mut world, &mut kit, 1, spec(Service::HttpExpose, 3000));
             assert!(outcome(&mut world, 1).is_ok());
             let local = world.accept();
             assert!(world.text(local).starts_with("GET / "));

@@ -6,7 +6,7 @@ use crate::machine::{CloseHow, ConnKey, Ended};
 
 fn exposed() -> (World, FakeKit) {
     let (mut world, mut kit) = online(&options());
-    bind(&mut world, &mut kit, 1, BindMode::Expose, 3000);
+    bind(&mut world, &mut kit, 1, Service::HttpExpose, 3000);
     world.events();
     (world, kit)
 }

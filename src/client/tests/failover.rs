@@ -33,7 +33,7 @@ pub(super) fn with_lanes_by(options: &TunnelOptions, lanes: u32) -> (World, Fake
         let ok = format!(r#"{{"index":{index},"received":0}}"#);
         kit.greet(&mut world, index, FrameType::JoinOk, &ok);
     }
-    bind(&mut world, &mut kit, 1, BindMode::Pull, 5432);
+    bind(&mut world, &mut kit, 1, Service::TcpPull, 5432);
     (world, kit)
 }
 

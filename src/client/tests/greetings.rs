@@ -10,18 +10,23 @@ const LINE: &[u8] = b"PROXY TCP4 127.0.0.1 127.0.0.1 9 5432\r\n";
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 /// A binding whose server is told who calls.
-fn greeted(mode: BindMode, port: u16, target: &str) -> (World, FakeKit) {
-    greeted_within(1000, mode, port, target)
+fn greeted(service: Service, port: u16, target: &str) -> (World, FakeKit) {
+    greeted_within(1000, service, port, target)
 }
 
 /// The same of a client that has so many descriptors.
-fn greeted_within(descriptors: usize, mode: BindMode, port: u16, target: &str) -> (World, FakeKit) {
+fn greeted_within(
+    descriptors: usize,
+    service: Service,
+    port: u16,
+    target: &str,
+) -> (World, FakeKit) {
     let mut world = World::new(&options());
     world.fit(descriptors);
     let mut kit = FakeKit::new();
     world.pass(MS);
     come_online(&mut world, &mut kit, r#"{"sessionId":"S-1"}"#);
-    let mut spec = spec(mode, port);
+    let mut spec = spec(service, port);
     spec.proxy_protocol = Some(ProxyProtocol::V1);
     spec.local = Answerer::Target(target.parse::<Target>().unwrap());
     order_bind(&mut world, &mut kit, 1, spec);
@@ -31,7 +36,7 @@ fn greeted_within(descriptors: usize, mode: BindMode, port: u16, target: &str) -
 }
 
 fn pulled() -> (World, FakeKit, usize) {
-    let (mut world, mut kit) = greeted(BindMode::Pull, 5432, "127.0.0.1:5432");
+    let (mut world, mut kit) = greeted(Service::TcpPull, 5432, "127.0.0.1:5432");
     let stream = kit.open(&mut world, CALLER);
     (world, kit, stream)
 }
@@ -121,7 +126,7 @@ fn ask(world: &mut World, kit: &mut FakeKit, remote: &str) -> usize {
 #[test]
 fn tls_begins_behind_the_greeting() {
     for chunk in [1, usize::MAX] {
-        let (mut world, mut kit) = greeted(BindMode::Expose, 3000, "https://localhost:3000");
+        let (mut world, mut kit) = greeted(Service::HttpExpose, 3000, "https://localhost:3000");
         world.chunk = chunk;
         let stream = ask(&mut world, &mut kit, "203.0.113.9:50001");
         let (conn, _) = world.dialled();
@@ -151,7 +156,7 @@ fn served(world: &mut World, kit: &mut FakeKit) -> (ConnKey, String) {
 
 #[test]
 fn a_connection_is_one_visitors_and_is_greeted_once() {
-    let (mut world, mut kit) = greeted(BindMode::Expose, 3000, "127.0.0.1:3000");
+    let (mut world, mut kit) = greeted(Service::HttpExpose, 3000, "127.0.0.1:3000");
     ask(&mut world, &mut kit, "203.0.113.9:50001");
     let (first, text) = served(&mut world, &mut kit);
     let line = "PROXY TCP4 203.0.113.9 0.0.0.0 50001 3000\r\nGET / ";
@@ -183,7 +188,7 @@ fn a_connection_is_one_visitors_and_is_greeted_once() {
 
 #[test]
 fn whoever_waits_for_a_connection_gets_none_that_was_anothers() {
-    let (mut world, mut kit) = greeted_within(1, BindMode::Expose, 3000, "127.0.0.1:3000");
+    let (mut world, mut kit) = greeted_within(1, Service::HttpExpose, 3000, "127.0.0.1:3000");
     for visitor in ["203.0.113.9:1", "203.0.113.9:2", "203.0.113.10:7"] {
         ask(&mut world, &mut kit, visitor);
     }

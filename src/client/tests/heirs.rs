@@ -26,7 +26,7 @@ fn serving() -> (World, FakeKit, usize, crate::machine::ConnKey) {
     let mut world = world_of(client);
     let mut kit = FakeKit::new();
     come_online(&mut world, &mut kit, r#"{"sessionId":"S-1"}"#);
-    bind(&mut world, &mut kit, 1, BindMode::Expose, 3000);
+    bind(&mut world, &mut kit, 1, Service::HttpExpose, 3000);
     let stream = kit.open(&mut world, &get("/"));
     kit.eof(&mut world, stream);
     let local = world.accept();
@@ -69,7 +69,7 @@ fn streams_finish_beside_an_heir_that_has_the_session_at_once() {
     assert!(next.text(beside).starts_with("GET /new "));
 
     // What is asked of the one before is the heir's business.
-    let spec = Box::new(Spec(spec(BindMode::Expose, 0)));
+    let spec = Box::new(Spec(spec(Service::HttpExpose, 0)));
     world.order(Order::Bind { reference: 2, spec });
     world.order(Order::Unbind { reference: 1 });
     let passed = |notice: &Notice| matches!(notice, Notice::Passed(_));
@@ -135,7 +135,7 @@ fn a_client_that_is_idle_or_alone_or_is_killed_has_no_heir() {
     assert!(told_heir(&mut world).is_none());
 
     let (mut world, mut kit) = online(&options());
-    bind(&mut world, &mut kit, 1, BindMode::Expose, 3000);
+    bind(&mut world, &mut kit, 1, Service::HttpExpose, 3000);
     let stream = kit.open(&mut world, &get("/"));
     kit.eof(&mut world, stream);
     kit.control(&mut world, FrameType::GoAway, RESTART);

@@ -78,8 +78,8 @@ fn no_frames_of_a_kit_make_the_client_fall_over() {
         println!("seed {seed}");
         let (mut dice, mut next) = (Entropy::from_seed(seed), 0);
         let (mut world, mut kit) = online(&options().connections(2));
-        order_bind(&mut world, &mut kit, 1, spec(BindMode::Expose, 3000));
-        order_bind(&mut world, &mut kit, 2, spec(BindMode::Pull, 5432));
+        order_bind(&mut world, &mut kit, 1, spec(Service::HttpExpose, 3000));
+        order_bind(&mut world, &mut kit, 2, spec(Service::TcpPull, 5432));
         let conn = kit.conns[0].unwrap();
         for _ in 0..40 {
             let frames: Vec<u8> = (0..1 + dice.below(4))

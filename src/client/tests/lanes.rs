@@ -47,7 +47,7 @@ fn a_lost_secondary_costs_its_streams_only_and_is_joined_again() {
             granted: 3
         })
     );
-    bind(&mut world, &mut kit, 1, BindMode::Pull, 5432);
+    bind(&mut world, &mut kit, 1, Service::TcpPull, 5432);
     // Idle lanes are equal, so streams lie on the first; a busy first has them go elsewhere.
     let on_first = kit.open(&mut world, r#"{"kind":"tcp","bindId":1}"#);
     let local_first = world.accept();
@@ -110,7 +110,7 @@ fn a_join_that_is_refused_is_asked_for_again() {
 #[test]
 fn data_that_is_lent_survives_the_loss_of_the_lane_that_it_lay_in() {
     let (mut world, mut kit) = joined();
-    bind(&mut world, &mut kit, 1, BindMode::Pull, 5432);
+    bind(&mut world, &mut kit, 1, Service::TcpPull, 5432);
     let stream = kit.open(&mut world, r#"{"kind":"tcp","bindId":1}"#);
     let local = world.accept();
     world.wires.get_mut(&local).unwrap().full = true;

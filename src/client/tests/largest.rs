@@ -59,8 +59,8 @@ const FILLINGS: [&str; 4] = ["a", "\u{202e}", "\\u001b", "\\\""];
 
 fn tunnel() -> (World, FakeKit) {
     let (mut world, mut kit) = online(&options().connections(4));
-    bind(&mut world, &mut kit, 1, BindMode::Expose, 3000);
-    bind(&mut world, &mut kit, 2, BindMode::Pull, 5432);
+    bind(&mut world, &mut kit, 1, Service::HttpExpose, 3000);
+    bind(&mut world, &mut kit, 2, Service::TcpPull, 5432);
     (world, kit)
 }
 

@@ -3,6 +3,7 @@
 mod chaos;
 mod ends;
 mod expose;
+mod expose_tcp;
 mod failover;
 mod fake_kit;
 mod greetings;
@@ -22,8 +23,9 @@ use std::time::Duration;
 
 use crate::client::bound::{Answerer, BindSpec};
 use crate::client::messages::{Notice, Order, Spec};
-use crate::client::{BindMode, Binding, Error, HostHeader, TunnelOptions};
+use crate::client::{Binding, Error, HostHeader, TunnelOptions};
 use crate::wire::frame::FrameType;
+use crate::wire::service::Service;
 
 use fake_kit::FakeKit;
 use world::World;
@@ -62,9 +64,9 @@ fn pass_with(world: &mut World, kit: &mut FakeKit, span: Duration) {
     }
 }
 
-fn spec(mode: BindMode, port: u16) -> BindSpec {
+fn spec(service: Service, port: u16) -> BindSpec {
     BindSpec {
-        mode,
+        service,
         container_port: port,
         any_port: port == 0,
         label: None,
@@ -86,8 +88,8 @@ fn order_bind(world: &mut World, kit: &mut FakeKit, reference: u64, spec: BindSp
 }
 
 /// Binds, with `bindId` equal to the reference.
-fn bind(world: &mut World, kit: &mut FakeKit, reference: u64, mode: BindMode, port: u16) {
-    order_bind(world, kit, reference, spec(mode, port));
+fn bind(world: &mut World, kit: &mut FakeKit, reference: u64, service: Service, port: u16) {
+    order_bind(world, kit, reference, spec(service, port));
     assert_eq!(kit.came(FrameType::Bind).len(), 1);
     kit.control(
         world,

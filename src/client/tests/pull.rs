@@ -8,7 +8,7 @@ const OPEN: &str = r#"{"kind":"tcp","bindId":1,"containerPort":5432,"remoteAddr"
 
 fn pulled() -> (World, FakeKit, usize) {
     let (mut world, mut kit) = online(&options());
-    bind(&mut world, &mut kit, 1, BindMode::Pull, 5432);
+    bind(&mut world, &mut kit, 1, Service::TcpPull, 5432);
     world.events();
     let stream = kit.open(&mut world, OPEN);
     (world, kit, stream)

@@ -198,7 +198,7 @@ fn an_old_kit_that_sends_no_optional_key_is_understood() {
         world.events().last(),
         Some(SessionEvent::Online { connections: 1, .. })
     ));
-    bind(&mut world, &mut kit, 1, BindMode::Expose, 3000);
+    bind(&mut world, &mut kit, 1, Service::HttpExpose, 3000);
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn a_changed_network_is_probed_at_once() {
 #[test]
 fn what_had_come_before_the_network_changed_is_no_sign_of_life() {
     let (mut world, mut kit) = online(&options());
-    bind(&mut world, &mut kit, 1, BindMode::Pull, 5432);
+    bind(&mut world, &mut kit, 1, Service::TcpPull, 5432);
     let conn = kit.conns[0].unwrap();
     world.pass(10 * MS);
     world.tell(Event::Disturbed);
@@ -239,7 +239,7 @@ fn what_had_come_before_the_network_changed_is_no_sign_of_life() {
 #[test]
 fn a_full_socket_that_moves_again_is_alive() {
     let (mut world, mut kit) = online(&options());
-    bind(&mut world, &mut kit, 1, BindMode::Pull, 5432);
+    bind(&mut world, &mut kit, 1, Service::TcpPull, 5432);
     let open = r#"{"kind":"tcp","bindId":1}"#;
     kit.open(&mut world, open);
     let local = world.accept();

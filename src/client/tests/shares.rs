@@ -21,8 +21,8 @@ fn exposed_with(descriptors: usize) -> (World, FakeKit) {
         &mut kit,
         r#"{"sessionId":"S-1","maxStreams":16384}"#,
     );
-    bind(&mut world, &mut kit, 1, BindMode::Expose, 3000);
-    bind(&mut world, &mut kit, 2, BindMode::Pull, 5432);
+    bind(&mut world, &mut kit, 1, Service::HttpExpose, 3000);
+    bind(&mut world, &mut kit, 2, Service::TcpPull, 5432);
     world.events();
     (world, kit)
 }
@@ -267,7 +267,7 @@ fn windows_that_no_kit_needs_are_not_believed() {
     let ok = r#"{"sessionId":"S-1","streamWindow":4294967295,"sessionWindow":4294967295,
         "maxStreams":4294967295}"#;
     come_online(&mut world, &mut kit, ok);
-    bind(&mut world, &mut kit, 1, BindMode::Expose, 3000);
+    bind(&mut world, &mut kit, 1, Service::HttpExpose, 3000);
     let terms = *world.client.reach.session.attached().unwrap().terms();
     assert_eq!(terms.stream_window, crate::limits::MAX_STREAM_WINDOW);
     assert_eq!(terms.session_window, crate::limits::MAX_SESSION_WINDOW);
