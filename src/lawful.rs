@@ -23,6 +23,8 @@ pub struct Lawful<M> {
     named: Vec<ConnKey>,
     conns: BTreeMap<ConnKey, Standing>,
     dead: BTreeSet<ConnKey>,
+    /// Whose names are looked up for the machine, and whether it was told.
+    sought: BTreeMap<ConnKey, bool>,
     /// Whom Wake has named, and nobody has flushed yet.
     woken: BTreeSet<ConnKey>,
     last: Last,
@@ -61,6 +63,7 @@ impl<M: Machine> Lawful<M> {
             named: Vec::new(),
             conns: BTreeMap::new(),
             dead: BTreeSet::new(),
+            sought: BTreeMap::new(),
             woken: BTreeSet::new(),
             last: Last::Other,
         }
@@ -87,6 +90,7 @@ impl<M: Machine> Lawful<M> {
     }
 
     fn bury(&mut self, conn: ConnKey) {
+        self.sought.remove(&conn);
         if self.conns.remove(&conn).is_some() {
             self.woken.remove(&conn);
             self.named.retain(|named| *named != conn);
@@ -100,6 +104,12 @@ impl<M: Machine> Lawful<M> {
                 if let Some(standing) = self.conns.get_mut(conn) {
                     assert!(!standing.stands, "{conn:?} is connected twice");
                     standing.stands = true;
+                }
+            }
+            Event::Resolved { conn, .. } => {
+                if let Some(told) = self.sought.get_mut(conn) {
+                    assert!(!*told, "{conn:?} is resolved twice");
+                    *told = true;
                 }
             }
             Event::Ended { conn, .. } => self.bury(*conn),
@@ -118,7 +128,14 @@ impl<M: Machine> Lawful<M> {
     /// Looks at what the machine wants.
     fn judge(&mut self, command: &Command<M::Notice>) {
         match command {
-            Command::Dial { conn, .. } => self.name(*conn, false),
+            Command::Resolve { conn, .. } => {
+                self.name(*conn, false);
+                self.sought.insert(*conn, false);
+            }
+            Command::Dial { conn, .. } => match self.sought.remove(conn) {
+                Some(told) => assert!(told, "{conn:?} is dialled before it is resolved"),
+                None => self.name(*conn, false),
+            },
             Command::Wake { conn } => {
                 if let Some(standing) = self.conns.get_mut(conn) {
                     standing.paused = false;

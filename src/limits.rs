@@ -259,6 +259,8 @@ pub const FLOOD_EMPTY_DATA: Allowance = Allowance {
 pub const WINDOWS_EARNED_PER_DATA: u32 = 4;
 
 const _: () = assert!(LANE_READ_MIN <= LANE_READ_MAX);
+// Whoever dials says what went wrong before nothing else than its time is known.
+const _: () = assert!(FORWARD_WITHIN.as_millis() > 2 * DIAL_TIMEOUT.as_millis());
 // Telling of progress alone never looks like a flood.
 const _: () = assert!(
     PROGRESS_AT_ONCE as u128 * 1000 <= FLOOD_WINDOW.per_second as u128 * SWEEP_EVERY.as_millis()
@@ -342,6 +344,12 @@ pub const KEEPALIVE_PROBES: i32 = 4;
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an address may be silent before the next one is tried too (RFC 8305 §5).
 pub const DIAL_NEXT_AFTER: Duration = Duration::from_millis(250);
+/// How long a connection that a client asks for may take, look-up and dial together.
+pub const FORWARD_WITHIN: Duration = Duration::from_secs(25);
+/// Octets of the name of a host, at most (RFC 1035 §2.3.4).
+pub const MAX_HOST: usize = 255;
+/// Addresses of one name that is looked up for a machine to judge: more is no answer.
+pub const MAX_FOUND: usize = 64;
 /// Names that are looked up at once; each costs a thread for as long as it takes.
 pub const RESOLVER_THREADS: usize = 8;
 /// Requests that in-process handlers work on at once, each on a thread of its own. Others wait for

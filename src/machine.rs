@@ -31,7 +31,6 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-#[cfg(feature = "client")]
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -113,6 +112,13 @@ pub enum Event {
         conn: ConnKey,
         /// Whom it reached.
         peer: SocketAddr,
+    },
+    /// The answer to [`Command::Resolve`].
+    Resolved {
+        /// For which connection.
+        conn: ConnKey,
+        /// Every address of the name, in the order in which to try them.
+        found: Vec<Found>,
     },
     /// TLS that was asked for by [`Command::StartTls`] stands.
     Secured {
@@ -214,6 +220,17 @@ pub enum Command<N> {
         listener: ListenerKey,
         /// Whether to accept.
         on: bool,
+    },
+    /// Look a name (or an address) up for a connection that is then dialled, or closed; answered by
+    /// [`Event::Resolved`] or [`Event::Ended`]. So a machine sees whom it would reach before it
+    /// does.
+    Resolve {
+        /// The machine's name for the connection.
+        conn: ConnKey,
+        /// The name, or an IP literal without brackets.
+        host: String,
+        /// The port.
+        port: u16,
     },
     /// Open a connection; answered by [`Event::Connected`] or [`Event::Ended`].
     Dial {
@@ -322,15 +339,25 @@ pub enum Trust {
     Anyone,
 }
 
+/// An address that a name has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// With the port that was asked for.
+    pub addr: SocketAddr,
+    /// Whether it is one of this machine's own, or may be.
+    pub is_local: bool,
+}
+
 /// Whom to dial.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DialTarget {
     /// A TCP address.
     Addr(SocketAddr),
+    /// TCP addresses, in turn, and no others.
+    Addrs(Vec<SocketAddr>),
     /// A host name and port; the host resolves it afresh and tries its addresses in turn.
     Name(String, u16),
     /// A Unix socket, which has no address: it is told as connected to one that names nobody.
-    #[cfg(feature = "client")]
     Unix(PathBuf),
     /// The in-process handler that the host was given (`serve`), by its number.
     Handler(u32),

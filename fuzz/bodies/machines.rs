@@ -17,8 +17,18 @@ use hoody_tunnel::entropy::Entropy;
 use hoody_tunnel::kit::Kit;
 use hoody_tunnel::kit::config::Config;
 use hoody_tunnel::lawful::Lawful;
-use hoody_tunnel::machine::{Command, ConnKey, Ended, Event, IoFailure, ListenerKey, Machine};
+use hoody_tunnel::machine::{
+    Command, ConnKey, Ended, Event, Found, IoFailure, ListenerKey, Machine,
+};
 use hoody_tunnel::ws::{OpCode, Role, accept_key, push_frame};
+
+fn found(conn: ConnKey, addr: SocketAddr) -> Event {
+    let found = vec![Found {
+        addr,
+        is_local: addr.ip().is_loopback(),
+    }];
+    Event::Resolved { conn, found }
+}
 
 /// Runs one input.
 pub fn run(data: &[u8]) {
@@ -41,6 +51,7 @@ struct Mini<M: Machine> {
     listeners: Vec<(ListenerKey, SocketAddr)>,
     asked: Vec<(ListenerKey, SocketAddr)>,
     dialled: Vec<ConnKey>,
+    sought: Vec<(ConnKey, String, u16)>,
     woken: Vec<ConnKey>,
     /// These may be read once nobody waits to be flushed (law 7).
     readable: Vec<ConnKey>,
@@ -63,6 +74,7 @@ impl<M: Machine> Mini<M> {
             listeners: Vec::new(),
             asked: Vec::new(),
             dialled: Vec::new(),
+            sought: Vec::new(),
             woken: Vec::new(),
             readable: Vec::new(),
             ended: BTreeSet::new(),
@@ -102,6 +114,23 @@ impl<M: Machine> Mini<M> {
                 self.machine.handle(event, self.now);
                 continue;
             }
+            if let Some((conn, host, port)) = self.sought.pop() {
+                // Names of an odd length are those of nobody.
+                let event = match host.parse() {
+                    Ok(ip) => found(conn, SocketAddr::new(ip, port)),
+                    Err(_) if host.len() % 2 == 0 => found(conn, ([127, 0, 0, 1], port).into()),
+                    Err(_) => {
+                        self.forget(conn);
+                        let how = Ended::Failed(IoFailure {
+                            kind: std::io::ErrorKind::NotFound,
+                            text: "no such name".into(),
+                        });
+                        Event::Ended { conn, how }
+                    }
+                };
+                self.machine.handle(event, self.now);
+                continue;
+            }
             match (self.woken.pop(), self.readable.pop()) {
                 (Some(conn), reads) => {
                     self.readable.extend(reads);
@@ -121,6 +150,7 @@ impl<M: Machine> Mini<M> {
                 self.listeners.retain(|(key, _)| *key != listener);
                 self.asked.retain(|(key, _)| *key != listener);
             }
+            Command::Resolve { conn, host, port } => self.sought.push((conn, host, port)),
             Command::Dial { conn, .. } => self.dialled.push(conn),
             Command::Introduce { .. } => {}
             Command::ResetIfKilled { .. } => {}
@@ -138,6 +168,7 @@ impl<M: Machine> Mini<M> {
     fn forget(&mut self, conn: ConnKey) {
         self.conns.retain(|key| *key != conn);
         self.dialled.retain(|key| *key != conn);
+        self.sought.retain(|(key, ..)| *key != conn);
         self.inbox.remove(&conn);
         self.ended.remove(&conn);
     }

@@ -236,6 +236,7 @@ impl Machine for Fetch {
                 };
                 self.finish(Err(failure.error()));
             }
+            Event::Resolved { .. } => {}
             Event::Timeout => {
                 let doing = match self.reached {
                     true => "waiting for the kit's answer",

@@ -215,7 +215,6 @@ impl Client {
             }
             Incoming::Data { tag, payload, .. } => local.data(&mut around, tag, index, payload),
             Incoming::Trailers { tag, payload } => local.trailers(&mut around, tag, index, payload),
-            // Nothing here opens a stream yet that the kit would connect.
             Incoming::Connected { .. } => {}
             Incoming::Eof { tag, .. } => local.remote_eof(&mut around, tag),
             Incoming::Reset {
@@ -509,7 +508,7 @@ impl Machine for Client {
             }
             // What a local server said before its end is owed to whoever is slow in taking it, and
             // the kit knows when that is nobody any more. Lanes are asked for signs of life.
-            Event::PeerFinished { .. } | Event::Holds { .. } => {}
+            Event::PeerFinished { .. } | Event::Holds { .. } | Event::Resolved { .. } => {}
             // A client listens nowhere, and its program has no successor.
             Event::Listening { .. } | Event::AcceptFailed { .. } | Event::Upgrade => {}
         }

@@ -295,7 +295,7 @@ mod tests {
                 DialTarget::Addr(addr) => (Some(addr.ip().to_string()), None),
                 DialTarget::Name(name, _) => (Some(name), None),
                 DialTarget::Unix(path) => (None, Some(path.display().to_string())),
-                DialTarget::Handler(_) => panic!("{text} is no handler"),
+                DialTarget::Handler(_) | DialTarget::Addrs(_) => panic!("{text} is one target"),
             };
             assert_eq!(host.as_deref(), case["host"].as_str(), "{text}");
             assert_eq!(unix.as_deref(), case["unix"].as_str(), "{text}");

@@ -30,6 +30,17 @@ pub struct SessionRow {
     pub parked: bool,
     /// What it has bound.
     pub bindings: Vec<BindingRow>,
+    /// Whom it has the kit connect to.
+    pub forwards: Vec<ForwardRow>,
+}
+
+/// A connection that a client asked for, as the operator sees it.
+#[derive(Debug, Clone, Serialize)]
+pub struct ForwardRow {
+    /// What the client asked for.
+    pub target: String,
+    /// It stands.
+    pub connected: bool,
 }
 
 /// A binding as the operator sees it.
@@ -241,6 +252,7 @@ struct Tunnel<'a> {
     active_streams: usize,
     expose_bindings: Vec<TunnelBinding>,
     pull_bindings: Vec<TunnelBinding>,
+    forwards: &'a [ForwardRow],
 }
 
 #[derive(Serialize)]
@@ -271,6 +283,7 @@ impl Tunnel<'_> {
             active_streams: row.active_streams,
             expose_bindings: of_mode(BindMode::Expose),
             pull_bindings: of_mode(BindMode::Pull),
+            forwards: &row.forwards,
         }
     }
 }

@@ -39,6 +39,10 @@ fn rows() -> Vec<SessionRow> {
         max_streams: 1024,
         parked: false,
         bindings: vec![pull, expose],
+        forwards: vec![ForwardRow {
+            target: "db:5432".into(),
+            connected: true,
+        }],
     };
     let two = SessionRow {
         session_id: SessionId::new(TWO),
@@ -51,6 +55,7 @@ fn rows() -> Vec<SessionRow> {
             port: 4000,
             ..expose
         }],
+        forwards: Vec::new(),
         ..one.clone()
     };
     vec![two, one]
@@ -110,10 +115,12 @@ fn tunnels_have_totals() {
         {"sessionId": ONE, "peerAddr": "203.0.113.9:51234", "protocol": "v2",
          "connectionsGranted": 4, "activeStreams": 5,
          "exposeBindings": [{"bindId": 1, "containerPort": 3000}],
-         "pullBindings": [{"bindId": 2, "containerPort": 5432}]},
+         "pullBindings": [{"bindId": 2, "containerPort": 5432}],
+         "forwards": [{"target": "db:5432", "connected": true}]},
         {"sessionId": TWO, "peerAddr": "[2001:db8::1]:9", "protocol": "v1",
          "connectionsGranted": 1, "activeStreams": 0,
-         "exposeBindings": [{"bindId": 1, "containerPort": 4000}], "pullBindings": []},
+         "exposeBindings": [{"bindId": 1, "containerPort": 4000}], "pullBindings": [],
+         "forwards": []},
     ], "orphanedSessions": 1, "totalStreams": 5, "totalBindings": 3, "fdPermitsAvailable": 99});
     assert_eq!(read(&tunnels(rows(), 99)), expected);
 }

@@ -26,6 +26,8 @@ pub enum Class {
     Visitor,
     /// A caller to a PULL port.
     Caller,
+    /// A connection that a client asked for.
+    Forward,
     /// A connection that was told all it will be told, and only lingers so that it hears it. It has
     /// no reserve, has a cap, and its place is anybody's who wants one.
     Leaving,
@@ -127,7 +129,22 @@ impl FdBudget {
 
     /// Permits that visits have or could have.
     pub fn for_visits(&self) -> usize {
-        self.room(Class::Visitor) + self.out(Class::Visitor) + self.out(Class::Caller)
+        self.room(Class::Visitor) + self.visits()
+    }
+
+    /// Permits that visits have.
+    fn visits(&self) -> usize {
+        self.out(Class::Visitor) + self.raw()
+    }
+
+    /// Permits of those who keep theirs for as long as they like.
+    fn raw(&self) -> usize {
+        self.out(Class::Caller) + self.out(Class::Forward)
+    }
+
+    /// Permits that are left for connections which clients ask for.
+    pub fn left_for_dials(&self) -> usize {
+        self.room(Class::Forward)
     }
 
     /// Permits at home.
@@ -161,9 +178,9 @@ impl FdBudget {
             // Refusals beyond their reserve would take the place of visits.
             Class::Refusal => free.min(self.reserve[Class::Refusal as usize] - self.out(class)),
             // Callers keep theirs for as long as they like, so the last part is for visitors.
-            Class::Caller => {
+            Class::Caller | Class::Forward => {
                 let all = self.for_visits();
-                free.min((all - all / 8).saturating_sub(self.out(class)))
+                free.min((all - all / 8).saturating_sub(self.raw()))
             }
             Class::Leaving => free.min((self.total / 8).saturating_sub(self.out(class))),
             _ => free,
@@ -177,8 +194,7 @@ impl FdBudget {
         if free == 0 {
             self.accepting = false;
         } else if !self.accepting {
-            let used =
-                self.out(Class::Visitor) + self.out(Class::Caller) + self.out(Class::Refusal);
+            let used = self.visits() + self.out(Class::Refusal);
             self.accepting = used <= (used + free) / 10 * 9 + (used + free) % 10 * 9 / 10;
         }
     }
@@ -200,7 +216,7 @@ impl FdBudget {
     }
 }
 
-const CLASSES: usize = 7;
+const CLASSES: usize = 8;
 
 #[cfg(test)]
 mod tests {
@@ -347,6 +363,7 @@ mod tests {
             Class::Refusal,
             Class::Visitor,
             Class::Caller,
+            Class::Forward,
             Class::Leaving,
         ];
         let mut entropy = Entropy::from_seed(3);

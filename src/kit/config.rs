@@ -11,6 +11,7 @@ use crate::http::HeadLimits;
 use crate::http::trail::Proxies;
 use crate::kit::budget::Needs;
 use crate::kit::memory::Plan;
+use crate::kit::policy::Policy;
 use crate::kit::public_url::PublicUrl;
 use crate::limits::{
     DEFAULT_MEMORY, DEFAULT_REPLAY_BUFFER, DEFAULT_SESSION_WINDOW, DEFAULT_STREAM_WINDOW,
@@ -34,6 +35,8 @@ pub struct Config {
     pub token: Option<Secret>,
     /// The operator said that nobody has to prove anything (`--no-auth`).
     pub no_auth: bool,
+    /// Whom clients may have the kit connect to (`--allow-forward`), PROTOCOL §8.
+    pub allow_forward: Policy,
     /// Where the world reaches EXPOSE ports (`--public-url-pattern`).
     pub public_url: Option<PublicUrl>,
     /// Where the world reaches EXPOSE ports that carry raw TCP (`--public-tcp-pattern`).
@@ -157,6 +160,7 @@ impl Default for Config {
             expose_host: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             token: None,
             no_auth: false,
+            allow_forward: Policy::off(),
             public_url: None,
             public_tcp: None,
             tcp_expose: true,

@@ -115,6 +115,8 @@ pub(super) enum Role {
     Visitor,
     /// Came to a PULL port.
     Caller,
+    /// Goes to whom a client wants to reach.
+    Forward,
     /// Said all it had to say, and reads on so that the peer gets it (a close with unread bytes is
     /// a reset, which may destroy what is on its way).
     Leaving {
@@ -138,7 +140,7 @@ impl Role {
 
     /// Whether it serves a stream.
     pub(super) fn has_stream(self) -> bool {
-        matches!(self, Role::Visitor | Role::Caller)
+        matches!(self, Role::Visitor | Role::Caller | Role::Forward)
     }
 
     /// Whether what waits to be sent is a visitor's, a caller's, or the last that anybody hears.

@@ -112,6 +112,10 @@ impl Kit {
                 let (streams, mut below) = self.streams();
                 streams.callers.timeout(conn, &mut below);
             }
+            Role::Forward => {
+                let (streams, mut below) = self.streams();
+                streams.forwards.timeout(conn, &mut below);
+            }
             Role::Lane(..) => {}
         }
     }
@@ -126,7 +130,7 @@ impl Kit {
                 self.sessions.lane_lost((session, index), how, conns, cx);
                 self.settle_sessions();
             }
-            role @ (Role::Visitor | Role::Caller) => {
+            role @ (Role::Visitor | Role::Caller | Role::Forward) => {
                 let (streams, mut below) = self.streams();
                 streams.gone(conn, role, how, &mut below);
             }
@@ -152,6 +156,7 @@ impl Kit {
                 let (streams, mut below) = self.streams();
                 streams.callers.ends_ahead(conn, &mut below);
             }
+            Role::Forward => self.streams.forwards.ends_ahead(conn, &mut self.sessions),
             // These have deadlines of their own, or are asked for signs of life.
             Role::Front | Role::Greeter | Role::Lane(..) | Role::Leaving { .. } => {}
         }
@@ -335,7 +340,7 @@ impl Kit {
         while let Some((conn, role)) = self.conns.next_left() {
             match role {
                 Role::Front | Role::Greeter => self.front.forget(conn, role),
-                Role::Visitor | Role::Caller => self.streams.forget(conn, role),
+                Role::Visitor | Role::Caller | Role::Forward => self.streams.forget(conn, role),
                 Role::Lane(..) | Role::Leaving { .. } => {}
             }
         }
@@ -392,8 +397,16 @@ impl Machine for Kit {
     fn handle(&mut self, event: Event, now: Instant) {
         self.cx.now = now;
         match event {
-            // The kit dials nobody.
-            Event::Connected { .. } | Event::Secured { .. } => {}
+            Event::Resolved { conn, found } => {
+                let (streams, mut below) = self.streams();
+                streams.forwards.resolved(conn, &found, &mut below);
+            }
+            Event::Connected { conn, peer } => {
+                let (streams, mut below) = self.streams();
+                streams.forwards.connected(conn, peer, &mut below);
+            }
+            // The kit secures nothing.
+            Event::Secured { .. } => {}
             Event::Ended { conn, how } => self.ended(conn, &how),
             Event::PeerFinished { conn } => self.peer_finished(conn),
             Event::Listening { listener, outcome } => {
@@ -457,6 +470,7 @@ impl Machine for Kit {
                 self.streams.visitors.space(conn, cx, &self.conns, sessions)
             }
             Role::Caller => self.streams.callers.space(conn, &mut self.sessions),
+            Role::Forward => self.streams.forwards.space(conn, &mut self.sessions),
             Role::Front if !entry.out.is_empty() => &mut [],
             Role::Front => self.cx.scratch_space(),
             Role::Leaving { patience, .. } => {
@@ -486,6 +500,10 @@ impl Machine for Kit {
             Role::Caller => {
                 let (streams, mut below) = self.streams();
                 streams.callers.received(conn, count, &mut below);
+            }
+            Role::Forward => {
+                let (streams, mut below) = self.streams();
+                streams.forwards.received(conn, count, &mut below);
             }
             Role::Front | Role::Greeter => {
                 let (conns, cx) = (&mut self.conns, &mut self.cx);
@@ -529,7 +547,7 @@ impl Machine for Kit {
         }
         let (passed, drained) = self.conns.taken(conn, count, &mut self.cx);
         match role {
-            Role::Visitor | Role::Caller => {
+            Role::Visitor | Role::Caller | Role::Forward => {
                 let (streams, mut below) = self.streams();
                 streams.transmitted(conn, role, passed, drained, &mut below);
             }

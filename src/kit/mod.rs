@@ -45,6 +45,7 @@ pub mod memory;
 pub mod metrics;
 mod operator;
 mod places;
+pub mod policy;
 mod port;
 pub mod public_url;
 mod repeats;

@@ -5,13 +5,13 @@ use std::net::IpAddr;
 use log::info;
 
 use crate::http::Asked;
-use crate::kit::admin::{self, BindingRow, SessionRow};
+use crate::kit::admin::{self, BindingRow, ForwardRow, SessionRow};
 use crate::kit::budget::Class;
 use crate::kit::config::Config;
 use crate::kit::conns::Conns;
 use crate::kit::context::Context;
 use crate::kit::front::asks::{Denial, Wanted, write_answer};
-use crate::kit::keys::BindingKey;
+use crate::kit::keys::{BindingKey, SessionKey};
 use crate::kit::metrics::{self, Gauges, RefusalReason};
 use crate::kit::port::Ports;
 use crate::kit::session::{KitSession, Sessions};
@@ -35,11 +35,15 @@ impl View<'_> {
     fn rows(&self) -> Vec<SessionRow> {
         self.sessions
             .iter()
-            .map(|(_, session)| self.row(session))
+            .map(|(key, session)| self.row(key, session))
             .collect()
     }
 
-    fn row(&self, session: &KitSession) -> SessionRow {
+    fn row(&self, key: SessionKey, session: &KitSession) -> SessionRow {
+        let about = |(conn, _)| self.streams.forwards.about(conn);
+        let forwards = self.conns.iter().filter_map(about);
+        let forwards = forwards.filter(|about| about.0 == key);
+        let forward = |(_, target, connected)| ForwardRow { target, connected };
         let binding = |key: &BindingKey| {
             let binding = self.ports.binding(*key);
             BindingRow {
@@ -58,6 +62,7 @@ impl View<'_> {
             max_streams: self.config.max_streams_per_session,
             parked: session.is_parked(),
             bindings: session.bindings.iter().map(binding).collect(),
+            forwards: forwards.map(forward).collect(),
         }
     }
 
@@ -66,6 +71,7 @@ impl View<'_> {
             visitors: self.conns.budget.out(Class::Visitor) + self.conns.budget.out(Class::Refusal),
             held: self.streams.held(),
             callers: self.conns.budget.out(Class::Caller),
+            forwards: self.conns.budget.out(Class::Forward),
             lanes: self.conns.budget.out(Class::Lane),
             pre_auth: self.conns.pre_auth(),
             fd_permits_available: self.conns.budget.available(),

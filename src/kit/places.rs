@@ -91,7 +91,7 @@ impl Conns {
         }
         let leaver = match class {
             Class::Front => self.admission.first_to_go()?,
-            Class::Visitor | Class::Caller => match self.spare_front() {
+            Class::Visitor | Class::Caller | Class::Forward => match self.spare_front() {
                 Some(leaver) => leaver,
                 None => yields(self)?,
             },

@@ -10,8 +10,9 @@ use crate::entropy::Entropy;
 use crate::kit::config::Config;
 use crate::kit::config::Usage;
 use crate::lawful::Lawful;
-use crate::machine::{Command, ConnKey, Event, ListenerKey, Machine};
+use crate::machine::{Command, ConnKey, DialTarget, Event, ListenerKey, Machine};
 use crate::mux::{Incoming, Retention, Session, Side, StreamKey, Terms, Transport};
+use crate::wire::code::Code;
 use crate::wire::control::Secret;
 use crate::wire::frame::FrameType;
 
@@ -33,6 +34,10 @@ pub(super) struct Host {
     pub bound: Vec<ListenerKey>,
     /// Whether they accept.
     pub accepts: bool,
+    /// Names that are to be looked up, oldest first.
+    pub sought: Vec<(ConnKey, String, u16)>,
+    /// Whom the kit dials, oldest first.
+    pub dialled: Vec<(ConnKey, DialTarget)>,
     /// What sockets hold that can tell.
     pub held: BTreeMap<ConnKey, usize>,
 }
@@ -60,6 +65,8 @@ impl Host {
             paused: BTreeSet::new(),
             bound: Vec::new(),
             accepts: true,
+            sought: Vec::new(),
+            dialled: Vec::new(),
             held: BTreeMap::new(),
         };
         host.settle();
@@ -76,6 +83,8 @@ impl Host {
             match command {
                 Command::Close { conn, .. } => self.closed.push(conn),
                 Command::Finish { conn } => self.finished.push(conn),
+                Command::Resolve { conn, host, port } => self.sought.push((conn, host, port)),
+                Command::Dial { conn, target } => self.dialled.push((conn, target)),
                 Command::Accept { listener, on } => {
                     self.accepts = on;
                     match on {
@@ -251,6 +260,12 @@ pub(super) struct Laptop {
     pub streams: Vec<StreamKey>,
     /// What the kit said of each when it opened it.
     pub opens: Vec<String>,
+    /// What it was told that the kit has connected to.
+    pub connected: Vec<String>,
+    /// RESETs, by what its test hung on the stream.
+    pub resets: Vec<(u32, Code, String)>,
+    /// DATA of all streams, which it takes at once.
+    pub got: Vec<u8>,
     /// What else the kit told, in JSON.
     pub told: Vec<(FrameType, String)>,
     /// Whether its streams keep to their shares of the session's credit, as older ones do not.
@@ -286,7 +301,7 @@ impl Host {
             grow_windows: false,
             header_case: false,
             trailers: false,
-            forward: false,
+            forward: hello.contains("forward"),
             head_parts: 0,
             queue_opens: crate::limits::LANE_QUEUE_OPENS,
             replay: hello.contains("replay").then_some(Retention {
@@ -305,6 +320,9 @@ impl Host {
             mux,
             streams: Vec::new(),
             opens: Vec::new(),
+            connected: Vec::new(),
+            resets: Vec::new(),
+            got: Vec::new(),
             told: Vec::new(),
             shares: true,
         };
@@ -384,6 +402,13 @@ impl Laptop {
                 }
                 Incoming::Control { kind, payload } => {
                     self.told.push((kind, json(&payload)));
+                }
+                Incoming::Connected { payload, .. } => self.connected.push(json(&payload)),
+                Incoming::Reset {
+                    tag, code, reason, ..
+                } => self.resets.push((tag, code, reason)),
+                Incoming::Data { payload, .. } => {
+                    self.got.extend_from_slice(self.mux.payload(0, &payload));
                 }
                 _ => {}
             }

@@ -47,7 +47,7 @@ impl Kit {
             standing += usize::from(stands.is_some());
             let known = match entry.role {
                 Role::Front | Role::Greeter => self.front.knows(key, entry.role),
-                Role::Visitor | Role::Caller => self.streams.knows(key, entry.role),
+                Role::Visitor | Role::Caller | Role::Forward => self.streams.knows(key, entry.role),
                 Role::Leaving { .. } => continue,
                 Role::Lane(session, index) => {
                     let mux = self.sessions.mux(session);

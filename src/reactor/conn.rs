@@ -21,10 +21,11 @@ use super::token;
 pub(super) enum Link {
     /// Its name is being resolved.
     Resolving,
+    /// Its name is being resolved for the machine to see, which then dials.
+    Seeking,
     /// It is being connected.
     Dialing(Box<Dial>),
     /// A Unix socket is being tried.
-    #[cfg(feature = "client")]
     Knocking(Box<super::unix::Knock>),
     /// It stands.
     Plain(Socket),

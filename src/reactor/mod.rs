@@ -40,7 +40,6 @@ pub mod successor;
 mod tls;
 mod token;
 mod turn;
-#[cfg(feature = "client")]
 mod unix;
 
 use std::collections::VecDeque;

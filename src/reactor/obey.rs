@@ -7,11 +7,9 @@ use std::sync::Arc;
 
 use mio::Interest;
 
-#[cfg(feature = "client")]
-use crate::limits::KNOCK_AGAIN;
-use crate::limits::{DEPART_WITHIN, DIAL_TIMEOUT};
+use crate::limits::{DEPART_WITHIN, DIAL_TIMEOUT, KNOCK_AGAIN, MAX_FOUND};
 use crate::machine::{
-    CloseHow, Command, ConnKey, DialTarget, Ended, Event, ListenerKey, Machine, Trust,
+    CloseHow, Command, ConnKey, DialTarget, Ended, Event, Found, ListenerKey, Machine, Trust,
 };
 
 use super::Reactor;
@@ -44,9 +42,10 @@ impl<M: Machine> Reactor<M> {
     /// which their key may have been closed.
     fn concerns_the_living(&mut self, event: &Event) -> bool {
         match event {
-            Event::Connected { conn, .. } | Event::Secured { conn } | Event::Holds { conn, .. } => {
-                self.conns.get_mut(*conn).is_some()
-            }
+            Event::Connected { conn, .. }
+            | Event::Resolved { conn, .. }
+            | Event::Secured { conn }
+            | Event::Holds { conn, .. } => self.conns.get_mut(*conn).is_some(),
             Event::Listening {
                 listener,
                 outcome: Ok(_),
@@ -76,6 +75,7 @@ impl<M: Machine> Reactor<M> {
                     post_listener(&mut self.accepting, listening);
                 }
             }
+            Command::Resolve { conn, host, port } => self.seek(conn, host, port),
             Command::Dial { conn, target } => self.dial(conn, target),
             Command::StartTls {
                 conn,
@@ -183,6 +183,7 @@ impl<M: Machine> Reactor<M> {
     fn dial(&mut self, key: ConnKey, target: DialTarget) {
         match target {
             DialTarget::Addr(addr) => self.dial_addrs(key, vec![addr]),
+            DialTarget::Addrs(addrs) => self.dial_addrs(key, addrs),
             DialTarget::Name(name, port) => match resolve::known(&name, port) {
                 Some(addrs) => self.dial_addrs(key, addrs),
                 None => {
@@ -191,7 +192,6 @@ impl<M: Machine> Reactor<M> {
                     self.resolve((key, name, port));
                 }
             },
-            #[cfg(feature = "client")]
             DialTarget::Unix(path) => {
                 let knock = super::unix::Knock::new(path, self.now);
                 let link = Link::Knocking(Box::new(knock));
@@ -202,10 +202,39 @@ impl<M: Machine> Reactor<M> {
         }
     }
 
+    /// Looks a name up for the machine to see.
+    fn seek(&mut self, key: ConnKey, host: String, port: u16) {
+        self.conns.insert(Conn::new(key, Link::Seeking));
+        self.dial_timers.arm(key, self.now + DIAL_TIMEOUT);
+        match resolve::known(&host, port) {
+            Some(addrs) => self.sought(key, &addrs),
+            None => self.resolve((key, host, port)),
+        }
+    }
+
+    /// Tells the machine which addresses a name has, and waits for it to dial.
+    fn sought(&mut self, key: ConnKey, addrs: &[SocketAddr]) {
+        if addrs.len() > MAX_FOUND {
+            let error = io::Error::new(io::ErrorKind::InvalidData, "it has too many addresses");
+            return self.end(key, Ended::Failed(failure(&error)));
+        }
+        self.dial_timers.disarm(key);
+        let found = |addr: &SocketAddr| Found {
+            addr: *addr,
+            is_local: resolve::is_local(addr.ip()),
+        };
+        let found = addrs.iter().map(found).collect();
+        self.news.push_back(Event::Resolved { conn: key, found });
+    }
+
     fn dial_addrs(&mut self, key: ConnKey, addrs: Vec<SocketAddr>) {
         let dial = Dial::new(key, addrs, self.user_timeout, self.now);
-        self.conns
-            .insert(Conn::new(key, Link::Dialing(Box::new(dial))));
+        let link = Link::Dialing(Box::new(dial));
+        match self.conns.get_mut(key) {
+            // The machine has seen whom it dials.
+            Some(conn) => conn.link = link,
+            None => self.conns.insert(Conn::new(key, link)),
+        }
         self.progress(key);
     }
 
@@ -249,6 +278,7 @@ impl<M: Machine> Reactor<M> {
             return;
         };
         match answer {
+            Ok(addrs) if matches!(conn.link, Link::Seeking) => self.sought(key, &addrs),
             Ok(addrs) => {
                 let dial = Dial::new(key, addrs, self.user_timeout, self.now);
                 conn.link = Link::Dialing(Box::new(dial));
@@ -259,7 +289,6 @@ impl<M: Machine> Reactor<M> {
     }
 
     /// Tries a Unix socket, or tries it again.
-    #[cfg(feature = "client")]
     pub(super) fn knock(&mut self, key: ConnKey) {
         let Some(conn) = self.conns.get_mut(key) else {
             return;

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::thread;
 
 use crate::limits::RESOLVER_THREADS;
@@ -76,6 +76,15 @@ pub(super) fn known(name: &str, port: u16) -> Option<Vec<SocketAddr>> {
     })
 }
 
+/// Whether an address is one of this machine's, or may be: only such can be listened on.
+pub(super) fn is_local(ip: IpAddr) -> bool {
+    match UdpSocket::bind((ip, 0)) {
+        Ok(_) => true,
+        // Without a descriptor, say, nobody can tell.
+        Err(error) => error.kind() != io::ErrorKind::AddrNotAvailable,
+    }
+}
+
 fn look_up(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let addrs: Vec<SocketAddr> = (name, port).to_socket_addrs()?.collect();
     if addrs.is_empty() {
@@ -119,6 +128,17 @@ mod tests {
             .collect();
         let wanted = ["[::1]:1", "10.0.0.1:1", "[::2]:1", "10.0.0.2:1", "[::3]:1"];
         assert_eq!(mixed, wanted);
+    }
+
+    #[test]
+    fn what_this_machine_has_is_told_from_what_others_have() {
+        for ours in ["127.0.0.1", "127.9.9.9", "0.0.0.0"] {
+            assert!(is_local(ours.parse().unwrap()), "{ours}");
+        }
+        // A range for documentation, which nobody has.
+        for theirs in ["192.0.2.1", "2001:db8::1"] {
+            assert!(!is_local(theirs.parse().unwrap()), "{theirs}");
+        }
     }
 
     #[test]

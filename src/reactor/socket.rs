@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use mio::event::Source;
 use mio::net::TcpStream;
-#[cfg(feature = "client")]
 use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
 
@@ -20,7 +19,6 @@ pub(super) enum Socket {
     /// From a listener or a dial.
     Tcp(TcpStream),
     /// From a dial. A kit dials none, and carries no code for it.
-    #[cfg(feature = "client")]
     Unix(UnixStream),
     /// To a handler of this process, which stirs us by itself.
     Inside(Box<dyn Inside>),
@@ -39,7 +37,6 @@ impl Socket {
     pub(super) fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
         retry(|| match self {
             Socket::Tcp(stream) => stream.read(space),
-            #[cfg(feature = "client")]
             Socket::Unix(stream) => stream.read(space),
             Socket::Inside(inside) => inside.read(space),
         })
@@ -49,7 +46,6 @@ impl Socket {
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         retry(|| match self {
             Socket::Tcp(stream) => stream.write(bytes),
-            #[cfg(feature = "client")]
             Socket::Unix(stream) => stream.write(bytes),
             Socket::Inside(inside) => inside.write(bytes),
         })
@@ -59,7 +55,6 @@ impl Socket {
     pub(super) fn finish(&mut self) {
         match self {
             Socket::Tcp(stream) => drop(stream.shutdown(Shutdown::Write)),
-            #[cfg(feature = "client")]
             Socket::Unix(stream) => drop(stream.shutdown(Shutdown::Write)),
             Socket::Inside(inside) => inside.finish(),
         }
@@ -76,7 +71,6 @@ impl Socket {
     pub(super) fn take_error(&self) -> Option<io::Error> {
         match self {
             Socket::Tcp(stream) => stream.take_error().unwrap_or_else(Some),
-            #[cfg(feature = "client")]
             Socket::Unix(stream) => stream.take_error().unwrap_or_else(Some),
             Socket::Inside(_) => None,
         }
@@ -130,7 +124,6 @@ impl Socket {
     pub(super) fn reregister(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         match self {
             Socket::Tcp(stream) => stream.reregister(registry, token, interest()),
-            #[cfg(feature = "client")]
             Socket::Unix(stream) => stream.reregister(registry, token, interest()),
             Socket::Inside(_) => Ok(()),
         }
@@ -140,7 +133,6 @@ impl Socket {
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         match self {
             Socket::Tcp(stream) => stream.register(registry, token, interest()),
-            #[cfg(feature = "client")]
             Socket::Unix(stream) => stream.register(registry, token, interest()),
             Socket::Inside(_) => Ok(()),
         }

@@ -186,7 +186,7 @@ impl<M: Machine> Reactor<M> {
     fn tell_deadlines(&mut self) {
         while let Some(key) = self.dial_timers.pop_due(self.now) {
             let late = self.conns.get_mut(key).and_then(|conn| match conn.link {
-                Link::Resolving => Some("the resolver does not answer"),
+                Link::Resolving | Link::Seeking => Some("the resolver does not answer"),
                 Link::Tls(_) if conn.securing => Some("TLS: no answer"),
                 _ => None,
             });
@@ -195,7 +195,6 @@ impl<M: Machine> Reactor<M> {
                 self.end(key, Ended::Failed(failure(&error)));
             } else {
                 self.progress(key);
-                #[cfg(feature = "client")]
                 self.knock(key);
             }
             self.settle();

@@ -89,6 +89,47 @@ fn localhost_reaches_a_server_on_either_family() {
 }
 
 #[test]
+fn a_machine_may_see_what_a_name_has_before_it_dials() {
+    let rig = Rig::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = listener.local_addr().unwrap();
+    let found = |host| {
+        rig.order(Order::Resolve(host, at.port()));
+        let Notice::Dialing(key) = rig.next() else {
+            panic!("not looked up");
+        };
+        match rig.next() {
+            Notice::Resolved(conn, found) if conn == key => (key, found),
+            other => panic!("{other:?}"),
+        }
+    };
+    // Old forms of a number are names that the system reads as addresses.
+    for host in [
+        "127.0.0.1",
+        "localhost",
+        "127.1",
+        "0x7f000001",
+        "2130706433",
+    ] {
+        let (key, found) = found(host);
+        assert!(found.iter().all(|it| it.is_local), "{host}: {found:?}");
+        assert!(found.iter().any(|it| it.addr == at), "{host}: {found:?}");
+        let addrs = vec![at];
+        rig.order(Order::DialFound(key, addrs));
+        assert!(matches!(rig.next(), Notice::Connected(conn, peer) if conn == key && peer == at));
+        rig.order(Order::Close(key, CloseHow::Clean));
+    }
+    let (key, elsewhere) = found("192.0.2.1");
+    assert!(!elsewhere[0].is_local);
+    rig.order(Order::Close(key, CloseHow::Reset));
+    rig.order(Order::Resolve("no-such-host.invalid", 80));
+    let Notice::Dialing(key) = rig.next() else {
+        panic!("not looked up");
+    };
+    assert!(matches!(rig.ended(key), Ended::Failed(why) if !why.text.is_empty()));
+}
+
+#[test]
 fn a_name_that_does_not_resolve_ends_the_dial() {
     let rig = Rig::new();
     // RFC 6761: names under `invalid` never resolve.

@@ -9,8 +9,8 @@ use std::time::Duration;
 use hoody_tunnel::buffer::Buffer;
 use hoody_tunnel::clock::Instant;
 use hoody_tunnel::machine::{
-    CloseHow, Command, Conn, ConnKey, DialTarget, Ended, Event, IoFailure, Listener, ListenerKey,
-    Machine, Trust,
+    CloseHow, Command, Conn, ConnKey, DialTarget, Ended, Event, Found, IoFailure, Listener,
+    ListenerKey, Machine, Trust,
 };
 use hoody_tunnel::reactor::{Handle, Options, Reactor};
 use hoody_tunnel::table::Table;
@@ -23,6 +23,9 @@ pub enum Order {
     Unlisten(ListenerKey),
     Accept(ListenerKey, bool),
     Dial(DialTarget),
+    /// Look a name up; what is found is dialled by [`Order::DialFound`].
+    Resolve(&'static str, u16),
+    DialFound(ConnKey, Vec<SocketAddr>),
     Tls(ConnKey, &'static str),
     Send(ConnKey, Vec<u8>),
     /// Read nothing from it, or go on.
@@ -45,6 +48,7 @@ pub enum Notice {
     Accepted(ConnKey, SocketAddr),
     Dialing(ConnKey),
     Connected(ConnKey, SocketAddr),
+    Resolved(ConnKey, Vec<Found>),
     Secured(ConnKey),
     Data(ConnKey, Vec<u8>),
     Fin(ConnKey),
@@ -103,6 +107,7 @@ impl Machine for Remote {
     fn handle(&mut self, event: Event, now: Instant) {
         let notice = match event {
             Event::Connected { conn, peer } => Notice::Connected(conn, peer),
+            Event::Resolved { conn, found } => Notice::Resolved(conn, found),
             Event::Secured { conn } => Notice::Secured(conn),
             Event::PeerFinished { conn } => Notice::FinAhead(conn),
             Event::Ended { conn, how } => {
@@ -140,6 +145,15 @@ impl Machine for Remote {
             Order::Dial(target) => {
                 let conn = self.open();
                 self.say(Notice::Dialing(conn));
+                Command::Dial { conn, target }
+            }
+            Order::Resolve(host, port) => {
+                let (conn, host) = (self.open(), host.to_owned());
+                self.say(Notice::Dialing(conn));
+                Command::Resolve { conn, host, port }
+            }
+            Order::DialFound(conn, addrs) => {
+                let target = DialTarget::Addrs(addrs);
                 Command::Dial { conn, target }
             }
             Order::Tls(conn, name) => Command::StartTls {

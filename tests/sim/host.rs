@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use hoody_tunnel::clock::Instant;
 use hoody_tunnel::lawful::Lawful;
 use hoody_tunnel::machine::{
-    CloseHow, Command, ConnKey, DialTarget, Ended, Event, IoFailure, ListenerKey, Machine,
+    CloseHow, Command, ConnKey, DialTarget, Ended, Event, Found, IoFailure, ListenerKey, Machine,
 };
 
 use crate::dice::Dice;
@@ -37,6 +37,8 @@ pub struct Host<M: Machine> {
     answers: VecDeque<(ListenerKey, Result<SocketAddr, IoFailure>)>,
     /// Dials that failed for want of a descriptor, which the machine is yet to be told.
     undialled: VecDeque<ConnKey>,
+    /// Names that the machine is yet to be told the addresses of.
+    sought: VecDeque<(ConnKey, Found)>,
     /// Connections of which the machine is to be told what the system holds.
     probed: VecDeque<ConnKey>,
     /// Keys that the machine has closed or lost; it must never name them again.
@@ -131,6 +133,7 @@ impl<M: Machine> Host<M> {
             tells_held: !matches!(cut, Cut::Crumbs),
             answers: VecDeque::new(),
             undialled: VecDeque::new(),
+            sought: VecDeque::new(),
             probed: VecDeque::new(),
             dead: BTreeSet::new(),
             last_dead: None,
@@ -214,6 +217,13 @@ impl<M: Machine> Host<M> {
             self.dead.insert(conn);
             let how = Ended::Failed(shortage());
             self.machine.handle(Event::Ended { conn, how }, self.now);
+            self.settle(net);
+            return true;
+        }
+        if let Some((conn, found)) = self.sought.pop_front() {
+            let found = vec![found];
+            self.machine
+                .handle(Event::Resolved { conn, found }, self.now);
             self.settle(net);
             return true;
         }
@@ -514,6 +524,14 @@ impl<M: Machine> Host<M> {
                     it.accepting = on;
                 }
             }
+            Command::Resolve { conn, host, port } => {
+                assert!(!self.dead.contains(&conn), "{conn:?} was named before");
+                let found = Found {
+                    addr: resolve(&host, port),
+                    is_local: true,
+                };
+                self.sought.push_back((conn, found));
+            }
             Command::Dial { conn, .. } if self.no_descriptors_until > net.now => {
                 assert!(!self.dead.contains(&conn), "{conn:?} was named before");
                 self.undialled.push_back(conn);
@@ -521,6 +539,7 @@ impl<M: Machine> Host<M> {
             Command::Dial { conn, target } => {
                 let addr = match target {
                     DialTarget::Addr(addr) => addr,
+                    DialTarget::Addrs(addrs) => addrs[0],
                     DialTarget::Name(name, port) => resolve(&name, port),
                     DialTarget::Unix(path) => behind(&path),
                     DialTarget::Handler(number) => panic!("no handler {number} here"),
@@ -553,6 +572,7 @@ impl<M: Machine> Host<M> {
             }
             Command::Close { conn, how } => {
                 self.undialled.retain(|other| *other != conn);
+                self.sought.retain(|(other, _)| *other != conn);
                 if let Some(sock) = self.remove(conn) {
                     match how {
                         CloseHow::Clean => {

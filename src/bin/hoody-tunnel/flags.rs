@@ -118,6 +118,10 @@ pub struct Flags {
     /// let clients expose HTTP ports only
     #[argh(switch)]
     pub no_tcp_expose: bool,
+    /// whom clients may reach from here: off, loopback, or a list of host:port, host:*,
+    /// 10.0.0.0/8:port, unix:/path; can be repeated [loopback with a token, else off]
+    #[argh(option, arg_name = "LIST")]
+    pub allow_forward: Vec<String>,
     /// descriptors at once [4096, or what the limit of open files allows]
     #[argh(option, arg_name = "N")]
     pub fd_budget: Option<usize>,

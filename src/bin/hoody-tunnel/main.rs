@@ -100,6 +100,14 @@ fn run(config: Config, mut start: Start) -> Result<(), Trouble> {
             config.listen
         );
     }
+    match config.token {
+        None if !config.allow_forward.is_off() => log::warn!(
+            "anybody who reaches {} may connect from here (--allow-forward {})",
+            config.listen,
+            config.allow_forward
+        ),
+        _ => log::info!("clients may reach from here: {}", config.allow_forward),
+    }
     if config.hold_visitors > config.takeover_grace {
         log::warn!(
             "visitors are held for {:?} and not {:?}: after --takeover-grace nobody comes back",

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use hoody_tunnel::http::trail::{Network, Proxies};
 use hoody_tunnel::kit::config::{About, Config, Usage};
+use hoody_tunnel::kit::policy::Policy;
 use hoody_tunnel::kit::public_url::PublicUrl;
 use hoody_tunnel::limits::{DEFAULT_MEMORY, MAX_TOKEN_FILE, MIN_MEMORY};
 use hoody_tunnel::reactor::{cgroup, logging, process};
@@ -80,6 +81,7 @@ pub fn settings(
         ..Config::default()
     };
     set_addresses(&mut config, flags, environment)?;
+    config.allow_forward = allow_forward(&flags.allow_forward, config.token.is_some())?;
     if !flags.trusted_proxy.is_empty() {
         config.trusted_proxies = trusted_proxies(&flags.trusted_proxy)?;
     }
@@ -157,6 +159,15 @@ fn pattern(
 fn default_memory() -> u64 {
     let half = cgroup::memory_limit().map(|limit| (limit / 2).max(MIN_MEMORY));
     half.unwrap_or(DEFAULT_MEMORY)
+}
+
+/// Whom clients may have the kit connect to.
+fn allow_forward(lists: &[String], has_token: bool) -> Result<Policy, Trouble> {
+    match lists {
+        [] if has_token => Ok(Policy::loopback()),
+        [] => Ok(Policy::off()),
+        lists => Policy::parse(lists).map_err(|why| usage(format!("--allow-forward: {why}"))),
+    }
 }
 
 /// Ranges of addresses, or `none` alone.

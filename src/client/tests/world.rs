@@ -262,6 +262,7 @@ impl World {
         let mut probed = Vec::new();
         while let Some(command) = self.client.poll_command() {
             match command {
+                Command::Resolve { .. } => panic!("a client judges no addresses"),
                 Command::Dial { conn, target } => {
                     let wire = Wire {
                         target,

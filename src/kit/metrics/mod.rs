@@ -16,6 +16,7 @@ use crate::wire::control::{BindErrCode, JoinErrCode};
 use crate::wire::service::Service;
 
 use bindings_seen::BindingsSeen;
+pub use dials::{DialOutcome, Dials};
 use exposition::Exposition;
 pub use exposition::Histogram;
 
@@ -137,6 +138,8 @@ label! {
     }
 }
 
+mod dials;
+
 label! {
     /// How a session ended.
     SessionEnd {
@@ -178,6 +181,8 @@ pub struct Metrics {
     accept_failures: u64,
     admin: [u64; 5],
     bindings: BindingsSeen,
+    /// Connections that clients asked for.
+    pub dials: Dials,
     /// From a visitor's request to the final head of the answer.
     pub response_head: Histogram,
     /// From reading bytes on one side to having written them on the other.
@@ -203,6 +208,8 @@ pub struct Gauges {
     pub held: usize,
     /// Connections of callers.
     pub callers: usize,
+    /// Connections that clients asked for.
+    pub forwards: usize,
     /// WebSockets of sessions.
     pub lanes: usize,
     /// Connections that have proven nothing yet.
@@ -484,6 +491,7 @@ impl Metrics {
             .zip(self.refused_streams);
         let help = "Visitors and callers who got no stream, by reason.";
         page.labelled("stream_refusals_total", help, "reason", reasons);
+        self.dials.render(page);
         let held = HeldEnd::ALL.iter().map(|end| end.name()).zip(self.held);
         let help = "Visitors and callers who came while a laptop was away and might wait, by what \
                     became of them.";
@@ -528,6 +536,7 @@ fn render_gauges(page: &mut Exposition<'_>, now: &Gauges, about: &About) {
     for (role, count) in [
         ("visitor", now.visitors),
         ("caller", now.callers),
+        ("forward", now.forwards),
         ("lane", now.lanes),
         ("pre_auth", now.pre_auth),
     ] {

@@ -145,6 +145,12 @@ impl Ports {
         }
     }
 
+    /// Whether the kit itself has this port, for its own or for a session.
+    pub(super) fn are_ours(&self, port: u16, config: &Config) -> bool {
+        let named = self.by_name.keys().any(|(_, held)| *held == port);
+        named || config.listen.port() == port
+    }
+
     pub(super) fn len(&self) -> usize {
         self.listeners.len()
     }

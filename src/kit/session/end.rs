@@ -278,7 +278,11 @@ impl Sessions {
             return;
         };
         session.note_use(cx.now);
-        let due = session.busy_at + cx.config.idle_timeout;
+        let mut due = session.busy_at + cx.config.idle_timeout;
+        if session.may_forward() && !session.is_parked() {
+            // It may want a connection at any time; that its client is there is seen to elsewhere.
+            due = cx.now + cx.config.idle_timeout;
+        }
         if cx.now < due {
             cx.effects.timers.arm(Reason::Idle(key), due);
             return;

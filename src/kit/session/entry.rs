@@ -201,6 +201,11 @@ impl KitSession {
         self.closing == Closing::No && !self.is_parked()
     }
 
+    /// Whether its client may have the kit connect (PROTOCOL §8).
+    pub(in crate::kit) fn may_forward(&self) -> bool {
+        self.capabilities.have(Capabilities::FORWARD)
+    }
+
     /// Whether its client is away and may come back.
     pub(in crate::kit) fn is_awaited(&self) -> bool {
         self.closing == Closing::No && self.is_parked()

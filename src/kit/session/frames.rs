@@ -6,6 +6,7 @@ use crate::kit::conns::Conns;
 use crate::kit::context::Context;
 use crate::kit::keys::SessionKey;
 use crate::kit::metrics::SessionEnd;
+use crate::kit::stream::forward::Opened;
 use crate::machine::ConnKey;
 use crate::mux::{Incoming, Span, Violation};
 use crate::text::said;
@@ -35,6 +36,8 @@ pub(in crate::kit) enum Arrived {
         /// It is over because the client broke the protocol.
         violation: bool,
     },
+    /// A stream is opened, for which the kit is to connect.
+    Opened(Opened, Span),
     /// A port is wanted.
     Bind(Bind),
     /// The port of a binding is given back.
@@ -112,15 +115,8 @@ impl Sessions {
             }
             // Never told to a kit.
             Incoming::Connected { .. } => return Ok(None),
-            Incoming::Opened { id, hasty, .. } => {
-                if let Some(mux) = self.mux_mut(key) {
-                    let reason = match hasty {
-                        true => "streams opened too fast",
-                        false => "this kit opens no connections for clients",
-                    };
-                    mux.refuse(index, id, Code::RefusedStream, reason);
-                }
-                return Ok(None);
+            Incoming::Opened { id, payload, hasty } => {
+                Arrived::Opened(Opened { id, hasty }, payload)
             }
             Incoming::Closed { code } => {
                 // Ended without parking: a close frame with code 1000 or none (PROTOCOL §6). Where

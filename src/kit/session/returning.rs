@@ -46,7 +46,8 @@ pub(super) fn agree(hello: &Hello, cx: &Context) -> (usize, Terms) {
         grow_windows: hello.capabilities.have(Capabilities::GROW_WINDOWS),
         header_case: hello.capabilities.have(Capabilities::HEADER_CASE),
         trailers: hello.capabilities.have(Capabilities::TRAILERS),
-        forward: false,
+        forward: hello.capabilities.have(Capabilities::FORWARD)
+            && !cx.config.allow_forward.is_off(),
         head_parts: match hello.capabilities.have(Capabilities::LONG_HEADS) {
             true => cx.plan.head_parts,
             false => 0,
@@ -78,6 +79,7 @@ pub(super) fn capabilities(lanes: usize, terms: &Terms, services: Capabilities) 
         | Capabilities::HEADER_CASE.only_if(terms.header_case)
         | Capabilities::TRAILERS.only_if(terms.trailers)
         | Capabilities::LONG_HEADS.only_if(terms.head_parts > 0)
+        | Capabilities::FORWARD.only_if(terms.forward)
         | Capabilities::REPLAY.only_if(terms.replay.is_some())
 }
 

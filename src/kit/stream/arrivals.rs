@@ -4,15 +4,17 @@
 use std::net::SocketAddr;
 
 use crate::kit::budget::Class;
-use crate::kit::conns::{Conns, Role};
+use crate::kit::conns::{Conns, LaneName, Lanes, Role};
 use crate::kit::metrics::StreamRefusal;
 use crate::kit::places::Place;
 use crate::kit::port::Purpose;
 use crate::kit::session::{KitSession, Sessions};
 use crate::machine::{ConnKey, ListenerKey};
+use crate::mux::Span;
 use crate::shares::{is_plenty, may_hold};
 use crate::wire::service::Service;
 
+use super::forward::{Failed, Forwards, Opened};
 use super::waiting::may_wait;
 use super::{Below, Streams};
 
@@ -42,6 +44,30 @@ impl Streams {
         let conn = self.add_or_refuse(Role::Caller, Class::Caller, peer, below)?;
         let arrived = self.callers.arrived(conn, listener, below);
         arrived.then_some(conn)
+    }
+
+    /// A client opens a stream, for which it has the kit connect.
+    pub(super) fn opened(
+        &mut self,
+        opened: Opened,
+        lane: LaneName,
+        payload: &Span,
+        below: &mut Below<'_>,
+    ) {
+        let (session, payload) = (lane.0, below.sessions.payload(lane, payload));
+        let wanted = self.forwards.wanted(opened, session, payload, below);
+        let target = match wanted {
+            Ok(target) => target,
+            Err(failed) => return Forwards::refuse(opened.id, lane, &failed, below),
+        };
+        let peer = below.sessions.get(session).map(|session| session.peer);
+        let place = self.place(Class::Forward, below);
+        let (Some(place), Some(peer)) = (place, peer) else {
+            return Forwards::refuse(opened.id, lane, &Failed::descriptors(), below);
+        };
+        if let Some(conn) = self.add(Role::Forward, peer, place, below) {
+            self.forwards.begin(conn, opened.id, lane, target, below);
+        }
     }
 
     fn accept_visitor(

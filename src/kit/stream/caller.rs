@@ -4,25 +4,22 @@
 //! A caller who comes while the laptop is away is closed, for a TCP service has no way to say
 //! "later"; or waits unread, where the operator said so (`--hold-visitors`).
 
-use log::debug;
-
 use crate::clock::Instant;
 use crate::kit::Reason;
 use crate::kit::conns::Fin;
 use crate::kit::front::throttle::place;
-use crate::kit::metrics::{HeldEnd, StreamOutcome, StreamRefusal};
+use crate::kit::metrics::{HeldEnd, StreamRefusal};
 use crate::kit::session::{End, Sessions};
-use crate::limits::{BULK_PAYLOAD, VISITOR_GONE_AFTER};
+use crate::limits::VISITOR_GONE_AFTER;
 use crate::machine::{CloseHow, Conn, ConnKey, Ended, ListenerKey};
 use crate::mux::{CannotOpen, Wanted};
-use crate::pipe::{Flow, RawPipe};
 use crate::table::Side;
-use crate::text::said;
 use crate::wire::code::Code;
 use crate::wire::control::BindMode;
 use crate::wire::open::write_open_tcp;
 
 use super::arrivals::may_serve_one_more;
+use super::raw::Raw;
 use super::waiting::{Held, Holding, may_wait, no_room_at};
 use super::{Below, StreamName, TAKEN_OVER, served_at};
 
@@ -30,8 +27,7 @@ use super::{Below, StreamName, TAKEN_OVER, served_at};
 #[derive(Debug)]
 struct Caller {
     listener: ListenerKey,
-    name: StreamName,
-    pipe: RawPipe,
+    raw: Raw,
 }
 
 /// One who waits for a laptop.
@@ -101,8 +97,7 @@ impl Callers {
         binding.served += 1;
         let caller = Caller {
             listener,
-            name: StreamName { session, stream },
-            pipe: RawPipe::new(),
+            raw: Raw::new(StreamName { session, stream }, LIVED),
         };
         self.all.insert(conn, caller);
         cx.effects.reset_if_killed(conn);
@@ -267,7 +262,7 @@ impl Callers {
     }
 
     pub(in crate::kit) fn stream(&self, conn: ConnKey) -> Option<StreamName> {
-        Some(self.all.get(conn)?.name)
+        Some(self.all.get(conn)?.raw.name)
     }
 
     pub(in crate::kit) fn knows(&self, conn: ConnKey) -> bool {
@@ -280,32 +275,13 @@ impl Callers {
         conn: ConnKey,
         sessions: &'s mut Sessions,
     ) -> &'s mut [u8] {
-        let name = self.stream(conn);
-        let mux = name.and_then(|name| Some((name.mux(sessions)?, name.stream)));
-        mux.map_or(&mut [], |(mux, stream)| {
-            mux.data_space(stream, BULK_PAYLOAD)
-        })
+        let caller = self.all.get(conn);
+        caller.map_or(&mut [], |caller| caller.raw.space(sessions))
     }
 
     pub(in crate::kit) fn received(&mut self, conn: ConnKey, count: usize, below: &mut Below<'_>) {
-        let now = below.cx.now;
-        let Some(Caller { name, pipe, .. }) = self.all.get_mut(conn) else {
-            return;
-        };
-        let Some(mux) = name.mux(below.sessions) else {
-            return;
-        };
-        if count > 0 {
-            return mux.data_commit(name.stream, count, now);
-        }
-        if pipe.conn_ended() == Flow::Eof {
-            mux.send_eof(name.stream, now);
-        }
-        if let Some(entry) = below.conns.get_mut(conn) {
-            entry.read_closed = true;
-        }
-        if pipe.is_over() {
-            below.conns.flows(conn, Flow::Over, LIVED, below.cx);
+        if let Some(caller) = self.all.get_mut(conn) {
+            caller.raw.received(conn, count, below);
         }
     }
 
@@ -317,19 +293,15 @@ impl Callers {
             held.until = held.until.min(below.cx.now + VISITOR_GONE_AFTER);
             return below.cx.arm_conn(conn, held.until);
         }
-        if let Some(name) = self.stream(conn)
-            && let Some(mux) = name.mux(below.sessions)
-        {
-            mux.streams_mut().local_finishes(name.stream);
+        if let Some(caller) = self.all.get(conn) {
+            caller.raw.ends_ahead(below.sessions);
         }
     }
 
     pub(super) fn stream_ended(&mut self, conn: ConnKey, below: &mut Below<'_>) {
-        let (Some(entry), Some(it)) = (below.conns.get(conn), self.all.get_mut(conn)) else {
-            return;
-        };
-        let flow = it.pipe.stream_ended(entry.out.is_empty());
-        below.conns.flows(conn, flow, LIVED, below.cx);
+        if let Some(caller) = self.all.get_mut(conn) {
+            caller.raw.stream_ended(conn, below);
+        }
     }
 
     /// Of what was sent, `passed` bytes were payload; `drained`: nothing is left.
@@ -340,38 +312,23 @@ impl Callers {
         drained: bool,
         below: &mut Below<'_>,
     ) {
-        let Some(Caller { name, pipe, .. }) = self.all.get_mut(conn) else {
-            return;
-        };
-        name.passed_on(passed, below.sessions, below.cx.now);
-        if drained {
-            let flow = pipe.drained();
-            below.conns.flows(conn, flow, LIVED, below.cx);
+        if let Some(caller) = self.all.get_mut(conn) {
+            caller.raw.transmitted(conn, passed, drained, below);
         }
     }
 
     /// RESET, or the lane is gone: the caller sees a reset, unless all of the answer came.
     pub(super) fn broken(&mut self, conn: ConnKey, end: End<'_>, below: &mut Below<'_>) {
-        let End { outcome, code, why } = end;
-        let Below { cx, conns, .. } = below;
-        let ended = |it: &Caller| it.pipe.stream_has_ended();
-        if outcome != StreamOutcome::Stalled && self.all.get(conn).is_some_and(ended) {
-            conns.log_end(conn, LIVED, "finished", cx.now);
-            cx.metrics.stream_ended(StreamOutcome::Finished);
-            return conns.say_and_leave(conn, b"", cx);
-        }
-        debug!("caller broken: {} ({})", said(why), code.name());
-        conns.log_end(conn, LIVED, why, cx.now);
-        cx.metrics.stream_ended(outcome);
-        if code == Code::RefusedStream
-            && let Some(entry) = conns.get(conn)
+        let from = below.conns.get(conn).map(|entry| entry.from.ip());
+        let cut = self
+            .all
+            .get(conn)
+            .is_some_and(|caller| caller.raw.broken(conn, end, below));
+        if cut
+            && end.code == Code::RefusedStream
+            && let Some(from) = from
         {
-            cx.stream_refused(entry.from.ip(), StreamRefusal::Client);
-        }
-        match outcome {
-            // What came of it takes memory.
-            StreamOutcome::Stalled => conns.close(conn, CloseHow::Reset, cx),
-            _ => conns.cut(conn, false, cx),
+            below.cx.stream_refused(from, StreamRefusal::Client);
         }
     }
 
@@ -380,20 +337,8 @@ impl Callers {
         if self.released(conn).is_some() {
             below.cx.metrics.held(HeldEnd::Gone);
         }
-        let Some(name) = self.stream(conn) else {
-            return;
-        };
-        debug!("caller gone: {how:?}");
-        below
-            .conns
-            .log_end(conn, LIVED, "the caller is gone", below.cx.now);
-        below.cx.metrics.stream_ended(StreamOutcome::ResetByPeer);
-        if let Some(mux) = name.mux(below.sessions) {
-            mux.reset(
-                name.stream,
-                Code::Cancel,
-                "the caller's connection was reset",
-            );
+        if let Some(caller) = self.all.get(conn) {
+            caller.raw.gone(conn, how, below);
         }
     }
 

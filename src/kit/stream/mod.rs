@@ -12,10 +12,14 @@
 //! | `caller` | raw TCP, EXPOSE and PULL |
 //! | `waiting` | who waits for a laptop that is away |
 //! | `arrivals` | who comes for a stream, and whose place it gets |
+//! | `forward` | what clients have the kit connect to (PROTOCOL §8) |
+//! | `raw` | raw streams that stand |
 //! | `refusals` | what is said where there is no stream |
 
 mod arrivals;
 pub(super) mod caller;
+pub(super) mod forward;
+mod raw;
 mod refusals;
 pub mod visitor;
 mod waiting;
@@ -33,6 +37,7 @@ use crate::wire::code::Code;
 use crate::wire::service::Service;
 
 use caller::Callers;
+use forward::Forwards;
 use visitor::Visitors;
 
 /// A stream and its session.
@@ -91,6 +96,7 @@ fn served_at(
 pub(super) struct Streams {
     pub(super) visitors: Visitors,
     pub(super) callers: Callers,
+    pub(super) forwards: Forwards,
 }
 
 impl Streams {
@@ -129,6 +135,7 @@ impl Streams {
         match role {
             Role::Visitor => self.visitors.stream(conn),
             Role::Caller => self.callers.stream(conn),
+            Role::Forward => self.forwards.stream(conn),
             _ => None,
         }
     }
@@ -140,6 +147,7 @@ impl Streams {
             Arrived::Trailers(conn, payload) => {
                 self.visitors.trailers(conn, lane, &payload, below);
             }
+            Arrived::Opened(opened, payload) => self.opened(opened, lane, &payload, below),
             Arrived::Data(conn, payload) => self.data(conn, lane, payload, below),
             Arrived::Eof(conn) => self.eof(conn, below),
             Arrived::Reset {
@@ -168,7 +176,7 @@ impl Streams {
     fn data(&mut self, conn: ConnKey, lane: LaneName, span: Span, below: &mut Below<'_>) {
         match below.conns.role(conn) {
             Some(Role::Visitor) => self.visitors.data(conn, lane, span, below),
-            Some(Role::Caller) => {
+            Some(Role::Caller | Role::Forward) => {
                 let Below {
                     cx,
                     conns,
@@ -186,6 +194,7 @@ impl Streams {
         match below.conns.role(conn) {
             Some(Role::Visitor) => self.visitors.stream_ended(conn, below),
             Some(Role::Caller) => self.callers.stream_ended(conn, below),
+            Some(Role::Forward) => self.forwards.stream_ended(conn, below),
             _ => {}
         }
     }
@@ -195,6 +204,7 @@ impl Streams {
         match below.conns.role(conn) {
             Some(Role::Visitor) => self.visitors.broken(conn, end, below),
             Some(Role::Caller) => self.callers.broken(conn, end, below),
+            Some(Role::Forward) => self.forwards.broken(conn, end, below),
             _ => {}
         }
     }
@@ -237,6 +247,7 @@ impl Streams {
         match role {
             Role::Visitor => self.visitors.transmitted(conn, passed, drained, below),
             Role::Caller => self.callers.transmitted(conn, passed, drained, below),
+            Role::Forward => self.forwards.transmitted(conn, passed, drained, below),
             _ => {}
         }
     }
@@ -246,6 +257,7 @@ impl Streams {
         match role {
             Role::Visitor => self.visitors.gone(conn, how, below),
             Role::Caller => self.callers.gone(conn, how, below),
+            Role::Forward => self.forwards.gone(conn, how, below),
             _ => {}
         }
     }
@@ -255,13 +267,14 @@ impl Streams {
         match role {
             Role::Visitor => self.visitors.forget(conn),
             Role::Caller => self.callers.forget(conn),
+            Role::Forward => self.forwards.forget(conn),
             _ => {}
         }
     }
 
     /// How many connections are known here.
     pub(super) fn len(&self) -> usize {
-        self.visitors.len() + self.callers.len()
+        self.visitors.len() + self.callers.len() + self.forwards.len()
     }
 
     /// Whether a connection is known here.
@@ -269,6 +282,7 @@ impl Streams {
         match role {
             Role::Visitor => self.visitors.get(conn).is_some(),
             Role::Caller => self.callers.knows(conn),
+            Role::Forward => self.forwards.knows(conn),
             _ => false,
         }
     }
@@ -277,5 +291,6 @@ impl Streams {
     pub(super) fn shrink(&mut self) {
         self.visitors.shrink();
         self.callers.shrink();
+        self.forwards.shrink();
     }
 }

@@ -447,7 +447,6 @@ impl<T: Copy> Session<T> {
     }
 
     /// Tells the peer that its stream is connected now: JSON of STREAM_CONNECTED (PROTOCOL §8).
-    #[cfg_attr(not(test), allow(dead_code))] // The kit connects nobody yet.
     pub fn send_connected(&mut self, key: StreamKey, connected: &[u8], now: Instant) {
         let stream = self.streams.get_mut(key).filter(|it| !it.local_done());
         let Some(stream) = stream.filter(|_| self.terms.forward) else {
