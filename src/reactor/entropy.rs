@@ -10,18 +10,29 @@ pub fn os_entropy() -> Entropy {
 }
 
 fn fill(out: &mut [u8]) {
-    // getentropy(3) is getrandom(2) under a name that macOS has too; 256 octets a call at most.
+    // 256 octets a call come whole, whatever signals do (getrandom(2), getentropy(3)).
     for piece in out.chunks_mut(256) {
-        // SAFETY: the pointer and the length describe `piece`, which lives through the call.
-        let outcome = unsafe { libc::getentropy(piece.as_mut_ptr().cast(), piece.len()) };
         // Going on with numbers that somebody can guess would be worse than ending.
-        assert_eq!(
-            outcome,
-            0,
+        assert!(
+            draw(piece),
             "the system gives no random numbers: {}",
             io::Error::last_os_error()
         );
     }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn draw(piece: &mut [u8]) -> bool {
+    // SAFETY: the pointer and the length describe `piece`, which lives through the call.
+    let count = unsafe { libc::getrandom(piece.as_mut_ptr().cast(), piece.len(), 0) };
+    usize::try_from(count) == Ok(piece.len())
+}
+
+/// The name that the call has elsewhere.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn draw(piece: &mut [u8]) -> bool {
+    // SAFETY: the pointer and the length describe `piece`, which lives through the call.
+    unsafe { libc::getentropy(piece.as_mut_ptr().cast(), piece.len()) == 0 }
 }
 
 #[cfg(test)]

@@ -130,7 +130,10 @@ mod sources {
         let fd = owned(unsafe { libc::timerfd_create(libc::CLOCK_REALTIME, flags) })?;
         // SAFETY: all zeroes is a valid itimerspec.
         let mut never: libc::itimerspec = unsafe { std::mem::zeroed() };
-        never.it_value.tv_sec = libc::time_t::MAX / 4;
+        // For musl the name is marked as one that will become wider, which is all the same here.
+        #[allow(deprecated)]
+        let longest = libc::time_t::MAX;
+        never.it_value.tv_sec = longest / 4;
         let flags = libc::TFD_TIMER_ABSTIME | libc::TFD_TIMER_CANCEL_ON_SET;
         // SAFETY: `never` lives through the call; the old setting is not asked for.
         let outcome =

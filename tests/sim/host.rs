@@ -41,6 +41,8 @@ pub struct Host<M: Machine> {
     sought: VecDeque<(ConnKey, Found)>,
     /// Connections of which the machine is to be told what the system holds.
     probed: VecDeque<ConnKey>,
+    /// Connections that asked for TLS.
+    doubting: VecDeque<ConnKey>,
     /// Keys that the machine has closed or lost; it must never name them again.
     dead: BTreeSet<ConnKey>,
     last_dead: Option<ConnKey>,
@@ -135,6 +137,7 @@ impl<M: Machine> Host<M> {
             undialled: VecDeque::new(),
             sought: VecDeque::new(),
             probed: VecDeque::new(),
+            doubting: VecDeque::new(),
             dead: BTreeSet::new(),
             last_dead: None,
             notices: VecDeque::new(),
@@ -231,6 +234,10 @@ impl<M: Machine> Host<M> {
             self.tell_held(conn, net);
             return true;
         }
+        if let Some(conn) = self.doubting.pop_front() {
+            self.find_no_tls(conn, net);
+            return true;
+        }
         if self.flush_woken(net) {
             return true;
         }
@@ -273,6 +280,20 @@ impl<M: Machine> Host<M> {
             self.machine.handle(Event::Holds { conn, bytes }, self.now);
             self.settle(net);
         }
+    }
+
+    /// Nobody here speaks TLS, and each answer shows that.
+    fn find_no_tls(&mut self, conn: ConnKey, net: &mut Net) {
+        let Some(sock) = self.remove(conn) else {
+            return;
+        };
+        net.reset(sock.end);
+        let how = Ended::Failed(IoFailure {
+            kind: ErrorKind::InvalidData,
+            text: "TLS: the answer is no TLS, as of a plain server".into(),
+        });
+        self.machine.handle(Event::Ended { conn, how }, self.now);
+        self.settle(net);
     }
 
     /// Says things about a dead key, which must be ignored (law 3).
@@ -553,7 +574,7 @@ impl<M: Machine> Host<M> {
                 let end = net.dial(self.owner, addr, quality);
                 self.add(conn, end, false);
             }
-            Command::StartTls { .. } => panic!("nobody asked for TLS"),
+            Command::StartTls { conn, .. } => self.doubting.push_back(conn),
             Command::Introduce { .. } => panic!("nobody serves by a handler"),
             Command::Wake { conn } => self.wake(conn),
             Command::WakeLast { conn } => self.wake_last(conn),
