@@ -34,6 +34,8 @@ pub(super) enum Timer {
     Refusals,
     /// Bind again what was refused.
     Rebind,
+    /// Try again to listen where another machine did.
+    Relisten,
     /// Nobody has claimed what an earlier process left.
     Claim,
     /// Ask for missing lanes.

@@ -28,6 +28,8 @@ pub enum Error {
         /// Why, and the start of what it said.
         message: String,
     },
+    /// The kit does not do what was asked for: it is older, or its operator does not allow it.
+    NotGranted(String),
     /// The kit speaks another version of the protocol.
     Version(String),
     /// The kit broke the protocol, or says that we did.
@@ -55,6 +57,7 @@ impl Error {
             Error::SessionLimit(_) => "session-limit",
             Error::Bind { .. } => "bind",
             Error::Refused { .. } => "refused",
+            Error::NotGranted(_) => "not-granted",
             Error::Version(_) => "version",
             Error::Protocol(_) => "protocol",
             Error::Lost(_) => "lost",
@@ -74,6 +77,7 @@ impl fmt::Display for Error {
             Error::Refused { status, message } => write!(f, "{message} (HTTP {status})"),
             Error::Options(text)
             | Error::Auth(text)
+            | Error::NotGranted(text)
             | Error::SessionLimit(text)
             | Error::Version(text)
             | Error::Protocol(text)

@@ -48,6 +48,12 @@ pub enum SessionEvent {
         /// Why.
         why: Error,
     },
+    /// The session stands, and its kit does not forward; or a forwarded port could not be opened
+    /// again.
+    NotForwarded {
+        /// Why.
+        why: String,
+    },
     /// Another session took a binding over.
     TakenOver {
         /// The binding as it was.

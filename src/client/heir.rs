@@ -11,6 +11,7 @@ use crate::client::bindings::Bindings;
 use crate::client::config::Config;
 use crate::client::context::Timer;
 use crate::client::event::SessionEvent;
+use crate::client::forwards::ForwardSpec;
 use crate::client::machine::Client;
 use crate::client::messages::{Notice, Order};
 use crate::client::reach::retry::Stage;
@@ -25,6 +26,7 @@ pub struct Heir {
     config: Config,
     trace: Trace,
     bindings: Bindings,
+    forwards: Vec<(u64, ForwardSpec)>,
 }
 
 impl Heir {
@@ -48,6 +50,7 @@ impl Client {
         client.reach = reach;
         client.bindings = heir.bindings;
         client.bindings.session_lost(&mut client.cx);
+        client.forwards.take_on(&mut client.cx, heir.forwards);
         client
     }
 
@@ -63,6 +66,7 @@ impl Client {
             config: self.cx.config.clone(),
             trace,
             bindings: self.bindings.clone(),
+            forwards: self.forwards.let_go(&mut self.cx),
         };
         let timers = &mut self.cx.effects.timers;
         timers.disarm(Timer::Rebind);
@@ -79,6 +83,7 @@ impl Client {
     /// streams have finished.
     pub(super) fn stay(&mut self, heir: Heir) {
         self.bindings = heir.bindings;
+        self.forwards.take_on(&mut self.cx, heir.forwards);
         self.reach.stays_after_all(self.cx.now);
     }
 

@@ -1,19 +1,17 @@
-//! The client's machine: what the host tells goes to the part that it concerns.
+//! The client's machine: what the host tells (`seam`) goes to the part that it concerns.
 //!
 //! Its parts are `Reach` (connections to the kit, and the session), `Bindings` and
 //! `LocalSide` (streams and local connections). None knows another's state: what one wants of the
 //! others is done here. Connections to the kit have the low numbers, so the number of one tells
 //! whose it is.
 
-use std::net::SocketAddr;
-
 use crate::client::bindings::Bindings;
 use crate::client::config::Config;
 use crate::client::context::{Context, Mux, Timer};
-use crate::client::event::{SessionEvent, Shortage};
-use crate::client::keys::{ExchangeKey, is_lanes};
+use crate::client::event::SessionEvent;
+use crate::client::forwards::Forwards;
+use crate::client::keys::ExchangeKey;
 use crate::client::local::{Around, LocalSide};
-use crate::client::messages::{Notice, Order};
 use crate::client::reach::failure::Failure;
 use crate::client::reach::retry;
 use crate::client::reach::{Reach, Then, malformed};
@@ -21,7 +19,7 @@ use crate::client::{Error, TunnelOptions};
 use crate::clock::Instant;
 use crate::entropy::Entropy;
 use crate::limits::{CLOSE_WITHIN, HOST_DESCRIPTORS, MAX_LANES};
-use crate::machine::{Command, ConnKey, Event, ListenerKey, Machine};
+use crate::machine::Command;
 use crate::mux::{Account, Incoming, Session, Span, Wake};
 use crate::wire::code::Code;
 use crate::wire::control::{self, GoAway, ReissueAnswer};
@@ -33,6 +31,7 @@ pub struct Client {
     pub(super) reach: Reach,
     pub(super) bindings: Bindings,
     pub(super) local: LocalSide,
+    pub(super) forwards: Forwards,
     /// Its host runs several machines, see `heir`.
     pub(super) has_heirs: bool,
     /// The host was told to stop.
@@ -54,6 +53,7 @@ impl Client {
             reach,
             bindings: Bindings::default(),
             local: LocalSide::new(),
+            forwards: Forwards::new(),
             has_heirs: false,
             stopped: false,
         }
@@ -80,13 +80,13 @@ impl Client {
     }
 
     /// The bindings, and the session that takes more of them: none while it is given up.
-    fn bindings(&mut self) -> (&mut Bindings, &mut Context, Option<&mut Mux>) {
+    pub(super) fn bindings(&mut self) -> (&mut Bindings, &mut Context, Option<&mut Mux>) {
         let stays = self.reach.stays();
         let session = self.reach.session.attached_mut().filter(|_| stays);
         (&mut self.bindings, &mut self.cx, session)
     }
 
-    fn timeout(&mut self) {
+    pub(super) fn timeout(&mut self) {
         while let Some(timer) = self.cx.effects.timers.pop_due(self.cx.now) {
             match timer {
                 Timer::Retry => self.reach.reach(&mut self.cx),
@@ -96,6 +96,7 @@ impl Client {
                     let (bindings, cx, session) = self.bindings();
                     bindings.ask(cx, session);
                 }
+                Timer::Relisten => self.forwards.relisten(&mut self.cx),
                 Timer::Claim if self.bindings.claims_take_long(&mut self.cx) => self.hear_all(),
                 Timer::Claim => {
                     let (bindings, _, session) = self.bindings();
@@ -126,14 +127,14 @@ impl Client {
         }
     }
 
-    fn look_after_lane(&mut self, index: usize) {
+    pub(super) fn look_after_lane(&mut self, index: usize) {
         self.local.spill(self.reach.session.attached());
         let then = self.reach.look_after_lane(&mut self.cx, index);
         self.follow(then);
     }
 
     /// Does for the other parts what follows from what happened to a connection to the kit.
-    fn follow(&mut self, then: Then) {
+    pub(super) fn follow(&mut self, then: Then) {
         match then {
             Then::Nothing => {}
             Then::Frames(index) => self.poll_lane(index),
@@ -176,7 +177,7 @@ impl Client {
     }
 
     /// Everything that came on any lane and was not heard yet.
-    fn hear_all(&mut self) {
+    pub(super) fn hear_all(&mut self) {
         for index in 0..MAX_LANES {
             if let Some(conn) = self.reach.lanes.conns[index] {
                 self.poll_lane(index);
@@ -215,6 +216,7 @@ impl Client {
             }
             Incoming::Data { tag, payload, .. } => local.data(&mut around, tag, index, payload),
             Incoming::Trailers { tag, payload } => local.trailers(&mut around, tag, index, payload),
+            // Whoever called cannot be told, and has sent what he wanted to anyway.
             Incoming::Connected { .. } => {}
             Incoming::Eof { tag, .. } => local.remote_eof(&mut around, tag),
             Incoming::Reset {
@@ -328,7 +330,7 @@ impl Client {
     }
 
     /// The user wants the end: unbind, let streams finish, say goodbye.
-    fn close(&mut self, at_once: bool) {
+    pub(super) fn close(&mut self, at_once: bool) {
         match self.reach.retry.stage {
             retry::Stage::Over => {}
             retry::Stage::Departing => self.departs_sooner(at_once),
@@ -399,12 +401,13 @@ impl Client {
     /// Nothing follows.
     fn over(&mut self, error: Option<Error>) {
         self.bindings.over(&mut self.cx, error.as_ref());
+        self.forwards.over(&mut self.cx, error.as_ref());
         self.ended();
         self.cx.notify(SessionEvent::Closed { error });
     }
 
     /// Lets those go on who may, and looks whether everything still fits.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         while let Some(wake) = self
             .reach
             .session
@@ -430,6 +433,8 @@ impl Client {
         if let Some(at) = session.and_then(|session| session.lanes().acknowledges_at()) {
             self.cx.effects.timers.arm_if_unset(Timer::Acks, at);
         }
+        let gate = self.reach.gate();
+        self.forwards.follow(&mut self.cx, gate);
         if self.bindings.one_has_left() {
             self.local.binding_gone(&mut self.cx);
         }
@@ -469,130 +474,3 @@ impl Client {
 
 /// RFC 6455 §7.4.1: the purpose is fulfilled.
 const CLOSE_NORMAL: u16 = 1000;
-
-impl Machine for Client {
-    type Order = Order;
-    type Notice = Notice;
-
-    fn handle(&mut self, event: Event, now: Instant) {
-        self.cx.now = now;
-        match event {
-            Event::Connected { conn, .. }
-            | Event::Secured { conn }
-            | Event::Ended { conn, .. }
-            | Event::Holds { conn, .. }
-                if !is_lanes(conn) =>
-            {
-                let (local, mut around) = self.local();
-                local.told(&mut around, event);
-            }
-            Event::Connected { conn, .. } => self.reach.lane_connected(&mut self.cx, conn),
-            Event::Secured { conn } => {
-                let then = self.reach.lane_secured(&mut self.cx, conn);
-                self.follow(then);
-            }
-            Event::Ended { conn, how } => {
-                let then = self.reach.lane_ended(&mut self.cx, conn, how);
-                self.follow(then);
-            }
-            Event::Timeout => self.timeout(),
-            Event::Shutdown => self.close(false),
-            Event::Disturbed => {
-                let then = self.reach.disturbed(&mut self.cx);
-                self.follow(then);
-                for index in 0..MAX_LANES {
-                    if self.reach.hurry(index, now) {
-                        self.look_after_lane(index);
-                    }
-                }
-            }
-            // What a local server said before its end is owed to whoever is slow in taking it, and
-            // the kit knows when that is nobody any more. Lanes are asked for signs of life.
-            Event::PeerFinished { .. } | Event::Holds { .. } | Event::Resolved { .. } => {}
-            // A client listens nowhere, and its program has no successor.
-            Event::Listening { .. } | Event::AcceptFailed { .. } | Event::Upgrade => {}
-        }
-        self.settle();
-    }
-
-    fn accepted(&mut self, _: ListenerKey, _: SocketAddr, _: Instant) -> Option<ConnKey> {
-        None
-    }
-
-    fn order(&mut self, order: Order, now: Instant) {
-        self.cx.now = now;
-        match order {
-            Order::Bind { .. } | Order::Unbind { .. } if self.has_heir() => self.pass_on(order),
-            Order::Stay(heir) => self.stay(*heir),
-            Order::Bind { reference, spec } => {
-                let awaited = self.bindings.awaits_claims(now);
-                let (bindings, cx, session) = self.bindings();
-                bindings.bind(cx, session, reference, spec.0);
-                if awaited {
-                    self.hear_all();
-                }
-            }
-            Order::Unbind { reference } => {
-                self.bindings
-                    .unbind(&mut self.cx, self.reach.session.attached_mut(), reference)
-            }
-            Order::TurnedAway => {
-                let (local, mut around) = self.local();
-                local.count_refusal(&mut around, Shortage::Handlers);
-            }
-            Order::Close { at_once } => self.close(at_once),
-        }
-        self.settle();
-    }
-
-    fn read_space(&mut self, conn: ConnKey) -> &mut [u8] {
-        if !is_lanes(conn) {
-            return self
-                .local
-                .read_space(self.reach.session.attached_mut(), conn);
-        }
-        if self.bindings.awaits_claims(self.cx.now) {
-            return &mut [];
-        }
-        self.local.spill(self.reach.session.attached());
-        self.reach.read_space(conn)
-    }
-
-    fn received(&mut self, conn: ConnKey, count: usize, now: Instant) {
-        self.cx.now = now;
-        if is_lanes(conn) {
-            let then = self.reach.lane_received(&mut self.cx, conn, count);
-            self.follow(then);
-        } else {
-            let (local, mut around) = self.local();
-            local.upstream_received(&mut around, conn, count);
-        }
-        self.settle();
-    }
-
-    fn transmit(&mut self, conn: ConnKey, _: Instant) -> &[u8] {
-        if !is_lanes(conn) {
-            return self.local.transmit(self.reach.session.attached(), conn);
-        }
-        self.reach.transmit(conn)
-    }
-
-    fn transmitted(&mut self, conn: ConnKey, count: usize, now: Instant) {
-        self.cx.now = now;
-        if is_lanes(conn) {
-            self.reach.lane_transmitted(&mut self.cx, conn, count);
-        } else {
-            let (local, mut around) = self.local();
-            local.upstream_transmitted(&mut around, conn, count);
-        }
-        self.settle();
-    }
-
-    fn poll_command(&mut self) -> Option<Command<Notice>> {
-        self.cx.effects.next_command()
-    }
-
-    fn poll_timeout(&self) -> Option<Instant> {
-        self.cx.effects.timers.next().map(|(at, _)| at)
-    }
-}

@@ -3,8 +3,9 @@
 use crate::client::bound::{BindSpec, Binding};
 use crate::client::error::Error;
 use crate::client::event::SessionEvent;
+use crate::client::forwards::{ForwardSpec, Forwarding};
 use crate::client::heir::Heir;
-use crate::client::options::BindOptions;
+use crate::client::options::{BindOptions, ForwardOptions};
 use crate::wire::control::SessionId;
 
 /// What a user wants.
@@ -19,6 +20,18 @@ pub enum Order {
     },
     /// Give a binding up. Answered by [`Notice::Unbound`].
     Unbind {
+        /// Its name.
+        reference: u64,
+    },
+    /// Open a port here that leads to the container. Answered by [`Notice::Forwarding`].
+    Forward {
+        /// The caller's name for it, never used twice, nor by a bind.
+        reference: u64,
+        /// What.
+        spec: Box<Port>,
+    },
+    /// Close such a port; its callers go on. Answered by [`Notice::Unbound`].
+    Unforward {
         /// Its name.
         reference: u64,
     },
@@ -55,6 +68,28 @@ impl Spec {
     }
 }
 
+/// What an [`Order::Forward`] carries; made from a `ForwardOptions`.
+#[derive(Debug)]
+pub struct Port(pub(super) ForwardSpec);
+
+impl Port {
+    /// For a host of one's own. Refuses options that cannot work.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Options`] says what cannot be forwarded so, and why.
+    ///
+    /// ```
+    /// use hoody_tunnel::client::{ForwardOptions, Port};
+    ///
+    /// assert!(Port::new(ForwardOptions::to("5432".parse()?)).is_ok());
+    /// # Ok::<(), hoody_tunnel::client::Error>(())
+    /// ```
+    pub fn new(options: ForwardOptions) -> Result<Port, Error> {
+        options.spec().map(Port)
+    }
+}
+
 /// What a user is told.
 #[derive(Debug)]
 pub enum Notice {
@@ -68,6 +103,13 @@ pub enum Notice {
         reference: u64,
         /// What came of it.
         outcome: Result<Binding, Error>,
+    },
+    /// A port was opened and the kit forwards it, or not.
+    Forwarding {
+        /// Its name.
+        reference: u64,
+        /// What came of it.
+        outcome: Result<Forwarding, Error>,
     },
     /// An unbind came to its end.
     Unbound {

@@ -1,14 +1,17 @@
 //! What a session is to do, checked before anything is opened.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::client::error::Error;
+use crate::client::forwards::ForwardSpec;
 use crate::client::handler::{Handler, Request, Response};
 use crate::client::target::Target;
+use crate::http::trail::{Network, Proxies};
 use crate::limits::{DEFAULT_REPLAY_BUFFER, LONGEST_HEAD, MOST_FIELDS};
 use crate::wire::control::Secret;
 use crate::wire::service::Service;
@@ -469,6 +472,100 @@ impl fmt::Debug for BindOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (kind, mode) = (self.service.kind(), self.service.mode());
         write!(f, "BindOptions({kind} {mode} {})", self.container_port)
+    }
+}
+
+/// What to forward: a port of this machine that leads to a service of the container. Made with
+/// [`ForwardOptions::to`] and changed by the methods that take and give it.
+///
+/// ```
+/// use hoody_tunnel::client::ForwardOptions;
+///
+/// // The container's PostgreSQL at 127.0.0.1:15432.
+/// let options = ForwardOptions::to("db:5432".parse()?).local_port(15432);
+/// assert!(options.check().is_ok());
+/// # Ok::<(), hoody_tunnel::client::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct ForwardOptions {
+    target: Target,
+    host: IpAddr,
+    port: Option<u16>,
+    allowed: Vec<String>,
+}
+
+impl ForwardOptions {
+    /// A service as the container sees it. Without more it is had at 127.0.0.1 and the same port,
+    /// or the next one that is free.
+    pub fn to(target: Target) -> ForwardOptions {
+        ForwardOptions {
+            target,
+            host: Ipv4Addr::LOCALHOST.into(),
+            port: None,
+            allowed: Vec::new(),
+        }
+    }
+
+    /// The port to listen on, and no other; 0 is the system's choice.
+    pub fn local_port(mut self, port: u16) -> ForwardOptions {
+        self.port = Some(port);
+        self
+    }
+
+    /// The address to listen on. Beyond loopback, [`ForwardOptions::allow_from`] has to say who may
+    /// come.
+    pub fn local_host(mut self, host: IpAddr) -> ForwardOptions {
+        self.host = host;
+        self
+    }
+
+    /// A network whose callers are let in, an address or `10.0.0.0/8`; may be said again. Without
+    /// it only callers of this machine are.
+    ///
+    /// ```
+    /// use hoody_tunnel::client::{ForwardOptions, Target};
+    ///
+    /// let far = ForwardOptions::to(Target::from(5432)).local_host([0, 0, 0, 0].into());
+    /// assert!(far.check().is_err(), "who may come?");
+    /// assert!(far.allow_from("192.168.1.0/24").check().is_ok());
+    /// ```
+    pub fn allow_from(mut self, network: impl Into<String>) -> ForwardOptions {
+        self.allowed.push(network.into());
+        self
+    }
+
+    /// Whether these options can work.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Options`] says what cannot, and why.
+    pub fn check(&self) -> Result<(), Error> {
+        self.clone().spec().map(|_| ())
+    }
+
+    pub(super) fn spec(self) -> Result<ForwardSpec, Error> {
+        self.target.beyond()?;
+        let network = |text: &String| {
+            text.parse::<Network>().map_err(|why| {
+                let text = text.escape_debug();
+                Error::Options(format!("`{text}` says nobody who may call: it is {why}."))
+            })
+        };
+        let networks: Vec<Network> = self.allowed.iter().map(network).collect::<Result<_, _>>()?;
+        if networks.is_empty() && !self.host.to_canonical().is_loopback() {
+            return Err(Error::Options(format!(
+                "Others than this machine could call at {}: say who may, with the networks that \
+                 they come from (--allow-from).",
+                self.host
+            )));
+        }
+        let port = self.port.or_else(|| self.target.port()).unwrap_or(0);
+        Ok(ForwardSpec {
+            target: self.target,
+            local: SocketAddr::new(self.host, port),
+            any_port: self.port.is_none(),
+            allowed: (!networks.is_empty()).then(|| Proxies::new(networks)),
+        })
     }
 }
 

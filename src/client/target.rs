@@ -8,6 +8,7 @@ use crate::client::Error;
 use crate::http::prefix;
 use crate::limits::UNIX_PATH;
 use crate::machine::DialTarget;
+use crate::wire::open::OpenForward;
 
 /// A local server.
 ///
@@ -98,6 +99,27 @@ impl Target {
             Place::Unix(_) => return None,
         };
         self.tls.then_some(name)
+    }
+
+    /// Whom the kit is asked to connect to. It carries bytes, and nothing that is HTTP's or TLS's.
+    pub(super) fn beyond(&self) -> Result<OpenForward<'_>, Error> {
+        if self.tls || !self.prefix.is_empty() {
+            return wrong(
+                "What is forwarded is plain bytes: write 5432, host:port, [::1]:5432 or \
+                 unix:/path, without https:// and without the path of a URL.",
+            );
+        }
+        Ok(match &self.place {
+            Place::Addr(addr) => OpenForward::Port {
+                host: addr.ip().to_string().into(),
+                port: addr.port(),
+            },
+            Place::Name(name, port) => OpenForward::Port {
+                host: name.into(),
+                port: *port,
+            },
+            Place::Unix(path) => OpenForward::Unix(path.into()),
+        })
     }
 
     pub(super) fn dial(&self) -> DialTarget {

@@ -29,6 +29,13 @@ pub const UNIX_PATH: usize = if cfg!(any(target_os = "linux", target_os = "andro
 /// How long a Unix socket whose server does not accept as fast as others dial is left alone: the
 /// system does not tell when there is room.
 pub const KNOCK_AGAIN: Duration = Duration::from_millis(20);
+/// Ports that a client forwards to the container, at most.
+pub const CLIENT_FORWARDS: usize = 64;
+/// Ports behind the one asked for that are tried where it is taken; also tries to open one again
+/// that another machine of ours has just let go.
+pub const FORWARD_PORTS_TRIED: u16 = 20;
+/// How long such a try waits.
+pub const LISTEN_AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// Bindings that a client keeps, at most; a kit allows fewer.
 pub const CLIENT_BINDINGS: usize = 64;
 /// Local connections at once, at most. More than all the streams that a session may have, with the

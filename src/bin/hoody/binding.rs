@@ -1,13 +1,14 @@
-//! From what somebody wishes to have bound to what is.
+//! From what somebody wishes to have bound or forwarded to what is.
 
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::thread;
 
-use hoody_tunnel::client::{BindErrCode, Binding, Error, TunnelSession};
+use hoody_tunnel::client::{BindErrCode, Binding, Error, ForwardOptions, TunnelSession};
 
-use crate::run::{News, Wish};
+use crate::run::News;
 use crate::state::Keeper;
+use crate::wish::Wish;
 
 /// Binds one wish after the other, waiting for each answer. The session's id is written down before
 /// it has any port: who is killed then leaves nothing that a next start would not find. What takes
@@ -49,6 +50,24 @@ pub fn bind(
         });
         let mut last = last.into_iter();
         is_well && last.all(|(index, wish)| binder.told(index, binder.one(index, wish)))
+    });
+}
+
+/// Opens ports of this machine, one after the other.
+pub fn open_ports(
+    session: &Arc<TunnelSession>,
+    forwards: Vec<ForwardOptions>,
+    tell: &SyncSender<News>,
+) {
+    let (session, tell) = (Arc::clone(session), tell.clone());
+    thread::spawn(move || {
+        for options in forwards {
+            let outcome = session.forward(options);
+            let failed = outcome.is_err();
+            if tell.send(News::Forwarding(outcome)).is_err() || failed {
+                return;
+            }
+        }
     });
 }
 

@@ -3,6 +3,7 @@
 // argh prints these comments as help, where [brackets] hold a default and not a link.
 #![allow(rustdoc::broken_intra_doc_links)]
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -61,6 +62,7 @@ pub struct Tunnel {
 pub enum Command {
     Expose(Expose),
     Pull(Pull),
+    Forward(Forward),
     Serve(Serve),
     Up(Up),
     Health(Health),
@@ -233,6 +235,26 @@ command! {
 }
 
 command! {
+    /// Make a service of the container reachable at a port of this machine.
+    #[argh(subcommand, name = "forward", help_triggers("-h", "--help"),
+        example = "{command_name} 5432\n{command_name} db:5432 --local-port 15432")]
+    session Forward {
+        /// the service as the container sees it: 5432, db:5432, [::1]:6379 or unix:/path
+        #[argh(positional, arg_name = "TARGET", from_str_fn(parse))]
+        pub target: Target,
+        /// port of this machine; 0 has the system pick one [the target's, or the next free one]
+        #[argh(option, arg_name = "N", from_str_fn(parse_port))]
+        pub local_port: Option<u16>,
+        /// address of this machine to listen on; beyond loopback with --allow-from [127.0.0.1]
+        #[argh(option, arg_name = "ADDR")]
+        pub local_host: Option<IpAddr>,
+        /// network that may call, such as 192.168.1.0/24; may be repeated [this machine]
+        #[argh(option, arg_name = "CIDR")]
+        pub allow_from: Vec<String>,
+    }
+}
+
+command! {
     /// Serve a directory's files, without any server of yours.
     #[argh(subcommand, name = "serve", help_triggers("-h", "--help"),
         example = "{command_name} .\n{command_name} dist --container-port 8080",
@@ -269,6 +291,9 @@ command! {
         /// a local TCP service, and the container's loopback port for it; may be repeated
         #[argh(option, arg_name = "T[=PORT]")]
         pub pull: Vec<Pair>,
+        /// a service of the container, and this machine's port for it; may be repeated
+        #[argh(option, arg_name = "T[=PORT]")]
+        pub forward: Vec<Pair>,
         /// take ports over from other sessions that hold them
         #[argh(switch)]
         pub takeover: bool,
@@ -438,6 +463,9 @@ mod tests {
             "tunnel expose 3000 --proxy-protocol 1",
             "tunnel expose --tcp 22 --container-port 2222 --takeover --proxy-protocol 2",
             "tunnel up --expose-tcp 22=2222 --expose-tcp unix:/run/x.sock",
+            "tunnel forward db:5432 --local-port 15432 --local-host ::1",
+            "tunnel forward unix:/run/x.sock --local-host 0.0.0.0 --allow-from 10.0.0.0/8",
+            "tunnel up --forward 5432 --forward db:6379=16379",
             "tunnel serve . --container-port 8080 --takeover --label x --quiet",
             "tunnel up --expose 3000 --expose 8080=9000 --pull [::1]:5432=5433",
             "tunnel health --url ws://h/ -o json",
@@ -466,6 +494,8 @@ mod tests {
             "tunnel expose 3000 --json yes",
             "tunnel expose 3000 --replay-buffer much",
             "tunnel pull 5432 --takeover",
+            "tunnel forward",
+            "tunnel forward 5432 --local-host here",
             "tunnel up --expose 3000=x",
             "tunnel health -o yaml",
             "tunnel sessions kill",

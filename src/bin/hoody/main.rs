@@ -20,6 +20,7 @@ mod target;
 mod testing;
 mod text;
 mod tunnel;
+mod wish;
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -109,6 +110,7 @@ fn dispatch(hoody: Hoody) -> ExitCode {
     match command {
         Command::Expose(flags) => tunnel::expose(flags),
         Command::Pull(flags) => tunnel::pull(flags),
+        Command::Forward(flags) => tunnel::forward(flags),
         Command::Serve(flags) => tunnel::serve(flags),
         Command::Up(flags) => tunnel::up(flags),
         Command::Health(flags) => ask(&flags.reach(), &AdminRequest::Health, flags.is_json()),

@@ -1,7 +1,8 @@
 //! What is where: the address that leads to each end of a tunnel, always one that can be pasted,
 //! and the table of all of them.
 
-use crate::render::Ready;
+use hoody_tunnel::client::Forwarding;
+
 use crate::text;
 
 /// Where the ports of a kit are, as far as its URL tells.
@@ -29,6 +30,29 @@ impl Places {
             }
         }
     }
+
+    /// A port of this machine that leads to the container.
+    pub fn forwarded(&self, port: &Forwarding) -> Row {
+        let host = self.host.as_deref().unwrap_or("127.0.0.1");
+        Row {
+            direction: "forward".into(),
+            address: port.local_addr.to_string(),
+            target: format!("{} in {host}", port.target),
+            label: None,
+        }
+    }
+}
+
+/// A row of the table.
+pub struct Row {
+    /// `expose`, `pull` or `forward`.
+    pub direction: String,
+    /// Where to connect.
+    pub address: String,
+    /// What is reached.
+    pub target: String,
+    /// The name for people.
+    pub label: Option<String>,
 }
 
 /// A port that a kit opened.
@@ -53,12 +77,12 @@ fn in_brackets(host: &str) -> String {
 }
 
 /// All that stands, one row each: direction, where to connect, what is reached, its name.
-pub fn table(rows: &[&Ready]) -> String {
+pub fn table(rows: &[Row]) -> String {
     let cells: Vec<[String; 4]> = rows
         .iter()
         .map(|row| {
             let label = row.label.as_deref().unwrap_or("-");
-            [&row.mode, &row.address, &row.target, label].map(text::visible)
+            [&row.direction, &row.address, &row.target, label].map(text::visible)
         })
         .collect();
     let head = ["DIRECTION", "CONNECT TO", "TARGET", "LABEL"].map(str::to_owned);
@@ -111,22 +135,17 @@ mod tests {
 
     #[test]
     fn a_table_has_a_row_for_each_and_columns_that_stand() {
-        let row = |mode: &str, address: &str, label: Option<&str>| Ready {
-            bind_id: 1,
-            kind: "tcp".into(),
-            mode: mode.into(),
-            container_port: 1,
-            public_url: None,
+        let row = |direction: &str, address: &str, label: Option<&str>| Row {
+            direction: direction.into(),
             address: address.into(),
             target: "localhost:1".into(),
             label: label.map(str::to_owned),
-            again: false,
         };
         let (one, two) = (
             row("expose", "tcp://a:1", Some("\u{1b}[2J")),
             row("pull", "127.0.0.1:1 in a", None),
         );
-        let text = table(&[&one, &two]);
+        let text = table(&[one, two]);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 3);
         assert_eq!(lines[2], "pull       127.0.0.1:1 in a  localhost:1  -");

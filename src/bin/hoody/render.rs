@@ -10,7 +10,7 @@ use hoody_tunnel::reactor::outlet::{self, Outlet, Standard};
 use serde::Serialize;
 
 use crate::options::Env;
-use crate::places;
+use crate::places::{self, Row};
 use crate::text;
 
 /// One thing to tell. Its JSON is what `--json` prints.
@@ -43,6 +43,15 @@ pub enum Line {
     },
     /// A binding stands.
     Ready(Ready),
+    /// A port of this machine leads to the container.
+    Forwarding {
+        /// The address to connect to.
+        local_host: String,
+        /// The port to connect to.
+        local_port: u16,
+        /// What is reached there.
+        target: String,
+    },
     /// An HTTP exchange is over.
     Request {
         /// The binding's port.
@@ -119,6 +128,18 @@ pub struct Ready {
     pub label: Option<String>,
     /// Whether it had been there before a reconnect.
     pub again: bool,
+}
+
+impl Ready {
+    /// As a row of the table of what is where.
+    pub fn row(self) -> Row {
+        Row {
+            direction: self.mode,
+            address: self.address,
+            target: self.target,
+            label: self.label,
+        }
+    }
 }
 
 impl Line {
@@ -298,7 +319,7 @@ impl<P: Paper> Screen<P> {
     }
 
     /// Prints all that stands, where several tunnels do and people look at it.
-    pub fn table(&mut self, rows: &[&Ready]) {
+    pub fn table(&mut self, rows: &[Row]) {
         if self.style.many && !self.style.json && !self.style.quiet {
             let text = places::table(rows) + "\n";
             self.paper.put(&text, false);
@@ -317,6 +338,11 @@ impl<P: Paper> Screen<P> {
         match line {
             Line::State { .. } => self.state(line),
             Line::Ready(ready) => Some(self.ready(ready)),
+            Line::Forwarding {
+                local_host,
+                local_port,
+                target,
+            } => Some(self.forwarding(local_host, *local_port, target)),
             Line::Request { .. } => self.request(line),
             Line::Connection { .. } => self.connection(line),
             Line::Notice { message } => Some(self.paint(Color::Dim, &text::visible(message))),
@@ -372,6 +398,16 @@ impl<P: Paper> Screen<P> {
         let label = ready.label.as_deref().map(text::visible);
         let label = label.map_or(String::new(), |label| format!("  [{label}]"));
         format!("{address} -> {}{label}", text::visible(&ready.target))
+    }
+
+    /// What to give to a program that is to connect there.
+    fn forwarding(&self, host: &str, port: u16, target: &str) -> String {
+        let address = match host.contains(':') {
+            true => format!("[{host}]:{port}"),
+            false => format!("{host}:{port}"),
+        };
+        let address = self.paint(Color::Bold, &address);
+        format!("{address} -> {} of the container", text::visible(target))
     }
 
     fn request(&self, line: &Line) -> Option<String> {
@@ -463,14 +499,16 @@ const PATH_MAX: usize = 100;
 impl Line {
     /// Whether it is told with `--quiet` too.
     fn is_vital(&self) -> bool {
-        matches!(self, Line::Ready(_) | Line::Closed { .. })
-            || matches!(
-                self,
-                Line::State {
-                    state: "taken over",
-                    ..
-                }
-            )
+        matches!(
+            self,
+            Line::Ready(_) | Line::Forwarding { .. } | Line::Closed { .. }
+        ) || matches!(
+            self,
+            Line::State {
+                state: "taken over",
+                ..
+            }
+        )
     }
 }
 

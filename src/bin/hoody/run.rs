@@ -12,57 +12,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use hoody_tunnel::client::{
-    BindMode, BindOptions, Binding, BindingKind, Error, SessionEvent, Shortage, TunnelOptions,
+    BindMode, Binding, BindingKind, Error, Forwarding, SessionEvent, Shortage, TunnelOptions,
     TunnelSession,
 };
 
-use crate::binding::bind;
+use crate::binding::{bind, open_ports};
 use crate::interrupt::Signals;
-use crate::places::{Places, Port};
+use crate::places::{Places, Port, Row};
 use crate::render::{self, Line, Paper, Ready, Screen, Style};
-use crate::state::{Asked, Keeper, State};
-
-/// One binding that is wanted.
-pub struct Wish {
-    /// What it is among the wishes of other runs.
-    pub name: String,
-    /// What is reached, for people.
-    pub target: String,
-    /// The port on the kit to ask for.
-    pub port: u16,
-    /// Whether any other port will do when that one cannot be had.
-    pub any_port: bool,
-    /// Whether it costs another session its port.
-    pub takes_over: bool,
-    /// The loopback address of the container that it listens on, where one was asked for.
-    pub on: Option<String>,
-    /// Makes the bind for a port.
-    pub make: Box<dyn Fn(u16) -> BindOptions + Send + Sync>,
-}
-
-impl Wish {
-    /// What a next run knows it by.
-    pub fn asked(&self) -> Asked {
-        Asked {
-            name: self.name.clone(),
-            port: if self.any_port { 0 } else { self.port },
-        }
-    }
-
-    /// The bind to try first, where a run before had this port, perhaps in another session.
-    pub fn first(&self, before: Option<u16>, replaces: Option<String>) -> BindOptions {
-        let may_differ = self.any_port || self.port == 0;
-        let options = match before.filter(|_| may_differ) {
-            // Whoever has it by now has it with good reason.
-            Some(port) => (self.make)(port).any_port(true).takeover(false),
-            None => (self.make)(self.port),
-        };
-        match replaces {
-            Some(session) => options.replaces(session),
-            None => options,
-        }
-    }
-}
+use crate::state::{Keeper, State};
+use crate::wish::{Wish, Wishes};
 
 /// How it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +36,7 @@ pub enum Outcome {
 pub enum News {
     Events(Vec<SessionEvent>),
     Bound(usize, Result<Binding, Error>),
+    Forwarding(Result<Forwarding, Error>),
     /// Something that is worth a line.
     Notice(String),
     Signal,
@@ -100,7 +60,7 @@ pub struct Begin {
 /// Runs a session with `wishes` until it is over.
 pub fn run(
     options: TunnelOptions,
-    wishes: Vec<Wish>,
+    wishes: Wishes,
     signals: Signals,
     style: Style,
     begin: Begin,
@@ -126,12 +86,14 @@ pub fn run(
         None => options,
     };
     let session = Arc::new(TunnelSession::start(options)?);
-    let wishes = Arc::new(wishes);
+    let (waiting, forwards) = (wishes.len(), wishes.forwards);
+    let wishes = Arc::new(wishes.binds);
     let mut run = Run {
         session: Arc::clone(&session),
         wishes: Arc::clone(&wishes),
         bound: Vec::new(),
-        waiting: wishes.len(),
+        forwards: Vec::new(),
+        waiting,
         screen,
         online: false,
         attached: false,
@@ -142,7 +104,8 @@ pub fn run(
         stopping: None,
         failure: None,
     };
-    forward(&session, &tell);
+    pass_on_events(&session, &tell);
+    open_ports(&session, forwards, &tell);
     bind(session, wishes, state, tell);
     run.until_closed(&news);
     Ok(run.finish())
@@ -156,7 +119,7 @@ const BREATH: Duration = Duration::from_millis(20);
 const CLOSING: Duration = Duration::from_secs(8);
 
 /// Passes the session's events on.
-fn forward(session: &Arc<TunnelSession>, tell: &SyncSender<News>) {
+fn pass_on_events(session: &Arc<TunnelSession>, tell: &SyncSender<News>) {
     let (events, tell) = (session.events(), tell.clone());
     thread::spawn(move || {
         while let Some(first) = events.recv() {
@@ -178,6 +141,8 @@ struct Run<P> {
     wishes: Arc<Vec<Wish>>,
     /// Bindings that stand, with the wish that each fulfils.
     bound: Vec<(usize, Binding)>,
+    /// Ports of this machine that stand.
+    forwards: Vec<Forwarding>,
     /// Wishes whose answer is still to come.
     waiting: usize,
     screen: Screen<P>,
@@ -216,6 +181,7 @@ impl<P: Paper> Run<P> {
                     }
                 }
                 Ok(News::Bound(index, outcome)) => self.bound(index, outcome),
+                Ok(News::Forwarding(outcome)) => self.forwarding(outcome),
                 Ok(News::Notice(message)) => self.screen.print(&Line::Notice { message }),
                 Ok(News::Signal) if self.stopping.is_some() => {
                     // A second one: now.
@@ -268,6 +234,23 @@ impl<P: Paper> Run<P> {
                 self.tell_early();
             }
             // When the session ended its own event says why.
+            Err(Error::Closed(_)) => {}
+            Err(why) => self.fail(why),
+        }
+    }
+
+    fn forwarding(&mut self, outcome: Result<Forwarding, Error>) {
+        self.waiting -= 1;
+        match outcome {
+            Ok(forwarding) => {
+                self.early.push(Line::Forwarding {
+                    local_host: forwarding.local_addr.ip().to_string(),
+                    local_port: forwarding.local_addr.port(),
+                    target: forwarding.target.clone(),
+                });
+                self.forwards.push(forwarding);
+                self.tell_early();
+            }
             Err(Error::Closed(_)) => {}
             Err(why) => self.fail(why),
         }
@@ -383,11 +366,11 @@ impl<P: Paper> Run<P> {
     fn tell_all(&mut self) {
         let mut all: Vec<&(usize, Binding)> = self.bound.iter().collect();
         all.sort_by_key(|(index, _)| *index);
-        let rows = all.into_iter();
-        let rows: Vec<Ready> = rows
-            .map(|(index, binding)| self.ready(*index, binding, false))
-            .collect();
-        self.screen.table(&rows.iter().collect::<Vec<_>>());
+        let bound = all.into_iter();
+        let bound = bound.map(|(index, binding)| self.ready(*index, binding, false).row());
+        let forwarded = self.forwards.iter().map(|it| self.places.forwarded(it));
+        let rows: Vec<Row> = bound.chain(forwarded).collect();
+        self.screen.table(&rows);
     }
 
     fn bound_again(&mut self, binding: Binding) {
@@ -410,7 +393,7 @@ impl<P: Paper> Run<P> {
     /// A binding is gone for good. Without any, there is nothing left to do.
     fn gone(&mut self, binding: &Binding, why: Error) {
         self.bound.retain(|(_, had)| !had.is_same(binding));
-        if self.bound.is_empty() && self.waiting == 0 {
+        if self.bound.is_empty() && self.forwards.is_empty() && self.waiting == 0 {
             self.fail(why);
         } else {
             self.tell_all();
@@ -494,6 +477,7 @@ fn line(event: SessionEvent) -> Option<Line> {
         }
         SessionEvent::Request(record) => return Some(Line::from(record)),
         SessionEvent::StreamClosed(record) => return Some(Line::from(record)),
+        SessionEvent::NotForwarded { why } => return Some(Line::Notice { message: why }),
         SessionEvent::AnotherKit { authority } => {
             let message = format!(
                 "{authority} leads to another kit than the one with this session and is not used: \

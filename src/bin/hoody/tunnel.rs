@@ -5,18 +5,21 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use hoody_tunnel::client::{BindOptions, Error, HostHeader, ProxyProtocol, Target, TunnelOptions};
+use hoody_tunnel::client::{
+    BindOptions, Error, ForwardOptions, HostHeader, ProxyProtocol, Target, TunnelOptions,
+};
 
 use crate::embedded::{self, Embedded};
 use crate::files::{self, Root};
-use crate::flags::{Expose, Pull, Serve, Up};
+use crate::flags::{Expose, Forward, Pull, Serve, Up};
 use crate::interrupt::Signals;
 use crate::options::{Manner, Reach, Urls};
 use crate::places::Places;
 use crate::render::Style;
-use crate::run::{self, Begin, Outcome, Wish};
+use crate::run::{self, Begin, Outcome};
 use crate::state::{self, Asked, State};
 use crate::target::Pair;
+use crate::wish::{Wish, Wishes};
 use crate::{complain, ended, environment, refused, usage};
 
 /// What all these commands share.
@@ -62,7 +65,7 @@ pub fn expose(flags: Expose) -> ExitCode {
             };
             let make = BindOptions::expose_tcp;
             let (target, port) = (&flags.target, flags.container_port);
-            vec![raw_wish("expose tcp", make, (target, port), details, near)]
+            Wishes::bind(raw_wish("expose tcp", make, (target, port), details, near))
         });
     }
     open(&common, |near| {
@@ -77,12 +80,8 @@ pub fn expose(flags: Expose) -> ExitCode {
                 insecure: flags.upstream_insecure,
             },
         };
-        vec![expose_wish(
-            &flags.target,
-            flags.container_port,
-            details,
-            near,
-        )]
+        let (target, port) = (&flags.target, flags.container_port);
+        Wishes::bind(expose_wish(target, port, details, near))
     })
 }
 
@@ -97,14 +96,33 @@ pub fn pull(flags: Pull) -> ExitCode {
             proxy_protocol: flags.proxy_protocol,
         };
         let (target, port) = (&flags.target, flags.container_port);
-        vec![raw_wish(
-            "pull",
-            BindOptions::pull,
-            (target, port),
-            details,
-            near,
-        )]
+        let one = raw_wish("pull", BindOptions::pull, (target, port), details, near);
+        Wishes::bind(one)
     })
+}
+
+/// `hoody tunnel forward`
+pub fn forward(flags: Forward) -> ExitCode {
+    let common = common!(flags);
+    let host = |port: ForwardOptions| match flags.local_host {
+        Some(host) => port.local_host(host),
+        None => port,
+    };
+    let port = host(forwarded(&flags.target, flags.local_port));
+    let allowed = flags.allow_from.iter();
+    let port = allowed.fold(port, |port, network| port.allow_from(network));
+    open(&common, |_| Wishes {
+        binds: Vec::new(),
+        forwards: vec![port],
+    })
+}
+
+fn forwarded(target: &Target, port: Option<u16>) -> ForwardOptions {
+    let options = ForwardOptions::to(target.clone());
+    match port {
+        Some(port) => options.local_port(port),
+        None => options,
+    }
 }
 
 /// `hoody tunnel serve`
@@ -128,7 +146,7 @@ pub fn serve(flags: Serve) -> ExitCode {
                 .handler(move |request| files::handle(&root, &request));
             labelled(options, label.as_deref())
         };
-        vec![Wish {
+        Wishes::bind(Wish {
             name: format!("serve {target}"),
             target,
             port: flags.container_port.unwrap_or(0),
@@ -136,7 +154,7 @@ pub fn serve(flags: Serve) -> ExitCode {
             takes_over: takeover,
             on: None,
             make: Box::new(make),
-        }]
+        })
     })
 }
 
@@ -152,9 +170,10 @@ fn cannot_serve(dir: &Path, error: &io::Error) -> String {
 /// `hoody tunnel up`
 pub fn up(flags: Up) -> ExitCode {
     let no_raw = flags.expose_tcp.is_empty() && flags.pull.is_empty();
-    if flags.expose.is_empty() && no_raw {
+    if flags.expose.is_empty() && no_raw && flags.forward.is_empty() {
         return usage(
-            "nothing to open: give --expose, --expose-tcp or --pull, each as often as you like",
+            "nothing to open: give --expose, --expose-tcp, --pull or --forward, each as often as \
+             you like",
         );
     }
     let upstream = Upstream {
@@ -201,7 +220,11 @@ pub fn up(flags: Up) -> ExitCode {
         let expose_tcp = flags.expose_tcp.iter().map(expose_tcp);
         let pull = raw("pull", BindOptions::pull, false);
         let pull = flags.pull.iter().map(pull);
-        expose.chain(expose_tcp).chain(pull).collect()
+        let forwards = flags.forward.iter();
+        Wishes {
+            binds: expose.chain(expose_tcp).chain(pull).collect(),
+            forwards: forwards.map(|it| forwarded(&it.target, it.port)).collect(),
+        }
     })
 }
 
@@ -348,7 +371,7 @@ fn labelled(options: BindOptions, label: Option<&str>) -> BindOptions {
 
 /// Finds the kit, or starts one, and runs a session with the wishes that `wishes` makes; it is told
 /// whether the kit is on this machine.
-fn open(common: &Common, wishes: impl FnOnce(bool) -> Vec<Wish>) -> ExitCode {
+fn open(common: &Common, wishes: impl FnOnce(bool) -> Wishes) -> ExitCode {
     let urls = match common.reach.kit(&environment) {
         Ok(urls) => urls,
         Err(why) => return usage(&why),
@@ -374,7 +397,7 @@ fn open(common: &Common, wishes: impl FnOnce(bool) -> Vec<Wish>) -> ExitCode {
                 let mut notices = Vec::new();
                 let state = match common.manner.no_state {
                     true => None,
-                    false => kept(&urls, &wishes, &mut notices),
+                    false => kept(&urls, &wishes.binds, &mut notices),
                 };
                 let begin = Begin {
                     notices,
@@ -401,7 +424,11 @@ fn open(common: &Common, wishes: impl FnOnce(bool) -> Vec<Wish>) -> ExitCode {
 }
 
 /// What cannot be bound at all is told before anything is started for it.
-fn checked(wishes: Vec<Wish>) -> Result<Vec<Wish>, Error> {
+fn checked(all: Wishes) -> Result<Wishes, Error> {
+    for forward in &all.forwards {
+        forward.check()?;
+    }
+    let wishes = &all.binds;
     for (index, wish) in wishes.iter().enumerate() {
         (wish.make)(wish.port).check()?;
         let asked = wish.asked();
@@ -413,10 +440,10 @@ fn checked(wishes: Vec<Wish>) -> Result<Vec<Wish>, Error> {
             )));
         }
     }
-    Ok(wishes)
+    Ok(all)
 }
 
-fn embedded(common: &Common, wishes: Vec<Wish>, signals: Signals) -> Result<Outcome, Error> {
+fn embedded(common: &Common, wishes: Wishes, signals: Signals) -> Result<Outcome, Error> {
     let connections = common.manner.connections.unwrap_or(1);
     let halves = embedded::halves(connections).map_err(Error::Options)?;
     let kit = Embedded::start(halves.kit).map_err(Error::Io)?;
@@ -436,6 +463,10 @@ fn embedded(common: &Common, wishes: Vec<Wish>, signals: Signals) -> Result<Outc
 
 /// What a run before has left of these tunnels, if it can be had.
 fn kept(urls: &Urls, wishes: &[Wish], notices: &mut Vec<String>) -> Option<State> {
+    // Ports of this machine are nobody else's.
+    if wishes.is_empty() {
+        return None;
+    }
     let dir = state::dir(&environment)?;
     let asked: Vec<Asked> = wishes.iter().map(Wish::asked).collect();
     let kit = urls.iter().collect::<Vec<_>>().join(" ");
@@ -451,7 +482,7 @@ fn kept(urls: &Urls, wishes: &[Wish], notices: &mut Vec<String>) -> Option<State
 fn session(
     common: &Common,
     options: TunnelOptions,
-    wishes: Vec<Wish>,
+    wishes: Wishes,
     signals: Signals,
     begin: Begin,
 ) -> Result<Outcome, Error> {

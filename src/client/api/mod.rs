@@ -19,4 +19,4 @@ mod tunnel;
 
 pub use fetch::fetch;
 pub use session::{Events, TunnelSession};
-pub use tunnel::{Tunnel, expose, expose_tcp, pull, serve};
+pub use tunnel::{Tunnel, expose, expose_tcp, forward, pull, serve};

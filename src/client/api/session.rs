@@ -10,9 +10,10 @@ use crate::client::bound::{Answerer, BindSpec, Binding};
 use crate::client::config::Config;
 use crate::client::error::Error;
 use crate::client::event::SessionEvent;
+use crate::client::forwards::Forwarding;
 use crate::client::machine::Client;
-use crate::client::messages::{Order, Spec};
-use crate::client::options::{BindOptions, TunnelOptions};
+use crate::client::messages::{Order, Port, Spec};
+use crate::client::options::{BindOptions, ForwardOptions, TunnelOptions};
 use crate::limits::CLIENT_HANDLERS;
 use crate::reactor;
 
@@ -156,6 +157,58 @@ impl TunnelSession {
         let outcome = self.fleet.shared.unbound(reference);
         self.fleet.handlers.remove(reference);
         outcome
+    }
+
+    /// Opens a port of this machine that leads to a service of the container, and returns when it
+    /// listens and the kit has said that it forwards. May be called before the session stands.
+    ///
+    /// Callers that come while the kit is away for a moment wait; later ones are turned away until
+    /// it is back. What the kit cannot or may not reach breaks the caller's connection, and
+    /// [`SessionEvent::StreamClosed`](crate::client::SessionEvent::StreamClosed) says why.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Options`] where the options cannot work, [`Error::Io`] where the port cannot be
+    /// had, [`Error::NotGranted`] where the kit forwards nothing, and why the session ended, when
+    /// it has.
+    ///
+    /// ```no_run
+    /// # use hoody_tunnel::client::{self, *};
+    /// # fn main() -> Result<(), client::Error> {
+    /// let session = TunnelSession::connect(TunnelOptions::new("wss://kit.example"))?;
+    /// let database = session.forward(ForwardOptions::to("db:5432".parse()?))?;
+    /// println!("psql -h 127.0.0.1 -p {}", database.local_addr.port());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn forward(&self, options: ForwardOptions) -> Result<Forwarding, Error> {
+        let reference = self.next_reference.fetch_add(1, Ordering::Relaxed);
+        let spec = Box::new(Port::new(options)?);
+        self.fleet.shared.await_forward(reference);
+        self.fleet.send(Order::Forward { reference, spec });
+        self.fleet.shared.forwarding(reference)
+    }
+
+    /// Closes a forwarded port. Callers that it has may go on to their end.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`] when there is no such port any more.
+    ///
+    /// ```no_run
+    /// # use hoody_tunnel::client::{self, *};
+    /// # fn main() -> Result<(), client::Error> {
+    /// let session = TunnelSession::connect(TunnelOptions::new("wss://kit.example"))?;
+    /// let redis = session.forward(ForwardOptions::to(Target::from(6379)))?;
+    /// session.unforward(&redis)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn unforward(&self, forwarding: &Forwarding) -> Result<(), Error> {
+        let reference = forwarding.reference;
+        self.fleet.shared.await_unbind(reference);
+        self.fleet.send(Order::Unforward { reference });
+        self.fleet.shared.unbound(reference)
     }
 
     /// What happens, from the start of the session on. All receivers share one queue, which keeps

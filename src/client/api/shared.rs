@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::client::bound::Binding;
 use crate::client::error::Error;
 use crate::client::event::SessionEvent;
+use crate::client::forwards::Forwarding;
 use crate::client::messages::Notice;
 use crate::limits::EVENTS_KEPT;
 use crate::wire::control::SessionId;
@@ -31,6 +32,7 @@ struct State {
     ended: Option<Option<Error>>,
     /// Calls that wait, by their binding's reference, and what they wait for once it is there.
     binds: BTreeMap<u64, Option<Result<Binding, Error>>>,
+    forwards: BTreeMap<u64, Option<Result<Forwarding, Error>>>,
     unbinds: BTreeMap<u64, Option<Result<(), Error>>>,
 }
 
@@ -48,6 +50,11 @@ impl Shared {
             Notice::Session(id) => state.id = Some(id),
             Notice::Bound { reference, outcome } => {
                 if let Some(slot) = state.binds.get_mut(&reference) {
+                    *slot = Some(outcome);
+                }
+            }
+            Notice::Forwarding { reference, outcome } => {
+                if let Some(slot) = state.forwards.get_mut(&reference) {
                     *slot = Some(outcome);
                 }
             }
@@ -154,6 +161,24 @@ impl Shared {
         };
         let outcome = self.wait(None, answered);
         self.lock().binds.remove(&reference);
+        outcome.unwrap_or_else(|| Err(closed()))
+    }
+
+    /// Someone will wait for this port; said before it is ordered.
+    pub(super) fn await_forward(&self, reference: u64) {
+        self.lock().forwards.insert(reference, None);
+    }
+
+    pub(super) fn forwarding(&self, reference: u64) -> Result<Forwarding, Error> {
+        let answered = |state: &mut State| match state.forwards.get_mut(&reference)?.take() {
+            Some(outcome) => Some(outcome),
+            None => state
+                .ended
+                .clone()
+                .map(|error| Err(error.unwrap_or_else(closed))),
+        };
+        let outcome = self.wait(None, answered);
+        self.lock().forwards.remove(&reference);
         outcome.unwrap_or_else(|| Err(closed()))
     }
 

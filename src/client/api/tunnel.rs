@@ -3,8 +3,9 @@
 use crate::client::api::session::TunnelSession;
 use crate::client::bound::Binding;
 use crate::client::error::Error;
+use crate::client::forwards::Forwarding;
 use crate::client::handler::{Request, Response};
-use crate::client::options::{BindOptions, TunnelOptions};
+use crate::client::options::{BindOptions, ForwardOptions, TunnelOptions};
 use crate::client::target::Target;
 
 /// A session with one binding, from one call. Dropping it closes both.
@@ -128,6 +129,35 @@ pub fn pull(
     target: impl Into<Target>,
 ) -> Result<Tunnel, Error> {
     Tunnel::open(options, BindOptions::pull(container_port).to(target))
+}
+
+/// Makes a service of the container reachable at 127.0.0.1 and the port `local_port` (0: the system
+/// picks one) of this machine, for as long as the session lives that is given with it.
+///
+/// # Errors
+///
+/// Those of [`TunnelSession::connect`] and [`TunnelSession::forward`].
+///
+/// ```no_run
+/// # use hoody_tunnel::client::{self, *};
+/// # fn main() -> Result<(), client::Error> {
+/// // The container's PostgreSQL on this machine's loopback.
+/// let options = TunnelOptions::new("wss://kit.example").token("secret");
+/// let (session, database) = client::forward(options, 5432, 15432)?;
+/// println!("psql -h 127.0.0.1 -p {}", database.local_addr.port());
+/// session.wait_closed()?;
+/// # Ok(())
+/// # }
+/// ```
+pub fn forward(
+    options: TunnelOptions,
+    target: impl Into<Target>,
+    local_port: u16,
+) -> Result<(TunnelSession, Forwarding), Error> {
+    let session = TunnelSession::connect(options)?;
+    let port = ForwardOptions::to(target.into()).local_port(local_port);
+    let forwarding = session.forward(port)?;
+    Ok((session, forwarding))
 }
 
 /// Answers requests at the kit's port `container_port` (0: the kit picks one) with `handler`,

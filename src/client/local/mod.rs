@@ -14,6 +14,7 @@
 //! Invariants (`check_invariants`): a local connection serves one exchange or is idle in the pool;
 //! whoever holds a loan is among the borrowers; heads and places are counted.
 
+mod caller;
 mod exchange;
 mod greeting;
 pub mod http;

@@ -36,6 +36,7 @@ use crate::client::Error;
 use crate::client::config::Config;
 use crate::client::context::{Context, Timer};
 use crate::client::event::SessionEvent;
+use crate::client::forwards::Gate;
 use crate::client::keys::{ExchangeKey, LANE_CONNS};
 use crate::client::messages::Notice;
 use crate::clock::Instant;
@@ -448,6 +449,20 @@ impl Reach {
     pub(super) fn has_lanes(&self) -> bool {
         let session = self.session.attached();
         session.is_some_and(|session| !session.lanes().is_empty())
+    }
+
+    /// Whether callers who want to the container may come.
+    pub(super) fn gate(&self) -> Gate {
+        match self.session.attached() {
+            Some(session) if !session.lanes().is_empty() => match session.terms().forward {
+                true => Gate::Open,
+                false => Gate::NotGranted,
+            },
+            // Its streams wait, and so may those who come.
+            Some(_) => Gate::Waits,
+            None if !self.retry.ever_online => Gate::Waits,
+            None => Gate::Away,
+        }
     }
 
     /// Whether the primary does, which carries what is said of the session.

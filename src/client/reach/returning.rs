@@ -21,6 +21,7 @@ pub(super) fn offered(keeps: bool) -> Capabilities {
         | Capabilities::TRAILERS
         | Capabilities::LONG_HEADS
         | Capabilities::TCP_EXPOSE
+        | Capabilities::FORWARD
         | Capabilities::REPLAY.only_if(keeps)
 }
 

@@ -256,7 +256,16 @@ impl FakeKit {
                     tag, code, reason, ..
                 } => self.streams[tag].1.reset = Some(format!("{code}: {reason}")),
                 Incoming::Closed { code } => self.closed = Some(code),
-                Incoming::Opened { .. } => panic!("the client opened a stream"),
+                Incoming::Opened { id, payload, .. } => {
+                    let json = self.session.payload(index, &payload).to_vec();
+                    let number = self.streams.len();
+                    let key = self.session.accept(index, id, number, now);
+                    let seen = Seen {
+                        heads: vec![String::from_utf8(json).unwrap()],
+                        ..Seen::default()
+                    };
+                    self.streams.push((key, seen));
+                }
                 Incoming::Connected { .. } => panic!("no client says it"),
                 Incoming::Trailers { .. } => panic!("they were not agreed on"),
             }

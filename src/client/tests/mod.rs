@@ -6,6 +6,7 @@ mod expose;
 mod expose_tcp;
 mod failover;
 mod fake_kit;
+mod forward;
 mod greetings;
 mod handler;
 mod heirs;

@@ -1,6 +1,7 @@
 //! A host without sockets, in virtual time, for one client.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::client::config::Config;
@@ -10,7 +11,9 @@ use crate::client::{SessionEvent, TunnelOptions};
 use crate::clock::Instant;
 use crate::entropy::Entropy;
 use crate::lawful::Lawful;
-use crate::machine::{CloseHow, Command, ConnKey, DialTarget, Ended, Event, IoFailure, Machine};
+use crate::machine::{
+    CloseHow, Command, ConnKey, DialTarget, Ended, Event, IoFailure, ListenerKey, Machine,
+};
 
 /// One connection, seen from the world.
 #[derive(Debug)]
@@ -41,6 +44,12 @@ pub(super) struct World {
     pub dials: VecDeque<ConnKey>,
     pub notices: Vec<Notice>,
     pub stopped: bool,
+    /// Ports, and whether they accept.
+    pub listeners: BTreeMap<ListenerKey, (SocketAddr, bool)>,
+    /// Of these the ones that were not answered.
+    opening: Vec<ListenerKey>,
+    /// Ports that somebody else has.
+    pub taken: Vec<u16>,
     /// Most bytes of one read or write.
     pub chunk: usize,
 }
@@ -56,6 +65,9 @@ impl World {
             dials: VecDeque::new(),
             notices: Vec::new(),
             stopped: false,
+            listeners: BTreeMap::new(),
+            opening: Vec::new(),
+            taken: Vec::new(),
             chunk: usize::MAX,
         }
     }
@@ -205,6 +217,64 @@ impl World {
         answers
     }
 
+    fn add(&mut self, conn: ConnKey, target: DialTarget) {
+        let wire = Wire {
+            target,
+            stands: false,
+            secured: None,
+            to_client: VecDeque::new(),
+            fin: false,
+            fin_told: false,
+            fin_announced: false,
+            from_client: Vec::new(),
+            finished: false,
+            closed: None,
+            paused: false,
+            full: false,
+            held: None,
+        };
+        let before = self.wires.insert(conn, wire);
+        assert!(
+            before.is_none_or(|wire| wire.closed.is_some()),
+            "a name is taken"
+        );
+    }
+
+    /// Somebody calls at a port, which must accept. `None`: he is turned away.
+    pub(super) fn call(&mut self, port: u16, peer: &str) -> Option<ConnKey> {
+        let at = |(_, (addr, on)): &(&ListenerKey, &(SocketAddr, bool))| addr.port() == port && *on;
+        let found = self.listeners.iter().find(at).map(|(key, _)| *key);
+        let peer: SocketAddr = peer.parse().unwrap();
+        let listener = found.expect("nobody accepts there");
+        let conn = self.client.accepted(listener, peer, self.now);
+        self.settle();
+        let conn = conn?;
+        self.add(conn, DialTarget::Addr(peer));
+        self.wires.get_mut(&conn).unwrap().stands = true;
+        self.run();
+        Some(conn)
+    }
+
+    /// Answers what listens since this was called last.
+    fn open_ports(&mut self) {
+        for listener in std::mem::take(&mut self.opening) {
+            let Some((addr, _)) = self.listeners.get_mut(&listener) else {
+                continue;
+            };
+            let outcome = match self.taken.contains(&addr.port()) {
+                true => {
+                    self.listeners.remove(&listener);
+                    Err(IoFailure {
+                        kind: std::io::ErrorKind::AddrInUse,
+                        text: "Address already in use".into(),
+                    })
+                }
+                false => Ok(*addr),
+            };
+            self.tell(Event::Listening { listener, outcome });
+        }
+    }
+
     /// Carries bytes until nothing moves.
     pub(super) fn run(&mut self) {
         self.settle();
@@ -214,10 +284,11 @@ impl World {
                 wire.stands && wire.closed.is_none() && !wire.paused && has_news
             };
             let next = self.wires.iter().find(|(_, wire)| readable(wire));
-            let Some(conn) = next.map(|(conn, _)| *conn) else {
-                return;
-            };
-            self.read(conn);
+            match next.map(|(conn, _)| *conn) {
+                Some(conn) => self.read(conn),
+                None if self.opening.is_empty() => return,
+                None => self.open_ports(),
+            }
         }
     }
 
@@ -264,26 +335,7 @@ impl World {
             match command {
                 Command::Resolve { .. } => panic!("a client judges no addresses"),
                 Command::Dial { conn, target } => {
-                    let wire = Wire {
-                        target,
-                        stands: false,
-                        secured: None,
-                        to_client: VecDeque::new(),
-                        fin: false,
-                        fin_told: false,
-                        fin_announced: false,
-                        from_client: Vec::new(),
-                        finished: false,
-                        closed: None,
-                        paused: false,
-                        full: false,
-                        held: None,
-                    };
-                    let before = self.wires.insert(conn, wire);
-                    assert!(
-                        before.is_none_or(|wire| wire.closed.is_some()),
-                        "a name is taken"
-                    );
+                    self.add(conn, target);
                     self.dials.push_back(conn);
                 }
                 Command::StartTls {
@@ -314,8 +366,15 @@ impl World {
                 }
                 Command::Notify(notice) => self.notices.push(notice),
                 Command::Stop => self.stopped = true,
-                Command::Listen { .. } | Command::Unlisten { .. } | Command::Accept { .. } => {
-                    panic!("a client does not listen")
+                Command::Listen { listener, addr } => {
+                    self.listeners.insert(listener, (addr, true));
+                    self.opening.push(listener);
+                }
+                Command::Unlisten { listener } => {
+                    self.listeners.remove(&listener).expect("it listened");
+                }
+                Command::Accept { listener, on } => {
+                    self.listeners.get_mut(&listener).expect("it listens").1 = on;
                 }
             }
         }
