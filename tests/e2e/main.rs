@@ -30,6 +30,7 @@ mod expose_local;
 mod expose_real;
 mod expose_tcp;
 mod forward;
+mod forward_here;
 mod holding;
 mod init;
 mod killed;
