@@ -118,6 +118,7 @@ fn session() -> Session<u32> {
         max_streams: 1,
         grow_windows: false,
         header_case: true,
+        udp: false,
         trailers: true,
         forward: false,
         head_parts: 1 << 20,

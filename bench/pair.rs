@@ -50,6 +50,7 @@ impl Pair {
             max_streams: 1024,
             grow_windows: false,
             header_case: true,
+            udp: false,
             trailers: true,
             forward: false,
             head_parts: 1 << 20,

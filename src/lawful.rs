@@ -10,7 +10,7 @@ use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use crate::clock::Instant;
-use crate::machine::{Command, ConnKey, Event, ListenerKey, Machine};
+use crate::machine::{Command, ConnKey, Event, ListenerKey, Machine, SocketKey};
 
 /// A machine, and what its host and it have done so far.
 #[derive(Debug)]
@@ -25,6 +25,8 @@ pub struct Lawful<M> {
     dead: BTreeSet<ConnKey>,
     /// Whose names are looked up for the machine, and whether it was told.
     sought: BTreeMap<ConnKey, bool>,
+    /// Sockets of datagrams.
+    sockets: BTreeSet<SocketKey>,
     /// Whom Wake has named, and nobody has flushed yet.
     woken: BTreeSet<ConnKey>,
     last: Last,
@@ -64,6 +66,7 @@ impl<M: Machine> Lawful<M> {
             conns: BTreeMap::new(),
             dead: BTreeSet::new(),
             sought: BTreeMap::new(),
+            sockets: BTreeSet::new(),
             woken: BTreeSet::new(),
             last: Last::Other,
         }
@@ -113,6 +116,12 @@ impl<M: Machine> Lawful<M> {
                 }
             }
             Event::Ended { conn, .. } => self.bury(*conn),
+            Event::Socket {
+                socket,
+                outcome: Err(_),
+            } => {
+                self.sockets.remove(socket);
+            }
             Event::PeerFinished { conn } => {
                 if let Some(standing) = self.conns.get_mut(conn) {
                     let before = std::mem::replace(&mut standing.fin_announced, true);
@@ -136,6 +145,18 @@ impl<M: Machine> Lawful<M> {
                 Some(told) => assert!(told, "{conn:?} is dialled before it is resolved"),
                 None => self.name(*conn, false),
             },
+            Command::OpenSocket { socket, .. } => {
+                let new = self.sockets.insert(*socket);
+                assert!(new, "{socket:?} is named twice (law 3)");
+            }
+            Command::Send { socket, .. } => {
+                let is_open = self.sockets.contains(socket);
+                assert!(is_open, "a datagram on {socket:?}, which is dead (law 3)");
+            }
+            Command::CloseSocket { socket } => {
+                let was_open = self.sockets.remove(socket);
+                assert!(was_open, "{socket:?} is dead already (law 3)");
+            }
             Command::Wake { conn } => {
                 if let Some(standing) = self.conns.get_mut(conn) {
                     standing.paused = false;
@@ -185,6 +206,11 @@ impl<M: Machine> Machine for Lawful<M> {
         let conn = self.machine.accepted(listener, peer, now)?;
         self.name(conn, true);
         Some(conn)
+    }
+
+    fn datagram(&mut self, socket: SocketKey, peer: SocketAddr, datagram: &[u8], now: Instant) {
+        self.told(now);
+        self.machine.datagram(socket, peer, datagram, now);
     }
 
     fn order(&mut self, order: M::Order, now: Instant) {

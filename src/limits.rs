@@ -42,6 +42,36 @@ const _: () = assert!(BULK_PAYLOAD + FRAME_HEADER + 14 + 12 + 20 + 40 <= 65_536)
 const _: () = assert!(MAX_FRAME_PAYLOAD + FRAME_HEADER <= MAX_MESSAGE);
 const _: () = assert!(MAX_FRAMES * FRAME_HEADER <= MAX_MESSAGE);
 
+/// Bytes in one datagram, at most: what IPv4 has room for beside its header and that of UDP
+/// (PROTOCOL §8.1).
+pub const MAX_DATAGRAM: usize = 65_507;
+/// Bytes of datagrams that may wait on one lane, their headers included; past it the oldest go, of
+/// those that wait for their STREAM_OPEN or of the others, whichever are more (PROTOCOL §8.1).
+pub const DATAGRAM_QUEUE: usize = 256 * 1024;
+/// Messages of datagrams that leave while others wait, before one of these has its turn: a flood of
+/// datagrams stops nobody.
+pub const DATAGRAM_TURNS: usize = 16;
+
+/// How long a peer of a UDP port may be silent before it is forgotten, unless the operator says
+/// otherwise; so long one that has proven itself is safe from others (PROTOCOL §8.1).
+pub const DATAGRAMS_IDLE: Duration = Duration::from_secs(60);
+/// Of a session's streams, one in so many at most is one of datagrams (PROTOCOL §8.1).
+pub const DATAGRAM_STREAMS: usize = 4;
+/// Bytes that go back for one byte of a peer that may be another than it says (PROTOCOL §8.1).
+pub const UNPROVEN_ANSWERS: u64 = 3;
+/// Peers of all UDP ports together, at most: past it newcomers get no stream.
+pub const MAX_PEERS: usize = 1 << 18;
+/// Datagrams that are taken from one socket in a turn, before others are served.
+pub const DATAGRAMS_A_TURN: usize = 64;
+/// Bytes that the system is asked to hold for a socket of datagrams, in each direction: what comes
+/// while others are served, at a few hundred MBit/s. It may give less.
+pub const DATAGRAM_SOCKET: i32 = 2 * 1024 * 1024;
+/// Datagrams that wait for the look-up of whom they are for, at most; the oldest go.
+pub const DATAGRAMS_FOR_LOOKUP: usize = 16;
+
+const _: () = assert!(MAX_DATAGRAM <= MAX_FRAME_PAYLOAD);
+const _: () = assert!(MAX_DATAGRAM + FRAME_HEADER <= DATAGRAM_QUEUE);
+
 // ---- wire: heads in STREAM_OPEN and STREAM_RESPONSE_HEAD (PROTOCOL §4, §11) ----
 
 /// Header fields in one HTTP head, at most (PROTOCOL §11).

@@ -28,6 +28,10 @@
 //! 9. [`Event::PeerFinished`] is told at most once of a connection, and only while its reading is
 //!    stopped by an empty space. The bytes in front of the FIN still come, and `received` with zero
 //!    behind them. A reset ([`Event::Ended`]) waits for nobody to read.
+//!
+//! Datagrams come and go whole, one at a time, on sockets that the machine names like connections.
+//! They are lent for the moment of the call, since a host knows whose one is only once it has it,
+//! and need no law but the first three: one that the system does not take at once is lost.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -49,6 +53,12 @@ pub type ConnKey = Key<Conn>;
 /// The machine's name for a listening socket.
 pub type ListenerKey = Key<Listener>;
 
+/// Marks keys that name sockets of datagrams.
+#[derive(Debug)]
+pub enum Socket {}
+/// The machine's name for a socket of datagrams.
+pub type SocketKey = Key<Socket>;
+
 /// Pure logic that a host runs. The laws are above.
 pub trait Machine {
     /// What the program around the machine asks of it (a user's call, an operator's wish).
@@ -67,6 +77,11 @@ pub trait Machine {
         peer: SocketAddr,
         now: Instant,
     ) -> Option<ConnKey>;
+
+    /// Told: a datagram has come to a socket.
+    fn datagram(&mut self, socket: SocketKey, peer: SocketAddr, datagram: &[u8], now: Instant) {
+        let _ = (socket, peer, datagram, now);
+    }
 
     /// Told: the program around the machine wants something.
     fn order(&mut self, order: Self::Order, now: Instant);
@@ -160,6 +175,18 @@ pub enum Event {
         /// Bytes that it took of the machine's and that the peer's system has not acknowledged.
         bytes: usize,
     },
+    /// The answer to [`Command::OpenSocket`], or the end of a socket.
+    Socket {
+        /// Which socket.
+        socket: SocketKey,
+        /// The address it got, or that it sends to; or why not, and then the key is dead.
+        outcome: Result<SocketAddr, IoFailure>,
+    },
+    /// The system did not take a datagram of [`Command::Send`].
+    Unsent {
+        /// On which socket.
+        socket: SocketKey,
+    },
     /// The deadline of [`Machine::poll_timeout`] has come.
     Timeout,
     /// The operator wants the program to end: say goodbye, finish what runs, then
@@ -231,6 +258,27 @@ pub enum Command<N> {
         host: String,
         /// The port.
         port: u16,
+    },
+    /// Open a socket of datagrams; answered by [`Event::Socket`].
+    OpenSocket {
+        /// The machine's name for it.
+        socket: SocketKey,
+        /// Where, or for whom.
+        at: SocketAt,
+    },
+    /// Send a datagram. One on a socket whose peer is still looked up waits a little for it.
+    Send {
+        /// On which socket.
+        socket: SocketKey,
+        /// Whom to; a socket that has one peer needs none.
+        peer: Option<SocketAddr>,
+        /// What.
+        datagram: Vec<u8>,
+    },
+    /// Close a socket of datagrams; the key is dead.
+    CloseSocket {
+        /// Which one.
+        socket: SocketKey,
     },
     /// Open a connection; answered by [`Event::Connected`] or [`Event::Ended`].
     Dial {
@@ -346,6 +394,15 @@ pub struct Found {
     pub addr: SocketAddr,
     /// Whether it is one of this machine's own, or may be.
     pub is_local: bool,
+}
+
+/// Where a socket of datagrams is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SocketAt {
+    /// At this address, for whoever comes; port 0 is the system's choice.
+    Bound(SocketAddr),
+    /// Wherever the system says, to exchange datagrams with this one only. It has an address.
+    For(DialTarget),
 }
 
 /// Whom to dial.

@@ -364,6 +364,12 @@ fn open_json(open: &StreamOpen<'_>) -> Value {
             "containerPort": tcp.container_port,
             "remoteAddr": tcp.remote_addr,
         }),
+        StreamOpen::Udp(udp) => json!({
+            "kind": "udp",
+            "bindId": udp.bind_id,
+            "containerPort": udp.container_port,
+            "remoteAddr": udp.remote_addr,
+        }),
         StreamOpen::Forward(OpenForward::Port { host, port }) => {
             json!({ "kind": "forward", "host": host, "port": port })
         }
@@ -410,6 +416,12 @@ fn write_open(open: &StreamOpen<'_>) -> Vec<u8> {
             tcp.bind_id.expect("a binding"),
             tcp.container_port.expect("a port"),
             addr(&tcp.remote_addr),
+        ),
+        StreamOpen::Udp(udp) => open::write_open_udp(
+            &mut out,
+            udp.bind_id.expect("a binding"),
+            udp.container_port.expect("a port"),
+            addr(&udp.remote_addr),
         ),
         StreamOpen::Forward(forward) => {
             open::write_open_forward(&mut out, forward).expect("it fits");

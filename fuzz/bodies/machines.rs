@@ -18,7 +18,7 @@ use hoody_tunnel::kit::Kit;
 use hoody_tunnel::kit::config::Config;
 use hoody_tunnel::lawful::Lawful;
 use hoody_tunnel::machine::{
-    Command, ConnKey, Ended, Event, Found, IoFailure, ListenerKey, Machine,
+    Command, ConnKey, Ended, Event, Found, IoFailure, ListenerKey, Machine, SocketAt, SocketKey,
 };
 use hoody_tunnel::ws::{OpCode, Role, accept_key, push_frame};
 
@@ -52,6 +52,9 @@ struct Mini<M: Machine> {
     asked: Vec<(ListenerKey, SocketAddr)>,
     dialled: Vec<ConnKey>,
     sought: Vec<(ConnKey, String, u16)>,
+    /// Sockets of datagrams, and those that are to be told how they were opened.
+    sockets: Vec<SocketKey>,
+    opening: Vec<(SocketKey, SocketAddr)>,
     woken: Vec<ConnKey>,
     /// These may be read once nobody waits to be flushed (law 7).
     readable: Vec<ConnKey>,
@@ -75,6 +78,8 @@ impl<M: Machine> Mini<M> {
             asked: Vec::new(),
             dialled: Vec::new(),
             sought: Vec::new(),
+            sockets: Vec::new(),
+            opening: Vec::new(),
             woken: Vec::new(),
             readable: Vec::new(),
             ended: BTreeSet::new(),
@@ -131,6 +136,10 @@ impl<M: Machine> Mini<M> {
                 self.machine.handle(event, self.now);
                 continue;
             }
+            if let Some((socket, addr)) = self.opening.pop() {
+                self.socket_opened(socket, addr);
+                continue;
+            }
             match (self.woken.pop(), self.readable.pop()) {
                 (Some(conn), reads) => {
                     self.readable.extend(reads);
@@ -143,6 +152,35 @@ impl<M: Machine> Mini<M> {
         panic!("it never settles");
     }
 
+    /// One in five cannot be had.
+    fn socket_opened(&mut self, socket: SocketKey, addr: SocketAddr) {
+        let outcome = match self.sockets.len() % 5 {
+            4 => Err(IoFailure {
+                kind: std::io::ErrorKind::AddrInUse,
+                text: "in use".into(),
+            }),
+            _ => {
+                self.sockets.push(socket);
+                Ok(addr)
+            }
+        };
+        let event = Event::Socket { socket, outcome };
+        self.machine.handle(event, self.now);
+    }
+
+    /// A datagram comes from one of many, or the system did not take one.
+    fn datagram(&mut self, which: u8, bytes: &[u8]) {
+        let at = usize::from(which) % self.sockets.len().max(1);
+        if let Some(socket) = self.sockets.get(at).copied() {
+            let peer = SocketAddr::from(([10, 0, 0, which % 16], 9));
+            match which {
+                255 => self.machine.handle(Event::Unsent { socket }, self.now),
+                _ => self.machine.datagram(socket, peer, bytes, self.now),
+            }
+            self.settle();
+        }
+    }
+
     fn obey(&mut self, command: Command<M::Notice>) {
         match command {
             Command::Listen { listener, addr } => self.asked.push((listener, addr)),
@@ -152,6 +190,18 @@ impl<M: Machine> Mini<M> {
             }
             Command::Resolve { conn, host, port } => self.sought.push((conn, host, port)),
             Command::Dial { conn, .. } => self.dialled.push(conn),
+            Command::OpenSocket { socket, at } => {
+                let addr = match at {
+                    SocketAt::Bound(addr) if addr.port() != 0 => addr,
+                    _ => SocketAddr::from(([10, 0, 0, 1], 40_000)),
+                };
+                self.opening.push((socket, addr));
+            }
+            Command::Send { .. } => {}
+            Command::CloseSocket { socket } => {
+                self.sockets.retain(|key| *key != socket);
+                self.opening.retain(|(key, _)| *key != socket);
+            }
             Command::Introduce { .. } => {}
             Command::ResetIfKilled { .. } => {}
             Command::Probe { conn } => self.woken.push(conn),
@@ -276,7 +326,7 @@ impl<M: Machine> Mini<M> {
             (0, Some(conn)) => self.feed(conn, bytes),
             (1, Some(conn)) => self.fin(conn),
             (2, Some(conn)) => self.end(conn),
-            (3, _) => self.pass_time(Duration::from_millis(u64::from(which) * 100)),
+            (3, _) if which <= 200 => self.pass_time(Duration::from_millis(u64::from(which) * 100)),
             (4, _) => {
                 self.room = usize::from(which) * 512;
                 self.woken.extend(&self.conns);
@@ -287,6 +337,8 @@ impl<M: Machine> Mini<M> {
                 self.woken.extend(&self.conns);
                 self.settle();
             }
+            (1 | 2, None) => self.datagram(which, bytes),
+            (3, _) if which > 200 => self.datagram(which, bytes),
             (6, _) if which == 7 => self.machine.handle(Event::Shutdown, self.now),
             (6, Some(conn)) if which > 127 => {
                 let reads = !self.ended.insert(conn) || !self.machine.read_space(conn).is_empty();
@@ -352,10 +404,11 @@ const GREETING: &[u8] = b"GET /api/v1/tunnel/connect HTTP/1.1\r\nHost: 10.0.0.1:
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
     Sec-WebSocket-Protocol: hoody-tunnel.v2\r\n\r\n";
 const HELLO: &[u8] = b"{\"version\":\"hoody-tunnel.v2\",\"maxConnections\":3,\
-    \"capabilities\":[\"multi-ws\",\"grow-windows\"]}";
-const BINDS: [&[u8]; 2] = [
+    \"capabilities\":[\"multi-ws\",\"grow-windows\",\"udp\"]}";
+const BINDS: [&[u8]; 3] = [
     b"{\"clientBindRef\":1,\"kind\":\"http\",\"mode\":\"expose\",\"containerPort\":3000}",
     b"{\"clientBindRef\":2,\"kind\":\"tcp\",\"mode\":\"pull\",\"containerPort\":5001}",
+    b"{\"clientBindRef\":3,\"kind\":\"udp\",\"mode\":\"expose\",\"containerPort\":5001}",
 ];
 
 fn message(kind: u8, payload: &[u8]) -> Vec<u8> {
@@ -369,6 +422,7 @@ fn attack_kit(script: &[u8], greets: bool) {
         stream_initial_window: 256 * 1024,
         session_initial_window: 512 * 1024,
         max_streams_per_session: 8,
+        allow_udp_expose: true,
         takeover_grace: Duration::from_secs(20),
         idle_timeout: Duration::from_secs(60),
         ..Config::default()
@@ -429,7 +483,11 @@ fn attack_client(script: &[u8]) {
         return;
     };
     let mut mini = Mini::new(client);
-    let binds = [BindOptions::expose(3000), BindOptions::pull(5001)];
+    let binds = [
+        BindOptions::expose(3000),
+        BindOptions::pull(5001),
+        BindOptions::expose_udp(5001),
+    ];
     for (reference, bind) in (1..).zip(binds) {
         if let Ok(spec) = Spec::new(bind) {
             let spec = Box::new(spec);

@@ -99,7 +99,7 @@ fn stream_open(payload: &[u8]) {
                 );
             }
         }
-        StreamOpen::Tcp(_) => {}
+        StreamOpen::Tcp(_) | StreamOpen::Udp(_) => {}
     }
 }
 

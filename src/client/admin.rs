@@ -249,6 +249,8 @@ impl Machine for Fetch {
             | Event::Listening { .. }
             | Event::AcceptFailed { .. }
             | Event::Holds { .. }
+            | Event::Socket { .. }
+            | Event::Unsent { .. }
             | Event::Upgrade
             | Event::Disturbed => {}
         }

@@ -108,10 +108,10 @@ impl Bindings {
                 });
                 continue;
             }
+            bound.state = BindState::Asked;
             // An EXPOSE that is ours already, and whose address an older kit did not tell, is taken
             // over from ourselves to learn it.
             session.say(&bound.bind(ours.is_some(), self.replaces.as_ref()));
-            bound.state = BindState::Asked;
         }
         for ok in adopted {
             self.bind_ok(cx, session, &ok);
@@ -428,7 +428,10 @@ fn is_wanting(service: Service, granted: Capabilities) -> Option<&'static str> {
             "This kit exposes no ports of raw TCP: it is an older one, or its operator said \
              --no-tcp-expose. Upgrade it, or use an HTTP port or a pull.",
         ),
-        Service::HttpExpose | Service::TcpExpose | Service::TcpPull => None,
+        Service::UdpExpose | Service::UdpPull if !granted.have(Capabilities::UDP) => {
+            Some("This kit carries no UDP: it is an older one, and has to be upgraded.")
+        }
+        _ => None,
     }
 }
 

@@ -6,7 +6,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::client::config::{NO_ID, is_id, read_text};
+use crate::client::checks::{check_datagrams, own_fields, trust};
+use crate::client::config::{NO_ID, is_id};
 use crate::client::error::Error;
 use crate::client::handler::Handler;
 use crate::client::options::{BindOptions, HostHeader, ProxyProtocol, To};
@@ -14,9 +15,7 @@ use crate::client::target::Target;
 use crate::clock::Instant;
 use crate::http::OwnField;
 use crate::http::is_host;
-use crate::limits::{
-    CLIENT_CA_BYTES, CLIENT_NAME_BYTES, OWN_FIELDS_BYTES, REBIND_EVERY, REBIND_MAX,
-};
+use crate::limits::{CLIENT_NAME_BYTES, REBIND_EVERY, REBIND_MAX};
 use crate::machine::{DialTarget, Trust};
 use crate::wire::control::{
     Bind, BindErrCode, BindMode, BindOk, BindingKind, ResumedBind, SessionId,
@@ -175,6 +174,7 @@ impl BindSpec {
     ) -> Result<BindSpec, Error> {
         let wrong = |text: &str| Err(Error::Options(text.into()));
         let trust = trust(&options)?;
+        check_datagrams(&options)?;
         let headers = own_fields(&options)?;
         let is_raw = options.service.kind() != BindingKind::Http;
         let local = match (options.to, is_raw) {
@@ -406,57 +406,6 @@ impl Bound {
         let binding = self.binding.as_ref().filter(|_| self.current);
         binding.map(|binding| binding.bind_id)
     }
-}
-
-/// Whose certificates count for a local server that speaks TLS.
-fn trust(options: &BindOptions) -> Result<Trust, Error> {
-    let wrong = |text: &str| Err(Error::Options(text.into()));
-    let is_secure = match &options.to {
-        Some(To::Target(target)) => target.server_name().is_some(),
-        _ => false,
-    };
-    match (&options.upstream_ca, options.upstream_insecure) {
-        (None, false) => Ok(Trust::System),
-        _ if !is_secure => wrong("Only a target with https has a certificate to trust."),
-        (Some(_), true) => wrong("Certificates are either checked by a CA file or not at all."),
-        (None, true) => Ok(Trust::Anyone),
-        (Some(file), false) => {
-            let pem = read_text(file, CLIENT_CA_BYTES, "CA")?;
-            if !pem.contains("-----BEGIN CERTIFICATE-----") {
-                return wrong(&format!("{} holds no certificate.", file.display()));
-            }
-            Ok(Trust::Also(pem.as_bytes().into()))
-        }
-    }
-}
-
-/// Fields of every request to a local HTTP server.
-fn own_fields(options: &BindOptions) -> Result<Vec<OwnField>, Error> {
-    let wrong = Error::Options;
-    let is_http =
-        options.service == Service::HttpExpose && !matches!(options.to, Some(To::Handler(_)));
-    if !options.headers.is_empty() && !is_http {
-        return Err(wrong(
-            "Only requests to a local HTTP server have fields.".into(),
-        ));
-    }
-    let mut fields: Vec<OwnField> = Vec::new();
-    let mut bytes = 0;
-    for (name, value) in &options.headers {
-        let field = OwnField::new(name, value).map_err(|why| wrong(format!("header: {why}.")))?;
-        if fields.iter().any(|other| other.is_like(&field)) {
-            return Err(wrong(format!("header: {name} comes twice.")));
-        }
-        bytes += name.len() + value.len();
-        fields.push(field);
-    }
-    if bytes > OWN_FIELDS_BYTES {
-        let most = OWN_FIELDS_BYTES;
-        return Err(wrong(format!(
-            "All headers together have at most {most} bytes."
-        )));
-    }
-    Ok(fields)
 }
 
 /// Whether another port may be had.

@@ -215,10 +215,18 @@ impl Client {
                 self.reach.carries_more(&mut self.cx, index);
             }
             Incoming::Data { tag, payload, .. } => local.data(&mut around, tag, index, payload),
+            Incoming::Datagram { tag, payload } => {
+                local.datagram_came(&mut around, tag, index, &payload);
+            }
             Incoming::Trailers { tag, payload } => local.trailers(&mut around, tag, index, payload),
             // Whoever called cannot be told, and has sent what he wanted to anyway.
             Incoming::Connected { .. } => {}
             Incoming::Eof { tag, .. } => local.remote_eof(&mut around, tag),
+            Incoming::Reset {
+                tag,
+                code: Code::NoError,
+                ..
+            } if local.carries_datagrams(tag) => local.drop_exchange(&mut around, tag, None),
             Incoming::Reset {
                 tag, code, reason, ..
             } => {
@@ -322,7 +330,7 @@ impl Client {
     }
 
     /// Forgets the session's lanes and streams; bindings are wanted again.
-    fn drop_session(&mut self, why: &str) {
+    pub(super) fn drop_session(&mut self, why: &str) {
         let (local, mut around) = self.local();
         local.session_lost(&mut around, why);
         self.reach.drop_session(&mut self.cx);

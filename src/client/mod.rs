@@ -35,6 +35,7 @@ mod admin;
 mod api;
 mod bindings;
 mod bound;
+mod checks;
 mod config;
 mod context;
 pub mod error;

@@ -338,6 +338,24 @@ impl BindOptions {
         BindOptions::new(Service::TcpPull, container_port)
     }
 
+    /// The kit's UDP port `container_port` shall lead to a local UDP service; 0 has the kit pick a
+    /// port. Its operator has to allow it. TCP and UDP ports have nothing to do with each other.
+    ///
+    /// ```
+    /// use hoody_tunnel::client::BindOptions;
+    ///
+    /// assert!(BindOptions::expose_udp(20053).to(53).check().is_ok());
+    /// ```
+    pub fn expose_udp(container_port: u16) -> BindOptions {
+        BindOptions::new(Service::UdpExpose, container_port)
+    }
+
+    /// The kit's loopback UDP port `container_port` shall lead to a local UDP service; 0 has the
+    /// kit pick a port.
+    pub fn pull_udp(container_port: u16) -> BindOptions {
+        BindOptions::new(Service::UdpPull, container_port)
+    }
+
     fn new(service: Service, container_port: u16) -> BindOptions {
         BindOptions {
             service,

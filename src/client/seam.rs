@@ -9,7 +9,7 @@ use crate::client::machine::Client;
 use crate::client::messages::{Notice, Order};
 use crate::clock::Instant;
 use crate::limits::MAX_LANES;
-use crate::machine::{Command, ConnKey, Event, ListenerKey, Machine};
+use crate::machine::{Command, ConnKey, Event, ListenerKey, Machine, SocketKey};
 
 impl Machine for Client {
     type Order = Order;
@@ -24,6 +24,10 @@ impl Machine for Client {
             | Event::Holds { conn, .. }
                 if !is_lanes(conn) =>
             {
+                let (local, mut around) = self.local();
+                local.told(&mut around, event);
+            }
+            Event::Socket { .. } => {
                 let (local, mut around) = self.local();
                 local.told(&mut around, event);
             }
@@ -50,6 +54,8 @@ impl Machine for Client {
             // What a local server said before its end is owed to whoever is slow in taking it, and
             // the kit knows when that is nobody any more. Lanes are asked for signs of life.
             Event::PeerFinished { .. } | Event::Holds { .. } | Event::Resolved { .. } => {}
+            // Whoever sends datagrams counts on some to be lost.
+            Event::Unsent { .. } => {}
             Event::Listening { listener, outcome } => {
                 self.forwards.listening(&mut self.cx, listener, outcome);
             }
@@ -74,6 +80,13 @@ impl Machine for Client {
         let conn = local.caller_came(&mut around, &caller, peer);
         self.settle();
         conn
+    }
+
+    fn datagram(&mut self, socket: SocketKey, _: SocketAddr, datagram: &[u8], now: Instant) {
+        self.cx.now = now;
+        let (local, mut around) = self.local();
+        local.datagram_leaves(&mut around, socket, datagram);
+        self.settle();
     }
 
     fn order(&mut self, order: Order, now: Instant) {

@@ -14,11 +14,11 @@ use crate::kit::memory::Plan;
 use crate::kit::policy::Policy;
 use crate::kit::public_url::PublicUrl;
 use crate::limits::{
-    DEFAULT_MEMORY, DEFAULT_REPLAY_BUFFER, DEFAULT_SESSION_WINDOW, DEFAULT_STREAM_WINDOW,
-    LEAST_FIELDS, LEAST_HEAD, LONGEST_HEAD, LOOPBACK_RESERVE, MAX_BINDINGS, MAX_FD_BUDGET,
-    MAX_LANES, MAX_MEMORY, MAX_PRE_AUTH, MAX_REPLAY_BUFFER, MAX_SESSION_WINDOW, MAX_SESSIONS,
-    MAX_STREAM_WINDOW, MAX_STREAMS, MIN_FD_BUDGET, MIN_MEMORY, MIN_REPLAY_BUFFER, MIN_WINDOW,
-    MOST_FIELDS, VISITOR_HEAD_TIMEOUT,
+    DATAGRAMS_IDLE, DEFAULT_MEMORY, DEFAULT_REPLAY_BUFFER, DEFAULT_SESSION_WINDOW,
+    DEFAULT_STREAM_WINDOW, LEAST_FIELDS, LEAST_HEAD, LONGEST_HEAD, LOOPBACK_RESERVE, MAX_BINDINGS,
+    MAX_FD_BUDGET, MAX_LANES, MAX_MEMORY, MAX_PRE_AUTH, MAX_REPLAY_BUFFER, MAX_SESSION_WINDOW,
+    MAX_SESSIONS, MAX_STREAM_WINDOW, MAX_STREAMS, MIN_FD_BUDGET, MIN_MEMORY, MIN_REPLAY_BUFFER,
+    MIN_WINDOW, MOST_FIELDS, VISITOR_HEAD_TIMEOUT,
 };
 use crate::units::{show_duration, show_size};
 use crate::wire::control::Secret;
@@ -90,6 +90,13 @@ pub struct Config {
     pub allow_privileged_pull: bool,
     /// Whether EXPOSE ports may carry raw TCP (`--allow-tcp-expose`, `--no-tcp-expose`).
     pub tcp_expose: bool,
+    /// Whether EXPOSE may bind UDP ports (`--allow-udp-expose`), PROTOCOL §8.1.
+    pub allow_udp_expose: bool,
+    /// How long a peer of a UDP port may be silent (`--udp-idle`).
+    pub udp_idle: Duration,
+    /// Whether those that may be others than they say get answers of any size
+    /// (`--udp-unlimited-answers`).
+    pub udp_unlimited_answers: bool,
     /// Descriptors that the machine may have open (`--fd-budget`).
     pub fd_budget: usize,
     /// Origins that may connect besides the kit's own, or `*` (`--allow-origin`).
@@ -186,6 +193,9 @@ impl Default for Config {
             max_pre_auth_connections: 32,
             allow_privileged_expose: false,
             allow_privileged_pull: false,
+            allow_udp_expose: false,
+            udp_idle: DATAGRAMS_IDLE,
+            udp_unlimited_answers: false,
             fd_budget: 4096,
             allow_origin: Vec::new(),
             allow_host: Vec::new(),
@@ -227,7 +237,7 @@ impl Config {
         let pattern = match service {
             Service::HttpExpose => &self.public_url,
             Service::TcpExpose => &self.public_tcp,
-            Service::TcpPull => &None,
+            Service::TcpPull | Service::UdpExpose | Service::UdpPull => &None,
         };
         Some(pattern.as_ref()?.for_port(port))
     }
@@ -360,6 +370,7 @@ impl Config {
         span("--ping-after", self.ping_after, least, hour)?;
         span("--pong-timeout", self.pong_timeout, least, hour)?;
         span("--takeover-grace", self.takeover_grace, Duration::ZERO, day)?;
+        span("--udp-idle", self.udp_idle, Duration::from_secs(1), hour)?;
         span("--hold-visitors", self.hold_visitors, Duration::ZERO, hour)?;
         span("--drain", self.drain, Duration::ZERO, day)?;
         span("--idle-timeout", self.idle_timeout, least, day)?;

@@ -16,6 +16,22 @@ pub(super) enum BindingMark {}
 /// The kit's name for a binding.
 pub(super) type BindingKey = Key<BindingMark>;
 
+/// Whose port numbers are meant: both have all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Protocol {
+    Tcp,
+    Udp,
+}
+
+impl Protocol {
+    pub(super) fn of(service: Service) -> Protocol {
+        match service {
+            Service::HttpExpose | Service::TcpExpose | Service::TcpPull => Protocol::Tcp,
+            Service::UdpExpose | Service::UdpPull => Protocol::Udp,
+        }
+    }
+}
+
 /// Which way a binding goes. Of one way all ports are one space, whatever they carry: HTTP and raw
 /// TCP of the same number exclude each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

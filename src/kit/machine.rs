@@ -15,16 +15,15 @@ use crate::kit::front::greeter::Dismissal;
 use crate::kit::front::{Front, Wants};
 use crate::kit::keys::SessionKey;
 use crate::kit::memory::Pool;
-use crate::kit::metrics::{SessionEnd, StreamRefusal};
-use crate::kit::port::{Ports, Purpose};
-use crate::kit::session::{Arrived, KitSession, Sessions};
+use crate::kit::metrics::{DatagramDrop, SessionEnd, StreamRefusal};
+use crate::kit::port::{Ports, Purpose, listener_of};
+use crate::kit::session::{Arrived, Sessions};
 use crate::kit::stream::{Below, Streams};
-use crate::machine::{Command, ConnKey, Ended, Event, ListenerKey, Machine};
+use crate::machine::{Command, ConnKey, Ended, Event, ListenerKey, Machine, SocketKey};
 use crate::mux::Channel;
 use crate::outflow::Piece;
 use crate::wire::code::Code;
-use crate::wire::control::{Bind, GoAway, Hello, Join};
-use crate::wire::service::Service;
+use crate::wire::control::{GoAway, Hello, Join};
 
 use super::{Handover, KitNotice, KitOrder, Reason, Stopping};
 
@@ -84,6 +83,10 @@ impl Kit {
                 Reason::Room => {
                     let (streams, mut below) = self.streams();
                     streams.look_for_room(&mut below);
+                }
+                Reason::Peers => {
+                    let (streams, mut below) = self.streams();
+                    streams.peers.look(&mut below);
                 }
                 Reason::Handed => self.handed_over(),
                 Reason::Sums => cx.tell_sums(),
@@ -283,32 +286,6 @@ impl Kit {
         }
     }
 
-    fn bind(&mut self, key: SessionKey, mut bind: Bind) {
-        let (conns, sessions) = (&mut self.conns, &mut self.sessions);
-        let cx = &mut self.cx;
-        let lost = bind.replaces.as_ref();
-        if lost.is_some_and(|id| sessions.is_killed(id.as_str())) {
-            // It is the client of that session, in another one.
-            sessions.kill(key, Duration::ZERO, conns, cx);
-            return self.settle_sessions();
-        }
-        let Some(listener) = self.ports.bind(key, &mut bind, conns, sessions, cx) else {
-            return;
-        };
-        let (streams, mut below) = self.streams();
-        streams.taken_over(listener, Service::asked(&bind), &mut below);
-        let (sessions, conns, cx) = (&mut self.sessions, &mut self.conns, &mut self.cx);
-        let Some(owner) = self.ports.take_over(listener, key, &bind, sessions, cx) else {
-            return;
-        };
-        let empty = |session: &KitSession| session.is_parked() && session.bindings.is_empty();
-        if sessions.get(owner).is_some_and(empty) {
-            // It has nothing left to come back for.
-            let why = "its last port was taken over";
-            sessions.end(owner, SessionEnd::Lost, why, None, conns, cx);
-        }
-    }
-
     /// What hung on sessions and lanes that are gone: streams are broken, ports are free.
     pub(super) fn settle_sessions(&mut self) {
         while let Some(fallout) = self.sessions.next_fallout() {
@@ -334,6 +311,10 @@ impl Kit {
             self.sessions.expel(session, how, goaway, 1000, conns, cx);
         }
         self.settle_sessions();
+        if self.streams.peers.len() > 0 && self.ports.take_closed_sockets() {
+            let (streams, mut below) = self.streams();
+            streams.peers.leave_closed_ports(&mut below);
+        }
         while let Some(conn) = self.conns.head_too_much(self.cx.plan.heads) {
             self.refuse_head(conn);
         }
@@ -422,6 +403,16 @@ impl Machine for Kit {
                 let (streams, mut below) = self.streams();
                 streams.system_holds(conn, bytes, now, &mut below);
             }
+            Event::Socket { socket, outcome } => {
+                let (conns, sessions) = (&mut self.conns, &mut self.sessions);
+                let listener = listener_of(socket);
+                let ports = &mut self.ports;
+                ports.listening(listener, outcome, conns, sessions, &mut self.cx);
+            }
+            Event::Unsent { .. } => {
+                let why = DatagramDrop::Socket;
+                self.cx.metrics.datagrams.dropped(why, 1);
+            }
             Event::Timeout => self.timeout(now),
             Event::Shutdown => self.shut_down(),
             Event::Upgrade => self.hand_over(),
@@ -441,6 +432,15 @@ impl Machine for Kit {
         let conn = self.accept(listener, peer);
         self.told();
         conn
+    }
+
+    fn datagram(&mut self, socket: SocketKey, peer: SocketAddr, datagram: &[u8], now: Instant) {
+        self.cx.now = now;
+        let (streams, mut below) = self.streams();
+        streams
+            .peers
+            .came(listener_of(socket), peer, datagram, &mut below);
+        self.told();
     }
 
     fn order(&mut self, order: KitOrder, now: Instant) {

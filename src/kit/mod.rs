@@ -30,6 +30,7 @@
 //! ends before its lane reads again; a session that holds no lane is parked or gone.
 
 pub mod admin;
+mod binding;
 pub mod budget;
 mod carried;
 pub mod config;
@@ -106,6 +107,8 @@ enum Reason {
     Accept,
     /// Accepting stopped because there was no place, and nobody yielded one.
     Room,
+    /// Peers of UDP ports may have been silent for long.
+    Peers,
     /// What runs gets this long after a shutdown.
     Shutdown,
     /// A handover: how long visitors wait for laptops, or are served once more.

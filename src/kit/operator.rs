@@ -70,6 +70,7 @@ impl View<'_> {
         let mut gauges = Gauges {
             visitors: self.conns.budget.out(Class::Visitor) + self.conns.budget.out(Class::Refusal),
             held: self.streams.held(),
+            peers: self.streams.peers.len(),
             callers: self.conns.budget.out(Class::Caller),
             forwards: self.conns.budget.out(Class::Forward),
             lanes: self.conns.budget.out(Class::Lane),

@@ -10,7 +10,9 @@ use crate::entropy::Entropy;
 use crate::kit::config::Config;
 use crate::kit::config::Usage;
 use crate::lawful::Lawful;
-use crate::machine::{Command, ConnKey, DialTarget, Event, ListenerKey, Machine};
+use crate::machine::{
+    Command, ConnKey, DialTarget, Event, ListenerKey, Machine, SocketAt, SocketKey,
+};
 use crate::mux::{Incoming, Retention, Session, Side, StreamKey, Terms, Transport};
 use crate::wire::code::Code;
 use crate::wire::control::Secret;
@@ -38,6 +40,9 @@ pub(super) struct Host {
     pub sought: Vec<(ConnKey, String, u16)>,
     /// Whom the kit dials, oldest first.
     pub dialled: Vec<(ConnKey, DialTarget)>,
+    /// UDP ports, oldest first, and what was sent there.
+    pub sockets: Vec<SocketKey>,
+    pub sent: Vec<(SocketAddr, Vec<u8>)>,
     /// What sockets hold that can tell.
     pub held: BTreeMap<ConnKey, usize>,
 }
@@ -67,6 +72,8 @@ impl Host {
             accepts: true,
             sought: Vec::new(),
             dialled: Vec::new(),
+            sockets: Vec::new(),
+            sent: Vec::new(),
             held: BTreeMap::new(),
         };
         host.settle();
@@ -98,6 +105,15 @@ impl Host {
                     listening.push(Event::Listening { listener, outcome });
                 }
                 Command::Unlisten { listener } => self.unlistened.push(listener),
+                Command::OpenSocket { socket, at } => {
+                    self.sockets.push(socket);
+                    let outcome = Ok(udp_addr(&at));
+                    listening.push(Event::Socket { socket, outcome });
+                }
+                Command::CloseSocket { socket } => self.sockets.retain(|it| *it != socket),
+                Command::Send { peer, datagram, .. } => {
+                    self.sent.push((peer.expect("somebody"), datagram));
+                }
                 Command::Stop => self.stopped = true,
                 Command::Notify(KitNotice::CannotListen(why)) => panic!("{why}"),
                 Command::Notify(KitNotice::HandOver(handed)) => self.handed = Some(handed),
@@ -133,6 +149,14 @@ impl Host {
         let conn = self.kit.accepted(listener, peer, self.now);
         self.settle();
         conn
+    }
+
+    /// Somebody sends a datagram to the last UDP port.
+    pub(super) fn datagram(&mut self, peer: &str, datagram: &[u8]) {
+        let socket = *self.sockets.last().expect("a UDP port");
+        let peer = peer.parse().unwrap();
+        self.kit.datagram(socket, peer, datagram, self.now);
+        self.settle();
     }
 
     pub(super) fn send(&mut self, conn: ConnKey, bytes: &[u8]) {
@@ -266,6 +290,8 @@ pub(super) struct Laptop {
     pub resets: Vec<(u32, Code, String)>,
     /// DATA of all streams, which it takes at once.
     pub got: Vec<u8>,
+    /// Datagrams that came, by the number of their stream.
+    pub datagrams: Vec<(usize, Vec<u8>)>,
     /// What else the kit told, in JSON.
     pub told: Vec<(FrameType, String)>,
     /// Whether its streams keep to their shares of the session's credit, as older ones do not.
@@ -300,6 +326,7 @@ impl Host {
             max_streams: 4096,
             grow_windows: false,
             header_case: false,
+            udp: hello.contains("udp"),
             trailers: false,
             forward: hello.contains("forward"),
             head_parts: 0,
@@ -323,6 +350,7 @@ impl Host {
             connected: Vec::new(),
             resets: Vec::new(),
             got: Vec::new(),
+            datagrams: Vec::new(),
             told: Vec::new(),
             shares: true,
         };
@@ -375,6 +403,12 @@ impl Host {
 }
 
 impl Laptop {
+    /// Streams that the kit has ended, with the code.
+    pub(super) fn ended(&self) -> Vec<(u32, Code)> {
+        let resets = self.resets.iter();
+        resets.map(|(tag, code, _)| (*tag, *code)).collect()
+    }
+
     pub(super) fn read(&mut self, mut bytes: &[u8], now: Instant) {
         // Some may have come behind the answer to its HELLO.
         self.look(now);
@@ -391,7 +425,7 @@ impl Laptop {
 
     fn look(&mut self, now: Instant) {
         while let Some(incoming) = self.mux.poll(0, now).expect("a kit that keeps the rules") {
-            let json = |span| {
+            let json = |span: &_| {
                 let payload = self.mux.payload(0, span).to_vec();
                 String::from_utf8(payload).expect("JSON")
             };
@@ -399,6 +433,10 @@ impl Laptop {
                 Incoming::Opened { id, payload, .. } => {
                     self.opens.push(json(&payload));
                     self.streams.extend(self.mux.accept(0, id, id, now));
+                }
+                Incoming::Datagram { tag, payload } => {
+                    let datagram = self.mux.payload(0, &payload).to_vec();
+                    self.datagrams.push((tag as usize / 2 - 1, datagram));
                 }
                 Incoming::Control { kind, payload } => {
                     self.told.push((kind, json(&payload)));
@@ -421,6 +459,13 @@ impl Laptop {
         let head = format!(r#"{{"status":200,"headers":{fields},"final":true}}"#);
         self.mux.send_head(self.streams[at], head.as_bytes(), now);
     }
+}
+
+fn udp_addr(at: &SocketAt) -> SocketAddr {
+    let SocketAt::Bound(addr) = at else {
+        panic!("a kit's sockets are for whoever comes");
+    };
+    *addr
 }
 
 /// An upgrade with the token.

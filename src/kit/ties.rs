@@ -20,9 +20,14 @@ impl Kit {
             assert!(!waits, "a parked session that waits for ever");
         }
         for mux in self.sessions.muxes() {
-            let serves = |conn| self.conns.role(conn).is_some_and(Role::has_stream);
+            let peers = &self.streams.peers;
+            let serves = |conn| match self.conns.role(conn) {
+                Some(role) => role.has_stream(),
+                None => peers.knows(conn),
+            };
             assert!(mux.streams().tags().all(serves), "a stream of nobody's");
         }
+        self.streams.peers.check_invariants(&self.sessions);
         let conns: Vec<_> = self.conns.iter().map(|(key, _)| key).collect();
         let timers = &self.cx.effects.timers;
         let (visitors, callers) = (&self.streams.visitors, &self.streams.callers);

@@ -151,6 +151,8 @@ pub const CLIENT_KEPT: u32 = 32 * 1024 * 1024;
 /// Streams that a client takes at once, at most, whatever the kit says that it may open.
 /// It costs nothing until they come; the kit's own bound is 1024.
 pub const CLIENT_STREAMS: usize = 16 * 1024;
+/// Sockets for datagrams that a client has open at once, at most, one for each stream of them.
+pub const CLIENT_SOCKETS: usize = CLIENT_STREAMS / 16;
 /// How long the ends of streams are gathered before they are told.
 pub const TELL_AFTER: Duration = Duration::from_millis(20);
 /// So many of them are told at once.

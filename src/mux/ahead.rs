@@ -89,10 +89,17 @@ impl Ahead {
         windows.consume(taken[1]);
     }
 
-    /// What to send next of this and of what the channel has to go ahead.
-    pub(super) fn transmit(&mut self, windows: &mut Buffer) -> &[u8] {
+    /// What to send next of this and of what the channel has to go ahead: datagrams behind the
+    /// others.
+    pub(super) fn transmit(&mut self, windows: &mut Buffer, datagrams: &mut Buffer) -> &[u8] {
         if self.leaving.is_empty() && !(self.frames.is_empty() && windows.is_empty()) {
             self.seal(windows);
+        } else if self.leaving.is_empty() && !(datagrams.is_empty() || self.closed) {
+            let (frames, _) = whole_frames(datagrams.bytes(), MAX_FRAMES);
+            let taken = frames.len();
+            self.framing
+                .put(&mut self.leaving, OpCode::Binary, &[frames]);
+            datagrams.consume(taken);
         }
         self.leaving.bytes()
     }

@@ -82,11 +82,12 @@ impl Channel {
     }
 
     /// Takes its connection; what it did not carry waits for the next one, if anything is kept.
-    pub(super) fn suspend(&mut self, now: Instant) -> Option<Transport> {
+    /// Datagrams do not wait.
+    pub(super) fn suspend(&mut self, now: Instant) -> Option<(Transport, u64)> {
         let transport = self.transport.as_mut()?;
-        self.out.suspend(&mut transport.ahead);
+        let lost = self.out.suspend(&mut transport.ahead);
         self.down_since = Some(now);
-        self.release_transport()
+        Some((self.release_transport()?, lost))
     }
 
     /// Has another connection carry it, whose peer has taken so many frames: what was lost leaves
@@ -179,6 +180,15 @@ impl Channel {
             _ => self.out.push(kind, stream_id, payload),
         }
         true
+    }
+
+    /// Adds a datagram of the stream whose STREAM_OPEN was the one of this number here, and says
+    /// how many were lost for it, or with it where no connection carries it.
+    pub(super) fn push_datagram(&mut self, id: u32, datagram: &[u8], after: u64) -> u64 {
+        match self.stands() {
+            true => self.out.push_datagram(id, datagram, after),
+            false => 1,
+        }
     }
 
     /// Adds a WINDOW. False where no connection carries it, now or later.
@@ -309,7 +319,7 @@ impl Channel {
     /// been taken.
     pub(super) fn tell(&mut self) -> Option<(ConnKey, Told)> {
         let conn = self.conn()?;
-        let told = match self.waiting() {
+        let told = match self.waiting() + self.out.datagrams_len() {
             0 => return None,
             1..FLUSH_AT_ONCE => Told::Last,
             _ => Told::Now,

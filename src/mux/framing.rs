@@ -2,7 +2,7 @@
 
 use crate::buffer::Buffer;
 use crate::entropy::Entropy;
-use crate::limits::MAX_WS_CONTROL;
+use crate::limits::{MAX_MESSAGE, MAX_WS_CONTROL};
 use crate::wire::frame::{Frame, FrameType, HEADER_LEN, encode_header};
 use crate::wire::message::next_frame;
 use crate::ws::{self, OpCode, Role};
@@ -91,19 +91,25 @@ pub(super) fn put_header(out: &mut [u8], kind: FrameType, stream_id: u32, len: u
     }
 }
 
-/// The first frames, at most `most`, and how many these are; our own frames, so they parse.
+/// The first frames, at most `most` and as many as a message holds, and how many these are; our own
+/// frames, so they parse.
 pub(super) fn whole_frames(frames: &[u8], most: usize) -> (&[u8], usize) {
     let (mut at, mut count) = (0, 0);
     while count < most
-        && let Some(length) = frames.get(at + 5..at + HEADER_LEN)
+        && let Some(length) = frame_len(&frames[at..])
+        && at + length <= MAX_MESSAGE
     {
-        let payload = length
-            .iter()
-            .fold(0, |sum, octet| sum << 8 | usize::from(*octet));
-        at += HEADER_LEN + payload;
+        at += length;
         count += 1;
     }
     (&frames[..at], count)
+}
+
+/// How long the first frame of ours is, with its header.
+pub(super) fn frame_len(frames: &[u8]) -> Option<usize> {
+    let length = frames.get(5..HEADER_LEN)?.iter();
+    let payload = length.fold(0, |sum, octet| sum << 8 | usize::from(*octet));
+    Some(HEADER_LEN + payload)
 }
 
 /// The frames in a message of ours, which lies as it was framed; its mask is taken off.

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::clock::Instant;
-use crate::limits::{MAX_LANES, UNSEEN_WAIT_FOR};
+use crate::limits::{MAX_DATAGRAM, MAX_LANES, UNSEEN_WAIT_FOR};
 use crate::machine::ConnKey;
 use crate::mux::channel::{Channel, Told};
 use crate::mux::losses::CannotBe;
@@ -31,6 +31,8 @@ pub struct Lanes {
     woken: VecDeque<(ConnKey, Told)>,
     /// Frames to the peer.
     frames_out: u64,
+    /// Datagrams for which no lane had room, or that were lost with one, since that was asked last.
+    datagrams_lost: u64,
 }
 
 /// Handshake, connections, and what they carry.
@@ -41,6 +43,7 @@ impl Lanes {
             channels: Vec::new(),
             woken: VecDeque::new(),
             frames_out: 0,
+            datagrams_lost: 0,
         }
     }
 
@@ -71,7 +74,8 @@ impl Lanes {
     /// Takes the connection of a lane that is to have another one.
     pub(super) fn suspend(&mut self, index: usize, now: Instant) -> Option<Transport> {
         assert!(self.keeps_streams(), "nothing is kept");
-        let transport = self.channels.get_mut(index)?.suspend(now)?;
+        let (transport, lost) = self.channels.get_mut(index)?.suspend(now)?;
+        self.datagrams_lost += lost;
         let credit = self.channel(index).out.take_window(0);
         self.regive(index, credit);
         Some(transport)
@@ -275,6 +279,22 @@ impl Lanes {
     /// Queues a frame on a lane.
     pub(super) fn push(&mut self, lane: u8, kind: FrameType, id: u32, payload: &[u8]) {
         self.push_with(lane, |channel| channel.push(kind, id, payload));
+    }
+
+    /// Queues a datagram of the stream whose STREAM_OPEN was the one of this number on its lane.
+    pub(super) fn push_datagram(&mut self, lane: u8, id: u32, datagram: &[u8], after: u64) {
+        if datagram.len() > MAX_DATAGRAM {
+            return;
+        }
+        let index = usize::from(lane);
+        self.datagrams_lost += self.channel(index).push_datagram(id, datagram, after);
+        self.frames_out += 1;
+        self.wake(index);
+    }
+
+    /// How many datagrams were lost since this was asked last.
+    pub fn take_datagrams_lost(&mut self) -> u64 {
+        std::mem::take(&mut self.datagrams_lost)
     }
 
     /// Queues RESET.

@@ -27,6 +27,7 @@
 mod ahead;
 pub mod channel;
 pub mod credit;
+mod datagrams;
 pub mod flood;
 mod framing;
 mod grow;
@@ -35,6 +36,7 @@ mod kept;
 mod keys;
 mod lanes;
 mod losses;
+mod messages;
 mod outbox;
 mod parts;
 mod receiving;

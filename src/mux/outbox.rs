@@ -14,13 +14,15 @@
 use std::collections::VecDeque;
 
 use crate::buffer::Buffer;
-use crate::limits::{LANE_QUEUE_SOFT, MAX_FRAME_PAYLOAD, MAX_FRAMES, REPLAY_BLOCK};
+use crate::limits::{DATAGRAM_TURNS, LANE_QUEUE_SOFT, MAX_FRAME_PAYLOAD, MAX_FRAMES, REPLAY_BLOCK};
 use crate::mux::ahead::Ahead;
+use crate::mux::datagrams::Datagrams;
 use crate::mux::framing::{Framing, push_frame, put_header};
 use crate::mux::kept::Piece;
+use crate::mux::messages::{OpenMessage, SMALL_MESSAGE, Sealed};
 use crate::mux::replay::{CannotBe, Phase, Replay};
 use crate::wire::frame::{FrameType, HEADER_LEN};
-use crate::ws::{self, OpCode, Role};
+use crate::ws::{self, OpCode};
 
 /// Outgoing frames of one channel.
 #[derive(Debug, Default)]
@@ -44,26 +46,12 @@ pub(super) struct Outbox {
     keeps: bool,
     /// A close frame was queued: nothing may follow it (RFC 6455 §5.5.1), so nothing more is taken.
     closed: bool,
-}
-
-#[derive(Debug)]
-struct OpenMessage {
-    slot: usize,
-    frames: usize,
-    /// Of those, the frames that count for replay, where that is.
-    reliable: u64,
-    /// Of those, how many are BIND_OK.
-    bind_oks: u64,
-    /// Bytes of DATA payload in them.
-    data: usize,
-}
-
-/// A message that does not change any more.
-#[derive(Debug)]
-struct Sealed {
-    piece: Piece,
-    /// How much of it has left.
-    taken: usize,
+    /// What overtakes all of these.
+    datagrams: Datagrams,
+    /// STREAM_OPENs that were added, and how many of them have left.
+    opens: (u64, u64),
+    /// Messages of datagrams that have left since one of the queue has, or since it was empty.
+    overtaken: usize,
 }
 
 impl Outbox {
@@ -132,6 +120,7 @@ impl Outbox {
             payload.len() <= MAX_FRAME_PAYLOAD,
             "a frame was made larger than frames may be"
         );
+        self.opens.0 += u64::from(kind == FrameType::StreamOpen);
         match &mut self.replay {
             _ if self.closed => {}
             Some(replay) if replay.phase() != Phase::Sending => {
@@ -145,6 +134,43 @@ impl Outbox {
         self.open_for(HEADER_LEN + payload.len());
         push_frame(&mut self.queue, kind, stream_id, payload);
         self.count_frame(kind, payload.len());
+    }
+
+    /// Which of its STREAM_OPENs came last.
+    pub(super) fn opens(&self) -> u64 {
+        self.opens.0
+    }
+
+    /// Adds a datagram of the stream whose STREAM_OPEN was the one of this number, and says how
+    /// many others went for it.
+    pub(super) fn push_datagram(&mut self, id: u32, datagram: &[u8], after: u64) -> u64 {
+        if self.closed {
+            return 1;
+        }
+        let opened = self.opened();
+        self.datagrams.push(id, datagram, after, opened)
+    }
+
+    /// Bytes of datagrams that may leave.
+    pub(super) fn datagrams_len(&self) -> usize {
+        self.datagrams.ready_len()
+    }
+
+    /// How many STREAM_OPENs have certainly left: while others are sent again none counts.
+    fn opened(&self) -> u64 {
+        match self.is_resending() {
+            true => 0,
+            false => self.opens.1,
+        }
+    }
+
+    /// Something has left.
+    fn opens_leave(&mut self) {
+        if self.queued() == 0 {
+            self.opens.1 = self.opens.0;
+        }
+        let opened = self.opened();
+        self.datagrams.opened(opened);
     }
 
     /// Room for one DATA payload of up to `wanted` bytes, to be filled in place and then taken in
@@ -197,10 +223,11 @@ impl Outbox {
         }
         self.seal();
         let len = self.framing.put_close(&mut self.queue, code, reason);
-        self.sealed.push_back(Sealed::of(Piece {
+        let piece = Piece {
             len,
             ..Piece::default()
-        }));
+        };
+        self.sealed.push_back(Sealed::of(piece, 0));
         self.sealed_len += len;
     }
 
@@ -218,7 +245,10 @@ impl Outbox {
             Some(_) => self.windows.bytes().to_vec(),
             None => Vec::new(),
         };
-        let first = ahead.transmit(&mut self.windows);
+        let first = match self.overtaken < DATAGRAM_TURNS || self.sealed.is_empty() {
+            true => ahead.transmit(&mut self.windows, self.datagrams.ready()),
+            false => ahead.transmit(&mut self.windows, &mut Buffer::new()),
+        };
         if let Some(replay) = &mut self.replay {
             offered.truncate(offered.len() - self.windows.len());
             replay.windows_leave(offered, first.len());
@@ -237,11 +267,13 @@ impl Outbox {
     pub(super) fn transmitted(&mut self, ahead: &mut Ahead, count: usize) {
         if ahead.is_leaving() && !self.has_begun() {
             ahead.transmitted(count);
+            self.overtaken += usize::from(!ahead.is_leaving());
             if let Some(replay) = &mut self.replay {
                 replay.windows_left(count);
             }
             return;
         }
+        self.overtaken = 0;
         match &self.replay {
             Some(_) => self.left += count,
             None => self.queue.consume(count),
@@ -260,6 +292,7 @@ impl Outbox {
                 (self.left, self.spent) = (0, 0);
             }
         }
+        self.opens_leave();
     }
 
     /// `count` more bytes of the sealed messages have left.
@@ -271,6 +304,7 @@ impl Outbox {
             }
             count -= first.rest();
             let whole = self.sealed.pop_front();
+            self.opens.1 += whole.as_ref().map_or(0, |whole| whole.opens);
             if let (Some(replay), Some(whole)) = (&mut self.replay, whole) {
                 replay.left(whole.piece);
             }
@@ -297,6 +331,7 @@ impl Outbox {
         }
         let is_done = self.queued() == 0 && replay.caught_up();
         self.replay = Some(replay);
+        self.opens_leave();
         is_done
     }
 
@@ -330,7 +365,9 @@ impl Outbox {
 
     /// The connection is lost: what it did not carry waits for the next one. What has begun to
     /// leave is the connection's to finish, should it still be able to.
-    pub(super) fn suspend(&mut self, ahead: &mut Ahead) {
+    /// Gives how many datagrams are lost with it.
+    pub(super) fn suspend(&mut self, ahead: &mut Ahead) -> u64 {
+        let lost = self.datagrams.clear();
         self.seal();
         if self.has_begun()
             && let Some(begun) = self.sealed.front()
@@ -343,7 +380,7 @@ impl Outbox {
             self.message_left(count);
         }
         let Some(replay) = &mut self.replay else {
-            return;
+            return lost;
         };
         let mut block = std::mem::take(&mut self.queue);
         block.consume(self.spent);
@@ -352,6 +389,7 @@ impl Outbox {
         (self.left, self.spent, self.sealed_len) = (0, 0, 0);
         self.windows.release();
         self.closed = false;
+        lost
     }
 
     /// Another connection carries it, whose peer has taken so many frames.
@@ -360,6 +398,7 @@ impl Outbox {
         if let Some(replay) = &mut self.replay {
             replay.resume(received);
         }
+        self.opens_leave();
     }
 
     /// Takes credit for a stream back that has not left.
@@ -384,6 +423,7 @@ impl Outbox {
     pub(super) fn release_if_idle(&mut self) {
         self.windows.release_if_idle(0);
         self.queue.release_if_idle(0);
+        self.datagrams.release_if_idle();
         if let Some(replay) = &mut self.replay {
             replay.release_spare();
         }
@@ -399,7 +439,8 @@ impl Outbox {
     /// Memory held, in bytes.
     pub(super) fn capacity(&self) -> usize {
         let kept = self.replay.as_ref().map_or(0, |replay| replay.capacity());
-        self.windows.capacity() + self.queue.capacity() + kept
+        let datagrams = self.datagrams.capacity();
+        self.windows.capacity() + self.queue.capacity() + datagrams + kept
     }
 
     fn open_body(&self) -> usize {
@@ -424,6 +465,7 @@ impl Outbox {
     fn count_frame(&mut self, kind: FrameType, payload: usize) {
         let Some(open) = &mut self.open else { return };
         open.frames += 1;
+        open.opens += u64::from(kind == FrameType::StreamOpen);
         if self.keeps {
             open.reliable += u64::from(kind.is_reliable());
             open.bind_oks += u64::from(kind == FrameType::BindOk);
@@ -453,7 +495,7 @@ impl Outbox {
     /// Closes the open message: from here on its bytes do not change.
     fn seal(&mut self) {
         let Some(open) = &self.open else { return };
-        let (slot, body) = (open.slot, self.open_body());
+        let (slot, opens, body) = (open.slot, open.opens, self.open_body());
         if body == 0 {
             return;
         }
@@ -484,7 +526,7 @@ impl Outbox {
             ws::apply_mask(&mut message[header..], key, 0);
         }
         self.sealed_len += piece.len;
-        self.sealed.push_back(Sealed::of(piece));
+        self.sealed.push_back(Sealed::of(piece, opens));
     }
 
     /// Whether the pieces fit each other; for tests, fuzzing and debug builds.
@@ -508,48 +550,13 @@ impl Outbox {
     }
 }
 
-impl Sealed {
-    fn of(piece: Piece) -> Sealed {
-        Sealed { piece, taken: 0 }
-    }
-
-    /// What has not left of it.
-    fn rest(&self) -> usize {
-        self.piece.len - self.taken
-    }
-}
-
-impl OpenMessage {
-    fn new(slot: usize) -> OpenMessage {
-        OpenMessage {
-            slot,
-            frames: 0,
-            reliable: 0,
-            bind_oks: 0,
-            data: 0,
-        }
-    }
-
-    /// The longest body whose header fits the slot, within what a peer takes without delay.
-    fn capacity(&self) -> usize {
-        if self.frames >= MAX_FRAMES {
-            return 0;
-        }
-        if self.slot < ws::header_len(Role::Server, SMALL_MESSAGE + 1) {
-            return SMALL_MESSAGE;
-        }
-        HEADER_LEN + MAX_FRAME_PAYLOAD
-    }
-}
-
-/// The longest body with a header of the short form (RFC 6455 §5.2).
-const SMALL_MESSAGE: usize = 0xFFFF;
 /// A read into less room than this, in bytes, is better put into a message of its own.
 const WORTH_JOINING: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ws::Role;
 
     #[test]
     #[should_panic(expected = "sealed bytes miscounted")]

@@ -28,6 +28,9 @@ pub struct Stream<T> {
     pub(super) holder: Option<u128>,
     /// The lane whose STREAM_OPEN it was, and that all our frames for it use (PROTOCOL §7).
     pub(super) lane: u8,
+    /// The number of that STREAM_OPEN among those of ours on the lane: no datagram leaves ahead of
+    /// it. 0 where it was the peer's.
+    pub(super) opened: u64,
     pub(super) send: SendCredit,
     pub(super) recv: RecvCredit,
     pub(super) state: State,

@@ -77,6 +77,7 @@ impl<T: Copy> Streams<T> {
             tag,
             holder: None,
             lane,
+            opened: 0,
             send: SendCredit::new(self.terms.stream_window, stream_top),
             recv: RecvCredit::new(self.terms.stream_window),
             state: State::Open,

@@ -26,6 +26,8 @@ pub struct Terms {
     pub grow_windows: bool,
     /// Both said `header-case` (PROTOCOL §4).
     pub header_case: bool,
+    /// Both said `udp` (PROTOCOL §8.1).
+    pub udp: bool,
     /// Both said `trailers` (PROTOCOL §4).
     pub trailers: bool,
     /// `forward` was granted (PROTOCOL §8).

@@ -319,7 +319,7 @@ impl Transport {
 
     /// What to send next, where there is no channel.
     pub fn transmit(&mut self) -> &[u8] {
-        self.ahead.transmit(&mut Buffer::new())
+        self.ahead.transmit(&mut Buffer::new(), &mut Buffer::new())
     }
 
     /// The socket took `count` bytes of it.

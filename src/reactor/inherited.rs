@@ -1,5 +1,5 @@
-//! Listening sockets that somebody else has opened for us: systemd (`LISTEN_FDS`,
-//! sd_listen_fds(3)), or the program that this one succeeds.
+//! Listening sockets, and sockets of datagrams, that somebody else has opened for us: systemd
+//! (`LISTEN_FDS`, sd_listen_fds(3)), or the program that this one succeeds.
 //!
 //! A machine asks to listen on an address as ever; where a socket for just that address was given,
 //! it gets this one.
@@ -8,27 +8,32 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use mio::net::TcpListener;
+use mio::net::{TcpListener, UdpSocket};
 
+use super::datagrams;
 use super::listener::prepare;
 
-/// A listening TCP socket.
+/// A listening TCP socket, or a UDP socket at an address.
 #[derive(Debug)]
 pub struct Inherited {
     addr: SocketAddr,
     socket: OwnedFd,
+    of_datagrams: bool,
     stays: bool,
 }
 
 impl Inherited {
-    /// Takes descriptor `fd`, which must be a listening TCP socket, and nobody else's in this
-    /// process. `stays`: whoever gave it keeps it open, so that it may be listened on again.
+    /// Takes descriptor `fd`, which must be such a socket, and nobody else's in this process.
+    /// `stays`: whoever gave it keeps it open, so that it may be listened on again.
     ///
     /// # Errors
     ///
     /// Where it is something else.
     pub fn take(fd: RawFd, stays: bool) -> io::Result<Inherited> {
-        if fd < 3 || !is_listening(fd) {
+        let of_datagrams = option(fd, libc::SO_TYPE) == Some(libc::SOCK_DGRAM);
+        let listens = || option(fd, libc::SO_ACCEPTCONN).is_some_and(|on| on != 0);
+        // Nobody but the kit before gives one of datagrams.
+        if fd < 3 || !(of_datagrams && !stays || listens()) {
             let why = format!("descriptor {fd} is no listening socket");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
@@ -44,6 +49,7 @@ impl Inherited {
         Ok(Inherited {
             addr,
             socket: listener.into(),
+            of_datagrams,
             stays,
         })
     }
@@ -79,12 +85,7 @@ pub(super) fn take(
     all: &mut Vec<Inherited>,
     addr: SocketAddr,
 ) -> Option<(io::Result<(TcpListener, SocketAddr)>, bool)> {
-    let at = all.iter().position(|it| it.addr == addr)?;
-    let stays = all[at].stays;
-    let socket = match stays {
-        true => all[at].socket.try_clone(),
-        false => Ok(all.swap_remove(at).socket),
-    };
+    let (socket, stays) = take_of(all, addr, false)?;
     let opened = socket.and_then(|socket| {
         prepare(&socket)?;
         let listener = TcpListener::from_std(std::net::TcpListener::from(socket));
@@ -93,7 +94,37 @@ pub(super) fn take(
     Some((opened, stays))
 }
 
-fn is_listening(fd: RawFd) -> bool {
+/// The same for datagrams.
+pub(super) fn take_datagrams(
+    all: &mut Vec<Inherited>,
+    addr: SocketAddr,
+) -> Option<(io::Result<UdpSocket>, bool)> {
+    let (socket, stays) = take_of(all, addr, true)?;
+    let opened = socket.map(|socket| {
+        let socket = UdpSocket::from_std(std::net::UdpSocket::from(socket));
+        datagrams::prepare(&socket);
+        socket
+    });
+    Some((opened, stays))
+}
+
+fn take_of(
+    all: &mut Vec<Inherited>,
+    addr: SocketAddr,
+    of_datagrams: bool,
+) -> Option<(io::Result<OwnedFd>, bool)> {
+    let is_it = |it: &Inherited| it.addr == addr && it.of_datagrams == of_datagrams;
+    let at = all.iter().position(is_it)?;
+    let stays = all[at].stays;
+    let socket = match stays {
+        true => all[at].socket.try_clone(),
+        false => Ok(all.swap_remove(at).socket),
+    };
+    Some((socket, stays))
+}
+
+/// A socket's option that is a number; none where it is no socket.
+fn option(fd: RawFd, name: libc::c_int) -> Option<libc::c_int> {
     let mut on: libc::c_int = 0;
     let mut length = size_of_val(&on) as libc::socklen_t;
     // SAFETY: the pointers describe `on` and `length`, which live through the call; a descriptor
@@ -102,12 +133,12 @@ fn is_listening(fd: RawFd) -> bool {
         libc::getsockopt(
             fd,
             libc::SOL_SOCKET,
-            libc::SO_ACCEPTCONN,
+            name,
             (&raw mut on).cast(),
             &raw mut length,
         )
     };
-    outcome == 0 && on != 0
+    (outcome == 0).then_some(on)
 }
 
 /// The first descriptor that systemd gives.

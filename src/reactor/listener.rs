@@ -71,15 +71,7 @@ const NO_MEANS: [libc::c_int; 8] = [
 
 /// Opens a listening socket.
 pub(super) fn listen(addr: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
-    let socket = new_socket(addr)?;
-    set_option(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, &on())?;
-    if addr.is_ipv6() {
-        // `[::]` takes both families; any other IPv6 address is only itself.
-        let only_v6 = libc::c_int::from(!addr.ip().is_unspecified());
-        set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, &only_v6)?;
-    }
-    prepare(&socket)?;
-    bind(&socket, addr)?;
+    let socket = bound(addr, libc::SOCK_STREAM)?;
     // SAFETY: listen(2) takes a descriptor, which is open, and a number.
     if unsafe { libc::listen(socket.as_raw_fd(), LISTEN_BACKLOG) } < 0 {
         return Err(io::Error::last_os_error());
@@ -87,6 +79,23 @@ pub(super) fn listen(addr: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> 
     let listener = TcpListener::from_std(std::net::TcpListener::from(socket));
     let addr = listener.local_addr()?;
     Ok((listener, addr))
+}
+
+/// Opens a socket of this kind at an address.
+pub(super) fn bound(addr: SocketAddr, kind: libc::c_int) -> io::Result<OwnedFd> {
+    let socket = new_socket(addr, kind)?;
+    if addr.is_ipv6() {
+        // `[::]` takes both families; any other IPv6 address is only itself.
+        let only_v6 = libc::c_int::from(!addr.ip().is_unspecified());
+        set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, &only_v6)?;
+    }
+    if kind == libc::SOCK_STREAM {
+        // For datagrams it would let two have one port.
+        set_option(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, &on())?;
+        prepare(&socket)?;
+    }
+    bind(&socket, addr)?;
+    Ok(socket)
 }
 
 /// What accepted connections inherit.
@@ -111,8 +120,8 @@ fn keep_alive(socket: &OwnedFd) -> io::Result<()> {
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn new_socket(addr: SocketAddr) -> io::Result<OwnedFd> {
-    let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+fn new_socket(addr: SocketAddr, kind: libc::c_int) -> io::Result<OwnedFd> {
+    let kind = kind | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: socket(2) takes numbers only.
     let fd = unsafe { libc::socket(family(addr), kind, 0) };
     if fd < 0 {
@@ -123,9 +132,9 @@ fn new_socket(addr: SocketAddr) -> io::Result<OwnedFd> {
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn new_socket(addr: SocketAddr) -> io::Result<OwnedFd> {
+fn new_socket(addr: SocketAddr, kind: libc::c_int) -> io::Result<OwnedFd> {
     // SAFETY: socket(2) takes numbers only.
-    let fd = unsafe { libc::socket(family(addr), libc::SOCK_STREAM, 0) };
+    let fd = unsafe { libc::socket(family(addr), kind, 0) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }

@@ -22,6 +22,7 @@
 pub mod cgroup;
 mod clock;
 mod conn;
+mod datagrams;
 mod dial;
 mod entropy;
 mod inherited;
@@ -55,7 +56,7 @@ use mio::{Events, Poll, Waker};
 
 use crate::clock::Instant;
 use crate::limits::EVENTS_A_TURN;
-use crate::machine::{ConnKey, Event, Handler, ListenerKey, Machine};
+use crate::machine::{ConnKey, Event, Handler, ListenerKey, Machine, SocketKey};
 use crate::timers::Timers;
 
 pub use clock::{Clock, elapsed, now};
@@ -66,6 +67,7 @@ pub use secure::Connector;
 pub use tls::connector;
 
 use conn::{Conns, Link};
+use datagrams::Sockets;
 use listener::Listening;
 use network::Network;
 use resolve::{Answer, Resolver};
@@ -104,6 +106,11 @@ pub struct Reactor<M: Machine> {
     conns: Conns,
     /// At the index that the machine's key has.
     listeners: Vec<Option<Listening>>,
+    sockets: Sockets,
+    /// Sockets to receive from in this turn or the next.
+    receiving: VecDeque<SocketKey>,
+    /// Where a datagram is received.
+    datagram_space: Vec<u8>,
     /// Sockets that the machine has not asked for yet, or may ask for again.
     inherited: Vec<Inherited>,
     /// Conns with something to transmit, in the order of their Wakes.
@@ -170,6 +177,9 @@ impl<M: Machine> Reactor<M> {
             stopped: false,
             conns: Conns::default(),
             listeners: Vec::new(),
+            sockets: Sockets::default(),
+            receiving: VecDeque::new(),
+            datagram_space: Vec::new(),
             inherited: options.inherited,
             woken: VecDeque::new(),
             woken_last: Vec::new(),
@@ -224,13 +234,20 @@ impl<M: Machine> Reactor<M> {
         }
     }
 
-    /// All listening sockets, and those that nobody has asked for: the address of each, and whether
+    /// All listening sockets, those of datagrams that are for whoever comes, and those that nobody
+    /// has asked for: the address of each, and whether
     /// somebody else keeps it open too.
     pub fn sockets(&self) -> impl Iterator<Item = (SocketAddr, BorrowedFd<'_>, bool)> {
         let ours = self.listeners.iter().flatten();
         let ours = ours.filter(|it| !it.stays);
         let ours =
             ours.filter_map(|it| Some((it.socket.local_addr().ok()?, it.socket.as_fd(), false)));
+        let datagrams = self.sockets.iter().filter(|it| !it.stays);
+        let datagrams = datagrams.filter_map(|it| {
+            let socket = it.socket()?;
+            Some((socket.local_addr().ok()?, socket.as_fd(), false))
+        });
+        let ours = ours.chain(datagrams);
         ours.chain(self.inherited.iter().map(Inherited::shown))
     }
 }

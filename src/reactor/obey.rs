@@ -17,7 +17,7 @@ use super::conn::{Conn, Link};
 use super::dial::{Dial, Progress};
 use super::inherited;
 use super::listener::{Listening, listen};
-use super::resolve::{self, Answer};
+use super::resolve::{self, Answer, Asker};
 use super::secure::{Connector, Departing, Secured};
 use super::socket::{Socket, ended_by, failure};
 use super::token::{self, Class};
@@ -53,6 +53,11 @@ impl<M: Machine> Reactor<M> {
             | Event::AcceptFailed { listener, .. } => {
                 find(&mut self.listeners, *listener).is_some()
             }
+            Event::Socket {
+                socket,
+                outcome: Ok(_),
+            }
+            | Event::Unsent { socket } => self.sockets.has(*socket),
             _ => true,
         }
     }
@@ -76,6 +81,13 @@ impl<M: Machine> Reactor<M> {
                 }
             }
             Command::Resolve { conn, host, port } => self.seek(conn, host, port),
+            Command::OpenSocket { socket, at } => self.open_socket(socket, at),
+            Command::Send {
+                socket,
+                peer,
+                datagram,
+            } => self.send(socket, peer, datagram),
+            Command::CloseSocket { socket } => self.close_socket(socket),
             Command::Dial { conn, target } => self.dial(conn, target),
             Command::StartTls {
                 conn,
@@ -189,7 +201,7 @@ impl<M: Machine> Reactor<M> {
                 None => {
                     self.conns.insert(Conn::new(key, Link::Resolving));
                     self.dial_timers.arm(key, self.now + DIAL_TIMEOUT);
-                    self.resolve((key, name, port));
+                    self.resolve((Asker::Conn(key), name, port));
                 }
             },
             DialTarget::Unix(path) => {
@@ -208,7 +220,7 @@ impl<M: Machine> Reactor<M> {
         self.dial_timers.arm(key, self.now + DIAL_TIMEOUT);
         match resolve::known(&host, port) {
             Some(addrs) => self.sought(key, &addrs),
-            None => self.resolve((key, host, port)),
+            None => self.resolve((Asker::Conn(key), host, port)),
         }
     }
 
@@ -259,7 +271,7 @@ impl<M: Machine> Reactor<M> {
         self.news.push_back(Event::Connected { conn: key, peer });
     }
 
-    fn resolve(&mut self, question: (ConnKey, String, u16)) {
+    pub(super) fn resolve(&mut self, question: (Asker, String, u16)) {
         let (answers, bell) = (self.answers.0.clone(), Arc::clone(&self.handle.bell));
         self.resolver.ask(question, move |answer| {
             // The loop may have ended meanwhile, and then the answer interests nobody.
@@ -269,11 +281,20 @@ impl<M: Machine> Reactor<M> {
     }
 
     /// A look-up came back.
-    pub(super) fn resolved(&mut self, (key, answer): Answer) {
-        let conns = &mut self.conns;
-        if let Some(question) = self.resolver.answered(|key| conns.get_mut(key).is_some()) {
+    pub(super) fn resolved(&mut self, (asker, answer): Answer) {
+        let (conns, sockets) = (&mut self.conns, &mut self.sockets);
+        let waits = |asker| match asker {
+            Asker::Conn(key) => conns.get_mut(key).is_some(),
+            Asker::Socket(key) => sockets.has(key),
+        };
+        if let Some(question) = self.resolver.answered(waits) {
             self.resolve(question);
         }
+        let key = match asker {
+            Asker::Conn(key) => key,
+            Asker::Socket(key) if self.sockets.has(key) => return self.socket_for(key, answer),
+            Asker::Socket(_) => return,
+        };
         let Some(conn) = self.conns.get_mut(key) else {
             return;
         };

@@ -10,10 +10,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket}
 use std::thread;
 
 use crate::limits::RESOLVER_THREADS;
-use crate::machine::ConnKey;
+use crate::machine::{ConnKey, SocketKey};
 
-/// The answer for one connection.
-pub(super) type Answer = (ConnKey, io::Result<Vec<SocketAddr>>);
+/// Who asked.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Asker {
+    Conn(ConnKey),
+    Socket(SocketKey),
+}
+
+/// The answer for one of them.
+pub(super) type Answer = (Asker, io::Result<Vec<SocketAddr>>);
 
 /// Runs the look-ups.
 #[derive(Default)]
@@ -22,7 +29,7 @@ pub(super) struct Resolver {
     waiting: VecDeque<Question>,
 }
 
-type Question = (ConnKey, String, u16);
+type Question = (Asker, String, u16);
 
 impl Resolver {
     /// Looks `name` up; `tell` is called on another thread, once.
@@ -46,7 +53,7 @@ impl Resolver {
     }
 
     /// An answer arrived; gives the question that may be asked now.
-    pub(super) fn answered(&mut self, mut alive: impl FnMut(ConnKey) -> bool) -> Option<Question> {
+    pub(super) fn answered(&mut self, mut alive: impl FnMut(Asker) -> bool) -> Option<Question> {
         self.running -= 1;
         while let Some(question) = self.waiting.pop_front() {
             if alive(question.0) {

@@ -1,7 +1,7 @@
 //! What an event's token says: whose it is.
 //!
 //! From the top: the generation of the key (as far as the platform's word has room for it), the
-//! class in two bits, the number of the dial attempt in four, the index in 26. A dialled socket
+//! class in three bits, the number of the dial attempt in four, the index in 25. A dialled socket
 //! keeps the token of its attempt, so that nothing is ever registered twice.
 
 use mio::Token;
@@ -17,6 +17,8 @@ pub(super) enum Class {
     Departing,
     /// The host's own sources, told apart by index.
     Host,
+    /// A socket of datagrams.
+    Socket,
 }
 
 /// Indexes of the class [`Class::Host`].
@@ -30,9 +32,9 @@ pub(super) const SLEEP: usize = 3;
 /// How many addresses of a name are tried: as many as the token can count.
 pub(super) const ATTEMPTS: usize = 16;
 
-const INDEX_BITS: u32 = 26;
+const INDEX_BITS: u32 = 25;
 const ATTEMPT_BITS: u32 = 4;
-const CLASS_BITS: u32 = 2;
+const CLASS_BITS: u32 = 3;
 const _: () = assert!(INDEX_BITS + ATTEMPT_BITS + CLASS_BITS == 32);
 const _: () = assert!(1 << ATTEMPT_BITS == ATTEMPTS);
 
@@ -57,7 +59,8 @@ pub(super) fn class(token: Token) -> Class {
         0 => Class::Conn,
         1 => Class::Listener,
         2 => Class::Departing,
-        _ => Class::Host,
+        3 => Class::Host,
+        _ => Class::Socket,
     }
 }
 

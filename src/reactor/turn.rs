@@ -34,6 +34,7 @@ impl<M: Machine> Reactor<M> {
         let overslept = due.is_some_and(|due| Clock::overslept(self.now, due));
         self.tell_disturbed(jumped || overslept);
         self.accept();
+        self.receive();
         self.serve_posted();
         // After the bytes: when the process was stopped for a while, what arrived meanwhile proves
         // life before a deadline can deny it.
@@ -63,6 +64,7 @@ impl<M: Machine> Reactor<M> {
     fn due(&mut self) -> Option<Instant> {
         let has_work =
             !self.posted.is_empty() || !self.accepting.is_empty() || !self.woken.is_empty();
+        let has_work = has_work || !self.receiving.is_empty();
         debug_assert!(self.woken_last.is_empty(), "bytes wait while the host does");
         if has_work {
             return Some(self.now);
@@ -85,7 +87,7 @@ impl<M: Machine> Reactor<M> {
     fn latch(&mut self) {
         let mut signals = (0, false);
         let mut rung = false;
-        let mut departed = Vec::new();
+        let (mut departed, mut stirred) = (Vec::new(), Vec::new());
         for event in &self.events {
             let token = event.token();
             match token::class(token) {
@@ -108,6 +110,7 @@ impl<M: Machine> Reactor<M> {
                     }
                 }
                 Class::Departing => departed.push(token),
+                Class::Socket => stirred.push(token),
                 Class::Host => match token::index(token) {
                     token::WAKER => rung = true,
                     token::SIGNALS => {
@@ -123,6 +126,9 @@ impl<M: Machine> Reactor<M> {
                     }
                 },
             }
+        }
+        for token in stirred {
+            self.socket_stirred(token);
         }
         for token in departed {
             self.departed(token);

@@ -45,6 +45,8 @@ impl Capabilities {
     pub const TCP_EXPOSE: Capabilities = Capabilities(1 << 5);
     /// Trailer fields travel (PROTOCOL §4).
     pub const TRAILERS: Capabilities = Capabilities(1 << 6);
+    /// Datagrams travel (PROTOCOL §8.1).
+    pub const UDP: Capabilities = Capabilities(1 << 7);
     /// Heads larger than a frame travel (PROTOCOL §4).
     pub const LONG_HEADS: Capabilities = Capabilities(1 << 8);
     /// All words of the protocol, whether or not an end of ours speaks them.

@@ -43,6 +43,7 @@ pub enum FrameType {
     BindRevoked = 0x40,
     Ack = 0x41,
     StreamTrailers = 0x42,
+    Datagram = 0x43,
     StreamConnected = 0x44,
     HeadPart = 0x45,
 }
@@ -71,7 +72,7 @@ const BY_NUMBER: [Option<FrameType>; 0x80] = {
 
 impl FrameType {
     /// Every type, in the order of its number.
-    pub const ALL: [FrameType; 27] = [
+    pub const ALL: [FrameType; 28] = [
         FrameType::Hello,
         FrameType::HelloOk,
         FrameType::Bind,
@@ -97,6 +98,7 @@ impl FrameType {
         FrameType::BindRevoked,
         FrameType::Ack,
         FrameType::StreamTrailers,
+        FrameType::Datagram,
         FrameType::StreamConnected,
         FrameType::HeadPart,
     ];
@@ -124,6 +126,7 @@ impl FrameType {
             | FrameType::Reset
             | FrameType::StreamResponseHead
             | FrameType::StreamTrailers
+            | FrameType::Datagram
             | FrameType::StreamConnected
             | FrameType::HeadPart => StreamRule::NonZero,
             _ => StreamRule::Zero,
@@ -146,6 +149,7 @@ impl FrameType {
                 | FrameType::Pong
                 | FrameType::GoAway
                 | FrameType::Ack
+                | FrameType::Datagram
         )
     }
 
@@ -177,6 +181,7 @@ impl FrameType {
             FrameType::BindRevoked => "BIND_REVOKED",
             FrameType::Ack => "ACK",
             FrameType::StreamTrailers => "STREAM_TRAILERS",
+            FrameType::Datagram => "DATAGRAM",
             FrameType::StreamConnected => "STREAM_CONNECTED",
             FrameType::HeadPart => "HEAD_PART",
         }

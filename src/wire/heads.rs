@@ -69,6 +69,8 @@ pub enum StreamOpen<'a> {
     Http(OpenHttp<'a>),
     /// A caller's connection.
     Tcp(OpenTcp<'a>),
+    /// A peer address of a port of datagrams (PROTOCOL §8.1).
+    Udp(OpenTcp<'a>),
     /// A client asks the kit to connect (PROTOCOL §8).
     Forward(OpenForward<'a>),
 }
@@ -113,7 +115,7 @@ impl OpenHttp<'_> {
     }
 }
 
-/// A caller's connection.
+/// A caller's connection, or who sends datagrams.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenTcp<'a> {
     /// The binding; an older kit does not say.

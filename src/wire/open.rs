@@ -118,7 +118,29 @@ pub fn write_open_tcp(
     container_port: u16,
     remote_addr: SocketAddr,
 ) {
-    out.extend_from_slice(br#"{"kind":"tcp","bindId":"#);
+    write_open_raw(out, "tcp", bind_id, container_port, remote_addr);
+}
+
+/// Appends the payload of a udp STREAM_OPEN (PROTOCOL §8.1).
+pub fn write_open_udp(
+    out: &mut Vec<u8>,
+    bind_id: u64,
+    container_port: u16,
+    remote_addr: SocketAddr,
+) {
+    write_open_raw(out, "udp", bind_id, container_port, remote_addr);
+}
+
+fn write_open_raw(
+    out: &mut Vec<u8>,
+    kind: &str,
+    bind_id: u64,
+    container_port: u16,
+    remote_addr: SocketAddr,
+) {
+    out.extend_from_slice(br#"{"kind":""#);
+    out.extend_from_slice(kind.as_bytes());
+    out.extend_from_slice(br#"","bindId":"#);
     push_number(out, bind_id);
     out.extend_from_slice(br#","containerPort":"#);
     push_number(out, container_port.into());
@@ -344,6 +366,11 @@ impl<'a> StreamOpen<'a> {
                 }
             }
             "tcp" => Ok(StreamOpen::Tcp(OpenTcp {
+                bind_id: raw.bind_id,
+                container_port: raw.container_port,
+                remote_addr: raw.remote_addr.map(|addr| addr.0),
+            })),
+            "udp" if !forward => Ok(StreamOpen::Udp(OpenTcp {
                 bind_id: raw.bind_id,
                 container_port: raw.container_port,
                 remote_addr: raw.remote_addr.map(|addr| addr.0),

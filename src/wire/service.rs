@@ -11,11 +11,21 @@ pub enum Service {
     TcpExpose,
     /// Raw connections from the container to the laptop.
     TcpPull,
+    /// Datagrams from the world to the laptop.
+    UdpExpose,
+    /// Datagrams from the container to the laptop.
+    UdpPull,
 }
 
 impl Service {
     /// All of them.
-    pub const ALL: [Service; 3] = [Service::HttpExpose, Service::TcpExpose, Service::TcpPull];
+    pub const ALL: [Service; 5] = [
+        Service::HttpExpose,
+        Service::TcpExpose,
+        Service::TcpPull,
+        Service::UdpExpose,
+        Service::UdpPull,
+    ];
 
     /// What a BIND asks for, if there is such a thing.
     pub fn of(kind: BindingKind, mode: BindMode) -> Option<Service> {
@@ -33,14 +43,15 @@ impl Service {
         match self {
             Service::HttpExpose => BindingKind::Http,
             Service::TcpExpose | Service::TcpPull => BindingKind::Tcp,
+            Service::UdpExpose | Service::UdpPull => BindingKind::Udp,
         }
     }
 
     /// Which way it goes.
     pub fn mode(self) -> BindMode {
         match self {
-            Service::HttpExpose | Service::TcpExpose => BindMode::Expose,
-            Service::TcpPull => BindMode::Pull,
+            Service::HttpExpose | Service::TcpExpose | Service::UdpExpose => BindMode::Expose,
+            Service::TcpPull | Service::UdpPull => BindMode::Pull,
         }
     }
 }
@@ -51,7 +62,12 @@ mod tests {
 
     #[test]
     fn a_pair_is_a_service_or_nothing() {
-        let kinds = [BindingKind::Http, BindingKind::Tcp, BindingKind::Unknown];
+        let kinds = [
+            BindingKind::Http,
+            BindingKind::Tcp,
+            BindingKind::Udp,
+            BindingKind::Unknown,
+        ];
         let modes = [BindMode::Expose, BindMode::Pull, BindMode::Unknown];
         let pairs = kinds
             .into_iter()

@@ -161,6 +161,8 @@ words! {
         Http = "http",
         /// Raw connections.
         Tcp = "tcp",
+        /// Datagrams.
+        Udp = "udp",
         /// A word that we do not know: INVALID_KIND.
         Unknown = "unknown",
     } else Unknown

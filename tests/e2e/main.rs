@@ -6,7 +6,7 @@
 //! `restart` tells a kit to go, `holding` has visitors wait, `init` is who starts it, `limits` hold, `admin` steers, `proxy`
 //! stands behind nginx, `network` pulls cables in namespaces of its own, `cli` is what people type,
 //! `odd_flags` are nonsense, `targets` are local servers of other kinds than a port,
-//! `expose_tcp` is raw TCP at a public port, `forward` has the kit connect,
+//! `expose_tcp` is raw TCP at a public port, `forward` has the kit connect, `udp` carries datagrams,
 //! `door` is the kit's own under floods, `readers` of our output stop, `soak` counts what is left after many.
 //! Nothing here reaches into the crate: what is not visible on a socket, in `/proc` or in a
 //! program's output is not tested here.
@@ -50,5 +50,6 @@ mod restart;
 mod sessions;
 mod soak;
 mod targets;
+mod udp;
 mod visitors;
 mod ways;

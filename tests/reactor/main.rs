@@ -3,6 +3,7 @@
 mod basics;
 mod child;
 mod cost;
+mod datagrams;
 mod ends;
 mod limits;
 mod probes;

@@ -10,7 +10,7 @@ use hoody_tunnel::buffer::Buffer;
 use hoody_tunnel::clock::Instant;
 use hoody_tunnel::machine::{
     CloseHow, Command, Conn, ConnKey, DialTarget, Ended, Event, Found, IoFailure, Listener,
-    ListenerKey, Machine, Trust,
+    ListenerKey, Machine, SocketKey, Trust,
 };
 use hoody_tunnel::reactor::{Handle, Options, Reactor};
 use hoody_tunnel::table::Table;
@@ -56,6 +56,9 @@ pub enum Notice {
     FinAhead(ConnKey),
     Ended(ConnKey, Ended),
     Holds(ConnKey, usize),
+    Socket(SocketKey, Result<SocketAddr, IoFailure>),
+    Unsent(SocketKey),
+    Datagram(SocketKey, SocketAddr, Vec<u8>),
     Timeout,
     Shutdown,
     Disturbed,
@@ -123,9 +126,15 @@ impl Machine for Remote {
             }
             Event::Shutdown => Notice::Shutdown,
             Event::Disturbed => Notice::Disturbed,
+            Event::Socket { socket, outcome } => Notice::Socket(socket, outcome),
+            Event::Unsent { socket } => Notice::Unsent(socket),
             Event::Upgrade => return,
         };
         self.say(notice);
+    }
+
+    fn datagram(&mut self, socket: SocketKey, peer: SocketAddr, datagram: &[u8], _: Instant) {
+        self.say(Notice::Datagram(socket, peer, datagram.to_vec()));
     }
 
     fn accepted(&mut self, _: ListenerKey, peer: SocketAddr, _: Instant) -> Option<ConnKey> {

@@ -575,6 +575,9 @@ impl<M: Machine> Host<M> {
                 self.add(conn, end, false);
             }
             Command::StartTls { conn, .. } => self.doubting.push_back(conn),
+            Command::OpenSocket { .. } | Command::Send { .. } | Command::CloseSocket { .. } => {
+                panic!("nobody asked for datagrams")
+            }
             Command::Introduce { .. } => panic!("nobody serves by a handler"),
             Command::Wake { conn } => self.wake(conn),
             Command::WakeLast { conn } => self.wake_last(conn),

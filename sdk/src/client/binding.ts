@@ -145,7 +145,7 @@ export class Binding {
     if (this.streams.push(stream) > this.sweepAt) {
       this.sweepAt = Math.max(SWEEP_AT, 2 * this.running.length);
     }
-    if (open.kind !== options.kind) {
+    if (open.kind === 'udp' || open.kind !== options.kind) {
       stream.reset(Code.RefusedStream, `the binding is ${options.kind}`);
     } else if (open.kind === 'tcp') {
       const { proxyProtocol } = options;

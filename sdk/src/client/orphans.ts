@@ -154,7 +154,7 @@ export class Waiting implements StreamSink {
     this.gone();
     for (const chunk of this.chunks) this.stream.consumed(chunk.length);
     this.chunks = [];
-    if (this.open.kind === 'tcp') {
+    if (this.open.kind !== 'http') {
       this.stream.reset(Code.RefusedStream, 'the resumed binding was not taken up');
       return;
     }

@@ -2,7 +2,7 @@
  * What is told about an exchange when it is over, and the pages that we answer with ourselves.
  */
 import { performance } from 'node:perf_hooks';
-import type { Headers, StreamOpen } from '../wire/control.js';
+import type { Headers, OpenHttp, OpenTcp } from '../wire/control.js';
 import type { MuxStream } from '../mux/stream.js';
 import { plain } from '../wire/text.js';
 import type { ExchangeReport } from './terms.js';
@@ -21,7 +21,7 @@ export class Tally {
   private readonly startedAt: number;
 
   constructor(
-    private readonly open: StreamOpen,
+    private readonly open: OpenHttp | OpenTcp,
     private report: Report,
   ) {
     this.startedAt = report === undefined ? 0 : performance.now();

@@ -460,13 +460,15 @@ export class MuxSession implements StreamOwner {
         return lane.push(FrameType.Pong, 0, payload);
       case FrameType.Ack:
         return this.onAck(payload, lane);
+      // What was not agreed on is an extension like any other, and nobody's.
       case FrameType.StreamTrailers:
-        // Where they were not agreed on they are an extension like any other, and nobody's.
         return this.limits.trailers ? this.find(streamId, lane)?.onTrailers(payload) : undefined;
       case FrameType.HeadPart:
         return this.limits.longHeads ? this.onHeadPart(streamId, payload, lane) : undefined;
       case FrameType.StreamConnected:
         return this.limits.forward ? this.find(streamId, lane)?.onConnected(payload) : undefined;
+      case FrameType.Datagram:
+        return undefined;
       case FrameType.StreamResponseHead:
         return this.find(streamId, lane)?.fail(Code.ProtocolError, 'a response head from the kit');
       default:

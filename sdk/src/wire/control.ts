@@ -120,13 +120,21 @@ export interface OpenTcp {
   remoteAddr: string | undefined;
 }
 
+/** An address that sends datagrams to a UDP port. */
+export interface OpenUdp {
+  kind: 'udp';
+  bindId: number | undefined;
+  containerPort: number | undefined;
+  remoteAddr: string | undefined;
+}
+
 /** What a stream of ours is to reach from the container (PROTOCOL §8). */
 export type OpenForward = { kind: 'tcp'; mode: 'forward' } & (
   { host: string; port: number } | { unix: string }
 );
 
 /** What STREAM_OPEN of a kit says. */
-export type StreamOpen = OpenHttp | OpenTcp;
+export type StreamOpen = OpenHttp | OpenTcp | OpenUdp;
 
 /** The head of a response. */
 export interface ResponseHead {
@@ -288,7 +296,10 @@ export function readStreamOpen(payload: Buffer): StreamOpen {
     if (json['mode'] != null) throw bad('STREAM_OPEN', 'has a mode that a client does not take');
     return { kind: 'tcp', bindId, containerPort, remoteAddr };
   }
-  if (json['kind'] !== 'http') throw bad('STREAM_OPEN', 'has neither kind http nor tcp');
+  if (json['kind'] === 'udp' && json['mode'] == null) {
+    return { kind: 'udp', bindId, containerPort, remoteAddr };
+  }
+  if (json['kind'] !== 'http') throw bad('STREAM_OPEN', 'has a kind that a client does not take');
   const { body, connectionId } = json;
   const open: OpenHttp = {
     kind: 'http',

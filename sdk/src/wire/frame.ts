@@ -33,6 +33,7 @@ export const FrameType = {
   BindRevoked: 0x40,
   Ack: 0x41,
   StreamTrailers: 0x42,
+  Datagram: 0x43,
   StreamConnected: 0x44,
   HeadPart: 0x45,
 } as const;
@@ -113,7 +114,7 @@ const RULES: readonly (IdRule | undefined)[] = buildRules();
 function buildRules(): (IdRule | undefined)[] {
   const rules = new Array<IdRule | undefined>(256).fill(undefined);
   for (const type of Object.values(FrameType)) rules[type] = 'zero';
-  for (const type of [0x10, 0x12, 0x13, 0x14, 0x16, 0x42, 0x44, 0x45]) rules[type] = 'some';
+  for (const type of [0x10, 0x12, 0x13, 0x14, 0x16, 0x42, 0x43, 0x44, 0x45]) rules[type] = 'some';
   rules[FrameType.Window] = 'any';
   return rules;
 }

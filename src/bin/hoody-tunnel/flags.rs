@@ -122,6 +122,16 @@ pub struct Flags {
     /// 10.0.0.0/8:port, unix:/path; can be repeated [loopback with a token, else off]
     #[argh(option, arg_name = "LIST")]
     pub allow_forward: Vec<String>,
+    /// let clients expose UDP ports
+    #[argh(switch)]
+    pub allow_udp_expose: bool,
+    /// how long a peer of a UDP port may be silent, 1s to 1h [60s]
+    #[argh(option, arg_name = "TIME", from_str_fn(parse_duration))]
+    pub udp_idle: Option<Duration>,
+    /// answer whoever sends from anywhere with more than three times its bytes, as DNS does: others
+    /// can then be flooded in their name
+    #[argh(switch)]
+    pub udp_unlimited_answers: bool,
     /// descriptors at once [4096, or what the limit of open files allows]
     #[argh(option, arg_name = "N")]
     pub fd_budget: Option<usize>,

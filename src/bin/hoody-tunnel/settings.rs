@@ -76,6 +76,8 @@ pub fn settings(
         allow_privileged_expose: flags.allow_privileged_expose,
         allow_privileged_pull: flags.allow_privileged_pull,
         tcp_expose: !flags.no_tcp_expose,
+        allow_udp_expose: flags.allow_udp_expose,
+        udp_unlimited_answers: flags.udp_unlimited_answers,
         allow_origin: flags.allow_origin.clone(),
         allow_host: flags.allow_host.clone(),
         ..Config::default()
@@ -192,6 +194,7 @@ fn set_times(config: &mut Config, flags: &Flags) {
     set(&mut config.pong_timeout, flags.pong_timeout);
     set(&mut config.takeover_grace, flags.takeover_grace);
     set(&mut config.hold_visitors, flags.hold_visitors);
+    set(&mut config.udp_idle, flags.udp_idle);
     set(&mut config.drain, flags.drain);
     set(&mut config.idle_timeout, flags.idle_timeout);
     set(&mut config.half_close_timeout, flags.half_close_timeout);

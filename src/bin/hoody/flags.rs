@@ -207,6 +207,9 @@ command! {
         /// take any certificate of an https target, wherever it is [only on this machine]
         #[argh(switch)]
         pub upstream_insecure: bool,
+        /// the local server takes datagrams, and the port is one of UDP; the kit must allow it
+        #[argh(switch)]
+        pub udp: bool,
     }
 }
 
@@ -231,6 +234,9 @@ command! {
         /// expect it
         #[argh(option, arg_name = "VERSION", from_str_fn(proxy_protocol))]
         pub proxy_protocol: Option<ProxyProtocol>,
+        /// the service takes datagrams, and the port is one of UDP
+        #[argh(switch)]
+        pub udp: bool,
     }
 }
 
@@ -294,6 +300,12 @@ command! {
         /// a service of the container, and this machine's port for it; may be repeated
         #[argh(option, arg_name = "T[=PORT]")]
         pub forward: Vec<Pair>,
+        /// a local UDP service, and the container's port for the world; may be repeated
+        #[argh(option, arg_name = "T[=PORT]")]
+        pub expose_udp: Vec<Pair>,
+        /// a local UDP service, and the container's loopback port for it; may be repeated
+        #[argh(option, arg_name = "T[=PORT]")]
+        pub pull_udp: Vec<Pair>,
         /// take ports over from other sessions that hold them
         #[argh(switch)]
         pub takeover: bool,
@@ -466,6 +478,9 @@ mod tests {
             "tunnel forward db:5432 --local-port 15432 --local-host ::1",
             "tunnel forward unix:/run/x.sock --local-host 0.0.0.0 --allow-from 10.0.0.0/8",
             "tunnel up --forward 5432 --forward db:6379=16379",
+            "tunnel expose --udp 53 --container-port 20053",
+            "tunnel pull --udp 53 --host ::1",
+            "tunnel up --expose-udp 53=20053 --pull-udp 123",
             "tunnel serve . --container-port 8080 --takeover --label x --quiet",
             "tunnel up --expose 3000 --expose 8080=9000 --pull [::1]:5432=5433",
             "tunnel health --url ws://h/ -o json",

@@ -4,6 +4,7 @@
 use hoody_tunnel::client::Forwarding;
 
 use crate::text;
+use hoody_tunnel::client::BindingKind;
 
 /// Where the ports of a kit are, as far as its URL tells.
 #[derive(Debug, Clone, Default)]
@@ -25,7 +26,7 @@ impl Places {
                 format!("{on}:{number} in {host}")
             }
             (None, false) => {
-                let scheme = if port.is_raw { "tcp" } else { "http" };
+                let scheme = port.kind.name();
                 format!("{scheme}://{}:{number}", in_brackets(host))
             }
         }
@@ -64,8 +65,8 @@ pub struct Port<'a> {
     /// On the container's loopback, and at which of its addresses.
     pub is_pull: bool,
     pub on: Option<&'a str>,
-    /// Not HTTP.
-    pub is_raw: bool,
+    /// What it carries.
+    pub kind: BindingKind,
 }
 
 /// An address of IPv6 as it stands in front of a port.
@@ -103,34 +104,52 @@ mod tests {
 
     #[test]
     fn every_port_has_an_address_that_can_be_pasted() {
-        let at = |host: Option<&str>, public_url, is_pull, on, is_raw| {
+        let at = |host: Option<&str>, public_url, is_pull, on, kind| {
             let host = host.map(str::to_owned);
             let port = Port {
                 number: 3000,
                 public_url,
                 is_pull,
                 on,
-                is_raw,
+                kind,
             };
             Places { host }.address(&port)
         };
         let kit = Some("kit.example");
         assert_eq!(
-            at(kit, Some("https://a-3000.example"), false, None, false),
+            at(
+                kit,
+                Some("https://a-3000.example"),
+                false,
+                None,
+                BindingKind::Http
+            ),
             "https://a-3000.example"
         );
-        assert_eq!(at(kit, None, false, None, false), "http://kit.example:3000");
-        assert_eq!(at(kit, None, false, None, true), "tcp://kit.example:3000");
-        assert_eq!(at(Some("::1"), None, false, None, true), "tcp://[::1]:3000");
         assert_eq!(
-            at(kit, None, true, None, true),
+            at(kit, None, false, None, BindingKind::Http),
+            "http://kit.example:3000"
+        );
+        assert_eq!(
+            at(kit, None, false, None, BindingKind::Tcp),
+            "tcp://kit.example:3000"
+        );
+        assert_eq!(
+            at(Some("::1"), None, false, None, BindingKind::Tcp),
+            "tcp://[::1]:3000"
+        );
+        assert_eq!(
+            at(kit, None, true, None, BindingKind::Tcp),
             "127.0.0.1:3000 in kit.example"
         );
         assert_eq!(
-            at(kit, None, true, Some("::1"), true),
+            at(kit, None, true, Some("::1"), BindingKind::Tcp),
             "[::1]:3000 in kit.example"
         );
-        assert_eq!(at(None, None, false, None, false), "http://127.0.0.1:3000");
+        assert_eq!(
+            at(None, None, false, None, BindingKind::Http),
+            "http://127.0.0.1:3000"
+        );
     }
 
     #[test]

@@ -112,7 +112,7 @@ pub enum Line {
 pub struct Ready {
     /// The kit's name for it.
     pub bind_id: u64,
-    /// `http` or `tcp`.
+    /// `http`, `tcp` or `udp`.
     pub kind: String,
     /// `expose` or `pull`.
     pub mode: String,

@@ -12,8 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use hoody_tunnel::client::{
-    BindMode, Binding, BindingKind, Error, Forwarding, SessionEvent, Shortage, TunnelOptions,
-    TunnelSession,
+    BindMode, Binding, Error, Forwarding, SessionEvent, Shortage, TunnelOptions, TunnelSession,
 };
 
 use crate::binding::{bind, open_ports};
@@ -263,7 +262,7 @@ impl<P: Paper> Run<P> {
             public_url: binding.public_url.as_deref(),
             is_pull: binding.mode == BindMode::Pull,
             on: wish.on.as_deref(),
-            is_raw: binding.kind != BindingKind::Http,
+            kind: binding.kind,
         };
         Ready {
             address: self.places.address(&port),

@@ -43,7 +43,13 @@ macro_rules! common {
 
 /// `hoody tunnel expose`
 pub fn expose(flags: Expose) -> ExitCode {
+    if let Some(why) = odd_with_udp(&flags) {
+        return usage(&why);
+    }
     let common = common!(flags);
+    if flags.tcp && flags.udp {
+        return usage("--tcp and --udp are two kinds of port: give one of them");
+    }
     if flags.tcp {
         let http_only = [
             ("--host-header", flags.host_header != HostHeader::Rewrite),
@@ -69,6 +75,16 @@ pub fn expose(flags: Expose) -> ExitCode {
         });
     }
     open(&common, |near| {
+        if flags.udp {
+            let details = Datagrams {
+                is_pull: false,
+                label: flags.label.clone(),
+                takeover: flags.takeover,
+                host: None,
+            };
+            let (target, port) = (&flags.target, flags.container_port);
+            return Wishes::bind(udp_wish(target, port, details, near));
+        }
         let details = Details {
             label: flags.label.clone(),
             takeover: flags.takeover,
@@ -87,8 +103,21 @@ pub fn expose(flags: Expose) -> ExitCode {
 
 /// `hoody tunnel pull`
 pub fn pull(flags: Pull) -> ExitCode {
+    if flags.udp && flags.proxy_protocol.is_some() {
+        return usage("--proxy-protocol is for connections: datagrams have none");
+    }
     let common = common!(flags);
     open(&common, |near| {
+        if flags.udp {
+            let details = Datagrams {
+                is_pull: true,
+                label: flags.label.clone(),
+                takeover: false,
+                host: flags.host.clone(),
+            };
+            let (target, port) = (&flags.target, flags.container_port);
+            return Wishes::bind(udp_wish(target, port, details, near));
+        }
         let details = RawDetails {
             label: flags.label.clone(),
             host: flags.host.clone(),
@@ -169,7 +198,8 @@ fn cannot_serve(dir: &Path, error: &io::Error) -> String {
 
 /// `hoody tunnel up`
 pub fn up(flags: Up) -> ExitCode {
-    let no_raw = flags.expose_tcp.is_empty() && flags.pull.is_empty();
+    let no_udp = flags.expose_udp.is_empty() && flags.pull_udp.is_empty();
+    let no_raw = flags.expose_tcp.is_empty() && flags.pull.is_empty() && no_udp;
     if flags.expose.is_empty() && no_raw && flags.forward.is_empty() {
         return usage(
             "nothing to open: give --expose, --expose-tcp, --pull or --forward, each as often as \
@@ -220,12 +250,79 @@ pub fn up(flags: Up) -> ExitCode {
         let expose_tcp = flags.expose_tcp.iter().map(expose_tcp);
         let pull = raw("pull", BindOptions::pull, false);
         let pull = flags.pull.iter().map(pull);
+        let udp = udp_wishes(&flags, near);
         let forwards = flags.forward.iter();
         Wishes {
-            binds: expose.chain(expose_tcp).chain(pull).collect(),
+            binds: expose.chain(expose_tcp).chain(pull).chain(udp).collect(),
             forwards: forwards.map(|it| forwarded(&it.target, it.port)).collect(),
         }
     })
+}
+
+/// The UDP ports of `up`.
+fn udp_wishes(flags: &Up, near: bool) -> impl Iterator<Item = Wish> {
+    let datagrams = |is_pull| Datagrams {
+        is_pull,
+        label: None,
+        takeover: flags.takeover && !is_pull,
+        host: None,
+    };
+    let of_udp = [(false, &flags.expose_udp), (true, &flags.pull_udp)];
+    of_udp.into_iter().flat_map(move |(is_pull, pairs)| {
+        let wish = move |pair: &Pair| udp_wish(&pair.target, pair.port, datagrams(is_pull), near);
+        pairs.iter().map(wish)
+    })
+}
+
+/// What has nothing to do with datagrams.
+fn odd_with_udp(flags: &Expose) -> Option<String> {
+    let odd = [
+        ("--host-header", flags.host_header != HostHeader::Rewrite),
+        ("--header", !flags.header.is_empty()),
+        ("--proxy-protocol", flags.proxy_protocol.is_some()),
+        ("--upstream-ca", flags.upstream_ca.is_some()),
+        ("--upstream-insecure", flags.upstream_insecure),
+    ];
+    let odd = odd.into_iter().find(|(_, is_given)| flags.udp && *is_given);
+    odd.map(|(flag, _)| format!("{flag} is not for datagrams: leave it out, or --udp"))
+}
+
+/// How a UDP service is bound.
+struct Datagrams {
+    is_pull: bool,
+    label: Option<String>,
+    takeover: bool,
+    host: Option<String>,
+}
+
+fn udp_wish(target: &Target, port: Option<u16>, details: Datagrams, near: bool) -> Wish {
+    let to = target.clone();
+    let (first, any_port) = first_port(target, port, near);
+    let verb = if details.is_pull { "pull" } else { "expose" };
+    let on = details
+        .host
+        .as_ref()
+        .map_or_else(String::new, |host| format!(" on {host}"));
+    Wish {
+        name: format!("{verb} udp {target}{}{on}", at(port)),
+        target: target.to_string(),
+        on: details.host.clone(),
+        port: first,
+        any_port: any_port && !details.takeover,
+        takes_over: details.takeover,
+        make: Box::new(move |port| {
+            let options = match details.is_pull {
+                true => BindOptions::pull_udp(port),
+                false => BindOptions::expose_udp(port),
+            };
+            let options = options.to(to.clone()).takeover(details.takeover);
+            let options = match &details.host {
+                Some(host) => options.host(host.clone()),
+                None => options,
+            };
+            labelled(options, details.label.as_deref())
+        }),
+    }
 }
 
 /// How an exposed server is bound.

@@ -1,8 +1,8 @@
 //! Streams, and what hangs on them.
 //!
 //! An *exchange* is what hangs on a stream: for EXPOSE a request and its response, for PULL two
-//! directions of bytes. It gets a local connection from the pool or dials one, and may outlive it
-//! (a request's body that nobody wants is still received) or wait for it.
+//! directions of bytes, for UDP datagrams. It gets a local connection from the pool or dials one,
+//! and may outlive it (a request's body that nobody wants is still received) or wait for it.
 
 use crate::client::event::{RequestRecord, SessionEvent, StreamRecord};
 use crate::client::keys::{ExchangeKey, Origin};
@@ -10,7 +10,7 @@ use crate::client::local::http::{Broken, HttpExchange};
 use crate::client::local::visitor::Visitor;
 use crate::client::local::{Around, LocalSide};
 use crate::clock::Instant;
-use crate::machine::{CloseHow, ConnKey};
+use crate::machine::{CloseHow, ConnKey, SocketKey};
 use crate::mux::StreamKey;
 use crate::outflow::Outflow;
 use crate::pipe::{Flow, RawPipe};
@@ -49,6 +49,8 @@ pub(in crate::client) struct Exchange {
 pub(in crate::client) enum Work {
     /// Bytes in both directions.
     Raw,
+    /// Datagrams in both directions, by a socket of its own once it has one.
+    Datagrams(Option<SocketKey>),
     /// A request.
     Http(Box<HttpExchange>),
 }
@@ -57,14 +59,14 @@ impl Exchange {
     pub(crate) fn http(&mut self) -> Option<&mut HttpExchange> {
         match &mut self.work {
             Work::Http(http) => Some(http),
-            Work::Raw => None,
+            Work::Raw | Work::Datagrams(_) => None,
         }
     }
 
     /// Whether both directions are plain bytes.
     pub(crate) fn is_raw(&self) -> bool {
         match &self.work {
-            Work::Raw => true,
+            Work::Raw | Work::Datagrams(_) => true,
             Work::Http(http) => http.is_raw(),
         }
     }
@@ -72,7 +74,7 @@ impl Exchange {
     /// Whether the request may be sent a second time without doing something twice.
     pub(crate) fn is_repeatable(&self) -> bool {
         match &self.work {
-            Work::Raw => false,
+            Work::Raw | Work::Datagrams(_) => false,
             Work::Http(http) => http.is_repeatable(),
         }
     }
@@ -233,6 +235,7 @@ impl LocalSide {
         cut: Option<&str>,
     ) {
         self.tell_end(around, key, cut);
+        self.close_socket(around, key);
         if let Some(exchange) = self.exchanges.remove(key) {
             self.heads.give_back(exchange.origin, exchange.head_bytes);
         }
@@ -257,7 +260,7 @@ impl LocalSide {
         let (container_port, remote_addr) = (exchange.container_port, exchange.remote_addr.take());
         let (bytes_in, bytes_out) = (exchange.bytes_in, exchange.bytes_out);
         let event = match &mut exchange.work {
-            Work::Raw => SessionEvent::StreamClosed(StreamRecord {
+            Work::Raw | Work::Datagrams(_) => SessionEvent::StreamClosed(StreamRecord {
                 container_port,
                 bytes_in,
                 bytes_out,

@@ -15,6 +15,7 @@
 //! whoever holds a loan is among the borrowers; heads and places are counted.
 
 mod caller;
+mod datagrams;
 mod exchange;
 mod greeting;
 pub mod http;
@@ -33,14 +34,15 @@ use crate::client::bindings::Bindings;
 use crate::client::context::{Context, Mux, Timer};
 use crate::client::keys::{ExchangeKey, ExchangeMark, LANE_CONNS, Origin};
 use crate::limits::{
-    CLIENT_BEYOND_WINDOWS, CLIENT_HALF_CLOSE, CLIENT_STREAMS, SWEEP_EVERY, UPSTREAMS,
+    CLIENT_BEYOND_WINDOWS, CLIENT_HALF_CLOSE, CLIENT_SOCKETS, CLIENT_STREAMS, SWEEP_EVERY,
+    UPSTREAMS,
 };
-use crate::machine::{CloseHow, Conn, ConnKey, Event};
+use crate::machine::{CloseHow, Conn, ConnKey, Event, Socket};
 use crate::outflow::Piece;
 use crate::shares::Shares;
 use crate::table::Table;
 
-use exchange::Exchange;
+use exchange::{Exchange, Work};
 use pool::Pool;
 use tally::Tally;
 use upstream::Upstream;
@@ -53,6 +55,8 @@ pub(super) struct LocalSide {
     /// Connections to local servers.
     pub(super) conns: Table<Conn, Upstream>,
     pub(super) pool: Pool<ExchangeKey>,
+    /// Sockets for local services that take datagrams, one for each stream.
+    pub(super) sockets: Table<Socket, ExchangeKey>,
     /// Bytes of requests' heads that are kept, by the visitor's address.
     pub(super) heads: Shares<Origin>,
     /// Visitors for whom there was no room.
@@ -81,6 +85,7 @@ impl LocalSide {
             borrowers: Vec::new(),
             conns: Table::numbered_from(LANE_CONNS, UPSTREAMS),
             pool: Pool::new(),
+            sockets: Table::new(CLIENT_SOCKETS),
             heads: Shares::new(),
             refusals: Tally::default(),
             spare: Vec::new(),
@@ -146,6 +151,10 @@ impl LocalSide {
             Event::Secured { conn } => self.upstream_stands(around, conn),
             Event::Ended { conn, how } => self.upstream_ended(around, conn, how),
             Event::Holds { conn, bytes } => self.upstream_holds(around, conn, bytes),
+            Event::Socket {
+                socket,
+                outcome: Err(why),
+            } => self.socket_failed(around, socket, &why),
             _ => {}
         }
     }
@@ -222,6 +231,11 @@ impl LocalSide {
                 self.exchanges.get(key).is_some(),
                 "a stream without an exchange"
             );
+        }
+        for (key, of) in self.sockets.iter() {
+            let named = self.exchanges.get(*of).map(|exchange| &exchange.work);
+            let is_its = matches!(named, Some(Work::Datagrams(Some(socket))) if *socket == key);
+            assert!(is_its, "a socket of nobody's");
         }
         for (key, exchange) in self.exchanges.iter() {
             assert!(mux.is_some(), "an exchange outlived its session");

@@ -61,6 +61,7 @@ impl LocalSide {
         }
         around.arm_sweep();
         match unfit {
+            None if self.carries_datagrams(key) => self.open_socket(around, key),
             None => self.assign(around, key, false),
             Some(why) => {
                 let text = format!("The tunnel did not pass this request on: {why}\n");
@@ -91,13 +92,14 @@ impl LocalSide {
         let (kind, bind_id, port) = match &open {
             StreamOpen::Http(open) => (BindingKind::Http, open.bind_id, open.container_port),
             StreamOpen::Tcp(open) => (BindingKind::Tcp, open.bind_id, open.container_port),
+            StreamOpen::Udp(open) => (BindingKind::Udp, open.bind_id, open.container_port),
             StreamOpen::Forward(_) => return Err(NOT_FROM_A_KIT),
         };
         let bound = around.bindings.for_stream(kind, bind_id, port);
         let bound = bound.ok_or((Code::BindError, "no such binding"))?;
         let remote = match &open {
             StreamOpen::Http(open) => open.remote_addr.as_deref(),
-            StreamOpen::Tcp(open) => open.remote_addr.as_deref(),
+            StreamOpen::Tcp(open) | StreamOpen::Udp(open) => open.remote_addr.as_deref(),
             StreamOpen::Forward(_) => None,
         };
         if !self.heads.may_take(origin(remote), bytes, CLIENT_HEADS) {
@@ -111,6 +113,11 @@ impl LocalSide {
             StreamOpen::Tcp(open) => {
                 let remote = open.remote_addr.as_deref();
                 (Exchange::new(bound, Work::Raw, remote, around.cx.now), None)
+            }
+            StreamOpen::Udp(open) => {
+                let remote = open.remote_addr.as_deref();
+                let work = Work::Datagrams(None);
+                (Exchange::new(bound, work, remote, around.cx.now), None)
             }
             StreamOpen::Forward(_) => return Err(NOT_FROM_A_KIT),
         };
@@ -162,6 +169,10 @@ impl LocalSide {
         let Some(exchange) = self.exchanges.get_mut(key) else {
             return;
         };
+        if matches!(exchange.work, Work::Datagrams(_)) {
+            let why = "DATA on a stream of datagrams";
+            return self.abandon(around, key, Code::ProtocolError, why);
+        }
         exchange.bytes_in += count as u64;
         let pass = match exchange
             .http()
@@ -228,6 +239,9 @@ impl LocalSide {
 
     /// The kit sends nothing more on this stream.
     pub(in crate::client) fn remote_eof(&mut self, around: &mut Around<'_>, key: ExchangeKey) {
+        if self.carries_datagrams(key) {
+            return self.datagrams_end(around, key);
+        }
         let Some(exchange) = self.exchanges.get_mut(key) else {
             return;
         };

@@ -25,6 +25,7 @@ impl LocalSide {
         let stream = exchange.stream;
         let wanted = match &mut exchange.work {
             Work::Raw => BULK_PAYLOAD,
+            Work::Datagrams(_) => return &mut [],
             Work::Http(http) => match http.space() {
                 Space::Own(space) => return space,
                 Space::Direct(wanted) => wanted,

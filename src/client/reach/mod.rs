@@ -222,6 +222,7 @@ impl Reach {
             max_streams: streams.clamp(1, CLIENT_STREAMS),
             grow_windows: ok.capabilities.have(Capabilities::GROW_WINDOWS),
             header_case: ok.capabilities.have(Capabilities::HEADER_CASE),
+            udp: ok.capabilities.have(Capabilities::UDP),
             trailers: ok.capabilities.have(Capabilities::TRAILERS),
             forward: ok.capabilities.have(Capabilities::FORWARD),
             head_parts: match ok.capabilities.have(Capabilities::LONG_HEADS) {

@@ -19,6 +19,7 @@ pub(super) fn offered(keeps: bool) -> Capabilities {
         | Capabilities::GROW_WINDOWS
         | Capabilities::HEADER_CASE
         | Capabilities::TRAILERS
+        | Capabilities::UDP
         | Capabilities::LONG_HEADS
         | Capabilities::TCP_EXPOSE
         | Capabilities::FORWARD

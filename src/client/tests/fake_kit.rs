@@ -16,6 +16,7 @@ pub(super) struct Seen {
     /// Response heads, as JSON.
     pub heads: Vec<String>,
     pub data: Vec<u8>,
+    pub datagrams: Vec<Vec<u8>>,
     pub eof: bool,
     /// Code and reason.
     pub reset: Option<String>,
@@ -43,6 +44,7 @@ pub(super) fn terms() -> Terms {
         max_streams: 1024,
         grow_windows: false,
         header_case: false,
+        udp: true,
         trailers: false,
         forward: false,
         head_parts: 0,
@@ -250,6 +252,10 @@ impl FakeKit {
                         self.session.passed_on(stream, bytes.len(), now);
                     }
                     self.streams[tag].1.data.extend(bytes);
+                }
+                Incoming::Datagram { tag, payload } => {
+                    let datagram = self.session.payload(index, &payload).to_vec();
+                    self.streams[tag].1.datagrams.push(datagram);
                 }
                 Incoming::Eof { tag, .. } => self.streams[tag].1.eof = true,
                 Incoming::Reset {

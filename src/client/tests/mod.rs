@@ -1,6 +1,7 @@
 //! The client against a world without sockets and a kit that does what the test says.
 
 mod chaos;
+mod datagrams;
 mod ends;
 mod expose;
 mod expose_tcp;
@@ -40,10 +41,15 @@ fn options() -> TunnelOptions {
 
 /// A client that is online with session `id`.
 fn online(options: &TunnelOptions) -> (World, FakeKit) {
+    online_with(options, r#"{"sessionId":"S-1"}"#)
+}
+
+/// A client that is online with what the kit grants.
+fn online_with(options: &TunnelOptions, hello_ok: &str) -> (World, FakeKit) {
     let mut world = World::new(options);
     let mut kit = FakeKit::new();
     world.pass(MS);
-    come_online(&mut world, &mut kit, r#"{"sessionId":"S-1"}"#);
+    come_online(&mut world, &mut kit, hello_ok);
     (world, kit)
 }
 

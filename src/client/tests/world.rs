@@ -13,6 +13,7 @@ use crate::entropy::Entropy;
 use crate::lawful::Lawful;
 use crate::machine::{
     CloseHow, Command, ConnKey, DialTarget, Ended, Event, IoFailure, ListenerKey, Machine,
+    SocketAt, SocketKey,
 };
 
 /// One connection, seen from the world.
@@ -43,6 +44,8 @@ pub(super) struct World {
     pub wires: BTreeMap<ConnKey, Wire>,
     pub dials: VecDeque<ConnKey>,
     pub notices: Vec<Notice>,
+    /// Sockets of datagrams, and what was sent on each.
+    pub sockets: BTreeMap<SocketKey, (SocketAt, Vec<Vec<u8>>)>,
     pub stopped: bool,
     /// Ports, and whether they accept.
     pub listeners: BTreeMap<ListenerKey, (SocketAddr, bool)>,
@@ -64,6 +67,7 @@ impl World {
             wires: BTreeMap::new(),
             dials: VecDeque::new(),
             notices: Vec::new(),
+            sockets: BTreeMap::new(),
             stopped: false,
             listeners: BTreeMap::new(),
             opening: Vec::new(),
@@ -334,6 +338,20 @@ impl World {
         while let Some(command) = self.client.poll_command() {
             match command {
                 Command::Resolve { .. } => panic!("a client judges no addresses"),
+                Command::OpenSocket { socket, at } => {
+                    self.sockets.insert(socket, (at, Vec::new()));
+                }
+                Command::Send {
+                    socket, datagram, ..
+                } => self
+                    .sockets
+                    .get_mut(&socket)
+                    .expect("it is open")
+                    .1
+                    .push(datagram),
+                Command::CloseSocket { socket } => {
+                    self.sockets.remove(&socket);
+                }
                 Command::Dial { conn, target } => {
                     self.add(conn, target);
                     self.dials.push_back(conn);

@@ -1,5 +1,7 @@
 //! Prometheus text format 0.0.4: families, samples, histograms.
 
+use std::time::Duration;
+
 use std::io::Write as _;
 
 /// Writes one page of metrics. Every name but those of [`Exposition::process`] gets our prefix.
@@ -93,6 +95,11 @@ pub struct Histogram {
 }
 
 impl Histogram {
+    /// Notes how long something took.
+    pub fn observe(&mut self, span: Duration) {
+        self.observe_nanos(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX));
+    }
+
     pub(super) fn observe_nanos(&mut self, nanos: u64) {
         let at = BOUNDS.partition_point(|bound| *bound < nanos);
         self.counts[at] += 1;

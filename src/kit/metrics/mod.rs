@@ -7,8 +7,6 @@
 mod bindings_seen;
 mod exposition;
 
-use std::time::Duration;
-
 use crate::kit::config::{About, Usage};
 use crate::mux::Traffic;
 use crate::wire::code::Code;
@@ -39,6 +37,8 @@ macro_rules! label {
     };
 }
 
+mod datagrams;
+pub use datagrams::{DatagramDrop, Datagrams};
 label! {
     /// Why somebody who wanted to connect or to ask was sent away.
     RefusalReason {
@@ -170,6 +170,8 @@ pub struct Metrics {
     refused_binds: [u64; BIND_CODES.len()],
     refused_joins: [u64; JOIN_CODES.len()],
     refusals: [u64; RefusalReason::ALL.len()],
+    /// Datagrams of UDP ports.
+    pub datagrams: Datagrams,
     violations: [u64; Code::ALL.len()],
     session_ends: [u64; SessionEnd::ALL.len()],
     sessions: u64,
@@ -200,6 +202,8 @@ pub struct Gauges {
     pub parked: usize,
     /// Bindings, in the order of [`Service::ALL`].
     pub bindings: [usize; Service::ALL.len()],
+    /// Peers of UDP ports: a stream each.
+    pub peers: usize,
     /// Open streams.
     pub streams: usize,
     /// Connections of visitors.
@@ -469,6 +473,7 @@ impl Metrics {
         ];
         let help = "Payload bytes of streams: in from clients, out to clients.";
         page.labelled("data_bytes_total", help, "direction", bytes);
+        self.datagrams.render(page);
         let frames = [
             ("in", past.frames_in + live.frames_in),
             ("out", past.frames_out + live.frames_out),
@@ -526,6 +531,7 @@ fn render_gauges(page: &mut Exposition<'_>, now: &Gauges, about: &About) {
         let (kind, mode) = (service.kind().name(), service.mode().name());
         page.sample(&[("kind", kind), ("mode", mode)], count as u64);
     }
+    datagrams::render_peers(page, now.peers);
     page.family("streams_active", "gauge", "Streams that are open.");
     page.sample(&[], now.streams as u64);
     page.family(
@@ -560,13 +566,6 @@ fn render_gauges(page: &mut Exposition<'_>, now: &Gauges, about: &About) {
     page.process("process_open_fds", "Open descriptors.", now.usage.fds);
     let help = "When the process started, in seconds since 1970.";
     page.process("process_start_time_seconds", help, about.started_unix);
-}
-
-impl Histogram {
-    /// Notes how long something took.
-    pub fn observe(&mut self, span: Duration) {
-        self.observe_nanos(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX));
-    }
 }
 
 /// 0 for 1xx, up to 4 for 5xx and whatever else there may be.

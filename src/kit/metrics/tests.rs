@@ -1,5 +1,7 @@
 //! The page as Prometheus would read it.
 
+use std::time::Duration;
+
 use std::collections::BTreeMap;
 
 use super::*;
@@ -41,7 +43,7 @@ fn samples(text: &str) -> BTreeMap<String, String> {
 fn the_three_gauges_of_the_protocol_have_their_names() {
     let gauges = Gauges {
         sessions: 2,
-        bindings: [3, 7, 4],
+        bindings: [3, 7, 4, 0, 0],
         fd_permits_available: 5,
         usage: Usage {
             rss: 6,

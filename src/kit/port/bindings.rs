@@ -11,19 +11,20 @@ use crate::kit::config::Config;
 use crate::kit::conns::Conns;
 use crate::kit::context::Context;
 use crate::kit::keys::SessionKey;
-use crate::kit::keys::{BindingKey, Mode};
+use crate::kit::keys::{BindingKey, Mode, Protocol};
 use crate::kit::repeats::Complaint;
 use crate::kit::session::{KitSession, Over, Sessions};
 use crate::limits::{AUTO_PORT_FIRST, AUTO_PORT_LAST, AUTO_PORT_TRIES};
 use crate::machine::{Command, IoFailure, ListenerKey};
 use crate::text::said;
 use crate::wire::control::{
-    Bind, BindErr, BindErrCode, BindMode, BindOk, BindRevoked, Capabilities, ResumedBind,
-    UnbindErr, UnbindOk,
+    Bind, BindErr, BindErrCode, BindMode, BindOk, BindRevoked, ResumedBind, UnbindErr, UnbindOk,
 };
 use crate::wire::service::Service;
 
-use super::{ListenerEntry, Opening, PortName, Ports, Purpose, Socket, is_own_port, pull_addr};
+use super::{
+    ListenerEntry, Opening, PortName, Ports, Purpose, Socket, is_own_port, name_of, pull_addr,
+};
 
 /// A port that a session holds.
 #[derive(Debug)]
@@ -43,7 +44,8 @@ pub(in crate::kit) struct Binding {
     pub(in crate::kit) served: u64,
 }
 
-type NotBound = (BindErrCode, String);
+/// Why a BIND is refused.
+pub(super) type NotBound = (BindErrCode, String);
 
 impl Binding {
     pub(in crate::kit) fn port(&self) -> u16 {
@@ -51,7 +53,7 @@ impl Binding {
     }
 
     pub(super) fn port_name(&self) -> PortName {
-        (Mode::of(self.service), self.port())
+        name_of(self.service, self.port())
     }
 
     /// Whether whoever comes speaks HTTP, and can be told that nobody serves it.
@@ -117,7 +119,7 @@ impl Ports {
             return Err((BindErrCode::Internal, "the kit is restarting".into()));
         }
         let granted = sessions.get(key).map(KitSession::capabilities);
-        let service = service(bind, granted.unwrap_or_default(), &cx.config)?;
+        let service = super::service(bind, granted.unwrap_or_default(), &cx.config)?;
         let mode = Mode::of(service);
         if mode == Mode::Pull && bind.takeover {
             let text = "a PULL port cannot be taken over";
@@ -131,8 +133,9 @@ impl Ports {
                 (BindErrCode::InvalidHost, text.to_owned())
             })?,
         };
-        self.check_port(mode, port, &cx.config)?;
-        if let Some(listener) = self.by_name.get(&(mode, port)).copied() {
+        let name = name_of(service, port);
+        self.check_port(name, &cx.config)?;
+        if let Some(listener) = self.by_name.get(&name).copied() {
             return self.bind_held_port(key, bind, (listener, addr), sessions, cx);
         }
         self.check_bind_cap(key, sessions, &cx.config)?;
@@ -152,11 +155,16 @@ impl Ports {
         Ok(None)
     }
 
-    fn check_port(&self, mode: Mode, port: u16, config: &Config) -> Result<(), NotBound> {
+    fn check_port(
+        &self,
+        (protocol, mode, port): PortName,
+        config: &Config,
+    ) -> Result<(), NotBound> {
         if port == 0 {
             return Ok(());
         }
-        if port < 80 || is_own_port(self.front, config, port) {
+        let is_tcp = protocol == Protocol::Tcp;
+        if is_tcp && (port < 80 || is_own_port(self.front, config, port)) {
             let text = format!("port {port} is reserved");
             return Err((BindErrCode::ReservedPort, text));
         }
@@ -271,11 +279,13 @@ impl Ports {
             opening.addr.set_port(port);
         }
         let (addr, name) = (opening.addr, opening.port_name());
+        let protocol = Protocol::of(opening.service);
         let Some(permit) = conns.permit_for(Class::Listener, cx) else {
             let text = "the kit has no descriptors left";
             return Err((BindErrCode::Internal, text.into()));
         };
         let entry = ListenerEntry {
+            protocol,
             purpose: Purpose::Opening(opening),
             permit,
             socket: Socket::Open,
@@ -286,7 +296,7 @@ impl Ports {
                     // A picked port that is held here fails at the system, which picks another.
                     self.by_name.entry(name).or_insert(listener);
                 }
-                cx.effects.ask(Command::Listen { listener, addr });
+                cx.effects.ask(super::opening(listener, protocol, addr));
                 Ok(())
             }
             Err(entry) => {
@@ -326,9 +336,8 @@ impl Ports {
             unreachable!("there are no more bindings than listeners");
         };
         entry.purpose = Purpose::Bound(at);
-        let name = (Mode::of(service), addr.port());
-        self.by_name.insert(name, listener);
-        if !self.accepting {
+        self.by_name.insert(name_of(service, addr.port()), listener);
+        if !self.accepting && Protocol::of(service) == Protocol::Tcp {
             let on = false;
             cx.effects.ask(Command::Accept { listener, on });
         }
@@ -479,21 +488,6 @@ impl Ports {
         bindings
             .map(|key| self.bindings.resolve(*key).as_resumed(config))
             .collect()
-    }
-}
-
-/// What a BIND asks for, if the session may have it.
-fn service(bind: &Bind, granted: Capabilities, config: &Config) -> Result<Service, NotBound> {
-    let refused = |text: &str| Err((BindErrCode::InvalidKind, text.to_owned()));
-    match Service::asked(bind) {
-        Some(Service::TcpExpose) if !config.tcp_expose => {
-            refused("the kit allows no raw TCP on EXPOSE ports (--no-tcp-expose)")
-        }
-        Some(Service::TcpExpose) if !granted.have(Capabilities::TCP_EXPOSE) => {
-            refused("raw TCP on an EXPOSE port is for clients that say `tcp-expose` in HELLO")
-        }
-        Some(service) => Ok(service),
-        None => refused("kind and mode must be http and expose, tcp and expose, or tcp and pull"),
     }
 }
 

@@ -6,13 +6,13 @@ use crate::kit::budget::{Class, FdBudget};
 use crate::kit::conns::Conns;
 use crate::kit::context::Context;
 use crate::kit::handover::HandedBinding;
-use crate::kit::keys::{Mode, SessionKey};
+use crate::kit::keys::{Protocol, SessionKey};
 use crate::kit::session::{KitSession, Sessions};
 use crate::machine::{Command, IoFailure, ListenerKey};
 use crate::wire::control::BindMode;
 use crate::wire::service::Service;
 
-use super::{Binding, ListenerEntry, Ports, Purpose, Socket};
+use super::{Binding, ListenerEntry, Ports, Purpose, Socket, closing, name_of, opening};
 
 impl Ports {
     /// What a successor has to know of a session's ports.
@@ -48,7 +48,8 @@ impl Ports {
                 addr.port()
             );
         };
-        let name = (Mode::of(service), addr.port());
+        let protocol = Protocol::of(service);
+        let name = name_of(service, addr.port());
         let Some(session) = sessions.get_mut(owner) else {
             return;
         };
@@ -61,6 +62,7 @@ impl Ports {
             return;
         };
         let entry = ListenerEntry {
+            protocol,
             purpose: Purpose::Vacant,
             permit,
             socket: Socket::Waits,
@@ -91,7 +93,10 @@ impl Ports {
         if service == Service::HttpExpose {
             cx.metrics.binding_opened(addr.port());
         }
-        cx.effects.ask(Command::Listen { listener, addr });
+        cx.effects.ask(opening(listener, protocol, addr));
+        if protocol == Protocol::Udp {
+            return;
+        }
         cx.effects.ask(Command::Accept {
             listener,
             on: false,
@@ -127,6 +132,9 @@ impl Ports {
                 && entry.socket == Socket::Waits
             {
                 entry.socket = Socket::Open;
+                if !entry.accepts() {
+                    continue;
+                }
                 let on = self.accepting;
                 cx.effects.ask(Command::Accept { listener, on });
             }
@@ -149,8 +157,10 @@ impl Ports {
         for listener in all {
             match self.purpose(listener) {
                 Some(Purpose::Bound(_)) => {
-                    self.listeners.resolve_mut(listener).socket = Socket::Given;
-                    cx.effects.ask(Command::Unlisten { listener });
+                    let entry = self.listeners.resolve_mut(listener);
+                    entry.socket = Socket::Given;
+                    self.socket_closed |= entry.protocol == Protocol::Udp;
+                    cx.effects.ask(closing(listener, entry.protocol));
                 }
                 _ => self.close(listener, budget, cx),
             }

@@ -23,27 +23,37 @@ use crate::kit::config::Config;
 use crate::kit::conns::Conns;
 use crate::kit::context::Context;
 use crate::kit::keys::SessionKey;
-use crate::kit::keys::{BindingKey, BindingMark, Mode};
+use crate::kit::keys::{BindingKey, BindingMark, Mode, Protocol};
 use crate::kit::repeats::Complaint;
 use crate::kit::session::Sessions;
 use crate::limits::{ACCEPT_RETRY, LOOK_AGAIN_AFTER, MAX_LISTENERS};
-use crate::machine::{Command, IoFailure, Listener, ListenerKey};
+use crate::machine::{Command, IoFailure, Listener, ListenerKey, SocketAt, SocketKey};
 use crate::table::Table;
-use crate::wire::control::Bind;
+use crate::wire::control::{Bind, BindErrCode, Capabilities};
 use crate::wire::service::Service;
 
 use super::{KitNotice, Reason};
 pub(super) use bindings::Binding;
+use bindings::NotBound;
 
-/// What a port is known by: EXPOSE and PULL of one number may listen on different addresses.
-type PortName = (Mode, u16);
+/// What a port is known by: EXPOSE and PULL of one number may listen on different addresses, and
+/// TCP and UDP have nothing to do with each other.
+type PortName = (Protocol, Mode, u16);
 
 /// A listening socket.
 #[derive(Debug)]
 struct ListenerEntry {
+    protocol: Protocol,
     purpose: Purpose,
     permit: FdPermit,
     socket: Socket,
+}
+
+impl ListenerEntry {
+    /// Whether anybody is accepted there: datagrams just come.
+    fn accepts(&self) -> bool {
+        self.protocol == Protocol::Tcp
+    }
 }
 
 /// How a listener's socket is.
@@ -84,7 +94,8 @@ pub(super) struct Opening {
 
 impl Opening {
     fn port_name(&self) -> Option<PortName> {
-        Some((Mode::of(self.service), self.addr.port())).filter(|(_, port)| *port != 0)
+        let name = name_of(self.service, self.addr.port());
+        Some(name).filter(|(_, _, port)| *port != 0)
     }
 }
 
@@ -97,6 +108,8 @@ pub(super) struct Ports {
     front: Option<ListenerKey>,
     /// Whether bindings' listeners accept; not where permits are wanting.
     accepting: bool,
+    /// A socket of datagrams was closed since this was asked last.
+    socket_closed: bool,
 }
 
 impl Ports {
@@ -108,6 +121,7 @@ impl Ports {
             by_name: BTreeMap::new(),
             front: None,
             accepting: true,
+            socket_closed: false,
         }
     }
 
@@ -122,6 +136,12 @@ impl Ports {
             Purpose::Bound(key) => self.bindings.get(*key),
             Purpose::Front | Purpose::Opening(_) | Purpose::Vacant => None,
         }
+    }
+
+    /// Whether a listener's socket takes datagrams here.
+    pub(super) fn takes_datagrams(&self, listener: ListenerKey) -> bool {
+        let entry = self.listeners.get(listener);
+        entry.is_some_and(|it| it.protocol == Protocol::Udp && it.socket != Socket::Given)
     }
 
     /// The same, to change.
@@ -147,7 +167,10 @@ impl Ports {
 
     /// Whether the kit itself has this port, for its own or for a session.
     pub(super) fn are_ours(&self, port: u16, config: &Config) -> bool {
-        let named = self.by_name.keys().any(|(_, held)| *held == port);
+        let named = self
+            .by_name
+            .keys()
+            .any(|(protocol, _, held)| (*protocol, *held) == (Protocol::Tcp, port));
         named || config.listen.port() == port
     }
 
@@ -165,6 +188,7 @@ impl Ports {
             return;
         };
         let entry = ListenerEntry {
+            protocol: Protocol::Tcp,
             purpose: Purpose::Front,
             permit,
             socket: Socket::Open,
@@ -222,6 +246,7 @@ impl Ports {
         cx: &mut Context,
     ) -> Option<Purpose> {
         let entry = self.listeners.remove(listener)?;
+        self.socket_closed |= entry.protocol == Protocol::Udp;
         if let Some(port) = self.port_name(&entry.purpose)
             && self.by_name.get(&port) == Some(&listener)
         {
@@ -241,10 +266,13 @@ impl Ports {
     }
 
     fn close(&mut self, listener: ListenerKey, budget: &mut FdBudget, cx: &mut Context) {
-        let given = self.listeners.get(listener).map(|it| it.socket) == Some(Socket::Given);
-        if self.drop(listener, budget, cx).is_some() && !given {
-            cx.effects.ask(Command::Unlisten { listener });
+        let Some(entry) = self.listeners.get(listener) else {
+            return;
+        };
+        if entry.socket != Socket::Given {
+            cx.effects.ask(closing(listener, entry.protocol));
         }
+        self.drop(listener, budget, cx);
     }
 
     /// While the kit drains nobody new is served, but those who speak HTTP are told so, at EXPOSE
@@ -271,7 +299,7 @@ impl Ports {
         if let Purpose::Bound(key) = std::mem::replace(&mut entry.purpose, Purpose::Vacant) {
             let name = self.bindings.resolve(key).port_name();
             self.by_name.remove(&name);
-            cx.metrics.binding_closed(name.1);
+            cx.metrics.binding_closed(name.2);
         }
     }
 
@@ -281,6 +309,11 @@ impl Ports {
         for listener in all {
             self.close(listener, budget, cx);
         }
+    }
+
+    /// Whether a socket of datagrams was closed since this was asked last.
+    pub(super) fn take_closed_sockets(&mut self) -> bool {
+        std::mem::take(&mut self.socket_closed)
     }
 
     /// Whether bindings' listeners accept.
@@ -311,7 +344,7 @@ impl Ports {
     fn tell_accepting(&self, cx: &mut Context) {
         for (listener, entry) in self.listeners.iter() {
             let is_ours = entry.socket != Socket::Given;
-            if matches!(entry.purpose, Purpose::Bound(_)) && is_ours {
+            if matches!(entry.purpose, Purpose::Bound(_)) && is_ours && entry.accepts() {
                 let on = self.accepting && entry.socket == Socket::Open;
                 cx.effects.ask(Command::Accept { listener, on });
             }
@@ -334,7 +367,8 @@ impl Ports {
 
     pub(super) fn accept_again(&self, cx: &mut Context) {
         for (listener, entry) in self.listeners.iter() {
-            if (self.accepting && entry.socket == Socket::Open) || self.front == Some(listener) {
+            let open = self.accepting && entry.socket == Socket::Open && entry.accepts();
+            if open || self.front == Some(listener) {
                 cx.effects.ask(Command::Accept { listener, on: true });
             }
         }
@@ -365,6 +399,63 @@ impl Ports {
             bound.count() <= self.bindings.len(),
             "a listener of no binding"
         );
+    }
+}
+
+/// What a port is known by.
+fn name_of(service: Service, port: u16) -> PortName {
+    (Protocol::of(service), Mode::of(service), port)
+}
+
+/// What a BIND asks for, if the session may have it.
+fn service(bind: &Bind, granted: Capabilities, config: &Config) -> Result<Service, NotBound> {
+    let refused = |text: &str| Err((BindErrCode::InvalidKind, text.to_owned()));
+    match Service::asked(bind) {
+        Some(Service::TcpExpose) if !config.tcp_expose => {
+            refused("the kit allows no raw TCP on EXPOSE ports (--no-tcp-expose)")
+        }
+        Some(Service::TcpExpose) if !granted.have(Capabilities::TCP_EXPOSE) => {
+            refused("raw TCP on an EXPOSE port is for clients that say `tcp-expose` in HELLO")
+        }
+        Some(Service::UdpExpose | Service::UdpPull) if !granted.have(Capabilities::UDP) => {
+            refused("UDP is for clients that say `udp` in HELLO")
+        }
+        Some(Service::UdpExpose) if !config.allow_udp_expose => refused(
+            "this kit exposes no UDP ports; its operator allows that with --allow-udp-expose",
+        ),
+        Some(service) => Ok(service),
+        None => refused("this kit knows no such kind, or not of that mode"),
+    }
+}
+
+/// The name of a listener's socket that takes datagrams.
+pub(super) fn socket_of(listener: ListenerKey) -> SocketKey {
+    SocketKey::unpack(listener.pack())
+}
+
+/// The listener of a socket that takes datagrams.
+pub(super) fn listener_of(socket: SocketKey) -> ListenerKey {
+    ListenerKey::unpack(socket.pack())
+}
+
+/// What opens a listener's socket.
+fn opening<N>(listener: ListenerKey, protocol: Protocol, addr: SocketAddr) -> Command<N> {
+    match protocol {
+        Protocol::Tcp => Command::Listen { listener, addr },
+        Protocol::Udp => Command::OpenSocket {
+            socket: socket_of(listener),
+            at: SocketAt::Bound(addr),
+        },
+    }
+}
+
+/// What closes it.
+fn closing<N>(listener: ListenerKey, protocol: Protocol) -> Command<N> {
+    match protocol {
+        Protocol::Tcp => Command::Unlisten { listener },
+        Protocol::Udp => Command::CloseSocket {
+            socket: socket_of(listener),
+        },
     }
 }
 

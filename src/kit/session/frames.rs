@@ -26,6 +26,8 @@ pub(in crate::kit) enum Arrived {
     Trailers(ConnKey, Span),
     /// Bytes for whoever has the stream.
     Data(ConnKey, Span),
+    /// A datagram for the peer of a UDP port.
+    Datagram(ConnKey, Span),
     /// The laptop says no more on a stream.
     Eof(ConnKey),
     /// A stream is over in both directions.
@@ -98,6 +100,7 @@ impl Sessions {
             Incoming::Head { tag, payload, .. } => Arrived::Head(tag, payload),
             Incoming::Trailers { tag, payload } => Arrived::Trailers(tag, payload),
             Incoming::Data { tag, payload, .. } => Arrived::Data(tag, payload),
+            Incoming::Datagram { tag, payload } => Arrived::Datagram(tag, payload),
             Incoming::Eof { tag, .. } => Arrived::Eof(tag),
             Incoming::Reset {
                 tag,

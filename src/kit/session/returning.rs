@@ -45,6 +45,7 @@ pub(super) fn agree(hello: &Hello, cx: &Context) -> (usize, Terms) {
         max_streams: cx.config.max_streams_per_session,
         grow_windows: hello.capabilities.have(Capabilities::GROW_WINDOWS),
         header_case: hello.capabilities.have(Capabilities::HEADER_CASE),
+        udp: hello.capabilities.have(Capabilities::UDP),
         trailers: hello.capabilities.have(Capabilities::TRAILERS),
         forward: hello.capabilities.have(Capabilities::FORWARD)
             && !cx.config.allow_forward.is_off(),
@@ -78,6 +79,7 @@ pub(super) fn capabilities(lanes: usize, terms: &Terms, services: Capabilities) 
         | Capabilities::GROW_WINDOWS.only_if(terms.grow_windows)
         | Capabilities::HEADER_CASE.only_if(terms.header_case)
         | Capabilities::TRAILERS.only_if(terms.trailers)
+        | Capabilities::UDP.only_if(terms.udp)
         | Capabilities::LONG_HEADS.only_if(terms.head_parts > 0)
         | Capabilities::FORWARD.only_if(terms.forward)
         | Capabilities::REPLAY.only_if(terms.replay.is_some())

@@ -34,6 +34,8 @@ impl Streams {
         match binding.service {
             Service::HttpExpose => return self.accept_visitor(listener, peer, below),
             Service::TcpExpose | Service::TcpPull => {}
+            // Nobody is accepted there: datagrams just come.
+            Service::UdpExpose | Service::UdpPull => return None,
         }
         let owner = below.sessions.get(binding.owner);
         let is_served = owner.is_some_and(KitSession::is_open);

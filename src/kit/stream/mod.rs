@@ -10,6 +10,7 @@
 //! | --- | --- |
 //! | `visitor` | EXPOSE (PROTOCOL §4, §11); `visitor/exchange` is the HTTP of one, without tables |
 //! | `caller` | raw TCP, EXPOSE and PULL |
+//! | `peers` | UDP ports (PROTOCOL §8.1) |
 //! | `waiting` | who waits for a laptop that is away |
 //! | `arrivals` | who comes for a stream, and whose place it gets |
 //! | `forward` | what clients have the kit connect to (PROTOCOL §8) |
@@ -19,6 +20,7 @@
 mod arrivals;
 pub(super) mod caller;
 pub(super) mod forward;
+mod peers;
 mod raw;
 mod refusals;
 pub mod visitor;
@@ -38,6 +40,7 @@ use crate::wire::service::Service;
 
 use caller::Callers;
 use forward::Forwards;
+use peers::Peers;
 use visitor::Visitors;
 
 /// A stream and its session.
@@ -97,6 +100,7 @@ pub(super) struct Streams {
     pub(super) visitors: Visitors,
     pub(super) callers: Callers,
     pub(super) forwards: Forwards,
+    pub(super) peers: Peers,
 }
 
 impl Streams {
@@ -149,6 +153,7 @@ impl Streams {
             }
             Arrived::Opened(opened, payload) => self.opened(opened, lane, &payload, below),
             Arrived::Data(conn, payload) => self.data(conn, lane, payload, below),
+            Arrived::Datagram(conn, payload) => self.peers.answered(conn, lane, &payload, below),
             Arrived::Eof(conn) => self.eof(conn, below),
             Arrived::Reset {
                 conn,
@@ -185,6 +190,7 @@ impl Streams {
                 } = below;
                 conns.pass_payload(conn, lane, span, &**sessions, cx);
             }
+            None => self.peers.misused(conn, below),
             _ => {}
         }
     }
@@ -195,6 +201,7 @@ impl Streams {
             Some(Role::Visitor) => self.visitors.stream_ended(conn, below),
             Some(Role::Caller) => self.callers.stream_ended(conn, below),
             Some(Role::Forward) => self.forwards.stream_ended(conn, below),
+            None => self.peers.stream_ended(conn, below),
             _ => {}
         }
     }
@@ -205,6 +212,7 @@ impl Streams {
             Some(Role::Visitor) => self.visitors.broken(conn, end, below),
             Some(Role::Caller) => self.callers.broken(conn, end, below),
             Some(Role::Forward) => self.forwards.broken(conn, end, below),
+            None => self.peers.lost(conn, end, below.cx),
             _ => {}
         }
     }
@@ -214,7 +222,9 @@ impl Streams {
         if below.conns.role(conn) == Some(Role::Visitor) {
             self.visitors.go_on(conn, below);
         }
-        below.cx.effects.wake(conn);
+        if !self.peers.knows(conn) {
+            below.cx.effects.wake(conn);
+        }
     }
 
     /// The system holds so many bytes for a connection that looked still.
@@ -292,5 +302,6 @@ impl Streams {
         self.visitors.shrink();
         self.callers.shrink();
         self.forwards.shrink();
+        self.peers.shrink();
     }
 }

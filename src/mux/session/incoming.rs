@@ -1,6 +1,7 @@
 //! What comes in: frames are judged, credit is booked, and the rest is handed to the owner.
 
 use crate::clock::Instant;
+use crate::limits::MAX_DATAGRAM;
 use crate::mux::flood::Nuisance;
 use crate::mux::keys::StreamKey;
 use crate::mux::session::Session;
@@ -67,6 +68,13 @@ pub enum Incoming<T> {
         /// Where they are.
         payload: Span,
     },
+    /// A datagram.
+    Datagram {
+        /// What hangs on the stream.
+        tag: T,
+        /// Where it is.
+        payload: Span,
+    },
     /// The peer sends nothing more on this stream.
     Eof {
         /// What hangs on it.
@@ -124,6 +132,7 @@ impl<T: Copy> Session<T> {
                 FrameType::StreamResponseHead => self.head(index, id, payload, now)?,
                 FrameType::StreamTrailers => self.trailers(index, id, payload, now)?,
                 FrameType::StreamConnected => self.connected(index, id, payload, now)?,
+                FrameType::Datagram => self.datagram(index, id, payload, now),
                 FrameType::Eof => self.eof(index, id, &payload, now)?,
                 FrameType::Reset => self.peer_reset(index, id, &payload, now)?,
                 FrameType::Ping => {
@@ -393,6 +402,28 @@ impl<T: Copy> Session<T> {
         stream.last_moved = now;
         let tag = stream.tag;
         Ok(Some(Incoming::Connected { tag, payload }))
+    }
+
+    /// It may be for a stream that is over, or whose STREAM_OPEN is still to be sent again on
+    /// another connection: then it is lost, as datagrams are (PROTOCOL §8.1).
+    fn datagram(
+        &mut self,
+        index: usize,
+        id: u32,
+        payload: Span,
+        now: Instant,
+    ) -> Option<Incoming<T>> {
+        let key = self.streams.live(index, id).ok().flatten()?;
+        if payload.len() > MAX_DATAGRAM {
+            return self.stream_violation(key, Code::FrameSizeError, "a datagram of that length");
+        }
+        let stream = self.streams.get_mut(key)?;
+        if stream.remote_done() {
+            return None;
+        }
+        stream.last_moved = now;
+        let tag = stream.tag;
+        Some(Incoming::Datagram { tag, payload })
     }
 
     fn eof(

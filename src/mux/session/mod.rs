@@ -338,6 +338,7 @@ impl<T: Copy> Session<T> {
             self.lanes.push(lane, FrameType::HeadPart, id, part);
         }
         self.lanes.push(lane, FrameType::StreamOpen, id, open);
+        self.streams.resolve_mut(key).opened = self.lanes.of_stream(lane).out.opens();
         Ok(key)
     }
 
@@ -395,6 +396,17 @@ impl<T: Copy> Session<T> {
             self.data_commit(key, count, now);
             sent += count;
         }
+    }
+
+    /// Sends a datagram of the stream: ahead of what waits, or not at all; see
+    /// [`Lanes::take_datagrams_lost`].
+    pub fn send_datagram(&mut self, key: StreamKey, datagram: &[u8], now: Instant) {
+        let Some(stream) = self.streams.get_mut(key).filter(|it| !it.local_done()) else {
+            return;
+        };
+        stream.last_moved = now;
+        let (id, lane, opened) = (stream.id, stream.lane, stream.opened);
+        self.lanes.push_datagram(lane, id, datagram, opened);
     }
 
     /// The local side took `count` bytes of the stream's DATA: their credit goes back.

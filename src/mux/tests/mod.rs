@@ -9,6 +9,7 @@ mod bounds;
 mod channels;
 mod connected;
 mod credit;
+mod datagrams;
 mod faults;
 mod keeping;
 mod lanes;
@@ -82,6 +83,7 @@ pub(super) struct End {
     pub mux: Session<u32>,
     pub seen: Vec<Seen>,
     pub got: BTreeMap<u32, Vec<u8>>,
+    pub datagrams: Vec<(u32, Vec<u8>)>,
     pub left: Vec<Left>,
     pub fault: Option<Violation>,
     /// Whether the local side takes all DATA at once.
@@ -131,6 +133,7 @@ pub(super) fn terms(side: Side) -> Terms {
         max_streams: 64,
         grow_windows: false,
         header_case: false,
+        udp: false,
         trailers: false,
         forward: false,
         head_parts: 0,
@@ -163,6 +166,7 @@ impl End {
             mux: Session::new(terms, Instant::ZERO),
             seen: Vec::new(),
             got: BTreeMap::new(),
+            datagrams: Vec::new(),
             left: Vec::new(),
             fault: None,
             takes: true,
@@ -326,6 +330,7 @@ impl End {
             Incoming::Trailers { tag, payload: at } => {
                 self.seen.push(Seen::Trailers(tag, payload(&at)));
             }
+            Incoming::Datagram { tag, payload: at } => self.datagrams.push((tag, payload(&at))),
             Incoming::Eof { tag, .. } => self.seen.push(Seen::Eof(tag)),
             Incoming::Reset {
                 tag,
