@@ -8,6 +8,7 @@
 //! does not forward, they are turned away at once.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use crate::client::context::{Context, Timer};
 use crate::client::error::Error;
@@ -45,6 +46,8 @@ pub struct Forwarding {
 /// All forwarded ports of a session.
 pub(super) struct Forwards {
     all: Table<Listener, Forward>,
+    /// Connections that wait for the kit, and their sockets.
+    once: Vec<(Admitted, PathBuf)>,
     gate: Gate,
 }
 
@@ -91,6 +94,7 @@ impl Forwards {
     pub(super) fn new() -> Forwards {
         Forwards {
             all: Table::new(CLIENT_FORWARDS),
+            once: Vec::new(),
             gate: Gate::Waits,
         }
     }
@@ -117,6 +121,50 @@ impl Forwards {
             Ok(listener) => self.listen(cx, listener),
             Err(text) => answer(cx, reference, Err(Error::Options(text))),
         }
+    }
+
+    /// A user wants one connection, with a socket of his.
+    pub(super) fn connect(
+        &mut self,
+        cx: &mut Context,
+        reference: u64,
+        target: &Target,
+        socket: PathBuf,
+    ) {
+        let mut open = Vec::new();
+        let refused = match target.beyond() {
+            Ok(whom) => write_open_forward(&mut open, &whom)
+                .err()
+                .map(|_| Error::Options("The target's name is too long.".into())),
+            Err(error) => Some(error),
+        };
+        let full = self.once.len() >= CLIENT_FORWARDS;
+        let full = full.then(|| Error::Options("Too many connections wait for the kit.".into()));
+        if let Some(why) = refused.or(full) {
+            return connected(cx, reference, Err(why));
+        }
+        let port = target.port().unwrap_or(0);
+        let wanted = Admitted {
+            reference,
+            port,
+            open,
+        };
+        self.once.push((wanted, socket));
+    }
+
+    /// A connection that is to be made now.
+    pub(super) fn next_connection(&mut self, cx: &mut Context) -> Option<(Admitted, PathBuf)> {
+        while matches!(self.gate, Gate::Open | Gate::NotGranted)
+            && let Some((wanted, socket)) = self.once.pop()
+        {
+            if self.gate == Gate::Open {
+                connected(cx, wanted.reference, Ok(()));
+                return Some((wanted, socket));
+            }
+            let why = Error::NotGranted(NOT_GRANTED.to_owned());
+            connected(cx, wanted.reference, Err(why));
+        }
+        None
     }
 
     fn listen(&self, cx: &mut Context, listener: ListenerKey) {
@@ -303,10 +351,14 @@ impl Forwards {
 
     /// The session is over: whoever waits is told.
     pub(super) fn over(&mut self, cx: &mut Context, error: Option<&Error>) {
+        let closed = || Error::Closed("the session was closed".into());
+        for (wanted, _) in std::mem::take(&mut self.once) {
+            let why = error.cloned().unwrap_or_else(closed);
+            connected(cx, wanted.reference, Err(why));
+        }
         let all: Vec<ListenerKey> = self.all.keys().collect();
         for listener in all {
             if let Some(forward) = self.drop(cx, listener).filter(|it| !it.answered) {
-                let closed = || Error::Closed("the session was closed".into());
                 let why = error.cloned().unwrap_or_else(closed);
                 answer(cx, forward.reference, Err(why));
             }
@@ -316,6 +368,11 @@ impl Forwards {
 
 fn answer(cx: &mut Context, reference: u64, outcome: Result<Forwarding, Error>) {
     let notice = Notice::Forwarding { reference, outcome };
+    cx.effects.notify(notice);
+}
+
+fn connected(cx: &mut Context, reference: u64, outcome: Result<(), Error>) {
+    let notice = Notice::Connected { reference, outcome };
     cx.effects.notify(notice);
 }
 

@@ -443,6 +443,10 @@ impl Client {
         }
         let gate = self.reach.gate();
         self.forwards.follow(&mut self.cx, gate);
+        while let Some((wanted, socket)) = self.forwards.next_connection(&mut self.cx) {
+            let (local, mut around) = self.local();
+            local.connect(&mut around, &wanted, socket);
+        }
         if self.bindings.one_has_left() {
             self.local.binding_gone(&mut self.cx);
         }

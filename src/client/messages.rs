@@ -1,5 +1,7 @@
 //! What a user asks of the machine, and what it tells the user.
 
+use std::path::PathBuf;
+
 use crate::client::bound::{BindSpec, Binding};
 use crate::client::error::Error;
 use crate::client::event::SessionEvent;
@@ -29,6 +31,16 @@ pub enum Order {
         reference: u64,
         /// What.
         spec: Box<Port>,
+    },
+    /// Connect a Unix socket of this machine, which listens, with a service of the container, once.
+    /// Answered by [`Notice::Connected`].
+    Connect {
+        /// The caller's name for it, never used twice, nor by a bind.
+        reference: u64,
+        /// The service; where to listen means nothing here.
+        spec: Box<Port>,
+        /// The socket.
+        socket: PathBuf,
     },
     /// Close such a port; its callers go on. Answered by [`Notice::Unbound`].
     Unforward {
@@ -110,6 +122,13 @@ pub enum Notice {
         reference: u64,
         /// What came of it.
         outcome: Result<Forwarding, Error>,
+    },
+    /// The kit forwards, and a connection was begun, or not.
+    Connected {
+        /// Its name.
+        reference: u64,
+        /// What came of it.
+        outcome: Result<(), Error>,
     },
     /// An unbind came to its end.
     Unbound {

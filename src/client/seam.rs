@@ -96,6 +96,7 @@ impl Machine for Client {
             | Order::Unbind { .. }
             | Order::Forward { .. }
             | Order::Unforward { .. }
+            | Order::Connect { .. }
                 if self.has_heir() =>
             {
                 self.pass_on(order)
@@ -115,6 +116,15 @@ impl Machine for Client {
             }
             Order::Forward { reference, spec } => {
                 self.forwards.forward(&mut self.cx, reference, spec.0);
+            }
+            Order::Connect {
+                reference,
+                spec,
+                socket,
+            } => {
+                let target = &spec.0.target;
+                self.forwards
+                    .connect(&mut self.cx, reference, target, socket);
             }
             Order::Unforward { reference } => self.forwards.unforward(&mut self.cx, reference),
             Order::TurnedAway => {

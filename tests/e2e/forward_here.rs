@@ -2,14 +2,15 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
-use crate::support::client::{Hoody, hoody_at};
+use crate::support::client::{Hoody, hoody, hoody_at};
 use crate::support::cutter::{Cut, Cutter};
 use crate::support::kit::{Kit, KitPlan};
 use crate::support::proc::{bash, run};
-use crate::support::servers::redis;
+use crate::support::servers::{redis, sshd};
 use crate::support::tcp::TcpServer;
 use crate::support::{Noise, PATIENCE, free_port};
 
@@ -132,4 +133,56 @@ fn callers_of_a_port_that_was_open_find_it_again_after_the_kit_was_away() {
     let _kit = start();
     hoody.wait_state(mark, "online", PATIENCE);
     assert_eq!(there_and_back(port, b"after".to_vec()), b"after");
+}
+
+#[test]
+fn ssh_reaches_the_container_by_its_proxy_command() {
+    let (server, kit) = (sshd(), Kit::start());
+    let dir = server.dir.path().display().to_string();
+    Noise::file(&server.dir.join("file.bin"), 22, 8_000_000);
+    let token = kit.token_file().expect("a token").display().to_string();
+    let proxy = format!(
+        "{} tunnel forward --stdio --url {} --token-file {token} localhost:{}",
+        hoody().get_program().to_string_lossy(),
+        kit.url(),
+        server.port
+    );
+    let options = format!(
+        "-i {dir}/key -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null \
+         -o LogLevel=ERROR -o 'ProxyCommand={proxy}'"
+    );
+    let out = bash(
+        60,
+        &format!(
+            "ssh {options} root@container 'cat | sha256sum' < {dir}/file.bin
+             sha256sum < {dir}/file.bin
+             scp -q {options} {dir}/file.bin root@container:{dir}/up.bin
+             cmp {dir}/file.bin {dir}/up.bin && echo same
+             ssh {options} root@container 'exit 7' || echo \"exit $?\""
+        ),
+    );
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines[0], lines[1]);
+    assert_eq!(lines[2..], ["same", "exit 7"]);
+}
+
+#[test]
+fn standard_input_and_output_end_each_alone_and_a_refusal_is_said() {
+    let (server, kit) = (echo(), Kit::start());
+    let target = format!("127.0.0.1:{}", server.port);
+    let mut command = hoody_at(&kit, &["forward", "--stdio", &target]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().expect("it runs");
+    let bytes = Noise::bytes(5, 1 << 20);
+    let (mut stdin, sent) = (child.stdin.take().expect("piped"), bytes.clone());
+    let sender = thread::spawn(move || stdin.write_all(&sent).expect("it is taken"));
+    let output = child.wait_with_output().expect("it ends");
+    sender.join().expect("it was sent");
+    assert!(output.status.success() && output.stdout == bytes);
+
+    let output = run(&mut hoody_at(&kit, &["forward", "--stdio", "127.0.0.1:1"]));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(output.stdout.is_empty());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("refused"), "{said}");
 }

@@ -243,7 +243,8 @@ command! {
 command! {
     /// Make a service of the container reachable at a port of this machine.
     #[argh(subcommand, name = "forward", help_triggers("-h", "--help"),
-        example = "{command_name} 5432\n{command_name} db:5432 --local-port 15432")]
+        example = "{command_name} 5432\n{command_name} db:5432 --local-port 15432\n\
+                   ssh -o ProxyCommand='{command_name} --stdio %h:%p' container")]
     session Forward {
         /// the service as the container sees it: 5432, db:5432, [::1]:6379 or unix:/path
         #[argh(positional, arg_name = "TARGET", from_str_fn(parse))]
@@ -254,6 +255,9 @@ command! {
         /// address of this machine to listen on; beyond loopback with --allow-from [127.0.0.1]
         #[argh(option, arg_name = "ADDR")]
         pub local_host: Option<IpAddr>,
+        /// connect standard input and output with it, once, and listen nowhere
+        #[argh(switch)]
+        pub stdio: bool,
         /// network that may call, such as 192.168.1.0/24; may be repeated [this machine]
         #[argh(option, arg_name = "CIDR")]
         pub allow_from: Vec<String>,
@@ -476,6 +480,7 @@ mod tests {
             "tunnel expose --tcp 22 --container-port 2222 --takeover --proxy-protocol 2",
             "tunnel up --expose-tcp 22=2222 --expose-tcp unix:/run/x.sock",
             "tunnel forward db:5432 --local-port 15432 --local-host ::1",
+            "tunnel forward --stdio container:22",
             "tunnel forward unix:/run/x.sock --local-host 0.0.0.0 --allow-from 10.0.0.0/8",
             "tunnel up --forward 5432 --forward db:6379=16379",
             "tunnel expose --udp 53 --container-port 20053",

@@ -14,6 +14,7 @@ mod places;
 mod render;
 mod run;
 mod state;
+mod stdio;
 mod suggest;
 mod target;
 #[cfg(test)]

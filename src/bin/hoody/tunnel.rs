@@ -18,8 +18,9 @@ use crate::places::Places;
 use crate::render::Style;
 use crate::run::{self, Begin, Outcome};
 use crate::state::{self, Asked, State};
+use crate::stdio;
 use crate::target::Pair;
-use crate::wish::{Wish, Wishes};
+use crate::wish::{Wish, Wishes, forwarded};
 use crate::{complain, ended, environment, refused, usage};
 
 /// What all these commands share.
@@ -133,6 +134,15 @@ pub fn pull(flags: Pull) -> ExitCode {
 /// `hoody tunnel forward`
 pub fn forward(flags: Forward) -> ExitCode {
     let common = common!(flags);
+    if flags.stdio {
+        let listens = flags.local_port.is_some() || flags.local_host.is_some();
+        if listens || !flags.allow_from.is_empty() {
+            return usage(
+                "--stdio listens nowhere: leave --local-port, --local-host and --allow-from out",
+            );
+        }
+        return stdio::command(&common.reach, &common.manner, &flags.target);
+    }
     let host = |port: ForwardOptions| match flags.local_host {
         Some(host) => port.local_host(host),
         None => port,
@@ -144,14 +154,6 @@ pub fn forward(flags: Forward) -> ExitCode {
         binds: Vec::new(),
         forwards: vec![port],
     })
-}
-
-fn forwarded(target: &Target, port: Option<u16>) -> ForwardOptions {
-    let options = ForwardOptions::to(target.clone());
-    match port {
-        Some(port) => options.local_port(port),
-        None => options,
-    }
 }
 
 /// `hoody tunnel serve`

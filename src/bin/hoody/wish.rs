@@ -1,6 +1,6 @@
 //! What somebody wishes to have: ports of the container, and ports of this machine.
 
-use hoody_tunnel::client::{BindOptions, ForwardOptions};
+use hoody_tunnel::client::{BindOptions, ForwardOptions, Target};
 
 use crate::state::Asked;
 
@@ -66,5 +66,14 @@ impl Wishes {
     /// How many there are.
     pub fn len(&self) -> usize {
         self.binds.len() + self.forwards.len()
+    }
+}
+
+/// A port of this machine, this very one or what is free.
+pub fn forwarded(target: &Target, port: Option<u16>) -> ForwardOptions {
+    let options = ForwardOptions::to(target.clone());
+    match port {
+        Some(port) => options.local_port(port),
+        None => options,
     }
 }

@@ -1,5 +1,6 @@
 //! A session whose loop runs on a thread of its own: blocking calls, and its events.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use crate::client::forwards::Forwarding;
 use crate::client::machine::Client;
 use crate::client::messages::{Order, Port, Spec};
 use crate::client::options::{BindOptions, ForwardOptions, TunnelOptions};
+use crate::client::target::Target;
 use crate::limits::CLIENT_HANDLERS;
 use crate::reactor;
 
@@ -187,6 +189,38 @@ impl TunnelSession {
         self.fleet.shared.await_forward(reference);
         self.fleet.send(Order::Forward { reference, spec });
         self.fleet.shared.forwarding(reference)
+    }
+
+    /// Connects a Unix socket of this machine, which must listen, with a service of the container,
+    /// once; returns when the kit has said that it forwards and the connection was begun. How it
+    /// went on is told by
+    /// [`SessionEvent::StreamClosed`](crate::client::SessionEvent::StreamClosed).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Options`] where the target cannot be forwarded, [`Error::NotGranted`] where the kit
+    /// forwards nothing, and why the session ended, when it has.
+    ///
+    /// ```no_run
+    /// # use hoody_tunnel::client::{self, *};
+    /// # fn main() -> Result<(), client::Error> {
+    /// let session = TunnelSession::connect(TunnelOptions::new("wss://kit.example"))?;
+    /// let listener = std::os::unix::net::UnixListener::bind("/run/me/ssh.sock");
+    /// session.connect_socket("22".parse()?, "/run/me/ssh.sock")?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn connect_socket(&self, target: Target, socket: impl Into<PathBuf>) -> Result<(), Error> {
+        let reference = self.next_reference.fetch_add(1, Ordering::Relaxed);
+        let spec = Box::new(Port::new(ForwardOptions::to(target))?);
+        let socket = socket.into();
+        self.fleet.shared.await_connect(reference);
+        self.fleet.send(Order::Connect {
+            reference,
+            spec,
+            socket,
+        });
+        self.fleet.shared.connected(reference)
     }
 
     /// Closes a forwarded port. Callers that it has may go on to their end.

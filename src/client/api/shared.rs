@@ -32,6 +32,7 @@ struct State {
     ended: Option<Option<Error>>,
     /// Calls that wait, by their binding's reference, and what they wait for once it is there.
     binds: BTreeMap<u64, Option<Result<Binding, Error>>>,
+    connects: BTreeMap<u64, Option<Result<(), Error>>>,
     forwards: BTreeMap<u64, Option<Result<Forwarding, Error>>>,
     unbinds: BTreeMap<u64, Option<Result<(), Error>>>,
 }
@@ -55,6 +56,11 @@ impl Shared {
             }
             Notice::Forwarding { reference, outcome } => {
                 if let Some(slot) = state.forwards.get_mut(&reference) {
+                    *slot = Some(outcome);
+                }
+            }
+            Notice::Connected { reference, outcome } => {
+                if let Some(slot) = state.connects.get_mut(&reference) {
                     *slot = Some(outcome);
                 }
             }
@@ -161,6 +167,24 @@ impl Shared {
         };
         let outcome = self.wait(None, answered);
         self.lock().binds.remove(&reference);
+        outcome.unwrap_or_else(|| Err(closed()))
+    }
+
+    /// Someone will wait for this connection; said before it is ordered.
+    pub(super) fn await_connect(&self, reference: u64) {
+        self.lock().connects.insert(reference, None);
+    }
+
+    pub(super) fn connected(&self, reference: u64) -> Result<(), Error> {
+        let answered = |state: &mut State| match state.connects.get_mut(&reference)?.take() {
+            Some(outcome) => Some(outcome),
+            None => state
+                .ended
+                .clone()
+                .map(|error| Err(error.unwrap_or_else(closed))),
+        };
+        let outcome = self.wait(None, answered);
+        self.lock().connects.remove(&reference);
         outcome.unwrap_or_else(|| Err(closed()))
     }
 

@@ -1,6 +1,7 @@
 //! Callers of forwarded ports (PROTOCOL §8): their exchanges are as those of PULL, but begin here.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use crate::buffer::Buffer;
 use crate::client::event::Shortage;
@@ -9,10 +10,11 @@ use crate::client::local::exchange::{Exchange, Work};
 use crate::client::local::pool::PoolKey;
 use crate::client::local::upstream::Upstream;
 use crate::client::local::{Around, LocalSide};
-use crate::machine::{CloseHow, ConnKey};
+use crate::machine::{CloseHow, Command, ConnKey, DialTarget};
 use crate::mux::{StreamKey, Wanted};
 use crate::outflow::Outflow;
 use crate::pipe::RawPipe;
+use crate::wire::code::Code;
 
 impl LocalSide {
     /// A caller has come, and gets a stream. `None`: there is no room for one.
@@ -22,7 +24,30 @@ impl LocalSide {
         caller: &Admitted,
         peer: SocketAddr,
     ) -> Option<ConnKey> {
-        let origin = Some(peer.ip().to_canonical());
+        self.gets_a_stream(around, caller, Some(peer))
+    }
+
+    /// A socket of the user's is connected with a service of the container.
+    pub(in crate::client) fn connect(
+        &mut self,
+        around: &mut Around<'_>,
+        wanted: &Admitted,
+        socket: PathBuf,
+    ) {
+        if let Some(conn) = self.gets_a_stream(around, wanted, None) {
+            let target = DialTarget::Unix(socket);
+            around.cx.effects.ask(Command::Dial { conn, target });
+        }
+    }
+
+    /// Opens a stream for a connection that stands, with `peer`, or is to be dialled.
+    fn gets_a_stream(
+        &mut self,
+        around: &mut Around<'_>,
+        caller: &Admitted,
+        peer: Option<SocketAddr>,
+    ) -> Option<ConnKey> {
+        let origin = peer.map(|peer| peer.ip().to_canonical());
         if !self.pool.has_room()
             && let Some(idle) = self.pool.sacrifice()
         {
@@ -48,7 +73,7 @@ impl LocalSide {
             started: now,
             bytes_in: 0,
             bytes_out: 0,
-            remote_addr: Some(peer.to_string()),
+            remote_addr: peer.map(|peer| peer.to_string()),
             told: false,
         };
         let key = self.exchanges.insert(exchange).ok()?;
@@ -60,19 +85,15 @@ impl LocalSide {
             exchange: Some(key),
             origin,
             greeting: Buffer::new(),
-            peer: Some(peer),
-            connected: true,
+            peer,
+            connected: peer.is_some(),
             reused: false,
             is_personal: true,
         };
         let opened = mux.open_for(Wanted::default(), key, (&[], &caller.open), now);
         let (Ok(stream), Ok(conn)) = (opened, self.conns.insert(entry)) else {
             if let Ok(stream) = opened {
-                mux.reset(
-                    stream,
-                    crate::wire::code::Code::Cancel,
-                    "too many connections",
-                );
+                mux.reset(stream, Code::Cancel, "too many connections");
             }
             self.exchanges.remove(key);
             self.count_refusal(around, Shortage::Connections);
