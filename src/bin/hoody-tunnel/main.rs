@@ -100,13 +100,12 @@ fn run(config: Config, mut start: Start) -> Result<(), Trouble> {
             config.listen
         );
     }
-    match config.token {
-        None if !config.allow_forward.is_off() => log::warn!(
-            "anybody who reaches {} may connect from here (--allow-forward {})",
-            config.listen,
-            config.allow_forward
-        ),
-        _ => log::info!("clients may reach from here: {}", config.allow_forward),
+    let forwards = config.allow_forward.to_string();
+    if config.token.is_none() && !config.allow_forward.is_off() {
+        log::warn!(
+            "anybody who reaches {} may connect from here (--allow-forward {forwards})",
+            config.listen
+        );
     }
     if config.hold_visitors > config.takeover_grace {
         log::warn!(
@@ -136,6 +135,7 @@ fn run(config: Config, mut start: Start) -> Result<(), Trouble> {
     let mut refused = None;
     let outcome = reactor.run_with(|reactor, notice| match notice {
         KitNotice::Listening(_) => {
+            log::info!("clients may reach from here: {forwards}");
             start.stands();
             process::forget_startup_code();
         }
