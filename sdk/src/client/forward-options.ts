@@ -4,7 +4,7 @@
  */
 import net from 'node:net';
 import { readTarget, shownAs, type LocalTarget } from '../local/address.js';
-import type { OpenForward } from '../wire/control.js';
+import type { OpenForward } from '../wire/open-forward.js';
 import { isInteger, isRecord, must, only, pick } from './check.js';
 import { OptionsError } from './errors.js';
 import { checkSignal, forCall, type Calling, type CallOptions } from './options.js';

@@ -13,7 +13,7 @@ import { Tally, type Report } from '../local/report.js';
 import { LocalSocket } from '../local/socket.js';
 import type { MuxStream, StreamSink } from '../mux/stream.js';
 import { Code } from '../wire/code.js';
-import type { OpenForward } from '../wire/control.js';
+import type { OpenForward } from '../wire/open-forward.js';
 import { plain } from '../wire/text.js';
 import { onAbort } from './abort.js';
 import { sleep } from './backoff.js';

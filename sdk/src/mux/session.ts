@@ -6,7 +6,8 @@
  * carrier has room again, `dropLane` at its end; `sweep` about once a second; `abandon` at the end.
  */
 import { Code } from '../wire/code.js';
-import { readStreamOpen, type OpenForward, type StreamOpen } from '../wire/control.js';
+import { readStreamOpen, type StreamOpen } from '../wire/control.js';
+import type { OpenForward } from '../wire/open-forward.js';
 import { decodeMessage, decodeReset, encodeReset, faultCode } from '../wire/frame.js';
 import { FrameType, type Frame, type FrameFault } from '../wire/frame.js';
 import { plain } from '../wire/text.js';

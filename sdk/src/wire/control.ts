@@ -128,11 +128,6 @@ export interface OpenUdp {
   remoteAddr: string | undefined;
 }
 
-/** What a stream of ours is to reach from the container (PROTOCOL §8). */
-export type OpenForward = { kind: 'tcp'; mode: 'forward' } & (
-  { host: string; port: number } | { unix: string }
-);
-
 /** What STREAM_OPEN of a kit says. */
 export type StreamOpen = OpenHttp | OpenTcp | OpenUdp;
 
