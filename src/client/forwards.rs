@@ -101,11 +101,8 @@ impl Forwards {
 
     /// A user wants one more.
     pub(super) fn forward(&mut self, cx: &mut Context, reference: u64, spec: ForwardSpec) {
-        let mut open = Vec::new();
-        let whom = spec.target.beyond();
-        let refused = match whom.map(|whom| write_open_forward(&mut open, &whom)) {
-            Ok(Ok(())) => None,
-            Ok(Err(_)) => Some("The target's name is too long.".to_owned()),
+        let open = match stream_open(&spec.target) {
+            Ok(open) => open,
             Err(error) => return answer(cx, reference, Err(error)),
         };
         let forward = Forward {
@@ -116,10 +113,10 @@ impl Forwards {
             tried: 0,
             answered: false,
         };
-        let full = || "This session forwards as many ports as a client does.".to_owned();
-        match refused.map_or_else(|| self.all.insert(forward).map_err(|_| full()), Err) {
+        let full = "This session forwards as many ports as a client does.";
+        match self.all.insert(forward) {
             Ok(listener) => self.listen(cx, listener),
-            Err(text) => answer(cx, reference, Err(Error::Options(text))),
+            Err(_) => answer(cx, reference, Err(Error::Options(full.into()))),
         }
     }
 
@@ -131,16 +128,12 @@ impl Forwards {
         target: &Target,
         socket: PathBuf,
     ) {
-        let mut open = Vec::new();
-        let refused = match target.beyond() {
-            Ok(whom) => write_open_forward(&mut open, &whom)
-                .err()
-                .map(|_| Error::Options("The target's name is too long.".into())),
-            Err(error) => Some(error),
+        let open = match stream_open(target) {
+            Ok(open) => open,
+            Err(error) => return connected(cx, reference, Err(error)),
         };
-        let full = self.once.len() >= CLIENT_FORWARDS;
-        let full = full.then(|| Error::Options("Too many connections wait for the kit.".into()));
-        if let Some(why) = refused.or(full) {
+        if self.once.len() >= CLIENT_FORWARDS {
+            let why = Error::Options("Too many connections wait for the kit.".into());
             return connected(cx, reference, Err(why));
         }
         let port = target.port().unwrap_or(0);
@@ -363,6 +356,15 @@ impl Forwards {
                 answer(cx, forward.reference, Err(why));
             }
         }
+    }
+}
+
+/// The STREAM_OPEN that has the kit connect to a target.
+fn stream_open(target: &Target) -> Result<Vec<u8>, Error> {
+    let mut open = Vec::new();
+    match write_open_forward(&mut open, &target.beyond()?) {
+        Ok(()) => Ok(open),
+        Err(_) => Err(Error::Options("The target's name is too long.".into())),
     }
 }
 

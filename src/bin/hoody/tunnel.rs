@@ -63,6 +63,12 @@ pub fn expose(flags: Expose) -> ExitCode {
                 "{flag} is for HTTP servers: --tcp looks at no byte"
             ));
         }
+    }
+    if flags.tcp || flags.udp {
+        let (what, make): (_, MakeBind) = match flags.tcp {
+            true => ("expose tcp", BindOptions::expose_tcp),
+            false => ("expose udp", BindOptions::expose_udp),
+        };
         return open(&common, |near| {
             let details = RawDetails {
                 label: flags.label.clone(),
@@ -70,22 +76,11 @@ pub fn expose(flags: Expose) -> ExitCode {
                 takeover: flags.takeover,
                 proxy_protocol: flags.proxy_protocol,
             };
-            let make = BindOptions::expose_tcp;
             let (target, port) = (&flags.target, flags.container_port);
-            Wishes::bind(raw_wish("expose tcp", make, (target, port), details, near))
+            Wishes::bind(raw_wish(what, make, (target, port), details, near))
         });
     }
     open(&common, |near| {
-        if flags.udp {
-            let details = Datagrams {
-                is_pull: false,
-                label: flags.label.clone(),
-                takeover: flags.takeover,
-                host: None,
-            };
-            let (target, port) = (&flags.target, flags.container_port);
-            return Wishes::bind(udp_wish(target, port, details, near));
-        }
         let details = Details {
             label: flags.label.clone(),
             takeover: flags.takeover,
@@ -109,16 +104,6 @@ pub fn pull(flags: Pull) -> ExitCode {
     }
     let common = common!(flags);
     open(&common, |near| {
-        if flags.udp {
-            let details = Datagrams {
-                is_pull: true,
-                label: flags.label.clone(),
-                takeover: false,
-                host: flags.host.clone(),
-            };
-            let (target, port) = (&flags.target, flags.container_port);
-            return Wishes::bind(udp_wish(target, port, details, near));
-        }
         let details = RawDetails {
             label: flags.label.clone(),
             host: flags.host.clone(),
@@ -126,8 +111,11 @@ pub fn pull(flags: Pull) -> ExitCode {
             proxy_protocol: flags.proxy_protocol,
         };
         let (target, port) = (&flags.target, flags.container_port);
-        let one = raw_wish("pull", BindOptions::pull, (target, port), details, near);
-        Wishes::bind(one)
+        let (what, make): (_, MakeBind) = match flags.udp {
+            true => ("pull udp", BindOptions::pull_udp),
+            false => ("pull", BindOptions::pull),
+        };
+        Wishes::bind(raw_wish(what, make, (target, port), details, near))
     })
 }
 
@@ -237,42 +225,31 @@ pub fn up(flags: Up) -> ExitCode {
             };
             expose_wish(&pair.target, pair.port, details, near)
         });
-        let raw = |name: &'static str, make: MakeBind, takeover| {
+        let tcp = flags.proxy_protocol;
+        let raw = |name: &'static str, make: MakeBind, takeover, proxy_protocol| {
             move |pair: &Pair| {
                 let details = RawDetails {
                     label: None,
                     host: None,
                     takeover,
-                    proxy_protocol: flags.proxy_protocol,
+                    proxy_protocol,
                 };
                 raw_wish(name, make, (&pair.target, pair.port), details, near)
             }
         };
-        let expose_tcp = raw("expose tcp", BindOptions::expose_tcp, flags.takeover);
+        let expose_tcp = raw("expose tcp", BindOptions::expose_tcp, flags.takeover, tcp);
         let expose_tcp = flags.expose_tcp.iter().map(expose_tcp);
-        let pull = raw("pull", BindOptions::pull, false);
+        let pull = raw("pull", BindOptions::pull, false, tcp);
         let pull = flags.pull.iter().map(pull);
-        let udp = udp_wishes(&flags, near);
+        let expose_udp = raw("expose udp", BindOptions::expose_udp, flags.takeover, None);
+        let expose_udp = flags.expose_udp.iter().map(expose_udp);
+        let pull_udp = raw("pull udp", BindOptions::pull_udp, false, None);
+        let udp = expose_udp.chain(flags.pull_udp.iter().map(pull_udp));
         let forwards = flags.forward.iter();
         Wishes {
             binds: expose.chain(expose_tcp).chain(pull).chain(udp).collect(),
             forwards: forwards.map(|it| forwarded(&it.target, it.port)).collect(),
         }
-    })
-}
-
-/// The UDP ports of `up`.
-fn udp_wishes(flags: &Up, near: bool) -> impl Iterator<Item = Wish> {
-    let datagrams = |is_pull| Datagrams {
-        is_pull,
-        label: None,
-        takeover: flags.takeover && !is_pull,
-        host: None,
-    };
-    let of_udp = [(false, &flags.expose_udp), (true, &flags.pull_udp)];
-    of_udp.into_iter().flat_map(move |(is_pull, pairs)| {
-        let wish = move |pair: &Pair| udp_wish(&pair.target, pair.port, datagrams(is_pull), near);
-        pairs.iter().map(wish)
     })
 }
 
@@ -289,44 +266,6 @@ fn odd_with_udp(flags: &Expose) -> Option<String> {
     odd.map(|(flag, _)| format!("{flag} is not for datagrams: leave it out, or --udp"))
 }
 
-/// How a UDP service is bound.
-struct Datagrams {
-    is_pull: bool,
-    label: Option<String>,
-    takeover: bool,
-    host: Option<String>,
-}
-
-fn udp_wish(target: &Target, port: Option<u16>, details: Datagrams, near: bool) -> Wish {
-    let to = target.clone();
-    let (first, any_port) = first_port(target, port, near);
-    let verb = if details.is_pull { "pull" } else { "expose" };
-    let on = details
-        .host
-        .as_ref()
-        .map_or_else(String::new, |host| format!(" on {host}"));
-    Wish {
-        name: format!("{verb} udp {target}{}{on}", at(port)),
-        target: target.to_string(),
-        on: details.host.clone(),
-        port: first,
-        any_port: any_port && !details.takeover,
-        takes_over: details.takeover,
-        make: Box::new(move |port| {
-            let options = match details.is_pull {
-                true => BindOptions::pull_udp(port),
-                false => BindOptions::expose_udp(port),
-            };
-            let options = options.to(to.clone()).takeover(details.takeover);
-            let options = match &details.host {
-                Some(host) => options.host(host.clone()),
-                None => options,
-            };
-            labelled(options, details.label.as_deref())
-        }),
-    }
-}
-
 /// How an exposed server is bound.
 struct Details {
     label: Option<String>,
@@ -340,7 +279,7 @@ struct Details {
 /// Makes the bind for a port.
 type MakeBind = fn(u16) -> BindOptions;
 
-/// How a service of raw TCP is bound.
+/// How a service of raw TCP or of UDP is bound.
 struct RawDetails {
     label: Option<String>,
     host: Option<String>,

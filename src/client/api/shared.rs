@@ -31,10 +31,10 @@ struct State {
     /// It has ended, with this error if it failed.
     ended: Option<Option<Error>>,
     /// Calls that wait, by their binding's reference, and what they wait for once it is there.
-    binds: BTreeMap<u64, Option<Result<Binding, Error>>>,
-    connects: BTreeMap<u64, Option<Result<(), Error>>>,
-    forwards: BTreeMap<u64, Option<Result<Forwarding, Error>>>,
-    unbinds: BTreeMap<u64, Option<Result<(), Error>>>,
+    binds: Awaited<Binding>,
+    connects: Awaited<()>,
+    forwards: Awaited<Forwarding>,
+    unbinds: Awaited<()>,
 }
 
 impl Shared {
@@ -50,26 +50,18 @@ impl Shared {
             Notice::Events(events) => events.into_iter().for_each(|event| state.push(event)),
             Notice::Session(id) => state.id = Some(id),
             Notice::Bound { reference, outcome } => {
-                if let Some(slot) = state.binds.get_mut(&reference) {
-                    *slot = Some(outcome);
-                }
+                answer(&mut state.binds, reference, outcome);
             }
             Notice::Forwarding { reference, outcome } => {
-                if let Some(slot) = state.forwards.get_mut(&reference) {
-                    *slot = Some(outcome);
-                }
+                answer(&mut state.forwards, reference, outcome);
             }
             Notice::Connected { reference, outcome } => {
-                if let Some(slot) = state.connects.get_mut(&reference) {
-                    *slot = Some(outcome);
-                }
+                answer(&mut state.connects, reference, outcome);
             }
             // These are for the host.
             Notice::Heir(_) | Notice::Passed(_) => {}
             Notice::Unbound { reference, outcome } => {
-                if let Some(slot) = state.unbinds.get_mut(&reference) {
-                    *slot = Some(outcome);
-                }
+                answer(&mut state.unbinds, reference, outcome);
             }
         }
         self.wake_waiters(state);
@@ -152,22 +144,29 @@ impl Shared {
         self.lock().ended.is_some()
     }
 
+    /// Waits for the answer to a call, or for the session's end, of which `over` makes one.
+    fn answered<T>(
+        &self,
+        reference: u64,
+        of: impl Fn(&mut State) -> &mut Awaited<T>,
+        over: impl Fn(Option<Error>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let look = |state: &mut State| match of(state).get_mut(&reference)?.take() {
+            Some(outcome) => Some(outcome),
+            None => state.ended.clone().map(&over),
+        };
+        let outcome = self.wait(None, look);
+        of(&mut self.lock()).remove(&reference);
+        outcome.unwrap_or_else(|| over(None))
+    }
+
     /// Someone will wait for this bind; said before it is ordered.
     pub(super) fn await_bind(&self, reference: u64) {
         self.lock().binds.insert(reference, None);
     }
 
     pub(super) fn bound(&self, reference: u64) -> Result<Binding, Error> {
-        let answered = |state: &mut State| match state.binds.get_mut(&reference)?.take() {
-            Some(outcome) => Some(outcome),
-            None => state
-                .ended
-                .clone()
-                .map(|error| Err(error.unwrap_or_else(closed))),
-        };
-        let outcome = self.wait(None, answered);
-        self.lock().binds.remove(&reference);
-        outcome.unwrap_or_else(|| Err(closed()))
+        self.answered(reference, |state| &mut state.binds, failed)
     }
 
     /// Someone will wait for this connection; said before it is ordered.
@@ -176,16 +175,7 @@ impl Shared {
     }
 
     pub(super) fn connected(&self, reference: u64) -> Result<(), Error> {
-        let answered = |state: &mut State| match state.connects.get_mut(&reference)?.take() {
-            Some(outcome) => Some(outcome),
-            None => state
-                .ended
-                .clone()
-                .map(|error| Err(error.unwrap_or_else(closed))),
-        };
-        let outcome = self.wait(None, answered);
-        self.lock().connects.remove(&reference);
-        outcome.unwrap_or_else(|| Err(closed()))
+        self.answered(reference, |state| &mut state.connects, failed)
     }
 
     /// Someone will wait for this port; said before it is ordered.
@@ -194,16 +184,7 @@ impl Shared {
     }
 
     pub(super) fn forwarding(&self, reference: u64) -> Result<Forwarding, Error> {
-        let answered = |state: &mut State| match state.forwards.get_mut(&reference)?.take() {
-            Some(outcome) => Some(outcome),
-            None => state
-                .ended
-                .clone()
-                .map(|error| Err(error.unwrap_or_else(closed))),
-        };
-        let outcome = self.wait(None, answered);
-        self.lock().forwards.remove(&reference);
-        outcome.unwrap_or_else(|| Err(closed()))
+        self.answered(reference, |state| &mut state.forwards, failed)
     }
 
     /// Someone will wait for this unbind; said before it is ordered.
@@ -212,14 +193,8 @@ impl Shared {
     }
 
     pub(super) fn unbound(&self, reference: u64) -> Result<(), Error> {
-        let answered = |state: &mut State| match state.unbinds.get_mut(&reference)?.take() {
-            Some(outcome) => Some(outcome),
-            // What is over holds no bindings.
-            None => state.ended.clone().map(|_| Ok(())),
-        };
-        let outcome = self.wait(None, answered);
-        self.lock().unbinds.remove(&reference);
-        outcome.unwrap_or(Ok(()))
+        // What is over holds no bindings.
+        self.answered(reference, |state| &mut state.unbinds, |_| Ok(()))
     }
 
     /// The next event; `None` when none came in time, or none will come.
@@ -252,6 +227,19 @@ impl State {
         }
         self.events.push_back(event);
     }
+}
+
+/// Calls that wait for an answer, by the reference that they gave; it is put here.
+type Awaited<T> = BTreeMap<u64, Option<Result<T, Error>>>;
+
+fn answer<T>(awaited: &mut Awaited<T>, reference: u64, outcome: Result<T, Error>) {
+    if let Some(slot) = awaited.get_mut(&reference) {
+        *slot = Some(outcome);
+    }
+}
+
+fn failed<T>(error: Option<Error>) -> Result<T, Error> {
+    Err(error.unwrap_or_else(closed))
 }
 
 fn closed() -> Error {
